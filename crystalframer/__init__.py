@@ -1,0 +1,1 @@
+"""CrystalFramer: predict crystal properties with a transformer, and see why."""

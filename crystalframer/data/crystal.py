@@ -1,0 +1,194 @@
+"""A crystal, and a batch of crystals as ragged flat tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+
+from crystalframer.config import HIGHEST_ATOMIC_NUMBER
+
+if TYPE_CHECKING:
+    from crystalframer.data.neighbors import NeighborList
+
+SMALLEST_CELL_HEIGHT = 0.1
+"""Å between opposite faces; a flatter cell has no use as a crystal and no finite neighbour list."""
+
+
+class CrystalError(ValueError):
+    """A crystal that the model cannot take; the message names the crystal, the site and what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Crystal:
+    """One periodic structure.
+
+    Raises:
+        CrystalError: no atoms, wrong shapes, an atomic number outside 1..98, a coordinate that is not finite,
+            or a cell without volume. Left-handed lattices are fine.
+    """
+
+    atomic_numbers: Int[np.ndarray, " n_atoms"]
+    """Z of every atom."""
+    positions: Float[np.ndarray, "n_atoms 3"]
+    """Cartesian, Å. Need not lie inside the cell (frame method `pca` sees the difference)."""
+    lattice: Float[np.ndarray, "3 3"]
+    """Rows a, b, c, Å."""
+    id: str = ""
+    targets: Mapping[str, float] = field(default_factory=dict)
+    """Label name → value; a missing name or NaN is a missing label."""
+
+    def __post_init__(self) -> None:
+        for name, dtype in (("atomic_numbers", np.int64), ("positions", np.float64), ("lattice", np.float64)):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=dtype))
+        name = f"crystal {self.id!r}" if self.id else "crystal"
+        n_atoms = self.atomic_numbers.size
+        if n_atoms == 0:
+            raise CrystalError(f"{name}: has no atoms")
+        if self.atomic_numbers.shape != (n_atoms,) or self.positions.shape != (n_atoms, 3):
+            raise CrystalError(
+                f"{name}: atomic_numbers {self.atomic_numbers.shape} and positions {self.positions.shape} "
+                "should have shapes (n_atoms,) and (n_atoms, 3)"
+            )
+        if self.lattice.shape != (3, 3) or not np.isfinite(self.lattice).all():
+            raise CrystalError(f"{name}: lattice must be 3 × 3 finite numbers in Å (rows a, b, c), got {self.lattice}")
+        bad = np.flatnonzero(~np.isfinite(self.positions).all(axis=1))
+        if bad.size:
+            raise CrystalError(f"{name}: position of site {bad[0]} is {self.positions[bad[0]]}; it must be finite")
+        bad = np.flatnonzero((self.atomic_numbers < 1) | (self.atomic_numbers > HIGHEST_ATOMIC_NUMBER))
+        if bad.size:
+            raise CrystalError(
+                f"{name}: site {bad[0]} has atomic number {self.atomic_numbers[bad[0]]}; "
+                f"the model knows elements 1 (H) to {HIGHEST_ATOMIC_NUMBER} (Cf)"
+            )
+        if not cell_heights(self.lattice).min() >= SMALLEST_CELL_HEIGHT:
+            raise CrystalError(
+                f"{name}: the lattice vectors {self.lattice.tolist()} Å are (nearly) coplanar; "
+                "a crystal needs three independent ones"
+            )
+
+    def __len__(self) -> int:
+        return len(self.atomic_numbers)
+
+    @property
+    def frac_coords(self) -> Float[np.ndarray, "n_atoms 3"]:
+        """Fractional coordinates, not wrapped."""
+        return self.positions @ np.linalg.inv(self.lattice)
+
+    def with_targets(self, targets: Mapping[str, float]) -> Crystal:
+        return replace(self, targets=dict(targets))
+
+
+def cell_heights(lattice: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3"]:
+    """Distances between opposite faces of the cell, Å; 0 for a singular lattice."""
+    normals = np.cross(lattice[[1, 2, 0]], lattice[[2, 0, 1]])
+    areas = np.linalg.norm(normals, axis=1)
+    volume = abs(float(lattice[0] @ normals[0]))
+    return np.divide(volume, areas, out=np.zeros(3), where=areas > 0)
+
+
+@dataclass(frozen=True, eq=False)
+class CrystalBatch:
+    """Crystals with their neighbours, flat: atoms of all crystals in a row, edges sorted by query atom, then length.
+
+    Every atom is a neighbour of itself (image 0, length 0): its first edge.
+    """
+
+    atomic_numbers: Int[Tensor, " n_atoms"]
+    positions: Float[Tensor, "n_atoms 3"]
+    lattice: Float[Tensor, "n_crystals 3 3"]
+    crystal_index: Int[Tensor, " n_atoms"]
+    edge_index: Int[Tensor, "2 n_edges"]
+    """Row 0 the query atom i, row 1 the key atom j, counted through the batch."""
+    edge_image: Int[Tensor, "n_edges 3"]
+    """Lattice translation n of the key atom."""
+    edge_vectors: Float[Tensor, "n_edges 3"]
+    """p_j(n) - p_i, Å (formed in float64 before any rounding to the batch's type)."""
+    targets: Float[Tensor, "n_crystals n_targets"]
+    """Labels in physical units, NaN where missing."""
+    ids: tuple[str, ...]
+
+    @property
+    def n_crystals(self) -> int:
+        return len(self.lattice)
+
+    @property
+    def n_atoms(self) -> int:
+        return len(self.atomic_numbers)
+
+    @property
+    def n_edges(self) -> int:
+        return self.edge_index.shape[1]
+
+    @property
+    def edge_lengths(self) -> Float[Tensor, " n_edges"]:
+        return torch.linalg.vector_norm(self.edge_vectors, dim=-1)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> CrystalBatch:
+        """Move to a device; `dtype` changes the floating-point tensors only."""
+
+        def move(value: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
+            return value.to(device, dtype if value.is_floating_point() else None, non_blocking=True)
+
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "ids"}
+        return replace(self, **{name: move(value) for name, value in tensors.items()})
+
+    def pin_memory(self) -> CrystalBatch:
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "ids"}
+        return replace(self, **{name: value.pin_memory() for name, value in tensors.items()})
+
+    @classmethod
+    def from_crystals(
+        cls,
+        crystals: Sequence[Crystal],
+        radius: float,
+        target_names: Sequence[str] = (),
+        dtype: torch.dtype = torch.float32,
+    ) -> CrystalBatch:
+        """Search the neighbours of every crystal and join them.
+
+        Args:
+            radius: neighbour radius in Å (`ModelConfig.radius`).
+            target_names: labels to carry, in this order.
+            dtype: type of the floating-point tensors.
+
+        Raises:
+            CrystalError: two atoms of a crystal lie on one place.
+        """
+        from crystalframer.data.neighbors import neighbor_list
+
+        return cls.from_neighbors(crystals, [neighbor_list(c, radius) for c in crystals], target_names, dtype)
+
+    @classmethod
+    def from_neighbors(
+        cls,
+        crystals: Sequence[Crystal],
+        neighbors: Sequence[NeighborList],
+        target_names: Sequence[str] = (),
+        dtype: torch.dtype = torch.float32,
+    ) -> CrystalBatch:
+        """Join crystals whose neighbours are already known."""
+        n_atoms = np.array([len(crystal) for crystal in crystals])
+        first_atom = np.concatenate([[0], np.cumsum(n_atoms)[:-1]])
+        labels = [[crystal.targets.get(name, np.nan) for name in target_names] for crystal in crystals]
+
+        def flat(arrays: list[np.ndarray], kind: torch.dtype) -> Tensor:
+            return torch.from_numpy(np.concatenate(arrays)).to(kind)
+
+        edges = [found.edge_index.astype(np.int64) + first for found, first in zip(neighbors, first_atom)]
+        return cls(
+            atomic_numbers=flat([crystal.atomic_numbers for crystal in crystals], torch.long),
+            positions=flat([crystal.positions for crystal in crystals], dtype),
+            lattice=flat([crystal.lattice[None] for crystal in crystals], dtype),
+            crystal_index=torch.from_numpy(np.repeat(np.arange(len(crystals)), n_atoms)),
+            edge_index=torch.from_numpy(np.concatenate(edges, axis=1)),
+            edge_image=flat([found.edge_image for found in neighbors], torch.long),
+            edge_vectors=flat([found.edge_vectors for found in neighbors], dtype),
+            targets=torch.tensor(labels, dtype=dtype).reshape(len(crystals), len(target_names)),
+            ids=tuple(crystal.id for crystal in crystals),
+        )

@@ -1,0 +1,173 @@
+"""What the model looked at, as plain NumPy records that outlive the model.
+
+`CrystalFramer.trace` makes a `CrystalTrace` for each crystal; everything in `viz` and `analysis` starts from one, so every
+figure can be made without the model and remade years later. Shapes follow the vocabulary of the project:
+n_atoms, n_edges, n_heads; row 0 of `edge_index` is the query atom i, row 1 the key atom j; `edge_image` is the lattice
+translation n of the key atom.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+SCHEMA_VERSION = 1
+
+FloatArray = NDArray[np.floating]
+IntArray = NDArray[np.integer]
+
+
+class TraceError(ValueError):
+    """A trace file cannot be read; the message names the file and the cause."""
+
+
+@dataclass(frozen=True, eq=False)
+class FrameTrace:
+    """The local frames of one layer."""
+
+    method: str
+    axes: FloatArray
+    """(n_atoms, n_heads, 3, 3): row k is the unit axis e_k, Cartesian; right-handed."""
+    anchor_edges: IntArray | None = None
+    """(n_atoms, n_heads, 2): edges that fixed e₁ and e₂ (`max` and `static-max`)."""
+    eigenvalues: FloatArray | None = None
+    """(n_atoms, n_heads, 3), Å², ascending (`pca` and `weighted-pca`)."""
+    tie_margin: FloatArray | None = None
+    """(n_atoms, n_heads, 2): score of the anchor edge minus that of the best other edge, for e₁ and e₂; near 0 or
+    negative: a tie that the second criterion decided (`max` and `static-max`)."""
+
+
+@dataclass(frozen=True, eq=False)
+class LayerTrace:
+    """One attention layer."""
+
+    attention: FloatArray
+    """(n_edges, n_heads): sums to 1 over all edges of one query atom and head."""
+    content_logits: FloatArray
+    """(n_edges, n_heads): q·k/√d_head."""
+    distance_logits: FloatArray
+    """(n_edges, n_heads): -r²/2σᵢ²."""
+    decay_length: FloatArray
+    """(n_atoms, n_heads): σᵢ, Å."""
+    atom_features: FloatArray
+    """(n_atoms, d_model): output of the layer's block."""
+    frame: FrameTrace | None = None
+    """None for the frame method `none`."""
+
+
+@dataclass(frozen=True, eq=False)
+class CrystalTrace:
+    """One crystal, what every layer attended to, and the prediction."""
+
+    atomic_numbers: IntArray
+    """(n_atoms)"""
+    positions: FloatArray
+    """(n_atoms, 3), Cartesian, Å."""
+    lattice: FloatArray
+    """(3, 3), rows a, b, c, Å."""
+    edge_index: IntArray
+    """(2, n_edges)"""
+    edge_image: IntArray
+    """(n_edges, 3)"""
+    layers: tuple[LayerTrace, ...]
+    prediction: dict[str, float] = field(default_factory=dict)
+    """Target name → value in its unit."""
+    units: dict[str, str] = field(default_factory=dict)
+    """Target name → unit."""
+    id: str = ""
+
+    @property
+    def n_atoms(self) -> int:
+        return len(self.atomic_numbers)
+
+    @property
+    def n_edges(self) -> int:
+        return self.edge_index.shape[1]
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.layers)
+
+    @property
+    def n_heads(self) -> int:
+        return self.layers[0].attention.shape[1]
+
+    @property
+    def edge_vectors(self) -> FloatArray:
+        """(n_edges, 3): p_j(n) - p_i, Å."""
+        query, key = self.edge_index
+        return self.positions[key] - self.positions[query] + self.edge_image @ self.lattice
+
+    @property
+    def edge_lengths(self) -> FloatArray:
+        """(n_edges), Å."""
+        return np.linalg.norm(self.edge_vectors, axis=1)
+
+    def save(self, path: str | Path) -> Path:
+        """Write one safetensors file; returns its path."""
+        from safetensors.numpy import save_file
+
+        arrays = {name: getattr(self, name) for name in _CRYSTAL_ARRAYS}
+        for index, layer in enumerate(self.layers):
+            arrays |= {f"layers.{index}.{name}": getattr(layer, name) for name in _LAYER_ARRAYS}
+            if layer.frame is not None:
+                frame = {name: getattr(layer.frame, name) for name in _FRAME_ARRAYS}
+                arrays |= {f"layers.{index}.frame.{k}": v for k, v in frame.items() if v is not None}
+        header = {
+            "schema_version": SCHEMA_VERSION,
+            "n_layers": self.n_layers,
+            "frame_methods": [layer.frame.method if layer.frame else "none" for layer in self.layers],
+            "prediction": self.prediction,
+            "units": self.units,
+            "id": self.id,
+        }
+        path = Path(path)
+        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, path, {"crystal_trace": json.dumps(header)})
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> CrystalTrace:
+        """Read a file that `save` wrote.
+
+        Raises:
+            TraceError: no such file, not a trace, damaged, or of a newer schema version.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        path = Path(path)
+        try:
+            with safe_open(path, framework="np") as file:
+                metadata = file.metadata() or {}
+                arrays = {name: file.get_tensor(name) for name in file.keys()}
+        except (OSError, SafetensorError) as error:
+            raise TraceError(f"{path}: not a readable trace ({error})") from error
+        if "crystal_trace" not in metadata:
+            raise TraceError(f"{path}: a safetensors file, but not a trace; make one with `crystalframer trace`")
+        header = json.loads(metadata["crystal_trace"])
+        if header["schema_version"] > SCHEMA_VERSION:
+            raise TraceError(
+                f"{path}: schema version {header['schema_version']}, this crystalframer reads up to {SCHEMA_VERSION}; upgrade it"
+            )
+        layers = []
+        try:
+            for index, method in enumerate(header["frame_methods"]):
+                prefix = f"layers.{index}."
+                frame = None
+                if method != "none":
+                    frame = FrameTrace(method, **{n: arrays.get(f"{prefix}frame.{n}") for n in _FRAME_ARRAYS})  # type: ignore[arg-type]
+                layers.append(LayerTrace(**{n: arrays[prefix + n] for n in _LAYER_ARRAYS}, frame=frame))
+            crystal = {name: arrays[name] for name in _CRYSTAL_ARRAYS}
+        except KeyError as error:
+            raise TraceError(f"{path}: array {error} is missing") from error
+        return cls(
+            **crystal, layers=tuple(layers), prediction=header["prediction"], units=header["units"], id=header["id"]
+        )
+
+
+_CRYSTAL_ARRAYS = ("atomic_numbers", "positions", "lattice", "edge_index", "edge_image")
+_LAYER_ARRAYS = ("attention", "content_logits", "distance_logits", "decay_length", "atom_features")
+_FRAME_ARRAYS = ("axes", "anchor_edges", "eigenvalues", "tie_margin")
