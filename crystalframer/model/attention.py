@@ -1,0 +1,90 @@
+"""One layer of framed self-attention: the parameters around `ops`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from crystalframer.config import DecayConfig, ModelConfig
+from crystalframer.model.edges import Edges
+from crystalframer.ops.reference import FramedAttention, framed_attention
+
+
+def decay_lengths(
+    decay_logits: Float[Tensor, "n_atoms n_heads"], config: DecayConfig
+) -> Float[Tensor, "n_atoms n_heads"]:
+    """σᵢ = r₀/√ρ(s), Å, with ρ(s) = (1-b)·ELU(βs/(1-b)) + 1: 1 at s = 0, slope β there, above b everywhere."""
+    room = 1.0 - config.floor
+    precision = room * functional.elu(config.slope * decay_logits / room) + 1.0
+    return config.reference_length * precision.rsqrt()
+
+
+@dataclass(frozen=True, eq=False)
+class LayerOutput:
+    """Output of the attention branch, with what it was made of."""
+
+    features: Float[Tensor, "n_atoms d_model"]
+    decay_length: Float[Tensor, "n_atoms n_heads"]
+    """σᵢ, Å."""
+    framed: FramedAttention
+
+
+class FramedSelfAttention(nn.Module):
+    """Multi-head self-attention over periodic neighbours with dynamic frames (CrystalFramer, figure 3)."""
+
+    decay_scale: Tensor
+    decay_shift: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        d, n_heads, d_head = config.d_model, config.n_heads, config.d_head
+        self.config = config
+        self.query = nn.Linear(d, d)
+        self.key = nn.Linear(d, d)
+        self.value = nn.Linear(d, d)
+        self.output = nn.Linear(d, d)
+        self.decay_projection = nn.Parameter(torch.empty(n_heads, d_head))
+        self.distance_projection = nn.Parameter(torch.empty(n_heads, d_head, config.distance.n_centers))
+        self.cosine_projection = None
+        if config.frame.method != "none":
+            self.cosine_projection = nn.Parameter(torch.empty(3, n_heads, d_head, config.cosine.n_centers))
+        # Bring the decay logits to mean 0 and standard deviation 1; set by `calibrate` (FORMULAE Q11).
+        self.register_buffer("decay_scale", torch.ones(()))
+        self.register_buffer("decay_shift", torch.zeros(()))
+
+    def forward(
+        self, features: Float[Tensor, "n_atoms d_model"], edges: Edges, generator: torch.Generator | None = None
+    ) -> LayerOutput:
+        query, key, value = (
+            rearrange(project(features), "n (h d) -> n h d", h=self.config.n_heads)
+            for project in (self.query, self.key, self.value)
+        )
+        decay_logits = (self._raw_decay_logits(query) + self.decay_shift) * self.decay_scale
+        decay_length = decay_lengths(decay_logits, self.config.decay)
+        framed = framed_attention(
+            query,
+            key,
+            value,
+            decay_length,
+            self.distance_projection,
+            self.cosine_projection,
+            edges,
+            self.config,
+            generator,
+        )
+        return LayerOutput(self.output(rearrange(framed.output, "n h d -> n (h d)")), decay_length, framed)
+
+    def calibrate(self, features: Float[Tensor, "n_atoms d_model"]) -> None:
+        """Set scale and shift so that the decay logits of these atoms have mean 0 and standard deviation 1."""
+        with torch.no_grad():
+            logits = self._raw_decay_logits(rearrange(self.query(features), "n (h d) -> n h d", h=self.config.n_heads))
+            self.decay_scale.copy_(1.0 / logits.std())
+            self.decay_shift.copy_(-logits.mean())
+
+    def _raw_decay_logits(self, query: Float[Tensor, "n_atoms n_heads d_head"]) -> Float[Tensor, "n_atoms n_heads"]:
+        return (query * self.decay_projection).sum(-1)

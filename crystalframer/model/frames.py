@@ -1,0 +1,376 @@
+"""Local frames: three axes per atom and head, built from where the attention goes (CrystalFramer, section 4).
+
+Every method is a pure function of `AttendedEdges`; `build_frames` looks it up in one table. Frames are constants
+for autograd. All of them turn with the crystal; what else each promises:
+
+=============== ============================ ===============================================
+method          axes from                    independent of the chosen cell
+=============== ============================ ===============================================
+`max`           strongest edges              yes
+`weighted-pca`  attention-weighted moments   yes
+`static-max`    nearest edges                yes
+`pca`           atoms of the cell            no (the cell and its wrapping are what it sees)
+`lattice`       shortest lattice vectors     no (a supercell has others)
+=============== ============================ ===============================================
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from einops import einsum
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from crystalframer.config import FrameConfig, FrameMethod
+from crystalframer.model.edges import Edges
+from crystalframer.model.segments import segment_argmax, segment_first, segment_max, segment_mean, segment_sum
+
+COLLINEAR = 0.9999
+"""|cosine| to the first axis above which an edge cannot set the second (paper, appendix B)."""
+SMALLEST_SINE_SCORE = 1e-5
+FLAT = 1e-6
+"""Eigenvalues of a covariance below this share of the largest one count as 0."""
+
+
+@dataclass(frozen=True, eq=False)
+class AttendedEdges:
+    """The edges of a batch and how strongly each head attends to them: what a frame is made from."""
+
+    edges: Edges
+    logits: Float[Tensor, "n_edges n_heads"]
+    """Content plus distance logits."""
+    attention: Float[Tensor, "n_edges n_heads"]
+
+    @property
+    def n_heads(self) -> int:
+        return self.logits.shape[1]
+
+    @cached_property
+    def dipole(self) -> Float[Tensor, "n_atoms n_heads 3"]:
+        """Σ p r, Å."""
+        return self._moment(self.edges.vectors)
+
+    @cached_property
+    def quadrupole(self) -> Float[Tensor, "n_atoms n_heads 3 3"]:
+        """Σ p r rᵀ, Å²."""
+        r = self.edges.vectors
+        return self._moment(r[:, :, None] * r[:, None, :])
+
+    @cached_property
+    def octupole(self) -> Float[Tensor, "n_atoms n_heads 3 3 3"]:
+        """Σ p r⊗r⊗r, Å³."""
+        r = self.edges.vectors
+        return self._moment(r[:, :, None, None] * r[:, None, :, None] * r[:, None, None, :])
+
+    def _moment(self, products: Tensor) -> Tensor:
+        weights = self.attention.view(*self.attention.shape, *[1] * (products.ndim - 1))
+        return segment_sum(weights * products[:, None], self.edges.query, self.edges.n_atoms)
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """Axes of every atom and head, and what fixed them."""
+
+    axes: Float[Tensor, "n_atoms n_heads 3 3"]
+    """Row k is the unit vector e_k; right-handed."""
+    anchor_edges: Int[Tensor, "n_atoms n_heads 2"] | None = None
+    """Edges that fixed e₁ and e₂."""
+    anchor_scores: tuple[Float[Tensor, "n_edges n_heads"], Float[Tensor, "n_edges n_heads"]] | None = None
+    """What the anchor edges are the maxima of; -inf where an edge cannot be chosen."""
+    eigenvalues: Float[Tensor, "n_atoms n_heads 3"] | None = None
+    """Å², ascending."""
+
+
+def build_frames(attended: AttendedEdges, config: FrameConfig, generator: torch.Generator | None = None) -> Frame:
+    """The frames of one layer.
+
+    Args:
+        generator: source of the noise that picks among ties in training; None picks by an equivariant rule (evaluation).
+    """
+    with torch.no_grad():
+        return METHODS[config.method](attended, config, generator)
+
+
+# --- frames from single edges ------------------------------------------------------------------------------------------
+
+
+def max_frames(attended: AttendedEdges, config: FrameConfig, generator: torch.Generator | None) -> Frame:
+    """e₁ points to the strongest edge, e₂ to the strongest edge off that axis (paper, section 4.2, eqs. 9 and 10)."""
+    return _frames_from_scores(attended, attended.logits, attended.logits, config, generator)
+
+
+def static_max_frames(attended: AttendedEdges, config: FrameConfig, generator: torch.Generator | None) -> Frame:
+    """As `max` with the weight exp(-r²) of the paper's static local frame in place of attention: nearest edges.
+
+    The authors' code maximises +r² for the second axis and so takes the farthest edge of its box (FORMULAE Q7).
+    """
+    squared = -attended.edges.lengths.square()
+    scores = squared[:, None].expand_as(attended.logits)
+    return _frames_from_scores(attended, scores, scores, config, generator)
+
+
+def _frames_from_scores(
+    attended: AttendedEdges,
+    first_scores: Float[Tensor, "n_edges n_heads"],
+    second_scores: Float[Tensor, "n_edges n_heads"],
+    config: FrameConfig,
+    generator: torch.Generator | None,
+) -> Frame:
+    edges = attended.edges
+    first_scores = first_scores.masked_fill(edges.is_self[:, None], -torch.inf)
+    first = _choose(first_scores, edges, config, generator, _first_axis_criteria(attended))
+    e1 = edges.directions[first]
+    second, second_scores = _second_anchor(attended, e1, second_scores, config, generator)
+    axes = _right_handed(e1, edges.directions[second])
+    return Frame(axes, torch.stack([first, second], dim=-1), (first_scores, second_scores))
+
+
+def _second_anchor(
+    attended: AttendedEdges,
+    e1: Float[Tensor, "n_atoms n_heads 3"],
+    scores: Float[Tensor, "n_edges n_heads"],
+    config: FrameConfig,
+    generator: torch.Generator | None,
+) -> tuple[Int[Tensor, "n_atoms n_heads"], Float[Tensor, "n_edges n_heads"]]:
+    """The strongest edge off the first axis, and the scores: log-weight + log(1 - |cosine to e₁|)."""
+    edges = attended.edges
+    cosines = einsum(edges.directions, e1[edges.query], "e xyz, e h xyz -> e h").abs()
+    scores = scores + torch.log((1.0 - cosines).clamp(min=SMALLEST_SINE_SCORE))
+    scores = scores.masked_fill(edges.is_self[:, None] | (cosines >= COLLINEAR), -torch.inf)
+    return _choose(scores, edges, config, generator, _second_axis_criteria(attended, e1)), scores
+
+
+def _right_handed(e1: Float[Tensor, "*n 3"], towards: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3 3"]:
+    """e₁, the part of `towards` at right angles to it, and their cross product."""
+    e2 = normalize(towards - (towards * e1).sum(-1, keepdim=True) * e1, dim=-1)
+    return torch.stack([e1, e2, torch.linalg.cross(e1, e2)], dim=-2)
+
+
+# --- choosing among ties -----------------------------------------------------------------------------------------------
+
+Criterion = Callable[[Int[Tensor, " n_candidates"], Int[Tensor, " n_candidates"]], Float[Tensor, " n_candidates"]]
+"""(edge, atom × n_heads + head) of each candidate → a number that turns with the crystal."""
+
+
+def _choose(
+    scores: Float[Tensor, "n_edges n_heads"],
+    edges: Edges,
+    config: FrameConfig,
+    generator: torch.Generator | None,
+    criteria: Iterable[Criterion],
+) -> Int[Tensor, "n_atoms n_heads"]:
+    """The edge of the highest score; ties go to noise in training, to the criteria in evaluation."""
+    if generator is not None:
+        noise = torch.rand(scores.shape, generator=generator, dtype=scores.dtype, device=scores.device)
+        return segment_argmax(scores + config.noise * (2.0 * noise - 1.0), edges.query, edges.n_atoms)
+    if config.tie_margin == 0:
+        return segment_argmax(scores, edges.query, edges.n_atoms)
+    best = segment_max(scores, edges.query, edges.n_atoms)[edges.query]
+    return _resolve_ties(scores >= best - config.tie_margin, edges, config.tie_margin, criteria)
+
+
+def _resolve_ties(
+    tied: Bool[Tensor, "n_edges n_heads"], edges: Edges, margin: float, criteria: Iterable[Criterion]
+) -> Int[Tensor, "n_atoms n_heads"]:
+    """Narrow the tied edges down by one criterion after another; what still ties is equivalent, the first serves."""
+    n_heads = tied.shape[1]
+    n_groups = edges.n_atoms * n_heads
+    edge, head = tied.nonzero(as_tuple=True)
+    group = edges.query[edge] * n_heads + head
+    for criterion in criteria:
+        if len(edge) == n_groups:
+            break
+        value = criterion(edge, group)
+        kept = value >= segment_max(value, group, n_groups)[group] - margin
+        edge, group = edge[kept], group[kept]
+    position = segment_first(torch.ones_like(edge, dtype=torch.bool)[:, None], group, n_groups)
+    return edge[position.view(edges.n_atoms, n_heads)]
+
+
+def _first_axis_criteria(attended: AttendedEdges) -> Iterable[Criterion]:
+    """Moments of the attended surroundings along the candidate u: Σp(r·u), Σp(r·u)², Σp(r·u)³."""
+
+    def along(edge: Tensor) -> Tensor:
+        return attended.edges.directions[edge]
+
+    yield lambda edge, group: (attended.dipole.flatten(0, 1)[group] * along(edge)).sum(-1)
+    yield lambda edge, group: _contract(attended.quadrupole.flatten(0, 1)[group], along(edge), along(edge))
+    yield lambda edge, group: _contract(
+        attended.octupole.flatten(0, 1)[group], along(edge), along(edge), along(edge)
+    )
+
+
+def _second_axis_criteria(attended: AttendedEdges, e1: Float[Tensor, "n_atoms n_heads 3"]) -> Iterable[Criterion]:
+    """Moments in the frame that the candidate would give.
+
+    Those odd in e₃ tell mirror images apart: a right-handed frame sees a mirrored candidate as another surrounding.
+    """
+
+    def moment(*orders: int) -> Criterion:
+        tensors = {1: lambda: attended.dipole, 2: lambda: attended.quadrupole, 3: lambda: attended.octupole}
+
+        def value(edge: Tensor, group: Tensor) -> Tensor:
+            axes = _right_handed(e1.flatten(0, 1)[group], attended.edges.directions[edge])
+            return _contract(tensors[len(orders)]().flatten(0, 1)[group], *(axes[:, k - 1] for k in orders))
+
+        return value
+
+    for orders in ((2,), (3,), (1, 2), (2, 2), (1, 3), (2, 3), (1, 2, 3), (2, 2, 2), (3, 3, 3), (1, 1, 3), (2, 2, 3)):
+        yield moment(*orders)
+
+
+def _contract(tensor: Float[Tensor, "n *axes"], *vectors: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+    """A moment tensor along one vector per index."""
+    for vector in vectors:
+        tensor = (tensor * vector.view(len(vector), 3, *[1] * (tensor.ndim - 2))).sum(1)
+    return tensor
+
+
+def tie_margin(frame: Frame, edges: Edges) -> Float[Tensor, "n_atoms n_heads 2"] | None:
+    """By how much each anchor edge beats the best other edge; about 0: a tie. inf where no other edge can be chosen."""
+    if frame.anchor_edges is None or frame.anchor_scores is None:
+        return None
+    margins = []
+    for anchor, scores in zip(frame.anchor_edges.unbind(-1), frame.anchor_scores, strict=True):
+        others = scores.scatter(0, anchor, -torch.inf)
+        margins.append(scores.gather(0, anchor) - segment_max(others, edges.query, edges.n_atoms))
+    return torch.stack(margins, dim=-1)
+
+
+# --- frames from second moments ----------------------------------------------------------------------------------------
+
+
+def weighted_pca_frames(attended: AttendedEdges, config: FrameConfig, generator: torch.Generator | None) -> Frame:
+    """Principal axes of Σ p r rᵀ, eigenvalues ascending (paper, section 4.2, eq. 8).
+
+    Departs from the authors' code, which read the weights from memory that nobody wrote and took rows for columns
+    (FORMULAE Q5, Q6), and which falls back to the Cartesian axes for flat surroundings, which do not turn with the
+    crystal. Here one flat direction is no obstacle, and with two or three the frame is completed as in `max`.
+    """
+    eigenvalues, vectors = torch.linalg.eigh(attended.quadrupole)
+    axes = _orient(vectors.mT, attended.dipole, attended.octupole, config, generator)
+    linear = eigenvalues[..., 1] <= FLAT * eigenvalues[..., 2]
+    if linear.any():
+        strongest = max_frames(attended, config, generator).axes[..., 0, :]
+        attends_others = eigenvalues[..., 2:] > FLAT * FLAT
+        third = torch.where(attends_others, axes[..., 2, :], strongest)
+        second, _ = _second_anchor(attended, third, attended.logits, config, generator)
+        completed = _right_handed(third, attended.edges.directions[second]).flip(-2)
+        completed = completed * completed.new_tensor([-1.0, 1.0, 1.0])[:, None]  # reversed rows: keep right-handed
+        axes = torch.where(linear[..., None, None], completed, axes)
+    return Frame(axes, eigenvalues=eigenvalues)
+
+
+def pca_frames(attended: AttendedEdges, config: FrameConfig, generator: torch.Generator | None) -> Frame:
+    """Principal axes of the atoms of the cell about their mean, the same for all heads, as in frame averaging.
+
+    Depends on the cell and on where in it the atoms are written; kept for comparison with the paper. Axes of cells with
+    one or two atoms are not determined.
+    """
+    edges = attended.edges
+    n_crystals = len(edges.lattice)
+    centered = edges.positions - segment_mean(edges.positions, edges.crystal_index, n_crystals)[edges.crystal_index]
+    moments = []
+    for order in (2, 3):
+        product = centered
+        for _ in range(order - 1):
+            product = product[..., None] * centered.view(-1, *[1] * (product.ndim - 1), 3)
+        moments.append(segment_sum(product, edges.crystal_index, n_crystals)[edges.crystal_index][:, None])
+    covariance, octupole = (m.expand(-1, attended.n_heads, *m.shape[2:]) for m in moments)
+    eigenvalues, vectors = torch.linalg.eigh(covariance[:, 0])
+    axes = vectors.mT[:, None].expand(-1, attended.n_heads, 3, 3)
+    axes = _orient(axes, torch.zeros_like(axes[..., 0]), octupole, config, generator)
+    return Frame(axes, eigenvalues=eigenvalues[:, None].expand(-1, attended.n_heads, 3))
+
+
+def _orient(
+    axes: Float[Tensor, "n_atoms n_heads 3 3"],
+    dipole: Float[Tensor, "n_atoms n_heads 3"],
+    octupole: Float[Tensor, "n_atoms n_heads 3 3 3"],
+    config: FrameConfig,
+    generator: torch.Generator | None,
+) -> Float[Tensor, "n_atoms n_heads 3 3"]:
+    """Choose the signs of principal axes so that the frame is right-handed: four ways.
+
+    At random in training, as the authors do always (FORMULAE Q8); by odd moments in evaluation.
+    """
+    axes = axes * torch.linalg.det(axes).sign()[..., None, None]
+    ways = axes.new_tensor([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
+    if generator is not None:
+        drawn = torch.randint(4, axes.shape[:2], generator=generator, device=axes.device)
+        return axes * ways[drawn][..., None]
+    first = einsum(axes, dipole, "n h k x, n h x -> n h k")
+    third = einsum(axes, axes, axes, octupole, "n h i x, n h j y, n h k z, n h x y z -> n h i j k")
+    odd_moments = [first[..., k] for k in (2, 1, 0)]
+    odd_moments += [third[..., i, j, k] for i, j, k in itertools.combinations_with_replacement((2, 1, 0), 3)]
+    parities = [ways[:, k] for k in (2, 1, 0)]
+    parities += [
+        ways[:, i] * ways[:, j] * ways[:, k] for i, j, k in itertools.combinations_with_replacement((2, 1, 0), 3)
+    ]
+    possible = torch.ones(*axes.shape[:2], 4, dtype=torch.bool, device=axes.device)
+    for moment, parity in zip(odd_moments, parities, strict=True):
+        value = (moment[..., None] * parity).masked_fill(~possible, -torch.inf)
+        possible &= value >= value.amax(-1, keepdim=True) - config.tie_margin
+    return axes * ways[possible.to(torch.uint8).argmax(-1)][..., None]
+
+
+# --- frames from the lattice -------------------------------------------------------------------------------------------
+
+
+def lattice_frames(attended: AttendedEdges, config: FrameConfig, generator: torch.Generator | None) -> Frame:
+    """The three shortest independent lattice vectors, as unit vectors: oblique, the same for all atoms and heads.
+
+    e₂ and e₃ are taken at an acute angle to e₁; if that is left-handed, all three are turned round (FORMULAE 3).
+    """
+    lattice = attended.edges.lattice
+    translations = _short_translations(lattice)
+    vectors = torch.einsum("cmi,cij->cmj", translations, lattice)
+    squared = vectors.square().sum(-1)
+    if generator is not None:
+        noise = torch.rand(squared.shape, generator=generator, dtype=squared.dtype, device=squared.device)
+        squared = squared + config.noise * (2.0 * noise - 1.0)
+    is_zero = (translations == 0).all(-1)
+    units = normalize(vectors, dim=-1)
+
+    def shortest(possible: Bool[Tensor, "n_crystals n_translations"]) -> Float[Tensor, "n_crystals 3"]:
+        lengths = squared.masked_fill(~possible, torch.inf)
+        slack = 0.0 if generator is not None else config.tie_margin
+        within = lengths <= lengths.amin(-1, keepdim=True) + slack
+        return units[torch.arange(len(units)), within.to(torch.uint8).argmax(-1)]
+
+    def acute(axis: Tensor, to: Tensor) -> Tensor:
+        return torch.where((axis * to).sum(-1, keepdim=True) < 0, -axis, axis)
+
+    e1 = shortest(~is_zero)
+    off_axis = 1.0 - torch.einsum("cmx,cx->cm", units, e1).abs() > 1e-5
+    e2 = acute(shortest(~is_zero & off_axis), e1)
+    normal = normalize(torch.linalg.cross(e1, e2), dim=-1)
+    off_plane = torch.einsum("cmx,cx->cm", units, normal).abs() > 1e-5
+    e3 = acute(shortest(~is_zero & off_plane), e1)
+    axes = torch.stack([e1, e2, e3], dim=1)
+    axes = axes * torch.where(torch.linalg.det(axes) < 0, -1.0, 1.0)[:, None, None]
+    return Frame(axes[attended.edges.crystal_index][:, None].expand(-1, attended.n_heads, 3, 3))
+
+
+def _short_translations(lattice: Float[Tensor, "n_crystals 3 3"]) -> Float[Tensor, "n_crystals n_translations 3"]:
+    """Integer combinations, in lexicographic order, that hold every lattice vector no longer than the longest of a, b, c."""
+    longest = lattice.square().sum(-1).amax(-1).sqrt()
+    heights = 1.0 / torch.linalg.inv(lattice).square().sum(1).sqrt()
+    reach = int(torch.ceil(longest[:, None] / heights - 1e-6).amax())
+    steps = torch.arange(-reach, reach + 1, dtype=lattice.dtype, device=lattice.device)
+    return torch.cartesian_prod(steps, steps, steps).expand(len(lattice), -1, -1)
+
+
+METHODS: dict[FrameMethod, Callable[[AttendedEdges, FrameConfig, torch.Generator | None], Frame]] = {
+    "max": max_frames,
+    "weighted-pca": weighted_pca_frames,
+    "static-max": static_max_frames,
+    "pca": pca_frames,
+    "lattice": lattice_frames,
+}

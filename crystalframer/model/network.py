@@ -1,0 +1,128 @@
+"""CrystalFramer: embedding, blocks of framed attention, readout."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from crystalframer.config import HIGHEST_ATOMIC_NUMBER, ModelConfig
+from crystalframer.data.crystal import CrystalBatch
+from crystalframer.model.attention import FramedSelfAttention, LayerOutput
+from crystalframer.model.edges import Edges
+from crystalframer.model.segments import segment_mean
+from crystalframer.model.tracing import crystal_traces
+from crystalframer.trace import CrystalTrace
+
+
+class Block(nn.Module):
+    """Attention and a two-layer perceptron, each added to its input; no normalisation layers (Crystalformer, figure 2)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention = FramedSelfAttention(config)
+        self.feedforward = nn.Sequential(
+            nn.Linear(config.d_model, config.d_feedforward), nn.ReLU(), nn.Linear(config.d_feedforward, config.d_model)
+        )
+
+    def forward(
+        self, features: Float[Tensor, "n_atoms d_model"], edges: Edges, generator: torch.Generator | None = None
+    ) -> tuple[Float[Tensor, "n_atoms d_model"], LayerOutput]:
+        attended = self.attention(features, edges, generator)
+        features = features + attended.features
+        return features + self.feedforward(features), attended
+
+
+class CrystalFramer(nn.Module):
+    """Predicts properties of crystals in physical units.
+
+    Without a `generator` a forward pass is an evaluation: no randomness, the same numbers every time. With one, the noise
+    that picks among tied frame axes in training is drawn from it.
+    """
+
+    target_mean: Tensor
+    target_std: Tensor
+
+    def __init__(self, config: ModelConfig, generator: torch.Generator | None = None) -> None:
+        """Args: generator: source of the initial weights (default: torch's global one)."""
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(HIGHEST_ATOMIC_NUMBER, config.d_model)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.readout = nn.Sequential(
+            nn.Linear(config.d_model, config.d_readout), nn.ReLU(), nn.Linear(config.d_readout, len(config.targets))
+        )
+        self.register_buffer("target_mean", torch.zeros(len(config.targets)))
+        self.register_buffer("target_std", torch.ones(len(config.targets)))
+        initialise(self, generator)
+
+    def forward(
+        self, batch: CrystalBatch, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "n_crystals n_targets"]:
+        """Predictions in the units of `config.targets`."""
+        features = self.embed(batch)
+        for features, _ in self.run_blocks(features, Edges.of(batch), generator):
+            pass
+        return self.read_out(features, batch)
+
+    def embed(self, batch: CrystalBatch) -> Float[Tensor, "n_atoms d_model"]:
+        return self.embedding(batch.atomic_numbers - 1)
+
+    def run_blocks(
+        self, features: Float[Tensor, "n_atoms d_model"], edges: Edges, generator: torch.Generator | None = None
+    ) -> Iterator[tuple[Float[Tensor, "n_atoms d_model"], LayerOutput]]:
+        """Features after each block, and what its attention did."""
+        for block in self.blocks:
+            features, attended = block(features, edges, generator)
+            yield features, attended
+
+    def read_out(
+        self, features: Float[Tensor, "n_atoms d_model"], batch: CrystalBatch
+    ) -> Float[Tensor, "n_crystals n_targets"]:
+        """Mean over the atoms of each crystal, perceptron, physical units."""
+        pooled = segment_mean(features, batch.crystal_index, batch.n_crystals)
+        return self.readout(pooled) * self.target_std + self.target_mean
+
+    @torch.no_grad()
+    def calibrate(self, batch: CrystalBatch) -> None:
+        """Set the scale and shift of every layer's decay logits from this batch, layer by layer (FORMULAE Q11)."""
+        features, edges = self.embed(batch), Edges.of(batch)
+        for block in self.blocks:
+            block.attention.calibrate(features)
+            features, _ = block(features, edges)
+
+    @torch.no_grad()
+    def trace(self, batch: CrystalBatch) -> list[CrystalTrace]:
+        """What every layer attended to, one record per crystal."""
+        edges = Edges.of(batch)
+        steps = list(self.run_blocks(self.embed(batch), edges))
+        predictions = self.read_out(steps[-1][0], batch)
+        return crystal_traces(self.config, batch, edges, steps, predictions)
+
+
+def initialise(model: CrystalFramer, generator: torch.Generator | None = None) -> None:
+    """The authors' initial weights: fix-up scaling that does without normalisation layers (FORMULAE section 5)."""
+    config = model.config
+    depth_gain = 0.67 * config.n_layers**-0.25
+    nn.init.normal_(model.embedding.weight, 0.0, config.d_model**-0.5 * (9 * config.n_layers) ** -0.25, generator)
+    for block in model.blocks:
+        attention = block.attention
+        for linear in (attention.query, attention.key):
+            nn.init.xavier_uniform_(linear.weight, 1.0, generator)
+        for linear in (attention.value, attention.output, block.feedforward[0], block.feedforward[2]):
+            nn.init.xavier_uniform_(linear.weight, depth_gain, generator)
+        for linear in (attention.query, attention.key, attention.value, attention.output, *block.feedforward[::2]):
+            nn.init.zeros_(linear.bias)
+        nn.init.normal_(attention.decay_projection, 0.0, config.d_head**-0.5, generator)
+        matrices = [attention.distance_projection]
+        if attention.cosine_projection is not None:
+            matrices += attention.cosine_projection.unbind(0)
+        for matrix in matrices:  # (n_heads, d_head, n_centers), as one (n_heads·d_head, n_centers) matrix
+            nn.init.xavier_uniform_(matrix.detach().flatten(0, 1), matrix.shape[-1] ** -0.5, generator)
+    for linear in model.readout[::2]:
+        bound = 1.0 / math.sqrt(linear.in_features)
+        nn.init.uniform_(linear.weight, -bound, bound, generator)
+        nn.init.uniform_(linear.bias, -bound, bound, generator)

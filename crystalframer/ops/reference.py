@@ -1,0 +1,80 @@
+"""Framed attention in plain torch over the edge list: any device, any precision, the oracle for faster paths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from einops import einsum
+from jaxtyping import Float
+from torch import Tensor
+
+from crystalframer.config import ModelConfig
+from crystalframer.model.basis import cosine_centers, distance_centers, expected_gaussians
+from crystalframer.model.edges import Edges
+from crystalframer.model.frames import AttendedEdges, Frame, build_frames
+from crystalframer.model.segments import segment_softmax, segment_sum
+
+
+@dataclass(frozen=True, eq=False)
+class FramedAttention:
+    """One layer of attention and everything it was made of."""
+
+    output: Float[Tensor, "n_atoms n_heads d_head"]
+    attention: Float[Tensor, "n_edges n_heads"]
+    """Sums to 1 over all edges of one query atom and head."""
+    content_logits: Float[Tensor, "n_edges n_heads"]
+    distance_logits: Float[Tensor, "n_edges n_heads"]
+    frame: Frame | None
+    """None for the frame method `none`."""
+
+
+def framed_attention(
+    query: Float[Tensor, "n_atoms n_heads d_head"],
+    key: Float[Tensor, "n_atoms n_heads d_head"],
+    value: Float[Tensor, "n_atoms n_heads d_head"],
+    decay_length: Float[Tensor, "n_atoms n_heads"],
+    distance_projection: Float[Tensor, "n_heads d_head n_distance_centers"],
+    cosine_projection: Float[Tensor, "3 n_heads d_head n_cosine_centers"] | None,
+    edges: Edges,
+    config: ModelConfig,
+    generator: torch.Generator | None = None,
+) -> FramedAttention:
+    """Attention of every atom to all its periodic neighbours, edge values encoded in the atom's own frame.
+
+    output_i = Σ_j(n) p_ij(n) (value_j + ψ_ij(n)) with p the softmax over all edges of atom i of
+    q·k/√d - r²/2σᵢ² (Crystalformer, eqs. 4 to 7: the sum over images and the softmax over atoms are one flat softmax), and
+    ψ the projected Gaussian bases of the distance and of the cosines to the frame axes (CrystalFramer, eqs. 5 to 7).
+
+    Args:
+        decay_length: σᵢ, Å.
+        cosine_projection: one matrix per axis and head; None for the frame method `none`.
+        generator: noise for ties in training; None in evaluation.
+    """
+    n_atoms = edges.n_atoms
+    content_logits = (query[edges.query] * key[edges.key]).sum(-1) / query.shape[-1] ** 0.5
+    distance_logits = -0.5 * (edges.lengths[:, None] / decay_length[edges.query]).square()
+    logits = content_logits + distance_logits
+    attention = segment_softmax(logits, edges.query, n_atoms)
+
+    attended_values = segment_sum(attention[..., None] * value[edges.key], edges.query, n_atoms)
+
+    centers, width = distance_centers(config.distance, like=attention)
+    attended_distances = expected_gaussians(
+        attention, edges.lengths[:, None, None], centers, width, edges.query, n_atoms
+    )[:, :, 0]
+    distance_values = einsum(attended_distances, distance_projection, "n h m, h d m -> n h d")
+    output = attended_values + config.distance.coefficient * distance_values
+
+    if cosine_projection is None:
+        return FramedAttention(output, attention, content_logits, distance_logits, None)
+
+    frame = build_frames(AttendedEdges(edges, logits.detach(), attention.detach()), config.frame, generator)
+    axis_cosines = einsum(edges.directions, frame.axes[edges.query], "e xyz, e h k xyz -> e h k")
+    centers, width = cosine_centers(config.cosine, like=attention)
+    # The atom's edge to itself has no direction: it counts in the softmax, not in the angles (FORMULAE Q10).
+    directed_attention = attention.masked_fill(edges.is_self[:, None], 0.0)
+    attended_cosines = expected_gaussians(directed_attention, axis_cosines, centers, width, edges.query, n_atoms)
+    cosine_values = einsum(attended_cosines, cosine_projection, "n h k m, k h d m -> n h d")
+    output = output + config.cosine.coefficient * cosine_values
+    return FramedAttention(output, attention, content_logits, distance_logits, frame)
