@@ -1,0 +1,57 @@
+# One environment, .venv, for everything below; it is made once and again when pyproject.toml or constraints.txt change.
+# Needs Python >= 3.11 and git. Another interpreter: `make demo PYTHON=/path/to/python3.12`.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python)
+
+.PHONY: help demo test lab clean
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: $(INSTALLED) ## Train on the shipped crystals, predict a CIF, draw a figure (results in runs/demo)
+	@$(BIN)/python scripts/demo.py --output runs/demo
+	@echo "Results: $(CURDIR)/runs/demo"
+
+# OMP_NUM_THREADS: small tensors gain nothing from more threads, and the run stays quick beside other work.
+# PYRIGHT_PYTHON_IGNORE_WARNINGS: pyright does not ask the network whether a newer release exists.
+test: export OMP_NUM_THREADS ?= 2
+test: export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+test: $(INSTALLED) ## Everything that CI checks: format, lint, import layers, types, tests, notebooks
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+	$(BIN)/pytest --nbmake --nbmake-timeout=600 tests notebooks
+
+lab: $(INSTALLED) ## Open the first notebook in JupyterLab
+	@$(BIN)/jupyter-lab notebooks/01_train.ipynb
+
+clean: ## Remove the environment, caches and build products (runs/ stays)
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@set -euo pipefail; \
+	python=""; \
+	for candidate in $(CANDIDATES); do \
+	    if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then \
+	        python="$$candidate"; break; \
+	    fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	    echo "crystalframer needs Python 3.11 or newer; none found among: $(CANDIDATES)." >&2; \
+	    echo "Install one, or name yours: make PYTHON=/path/to/python3.12" >&2; \
+	    exit 1; \
+	fi; \
+	echo "Making .venv with $$("$$python" --version) and installing into it (once, several minutes)"; \
+	"$$python" -m venv .venv
+	@$(BIN)/python -m pip install --constraint constraints.txt --editable ".[all]"
+	@touch $@

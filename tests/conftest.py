@@ -1,0 +1,33 @@
+"""What every test runs under: few threads, checked array shapes, known seeds."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import numpy as np
+import pytest
+import torch
+from jaxtyping import install_import_hook
+
+# Small tensors gain nothing from more. Notebooks and other child processes inherit the variable.
+torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "2")))
+
+# Every annotated argument, result and field of these packages is checked while the tests run; free in production.
+install_import_hook(["crystalframer", "viz"], "beartype.beartype")
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """A test's random numbers depend on that test alone, not on which ran before it."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))

@@ -1,0 +1,41 @@
+"""Importing is quick and brings nothing heavy. Every import runs in a fresh interpreter, without the tests' hooks."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+
+import pytest
+
+IMPORT_SECONDS = 0.5
+"""What `import crystalframer` may add to `import torch`."""
+HEAVY = ("pymatgen", "lightning", "pytorch_lightning", "plotly", "numba", "pandas", "pyarrow", "ase", "matplotlib")
+
+
+def run(code: str) -> str:
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def modules_after(statement: str) -> set[str]:
+    """Top-level names in `sys.modules` after a statement."""
+    code = f"{statement}\nimport json, sys\nprint(json.dumps(sorted(name.split('.')[0] for name in sys.modules)))"
+    return set(json.loads(run(code)))
+
+
+def test_importing_crystalframer_adds_little_time_to_torch() -> None:
+    code = "import time, torch; start = time.perf_counter(); import crystalframer; print(time.perf_counter() - start)"
+    added = statistics.median(float(run(code)) for _ in range(3))
+    assert added <= IMPORT_SECONDS
+
+
+def test_importing_crystalframer_brings_nothing_heavy() -> None:
+    assert not modules_after("import crystalframer").intersection(HEAVY)
+
+
+@pytest.mark.parametrize("library", ["torch", "lightning", "pymatgen"])
+def test_importing_viz_needs_no_model(library: str) -> None:
+    assert library not in modules_after("import viz")
