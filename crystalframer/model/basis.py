@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,8 +12,11 @@ from torch import Tensor
 
 from crystalframer.config import CosineBasis, DistanceBasis
 
-CHUNK_SIZE = 1 << 20
+GROUP_SIZE = 1 << 20
 """Basis values formed at a time: bounds memory whatever the batch, and stays in cache."""
+
+SMALLEST_EXPONENT = -70.0
+"""e^-70 vanishes beside any sum it enters; below it the exponential of a CPU leaves its fast path (10 times slower)."""
 
 
 def distance_centers(basis: DistanceBasis, like: Tensor) -> tuple[Float[Tensor, " n_centers"], float]:
@@ -35,7 +39,8 @@ def gaussians(
     """exp(-(x - c)²/2w²) for every centre c. Constant for autograd: distances and frames carry no gradient."""
     with torch.no_grad():
         scale = math.sqrt(0.5) / width
-        return (x[..., None] * scale - centers * scale).square_().neg_().exp_()
+        exponents = (x[..., None] * scale - centers * scale).square_().neg_()
+        return exponents.clamp_(min=SMALLEST_EXPONENT).exp_()
 
 
 def expected_gaussians(
@@ -49,34 +54,62 @@ def expected_gaussians(
     """Σ over the edges of each query atom of weight × Gaussian basis of x; differentiable in the weights.
 
     Accumulating the basis before it is projected, once per atom, is exact because the projection is linear, and spares
-    a projection per edge. The basis is formed in chunks and again in the backward pass, never kept.
+    a projection per edge. The basis is formed for a few atoms at a time, and again in the backward pass, never kept.
+
+    Args:
+        x: one value per edge and head, or per edge alike for all heads.
+        query: query atom of every edge, sorted.
     """
     return _ExpectedGaussians.apply(weights, x, centers, width, query, n_atoms)  # type: ignore[no-any-return]
 
 
 class _ExpectedGaussians(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weights: Tensor, x: Tensor, centers: Tensor, width: float, query: Tensor, n_atoms: int) -> Tensor:
+    def forward(
+        ctx: Any, weights: Tensor, x: Tensor, centers: Tensor, width: float, query: Tensor, n_atoms: int
+    ) -> Tensor:
         ctx.save_for_backward(x, centers, query)
-        ctx.width = width
-        shape = (n_atoms, weights.shape[1], x.shape[2], len(centers))
-        total = weights.new_zeros(shape)
-        for chunk in _chunks(len(weights), math.prod(shape[1:])):
-            basis = gaussians(x[chunk], centers, width)
-            total.index_add_(0, query[chunk], weights[chunk, :, None, None] * basis)
-        return total
+        ctx.width, ctx.n_atoms = width, n_atoms
+        total = weights.new_empty(n_atoms, weights.shape[1], x.shape[2] * len(centers))
+        for atoms, edges, is_edge in _atom_groups(query, n_atoms, x[0].numel() * len(centers)):
+            basis = _basis_matrix(x[edges], centers, width)
+            spread = _by_head(weights[edges] * is_edge[..., None], x.shape[1])
+            total[atoms] = (spread @ basis).flatten(1, 2)
+        return total.unflatten(-1, (x.shape[2], len(centers)))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,) = grads
         x, centers, query = ctx.saved_tensors
+        (grad,) = grads
         grad_weights = grad.new_empty(len(x), grad.shape[1])
-        for chunk in _chunks(len(x), grad[0].numel()):
-            basis = gaussians(x[chunk], centers, ctx.width)
-            grad_weights[chunk] = torch.einsum("ehkm,ehkm->eh", grad[query[chunk]], basis.expand(-1, grad.shape[1], -1, -1))
+        for atoms, edges, is_edge in _atom_groups(query, ctx.n_atoms, x[0].numel() * len(centers)):
+            basis = _basis_matrix(x[edges], centers, ctx.width)
+            grouped = grad[atoms].flatten(2).unflatten(1, (x.shape[1], -1))
+            grad_weights[edges[is_edge]] = (grouped @ basis.mT).flatten(1, 2).mT[is_edge]
         return grad_weights, None, None, None, None, None
 
 
-def _chunks(n_edges: int, values_per_edge: int) -> list[slice]:
-    step = max(1, CHUNK_SIZE // values_per_edge)
-    return [slice(start, start + step) for start in range(0, n_edges, step)]
+def _basis_matrix(x: Tensor, centers: Tensor, width: float) -> Tensor:
+    """(n, n_neighbors, n_heads or 1, n_axes) → (n, n_heads or 1, n_neighbors, n_axes · n_centers)."""
+    return gaussians(x.transpose(1, 2).contiguous(), centers, width).flatten(-2)
+
+
+def _by_head(weights: Tensor, n_groups: int) -> Tensor:
+    """(n, n_neighbors, n_heads) → (n, n_groups, n_heads / n_groups, n_neighbors): heads that share a basis together."""
+    return weights.mT.unflatten(1, (n_groups, -1))
+
+
+def _atom_groups(query: Tensor, n_atoms: int, values_per_edge: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """A few atoms at a time: (atoms, their edges padded to (n, n_neighbors), which of those are real)."""
+    counts = torch.bincount(query, minlength=n_atoms)
+    first = counts.cumsum(0) - counts
+    most, start = counts.tolist(), 0
+    while start < n_atoms:
+        stop, width = start + 1, most[start]
+        while stop < n_atoms and (stop + 1 - start) * max(width, most[stop]) * values_per_edge <= GROUP_SIZE:
+            width = max(width, most[stop])
+            stop += 1
+        step = torch.arange(width, device=query.device)
+        is_edge = step < counts[start:stop, None]
+        yield slice(start, stop), torch.where(is_edge, first[start:stop, None] + step, 0), is_edge
+        start = stop
