@@ -61,22 +61,24 @@ class FramedSelfAttention(nn.Module):
         self, features: Float[Tensor, "n_atoms d_model"], edges: Edges, generator: torch.Generator | None = None
     ) -> LayerOutput:
         query, key, value = (
-            rearrange(project(features), "n (h d) -> n h d", h=self.config.n_heads)
+            rearrange(project(features).to(features.dtype), "n (h d) -> n h d", h=self.config.n_heads)
             for project in (self.query, self.key, self.value)
         )
         decay_logits = (self._raw_decay_logits(query) + self.decay_shift) * self.decay_scale
         decay_length = decay_lengths(decay_logits, self.config.decay)
-        framed = framed_attention(
-            query,
-            key,
-            value,
-            decay_length,
-            self.distance_projection,
-            self.cosine_projection,
-            edges,
-            self.config,
-            generator,
-        )
+        # Under autocast the dense layers may run in bfloat16; logits, softmax, frames and bases never do.
+        with torch.autocast(features.device.type, enabled=False):
+            framed = framed_attention(
+                query,
+                key,
+                value,
+                decay_length,
+                self.distance_projection,
+                self.cosine_projection,
+                edges,
+                self.config,
+                generator,
+            )
         return LayerOutput(self.output(rearrange(framed.output, "n h d -> n (h d)")), decay_length, framed)
 
     def calibrate(self, features: Float[Tensor, "n_atoms d_model"]) -> None:

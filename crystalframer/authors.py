@@ -1,0 +1,205 @@
+"""Weights that the CrystalFramer authors publish: Lightning `.ckpt` files of their release v1.0.1."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crystalframer.config import CosineBasis, DecayConfig, DistanceBasis, FrameConfig, FrameMethod, ModelConfig, Target
+from crystalframer.model.network import CrystalFramer
+
+FRAME_METHOD: dict[str, FrameMethod] = {
+    "max": "max",
+    "weighted_pca": "weighted-pca",
+    "max_static": "static-max",
+    "lattice": "lattice",
+    "pca": "pca",
+    "no": "none",
+}
+"""Their names → ours."""
+
+UNITS = {
+    "formation_energy_peratom": "eV/atom",
+    "optb88vdw_total_energy": "eV/atom",
+    "optb88vdw_bandgap": "eV",
+    "mbj_bandgap": "eV",
+    "ehull": "eV/atom",
+}
+"""Units of the JARVIS columns that they train on; other targets come without a unit."""
+
+FIXED: dict[str, tuple[Any, ...]] = {
+    "domain": ("real",),
+    "gauss_state": ("q",),
+    "normalize_gauss": (True,),
+    "cos_abs": (0,),
+    "pooling": ("avr",),
+    "norm_type": ("no",),
+    "pre_pooling_op": ("no",),
+}
+"""Settings of their code with the values that this model implements."""
+
+
+class AuthorsCheckpointError(ValueError):
+    """A checkpoint of the authors that cannot be loaded; the message names the file and the setting or tensor."""
+
+
+def load_authors_checkpoint(path: str | Path, averaged: bool | None = None) -> CrystalFramer:
+    """Load a `.ckpt` file of the authors' code, without running any code that it may contain.
+
+    Their box of images is not reproduced (our neighbours converge to the same sum), nor their noise in evaluation, nor
+    the defects listed in the docstrings of `model.frames`. Only their frame methods `max` and `no` promise the published
+    accuracy here: the others were trained with those defects.
+
+    Args:
+        averaged: True for the averaged (SWA) weights, False for the plain ones; None takes the averaged ones if the
+            file holds them.
+
+    Raises:
+        AuthorsCheckpointError: unreadable, not such a file, an unknown setting, or a missing or wrongly shaped tensor.
+    """
+    path = Path(path)
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise AuthorsCheckpointError(f"{path}: no such file") from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise AuthorsCheckpointError(f"{path}: not a checkpoint of tensors and plain data ({reason})") from error
+    for part in ("state_dict", "hyper_parameters"):
+        if not isinstance(checkpoint, Mapping) or not isinstance(checkpoint.get(part), Mapping):
+            raise AuthorsCheckpointError(f"{path}: has no {part!r}; expected a Lightning checkpoint of the authors")
+    state = checkpoint["state_dict"]
+    config = _model_config(checkpoint["hyper_parameters"], path)
+    has_average = int(state.get("swa_model.n_averaged", torch.tensor(0))) > 0
+    if averaged and not has_average:
+        raise AuthorsCheckpointError(f"{path}: holds no averaged weights; pass averaged=False")
+    prefix = "swa_model.module." if averaged or (averaged is None and has_average) else "model."
+    weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    model = CrystalFramer(config)
+    model.load_state_dict(_state_dict(config, weights, state, path))
+    return model.eval()
+
+
+def _model_config(params: Mapping[str, Any], path: Path) -> ModelConfig:
+    def refuse(name: str, accepted: str) -> AuthorsCheckpointError:
+        return AuthorsCheckpointError(f"{path}: setting {name} = {params[name]!r} is not implemented; accepted: {accepted}")
+
+    def number(name: str, default: float) -> float:
+        value = params.get(name, default)
+        if not isinstance(value, (int, float)):
+            raise refuse(name, "a number")
+        return value
+
+    def single(name: str, default: list[float]) -> float:
+        """Their lists hold one value per layer, repeated."""
+        value = params.get(name, default)
+        values = list(value) if isinstance(value, (list, tuple)) else [value]
+        if not values or any(item != values[0] for item in values):
+            raise refuse(name, "one value for all layers")
+        return values[0]
+
+    for name, values in FIXED.items():
+        if params.get(name, values[0]) not in values:
+            raise refuse(name, ", ".join(map(repr, values)))
+    method = params.get("frame_method", "max")
+    if method not in FRAME_METHOD:
+        raise refuse("frame_method", ", ".join(FRAME_METHOD))
+    n_cosines = int(number("value_pe_angle_real", 64))
+    names = params.get("targets", ())
+    names = [names] if isinstance(names, str) else list(names)
+    if not names:
+        raise AuthorsCheckpointError(f"{path}: setting targets is missing; nothing says what the model predicts")
+    reference_length = single("scale_real", [1.4])
+    max_distance = number("value_pe_dist_max", -10.0)
+    without_angles = method == "no" or n_cosines == 0
+    cosine = CosineBasis()
+    if not without_angles:
+        cosine = CosineBasis(
+            n_cosines, float(number("value_pe_angle_wscale", 4.0)), float(number("value_pe_angle_coef", 1.0))
+        )
+    return ModelConfig(
+        targets=tuple(Target(name, UNITS.get(name, "")) for name in names),
+        n_layers=int(number("num_layers", 4)),
+        n_heads=int(number("head_num", 8)),
+        d_model=int(number("model_dim", 128)),
+        d_feedforward=int(number("ff_dim", 512)),
+        d_readout=int(single("embedding_dim", [128])),
+        frame=FrameConfig(method="none" if without_angles else FRAME_METHOD[method]),
+        decay=DecayConfig(
+            float(reference_length), float(number("gauss_lb_real", 0.5)), float(number("positive_func_beta", 0.1))
+        ),
+        distance=DistanceBasis(
+            int(number("value_pe_dist_real", 64)),
+            float(max_distance if max_distance > 0 else -max_distance * reference_length),
+            float(number("value_pe_dist_wscale", 1.0)),
+            # Without frames their kernel leaves this factor out (FORMULAE section 2).
+            1.0 if without_angles else float(number("value_pe_dist_coef", 1.0)),
+        ),
+        cosine=cosine,
+    )
+
+
+def _state_dict(
+    config: ModelConfig, weights: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path
+) -> dict[str, Tensor]:
+    """Their tensors under our names and shapes."""
+
+    def take(name: str, shape: tuple[int, ...], source: Mapping[str, Tensor] = weights) -> Tensor:
+        if name not in source:
+            raise AuthorsCheckpointError(f"{path}: tensor {name} is missing")
+        if tuple(source[name].shape) != shape:
+            raise AuthorsCheckpointError(
+                f"{path}: tensor {name} has shape {tuple(source[name].shape)}, the settings ask for {shape}"
+            )
+        return source[name]
+
+    d, h, d_head, d_ff = config.d_model, config.n_heads, config.d_head, config.d_feedforward
+    ours = {
+        "embedding.weight": take("input_embeddings.weight", (d, 98)).T,
+        "target_mean": _per_target(take, "target_mean", config, state),
+        "target_std": _per_target(take, "target_std", config, state),
+    }
+    for layer in range(config.n_layers):
+        theirs, block = f"encoder.layers.{layer}.", f"blocks.{layer}."
+        attention, framed = theirs + "self_attn.", block + "attention."
+        biases = take(attention + "in_proj_bias", (3 * d,)).chunk(3)
+        for name, bias in zip(("query", "key", "value"), biases, strict=True):
+            ours[f"{framed}{name}.weight"] = take(f"{attention}{name[0]}_proj_weight", (d, d))
+            ours[f"{framed}{name}.bias"] = bias
+        ours[framed + "output.weight"] = take(attention + "out_proj.weight", (d, d))
+        ours[framed + "output.bias"] = take(attention + "out_proj.bias", (d,))
+        ours[framed + "decay_projection"] = take(attention + "lattice_pos_weights", (d,)).view(h, d_head)
+        distance = take(attention + "pe_dist_proj", (1, h, d_head, config.distance.n_centers))
+        ours[framed + "distance_projection"] = distance[0]
+        if config.frame.method != "none":
+            shape = (1, h, d_head, config.cosine.n_centers)
+            ours[framed + "cosine_projection"] = torch.cat([take(f"{attention}proj_angle{k}", shape) for k in (1, 2, 3)])
+        scale, shift = take(attention + "gauss_scale", (2,))
+        if scale <= 0:
+            raise AuthorsCheckpointError(f"{path}: layer {layer} is not calibrated (gauss_scale = 0): never trained")
+        ours[framed + "decay_scale"], ours[framed + "decay_shift"] = scale, shift
+        for name, index, rows, columns in (("linear1", 0, d_ff, d), ("linear2", 2, d, d_ff)):
+            ours[f"{block}feedforward.{index}.weight"] = take(f"{theirs}{name}.weight", (rows, columns))
+            ours[f"{block}feedforward.{index}.bias"] = take(f"{theirs}{name}.bias", (rows,))
+    for name, index, rows, columns in (
+        ("mlp.0", 0, config.d_readout, d),
+        ("mlp.3", 2, len(config.targets), config.d_readout),
+    ):
+        ours[f"readout.{index}.weight"] = take(f"{name}.weight", (rows, columns))
+        ours[f"readout.{index}.bias"] = take(f"{name}.bias", (rows,))
+    return ours
+
+
+def _per_target(
+    take: Callable[[str, tuple[int, ...], Mapping[str, Tensor]], Tensor],
+    name: str,
+    config: ModelConfig,
+    state: Mapping[str, Tensor],
+) -> Tensor:
+    """Their normalisation stands beside the networks, under its bare name."""
+    return take(name, (len(config.targets),), state)
