@@ -1,0 +1,328 @@
+"""One plain-data scene: the crystal, its frames and its attention, ready to draw.
+
+Every picture of the package is a pure function of a `Scene`; a scene is a pure function of a `CrystalTrace`. No scene
+needs a model, a browser or a plotting library.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from crystalframer.trace import CrystalTrace
+from viz.palette import Element, element
+
+BOND_STRETCH = 1.15
+"""A bond is at most this times the sum of the covalent radii, and relative to it at most this times the shortest of
+either end: room for Jahn-Teller octahedra, none for the second shell of bcc (1.155)."""
+BOUNDARY_TOLERANCE = 0.02
+"""Å; an atom this close to a face of the cell is drawn on the opposite face as well."""
+TIE = 1e-3
+"""Relative difference below which two attention weights count as equal."""
+
+
+class SceneError(ValueError):
+    """A scene has no such layer, head or atom; the message names the range."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A crystal with everything that can be drawn on it, as NumPy arrays.
+
+    Atoms are moved into the home cell (0 ≤ fractional coordinate < 1); images count from there.
+    """
+
+    id: str
+    atomic_numbers: Int[np.ndarray, " n_atoms"]
+    labels: tuple[str, ...]
+    """`Ti1`, `O2`: element and running number in it, one for each atom."""
+    positions: Float[np.ndarray, "n_atoms 3"]
+    """Cartesian, Å, inside the home cell."""
+    lattice: Float[np.ndarray, "3 3"]
+    """Rows a, b, c, Å."""
+    drawn_site: Int[np.ndarray, " n_drawn"]
+    """Atom of each drawn ball: the home atoms in order, then their images on the boundary of the cell."""
+    drawn_image: Int[np.ndarray, "n_drawn 3"]
+    """Lattice translation of each drawn ball; 0 for home atoms."""
+    bonds: Int[np.ndarray, "n_bonds 2"]
+    """Pairs of drawn balls, first < second."""
+    edge_index: Int[np.ndarray, "2 n_edges"]
+    """Row 0 the query atom, row 1 the key atom."""
+    edge_image: Int[np.ndarray, "n_edges 3"]
+    """Lattice translation of the key atom, counted from the home cell."""
+    attention: Float[np.ndarray, "n_layers n_heads n_edges"]
+    """Sums to 1 over all edges of one query atom."""
+    decay_length: Float[np.ndarray, "n_layers n_heads n_atoms"]
+    """σᵢ, Å: how far the query atom looks."""
+    frames: Float[np.ndarray, "n_layers n_heads n_atoms 3 3"] | None
+    """Row k is the unit axis e_k, Cartesian; None for the frame method `none`."""
+    method: str
+    """Frame method."""
+    prediction: dict[str, float]
+    """Target name → value in its unit."""
+    units: dict[str, str]
+    """Target name → unit. Lengths are in Å throughout."""
+
+    @property
+    def n_atoms(self) -> int:
+        return len(self.atomic_numbers)
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.attention)
+
+    @property
+    def n_heads(self) -> int:
+        return self.attention.shape[1]
+
+    @property
+    def elements(self) -> tuple[Element, ...]:
+        """One for each atom."""
+        return tuple(element(int(z)) for z in self.atomic_numbers)
+
+    @property
+    def formula(self) -> str:
+        """Composition of the cell, elements in the order of the atoms: `SrTiO3`."""
+        counts = Counter(e.symbol for e in self.elements)
+        return "".join(symbol + (str(n) if n > 1 else "") for symbol, n in counts.items())
+
+    @property
+    def drawn_positions(self) -> Float[np.ndarray, "n_drawn 3"]:
+        """Cartesian, Å."""
+        return self.positions[self.drawn_site] + self.drawn_image @ self.lattice
+
+    @property
+    def cell_edges(self) -> Float[np.ndarray, "12 2 3"]:
+        """Both ends of the twelve edges of the cell, Å."""
+        starts = np.array([[0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 1]])
+        ends = starts + [1, 0, 0]
+        along_a = np.stack([starts, ends], axis=1)
+        corners = np.concatenate([np.roll(along_a, shift, axis=2) for shift in range(3)])
+        return corners @ self.lattice
+
+    @property
+    def edge_vectors(self) -> Float[np.ndarray, "n_edges 3"]:
+        """p_j(n) - p_i, Å."""
+        query, key = self.edge_index
+        return self.positions[key] - self.positions[query] + self.edge_image @ self.lattice
+
+    @property
+    def edge_lengths(self) -> Float[np.ndarray, " n_edges"]:
+        """Å."""
+        return np.linalg.norm(self.edge_vectors, axis=1)
+
+    def weights(self, layer: int, head: int | None) -> Float[np.ndarray, " n_edges"]:
+        """Attention of one head, or the mean over heads (`head=None`).
+
+        Raises:
+            SceneError: no such layer or head.
+        """
+        self.check(layer, head)
+        return self.attention[layer].mean(axis=0) if head is None else self.attention[layer, head]
+
+    def check(self, layer: int, head: int | None, atom: int | None = None) -> None:
+        """Raise SceneError unless the layer, head and atom exist (counted from 0; None always does)."""
+        for name, value, size in (
+            ("layer", layer, self.n_layers),
+            ("head", head, self.n_heads),
+            ("atom", atom, self.n_atoms),
+        ):
+            if value is not None and not 0 <= value < size:
+                raise SceneError(f"{self.id or self.formula}: no {name} {value}; choose from 0 to {size - 1}")
+
+
+def scene_from_trace(trace: CrystalTrace) -> Scene:
+    """Lay out a trace for drawing: atoms in the home cell, images on its boundary, bonds, labels.
+
+    Bonds come from covalent radii over the trace's own edges, which hold every image within the model's radius.
+    """
+    lattice = np.asarray(trace.lattice, dtype=float)
+    shift = _shift_into_cell(np.asarray(trace.positions, dtype=float), lattice)
+    positions = trace.positions + shift @ lattice
+    query, key = trace.edge_index
+    edge_image = trace.edge_image + shift[query] - shift[key]
+    site, image = _drawn_atoms(positions, lattice)
+    elements = [element(int(z)) for z in trace.atomic_numbers]
+    bonded = _bonded_edges(elements, trace.edge_index, trace.edge_lengths)
+    frames = [layer.frame for layer in trace.layers]
+    has_frames = all(frame is not None for frame in frames)
+    return Scene(
+        id=trace.id,
+        atomic_numbers=np.asarray(trace.atomic_numbers),
+        labels=_labels(elements),
+        positions=positions,
+        lattice=lattice,
+        drawn_site=site,
+        drawn_image=image,
+        bonds=_drawn_bonds(site, image, trace.edge_index[:, bonded], edge_image[bonded]),
+        edge_index=trace.edge_index,
+        edge_image=edge_image,
+        attention=np.stack([layer.attention.T for layer in trace.layers]),
+        decay_length=np.stack([layer.decay_length.T for layer in trace.layers]),
+        frames=np.stack([frame.axes.swapaxes(0, 1) for frame in frames if frame]) if has_frames else None,
+        method=frames[0].method if frames[0] else "none",
+        prediction=dict(trace.prediction),
+        units=dict(trace.units),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionLines:
+    """The strongest edges of one atom, strongest first. The atom's edge to itself is not among them."""
+
+    edges: Int[np.ndarray, " n_lines"]
+    """Positions in `Scene.edge_index`."""
+    key: Int[np.ndarray, " n_lines"]
+    image: Int[np.ndarray, "n_lines 3"]
+    weight: Float[np.ndarray, " n_lines"]
+    start: Float[np.ndarray, "3"]
+    """Where all lines start, Å."""
+    ends: Float[np.ndarray, "n_lines 3"]
+    """The key atoms in their own cells, Å."""
+    itself: float
+    """Attention that the atom pays to itself."""
+
+
+def strongest_edges(scene: Scene, layer: int, head: int | None, atom: int, n_lines: int = 12) -> AttentionLines:
+    """The `n_lines` edges of `atom` with the largest attention, and all that tie with the last of them.
+
+    Ties are kept together so that a symmetric shell is never drawn in part.
+    """
+    scene.check(layer, head, atom)
+    weights = scene.weights(layer, head)
+    query, key = scene.edge_index
+    mine = np.flatnonzero(query == atom)
+    is_itself = (key[mine] == atom) & (scene.edge_image[mine] == 0).all(axis=1)
+    others = mine[~is_itself]
+    others = others[np.argsort(-weights[others], kind="stable")]
+    if n_lines < len(others):
+        weakest = weights[others[n_lines - 1]] if n_lines else np.inf
+        others = others[weights[others] >= weakest * (1 - TIE)]
+    return AttentionLines(
+        edges=others,
+        key=key[others],
+        image=scene.edge_image[others],
+        weight=weights[others],
+        start=scene.positions[atom],
+        ends=scene.positions[key[others]] + scene.edge_image[others] @ scene.lattice,
+        itself=float(weights[mine[is_itself]].sum()),
+    )
+
+
+def attention_matrix(scene: Scene, layer: int, head: int | None) -> Float[np.ndarray, "n_atoms n_atoms"]:
+    """Attention from each query atom (row) to each key atom (column), summed over all images; rows sum to 1."""
+    query, key = scene.edge_index
+    flat = np.bincount(query * scene.n_atoms + key, scene.weights(layer, head), minlength=scene.n_atoms**2)
+    return flat.reshape(scene.n_atoms, scene.n_atoms)
+
+
+@dataclass(frozen=True, eq=False)
+class DistanceProfile:
+    """Attention against distance, shell by shell."""
+
+    distance: Float[np.ndarray, " n_shells"]
+    """Mean length of the shell's edges, Å, ascending; the atom itself is at 0."""
+    attention: Float[np.ndarray, " n_shells"]
+    """Attention that the shell gets in total; sums to 1."""
+    n_neighbors: Float[np.ndarray, " n_shells"]
+    """Edges in the shell (their mean over the atoms, where several are averaged)."""
+
+    @property
+    def cumulative(self) -> Float[np.ndarray, " n_shells"]:
+        """Attention within each distance."""
+        return np.cumsum(self.attention)
+
+
+def attention_by_distance(
+    scene: Scene, layer: int, head: int | None, atom: int | None = None, shell_width: float = 0.05
+) -> DistanceProfile:
+    """How attention falls off with distance for one atom, or on average over all (`atom=None`).
+
+    Lengths less than `shell_width` Å apart, one after the other, belong to one shell.
+    """
+    scene.check(layer, head, atom)
+    chosen = np.arange(scene.edge_index.shape[1]) if atom is None else np.flatnonzero(scene.edge_index[0] == atom)
+    lengths, weights = scene.edge_lengths[chosen], scene.weights(layer, head)[chosen]
+    order = np.argsort(lengths, kind="stable")
+    lengths, weights = lengths[order], weights[order]
+    shell = np.concatenate([[0], np.cumsum(np.diff(lengths) > shell_width)])
+    count = np.bincount(shell)
+    n_queries = scene.n_atoms if atom is None else 1
+    return DistanceProfile(
+        np.bincount(shell, lengths) / count, np.bincount(shell, weights) / n_queries, count / n_queries
+    )
+
+
+def _labels(elements: list[Element]) -> tuple[str, ...]:
+    seen: Counter[str] = Counter()
+    labels = []
+    for item in elements:
+        seen[item.symbol] += 1
+        labels.append(f"{item.symbol}{seen[item.symbol]}")
+    return tuple(labels)
+
+
+def _face_tolerance(lattice: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3"]:
+    """`BOUNDARY_TOLERANCE` in fractional coordinates."""
+    return BOUNDARY_TOLERANCE * np.linalg.norm(np.linalg.inv(lattice), axis=0)
+
+
+def _shift_into_cell(
+    positions: Float[np.ndarray, "n_atoms 3"], lattice: Float[np.ndarray, "3 3"]
+) -> Int[np.ndarray, "n_atoms 3"]:
+    """Lattice translations that bring every atom into the cell; one on the far face goes to the near one."""
+    frac = positions @ np.linalg.inv(lattice)
+    return -np.floor(frac + _face_tolerance(lattice)).astype(np.int64)
+
+
+def _drawn_atoms(
+    positions: Float[np.ndarray, "n_atoms 3"], lattice: Float[np.ndarray, "3 3"]
+) -> tuple[Int[np.ndarray, " n_drawn"], Int[np.ndarray, "n_drawn 3"]]:
+    """(site, image) of the home atoms, then of their copies on the far faces of the cell."""
+    on_face = positions @ np.linalg.inv(lattice) < _face_tolerance(lattice)
+    corners = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
+    # A copy at corner (1, 1, 0) needs the atom to lie on the near a face and the near b face.
+    allowed = (on_face[:, None, :] | (corners[None] == 0)).all(axis=2)
+    site, corner = np.nonzero(allowed)
+    order = np.argsort(corner > 0, kind="stable")
+    return site[order], corners[corner[order]]
+
+
+def _bonded_edges(
+    elements: list[Element], edge_index: Int[np.ndarray, "2 n_edges"], lengths: Float[np.ndarray, " n_edges"]
+) -> Int[np.ndarray, " n_bonded"]:
+    """Edges that are bonds by covalent radii. In a compound with non-metals, metals bond to those, not to each other."""
+    radii = np.array([item.covalent_radius for item in elements])
+    metal = np.array([not item.is_nonmetal for item in elements])
+    query, key = edge_index
+    relative = lengths / (radii[query] + radii[key])
+    candidate = (lengths > 0) & (relative <= BOND_STRETCH)
+    if not metal.all():
+        candidate &= ~(metal[query] & metal[key])
+    shortest = np.full(len(elements), np.inf)
+    np.minimum.at(shortest, query[candidate], relative[candidate])
+    limit = BOND_STRETCH * np.minimum(shortest[query], shortest[key])
+    return np.flatnonzero(candidate & (relative <= limit))
+
+
+def _drawn_bonds(
+    site: Int[np.ndarray, " n_drawn"],
+    image: Int[np.ndarray, "n_drawn 3"],
+    edge_index: Int[np.ndarray, "2 n_bonded"],
+    edge_image: Int[np.ndarray, "n_bonded 3"],
+) -> Int[np.ndarray, "n_bonds 2"]:
+    """Pairs of drawn balls that a bond joins."""
+    ball = {(int(s), *map(int, n)): index for index, (s, n) in enumerate(zip(site, image))}
+    bonds_of: dict[int, list[tuple[int, Int[np.ndarray, "3"]]]] = {}
+    for query, key, translation in zip(*edge_index, edge_image):
+        bonds_of.setdefault(int(query), []).append((int(key), translation))
+    pairs = set()
+    for (atom, *translation), first in ball.items():
+        for key, step in bonds_of.get(atom, ()):
+            second = ball.get((key, *map(int, translation + step)))
+            if second is not None and first < second:
+                pairs.add((first, second))
+    return np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)

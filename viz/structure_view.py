@@ -1,0 +1,155 @@
+"""The crystal in the browser, to turn and zoom: py3Dmol with its JavaScript taken from this package, not from the web."""
+
+from __future__ import annotations
+
+import base64
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from viz.drawing import AXIS_LENGTH, VIEW, Drawing, Frames, drawing
+from viz.palette import INK
+from viz.scene import Scene
+
+if TYPE_CHECKING:
+    import py3Dmol
+
+SCRIPT = Path(__file__).parent / "vendor" / "3Dmol-min.js"
+"""3Dmol.js 2.5.5 as published on npm (BSD-3-Clause, licence beside it)."""
+ZOOM = 1.7
+"""3Dmol leaves wide margins around the atoms; this still keeps the corners of the cell in sight."""
+
+_SHOW_LABEL = """function(atom, viewer) {
+    if (!atom.hoverLabel) atom.hoverLabel = viewer.addLabel(atom.properties.label,
+        {position: atom, fontSize: 13, fontColor: 'white', backgroundColor: '#222222', backgroundOpacity: 0.8});
+}"""
+_HIDE_LABEL = """function(atom, viewer) {
+    if (atom.hoverLabel) { viewer.removeLabel(atom.hoverLabel); delete atom.hoverLabel; }
+}"""
+
+
+def structure_view(
+    scene: Scene,
+    layer: int,
+    head: int | None,
+    atom: int,
+    *,
+    frames: Frames = "all",
+    n_lines: int = 12,
+    axis_length: float = AXIS_LENGTH,
+    view: tuple[float, float] = VIEW,
+    width: int = 640,
+    height: int = 480,
+) -> py3Dmol.view:
+    """One layer and head of one atom in 3D; needs neither a network nor, once shown, a kernel.
+
+    `.show()` shows it in a notebook, `.write_html(path)` writes a page that opens from disk. Pointing at an atom names it.
+
+    Args:
+        scene: what to draw.
+        layer: counted from 0.
+        head: counted from 0; None draws the mean attention over heads, without axes.
+        atom: the atom whose strongest attention lines and labelled axes are drawn.
+        frames: whose axes to draw.
+        n_lines: attention lines to draw.
+        axis_length: Å.
+        view: azimuth and elevation of the camera, degrees.
+        width: pixels.
+        height: pixels.
+
+    Raises:
+        SceneError: no such layer, head or atom.
+    """
+    import py3Dmol
+
+    viewer = py3Dmol.view(width=width, height=height, js=_script_url())
+    viewer.setBackgroundColor("white")
+    viewer.setProjection("orthographic")
+    viewer.enableFog(False)
+    put(viewer, drawing(scene, layer, head, atom, frames=frames, n_lines=n_lines, axis_length=axis_length))
+    viewer.zoomTo()
+    viewer.zoom(ZOOM)
+    # 3Dmol looks down z with y up, and turns about the crystal's own axes: the last turn named acts first. Together
+    # they are the camera of `viz.drawing.camera`.
+    azimuth, elevation = view
+    viewer.rotate(elevation - 90, "x")
+    viewer.rotate(-90 - azimuth, "z")
+    return viewer
+
+
+def put(viewer: py3Dmol.view, shapes: Drawing) -> None:
+    """Replace what a view shows; the camera stays. `viewer.update()` then redraws a view that is already shown."""
+    viewer.removeAllModels()
+    viewer.removeAllShapes()
+    viewer.removeAllLabels()
+    _put_balls(viewer, shapes)
+    for stick in shapes.sticks:
+        if stick.role != "bond":
+            spec = {
+                "start": _xyz(stick.start),
+                "end": _xyz(stick.end),
+                "radius": stick.radius,
+                "color": stick.colors[0],
+            }
+            viewer.addCylinder(spec | {"fromCap": 1, "toCap": 1})
+    for arrow in shapes.arrows:
+        spec = {"start": _xyz(arrow.start), "end": _xyz(arrow.end), "radius": arrow.radius, "color": arrow.color}
+        viewer.addArrow(spec | {"mid": 0.72, "radiusRatio": 2.3})
+        if arrow.label:
+            _put_label(viewer, arrow.label, arrow.end + 0.15 * (arrow.end - arrow.start), arrow.color)
+    chosen = shapes.balls[shapes.selected]
+    _put_label(viewer, chosen.label, chosen.center, INK)
+
+
+def _put_balls(viewer: py3Dmol.view, shapes: Drawing) -> None:
+    """Atoms as one model whose bonds are given, so that 3Dmol does not guess any."""
+    partners: list[list[int]] = [[] for _ in shapes.balls]
+    radius = 0.0
+    for stick in shapes.sticks:
+        if stick.role == "bond" and stick.ends:
+            first, second = stick.ends
+            partners[first].append(second)
+            partners[second].append(first)
+            radius = stick.radius
+    viewer.addModel()
+    model = viewer.getModel()
+    model.addAtoms(
+        [
+            _xyz(ball.center)
+            | {
+                "elem": ball.label.rstrip("0123456789(), -"),
+                "serial": number,
+                "bonds": partners[number],
+                "bondOrder": [1] * len(partners[number]),
+                "properties": {"label": ball.label, "atom": ball.atom},
+            }
+            for number, ball in enumerate(shapes.balls)
+        ]
+    )
+    alike: dict[tuple[float, str], list[int]] = {}
+    for number, ball in enumerate(shapes.balls):
+        alike.setdefault((ball.radius, ball.color), []).append(number)
+    for (size, color), numbers in alike.items():
+        style: dict[str, Any] = {"sphere": {"radius": size, "color": color}}
+        if radius:
+            style["stick"] = {"radius": radius, "color": color}
+        viewer.setStyle({"serial": numbers}, style)
+    viewer.setHoverable({}, True, _SHOW_LABEL, _HIDE_LABEL)
+
+
+def _put_label(viewer: py3Dmol.view, text: str, place: np.ndarray, color: str) -> None:
+    look = {"fontColor": color, "fontSize": 16, "backgroundColor": "white", "backgroundOpacity": 0.75, "inFront": True}
+    viewer.addLabel(text, look | {"position": _xyz(place), "alignment": "center", "padding": 1})
+
+
+def _xyz(point: np.ndarray) -> dict[str, float]:
+    # Rounded to 1e-4 Å: half the size of the page.
+    x, y, z = (round(float(value), 4) for value in point)
+    return {"x": x, "y": y, "z": z}
+
+
+@cache
+def _script_url() -> str:
+    return "data:text/javascript;base64," + base64.b64encode(SCRIPT.read_bytes()).decode("ascii")
