@@ -1,6 +1,6 @@
 """Every knob of an experiment, as frozen data that travels as JSON.
 
-Defaults are the paper's (CrystalFramer, arXiv 2503.02209, with Crystalformer, arXiv 2403.11686), except where a
+Defaults are the paper's (CrystalFramer, arXiv 2503.02209 and Crystalformer, arXiv 2403.11686), except where a
 docstring says otherwise. Checks run on construction and name the field and the value.
 """
 
@@ -72,7 +72,7 @@ class Target:
 class DecayConfig:
     """The distance decay of attention, exp(-r²/2σᵢ²), whose length σᵢ each query atom and head sets itself.
 
-    σᵢ = reference_length / √ρ with ρ = (1-floor)·ELU(slope·s/(1-floor)) + 1 (Crystalformer, eq. 11 and appendix).
+    σᵢ = reference_length / √ρ with ρ = (1-floor)·ELU(slope·s/(1-floor)) + 1 (Crystalformer).
     """
 
     reference_length: float = 1.4
@@ -127,7 +127,7 @@ class FrameConfig:
     """Scores closer than this to the best tie at evaluation, and an equivariant second criterion picks among them.
     0 takes the first of the equal best edges, as the authors' kernels do without noise."""
     noise: float = 5e-6
-    """Half-width of the uniform noise that picks among ties in training (paper, section 4.2); never in evaluation."""
+    """Half-width of the uniform noise that picks among ties in training ; never in evaluation."""
 
     def __post_init__(self) -> None:
         _check_choice(self, "method", FRAME_METHODS)
@@ -218,12 +218,12 @@ class TrainingConfig:
     eps: float = 1e-8
     weight_decay: float = 1e-5
     bias_weight_decay: float = 0.0
-    """The authors' code decays biases with 0.01 by accident (FORMULAE Q3); the paper presets keep that."""
+    """The authors' code decays biases with 0.01 by accident (quirk Q3); the paper presets keep that."""
     clip_norm: float = 1.0
     swa_epochs: int = 50
     """Weights are averaged over this many last epochs, at a frozen learning rate; 0 switches it off."""
     calibration_batches: int = 1
-    """First batches that set the scale and shift of the decay logits (the authors use 1, FORMULAE Q11)."""
+    """First batches that set the scale and shift of the decay logits (the authors use 1, quirk Q11)."""
     drop_last: bool = True
     """Leave the incomplete last batch of an epoch out."""
     seed: int = 123

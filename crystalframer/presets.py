@@ -27,11 +27,11 @@ class Preset:
     config: Config
     description: str
     published_mae: Mapping[str, float] = field(default_factory=dict)
-    """`data set: property (unit)` → test MAE in the paper (arXiv 2503.02209, tables 2 to 5)."""
+    """`data set: property (unit)` → test MAE in the paper (arXiv 2503.02209)."""
 
 
 JARVIS_TRAINING = TrainingConfig(n_epochs=2000, batch_size=256, swa_epochs=50, bias_weight_decay=0.01)
-"""Bias decay of 0.01 as in the authors' code (FORMULAE Q3), here and below."""
+"""Bias decay of 0.01 as in the authors' code (quirk Q3), here and below."""
 MP_TRAINING = TrainingConfig(n_epochs=800, batch_size=128, swa_epochs=50, bias_weight_decay=0.01)
 OQMD_TRAINING = TrainingConfig(n_epochs=200, batch_size=1024, swa_epochs=20, bias_weight_decay=0.01)
 

@@ -1,7 +1,7 @@
 """Periodic neighbours: the key atoms j(n) around each query atom i, chosen by distance alone.
 
 The result does not depend on the cell that describes the crystal (primitive, supercell, skewed) or on where in the cell
-the atoms were written: images are chosen by distance, not from a box of cells as in the authors' code (FORMULAE Q8, Q9).
+the atoms were written: images are chosen by distance, not from a box of cells as in the authors' code (quirk Q8, Q9).
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class LayerOutput:
 
 
 class FramedSelfAttention(nn.Module):
-    """Multi-head self-attention over periodic neighbours with dynamic frames (CrystalFramer, figure 3)."""
+    """Multi-head self-attention over periodic neighbours with dynamic frames (CrystalFramer)."""
 
     decay_scale: Tensor
     decay_shift: Tensor
@@ -53,7 +53,7 @@ class FramedSelfAttention(nn.Module):
         self.cosine_projection = None
         if config.frame.method != "none":
             self.cosine_projection = nn.Parameter(torch.empty(3, n_heads, d_head, config.cosine.n_centers))
-        # Bring the decay logits to mean 0 and standard deviation 1; set by `calibrate` (FORMULAE Q11).
+        # Bring the decay logits to mean 0 and standard deviation 1; set by `calibrate` (quirk Q11).
         self.register_buffer("decay_scale", torch.ones(()))
         self.register_buffer("decay_shift", torch.zeros(()))
 

@@ -1,4 +1,4 @@
-"""Gaussian bases of the distance and of the cosines to the frame axes (CrystalFramer, eqs. 5 and 7)."""
+"""Gaussian bases of the distance and of the cosines to the frame axes (CrystalFramer)."""
 
 from __future__ import annotations
 

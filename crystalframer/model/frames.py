@@ -1,4 +1,4 @@
-"""Local frames: three axes per atom and head, built from where the attention goes (CrystalFramer, section 4).
+"""Local frames: three axes per atom and head, built from where the attention goes (CrystalFramer).
 
 Every method is a pure function of `AttendedEdges`; `build_frames` looks it up in one table. Frames are constants
 for autograd. All of them turn with the crystal; what else each promises:
@@ -32,7 +32,7 @@ from crystalframer.model.edges import Edges
 from crystalframer.model.segments import segment_argmax, segment_first, segment_max, segment_mean, segment_sum
 
 COLLINEAR = 0.9999
-"""|cosine| to the first axis above which an edge cannot set the second (paper, appendix B)."""
+"""|cosine| to the first axis above which an edge cannot set the second."""
 SMALLEST_SINE_SCORE = 1e-5
 FLAT = 1e-6
 """Eigenvalues of a covariance below this share of the largest one count as 0."""
@@ -101,14 +101,14 @@ def build_frames(attended: AttendedEdges, config: FrameConfig, generator: torch.
 
 
 def max_frames(attended: AttendedEdges, config: FrameConfig, generator: torch.Generator | None) -> Frame:
-    """e₁ points to the strongest edge, e₂ to the strongest edge off that axis (paper, section 4.2, eqs. 9 and 10)."""
+    """e₁ points to the strongest edge, e₂ to the strongest edge off that axis (the paper's max frames)."""
     return _frames_from_scores(attended, attended.logits, attended.logits, config, generator)
 
 
 def static_max_frames(attended: AttendedEdges, config: FrameConfig, generator: torch.Generator | None) -> Frame:
     """As `max` with the weight exp(-r²) of the paper's static local frame in place of attention: nearest edges.
 
-    The authors' code maximises +r² for the second axis and so takes the farthest edge of its box (FORMULAE Q7).
+    The authors' code maximises +r² for the second axis and so takes the farthest edge of its box (quirk Q7).
     """
     squared = -attended.edges.lengths.square()
     scores = squared[:, None].expand_as(attended.logits)
@@ -247,10 +247,10 @@ def tie_margin(frame: Frame, edges: Edges) -> Float[Tensor, "n_atoms n_heads 2"]
 
 
 def weighted_pca_frames(attended: AttendedEdges, config: FrameConfig, generator: torch.Generator | None) -> Frame:
-    """Principal axes of Σ p r rᵀ, eigenvalues ascending (paper, section 4.2, eq. 8).
+    """Principal axes of Σ p r rᵀ, eigenvalues ascending (the paper's weighted PCA frames).
 
     Departs from the authors' code, which read the weights from memory that nobody wrote and took rows for columns
-    (FORMULAE Q5, Q6), and which falls back to the Cartesian axes for flat surroundings, which do not turn with the
+    (quirk Q5, Q6), and which falls back to the Cartesian axes for flat surroundings, which do not turn with the
     crystal. Here one flat direction is no obstacle, and with two or three the frame is completed as in `max`.
     """
     eigenvalues, vectors = torch.linalg.eigh(attended.quadrupole)
@@ -298,7 +298,7 @@ def _orient(
 ) -> Float[Tensor, "n_atoms n_heads 3 3"]:
     """Choose the signs of principal axes so that the frame is right-handed: four ways.
 
-    At random in training, as the authors do always (FORMULAE Q8); by odd moments in evaluation.
+    At random in training, as the authors do always (quirk Q8); by odd moments in evaluation.
     """
     axes = axes * torch.linalg.det(axes).sign()[..., None, None]
     ways = axes.new_tensor([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
@@ -326,7 +326,7 @@ def _orient(
 def lattice_frames(attended: AttendedEdges, config: FrameConfig, generator: torch.Generator | None) -> Frame:
     """The three shortest independent lattice vectors, as unit vectors: oblique, the same for all atoms and heads.
 
-    e₂ and e₃ are taken at an acute angle to e₁; if that is left-handed, all three are turned round (FORMULAE 3).
+    e₂ and e₃ are taken at an acute angle to e₁; if that is left-handed, all three are turned round (docs/fidelity.md).
     """
     lattice = attended.edges.lattice
     translations = _short_translations(lattice)

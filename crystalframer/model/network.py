@@ -19,7 +19,7 @@ from crystalframer.trace import CrystalTrace
 
 
 class Block(nn.Module):
-    """Attention and a two-layer perceptron, each added to its input; no normalisation layers (Crystalformer, figure 2)."""
+    """Attention and a two-layer perceptron, each added to its input; no normalisation layers (Crystalformer)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class CrystalFramer(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, batch: CrystalBatch) -> None:
-        """Set the scale and shift of every layer's decay logits from this batch, layer by layer (FORMULAE Q11)."""
+        """Set the scale and shift of every layer's decay logits from this batch, layer by layer (quirk Q11)."""
         features, edges = self.embed(batch), Edges.of(batch)
         for block in self.blocks:
             block.attention.calibrate(features)
@@ -104,7 +104,7 @@ class CrystalFramer(nn.Module):
 
 
 def initialise(model: CrystalFramer, generator: torch.Generator | None = None) -> None:
-    """The authors' initial weights: fix-up scaling that does without normalisation layers (FORMULAE section 5)."""
+    """The authors' initial weights: fix-up scaling that does without normalisation layers (docs/fidelity.md)."""
     config = model.config
     depth_gain = 0.67 * config.n_layers**-0.25
     nn.init.normal_(model.embedding.weight, 0.0, config.d_model**-0.5 * (9 * config.n_layers) ** -0.25, generator)

@@ -43,8 +43,8 @@ def framed_attention(
     """Attention of every atom to all its periodic neighbours, edge values encoded in the atom's own frame.
 
     output_i = Σ_j(n) p_ij(n) (value_j + ψ_ij(n)) with p the softmax over all edges of atom i of
-    q·k/√d - r²/2σᵢ² (Crystalformer, eqs. 4 to 7: the sum over images and the softmax over atoms are one flat softmax), and
-    ψ the projected Gaussian bases of the distance and of the cosines to the frame axes (CrystalFramer, eqs. 5 to 7).
+    q·k/√d - r²/2σᵢ² (Crystalformer; the sum over images and the softmax over atoms are one flat softmax), and
+    ψ the projected Gaussian bases of the distance and of the cosines to the frame axes (CrystalFramer).
 
     Args:
         decay_length: σᵢ, Å.
@@ -72,7 +72,7 @@ def framed_attention(
     frame = build_frames(AttendedEdges(edges, logits.detach(), attention.detach()), config.frame, generator)
     axis_cosines = einsum(edges.directions, frame.axes[edges.query], "e xyz, e h k xyz -> e h k")
     centers, width = cosine_centers(config.cosine, like=attention)
-    # The atom's edge to itself has no direction: it counts in the softmax, not in the angles (FORMULAE Q10).
+    # The atom's edge to itself has no direction: it counts in the softmax, not in the angles (quirk Q10).
     directed_attention = attention.masked_fill(edges.is_self[:, None], 0.0)
     attended_cosines = expected_gaussians(directed_attention, axis_cosines, centers, width, edges.query, n_atoms)
     cosine_values = einsum(attended_cosines, cosine_projection, "n h k m, k h d m -> n h d")
