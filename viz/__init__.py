@@ -1,10 +1,17 @@
 """Pictures of what a CrystalFramer model looks at.
 
-`scene_from_trace` turns a trace into plain data; every picture is a function of that scene. Plotting libraries load when
-a picture is made, so this import stays light.
+`scene_from_trace` turns a trace into plain data; every picture is a function of that scene. Plotting libraries load
+when a picture is made, so this import stays light.
 """
 
 from viz.drawing import Drawing, drawing
+from viz.figures import (
+    attention_distance_figure,
+    attention_figure,
+    attention_heatmap,
+    learning_curve,
+    parity_figure,
+)
 from viz.scene import (
     Scene,
     SceneError,
@@ -13,14 +20,26 @@ from viz.scene import (
     scene_from_trace,
     strongest_edges,
 )
+from viz.structure_figure import structure_figure
+from viz.structure_view import structure_view
+from viz.widgets import AttentionSliders, TrainingMonitor
 
 __all__ = [
+    "AttentionSliders",
     "Drawing",
     "Scene",
     "SceneError",
+    "TrainingMonitor",
     "attention_by_distance",
+    "attention_distance_figure",
+    "attention_figure",
+    "attention_heatmap",
     "attention_matrix",
     "drawing",
+    "learning_curve",
+    "parity_figure",
     "scene_from_trace",
     "strongest_edges",
+    "structure_figure",
+    "structure_view",
 ]

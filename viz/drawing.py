@@ -131,7 +131,7 @@ def camera(view: tuple[float, float]) -> Float[np.ndarray, "3 3"]:
 def _home_balls(scene: Scene) -> list[Ball]:
     balls = []
     elements = scene.elements
-    for site, image, center in zip(scene.drawn_site, scene.drawn_image, scene.drawn_positions):
+    for site, image, center in zip(scene.drawn_site, scene.drawn_image, scene.drawn_positions, strict=True):
         item = elements[site]
         label = _image_label(scene.labels[site], image)
         balls.append(Ball(center, item.ball_radius, item.color, label, int(site)))
@@ -158,10 +158,13 @@ def _attention(
 ) -> tuple[list[Ball], list[Stick]]:
     """The attention lines of `atom`; key atoms in other cells join the balls, paler and smaller."""
     balls = list(balls)
-    drawn = {(int(s), *map(int, n)): index for index, (s, n) in enumerate(zip(scene.drawn_site, scene.drawn_image))}
+    drawn = {
+        (int(s), *map(int, n)): index
+        for index, (s, n) in enumerate(zip(scene.drawn_site, scene.drawn_image, strict=True))
+    }
     lines = strongest_edges(scene, layer, head, atom, n_lines)
     sticks = []
-    for key, image, weight, end in zip(lines.key, lines.image, lines.weight, lines.ends):
+    for key, image, weight, end in zip(lines.key, lines.image, lines.weight, lines.ends, strict=True):
         place = (int(key), *map(int, image))
         if place not in drawn:
             item = scene.elements[key]
@@ -185,7 +188,7 @@ def _axes(scene: Scene, layer: int, head: int | None, atom: int, frames: Frames,
     arrows = []
     for owner in range(scene.n_atoms) if frames == "all" else (atom,):
         start, selected = scene.positions[owner], owner == atom
-        for axis, color, label in zip(scene.frames[layer, head, owner], AXIS_COLORS, AXIS_LABELS):
+        for axis, color, label in zip(scene.frames[layer, head, owner], AXIS_COLORS, AXIS_LABELS, strict=True):
             arrows.append(
                 Arrow(
                     start=start,

@@ -42,7 +42,7 @@ U 1.96 008FFF; Np 1.90 0080FF; Pu 1.87 006BFF; Am 1.80 545CF2; Cm 1.69 785CE3; B
 """
 
 # Elements that form anions or covalent networks, noble gases among them: see `is_nonmetal`.
-_NONMETALS = frozenset("H He B C N O F Ne Si P S Cl Ar Ge As Se Br Kr Sb Te I Xe At Rn".split())
+_NONMETALS = frozenset(["H", "He", "B", "C", "N", "O", "F", "Ne", "Si", "P", "S", "Cl", "Ar", "Ge", "As", "Se", "Br", "Kr", "Sb", "Te", "I", "Xe", "At", "Rn"])
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Element:
 def mix(color: str, other: str, fraction: float) -> str:
     """`color` moved towards `other` by `fraction` (0: color, 1: other)."""
     a, b = (tuple(int(c[i : i + 2], 16) for i in (1, 3, 5)) for c in (color, other))
-    return "#" + "".join(f"{round(x + (y - x) * fraction):02X}" for x, y in zip(a, b))
+    return "#" + "".join(f"{round(x + (y - x) * fraction):02X}" for x, y in zip(a, b, strict=True))
 
 
 def ramp(colors: tuple[str, ...], fraction: float) -> str:

@@ -98,7 +98,7 @@ class Scene:
     def cell_edges(self) -> Float[np.ndarray, "12 2 3"]:
         """Both ends of the twelve edges of the cell, Å."""
         starts = np.array([[0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 1]])
-        ends = starts + [1, 0, 0]
+        ends = starts + np.array([1, 0, 0])
         along_a = np.stack([starts, ends], axis=1)
         corners = np.concatenate([np.roll(along_a, shift, axis=2) for shift in range(3)])
         return corners @ self.lattice
@@ -294,7 +294,7 @@ def _drawn_atoms(
 def _bonded_edges(
     elements: list[Element], edge_index: Int[np.ndarray, "2 n_edges"], lengths: Float[np.ndarray, " n_edges"]
 ) -> Int[np.ndarray, " n_bonded"]:
-    """Edges that are bonds by covalent radii. In a compound with non-metals, metals bond to those, not to each other."""
+    """Edges that are bonds by covalent radii. Metals in a compound with non-metals bond to those, not to each other."""
     radii = np.array([item.covalent_radius for item in elements])
     metal = np.array([not item.is_nonmetal for item in elements])
     query, key = edge_index
@@ -315,9 +315,9 @@ def _drawn_bonds(
     edge_image: Int[np.ndarray, "n_bonded 3"],
 ) -> Int[np.ndarray, "n_bonds 2"]:
     """Pairs of drawn balls that a bond joins."""
-    ball = {(int(s), *map(int, n)): index for index, (s, n) in enumerate(zip(site, image))}
+    ball = {(int(s), *map(int, n)): index for index, (s, n) in enumerate(zip(site, image, strict=True))}
     bonds_of: dict[int, list[tuple[int, Int[np.ndarray, "3"]]]] = {}
-    for query, key, translation in zip(*edge_index, edge_image):
+    for query, key, translation in zip(*edge_index, edge_image, strict=True):
         bonds_of.setdefault(int(query), []).append((int(key), translation))
     pairs = set()
     for (atom, *translation), first in ball.items():

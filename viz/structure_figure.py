@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -167,7 +168,7 @@ class _Painter:
         # Pieces overlap a little: no seams where they meet.
         overlap = 0.1 / n_pieces
         pieces = []
-        for low, high in zip(cuts[:-1], cuts[1:]):
+        for low, high in pairwise(cuts):
             a = start + (end - start) * max(0.0, low - overlap)
             b = start + (end - start) * min(1.0, high + overlap)
             outline = np.concatenate([_disc(a, end - start, radius), _disc(b, end - start, radius)])
@@ -220,7 +221,7 @@ def _text(axes: Axes, place: np.ndarray, text: str, color: str, size: float) -> 
 def _name_cell_vectors(axes: Axes, scene: Scene, painter: _Painter) -> None:
     """a, b, c beside the middle of each cell vector, outside the cell."""
     middle = painter.project(scene.lattice.sum(axis=0) / 2)[:2]
-    for name, vector in zip("abc", scene.lattice):
+    for name, vector in zip("abc", scene.lattice, strict=True):
         place = painter.project(vector / 2)[:2]
         outward = place - middle
         _text(axes, place + 0.3 * outward / max(float(np.linalg.norm(outward)), 1e-9), name, INK, 12)

@@ -1,4 +1,4 @@
-"""The crystal in the browser, to turn and zoom: py3Dmol with its JavaScript taken from this package, not from the web."""
+"""The crystal in the browser, to turn and zoom: py3Dmol with the JavaScript of this package, not of the web."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def structure_view(
 ) -> py3Dmol.view:
     """One layer and head of one atom in 3D; needs neither a network nor, once shown, a kernel.
 
-    `.show()` shows it in a notebook, `.write_html(path)` writes a page that opens from disk. Pointing at an atom names it.
+    `.show()` shows it in a notebook, `.write_html(path)` writes a page that opens from disk. Pointing at an
+    atom names it.
 
     Args:
         scene: what to draw.

@@ -1,0 +1,124 @@
+"""Sliders and live curves for notebooks: they move an index or take a row, and call the builders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from crystalframer.trace import CrystalTrace
+from viz.drawing import Frames, drawing
+from viz.figures import attention_figure, learning_curve
+from viz.scene import scene_from_trace
+from viz.structure_view import put, structure_view
+
+WIDTH, HEIGHT = 560, 560
+"""Pixels of the structure; the figure beside it is as high."""
+
+
+class AttentionSliders:
+    """Step through layers, heads and atoms: the crystal, the attention heatmap and attention against distance follow.
+
+    Name it on the last line of a cell to show it. `layer_slider`, `head_slider` and `atom_choice` are ipywidgets whose
+    `value` can be set and observed; the head "mean" averages over heads.
+    """
+
+    def __init__(self, trace: CrystalTrace, *, frames: Frames = "all", n_lines: int = 12) -> None:
+        """Args: frames: whose axes to draw. n_lines: attention lines to draw."""
+        import ipywidgets as widgets
+        import plotly.graph_objects as go
+
+        self.scene = scene_from_trace(trace)
+        self._frames: Frames = frames
+        self._n_lines = n_lines
+        self.layer_slider = widgets.SelectionSlider(
+            options=range(self.scene.n_layers), description="Layer", tooltip="Attention layer, counted from 0"
+        )
+        self.head_slider = widgets.SelectionSlider(
+            options=[*((str(head), head) for head in range(self.scene.n_heads)), ("mean", None)],
+            value=0,
+            description="Head",
+            tooltip="Attention head, counted from 0, or the mean over heads",
+        )
+        self.atom_choice = widgets.Dropdown(
+            options=[(label, atom) for atom, label in enumerate(self.scene.labels)],
+            description="Atom",
+            tooltip="Query atom: its strongest attention lines are drawn",
+        )
+        self.caption = widgets.HTML()
+        self.figure = go.FigureWidget(attention_figure(self.scene, *self.state, height=HEIGHT))
+        self._view = structure_view(self.scene, *self.state, frames=frames, n_lines=n_lines, width=WIDTH, height=HEIGHT)
+        self._start_script = self._view.startjs
+        self._structure = widgets.Output(layout={"width": f"{WIDTH + 20}px"})
+        self._script = widgets.Output(layout={"display": "none"})
+        with self._structure:
+            self._view.show()
+        self._write_caption()
+        controls = (self.layer_slider, self.head_slider, self.atom_choice)
+        for control in controls:
+            control.observe(self._redraw, names="value")
+        pictures = widgets.HBox([self._structure, self.figure], layout={"flex_flow": "row wrap"})
+        row = widgets.HBox(controls, layout={"flex_flow": "row wrap"})
+        self.widget = widgets.VBox([row, self.caption, pictures, self._script])
+
+    @property
+    def state(self) -> tuple[int, int | None, int]:
+        """Layer, head (None: mean over heads) and atom that are shown."""
+        return self.layer_slider.value, self.head_slider.value, self.atom_choice.value
+
+    def _redraw(self, change: Any) -> None:
+        put(self._view, self._shapes)
+        # A view adds every command to the script it would start with; that script stays the first picture.
+        self._view.startjs = self._start_script
+        self._script.clear_output(wait=True)
+        with self._script:
+            self._view.update()
+        _take_over(self.figure, attention_figure(self.scene, *self.state, height=HEIGHT))
+        self._write_caption()
+
+    @property
+    def _shapes(self) -> Any:
+        return drawing(self.scene, *self.state, frames=self._frames, n_lines=self._n_lines)
+
+    def _write_caption(self) -> None:
+        self.caption.value = f'<span aria-live="polite">{self._shapes.caption}</span>'
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        return self.widget._repr_mimebundle_(**options)
+
+
+class TrainingMonitor:
+    """Learning curve that grows while training runs: call it with each epoch's row of errors.
+
+    Name it on the last line of a cell, then train in the next with `fit(config, on_epoch=monitor)`.
+    """
+
+    def __init__(self, target: str, *, unit: str = "", baseline: float | None = None) -> None:
+        """Args: target: name of the label. unit: of its errors. baseline: MAE of predicting the training mean."""
+        import plotly.graph_objects as go
+
+        self.rows: list[dict[str, float]] = []
+        self._target, self._unit, self._baseline = target, unit, baseline
+        self.figure = go.FigureWidget()
+
+    def __call__(self, row: Mapping[str, float]) -> None:
+        """Add an epoch: `epoch` and `<part>_mae/<target>` for each part."""
+        import pandas as pd
+
+        self.rows.append(dict(row))
+        history = pd.DataFrame(self.rows)
+        _take_over(self.figure, learning_curve(history, self._target, unit=self._unit, baseline=self._baseline))
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        return self.figure._repr_mimebundle_(**options)
+
+
+def _take_over(shown: Any, new: Any) -> None:
+    """Change a shown figure to a new one of the same kind, in one message."""
+    with shown.batch_update():
+        if len(shown.data) != len(new.data):
+            shown.data = []
+            shown.add_traces(new.data)
+        else:
+            for old, trace in zip(shown.data, new.data, strict=True):
+                old.update({name: trace[name] for name in ("x", "y", "z", "customdata") if name in trace})
+        shown.layout.update(new.layout)
