@@ -1,0 +1,198 @@
+"""A trained model on disk: a directory with `config.json` and `model.safetensors`.
+
+`load` needs nothing else: no Lightning, no data set, and no pickled code. A directory that training can go on from holds
+`resume.ckpt` as well. Saving never damages what is there: a checkpoint is written beside the old one, flushed to the
+disk and swapped in whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from crystalframer._version import __version__
+from crystalframer.config import ConfigError, ModelConfig, from_tree, suggestion
+from crystalframer.model.network import CrystalFramer
+
+FORMAT_VERSION = 1
+CONFIG_FILE, WEIGHTS_FILE, RESUME_FILE = "config.json", "model.safetensors", "resume.ckpt"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be written or read; the message names the path, the cause and what to do."""
+
+
+def save(model: CrystalFramer, path: Path | str, add: Callable[[Path], None] | None = None) -> None:
+    """Write `model` to the directory `path`, replacing a checkpoint there only once the new one is complete on disk.
+
+    Args:
+        add: writes further files into the new directory before it is swapped in (training adds its resume state).
+
+    Raises:
+        CheckpointError: the disk is full or not writable; the checkpoint that was at `path` is unharmed.
+    """
+    from safetensors.torch import save as to_bytes
+
+    path = Path(path)
+    new, old = _beside(path, "new"), _beside(path, "old")
+    description = {
+        "format_version": FORMAT_VERSION,
+        "crystalframer_version": __version__,
+        "model": dataclasses.asdict(model.config),
+    }
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    try:
+        _settle(path)
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        write_file(new / CONFIG_FILE, json.dumps(description, indent=2).encode())
+        write_file(new / WEIGHTS_FILE, to_bytes(weights))
+        if add is not None:
+            add(new)
+        _flush(new)
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+        _flush(path.parent)
+    except OSError as error:
+        shutil.rmtree(new, ignore_errors=True)
+        _settle(path)
+        kept = f"the checkpoint that was there before is unharmed ({path})" if path.exists() else "nothing was written"
+        raise CheckpointError(
+            f"{path}: could not save the checkpoint ({error}); {kept}. Free some space, or choose another folder"
+        ) from error
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load(path: Path | str, device: torch.device | str = "cpu") -> CrystalFramer:
+    """The model saved at `path`, ready for evaluation.
+
+    Args:
+        path: a checkpoint directory, or the folder of a training run (its `checkpoints/best` is taken; name
+            `checkpoints/swa` or `checkpoints/last` for the others).
+        device: where to put it.
+
+    Raises:
+        CheckpointError: nothing there, a file missing or truncated, a newer format, or tensors that do not fit the
+            config; each named.
+    """
+    folder = find(path)
+    model = CrystalFramer(read_config(folder), torch.Generator())
+    model.load_state_dict(_matching(_read_weights(folder / WEIGHTS_FILE), model.state_dict(), folder))
+    return model.to(device).eval()
+
+
+def find(path: Path | str) -> Path:
+    """The checkpoint directory that `path` stands for (see `load`)."""
+    path = Path(path)
+    for folder in (path, path / "checkpoints" / "best"):
+        # A crash in the middle of a swap leaves the last good checkpoint under its other name.
+        for candidate in (folder, _beside(folder, "old")):
+            if (candidate / CONFIG_FILE).exists() and not (candidate / "checkpoints").exists():
+                return candidate
+    if (path / WEIGHTS_FILE).exists():
+        raise CheckpointError(f"{path}: {CONFIG_FILE} is missing; a checkpoint is a directory with it and {WEIGHTS_FILE}")
+    raise CheckpointError(f"{path}: no checkpoint here. {_nearby(path)}")
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The config of a checkpoint directory."""
+    file = folder / CONFIG_FILE
+    try:
+        description = json.loads(file.read_text(encoding="utf-8"))
+        version = description["format_version"]
+        if version > FORMAT_VERSION:
+            raise CheckpointError(
+                f"{file}: written by crystalframer {description.get('crystalframer_version', '(unknown)')} in format "
+                f"{version}; this is {__version__}, which reads up to format {FORMAT_VERSION}. Upgrade crystalframer"
+            )
+        return from_tree(ModelConfig, description["model"])
+    except ConfigError as error:
+        raise CheckpointError(f"{file}: {error}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{file}: not the config of a checkpoint ({error!r})") from error
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file and wait until it is on the disk."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read_weights(file: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not file.exists():
+        raise CheckpointError(f"{file.parent}: {WEIGHTS_FILE} is missing; copy the whole directory")
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file}: truncated or damaged ({error}); copy it again, or use another checkpoint") from error
+
+
+def _matching(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], folder: Path) -> Mapping[str, Tensor]:
+    """The weights, once their names and shapes are those of the model."""
+    problems = [f"{name} is missing (expected shape {_shape(expected[name])})" for name in expected.keys() - weights]
+    problems += [f"{name} is not part of the model" for name in weights.keys() - expected]
+    problems += [
+        f"{name} has shape {_shape(weights[name])}, expected {_shape(expected[name])}"
+        for name in weights.keys() & expected
+        if weights[name].shape != expected[name].shape
+    ]
+    if problems:
+        listed = "; ".join(sorted(problems)[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
+        raise CheckpointError(f"{folder}: {WEIGHTS_FILE} does not fit {CONFIG_FILE}: {listed}")
+    return weights
+
+
+def _shape(tensor: Tensor) -> str:
+    return " × ".join(map(str, tensor.shape)) or "scalar"
+
+
+def _beside(path: Path, kind: str) -> Path:
+    return path.with_name(f".{path.name}.{kind}")
+
+
+def _settle(path: Path) -> None:
+    """Finish a swap that a crash cut in two: the last good checkpoint gets its name back."""
+    old = _beside(path, "old")
+    if old.exists() and not path.exists():
+        old.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _flush(folder: Path) -> None:
+    """Have the disk remember which files the folder holds."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _nearby(path: Path) -> str:
+    """What a user may have meant: checkpoints under the path, or names beside it."""
+    if path.is_dir():
+        found = (file.parent for depth in ("*/", "*/*/", "*/*/*/") for file in path.glob(depth + WEIGHTS_FILE))
+        inside = [str(folder) for folder in found if not folder.name.startswith(".")]
+        return f"Under it: {', '.join(inside[:8])}" if inside else "There is none in the folders under it either"
+    parent = path.parent
+    while not parent.is_dir():
+        parent = parent.parent
+    names = sorted(child.name for child in parent.iterdir() if child.is_dir() and not child.name.startswith("."))
+    if not names:
+        return f"{parent} holds no folders"
+    wanted = path.relative_to(parent).parts[0]
+    return f"In {parent}{suggestion(wanted, names[:50])}"

@@ -1,0 +1,146 @@
+"""What happens around training: the progress bar, and the files of a run."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.plugins import TorchCheckpointIO
+
+from crystalframer import checkpoint as checkpoints
+from crystalframer.config import Target
+from crystalframer.data.loading import BatchOrder
+from crystalframer.training.task import TrainingTask
+
+METRICS_FILE, CHECKPOINTS = "metrics.csv", "checkpoints"
+
+
+class ResumeIO(TorchCheckpointIO):
+    """Writes Lightning's state as one file that is on the disk when the call returns."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        # Through memory: torch reports a full disk as a RuntimeError without its cause.
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        checkpoints.write_file(Path(path), buffer.getvalue())
+
+
+class Recorder(pl.Callback):
+    """Keeps `metrics.csv` and the checkpoints `best`, `swa` and `last` up to date, epoch by epoch."""
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        self.was_interrupted = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Also on resuming: rows of an epoch that was cut off go, and are computed again.
+        write_metrics(self.output / METRICS_FILE, _task(pl_module).history)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        task, folder = _task(pl_module), self.output / CHECKPOINTS
+        *earlier, row = task.history
+        if all(row["validation_loss"] < other["validation_loss"] for other in earlier):
+            checkpoints.save(task.model, folder / "best")
+        if task.is_averaging and task.averaged is not None:
+            checkpoints.save(task.averaged.module, folder / "swa")
+        checkpoints.save(
+            task.model, folder / "last", lambda new: trainer.save_checkpoint(new / checkpoints.RESUME_FILE)
+        )
+        append_metrics(self.output / METRICS_FILE, row)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self.was_interrupted = isinstance(exception, KeyboardInterrupt)
+        if self.was_interrupted and not _task(pl_module).history:
+            checkpoints.save(_task(pl_module).model, self.output / CHECKPOINTS / "last")
+
+
+class Progress(pl.Callback):
+    """One bar over the whole run, with the time left and the validation error in the target's unit."""
+
+    def __init__(self, order: BatchOrder, target: Target) -> None:
+        self.order, self.target = order, target
+        self.best = float("inf")
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        from tqdm.auto import tqdm
+
+        done = trainer.current_epoch
+        for row in _task(pl_module).history:
+            self.best = min(self.best, row[self._column])
+        self.bar = tqdm(
+            total=trainer.max_epochs,
+            initial=done,
+            desc="training",
+            bar_format="{desc} {percentage:3.0f}%|{bar}| epoch {n:.1f}/{total} [{elapsed}<{remaining}{postfix}]",
+            smoothing=0,
+            **_where_to_draw(tqdm),
+        )
+
+    @property
+    def _column(self) -> str:
+        return f"validation_mae/{self.target.name}"
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.n_batches = len(self.order.batches(trainer.current_epoch))
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        self.bar.update(1.0 / self.n_batches)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        latest = _task(pl_module).history[-1][self._column]
+        self.best = min(self.best, latest)
+        # Sums of 1/n are not quite whole.
+        self.bar.n = trainer.current_epoch + 1
+        self.bar.set_postfix_str(f"validation MAE {latest:.4g} {self.target.unit} (best {self.best:.4g})", refresh=False)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.bar.refresh()
+        self.bar.close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        if hasattr(self, "bar"):
+            self.bar.close()
+
+
+class _Lines(io.TextIOBase):
+    """For logs: each state of the bar on a line of its own instead of over the last one."""
+
+    def write(self, text: str) -> int:
+        if line := text.strip("\r\n"):
+            print(line, file=sys.stderr, flush=True)
+        return len(text)
+
+
+def _where_to_draw(tqdm: type) -> dict[str, Any]:
+    from tqdm.notebook import tqdm_notebook
+
+    if issubclass(tqdm, tqdm_notebook) or sys.stderr.isatty():
+        return {"dynamic_ncols": True}
+    return {"file": _Lines(), "mininterval": 30.0, "ncols": 120}
+
+
+def write_metrics(path: Path, history: list[dict[str, float]]) -> None:
+    """A table with one row an epoch."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        if history:
+            writer = csv.DictWriter(file, history[0].keys())
+            writer.writeheader()
+            writer.writerows(history)
+
+
+def append_metrics(path: Path, row: dict[str, float]) -> None:
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, row.keys())
+        if file.tell() == 0:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def _task(module: pl.LightningModule) -> TrainingTask:
+    assert isinstance(module, TrainingTask)
+    return module

@@ -1,0 +1,107 @@
+"""The maths of one optimiser step, as pure functions (FORMULAE section 6)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from crystalframer.config import ConfigError, TrainingConfig
+
+
+def learning_rate(step: int, config: TrainingConfig) -> float:
+    """lr(t) = learning_rate·√(decay_steps/(decay_steps + t)) after t steps; no warm-up (Crystalformer, appendix)."""
+    return config.learning_rate * math.sqrt(config.decay_steps / (config.decay_steps + step))
+
+
+def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
+    """Parameters with "bias" in their name, which have a weight decay of their own (FORMULAE Q3), and all others."""
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for name, p in named if "bias" in name], "weight_decay": config.bias_weight_decay},
+        {"params": [p for name, p in named if "bias" not in name], "weight_decay": config.weight_decay},
+    ]
+
+
+def optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+    groups = parameter_groups(model, config)
+    # fused: one kernel for all parameters, on the CPU too.
+    return torch.optim.AdamW(groups, learning_rate(0, config), config.betas, config.eps, fused=True)
+
+
+def normalised_errors(
+    prediction: Float[Tensor, "n_crystals n_targets"],
+    target: Float[Tensor, "n_crystals n_targets"],
+    std: Float[Tensor, " n_targets"],
+) -> tuple[Float[Tensor, "n_crystals n_targets"], Bool[Tensor, "n_crystals n_targets"]]:
+    """|prediction - target|/std, 0 (with no gradient) where the label is missing; and where there is a label."""
+    has_label = ~target.isnan()
+    # Replaced before the difference: the gradient of a masked NaN would be NaN.
+    return (prediction - torch.where(has_label, target, prediction.detach())).abs() / std, has_label
+
+
+def normalised_l1(
+    prediction: Float[Tensor, "n_crystals n_targets"],
+    target: Float[Tensor, "n_crystals n_targets"],
+    std: Float[Tensor, " n_targets"],
+) -> Float[Tensor, ""]:
+    """The training loss: mean of |prediction - target|/std over the labels that are present (0 if there are none)."""
+    errors, has_label = normalised_errors(prediction, target, std)
+    return errors.sum() / has_label.sum().clamp(min=1)
+
+
+def scale_and_clip(
+    parameters: Iterable[nn.Parameter], scale: Float[Tensor, ""] | float, max_norm: float
+) -> Float[Tensor, ""]:
+    """Multiply all gradients by `scale`, then shorten them to a joint length of `max_norm` if they are longer.
+
+    Returns:
+        The joint length after scaling and before clipping.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients) * scale
+    # The 1e-6 of torch.nn.utils.clip_grad_norm_.
+    torch._foreach_mul_(gradients, scale * torch.clamp(max_norm / (norm + 1e-6), max=1.0))
+    return norm
+
+
+def target_statistics(
+    targets: Float[np.ndarray, "n_crystals n_targets"], names: Iterable[str]
+) -> tuple[Float[np.ndarray, " n_targets"], Float[np.ndarray, " n_targets"]]:
+    """Mean and population standard deviation of each target over the labels that are present.
+
+    Raises:
+        ConfigError: a target without labels, or whose labels are all equal.
+    """
+    for name, labels in zip(names, targets.T):
+        present = labels[~np.isnan(labels)]
+        if present.size == 0:
+            raise ConfigError(f"target {name!r}: no training crystal has a label; leave the target out or add labels")
+        if not np.isfinite(present).all():
+            row = int(np.flatnonzero(np.isinf(labels))[0])
+            raise ConfigError(f"target {name!r}: the label of training crystal {row} is {labels[row]}")
+        if present.std() <= 1e-12 * np.abs(present).max():
+            raise ConfigError(
+                f"target {name!r}: all {present.size} training labels are {present[0]:g}; there is nothing to learn"
+            )
+    return np.nanmean(targets, axis=0), np.nanstd(targets, axis=0)
+
+
+def mean_absolute_error(
+    prediction: Float[np.ndarray, "n_crystals n_targets"], target: Float[np.ndarray, "n_crystals n_targets"]
+) -> Float[np.ndarray, " n_targets"]:
+    """Mean of |prediction - target| of each target over the labels that are present (NaN if there are none)."""
+    has_label = ~np.isnan(target)
+    errors = np.where(has_label, np.abs(prediction.astype(np.float64) - target.astype(np.float64)), 0.0)
+    n_labels = has_label.sum(axis=0)
+    return np.divide(errors.sum(axis=0), n_labels, out=np.full(len(n_labels), np.nan), where=n_labels > 0)
+
+
+def noise_seed(seed: int, epoch: int, batch: int) -> int:
+    """Seed of the training noise of one batch: a function of its place in the run, so that resuming needs no state."""
+    return int(np.random.SeedSequence((seed, epoch, batch)).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,0 +1,190 @@
+"""The Lightning task: what happens in a training step, a validation step and between them.
+
+Nothing is logged, compared or copied from the device within an epoch: errors and norms stay on the device as small
+tensors and are read together, so that the cost of a step is the model's.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from crystalframer.config import TrainingConfig
+from crystalframer.data.crystal import CrystalBatch
+from crystalframer.model.network import CrystalFramer
+from crystalframer.training import optimisation
+
+CHECK_EVERY = 50
+"""Steps between two looks at whether the losses are finite; the report names the exact step all the same."""
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says where it stopped, why, and what to do."""
+
+
+class TrainingTask(pl.LightningModule):
+    """Trains a `CrystalFramer`, and the running average of its weights over the last epochs (SWA)."""
+
+    def __init__(self, model: CrystalFramer, config: TrainingConfig, calibration_batch: CrystalBatch) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        # Averages parameters and copies buffers. Lightning's WeightAveraging callback would validate the average alone,
+        # and hide the raw weights in its checkpoints.
+        self.averaged = AveragedModel(model).requires_grad_(False) if config.swa_epochs else None
+        self.history: list[dict[str, float]] = []
+        """One row an epoch, see `run.fit`."""
+        self._calibration_batch = calibration_batch
+        self._noise: torch.Generator | None = None
+        self._start_epoch()
+
+    def _start_epoch(self) -> None:
+        self._errors: list[Tensor] = []
+        self._has_label: list[Tensor] = []
+        self._ids: list[tuple[str, ...]] = []
+        self._norms: list[Tensor] = []
+        self._n_labels: Tensor | int = 0
+        self._validation: list[tuple[Tensor, Tensor | None, Tensor]] = []
+        self._started = time.perf_counter()
+
+    @property
+    def is_averaging(self) -> bool:
+        """Whether this epoch is one of the last ones, over which weights are averaged."""
+        return self.averaged is not None and self.current_epoch >= self._first_averaged_epoch
+
+    @property
+    def _first_averaged_epoch(self) -> int:
+        return self.config.n_epochs - self.config.swa_epochs
+
+    # One training step
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return optimisation.optimizer(self.model, self.config)
+
+    def on_train_start(self) -> None:
+        self._noise = torch.Generator(self.device)
+        if self.global_step == 0:
+            with torch.autocast(self.device.type, enabled=False):
+                self.model.calibrate(self._calibration_batch.to(self.device))
+
+    def on_train_epoch_start(self) -> None:
+        self._start_epoch()
+
+    def training_step(self, batch: CrystalBatch, batch_idx: int) -> Tensor:
+        assert self._noise is not None
+        self._noise.manual_seed(optimisation.noise_seed(self.config.seed, self.current_epoch, batch_idx))
+        prediction = self.model(batch, self._noise).float()
+        errors, has_label = optimisation.normalised_errors(prediction, batch.targets, self.model.target_std)
+        self._errors.append(errors.detach())
+        self._has_label.append(has_label)
+        self._ids.append(batch.ids)
+        self._n_labels = self._n_labels + has_label.sum()
+        # The sum: divided by the number of labels of all accumulated batches before the step, which makes k batches the
+        # same as one batch k times as large. Lightning divides by their number.
+        return errors.sum() * self.config.accumulate
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        # The first step of the averaged epochs sets the rate that the others keep.
+        is_first_averaged = self.current_epoch == self._first_averaged_epoch and not self._norms
+        if not self.is_averaging or is_first_averaged:
+            for group in optimizer.param_groups:
+                group["lr"] = optimisation.learning_rate(self.global_step, self.config)
+        scale = 1.0 / torch.as_tensor(self._n_labels).clamp(min=1)
+        self._norms.append(optimisation.scale_and_clip(self.model.parameters(), scale, self.config.clip_norm))
+        self._n_labels = 0
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Any,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        optimizer.step(closure=optimizer_closure)
+        if self.is_averaging:
+            assert self.averaged is not None
+            self.averaged.update_parameters(self.model)
+
+    def on_train_batch_end(self, outputs: Any, batch: CrystalBatch, batch_idx: int) -> None:
+        if batch_idx % CHECK_EVERY == CHECK_EVERY - 1:
+            self._check_finite()
+
+    # Validation, after the last batch of every epoch
+
+    def on_validation_epoch_start(self) -> None:
+        self._check_finite()
+
+    def validation_step(self, batch: CrystalBatch, batch_idx: int) -> None:
+        # In full precision: the scores are those of the saved model as `load` returns it.
+        with torch.autocast(self.device.type, enabled=False):
+            averaged = self.averaged(batch) if self.is_averaging and self.averaged is not None else None
+            self._validation.append((self.model(batch), averaged, batch.targets))
+
+    def on_validation_epoch_end(self) -> None:
+        raw, averaged, targets = zip(*self._validation)
+        scores = self._training_scores() | self._validation_scores("validation", raw, targets)
+        if self.averaged is not None:
+            unknown = tuple(torch.full_like(target, torch.nan) for target in targets)
+            scores |= self._validation_scores("swa_validation", averaged if self.is_averaging else unknown, targets)
+        scores["seconds"] = time.perf_counter() - self._started
+        self.history.append({"epoch": self.current_epoch + 1, "step": self.global_step} | scores)
+        self.log_dict({name: value for name, value in scores.items() if not math.isnan(value)}, batch_size=1)
+
+    def _training_scores(self) -> dict[str, float]:
+        errors, has_label = (torch.cat(parts).cpu() for parts in (self._errors, self._has_label))
+        std = self.model.target_std.cpu().double()
+        mae = errors.double().sum(dim=0) / has_label.sum(dim=0) * std
+        return {
+            "learning_rate": self.optimizers(use_pl_optimizer=False).param_groups[0]["lr"],  # type: ignore[union-attr]
+            "gradient_norm": torch.stack(self._norms).cpu().double().mean().item(),
+            "train_loss": (errors.double().sum() / has_label.sum()).item(),
+        } | self._named("train_mae", mae.tolist())
+
+    def _validation_scores(
+        self, part: str, predictions: tuple[Tensor, ...], targets: tuple[Tensor, ...]
+    ) -> dict[str, float]:
+        prediction, target = torch.cat(predictions).cpu().double(), torch.cat(targets).cpu().double()
+        loss = optimisation.normalised_l1(prediction, target, self.model.target_std.cpu().double())
+        mae = optimisation.mean_absolute_error(prediction.numpy(), target.numpy())
+        return {f"{part}_loss": loss.item()} | self._named(f"{part}_mae", mae.tolist())
+
+    def _named(self, quantity: str, values: list[float]) -> dict[str, float]:
+        return {f"{quantity}/{name}": value for name, value in zip(self.model.config.target_names, values, strict=True)}
+
+    def _check_finite(self) -> None:
+        """Stop at the first step of the epoch whose loss or gradient is not finite."""
+        everything = torch.cat([torch.cat(self._errors).flatten(), *(norm.reshape(1) for norm in self._norms)])
+        if bool(everything.isfinite().all()):
+            return
+        per_step, n_steps = self.config.accumulate, len(self._norms)
+        bad_batch = next((n for n, errors in enumerate(self._errors) if not errors.isfinite().all()), None)
+        bad_norm = next((n for n, norm in enumerate(self._norms) if not norm.isfinite()), n_steps)
+        bad_step = bad_norm if bad_batch is None else min(bad_batch // per_step, bad_norm)
+        step = self.global_step - n_steps + bad_step + 1
+        where = f"epoch {self.current_epoch + 1}, step {step}"
+        if bad_batch is not None and bad_batch // per_step == bad_step:
+            rows = (~self._errors[bad_batch].isfinite()).any(dim=1).nonzero().flatten().tolist()
+            what, ids = "the loss", [self._ids[bad_batch][row] for row in rows]
+        else:
+            batches = self._ids[bad_step * per_step : (bad_step + 1) * per_step]
+            what, ids = "the gradient", [name for batch in batches for name in batch]
+        listed = ", ".join(map(repr, ids[:8])) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
+        raise TrainingError(
+            f"{where}: {what} is not finite; crystals {listed}. Look at their structures and labels, or lower "
+            "training.learning_rate; the checkpoints of the epochs before are unharmed"
+        )
+
+    # Resuming
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["history"] = self.history
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.history = checkpoint["history"]
