@@ -23,6 +23,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import crystalframer
+from crystalframer._version import __version__
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("crystalframer", "viz")
@@ -206,7 +207,7 @@ def test_distributions_hold_every_file_of_the_packages(distributions: dict[str, 
 
 def test_the_wheel_holds_nothing_else(distributions: dict[str, set[str]]) -> None:
     assert {name.split("/")[0] for name in distributions["wheel"]} - set(PACKAGES) == {
-        f"crystalframer-{crystalframer.__version__}.dist-info"
+        f"crystalframer-{__version__}.dist-info"
     }
 
 
