@@ -1,0 +1,162 @@
+"""Files and text of structures, read with the library that knows the format; nothing is converted here.
+
+Results are pymatgen Structures, ASE Atoms or dictionaries, as `structures.to_crystal` takes them. Libraries are loaded
+on first use, and their warnings are silenced: what matters is checked here or on conversion, and is an error.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from crystalframer.data.crystal import CrystalError
+from crystalframer.data.elements import atomic_number
+
+STRUCTURE_SUFFIXES = (".cif", ".mcif", ".vasp", ".poscar", ".contcar", ".xyz", ".extxyz", ".json", ".res", ".xsf")
+"""Taken from a folder, beside files named POSCAR or CONTCAR. A file that is named itself may have any suffix."""
+
+POSCAR_NAMES = ("POSCAR", "CONTCAR")
+
+
+def structure_files(folder: Path) -> list[Path]:
+    """Files of a folder that look like structures, by name."""
+    return [path for path in sorted(folder.iterdir()) if path.is_file() and _looks_like_structure(path)]
+
+
+def name_of(path: Path) -> str:
+    """The stem of a file; for a file named POSCAR or CONTCAR, its folder."""
+    return path.absolute().parent.name if path.name in POSCAR_NAMES else path.stem
+
+
+def _looks_like_structure(path: Path) -> bool:
+    if path.name.startswith("."):
+        return False
+    if path.suffix == ".json":
+        return is_structure_json(path)
+    return path.suffix in STRUCTURE_SUFFIXES or path.name.startswith(POSCAR_NAMES)
+
+
+def is_structure_json(path: Path) -> bool:
+    """Whether a JSON file holds one structure, rather than a table of them (or nothing readable)."""
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError):
+        return False
+    return isinstance(tree, Mapping) and "lattice" in " ".join(tree)
+
+
+def is_structure_text(text: str) -> bool:
+    """Whether this is CIF or JSON text, rather than a path."""
+    return "\n" in text or text.lstrip().startswith("{")
+
+
+def read_text(text: str) -> Any:
+    """One structure of CIF or JSON text.
+
+    Raises:
+        CrystalError: neither, or not exactly one structure.
+    """
+    if text.lstrip().startswith("{"):
+        try:
+            tree = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise CrystalError(f"not valid JSON ({error})") from error
+        return from_dictionary(tree) if "sites" in tree else tree
+    if not re.search(r"^\s*data_", text, flags=re.MULTILINE):
+        raise CrystalError(f"{text[:40]!r} is neither CIF (`data_...`) nor JSON of a structure")
+    structures = _read_cif(text)
+    if len(structures) != 1:
+        raise CrystalError(f"the CIF text holds {len(structures)} structures where one is expected")
+    return structures[0]
+
+
+def from_dictionary(tree: Mapping[str, Any]) -> Any:
+    """The pymatgen Structure of `Structure.as_dict()`."""
+    module = _require("pymatgen.core.structure", "pymatgen", "reading a pymatgen dictionary")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return module.Structure.from_dict(dict(tree))
+        except Exception as error:
+            raise CrystalError(f"not a pymatgen structure ({_reason(error)})") from error
+
+
+def read_file(path: Path) -> list[Any]:
+    """The structures of a file, as something that `to_crystal` takes."""
+    if not path.is_file():
+        raise CrystalError("is a folder, not a structure file" if path.is_dir() else "no such file")
+    if path.stat().st_size == 0:
+        raise CrystalError("the file is empty")
+    if path.suffix in (".cif", ".mcif"):
+        return _read_cif(path.read_text(encoding="utf-8", errors="replace"))
+    if path.suffix == ".json":
+        return [read_text(path.read_text(encoding="utf-8"))]
+    return _read_with_ase(path)
+
+
+def _read_with_ase(path: Path) -> list[Any]:
+    io_module = _require("ase.io", "ase", f"reading {path.suffix or path.name} files")
+    is_poscar = path.suffix in (".vasp", ".poscar", ".contcar") or path.name.startswith(POSCAR_NAMES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            frames = io_module.read(path, index=":", format="vasp" if is_poscar else None)
+        except Exception as error:  # readers of dozens of formats raise what they like
+            raise CrystalError(f"cannot be read ({_reason(error)}); check the file and its suffix") from error
+    if not frames:
+        raise CrystalError("holds no structure")
+    return frames
+
+
+def _read_cif(text: str) -> list[Any]:
+    cif = _require("pymatgen.io.cif", "pymatgen", "reading CIF")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            parser = cif.CifParser(io.StringIO(text))
+            blocks = parser.as_dict()
+        except Exception as error:
+            raise CrystalError(f"cannot be read as CIF ({_reason(error)}); check the file") from error
+        for block in blocks.values():
+            _check_cif_atoms(block)
+        try:
+            # Occupancies as they stand: sums above 1 show atoms on one place, which the default would rescale.
+            return parser.parse_structures(primitive=False, check_occu=False, on_error="raise")
+        except Exception as error:
+            raise CrystalError(
+                f"holds no structure that can be read as CIF ({_reason(error)}); check cell, symmetry and atom sites"
+            ) from error
+
+
+def _check_cif_atoms(block: Mapping[str, Any]) -> None:
+    """Refuse what pymatgen would skip or guess: atom types that are no element, labels of groups, missing positions."""
+    labels = block.get("_atom_site_label", [])
+    symbols = block.get("_atom_site_type_symbol", labels)
+    by_type = "_atom_site_type_symbol" in block
+    for label, symbol in zip(labels, symbols, strict=False):
+        letters = re.match("[A-Za-z]*", symbol).group()  # type: ignore[union-attr] (matches any text)
+        # A label may add letters to the element ("NaA", "O_w"); a type may not.
+        known = atomic_number(letters) if by_type else atomic_number(letters[:2]) or atomic_number(letters[:1])
+        if known is None or (not by_type and re.match("OH|[Ww]at|NO3", symbol)):
+            raise CrystalError(
+                f"site {label!r}: {symbol!r} is no element; replace it in _atom_site_"
+                f"{'type_symbol' if by_type else 'label'} by the element, or remove the site"
+            )
+
+
+def _require(module: str, package: str, purpose: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ImportError(f"{purpose} needs {package}: pip install 'crystalframer[data]'") from error
+
+
+def _reason(error: Exception) -> str:
+    """What a library said, on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

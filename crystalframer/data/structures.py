@@ -1,0 +1,378 @@
+"""Structures of other libraries and files as crystals.
+
+Positions come out wrapped into the cell. Deuterium and tritium are read as hydrogen. What the model cannot represent
+(partial occupancy, unknown atoms, directions without periodicity) is an error, never a guess.
+"""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from crystalframer.data.crystal import Crystal, CrystalError, cell_heights
+from crystalframer.data.dataset import ID_COLUMNS, DataError
+from crystalframer.data.elements import SYMBOLS, atomic_number, reduced_formula
+from crystalframer.data.neighbors import SMALLEST_DISTANCE
+from crystalframer.data.rows import TABLE_SUFFIXES, is_missing, read_rows
+from crystalframer.data.structure_files import (
+    STRUCTURE_SUFFIXES,
+    from_dictionary,
+    is_structure_json,
+    is_structure_text,
+    name_of,
+    read_file,
+    read_text,
+    structure_files,
+)
+
+OCCUPANCY_TOLERANCE = 1e-3
+"""A site whose occupancy differs less from 1 counts as full."""
+
+
+@dataclass(frozen=True, eq=False)
+class StructureRecord:
+    """One input: a crystal, or the reason why there is none."""
+
+    id: str
+    """Unique among the records of one `iter_structures`."""
+    source: str
+    """Where it came from, for messages: `NaCl.cif`, `table.csv, row 3`."""
+    crystal: Crystal | None
+    error: str | None
+
+    @property
+    def formula(self) -> str:
+        """Reduced formula; empty if there is no crystal."""
+        return "" if self.crystal is None else reduced_formula(self.crystal.atomic_numbers)
+
+
+def to_crystal(source: Any, id: str = "") -> Crystal:
+    """One structure as a crystal, its positions wrapped into the cell.
+
+    Args:
+        source: a `Crystal`, pymatgen `Structure` or ASE `Atoms`; the path of a file that holds one structure (CIF,
+            POSCAR, extended XYZ, JSON of pymatgen, or any other that ASE reads); CIF text; or a mapping or pandas row
+            with `atomic_numbers`, `positions` (Cartesian, Å) or `frac_coords`, and `lattice` (rows, Å), flat or nested,
+            or with a `structure` (or `atoms`): a Structure, its dictionary, a JARVIS `atoms` dictionary or CIF text.
+        id: name of the crystal. Default: the source's own (an id column, the name of the file).
+
+    Raises:
+        CrystalError: no structure that the model can take; the message names file, site and what to do.
+        ImportError: the library that reads this kind of file is not installed.
+    """
+    if isinstance(source, Path) or (isinstance(source, str) and not is_structure_text(source)):
+        return _from_file(Path(source).expanduser(), id)
+    if isinstance(source, str):
+        return to_crystal(read_text(source), id)
+    if isinstance(source, Crystal):
+        return _wrapped(replace(source, id=id or source.id))
+    if _is_instance(source, "pymatgen.core.structure", "IStructure"):
+        return _wrapped(_from_pymatgen(source, id))
+    if _is_instance(source, "ase.atoms", "Atoms"):
+        return _wrapped(_from_ase(source, id))
+    if _is_instance(source, "pandas", "Series"):
+        source = source.to_dict()
+    if isinstance(source, Mapping):
+        return _from_mapping(source, id)
+    raise CrystalError(
+        f"{_name(id)}: cannot make a crystal of a {type(source).__name__}; give a pymatgen Structure, ASE Atoms, a "
+        "path or a row with atomic_numbers, positions and lattice"
+    )
+
+
+def iter_structures(inputs: Any) -> Iterator[StructureRecord]:
+    """Every structure of the inputs, in order; one that cannot be read becomes a record with an error.
+
+    Args:
+        inputs: anything `to_crystal` takes, and also: files of several structures, tables (CSV, JSON, JSON lines,
+            parquet, packed data sets), folders, glob patterns, DataFrames, `CrystalDataset`s, and lists of all these.
+
+    Yields:
+        Records with unique ids: the source's own, else the file's stem (with the number of the frame or row if it has
+        several), else the formula; repeated ones get `-2`, `-3`, ...
+    """
+    taken: set[str] = set()
+    for item in _expand(inputs, ""):
+        crystal, error = None, None
+        if isinstance(item.structure, Exception):
+            error = str(item.structure)
+        else:
+            try:
+                crystal = to_crystal(item.structure, item.id)
+            except CrystalError as problem:
+                error = f"{item.source}: {problem}" if item.source else str(problem)
+        name = item.id or item.source
+        if crystal:
+            name = crystal.id or reduced_formula(crystal.atomic_numbers)
+        id = _unique(name, taken)
+        yield StructureRecord(id, item.source or id, crystal and replace(crystal, id=id), error)
+
+
+# One structure
+
+
+def _from_file(path: Path, id: str) -> Crystal:
+    try:
+        structures = read_file(path)
+        if len(structures) != 1:
+            raise CrystalError(
+                f"holds {len(structures)} structures where one is expected; read it with iter_structures"
+            )
+        return to_crystal(structures[0], id or name_of(path))
+    except CrystalError as error:
+        raise CrystalError(f"{path}: {error}") from error
+
+
+def _from_pymatgen(structure: Any, id: str) -> Crystal:
+    numbers = []
+    for index, site in enumerate(structure):
+        where = f"{_name(id)}: site {index} ({getattr(site, '_label', None) or site.species_string})"
+        occupancy: Counter[int] = Counter()
+        for element, amount in site.species.items():
+            z = atomic_number(element.symbol)
+            if z is None:
+                raise CrystalError(f"{where}: {element.symbol!r} is no element; replace or remove the site")
+            occupancy[z] += amount
+        numbers.append(_whole_atom(occupancy, where))
+    lattice = structure.lattice.matrix
+    return Crystal(np.array(numbers, dtype=np.int64), structure.frac_coords @ lattice, lattice, id)
+
+
+def _whole_atom(occupancy: Mapping[int, float], where: str) -> int:
+    """The element of a fully occupied site."""
+    (z, amount), *others = occupancy.items()
+    if not others and abs(amount - 1) <= OCCUPANCY_TOLERANCE:
+        return z
+    shares = ", ".join(f"{SYMBOLS[z - 1]} {amount:.4g}" for z, amount in occupancy.items())
+    if sum(occupancy.values()) > 1 + OCCUPANCY_TOLERANCE:
+        raise CrystalError(
+            f"{where}: several atoms lie on one place ({shares}); remove the duplicate, or the symmetry operations if "
+            "the file lists equivalent atoms one by one"
+        )
+    raise CrystalError(
+        f"{where} is partly occupied ({shares}); the model needs whole atoms: make an ordered structure first"
+    )
+
+
+def _from_ase(atoms: Any, id: str) -> Crystal:
+    if atoms.cell.rank < 3:
+        raise CrystalError(
+            f"{_name(id)}: has no cell of three lattice vectors; a crystal is periodic: set the cell (atoms.cell, or "
+            'Lattice="..." in extended XYZ)'
+        )
+    if not atoms.pbc.all():
+        raise CrystalError(
+            f"{_name(id)}: is periodic along {atoms.pbc.sum()} of its 3 lattice vectors; the model sees crystals "
+            'periodic in all: set atoms.pbc = True (pbc="T T T" in extended XYZ) if its cell may repeat'
+        )
+    # Left by ASE's CIF reader, which keeps one element of a mixed site.
+    for site, shares in (atoms.info.get("occupancy") or {}).items():
+        _whole_atom(
+            {atomic_number(symbol) or 0: share for symbol, share in shares.items()}, f"{_name(id)}: site {site}"
+        )
+    return Crystal(atoms.numbers, atoms.positions, atoms.cell.array, id)
+
+
+def _from_mapping(row: Mapping[str, Any], id: str) -> Crystal:
+    id = id or row_id(row)
+    for name in ("structure", "atoms"):
+        if name in row:
+            structure = row[name]
+            if is_missing(structure):
+                raise CrystalError(f"{_name(id)}: its {name} is empty")
+            return to_crystal(read_text(structure) if isinstance(structure, str) else structure, id)
+    if "sites" in row and "lattice" in row:
+        return to_crystal(from_dictionary(row), id)
+    if "lattice_mat" in row:
+        return _wrapped(_from_jarvis(row, id))
+    coordinates = "positions" if "positions" in row else "frac_coords"
+    for name in ("atomic_numbers", coordinates, "lattice"):
+        if name not in row:
+            raise CrystalError(
+                f"{_name(id)}: has no {name!r}; a row needs atomic_numbers, positions (or frac_coords) and lattice, or "
+                f"a structure. It has: {', '.join(map(str, row))}"
+            )
+    numbers = _numbers(row, "atomic_numbers", id)
+    lattice = _numbers(row, "lattice", id)
+    positions = _numbers(row, coordinates, id)
+    if lattice.size != 9 or positions.size != 3 * numbers.size:
+        raise CrystalError(
+            f"{_name(id)}: {numbers.size} atomic numbers need {3 * numbers.size} numbers in {coordinates} and 9 in "
+            f"lattice, got {positions.size} and {lattice.size}"
+        )
+    if not (numbers == np.round(numbers)).all():
+        raise CrystalError(f"{_name(id)}: atomic_numbers must be whole numbers, got {numbers.tolist()}")
+    lattice, positions = lattice.reshape(3, 3), positions.reshape(-1, 3)
+    return _wrapped(Crystal(numbers.ravel().astype(np.int64), _cartesian(positions, lattice, coordinates), lattice, id))
+
+
+def _from_jarvis(atoms: Mapping[str, Any], id: str) -> Crystal:
+    """The `atoms` dictionary of JARVIS: lattice_mat, coords, elements, cartesian."""
+    for name in ("elements", "coords"):
+        if name not in atoms:
+            raise CrystalError(f"{_name(id)}: its JARVIS atoms have no {name!r}")
+    numbers = []
+    for index, symbol in enumerate(atoms["elements"]):
+        z = atomic_number(str(symbol))
+        if z is None:
+            raise CrystalError(f"{_name(id)}: site {index}: {symbol!r} is no element")
+        numbers.append(z)
+    coordinates = "positions" if atoms.get("cartesian") else "frac_coords"
+    row = {"atomic_numbers": numbers, coordinates: atoms["coords"], "lattice": atoms["lattice_mat"]}
+    return _from_mapping(row, id)
+
+
+def _cartesian(
+    positions: Float[np.ndarray, "n_atoms 3"], lattice: Float[np.ndarray, "3 3"], coordinates: str
+) -> Float[np.ndarray, "n_atoms 3"]:
+    return positions @ lattice if coordinates == "frac_coords" else positions
+
+
+def _numbers(row: Mapping[str, Any], name: str, id: str) -> Float[np.ndarray, ...]:
+    value = row[name]
+    try:
+        value = json.loads(value) if isinstance(value, str) else value
+        if isinstance(value, np.ndarray) and value.dtype == object:
+            value = value.tolist()  # rows of rows, as parquet gives them
+        return np.array(value, dtype=np.float64)
+    except (ValueError, TypeError) as error:
+        raise CrystalError(f"{_name(id)}: {name} cannot be read as numbers ({error})") from error
+
+
+def _wrapped(crystal: Crystal) -> Crystal:
+    """Positions wrapped into the cell; no two atoms on one place."""
+    frac = crystal.frac_coords
+    outside = (frac < 0) | (frac >= 1)
+    # Twice: a coordinate a rounding error below 0 becomes 1 the first time. Atoms inside keep their exact positions.
+    wrapped = np.where(outside, frac % 1.0 % 1.0, frac)
+    if outside.any():
+        moved = np.flatnonzero(outside.any(axis=1))
+        positions = crystal.positions.copy()
+        positions[moved] = wrapped[moved] @ crystal.lattice
+        crystal = replace(crystal, positions=positions)
+    _check_places(crystal, wrapped)
+    return crystal
+
+
+def _check_places(crystal: Crystal, frac: Float[np.ndarray, "n_atoms 3"]) -> None:
+    from scipy.spatial import KDTree
+
+    # Closer than the limit means closer than this along every fractional axis (cell heights are at least 0.1 Å).
+    reach = min(SMALLEST_DISTANCE / float(cell_heights(crystal.lattice).min()), 0.49)
+    for i, j in sorted(KDTree(frac, boxsize=1.0).query_pairs(reach, p=np.inf)):
+        difference = frac[j] - frac[i]
+        length = float(np.linalg.norm((difference - np.round(difference)) @ crystal.lattice))
+        if length < SMALLEST_DISTANCE:
+            symbols = [SYMBOLS[z - 1] for z in crystal.atomic_numbers[[i, j]]]
+            raise CrystalError(
+                f"{_name(crystal.id)}: sites {i} ({symbols[0]}) and {j} ({symbols[1]}) lie {length:.3g} Å apart; "
+                "remove the duplicate site"
+            )
+
+
+# Many structures
+
+
+@dataclass(frozen=True)
+class _Item:
+    """Something for `to_crystal` (or the error of getting it), where it came from, and a name for it."""
+
+    structure: Any
+    source: str = ""
+    id: str = ""
+
+
+def _expand(inputs: Any, source: str) -> Iterator[_Item]:
+    if _is_instance(inputs, "pandas", "DataFrame"):
+        for row, cells in enumerate(inputs.to_dict("records"), start=1):
+            yield _row_item(cells, f"{source}, row {row}".removeprefix(", "), f"row-{row}")
+    elif isinstance(inputs, Path) or (isinstance(inputs, str) and not is_structure_text(inputs)):
+        yield from _expand_path(str(inputs))
+    elif _is_single(inputs):
+        yield _Item(inputs, source)
+    elif isinstance(inputs, Iterable):
+        for position, entry in enumerate(inputs, start=1):
+            yield from _expand(entry, f"item {position}")
+    else:
+        yield _Item(inputs, source)
+
+
+def _is_single(inputs: Any) -> bool:
+    """A structure, though some of them can be iterated over."""
+    known = (("pymatgen.core.structure", "IStructure"), ("ase.atoms", "Atoms"), ("pandas", "Series"))
+    return isinstance(inputs, (Crystal, Mapping, str)) or any(_is_instance(inputs, *kind) for kind in known)
+
+
+def _expand_path(text: str) -> Iterator[_Item]:
+    path = Path(text).expanduser()
+    if path.is_dir():
+        found = structure_files(path)
+        problem = f"{text}: the folder holds no structure files ({', '.join(STRUCTURE_SUFFIXES)}, POSCAR, CONTCAR)"
+    elif glob.has_magic(text) and not path.exists():
+        names = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (Path.glob takes no absolute pattern)
+        found = [Path(name) for name in names if Path(name).is_file()]
+        problem = f"{text}: no file matches this pattern"
+    else:
+        found, problem = [path], ""
+    if not found:
+        yield _Item(CrystalError(problem), text, text)
+    for file in found:
+        yield from _expand_file(file)
+
+
+def _expand_file(path: Path) -> Iterator[_Item]:
+    try:
+        if path.suffix in TABLE_SUFFIXES and not is_structure_json(path):
+            for row, cells in enumerate(read_rows(path), start=1):
+                yield _row_item(cells, f"{path}, row {row}", f"{name_of(path)}-{row}")
+            return
+        structures = read_file(path)
+    except (CrystalError, DataError) as error:
+        message = str(error) if isinstance(error, DataError) else f"{path}: {error}"
+        yield _Item(CrystalError(message), str(path), name_of(path))
+        return
+    if len(structures) == 1:
+        yield _Item(structures[0], str(path), name_of(path))
+        return
+    for frame, structure in enumerate(structures, start=1):
+        yield _Item(structure, f"{path}, frame {frame}", f"{name_of(path)}-{frame}")
+
+
+def _row_item(cells: Mapping[str, Any], source: str, id: str) -> _Item:
+    return _Item(cells, source, row_id(cells) or id)
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    """The name, or the name with the lowest number from 2 that makes it new."""
+    candidates = itertools.chain([name], (f"{name}-{n}" for n in itertools.count(2)))
+    unique = next(candidate for candidate in candidates if candidate not in taken)
+    taken.add(unique)
+    return unique
+
+
+# Small things
+
+
+def row_id(row: Mapping[str, Any]) -> str:
+    """What the first id column of a row says; empty if it has none."""
+    return next((str(row[name]) for name in ID_COLUMNS if name in row and not is_missing(row[name])), "")
+
+
+def _name(id: str) -> str:
+    return f"crystal {id!r}" if id else "crystal"
+
+
+def _is_instance(value: object, module: str, name: str) -> bool:
+    """`isinstance` without importing the module: an instance exists only once it is loaded."""
+    loaded = sys.modules.get(module)
+    return loaded is not None and isinstance(value, getattr(loaded, name))
