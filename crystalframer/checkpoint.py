@@ -1,8 +1,8 @@
 """A trained model on disk: a directory with `config.json` and `model.safetensors`.
 
-`load` needs nothing else: no Lightning, no data set, and no pickled code. A directory that training can go on from holds
-`resume.ckpt` as well. Saving never damages what is there: a checkpoint is written beside the old one, flushed to the
-disk and swapped in whole.
+`load` needs nothing else: no Lightning, no data set, and no pickled code. A directory that training can go on from
+holds `resume.ckpt` as well. Saving never damages what is there: a checkpoint is written beside the old one, flushed to
+the disk and swapped in whole.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ def find(path: Path | str) -> Path:
             if (candidate / CONFIG_FILE).exists() and not (candidate / "checkpoints").exists():
                 return candidate
     if (path / WEIGHTS_FILE).exists():
-        raise CheckpointError(f"{path}: {CONFIG_FILE} is missing; a checkpoint is a directory with it and {WEIGHTS_FILE}")
+        raise CheckpointError(
+            f"{path}: {CONFIG_FILE} is missing; a checkpoint is a directory with it and {WEIGHTS_FILE}"
+        )
     raise CheckpointError(f"{path}: no checkpoint here. {_nearby(path)}")
 
 
@@ -137,7 +139,9 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file}: truncated or damaged ({error}); copy it again, or use another checkpoint") from error
+        raise CheckpointError(
+            f"{file}: truncated or damaged ({error}); copy it again, or use another checkpoint"
+        ) from error
 
 
 def _matching(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], folder: Path) -> Mapping[str, Tensor]:

@@ -1,7 +1,7 @@
 """From a data set to batches: neighbours searched once, batches bounded by crystals and atoms, order set by the seed.
 
-Nothing here is random beyond the order, and the order is a pure function of (seed, epoch): batches are the same with any
-number of loader processes, and a resumed run sees the batches that an uninterrupted one would have seen.
+Nothing here is random beyond the order, and the order is a pure function of (seed, epoch): batches are the same with
+any number of loader processes, and a resumed run sees the batches that an uninterrupted one would have seen.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def prepare(crystals: Crystals, radius: float, target_names: Sequence[str] = (),
         )
     if not rows:
         raise CrystalError(f"there are no {part} crystals" if part else "there are no crystals")
-    columns = [np.concatenate(column) for column in zip(*rows)]
+    columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
     return PreparedCrystals(
         tuple(ids),
         np.array(targets, dtype=np.float64).reshape(len(ids), len(target_names)),
@@ -220,7 +220,7 @@ def _loader(crystals: PreparedCrystals, order: BatchOrder, n_workers: int, pin_m
         num_workers=n_workers,
         persistent_workers=n_workers > 0,
         pin_memory=pin_memory,
-        collate_fn=_already_collated,
+        collate_fn=_already_collated,  # type: ignore[arg-type]
     )
 
 

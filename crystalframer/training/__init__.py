@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from crystalframer.training.run import FitResult, Interrupted, TrainingError, fit
+    from crystalframer.training.result import FitResult, Score
+    from crystalframer.training.run import Interrupted, fit
+    from crystalframer.training.task import TrainingError
 
-__all__ = ["FitResult", "Interrupted", "TrainingError", "fit"]
+__all__ = ["FitResult", "Interrupted", "Score", "TrainingError", "fit"]
+
+_HOMES = {"FitResult": "result", "Score": "result", "Interrupted": "run", "fit": "run", "TrainingError": "task"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from crystalframer.training import run
-
-        return getattr(run, name)
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

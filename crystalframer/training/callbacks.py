@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import sys
 from pathlib import Path
@@ -12,12 +11,12 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 
-from crystalframer import checkpoint as checkpoints
+from crystalframer import checkpoint
+from crystalframer.checkpoint import write_file
 from crystalframer.config import Target
 from crystalframer.data.loading import BatchOrder
+from crystalframer.training.folder import RunFolder
 from crystalframer.training.task import TrainingTask
-
-METRICS_FILE, CHECKPOINTS = "metrics.csv", "checkpoints"
 
 
 class ResumeIO(TorchCheckpointIO):
@@ -27,36 +26,37 @@ class ResumeIO(TorchCheckpointIO):
         # Through memory: torch reports a full disk as a RuntimeError without its cause.
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
-        checkpoints.write_file(Path(path), buffer.getvalue())
+        write_file(Path(path), buffer.getvalue())
 
 
 class Recorder(pl.Callback):
     """Keeps `metrics.csv` and the checkpoints `best`, `swa` and `last` up to date, epoch by epoch."""
 
-    def __init__(self, output: Path) -> None:
-        self.output = output
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
         self.was_interrupted = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Also on resuming: rows of an epoch that was cut off go, and are computed again.
-        write_metrics(self.output / METRICS_FILE, _task(pl_module).history)
+        # On resuming, rows of an epoch that was cut off go; it is computed again.
+        self.folder.write_metrics(_task(pl_module).history)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        task, folder = _task(pl_module), self.output / CHECKPOINTS
+        task, folder = _task(pl_module), self.folder
         *earlier, row = task.history
         if all(row["validation_loss"] < other["validation_loss"] for other in earlier):
-            checkpoints.save(task.model, folder / "best")
-        if task.is_averaging and task.averaged is not None:
-            checkpoints.save(task.averaged.module, folder / "swa")
-        checkpoints.save(
-            task.model, folder / "last", lambda new: trainer.save_checkpoint(new / checkpoints.RESUME_FILE)
+            checkpoint.save(task.model, folder.checkpoint("best"))
+        if task.is_averaging:
+            checkpoint.save(task.averaged_model, folder.checkpoint("swa"))
+        # Last of the three: a crash before it repeats the epoch, to the same numbers.
+        checkpoint.save(
+            task.model, folder.checkpoint("last"), lambda new: trainer.save_checkpoint(new / checkpoint.RESUME_FILE)
         )
-        append_metrics(self.output / METRICS_FILE, row)
+        folder.append_metrics(row)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self.was_interrupted = isinstance(exception, KeyboardInterrupt)
         if self.was_interrupted and not _task(pl_module).history:
-            checkpoints.save(_task(pl_module).model, self.output / CHECKPOINTS / "last")
+            checkpoint.save(_task(pl_module).model, self.folder.checkpoint("last"))
 
 
 class Progress(pl.Callback):
@@ -88,7 +88,9 @@ class Progress(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.n_batches = len(self.order.batches(trainer.current_epoch))
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         self.bar.update(1.0 / self.n_batches)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -96,7 +98,9 @@ class Progress(pl.Callback):
         self.best = min(self.best, latest)
         # Sums of 1/n are not quite whole.
         self.bar.n = trainer.current_epoch + 1
-        self.bar.set_postfix_str(f"validation MAE {latest:.4g} {self.target.unit} (best {self.best:.4g})", refresh=False)
+        self.bar.set_postfix_str(
+            f"validation MAE {latest:.4g} {self.target.unit} (best {self.best:.4g})", refresh=False
+        )
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.bar.refresh()
@@ -122,23 +126,6 @@ def _where_to_draw(tqdm: type) -> dict[str, Any]:
     if issubclass(tqdm, tqdm_notebook) or sys.stderr.isatty():
         return {"dynamic_ncols": True}
     return {"file": _Lines(), "mininterval": 30.0, "ncols": 120}
-
-
-def write_metrics(path: Path, history: list[dict[str, float]]) -> None:
-    """A table with one row an epoch."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        if history:
-            writer = csv.DictWriter(file, history[0].keys())
-            writer.writeheader()
-            writer.writerows(history)
-
-
-def append_metrics(path: Path, row: dict[str, float]) -> None:
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, row.keys())
-        if file.tell() == 0:
-            writer.writeheader()
-        writer.writerow(row)
 
 
 def _task(module: pl.LightningModule) -> TrainingTask:

@@ -66,7 +66,9 @@ def scale_and_clip(
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients) * scale
     # The 1e-6 of torch.nn.utils.clip_grad_norm_.
-    torch._foreach_mul_(gradients, scale * torch.clamp(max_norm / (norm + 1e-6), max=1.0))
+    torch._foreach_mul_(  # pyright: ignore[reportPrivateImportUsage]
+        gradients, scale * torch.clamp(max_norm / (norm + 1e-6), max=1.0)
+    )
     return norm
 
 
@@ -78,7 +80,7 @@ def target_statistics(
     Raises:
         ConfigError: a target without labels, or whose labels are all equal.
     """
-    for name, labels in zip(names, targets.T):
+    for name, labels in zip(names, targets.T, strict=True):
         present = labels[~np.isnan(labels)]
         if present.size == 0:
             raise ConfigError(f"target {name!r}: no training crystal has a label; leave the target out or add labels")

@@ -40,7 +40,7 @@ class TrainingTask(pl.LightningModule):
         # and hide the raw weights in its checkpoints.
         self.averaged = AveragedModel(model).requires_grad_(False) if config.swa_epochs else None
         self.history: list[dict[str, float]] = []
-        """One row an epoch, see `run.fit`."""
+        """One row an epoch (see `fit`)."""
         self._calibration_batch = calibration_batch
         self._noise: torch.Generator | None = None
         self._start_epoch()
@@ -58,6 +58,11 @@ class TrainingTask(pl.LightningModule):
     def is_averaging(self) -> bool:
         """Whether this epoch is one of the last ones, over which weights are averaged."""
         return self.averaged is not None and self.current_epoch >= self._first_averaged_epoch
+
+    @property
+    def averaged_model(self) -> CrystalFramer:
+        assert self.averaged is not None and isinstance(self.averaged.module, CrystalFramer)
+        return self.averaged.module
 
     @property
     def _first_averaged_epoch(self) -> int:
@@ -124,11 +129,11 @@ class TrainingTask(pl.LightningModule):
     def validation_step(self, batch: CrystalBatch, batch_idx: int) -> None:
         # In full precision: the scores are those of the saved model as `load` returns it.
         with torch.autocast(self.device.type, enabled=False):
-            averaged = self.averaged(batch) if self.is_averaging and self.averaged is not None else None
+            averaged = self.averaged_model(batch) if self.is_averaging else None
             self._validation.append((self.model(batch), averaged, batch.targets))
 
     def on_validation_epoch_end(self) -> None:
-        raw, averaged, targets = zip(*self._validation)
+        raw, averaged, targets = zip(*self._validation, strict=True)
         scores = self._training_scores() | self._validation_scores("validation", raw, targets)
         if self.averaged is not None:
             unknown = tuple(torch.full_like(target, torch.nan) for target in targets)

@@ -1,0 +1,126 @@
+"""The folder of a run: what lies where, and whether a run may start or go on in it."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crystalframer.checkpoint import RESUME_FILE, write_file
+from crystalframer.config import Config, ConfigError, from_json, to_json
+from crystalframer.training.task import TrainingError
+
+WHERE_IT_RUNS = ("training.accelerator", "training.n_workers", "training.n_threads")
+"""Fields that say where a run computes, not what: they may differ on resuming."""
+
+Digest = Mapping[str, Mapping[str, Any]]
+"""Number of crystals and a hash of each part of the data."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run (see `run`)."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def data(self) -> Path:
+        return self.path / "data.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.csv"
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def checkpoint(self, name: str) -> Path:
+        """`best`, `swa` or `last`."""
+        return self.checkpoints / name
+
+    @property
+    def state(self) -> Path:
+        """All that resuming needs."""
+        return self.checkpoint("last") / RESUME_FILE
+
+    def start(self, config: Config, digest: Digest) -> None:
+        """Make the folder of a new run."""
+        self.checkpoints.mkdir(parents=True)
+        write_file(self.data, json.dumps(digest, indent=2).encode())
+        write_file(self.config, to_json(config).encode())
+
+    def check_new(self) -> None:
+        """Raises: TrainingError: there is a run here."""
+        if self.config.exists() or self.checkpoints.exists():
+            raise TrainingError(
+                f"{self.path} holds a run already; continue it with resume=True (--resume), "
+                "choose another folder, or delete it"
+            )
+
+    def check_resumable(self, config: Config) -> None:
+        """Raises: TrainingError, ConfigError: there is no unfinished run of this config here."""
+        if not self.config.exists():
+            raise TrainingError(f"{self.path}: nothing to resume (no {self.config.name}); start the run without resume")
+        if self.result.exists():
+            raise TrainingError(f"{self.path}: the run is complete; its scores are in {self.result}")
+        before = _flat(dataclasses.asdict(from_json(Config, self.config.read_text(encoding="utf-8"))))
+        now = _flat(dataclasses.asdict(config))
+        changed = sorted(
+            name
+            for name in before.keys() | now
+            if name not in WHERE_IT_RUNS and (name not in before or name not in now or before[name] != now[name])
+        )
+        if changed:
+            listed = "; ".join(f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in changed)
+            raise ConfigError(
+                f"{self.path}: cannot resume with another config: {listed}. "
+                f"Resume with the one in {self.config}, or start a new run"
+            )
+
+    def check_same_data(self, digest: Digest) -> None:
+        """Raises: TrainingError: the run was started with other data."""
+        before = json.loads(self.data.read_text(encoding="utf-8"))
+        changed = [name for name in before.keys() | digest if before.get(name) != digest.get(name)]
+        if changed:
+            raise TrainingError(
+                f"{self.path}: cannot resume, the data changed since the run was started (part: "
+                f"{', '.join(sorted(changed))}); resume with the same data, or start a new run"
+            )
+
+    def write_metrics(self, history: Sequence[Mapping[str, float]]) -> None:
+        """The table of the epochs so far, anew."""
+        self.metrics.unlink(missing_ok=True)
+        for row in history:
+            self.append_metrics(row)
+
+    def append_metrics(self, row: Mapping[str, float]) -> None:
+        with self.metrics.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(row))
+            if file.tell() == 0:
+                writer.writeheader()
+            writer.writerow(row)
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries and lists of them as one dictionary, with dotted names."""
+    if isinstance(tree, (list, tuple)) and any(isinstance(child, Mapping) for child in tree):
+        tree = {str(index): child for index, child in enumerate(tree)}
+    if not isinstance(tree, Mapping):
+        return {prefix: tree}
+    flat: dict[str, Any] = {}
+    for key, child in tree.items():
+        flat |= _flat(child, f"{prefix}.{key}" if prefix else key)
+    return flat

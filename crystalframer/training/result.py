@@ -1,0 +1,115 @@
+"""What a run came to: scores of the best and of the averaged weights, and the choice between them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from crystalframer.checkpoint import load, write_file
+from crystalframer.config import Config
+from crystalframer.data.loading import PreparedCrystals, evaluation_loader
+from crystalframer.model.network import CrystalFramer
+from crystalframer.training.folder import RunFolder
+from crystalframer.training.optimisation import mean_absolute_error
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True)
+class Score:
+    """Errors of one set of weights; MAE per target name, in the target's unit."""
+
+    validation_loss: float
+    """Mean of |error|/standard deviation over all labels: what weights are chosen by."""
+    validation_mae: Mapping[str, float]
+    test_mae: Mapping[str, float]
+    """Empty without a test part."""
+
+
+@dataclass(frozen=True, eq=False)
+class FitResult:
+    """A finished run."""
+
+    output: Path
+    """The run folder."""
+    model: CrystalFramer
+    """With the chosen weights, ready to predict, on the CPU."""
+    chosen: str
+    """`best` or `swa`: the lower validation loss."""
+    scores: Mapping[str, Score]
+    """Of the `best` raw weights, and of their average `swa` if there is one."""
+    baseline_mae: Mapping[str, float]
+    """Test MAE of predicting the mean of the training labels; empty without a test part."""
+    history: pandas.DataFrame
+    """One row an epoch, as in `metrics.csv`."""
+
+    @property
+    def checkpoint(self) -> Path:
+        """The directory of the chosen weights."""
+        return RunFolder(self.output).checkpoint(self.chosen)
+
+    def summary(self) -> str:
+        """A line for each target and set of weights."""
+        lines = []
+        for target in self.model.config.targets:
+            for name, score in self.scores.items():
+                line = f"{target.name}, {name}: validation MAE {score.validation_mae[target.name]:.4g} {target.unit}"
+                if score.test_mae:
+                    error, baseline = score.test_mae[target.name], self.baseline_mae[target.name]
+                    line += f", test MAE {error:.4g} {target.unit}"
+                    line += f" ({error / baseline:.1%} of the {baseline:.4g} of predicting the training mean)"
+                lines.append(line + (", chosen" if name == self.chosen else ""))
+        return "\n".join(lines)
+
+
+def conclude(
+    config: Config,
+    parts: Mapping[str, PreparedCrystals],
+    folder: RunFolder,
+    history: Sequence[Mapping[str, float]],
+    device: torch.device,
+) -> FitResult:
+    """Test the best and the averaged weights, choose by validation loss, and write `result.json`."""
+    import pandas
+
+    names, test = config.model.target_names, parts.get("test")
+    rows = {"best": min(history, key=lambda row: row["validation_loss"])}
+    if folder.checkpoint("swa").exists():
+        rows["swa"] = {column.removeprefix("swa_"): v for column, v in history[-1].items() if column.startswith("swa_")}
+    models = {name: load(folder.checkpoint(name), device) for name in rows}
+    scores = {
+        name: Score(
+            row["validation_loss"],
+            {target: row[f"validation_mae/{target}"] for target in names},
+            {} if test is None else _mae(models[name], test, config),
+        )
+        for name, row in rows.items()
+    }
+    baseline = {}
+    if test is not None:
+        mean = np.broadcast_to(np.nanmean(parts["train"].targets, axis=0), test.targets.shape)
+        baseline = dict(zip(names, mean_absolute_error(mean, test.targets).tolist(), strict=True))
+    chosen = min(scores, key=lambda name: scores[name].validation_loss)
+    numbers = {name: dataclasses.asdict(score) for name, score in scores.items()}
+    saved = {"chosen": chosen, "scores": numbers, "baseline_mae": baseline}
+    write_file(folder.result, json.dumps(saved, indent=2).encode())
+    return FitResult(folder.path, models[chosen].cpu(), chosen, scores, baseline, pandas.DataFrame(history))
+
+
+def _mae(model: CrystalFramer, crystals: PreparedCrystals, config: Config) -> dict[str, float]:
+    from tqdm.auto import tqdm
+
+    device, predictions = model.target_mean.device, []
+    with torch.inference_mode():
+        for batch in tqdm(evaluation_loader(crystals, config.training), desc="testing", delay=2, leave=False):
+            predictions.append(model(batch.to(device)).cpu())
+    mae = mean_absolute_error(torch.cat(predictions).numpy(), crystals.targets)
+    return dict(zip(config.model.target_names, mae.tolist(), strict=True))
