@@ -35,14 +35,15 @@ def attention_heatmap(scene: Scene, layer: int, head: int | None, *, width: int 
     """
     import plotly.graph_objects as go
 
-    labels = list(scene.labels)
+    labels, matrix = list(scene.labels), attention_matrix(scene, layer, head)
     figure = go.Figure(
         go.Heatmap(
-            z=attention_matrix(scene, layer, head),
+            z=matrix,
             x=labels,
             y=labels,
             colorscale=HEATMAP_SCALE,
             zmin=0.0,
+            zmax=float(matrix.max()),
             colorbar={"title": {"text": "attention"}, "thickness": 14},
             hovertemplate=_HOVER_MATRIX,
         )
@@ -79,7 +80,7 @@ def attention_distance_figure(
                 x=profile.distance,
                 y=profile.attention,
                 customdata=_neighbor_counts(profile),
-                width=0.08,
+                width=0.12,
                 name="shell",
                 marker_color=ATTENTION_COLOR,
                 hovertemplate=_HOVER_SHELL,
@@ -124,17 +125,13 @@ def attention_figure(
     figure = make_subplots(rows=2, cols=1, row_heights=[0.62, 0.38], vertical_spacing=0.16)
     figure.add_traces(upper.data, rows=1, cols=1)
     figure.add_traces(lower.data, rows=2, cols=1)
-    figure.update_layout(
-        xaxis=upper.layout.xaxis,
-        yaxis=upper.layout.yaxis,
-        xaxis2={"title": lower.layout.xaxis.title, "rangemode": "tozero"},
-        yaxis2={"title": lower.layout.yaxis.title, "range": lower.layout.yaxis.range},
-        showlegend=False,
-    )
-    figure.update_layout(xaxis_anchor="y", yaxis_anchor="x")
+    for row, part in ((1, upper), (2, lower)):
+        figure.update_xaxes(part.layout.xaxis.to_plotly_json(), row=row, col=1)
+        figure.update_yaxes(part.layout.yaxis.to_plotly_json(), row=row, col=1)
+    figure.update_layout(showlegend=False)
     figure.update_traces(colorbar={"y": 1.0, "yanchor": "top", "len": 0.55}, selector={"type": "heatmap"})
-    row = {"x0": -0.5, "x1": scene.n_atoms - 0.5, "y0": atom - 0.5, "y1": atom + 0.5}
-    figure.add_shape(type="rect", line={"color": ATTENTION_COLOR, "width": 3}, **row, row=1, col=1)
+    frame = {"x0": -0.5, "x1": scene.n_atoms - 0.5, "y0": atom - 0.5, "y1": atom + 0.5}
+    figure.add_shape(type="rect", line={"color": ATTENTION_COLOR, "width": 3}, **frame, row=1, col=1)
     return _styled(figure, f"{scene.labels[atom]}, {where(layer, head)}", width, height)
 
 
@@ -148,7 +145,7 @@ def parity_figure(
     width: int = 520,
     height: int = 500,
 ) -> go.Figure:
-    """Predicted against actual values, with the mean absolute error in the title. Crystals without a label are left out.
+    """Predicted against actual values, with the mean absolute error in the title; unlabelled crystals are left out.
 
     Args:
         predicted: predictions, in the unit of `label`.

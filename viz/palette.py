@@ -41,14 +41,15 @@ At 1.50 754F45; Rn 1.50 428296; Fr 2.60 420066; Ra 2.21 007D00; Ac 2.15 70ABFA; 
 U 1.96 008FFF; Np 1.90 0080FF; Pu 1.87 006BFF; Am 1.80 545CF2; Cm 1.69 785CE3; Bk 1.68 8A4FE3; Cf 1.68 A136D4
 """
 
-# Elements that form anions or covalent networks, noble gases among them: see `is_nonmetal`.
-_NONMETALS = frozenset(["H", "He", "B", "C", "N", "O", "F", "Ne", "Si", "P", "S", "Cl", "Ar", "Ge", "As", "Se", "Br", "Kr", "Sb", "Te", "I", "Xe", "At", "Rn"])
+# Z of H, He, B to Ne, Si to Ar, Ge to Kr, Sb to Xe, At, Rn.
+_NONMETALS = frozenset((1, 2, *range(5, 11), *range(14, 19), *range(32, 37), *range(51, 55), 85, 86))
 
 
 @dataclass(frozen=True)
 class Element:
     """What a picture needs to know of an element."""
 
+    atomic_number: int
     symbol: str
     covalent_radius: float
     """Å."""
@@ -58,7 +59,7 @@ class Element:
     @property
     def is_nonmetal(self) -> bool:
         """Non-metals and metalloids: the partners that metals bond to in a compound."""
-        return self.symbol in _NONMETALS
+        return self.atomic_number in _NONMETALS
 
     @property
     def ball_radius(self) -> float:
@@ -82,7 +83,10 @@ def ramp(colors: tuple[str, ...], fraction: float) -> str:
 def _read_facts(text: str) -> tuple[Element, ...]:
     rows = (entry.split() for entry in text.replace("\n", ";").split(";") if entry.strip())
     # Softened: the pure colours of the convention (Sr is full green) would drown axes and attention lines.
-    return tuple(Element(symbol, float(radius), mix(f"#{color}", "#C8C8C8", 0.3)) for symbol, radius, color in rows)
+    return tuple(
+        Element(z, symbol, float(radius), mix(f"#{color}", "#C8C8C8", 0.3))
+        for z, (symbol, radius, color) in enumerate(rows, start=1)
+    )
 
 
 _ELEMENTS = _read_facts(_FACTS)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SCRIPT = Path(__file__).parent / "vendor" / "3Dmol-min.js"
 """3Dmol.js 2.5.5 as published on npm (BSD-3-Clause, licence beside it)."""
-ZOOM = 1.7
+ZOOM = 2.0
 """3Dmol leaves wide margins around the atoms; this still keeps the corners of the cell in sight."""
 
 _SHOW_LABEL = """function(atom, viewer) {

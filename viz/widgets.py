@@ -63,7 +63,9 @@ class AttentionSliders:
     @property
     def state(self) -> tuple[int, int | None, int]:
         """Layer, head (None: mean over heads) and atom that are shown."""
-        return self.layer_slider.value, self.head_slider.value, self.atom_choice.value
+        atom = self.atom_choice.value
+        assert isinstance(atom, int)  # the list of atoms always has one selected
+        return self.layer_slider.value, self.head_slider.value, atom
 
     def _redraw(self, change: Any) -> None:
         put(self._view, self._shapes)
@@ -89,7 +91,10 @@ class AttentionSliders:
 class TrainingMonitor:
     """Learning curve that grows while training runs: call it with each epoch's row of errors.
 
-    Name it on the last line of a cell, then train in the next with `fit(config, on_epoch=monitor)`.
+    Name it on the last line of a cell to show it, then train in the next one. With Lightning's `LambdaCallback`:
+
+        live = LambdaCallback(on_validation_end=lambda trainer, task: monitor(task.history[-1]))
+        result = crystalframer.fit(config, callbacks=[live])
     """
 
     def __init__(self, target: str, *, unit: str = "", baseline: float | None = None) -> None:
@@ -120,5 +125,5 @@ def _take_over(shown: Any, new: Any) -> None:
             shown.add_traces(new.data)
         else:
             for old, trace in zip(shown.data, new.data, strict=True):
-                old.update({name: trace[name] for name in ("x", "y", "z", "customdata") if name in trace})
+                old.update({name: trace[name] for name in ("x", "y", "z", "zmax", "customdata") if name in trace})
         shown.layout.update(new.layout)
