@@ -89,13 +89,13 @@ def _model_config(params: Mapping[str, Any], path: Path) -> ModelConfig:
     def refuse(name: str, accepted: str) -> AuthorsCheckpointError:
         return AuthorsCheckpointError(f"{path}: setting {name} = {params[name]!r} is not implemented; accepted: {accepted}")
 
-    def number(name: str, default: float) -> float:
+    def number(name: str, default: int | float) -> int | float:
         value = params.get(name, default)
         if not isinstance(value, (int, float)):
             raise refuse(name, "a number")
         return value
 
-    def single(name: str, default: list[float]) -> float:
+    def single(name: str, default: list[int | float]) -> int | float:
         """Their lists hold one value per layer, repeated."""
         value = params.get(name, default)
         values = list(value) if isinstance(value, (list, tuple)) else [value]
@@ -137,7 +137,7 @@ def _model_config(params: Mapping[str, Any], path: Path) -> ModelConfig:
             int(number("value_pe_dist_real", 64)),
             float(max_distance if max_distance > 0 else -max_distance * reference_length),
             float(number("value_pe_dist_wscale", 1.0)),
-            # Without frames their kernel leaves this factor out (FORMULAE section 2).
+            # Without frames their kernel leaves this factor out.
             1.0 if without_angles else float(number("value_pe_dist_coef", 1.0)),
         ),
         cosine=cosine,
