@@ -1,1 +1,92 @@
-"""CrystalFramer: predict crystal properties with a transformer, and see why."""
+"""CrystalFramer: predict crystal properties with a transformer, and see why.
+
+    import crystalframer as cf
+
+    cf.predict("structures/*.cif")        # a table, with the shipped weights
+    model = cf.fit(cf.preset("demo").config).model
+    cf.evaluate(model, cf.dataset("demo"))
+    cf.trace("NaCl.cif", model)           # what the model looked at
+
+Names are loaded on first use, so that importing the package is quick and needs no library that is not used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from crystalframer._version import __version__
+
+if TYPE_CHECKING:
+    from crystalframer.authors import load_authors_checkpoint
+    from crystalframer.checkpoint import save
+    from crystalframer.config import Config, DataConfig, ModelConfig, Target, TrainingConfig
+    from crystalframer.data.crystal import Crystal
+    from crystalframer.data.dataset import CrystalDataset
+    from crystalframer.data.sources import dataset
+    from crystalframer.model.network import CrystalFramer
+    from crystalframer.prediction import evaluate, load, predict, trace
+    from crystalframer.presets import PRESETS, preset
+    from crystalframer.trace import CrystalTrace
+    from crystalframer.training import fit
+
+__all__ = [
+    "PRESETS",
+    "Config",
+    "Crystal",
+    "CrystalDataset",
+    "CrystalFramer",
+    "CrystalTrace",
+    "DataConfig",
+    "ModelConfig",
+    "Target",
+    "TrainingConfig",
+    "__version__",
+    "dataset",
+    "evaluate",
+    "fit",
+    "load",
+    "load_authors_checkpoint",
+    "predict",
+    "preset",
+    "save",
+    "trace",
+]
+
+_HOME = {
+    "PRESETS": "presets",
+    "Config": "config",
+    "Crystal": "data.crystal",
+    "CrystalDataset": "data.dataset",
+    "CrystalFramer": "model.network",
+    "CrystalTrace": "trace",
+    "DataConfig": "config",
+    "ModelConfig": "config",
+    "Target": "config",
+    "TrainingConfig": "config",
+    "dataset": "data.sources",
+    "evaluate": "prediction",
+    "fit": "training",
+    "load": "prediction",
+    "load_authors_checkpoint": "authors",
+    "predict": "prediction",
+    "preset": "presets",
+    "save": "checkpoint",
+    "trace": "prediction",
+}
+"""Module of each public name."""
+
+# The first import of the module `crystalframer.trace` would put it in the place of the function `trace`. So it happens
+# here, and the name is given back. `from crystalframer.trace import CrystalTrace` works as ever.
+import_module("crystalframer.trace")
+globals().pop("trace")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
