@@ -85,9 +85,9 @@ class Scene:
 
     @property
     def formula(self) -> str:
-        """Composition of the cell, elements in the order of the atoms: `SrTiO3`."""
-        counts = Counter(e.symbol for e in self.elements)
-        return "".join(symbol + (str(n) if n > 1 else "") for symbol, n in counts.items())
+        """Atoms of the cell, metals before non-metals: `Ti2O4`."""
+        counts = Counter(sorted(self.elements, key=lambda item: item.is_nonmetal))
+        return "".join(item.symbol + (str(n) if n > 1 else "") for item, n in counts.items())
 
     @property
     def drawn_positions(self) -> Float[np.ndarray, "n_drawn 3"]:

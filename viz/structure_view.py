@@ -141,7 +141,7 @@ def _put_balls(viewer: py3Dmol.view, shapes: Drawing) -> None:
 
 
 def _put_label(viewer: py3Dmol.view, text: str, place: np.ndarray, color: str) -> None:
-    look = {"fontColor": color, "fontSize": 16, "backgroundColor": "white", "backgroundOpacity": 0.75, "inFront": True}
+    look = {"fontColor": color, "fontSize": 17, "bold": True, "backgroundColor": "white", "backgroundOpacity": 0.75, "inFront": True}
     viewer.addLabel(text, look | {"position": _xyz(place), "alignment": "center", "padding": 1})
 
 
