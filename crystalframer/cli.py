@@ -1,0 +1,486 @@
+"""The command line: parse, call one function of the library, print."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Protocol, get_args, get_origin
+
+import tyro
+from tyro.conf import DisallowNone, Positional, arg
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from crystalframer._version import __version__
+from crystalframer.config import Config, ConfigError, Target, suggestion
+from crystalframer.presets import PRESETS, preset
+
+if TYPE_CHECKING:
+    import pandas
+
+DEFAULT_PRESET = "demo"
+SHOWN_ERRORS = 5
+"""Failed structures that are named on the screen if a table names them all."""
+
+Model = Annotated[
+    Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: the weights that come with the package)")
+]
+Device = Annotated[
+    str | None, arg(metavar="cpu|cuda|...", help_behavior_hint="(default: a CUDA GPU if there is one, else the CPU)")
+]
+Targets = Annotated[tuple[Target, ...], arg(help_behavior_hint="(default: every column of numbers, without units)")]
+
+
+class Command(Protocol):
+    """What stands behind a verb: the docstring is its help, the fields are its options."""
+
+    EXAMPLES: ClassVar[str]
+
+    def run(self) -> int:
+        """Do it; returns the exit code."""
+        ...
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model on labelled crystals, and score it on crystals that it has not seen.
+
+    Starts from a preset (`crystalframer presets` lists them); every setting can be changed by its option. The run
+    folder receives the model, the errors of every epoch and the final scores. Ctrl-C keeps the last complete epoch; the
+    same command with --resume goes on from there.
+    """
+
+    EXAMPLES: ClassVar[str] = """
+    $ crystalframer train
+    $ crystalframer train --data.source my.parquet --model.targets band_gap:eV --output runs/gap
+    $ crystalframer train --data.source cifs/ --data.split random --training.n-epochs 200
+    $ crystalframer train --preset lightweight --training.batch-size 64 --training.max-atoms 2000
+    """
+
+    preset: Annotated[str, arg(metavar="NAME")] = DEFAULT_PRESET
+    """Settings to start from."""
+    output: Annotated[Path, arg(metavar="FOLDER")] = Path("runs/train")
+    """Run folder, to be made."""
+    resume: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Continue the run in the folder; give all other options as before."""
+    config: Annotated[Config, arg(name="")] = PRESETS[DEFAULT_PRESET].config
+
+    def run(self) -> int:
+        from crystalframer.training import fit
+
+        result = fit(self.config, output=self.output, resume=self.resume)
+        print(f"\n{result.summary()}\n")
+        print(f"run folder   {self.output}")
+        print(f"model        {result.checkpoint}")
+        print(f"to use it    crystalframer predict YOUR.cif --model {self.output}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Predict properties of crystal structures.
+
+    Takes structure files (CIF, POSCAR, extended XYZ, JSON of pymatgen, ...), folders of them, patterns in quotes, and
+    tables (CSV, JSON lines, parquet) with a structure in each row. A structure that cannot be used has an error in its
+    row and does not stop the others. The exit code is 1 only if no structure could be predicted.
+    """
+
+    EXAMPLES: ClassVar[str] = """
+    $ crystalframer predict NaCl.cif
+    $ crystalframer predict structures/ POSCAR "more/*.cif" --output predictions.csv
+    $ crystalframer predict candidates.parquet --model runs/gap --output gaps.parquet
+    """
+
+    files: Annotated[Positional[tuple[str, ...]], arg(metavar="FILE ...", help_behavior_hint="")]
+    """Structure files, folders, patterns or tables."""
+    model: Model = None
+    """Run folder or checkpoint."""
+    output: Annotated[Path | None, arg(metavar="TABLE", help_behavior_hint="(default: print the table)")] = None
+    """Table to write: .csv, .jsonl or .parquet."""
+    batch_size: int = 64
+    """Crystals predicted at a time, at most."""
+    max_atoms: int = 1024
+    """Atoms predicted at a time, at most. Lower it if memory runs out."""
+    device: Device = None
+    """Where to compute."""
+
+    def run(self) -> int:
+        from crystalframer.prediction import check_table_path, predict, save_table
+
+        if not self.files:
+            raise ConfigError("no structures to predict; name files, folders or patterns")
+        if self.output is not None:
+            check_table_path(self.output)
+        frame = predict(
+            list(self.files), self.model, batch_size=self.batch_size, max_atoms=self.max_atoms, device=self.device
+        )
+        errors = frame["error"].dropna().tolist()
+        if self.output is None:
+            print(_readable(frame))
+            _report_failures(errors, len(frame), shown=len(errors))
+        else:
+            save_table(frame, self.output)
+            print(f"{len(frame) - len(errors):,} predictions in {self.output} ({_labels(frame)})")
+            _report_failures(errors, len(frame))
+        return 1 if len(errors) == len(frame) else 0
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Score a model on labelled crystals.
+
+    Prints mean absolute error (MAE), root mean square error (RMSE) and R² of each target, and for comparison the MAE of
+    always predicting the mean of the model's training labels. The data set needs every target of the model under the
+    same name and in the same unit; missing labels are left out.
+    """
+
+    EXAMPLES: ClassVar[str] = """
+    $ crystalframer evaluate runs/train demo
+    $ crystalframer evaluate runs/gap measured.csv --split all --output comparison.csv
+    """
+
+    model: Annotated[Positional[Path], arg(metavar="MODEL")]
+    """Run folder or checkpoint."""
+    data: Annotated[Positional[str], arg(metavar="DATA")]
+    """`demo`, or a table, packed data set or folder of structures with labels."""
+    split: Annotated[
+        Literal["train", "validation", "test", "all"] | None,
+        arg(help_behavior_hint="(default: test if the data set has a split of its own, else all)"),
+    ] = None
+    """Which part of the data set."""
+    output: Annotated[Path | None, arg(metavar="TABLE", help_behavior_hint="")] = None
+    """Also write labels and predictions of every crystal: .csv, .jsonl or .parquet."""
+    batch_size: int = 64
+    """Crystals predicted at a time, at most."""
+    max_atoms: int = 1024
+    """Atoms predicted at a time, at most. Lower it if memory runs out."""
+    device: Device = None
+    """Where to compute."""
+
+    def run(self) -> int:
+        from crystalframer.data.sources import dataset
+        from crystalframer.prediction import check_table_path, evaluate, load, save_table
+
+        if self.output is not None:
+            check_table_path(self.output)
+        model = load(self.model, self.device)
+        data = dataset(self.data, targets=model.config.targets)
+        split = self.split or ("all" if data.parts is None else "test")
+        part = None if split == "all" else split
+        result = evaluate(model, data, part=part, batch_size=self.batch_size, max_atoms=self.max_atoms)
+        print(f"{self.data}, {'all crystals' if part is None else f'{part} part'}: {result.summary()}")
+        if self.output is not None:
+            save_table(result.crystals, self.output)
+            print(f"labels and predictions in {self.output}")
+        _report_failures(result.crystals.drop_duplicates("id")["error"].dropna().tolist(), result.n_crystals)
+        return 1 if result.n_failed == result.n_crystals else 0
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Record what the model looks at in one structure.
+
+    The file holds attention, decay lengths and frames of every layer and head: all that the figures of the package
+    `viz` need. They do not need the model.
+    """
+
+    EXAMPLES: ClassVar[str] = """
+    $ crystalframer trace NaCl.cif
+    $ crystalframer trace NaCl.cif --model runs/train --output traces/NaCl.safetensors
+    """
+
+    file: Annotated[Positional[Path], arg(metavar="FILE")]
+    """File with one structure."""
+    model: Model = None
+    """Run folder or checkpoint."""
+    output: Annotated[Path | None, arg(metavar="TRACE", help_behavior_hint="(default: FILE.safetensors, here)")] = None
+    """Trace to write, .safetensors."""
+    device: Device = None
+    """Where to compute."""
+
+    def run(self) -> int:
+        from crystalframer.prediction import trace
+
+        record = trace(self.file, self.model, device=self.device)
+        path = record.save(self.output or f"{record.id}.safetensors")
+        for name, value in record.prediction.items():
+            print(f"{record.id}: {name} = {value:.6g} {record.units[name]}")
+        print(
+            f"trace of {record.n_layers} layers with {record.n_heads} heads, {record.n_atoms} atoms and "
+            f"{record.n_edges:,} neighbour pairs in {path}"
+        )
+        return 0
+
+
+@dataclass(frozen=True)
+class DataShow:
+    """Say what a data set holds: crystals, labels with units, split, origin and licence."""
+
+    EXAMPLES: ClassVar[str] = """
+    $ crystalframer data show demo
+    $ crystalframer data show my.parquet
+    """
+
+    source: Annotated[Positional[str], arg(metavar="SOURCE")]
+    """`demo`, or a table, packed data set or folder of structures."""
+
+    def run(self) -> int:
+        from crystalframer.data.sources import dataset
+
+        print(dataset(self.source).summary())
+        return 0
+
+
+@dataclass(frozen=True)
+class DataPack:
+    """Pack structures and labels into one file that loads in seconds.
+
+    Takes a table with a structure in each row, or a folder of structure files with a table of labels (`labels.csv` in
+    it, or --labels) whose column `id` or `file` names the file. A column `split` (train, validation, test) is kept. The
+    packed file states the units of the labels.
+    """
+
+    EXAMPLES: ClassVar[str] = """
+    $ crystalframer data pack cifs/ my.parquet --targets band_gap:eV bulk_modulus:GPa
+    $ crystalframer data pack cifs/ my.parquet --labels measured.csv --targets band_gap:eV
+    """
+
+    source: Annotated[Positional[str], arg(metavar="INPUT")]
+    """Table or folder."""
+    output: Annotated[Positional[Path], arg(metavar="OUTPUT.parquet")]
+    """Packed file to write."""
+    labels: Annotated[Path | None, arg(metavar="TABLE", help_behavior_hint="(default: labels.csv in the folder)")] = (
+        None
+    )
+    """Table of labels of a folder."""
+    targets: Targets = ()
+    """Label columns to keep, each with its unit."""
+
+    def run(self) -> int:
+        from crystalframer.data.sources import dataset
+
+        data = dataset(self.source, self.labels, self.targets or None)
+        data.save(self.output)
+        print(f"{self.output}: {data.summary()}")
+        return 0
+
+
+@dataclass(frozen=True)
+class DataPackAuthors:
+    """Pack pickled lists of crystals, the format of the CrystalFramer authors.
+
+    Nothing in the pickles is run: one that asks for more than plain data and structures is refused.
+    """
+
+    EXAMPLES: ClassVar[str] = """
+    $ crystalframer data pack-authors train.pkl val.pkl test.pkl my.parquet --targets formation_energy_peratom:eV/atom
+    """
+
+    train: Annotated[Positional[Path], arg(metavar="TRAIN")]
+    """Pickle of the training part."""
+    validation: Annotated[Positional[Path], arg(metavar="VALIDATION")]
+    """Pickle of the validation part."""
+    test: Annotated[Positional[Path], arg(metavar="TEST")]
+    """Pickle of the test part."""
+    output: Annotated[Positional[Path], arg(metavar="OUTPUT.parquet")]
+    """Packed file to write."""
+    targets: Targets = ()
+    """Labels to keep, each with its unit."""
+
+    def run(self) -> int:
+        from crystalframer.data.authors_pickle import convert_authors_pickle
+
+        files = {"train": self.train, "validation": self.validation, "test": self.test}
+        data = convert_authors_pickle(files, self.targets or None)
+        data.save(self.output)
+        print(f"{self.output}: {data.summary()}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Presets:
+    """List the ready-made settings, with the errors that the paper reports."""
+
+    EXAMPLES: ClassVar[str] = """
+    $ crystalframer presets
+    """
+
+    def run(self) -> int:
+        for name, found in PRESETS.items():
+            print(f"{name:<16} {found.description}")
+            for property, error in found.published_mae.items():
+                print(f"{'':<16}   published test MAE {error:<8g} {property}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Convert a checkpoint of the CrystalFramer authors (.ckpt) for the other commands.
+
+    No code in the file is run.
+    """
+
+    EXAMPLES: ClassVar[str] = """
+    $ crystalframer convert best.ckpt models/jarvis
+    $ crystalframer predict NaCl.cif --model models/jarvis
+    """
+
+    checkpoint: Annotated[Positional[Path], arg(metavar="CKPT")]
+    """File of the authors' release."""
+    output: Annotated[Positional[Path], arg(metavar="FOLDER")]
+    """Checkpoint to write."""
+
+    def run(self) -> int:
+        from crystalframer.authors import load_authors_checkpoint
+        from crystalframer.checkpoint import save
+
+        model = load_authors_checkpoint(self.checkpoint)
+        save(model, self.output)
+        print(f"{self.output}: predicts {', '.join(target.label for target in model.config.targets)}")
+        return 0
+
+
+COMMANDS: dict[str, type[Command]] = {
+    "train": Train,
+    "predict": Predict,
+    "evaluate": Evaluate,
+    "trace": Trace,
+    "data show": DataShow,
+    "data pack": DataPack,
+    "data pack-authors": DataPackAuthors,
+    "presets": Presets,
+    "convert": Convert,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 done, 1 nothing could be predicted, 2 an error, 130 Ctrl-C."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    if words in (["--version"], ["-V"]):
+        print(f"crystalframer {__version__}")
+        return 0
+    if words in ([], ["--help"], ["-h"], ["data"], ["data", "--help"], ["data", "-h"]):
+        print(_overview())
+        return 0 if words else 2
+    try:
+        return _parse(words).run()
+    except KeyboardInterrupt as stop:
+        print(f"\n{stop or 'stopped'}", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if debug or not _is_for_the_user(error):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _overview() -> str:
+    lines = ["usage: crystalframer COMMAND ...", ""]
+    lines += ["Predict properties of crystals with a transformer, and see what it looks at.", ""]
+    for verb, command in COMMANDS.items():
+        lines.append(f"  {verb:<18} {_summary(command)}")
+    lines += ["", "crystalframer COMMAND --help  options and examples of a command"]
+    lines += ["crystalframer --version       version", "--debug with any command      show where an error arose"]
+    return "\n".join(lines)
+
+
+def _summary(command: type[Command]) -> str:
+    return inspect.cleandoc(command.__doc__ or "").partition("\n")[0]
+
+
+def _parse(words: Sequence[str]) -> Command:
+    verb = " ".join(words[: 2 if words[0] == "data" else 1])
+    if verb not in COMMANDS:
+        raise ConfigError(f"command {verb!r} is unknown{suggestion(verb, COMMANDS)}")
+    command, options = COMMANDS[verb], words[len(verb.split()) :]
+    examples = inspect.cleandoc(command.EXAMPLES)
+    return tyro.cli(
+        command,
+        prog=f"crystalframer {verb}",
+        description=f"{inspect.cleandoc(command.__doc__ or '')}\n\nExamples:\n{examples}",
+        args=options,
+        default=_chosen_preset(options) if command is Train else tyro.MISSING_NONPROP,
+        registry=_registry(),
+        config=() if command is Train else (DisallowNone,),
+    )
+
+
+def _chosen_preset(options: Sequence[str]) -> Train:
+    """The preset among the options: its config is what the other options change, so it has to be known before them."""
+    parser = argparse.ArgumentParser("crystalframer train", add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset", default=DEFAULT_PRESET)
+    name = parser.parse_known_args(options)[0].preset
+    return Train(preset=name, config=preset(name).config)
+
+
+def _registry() -> ConstructorRegistry:
+    """Teaches tyro the short form of a target, `band_gap:eV`, and to suggest the nearest of several choices."""
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def choice_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[str] | None:
+        choices = get_args(info.type)
+        if get_origin(info.type) is not Literal or not all(isinstance(choice, str) for choice in choices):
+            return None
+
+        def chosen(words: list[str]) -> str:
+            if words[0] not in choices:
+                raise ValueError(f"{words[0]!r} is unknown{suggestion(words[0], choices)}")
+            return words[0]
+
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="{" + ",".join(choices) + "}",
+            instance_from_str=chosen,
+            is_instance=lambda value: value in choices,
+            str_from_instance=lambda value: [value],
+        )
+
+    @registry.primitive_rule
+    def target_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Target] | None:
+        if info.type is not Target:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="NAME:UNIT",
+            instance_from_str=lambda words: Target(*words[0].split(":", 1)),
+            is_instance=lambda value: isinstance(value, Target),
+            str_from_instance=lambda target: [f"{target.name}:{target.unit}" if target.unit else target.name],
+        )
+
+    return registry
+
+
+def _is_for_the_user(error: Exception) -> bool:
+    """An error of this package, or of the disk, or of a missing library: its message says what to do."""
+    return type(error).__module__.startswith("crystalframer.") or isinstance(error, (OSError, ImportError))
+
+
+def _readable(frame: pandas.DataFrame) -> str:
+    """The predictions for the screen, with units in the header; errors are too long for a column."""
+    labels = {name: Target(name, unit).label for name, unit in frame.attrs["units"].items()}
+    shown = frame.drop(columns="error").rename(columns=labels)
+    return shown.to_string(index=False, na_rep="none", float_format="{:.6g}".format)
+
+
+def _labels(frame: pandas.DataFrame) -> str:
+    return ", ".join(Target(name, unit).label for name, unit in frame.attrs["units"].items())
+
+
+def _report_failures(errors: Sequence[str], n_structures: int, shown: int = SHOWN_ERRORS) -> None:
+    if not errors:
+        return
+    print(f"{len(errors):,} of {n_structures:,} structures could not be predicted:", file=sys.stderr)
+    for error in errors[:shown]:
+        print(f"  {error}", file=sys.stderr)
+    if len(errors) > shown:
+        print(f"  ... and {len(errors) - shown:,} more, in the table", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

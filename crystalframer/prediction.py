@@ -1,0 +1,397 @@
+"""Using a trained model: tables of predictions, scores on labelled data, traces of single crystals."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from tqdm.auto import tqdm
+
+from crystalframer import checkpoint
+from crystalframer.checkpoint import CheckpointError
+from crystalframer.config import ConfigError, ModelConfig, Target
+from crystalframer.data import sources
+from crystalframer.data.crystal import Crystal, CrystalBatch
+from crystalframer.data.dataset import PARTS, CrystalDataset, DataError
+from crystalframer.data.structure_files import is_structure_text, structure_files
+from crystalframer.data.structures import StructureRecord, iter_structures, to_crystal
+from crystalframer.model.network import CrystalFramer
+from crystalframer.trace import CrystalTrace
+
+if TYPE_CHECKING:
+    import pandas
+
+PRETRAINED = Path(__file__).parent / "pretrained"
+"""The checkpoint that comes with the package."""
+BATCH_SIZE = 64
+MAX_ATOMS = 1024
+
+Part = Literal["train", "validation", "test"]
+
+
+def load(path: str | Path | None = None, device: torch.device | str | None = None) -> CrystalFramer:
+    """A trained model, ready to predict.
+
+    Args:
+        path: a checkpoint directory, or the folder of a training run (its best checkpoint is taken). Default: the
+            weights that come with the package.
+        device: `cpu`, `cuda`, ... Default: CUDA if there is such a device, else the CPU.
+
+    Raises:
+        CheckpointError: no such checkpoint, or one that is damaged, of a newer format, or does not fit its config.
+    """
+    if path is None:
+        if not (PRETRAINED / checkpoint.CONFIG_FILE).exists():
+            raise CheckpointError(
+                "no trained weights come with this build of crystalframer; name a model of yours (a folder written by "
+                "`crystalframer train` or `crystalframer.fit`)"
+            )
+        path = PRETRAINED
+    return checkpoint.load(path, _usable(device) or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def predict(
+    structures: Any,
+    model: CrystalFramer | str | Path | None = None,
+    *,
+    batch_size: int = BATCH_SIZE,
+    max_atoms: int = MAX_ATOMS,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+) -> pandas.DataFrame:
+    """Predict properties of structures; one that cannot be predicted does not stop the others.
+
+    Args:
+        structures: a structure (pymatgen, ASE, `Crystal`), the path of a structure file, folder, table or packed data
+            set, a glob pattern, a DataFrame or `CrystalDataset`, or a list of any of these. Read as they are needed.
+        model: a model, or the path of one. Default: the weights that come with the package.
+        batch_size: crystals predicted at a time, at most.
+        max_atoms: atoms predicted at a time, at most (a larger cell goes alone); lower it if memory runs out.
+        device: where to compute. Default: where the model is; one that is loaded here goes to CUDA if there is any.
+        progress: show a progress bar if it takes more than 2 s.
+
+    Returns:
+        One row per structure, in the order of the input: `id`, `formula` (reduced), one column per target in its
+        physical unit (`frame.attrs["units"]` maps target to unit), and `error`: why there is no prediction, else None.
+
+    Raises:
+        CheckpointError: the model cannot be loaded.
+    """
+    import pandas
+
+    model = _ready(model, device)
+    outcomes = _outcomes(iter_structures(structures), model, batch_size, max_atoms)
+    rows = list(_with_progress(outcomes, _expected_count(structures), progress))
+    frame = pandas.DataFrame({"id": [row.id for row in rows], "formula": [row.formula for row in rows]})
+    for column, target in enumerate(model.config.targets):
+        frame[target.name] = np.array([row.values[column] for row in rows], dtype=np.float64)
+    frame["error"] = pandas.Series([row.error for row in rows], dtype=object)
+    frame.attrs["units"] = {target.name: target.unit for target in model.config.targets}
+    return frame
+
+
+@dataclass(frozen=True)
+class TargetScore:
+    """How well one target is predicted; errors in its unit."""
+
+    target: Target
+    n_crystals: int
+    """Crystals with a label and a prediction: those that the numbers are about."""
+    mae: float
+    rmse: float
+    r2: float
+    """1 - Σ(label - prediction)²/Σ(label - mean label)²; NaN for fewer than two different labels."""
+    baseline_mae: float
+    """MAE of predicting the mean of the model's training labels for every crystal."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation:
+    """Predictions on labelled crystals, and their scores."""
+
+    crystals: pandas.DataFrame
+    """One row per crystal and target: `id`, `formula`, `target`, `label` (NaN if missing), `prediction` (NaN if there
+    is none), `deviation` (prediction - label), all in the target's unit, and `error`: why there is no prediction."""
+    scores: Mapping[str, TargetScore]
+    """Target name → score."""
+    n_crystals: int
+    n_failed: int
+    """Crystals without a prediction; the scores leave them out."""
+
+    def summary(self) -> str:
+        """The scores as a table for a person."""
+        failed = f", {self.n_failed} of them without a prediction (see `error`)" if self.n_failed else ""
+        width = max(len(score.target.label) for score in self.scores.values())
+        lines = [
+            f"{self.n_crystals:,} crystals{failed}",
+            f"{'target':<{width}}  {'labels':>7}  {'MAE':>9}  {'RMSE':>9}  {'R²':>7}  MAE of the training mean",
+        ]
+        for score in self.scores.values():
+            share = f" (the model: {score.mae / score.baseline_mae:.0%} of it)" if score.baseline_mae > 0 else ""
+            lines.append(
+                f"{score.target.label:<{width}}  {score.n_crystals:>7,}  {score.mae:>9.4g}  {score.rmse:>9.4g}  "
+                f"{score.r2:>7.3f}  {score.baseline_mae:.4g}{share}"
+            )
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"Evaluation: {self.summary()}"
+
+
+def evaluate(
+    model: CrystalFramer | str | Path | None,
+    data: CrystalDataset | str | Path,
+    *,
+    part: Part | None = None,
+    batch_size: int = BATCH_SIZE,
+    max_atoms: int = MAX_ATOMS,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+) -> Evaluation:
+    """Score a model on labelled crystals. Missing labels are left out.
+
+    Args:
+        model: a model, or the path of one; None for the weights that come with the package.
+        data: a data set, or the name or path of one (see `dataset`). It needs every target of the model, in its unit.
+        part: only the crystals of this part of the data set's own split. Default: all crystals.
+        batch_size: as in `predict`, and so are the other arguments.
+
+    Raises:
+        DataError: the data set lacks a target (the nearest is named), has it in another unit, or lacks the part.
+        CheckpointError: the model cannot be loaded.
+    """
+    import pandas
+
+    model = _ready(model, device)
+    targets = model.config.targets
+    data = data.with_targets(targets) if isinstance(data, CrystalDataset) else sources.dataset(data, targets=targets)
+    data = data if part is None else _part(data, part)
+    records = (StructureRecord(crystal.id, crystal.id, crystal, None) for crystal in data)
+    outcomes = _outcomes(records, model, batch_size, max_atoms)
+    rows = list(_with_progress(outcomes, len(data), progress))
+    failed = np.array([row.error is not None for row in rows], dtype=bool)
+    means = model.target_mean.double().cpu().numpy()
+    scores, frames = {}, []
+    for column, target in enumerate(targets):
+        label = data.targets[target.name]
+        prediction = np.array([row.values[column] for row in rows], dtype=np.float64)
+        scored = ~np.isnan(label) & ~failed
+        scores[target.name] = _score(target, label[scored], prediction[scored], float(means[column]))
+        columns: dict[str, Any] = {"id": data.ids, "formula": data.formulas, "target": target.name, "label": label}
+        columns |= {"prediction": prediction, "deviation": prediction - label}
+        columns["error"] = pandas.Series([row.error for row in rows], dtype=object)
+        frames.append(pandas.DataFrame(columns))
+    crystals = pandas.concat(frames, ignore_index=True)
+    crystals.attrs["units"] = {target.name: target.unit for target in targets}
+    return Evaluation(crystals, scores, len(data), int(failed.sum()))
+
+
+def trace(
+    structure: Any,
+    model: CrystalFramer | str | Path | None = None,
+    *,
+    device: torch.device | str | None = None,
+) -> CrystalTrace:
+    """What the model looks at in one structure, layer by layer, and what it predicts.
+
+    Args:
+        structure: a structure or the path of a file with one (see `data.structures.to_crystal`).
+        model: a model, or the path of one. Default: the weights that come with the package.
+        device: where to compute, as in `predict`.
+
+    Raises:
+        CrystalError: no structure that the model can take; the message names file, site and what to do.
+        CheckpointError: the model cannot be loaded.
+    """
+    model = _ready(model, device)
+    return model.trace(_batch([to_crystal(structure)], model))[0]
+
+
+def save_table(frame: pandas.DataFrame, path: str | Path) -> None:
+    """Write a table as its suffix says: `.csv`, `.jsonl` (one JSON object a line) or `.parquet`.
+
+    Raises:
+        DataError: another suffix.
+        OSError: the file cannot be written.
+    """
+    path = check_table_path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".csv":
+        frame.to_csv(path, index=False)
+    elif path.suffix == ".jsonl":
+        frame.to_json(path, orient="records", lines=True, double_precision=15, force_ascii=False)
+    else:
+        frame.to_parquet(path, index=False)
+
+
+def check_table_path(path: str | Path) -> Path:
+    """The path, if `save_table` knows its suffix: to be asked before the work is done.
+
+    Raises:
+        DataError: it does not.
+    """
+    path = Path(path).expanduser()
+    if path.suffix not in (".csv", ".jsonl", ".parquet"):
+        raise DataError(f"{path}: the suffix must be .csv, .jsonl or .parquet; it says how to write the table")
+    return path
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """One structure, predicted or not."""
+
+    id: str
+    formula: str
+    values: Sequence[float]
+    """Per target, in its unit; NaN if there is an error."""
+    error: str | None
+
+
+def _outcomes(
+    records: Iterable[StructureRecord], model: CrystalFramer, batch_size: int, max_atoms: int
+) -> Iterator[_Outcome]:
+    """Predictions in the order of the records, of which at most a batch is held."""
+    if batch_size < 1 or max_atoms < 1:
+        raise ConfigError(f"batch_size = {batch_size} and max_atoms = {max_atoms}: both must be at least 1")
+    waiting: list[StructureRecord] = []
+    n_atoms = 0
+    for record in records:
+        size = len(record.crystal) if record.crystal else 0
+        if waiting and (len(waiting) == batch_size or n_atoms + size > max_atoms):
+            yield from _outcomes_of_batch(waiting, model)
+            waiting, n_atoms = [], 0
+        waiting.append(record)
+        n_atoms += size
+    yield from _outcomes_of_batch(waiting, model)
+
+
+def _outcomes_of_batch(records: Sequence[StructureRecord], model: CrystalFramer) -> Iterator[_Outcome]:
+    predictions = iter(_predictions([record.crystal for record in records if record.crystal], model))
+    nothing = [float("nan")] * len(model.config.targets)
+    for record in records:
+        result = next(predictions) if record.crystal else record.error or "no structure"
+        if isinstance(result, str):
+            yield _Outcome(record.id, record.formula, nothing, result)
+        else:
+            yield _Outcome(record.id, record.formula, result, None)
+
+
+def _predictions(crystals: Sequence[Crystal], model: CrystalFramer) -> list[list[float] | str]:
+    """The values of each crystal, or why there are none. A batch that fails is tried again crystal by crystal."""
+    if not crystals:
+        return []
+    try:
+        with torch.inference_mode():
+            values = model(_batch(crystals, model)).double().cpu().numpy()
+        return [_finite_or_why(row, model.config) for row in values]
+    except Exception as error:  # whatever it is, it must cost no more than the crystal that it is about
+        reason = str(error) if _is_ours(error) else f"the prediction failed ({type(error).__name__}: {error})"
+    # Outside the handler, which would keep the tensors of the failed batch in memory.
+    if len(crystals) == 1:
+        return [reason]
+    return [result for crystal in crystals for result in _predictions([crystal], model)]
+
+
+def _is_ours(error: Exception) -> bool:
+    """An error whose message says all that a person needs."""
+    return type(error).__module__.partition(".")[0] == __package__
+
+
+def _finite_or_why(values: Float[np.ndarray, " n_targets"], config: ModelConfig) -> list[float] | str:
+    bad = np.flatnonzero(~np.isfinite(values))
+    if bad.size:
+        return f"the model predicts {config.target_names[bad[0]]} = {values[bad[0]]}; check the structure's distances"
+    return values.tolist()
+
+
+def _batch(crystals: Sequence[Crystal], model: CrystalFramer) -> CrystalBatch:
+    weights = model.target_mean
+    return CrystalBatch.from_crystals(crystals, model.config.radius, dtype=weights.dtype).to(weights.device)
+
+
+def _ready(model: CrystalFramer | str | Path | None, device: torch.device | str | None) -> CrystalFramer:
+    """The model on the device; a model of the caller's is copied rather than moved."""
+    if not isinstance(model, CrystalFramer):
+        return load(model, device)
+    where = _usable(device)
+    return model if where in (None, model.target_mean.device) else copy.deepcopy(model).to(where)
+
+
+def _usable(device: torch.device | str | None) -> torch.device | None:
+    """The device, if torch can compute there."""
+    if device is None:
+        return None
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without CUDA
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"device {str(device)!r} cannot be used here ({reason}); choose another, such as cpu"
+        ) from error
+
+
+def _part(data: CrystalDataset, part: Part) -> CrystalDataset:
+    if data.parts is None:
+        raise DataError(
+            f"the data set has no {part} part: it has no split of its own (a column `split` with {', '.join(PARTS)}); "
+            "use all of it"
+        )
+    chosen = data.select(data.parts == part)
+    if not len(chosen):
+        raise DataError(f"the {part} part of the data set is empty")
+    return chosen
+
+
+def _score(
+    target: Target, label: Float[np.ndarray, " n_labels"], prediction: Float[np.ndarray, " n_labels"], mean: float
+) -> TargetScore:
+    n_crystals = len(label)
+    if n_crystals == 0:
+        return TargetScore(target, 0, *[float("nan")] * 4)
+    error = prediction - label
+    squares = float(np.square(label - label.mean()).sum())
+    return TargetScore(
+        target,
+        n_crystals,
+        mae=float(np.abs(error).mean()),
+        rmse=float(np.sqrt(np.square(error).mean())),
+        r2=1.0 - float(np.square(error).sum()) / squares if squares > 0 else float("nan"),
+        baseline_mae=float(np.abs(label - mean).mean()),
+    )
+
+
+def _with_progress(outcomes: Iterator[_Outcome], total: int | None, progress: bool) -> Iterable[_Outcome]:
+    return tqdm(outcomes, "predicting", total, unit=" crystals", delay=2, leave=False, disable=not progress)
+
+
+def _expected_count(structures: Any) -> int | None:
+    """How many structures to expect, for the remaining time; None if only reading them tells."""
+    import pandas
+
+    if isinstance(structures, (CrystalDataset, pandas.DataFrame)):
+        return len(structures)
+    if isinstance(structures, (list, tuple)):
+        counts = [_expected_count(entry) for entry in structures]
+        return None if None in counts else sum(count for count in counts if count is not None)
+    if isinstance(structures, Path) or (isinstance(structures, str) and not is_structure_text(structures)):
+        return _expected_count_of_path(Path(structures).expanduser())
+    return None if isinstance(structures, Iterator) else 1
+
+
+def _expected_count_of_path(path: Path) -> int | None:
+    from pyarrow import ArrowException, parquet
+
+    if path.is_dir():
+        return len(structure_files(path))
+    if path.suffix == ".parquet":
+        try:
+            return parquet.read_metadata(path).num_rows
+        except (ArrowException, OSError):  # its row will say so
+            return None
+    return 1 if path.suffix in (".cif", ".vasp") else None
