@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -61,6 +63,12 @@ def skewed() -> Crystal:
     lattice = np.array([[4.1, 0.0, 0.0], [1.3, 4.6, 0.0], [-0.7, 1.9, 5.2]])
     frac = np.array([[-1e-9, 0.3, 0.6], [0.5, 0.9, 0.2], [0.35, 0.55, 0.8], [1.7, -0.4, 0.5], [0.8, 0.75, 0.1]])
     return Crystal(np.array([20, 14, 8, 8, 9]), frac @ lattice, lattice, id="skewed")
+
+
+@pytest.fixture
+def make_trace() -> Callable[..., CrystalTrace]:
+    """`make_trace(crystal, method="max", radius=6.0, seed=0)`."""
+    return synthetic_trace
 
 
 @pytest.fixture(params=["perovskite", "skewed"])

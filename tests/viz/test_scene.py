@@ -1,0 +1,180 @@
+"""The scene holds what the trace holds, laid out in the home cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from crystalframer.data.crystal import Crystal
+from crystalframer.trace import CrystalTrace
+from viz import Scene, SceneError, attention_by_distance, attention_matrix, scene_from_trace, strongest_edges
+
+HEADS = [0, 3, None]
+
+
+def cubic(symbols: list[int], frac: list[list[float]], a: float) -> Crystal:
+    return Crystal(np.array(symbols), np.array(frac) * a, a * np.eye(3))
+
+
+FCC = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
+
+
+def test_atoms_lie_in_the_home_cell(scene: Scene) -> None:
+    frac = scene.positions @ np.linalg.inv(scene.lattice)
+    assert (frac > -0.01).all() and (frac < 0.999).all()
+
+
+def test_layout_changes_no_edge(trace: CrystalTrace, scene: Scene) -> None:
+    np.testing.assert_allclose(scene.edge_vectors, trace.edge_vectors, atol=1e-12)
+
+
+def test_boundary_images_of_the_perovskite(perovskite_scene: Scene) -> None:
+    assert perovskite_scene.labels == ("Sr1", "Ti1", "O1", "O2", "O3")
+    assert perovskite_scene.formula == "SrTiO3"
+    assert np.bincount(perovskite_scene.drawn_site).tolist() == [8, 1, 2, 2, 2]
+    assert (perovskite_scene.drawn_site[:5] == np.arange(5)).all() and not perovskite_scene.drawn_image[:5].any()
+    frac = perovskite_scene.drawn_positions / 3.905
+    assert len(np.unique(frac.round(6), axis=0)) == 15
+    assert (frac > -1e-9).all() and (frac < 1 + 1e-9).all()
+
+
+def test_an_atom_a_rounding_error_outside_the_cell_counts_as_on_its_face(make_trace: Callable[..., CrystalTrace]) -> None:
+    crystal = Crystal(np.array([14]), np.array([[-1e-9, 1.0, 2.0]]), 4.0 * np.eye(3))
+    scene = scene_from_trace(make_trace(crystal))
+    np.testing.assert_allclose(scene.drawn_positions, [[0, 1, 2], [4, 1, 2]], atol=1e-8)
+
+
+def test_cell_edges(scene: Scene) -> None:
+    vectors = scene.cell_edges[:, 1] - scene.cell_edges[:, 0]
+    for row in scene.lattice:
+        assert np.isclose(vectors, row).all(axis=1).sum() == 4
+    corners = np.unique((scene.cell_edges.reshape(-1, 3) @ np.linalg.inv(scene.lattice)).round(9), axis=0)
+    assert len(corners) == 8
+
+
+@pytest.mark.parametrize(
+    ("crystal", "n_bonds_of_atoms"),
+    [
+        # Rock salt and zinc blende: six and four bonds. Perovskite: TiO6, and no bond of Sr or between metals.
+        pytest.param(cubic([11] * 4 + [17] * 4, [*FCC, *(np.array(FCC) + 0.5)], 5.64), {"Na": 6, "Cl": 6}, id="NaCl"),
+        pytest.param(cubic([30] * 4 + [16] * 4, [*FCC, *(np.array(FCC) + 0.25)], 5.41), {"Zn": 4, "S": 4}, id="ZnS"),
+        pytest.param(cubic([14] * 8, [*FCC, *(np.array(FCC) + 0.25)], 5.43), {"Si": 4}, id="Si"),
+        pytest.param(
+            cubic([38, 22, 8, 8, 8], [[0, 0, 0], [0.5] * 3, [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]], 3.905),
+            {"Sr": 0, "Ti": 6, "O": 2},
+            id="SrTiO3",
+        ),
+        pytest.param(cubic([26, 26], [[0, 0, 0], [0.5] * 3], 2.866), {"Fe": 8}, id="bcc Fe"),
+        pytest.param(cubic([29] * 4, FCC, 3.615), {"Cu": 12}, id="fcc Cu"),
+        pytest.param(cubic([55, 17], [[0, 0, 0], [0.5] * 3], 4.12), {"Cs": 8, "Cl": 8}, id="CsCl"),
+    ],
+)
+def test_bonds_give_textbook_coordination(
+    crystal: Crystal, n_bonds_of_atoms: dict[str, int], make_trace: Callable[..., CrystalTrace]
+) -> None:
+    """Counted in a 3 × 3 × 3 supercell, where the middle cell has all its bonds drawn."""
+    steps = np.array([[i, j, k] for i in range(3) for j in range(3) for k in range(3)])
+    positions = (crystal.positions[None] + (steps @ crystal.lattice)[:, None]).reshape(-1, 3)
+    supercell = Crystal(np.tile(crystal.atomic_numbers, 27), positions, 3 * crystal.lattice)
+    scene = scene_from_trace(make_trace(supercell))
+    count = np.bincount(scene.bonds.ravel(), minlength=len(scene.drawn_site))
+    middle = 13 * len(crystal) + np.arange(len(crystal))
+    assert {scene.elements[atom].symbol: int(count[atom]) for atom in middle} == n_bonds_of_atoms
+
+
+def test_bonds_join_drawn_balls_once(perovskite_scene: Scene) -> None:
+    first, second = perovskite_scene.bonds.T
+    lengths = np.linalg.norm(perovskite_scene.drawn_positions[first] - perovskite_scene.drawn_positions[second], axis=1)
+    np.testing.assert_allclose(lengths, [3.905 / 2] * 6)
+    assert (first < second).all()
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_attention_matrix_rows_sum_to_one(scene: Scene, head: int | None) -> None:
+    np.testing.assert_allclose(attention_matrix(scene, 1, head).sum(axis=1), 1.0, atol=1e-12)
+
+
+def test_attention_matrix_sums_over_images(trace: CrystalTrace, scene: Scene) -> None:
+    query, key = trace.edge_index
+    expected = trace.layers[2].attention[(query == 1) & (key == 3), 0].sum()
+    assert attention_matrix(scene, 2, 0)[1, 3] == pytest.approx(expected)
+
+
+def test_mean_over_heads_is_the_mean_of_the_matrices(scene: Scene) -> None:
+    each = [attention_matrix(scene, 0, head) for head in range(scene.n_heads)]
+    np.testing.assert_allclose(attention_matrix(scene, 0, None), np.mean(each, axis=0))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_strongest_edges_are_the_strongest(trace: CrystalTrace, scene: Scene, head: int | None) -> None:
+    lines = strongest_edges(scene, 1, head, atom=2, n_lines=5)
+    weights = scene.weights(1, head)
+    others = np.flatnonzero((trace.edge_index[0] == 2) & (trace.edge_lengths > 0))
+    left_out = np.setdiff1d(others, lines.edges)
+    assert len(lines.edges) == 5
+    assert (np.diff(lines.weight) <= 0).all() and lines.weight.min() >= weights[left_out].max()
+    assert lines.itself == pytest.approx(weights[trace.edge_index[0] == 2].sum() - weights[others].sum())
+    np.testing.assert_allclose(lines.ends - lines.start, trace.edge_vectors[lines.edges], atol=1e-12)
+
+
+def test_a_symmetric_shell_is_drawn_whole(perovskite_trace: CrystalTrace) -> None:
+    """Attention by distance alone: the six O around Ti tie, so asking for two lines gives six."""
+    layer = perovskite_trace.layers[0]
+    weights = np.exp(-(perovskite_trace.edge_lengths**2))
+    weights /= np.bincount(perovskite_trace.edge_index[0], weights)[perovskite_trace.edge_index[0]]
+    attention = np.repeat(weights[:, None], perovskite_trace.n_heads, axis=1)
+    scene = scene_from_trace(replace(perovskite_trace, layers=(replace(layer, attention=attention),)))
+    lines = strongest_edges(scene, 0, 0, atom=1, n_lines=2)
+    assert len(lines.edges) == 6
+    assert set(lines.key.tolist()) == {2, 3, 4}
+    assert len(strongest_edges(scene, 0, 0, atom=1, n_lines=0).edges) == 0
+
+
+@pytest.mark.parametrize("atom", [1, None])
+def test_attention_by_distance_counts_everything_once(scene: Scene, atom: int | None) -> None:
+    profile = attention_by_distance(scene, 0, None, atom)
+    n_queries = 1 if atom is not None else scene.n_atoms
+    mine = scene.edge_index[0] == atom if atom is not None else slice(None)
+    assert profile.cumulative[-1] == pytest.approx(1.0)
+    assert profile.n_neighbors.sum() * n_queries == pytest.approx(len(scene.edge_lengths[mine]))
+    assert profile.distance[0] == 0.0 and (np.diff(profile.distance) > 0).all()
+
+
+def test_shells_of_the_perovskite(perovskite_scene: Scene) -> None:
+    """Ti: itself, 6 O at a/2, 8 Sr at √3a/2, 6 Ti at a."""
+    profile = attention_by_distance(perovskite_scene, 0, 0, atom=1)
+    np.testing.assert_allclose(profile.distance[:4], 3.905 * np.array([0, 0.5, np.sqrt(0.75), 1.0]))
+    assert profile.n_neighbors[:4].tolist() == [1, 6, 8, 6]
+
+
+def test_frames_are_those_of_the_trace(trace: CrystalTrace, scene: Scene) -> None:
+    assert scene.frames is not None and trace.layers[1].frame is not None
+    np.testing.assert_array_equal(scene.frames[1, 3, 2], trace.layers[1].frame.axes[2, 3])
+    assert scene.method == "max"
+
+
+def test_no_frames_without_a_frame_method(
+    perovskite_trace: CrystalTrace, make_trace: Callable[..., CrystalTrace]
+) -> None:
+    layers = tuple(replace(layer, frame=None) for layer in perovskite_trace.layers)
+    scene = scene_from_trace(replace(perovskite_trace, layers=layers))
+    assert scene.frames is None and scene.method == "none"
+
+
+@pytest.mark.parametrize(
+    ("layer", "head", "atom", "message"),
+    [(3, 0, 0, "no layer 3; choose from 0 to 2"), (0, 4, 0, "no head 4"), (0, 0, 5, "no atom 5"), (-1, 0, 0, "layer -1")],
+)
+def test_an_index_out_of_range_is_named(scene: Scene, layer: int, head: int, atom: int, message: str) -> None:
+    with pytest.raises(SceneError, match=message):
+        strongest_edges(scene, layer, head, atom)
+
+
+def test_a_trace_read_back_from_disk_gives_the_same_scene(trace: CrystalTrace, scene: Scene, tmp_path) -> None:
+    again = scene_from_trace(CrystalTrace.load(trace.save(tmp_path / "trace.safetensors")))
+    np.testing.assert_array_equal(again.attention, scene.attention)
+    np.testing.assert_array_equal(again.bonds, scene.bonds)
+    assert again.labels == scene.labels and again.prediction == scene.prediction
