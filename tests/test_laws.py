@@ -1,0 +1,213 @@
+"""Physics first: what must not change a prediction, for every frame method that promises it; and what does.
+
+Every atom has images of itself in exactly opposite directions, so ties of ±u occur in each of these crystals; apart from
+those they have no symmetry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from crystalframer.config import CosineBasis, DistanceBasis, FrameConfig, FrameMethod, ModelConfig
+from crystalframer.data.crystal import Crystal, CrystalBatch
+from crystalframer.model.network import CrystalFramer
+from crystalframer.testing import (
+    TOLERANCES,
+    permuted,
+    random_crystal,
+    random_rotation,
+    rewrapped,
+    rotated,
+    supercell,
+    translated,
+    with_cell,
+)
+
+LOCAL: tuple[FrameMethod, ...] = ("max", "weighted-pca", "static-max", "none")
+"""Methods that see the crystal, not the cell."""
+CELL_BOUND: tuple[FrameMethod, ...] = ("pca", "lattice")
+ALL = LOCAL + CELL_BOUND
+
+CRYSTALS = [random_crystal(seed, n_atoms) for seed, n_atoms in enumerate([1, 3, 4, 6, 9, 12])]
+SKEW = np.array([[1, 2, 0], [0, 1, 0], [-1, 0, 1]])
+LEFT_HANDED = np.array([[0, 1, 0], [1, 0, 0], [0, 0, 1]])
+
+
+@cache
+def model(method: FrameMethod, dtype: torch.dtype) -> CrystalFramer:
+    """Random weights with the angle and distance terms turned up, so that frames matter."""
+    config = ModelConfig(
+        n_layers=3,
+        n_heads=4,
+        d_model=32,
+        d_feedforward=48,
+        d_readout=32,
+        frame=FrameConfig(method),
+        distance=DistanceBasis(n_centers=32),
+        cosine=CosineBasis(n_centers=16, width=1.0),
+    )
+    made = CrystalFramer(config, torch.Generator().manual_seed(7)).to(dtype).eval()
+    with torch.no_grad():
+        for block in made.blocks:
+            block.attention.distance_projection.mul_(8)  # type: ignore[union-attr,operator]
+            if block.attention.cosine_projection is not None:  # type: ignore[union-attr]
+                block.attention.cosine_projection.mul_(8)  # type: ignore[union-attr,operator]
+        made.embedding.weight.mul_(8)
+    made.calibrate(CrystalBatch.from_crystals(CRYSTALS, config.radius, dtype=dtype))
+    return made
+
+
+def predictions(method: FrameMethod, dtype: torch.dtype, crystals: list[Crystal]) -> np.ndarray:
+    made = model(method, dtype)
+    with torch.no_grad():
+        return made(CrystalBatch.from_crystals(crystals, made.config.radius, dtype=dtype))[:, 0].numpy()
+
+
+def change(method: FrameMethod, dtype: torch.dtype, transform: Callable[[Crystal], Crystal]) -> float:
+    """Largest change of a prediction under the transform."""
+    # The principal axes of a single atom are not determined, which the docstring of `pca_frames` says.
+    crystals = CRYSTALS[1:] if method == "pca" else CRYSTALS
+    before = predictions(method, dtype, crystals)
+    after = predictions(method, dtype, [transform(crystal) for crystal in crystals])
+    return float(np.abs(before - after).max())
+
+
+SAME_FOR_ALL: dict[str, Callable[[Crystal], Crystal]] = {
+    "rotation": lambda c: rotated(c, random_rotation(11)),
+    "translation": lambda c: translated(c, np.array([0.3, -4.1, 7.7])),
+    "permutation": lambda c: permuted(c, np.random.default_rng(3).permutation(len(c))),
+}
+SAME_FOR_LOCAL: dict[str, Callable[[Crystal], Crystal]] = {
+    "other images of the atoms": lambda c: rewrapped(c, 5),
+    "supercell": lambda c: supercell(c, (2, 1, 3)),
+    "skewed cell": lambda c: with_cell(c, SKEW),
+    "left-handed cell": lambda c: with_cell(c, LEFT_HANDED),
+    "rotated supercell": lambda c: rotated(supercell(c, (1, 2, 1)), random_rotation(12)),
+}
+DTYPES = [torch.float32, torch.float64]
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    return TOLERANCES[str(dtype).removeprefix("torch.")]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("law", SAME_FOR_ALL)
+@pytest.mark.parametrize("method", ALL)
+def test_invariance_of_every_method(method: FrameMethod, law: str, dtype: torch.dtype) -> None:
+    assert change(method, dtype, SAME_FOR_ALL[law]) <= tolerance(dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("law", SAME_FOR_LOCAL)
+@pytest.mark.parametrize("method", LOCAL)
+def test_independence_of_the_cell(method: FrameMethod, law: str, dtype: torch.dtype) -> None:
+    assert change(method, dtype, SAME_FOR_LOCAL[law]) <= tolerance(dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("method", ALL)
+def test_batch_of_two_gives_what_each_gives_alone(method: FrameMethod, dtype: torch.dtype) -> None:
+    together = predictions(method, dtype, CRYSTALS[2:4])
+    alone = np.concatenate([predictions(method, dtype, [crystal]) for crystal in CRYSTALS[2:4]])
+    assert np.abs(together - alone).max() <= tolerance(dtype)
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_evaluation_repeats_bit_for_bit(method: FrameMethod) -> None:
+    np.testing.assert_array_equal(
+        predictions(method, torch.float32, CRYSTALS), predictions(method, torch.float32, CRYSTALS)
+    )
+
+
+def test_pca_frames_depend_on_the_cell() -> None:
+    """Documented: the atoms of the cell, as they are written, are all that `pca` sees."""
+    for law in ("supercell", "other images of the atoms"):
+        assert change("pca", torch.float64, SAME_FOR_LOCAL[law]) > 1e-3
+
+
+def test_lattice_frames_depend_on_the_cell() -> None:
+    """Documented: a supercell has other shortest vectors, a skewed cell other signs; where atoms are written is no matter."""
+    assert change("lattice", torch.float64, SAME_FOR_LOCAL["supercell"]) > 1e-3
+    assert change("lattice", torch.float64, SAME_FOR_LOCAL["other images of the atoms"]) <= tolerance(torch.float64)
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_mirror_images(method: FrameMethod) -> None:
+    """Frames are right-handed, so the model tells a crystal from its mirror image; distances alone cannot."""
+    difference = change(method, torch.float64, lambda c: rotated(c, np.diag([1.0, 1.0, -1.0])))
+    if method == "none":
+        assert difference <= tolerance(torch.float64)
+    else:
+        assert difference > 1e-3
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_training_noise_comes_from_the_generator_alone(method: FrameMethod) -> None:
+    made = model(method, torch.float32)
+    batch = CrystalBatch.from_crystals(CRYSTALS, made.config.radius)
+    with torch.no_grad():
+        first, again = (made(batch, torch.Generator().manual_seed(4)) for _ in range(2))
+        others = [made(batch, torch.Generator().manual_seed(seed)) for seed in range(5, 13)]
+    assert torch.equal(first, again)
+    # Own images tie exactly (±u) and principal axes have no sign, so noise decides there. Distances have nothing to decide,
+    # and lattice frames come out the same for either sign of their first vector.
+    assert any(not torch.equal(first, other) for other in others) == (method not in ("none", "lattice"))
+
+
+def sparse(name: str, numbers: list[int], positions: list[list[float]], lattice: list[list[float]]) -> Crystal:
+    return Crystal(np.array(numbers), np.array(positions, dtype=float), np.array(lattice, dtype=float), name)
+
+
+@pytest.mark.parametrize("method", ["max", "weighted-pca", "static-max"])
+@pytest.mark.parametrize(
+    "crystal",
+    [
+        sparse("layer", [6, 6], [[0, 0, 0], [1.42, 0, 0]], [[2.13, 1.23, 0], [2.13, -1.23, 0], [0, 0, 40]]),
+        sparse("chain", [6, 7, 8], [[0, 0, 0], [1.2, 0, 0], [2.5, 0, 0]], [[4, 0, 0], [0, 35, 0], [0, 0, 40]]),
+        sparse("molecule", [6, 8], [[0, 0, 0], [0, 0, 1.13]], [[22, 0, 0], [0, 25, 0], [0, 0, 28]]),
+        sparse("lone atom", [18], [[0, 0, 0]], [[30, 0, 0], [0, 33, 0], [0, 0, 36]]),
+    ],
+    ids=lambda crystal: crystal.id,
+)
+def test_flat_surroundings_turn_with_the_crystal(method: FrameMethod, crystal: Crystal) -> None:
+    """Layers, chains, molecules, lone atoms: no fall-back to the Cartesian axes, no NaN, the same after a rotation."""
+    before = predictions(method, torch.float64, [crystal])
+    after = predictions(method, torch.float64, [rotated(crystal, random_rotation(21))])
+    assert np.isfinite(before).all()
+    assert np.abs(before - after).max() <= tolerance(torch.float64)
+
+
+@pytest.mark.parametrize("method", ["max", "weighted-pca", "static-max", "pca"])
+def test_axes_are_right_handed_and_orthonormal(method: FrameMethod) -> None:
+    made = model(method, torch.float64)
+    for trace in made.trace(CrystalBatch.from_crystals(CRYSTALS, made.config.radius, dtype=torch.float64)):
+        for layer in trace.layers:
+            assert layer.frame is not None
+            axes = layer.frame.axes
+            np.testing.assert_allclose(axes @ axes.swapaxes(-1, -2), np.broadcast_to(np.eye(3), axes.shape), atol=1e-10)
+            np.testing.assert_allclose(np.linalg.det(axes), 1.0, atol=1e-10)
+
+
+def test_without_the_tie_rule_opposite_images_are_a_gamble() -> None:
+    """Why the rule is there: where an atom's own images are nearest, the cell would decide which of ±u is the first axis."""
+    made = model("max", torch.float64)
+    plain = CrystalFramer(replace(made.config, frame=FrameConfig("max", tie_margin=0.0))).to(torch.float64).eval()
+    plain.load_state_dict(made.state_dict())
+    crystal = sparse("chains", [14, 8], [[0, 0, 0], [1.1, 2.6, 2.2]], [[2.2, 0, 0], [0.3, 5, 0.2], [0.1, 0.4, 5.5]])
+    cells = [
+        crystal,
+        with_cell(crystal, SKEW),
+        with_cell(crystal, -np.eye(3, dtype=int)),
+        supercell(crystal, (1, 1, 2)),
+    ]
+    batch = CrystalBatch.from_crystals(cells, made.config.radius, dtype=torch.float64)
+    with torch.no_grad():
+        assert np.ptp(made(batch).numpy()) <= tolerance(torch.float64)
+        assert np.ptp(plain(batch).numpy()) > 1e-6
