@@ -1,0 +1,70 @@
+"""Bases and their expectation, against the formula written out and against finite differences."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from crystalframer.config import CosineBasis, DistanceBasis
+from crystalframer.model import basis
+from crystalframer.model.basis import cosine_centers, distance_centers, expected_gaussians, gaussians
+
+
+def test_distance_centers_start_one_step_above_zero() -> None:
+    centers, width = distance_centers(DistanceBasis(n_centers=4, max_distance=2.0, width=1.5), torch.zeros(1))
+    assert centers.tolist() == [0.5, 1.0, 1.5, 2.0]
+    assert width == 0.75
+
+
+def test_cosine_centers_span_minus_one_to_one() -> None:
+    centers, width = cosine_centers(CosineBasis(n_centers=5, width=4.0), torch.zeros(1))
+    assert centers.tolist() == [-1.0, -0.5, 0.0, 0.5, 1.0]
+    assert width == 2.0
+
+
+def test_gaussian_by_hand() -> None:
+    value = gaussians(torch.tensor([1.0, 3.0], dtype=torch.float64), torch.tensor([1.0, 2.0], dtype=torch.float64), 0.5)
+    expected = [[1.0, math.exp(-2.0)], [math.exp(-8.0), math.exp(-2.0)]]
+    torch.testing.assert_close(value, torch.tensor(expected, dtype=torch.float64), rtol=1e-14, atol=0)
+
+
+def test_far_tails_stay_finite_and_negligible() -> None:
+    tail = gaussians(torch.tensor([50.0]), torch.tensor([0.0]), 0.1)
+    assert 0 <= tail.item() < 1e-30
+
+
+def example(n_heads_of_x: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Weights, x and query of 3 atoms with 4, 1 and 2 edges."""
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.rand(7, 2, generator=generator, dtype=torch.float64).requires_grad_()
+    x = torch.rand(7, n_heads_of_x, 3, generator=generator, dtype=torch.float64) * 2 - 1
+    return weights, x, torch.tensor([0, 0, 0, 0, 1, 2, 2])
+
+
+@pytest.mark.parametrize("group_size", [1, 40, 1 << 20])
+@pytest.mark.parametrize("n_heads_of_x", [1, 2])
+def test_expectation_is_the_weighted_sum(n_heads_of_x: int, group_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many atoms are taken at a time."""
+    monkeypatch.setattr(basis, "GROUP_SIZE", group_size)
+    weights, x, query = example(n_heads_of_x)
+    centers = torch.linspace(-1, 1, 4, dtype=torch.float64)
+    found = expected_gaussians(weights, x, centers, 0.5, query, 3)
+    full = weights[:, :, None, None] * gaussians(x, centers, 0.5)
+    expected = torch.stack([full[query == atom].sum(0) for atom in range(3)])
+    torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("n_heads_of_x", [1, 2])
+def test_expectation_gradient(n_heads_of_x: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(basis, "GROUP_SIZE", 40)
+    weights, x, query = example(n_heads_of_x)
+    centers = torch.linspace(-1, 1, 4, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda w: expected_gaussians(w, x, centers, 0.5, query, 3), (weights,))
+
+
+def test_atom_without_edges_expects_nothing() -> None:
+    weights, x = torch.ones(2, 1), torch.zeros(2, 1, 1)
+    found = expected_gaussians(weights, x, torch.tensor([0.0]), 1.0, torch.tensor([0, 2]), 3)
+    assert found.flatten().tolist() == [1.0, 0.0, 1.0]

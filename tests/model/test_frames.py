@@ -1,0 +1,169 @@
+"""Frames computed by hand, and the rule that decides ties."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from crystalframer.config import FrameConfig, FrameMethod
+from crystalframer.model.edges import Edges
+from crystalframer.model.frames import METHODS, AttendedEdges, Frame, build_frames, tie_margin
+from crystalframer.model.segments import segment_softmax
+from crystalframer.testing import random_rotation
+
+S2 = 2**-0.5
+
+
+def attended(vectors: list[list[float]], logits: list[float], lattice: np.ndarray | None = None) -> AttendedEdges:
+    """One atom, one head; the edges in the order given, after its edge to itself (logit 0)."""
+    r = torch.tensor([[0.0, 0.0, 0.0], *vectors], dtype=torch.float64)
+    lengths = r.norm(dim=1)
+    is_self = lengths < 1e-2
+    query = torch.zeros(len(r), dtype=torch.long)
+    edges = Edges(
+        query=query,
+        key=query,
+        vectors=r,
+        lengths=lengths,
+        directions=torch.where(is_self[:, None], 0.0, r / lengths.clamp(min=1e-9)[:, None]),
+        is_self=is_self,
+        positions=torch.zeros(1, 3, dtype=torch.float64),
+        crystal_index=torch.zeros(1, dtype=torch.long),
+        lattice=torch.from_numpy(np.eye(3) if lattice is None else lattice).double()[None],
+    )
+    scores = torch.tensor([[0.0], *[[logit] for logit in logits]], dtype=torch.float64)
+    return AttendedEdges(edges, scores, segment_softmax(scores, query, 1))
+
+
+def axes_of(method: FrameMethod, seen: AttendedEdges, tie_rule: float = 1e-4) -> Tensor:
+    return build_frames(seen, FrameConfig(method, tie_margin=tie_rule)).axes[0, 0]
+
+
+def assert_axes(found: Tensor, expected: list[list[float]]) -> None:
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), atol=1e-12, rtol=0)
+
+
+def test_max_frame_by_hand() -> None:
+    """The strongest edge; then the strongest off that axis, made orthogonal; then their cross product."""
+    seen = attended([[0, 0, 2], [3, 0, 3], [0, 1, 0]], [3.0, 2.0, -5.0])
+    assert_axes(axes_of("max", seen), [[0, 0, 1], [1, 0, 0], [0, 1, 0]])
+
+
+def test_max_frame_second_axis_weighs_by_one_minus_cosine() -> None:
+    """(1, 0, 1) scores 2 + ln(1 - 0.707) = 0.77, (0, 1, 0) scores 1 + ln 1 = 1: the weaker edge at right angles wins."""
+    seen = attended([[0, 0, 2], [3, 0, 3], [0, 1, 0]], [3.0, 2.0, 1.0])
+    assert_axes(axes_of("max", seen), [[0, 0, 1], [0, 1, 0], [-1, 0, 0]])
+
+
+def test_max_frame_leaves_out_collinear_edges_and_the_atom_itself() -> None:
+    seen = attended([[0, 0, 2], [0, 0, -2.5], [0, 0, 4], [1, 0, 0]], [-1.0, -1.5, -1.2, -30.0])
+    assert_axes(axes_of("max", seen), [[0, 0, 1], [1, 0, 0], [0, 1, 0]])
+
+
+def test_static_frame_ignores_attention() -> None:
+    """Nearest edge, then the nearest off its axis by -r² + ln(1 - |cos|) (the paper's, not the farthest: quirk Q7)."""
+    seen = attended([[0, 0, 3.0], [0, 2.0, 0], [1.0, 0, 0]], [9.0, 5.0, -9.0])
+    assert_axes(axes_of("static-max", seen), [[1, 0, 0], [0, 1, 0], [0, 0, 1]])
+
+
+def test_weighted_pca_by_hand() -> None:
+    """Σ p r rᵀ is diagonal here, smallest along x; signs follow the dipole (the edges point to +y, +z)."""
+    seen = attended([[0.5, 0, 0], [0, 1, 0], [0, 0, 2]], [0.0, 0.0, 0.0])
+    frame = build_frames(seen, FrameConfig("weighted-pca"))
+    assert frame.eigenvalues is not None
+    torch.testing.assert_close(frame.eigenvalues[0, 0], torch.tensor([0.25, 1.0, 4.0], dtype=torch.float64) / 4)
+    assert_axes(frame.axes[0, 0], [[1, 0, 0], [0, 1, 0], [0, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("lattice", "expected"),
+    [
+        (np.diag([3.0, 1.0, 2.0]), [[0, 1, 0], [0, 0, 1], [1, 0, 0]]),
+        # f.c.c. primitive vectors are its shortest; at 60 degrees to each other: oblique, unit length.
+        (np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]]) * 2.0, None),
+        # A skewed description of the first: the same shortest vectors.
+        (np.array([[3.0, 0, 0], [3.0, 1, 0], [0, 5.0, 2.0]]), [[0, 1, 0], [0, 0, 1], [1, 0, 0]]),
+    ],
+)
+def test_lattice_frame_by_hand(lattice: np.ndarray, expected: list[list[float]] | None) -> None:
+    axes = axes_of("lattice", attended([[1, 0, 0]], [0.0], lattice))
+    assert torch.linalg.det(axes) > 0
+    if expected is None:
+        torch.testing.assert_close(axes.norm(dim=-1), torch.ones(3, dtype=torch.float64))
+        cosines = (axes @ axes.T)[[0, 0], [1, 2]]
+        torch.testing.assert_close(cosines, torch.full((2,), 0.5, dtype=torch.float64))
+    else:
+        torch.testing.assert_close(axes.abs(), torch.tensor(expected, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_ties_go_to_the_side_of_the_dipole_in_any_orientation(seed: int) -> None:
+    """±x tie; a weak neighbour leans to +x and decides. Written in any order, in any orientation, the same axes."""
+    rotation = torch.from_numpy(random_rotation(seed))
+    vectors = torch.tensor([[-2.0, 0, 0], [2, 0, 0], [0, 0, 2.2], [0.6, 2.5, 0.3]], dtype=torch.float64)
+    logits = [2.0, 2.0, 0.5, 0.0]
+    order = np.random.default_rng(seed).permutation(4)
+    turned = attended((vectors @ rotation.T)[order].tolist(), [logits[n] for n in order])
+    plain = attended(vectors.tolist(), logits)
+    torch.testing.assert_close(axes_of("max", turned), axes_of("max", plain) @ rotation.T, atol=1e-12, rtol=0)
+    torch.testing.assert_close(axes_of("max", plain)[0], torch.tensor([1.0, 0, 0], dtype=torch.float64))
+
+
+def test_ties_without_dipole_go_by_higher_moments() -> None:
+    """Dipole 0, but the surroundings reach farther to +z in the third moment: +z wins over -z."""
+    seen = attended(
+        [[0, 0, 1], [0, 0, -1], [0, 0, 3], [1.5, 0, -1.5], [-1.5, 0, -1.5], [0.0, 1.0, 0.0]],
+        [1.0, 1.0, 0.0, 0.0, 0.0, -8.0],
+    )
+    assert abs(float(seen.dipole[0, 0, 2])) < 1e-9
+    assert axes_of("max", seen)[0].tolist() == [0, 0, 1]
+
+
+def test_without_the_rule_the_first_of_equals_wins() -> None:
+    seen = attended([[-2.0, 0, 0], [2, 0, 0], [0, 0, 2.2], [0.6, 2.5, 0.3]], [2.0, 2.0, 0.5, 0.0])
+    assert axes_of("max", seen, tie_rule=0.0)[0].tolist() == [-1, 0, 0]
+
+
+def test_noise_breaks_ties_either_way_and_moves_nothing_else() -> None:
+    seen = attended([[-2.0, 0, 0], [2, 0, 0], [0, 0, 2.2], [0.6, 2.5, 0.3]], [2.0, 2.0, 0.5, 0.0])
+    drawn = [
+        build_frames(seen, FrameConfig("max"), torch.Generator().manual_seed(seed)).axes[0, 0] for seed in range(20)
+    ]
+    assert {tuple(axes[0].tolist()) for axes in drawn} == {(1.0, 0.0, 0.0), (-1.0, 0.0, 0.0)}
+    assert {tuple(axes[1].tolist()) for axes in drawn} == {tuple(drawn[0][1].tolist())}
+
+
+@pytest.mark.parametrize("method", ["pca", "weighted-pca"])
+def test_training_signs_are_random_and_right_handed(method: FrameMethod) -> None:
+    seen = attended([[0.5, 0, 0], [0, 1, 0], [0, 0, 2]], [0.0, 0.0, 0.0])
+    drawn = [METHODS[method](seen, FrameConfig(method), torch.Generator().manual_seed(n)).axes[0, 0] for n in range(40)]
+    assert len({tuple(axes.sign().flatten().tolist()) for axes in drawn}) == 4
+    assert all(abs(float(torch.linalg.det(axes)) - 1) < 1e-12 for axes in drawn)
+
+
+def test_tie_margin_says_by_how_much_an_anchor_won() -> None:
+    seen = attended([[0, 0, 2], [3, 0, 0], [0, 1, 0]], [3.0, 2.25, 1.0])
+    frame = build_frames(seen, FrameConfig("max"))
+    margin = tie_margin(frame, seen.edges)
+    assert margin is not None
+    assert margin[0, 0].tolist() == pytest.approx([0.75, 1.25])
+    assert tie_margin(Frame(frame.axes), seen.edges) is None
+
+
+def test_frames_carry_no_gradient() -> None:
+    seen = attended([[0, 0, 2], [3, 0, 0], [0, 1, 0]], [3.0, 2.0, 1.0])
+    seen.logits.requires_grad_()
+    for method in METHODS:
+        assert not build_frames(seen, FrameConfig(method)).axes.requires_grad
+
+
+def test_reflected_surroundings_give_reflected_first_axes_and_the_opposite_hand() -> None:
+    """What right-handed frames do to a mirror image: e₁, e₂ follow the mirror, e₃ does not."""
+    vectors = torch.tensor([[0, 0.3, 2], [3, 0.2, 0.1], [0.4, 1, 0]], dtype=torch.float64)
+    mirror = torch.diag(torch.tensor([1.0, 1.0, -1.0], dtype=torch.float64))
+    axes = axes_of("max", attended(vectors.tolist(), [3.0, 2.0, 1.0]))
+    mirrored = axes_of("max", attended((vectors @ mirror).tolist(), [3.0, 2.0, 1.0]))
+    torch.testing.assert_close(mirrored[:2], axes[:2] @ mirror)
+    torch.testing.assert_close(mirrored[2], -axes[2] @ mirror)

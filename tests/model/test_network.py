@@ -1,0 +1,173 @@
+"""The model as a whole: gradients, units, calibration, precision, traces."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from crystalframer.config import FRAME_METHODS, DecayConfig, FrameConfig, FrameMethod, ModelConfig, Target
+from crystalframer.data.crystal import CrystalBatch
+from crystalframer.model import frames
+from crystalframer.model.attention import decay_lengths
+from crystalframer.model.edges import Edges
+from crystalframer.model.network import CrystalFramer
+from crystalframer.ops.reference import framed_attention
+from crystalframer.presets import preset
+from crystalframer.testing import random_crystal
+
+TINY = preset("tiny").config.model
+
+
+def tiny_model(method: FrameMethod = "max", **changes: object) -> CrystalFramer:
+    config = replace(TINY, frame=FrameConfig(method), **changes)  # type: ignore[arg-type]
+    return CrystalFramer(config, torch.Generator().manual_seed(0)).eval()
+
+
+def batch(dtype: torch.dtype = torch.float32, radius: float = TINY.radius) -> CrystalBatch:
+    return CrystalBatch.from_crystals([random_crystal(1, 3), random_crystal(2, 5)], radius, dtype=dtype)
+
+
+def test_decay_lengths_by_hand() -> None:
+    """ρ(0) = 1 gives r₀; ρ(s) = 1 + βs above; never longer than r₀/√b."""
+    config = DecayConfig(reference_length=2.0, floor=0.5, slope=0.1)
+    lengths = decay_lengths(torch.tensor([[0.0, 10.0, -1e6]], dtype=torch.float64), config)
+    torch.testing.assert_close(lengths, torch.tensor([[2.0, 2.0 / 2**0.5, 2.0 * 2**0.5]], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("method", FRAME_METHODS)
+def test_gradient_of_framed_attention(method: FrameMethod, monkeypatch: pytest.MonkeyPatch) -> None:
+    """float64 finite differences through logits, softmax, decay and both projections, frames held as in training."""
+    config = replace(TINY, frame=FrameConfig(method), weight_tolerance=0.2)
+    edges = Edges.of(batch(torch.float64, radius=2.5))
+    generator = torch.Generator().manual_seed(1)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    n, h, d = edges.n_atoms, config.n_heads, 2
+    inputs = [random(n, h, d), random(n, h, d), random(n, h, d), 1.4 + 0.1 * random(n, h)]
+    inputs += [random(h, d, config.distance.n_centers)]
+    if method != "none":
+        inputs += [random(3, h, d, config.cosine.n_centers)]
+    if method != "none":
+        held = framed_attention(*inputs, edges, config).frame  # type: ignore[arg-type]
+        monkeypatch.setitem(frames.METHODS, method, lambda *_: held)
+    for tensor in inputs:
+        tensor.requires_grad_()
+
+    def output(*tensors: torch.Tensor) -> torch.Tensor:
+        cosine_projection = tensors[5] if method != "none" else None
+        return framed_attention(*tensors[:5], cosine_projection, edges, config).output  # type: ignore[arg-type]
+
+    assert torch.autograd.gradcheck(output, tuple(inputs), fast_mode=True, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", FRAME_METHODS)
+def test_trace_agrees_with_forward(method: FrameMethod) -> None:
+    model, both = tiny_model(method), batch()
+    with torch.no_grad():
+        expected = model(both)[:, 0].tolist()
+    traces = model.trace(both)
+    assert [trace.prediction["formation_energy_per_atom"] for trace in traces] == expected
+    assert [trace.n_atoms for trace in traces] == [3, 5]
+    for trace, crystal in zip(traces, (random_crystal(1, 3), random_crystal(2, 5)), strict=True):
+        assert trace.id == crystal.id
+        assert trace.units == {"formation_energy_per_atom": "eV/atom"}
+        np.testing.assert_array_equal(trace.atomic_numbers, crystal.atomic_numbers)
+        np.testing.assert_allclose(trace.positions, crystal.positions, rtol=1e-6)
+        for layer in trace.layers:
+            total = np.zeros((trace.n_atoms, TINY.n_heads))
+            np.add.at(total, trace.edge_index[0], layer.attention)
+            np.testing.assert_allclose(total, 1.0, rtol=1e-5)
+            logits = layer.content_logits + layer.distance_logits
+            assert np.corrcoef(np.log(layer.attention + 1e-30)[:, 0], logits[:, 0])[0, 1] > 0.8
+            sigma = layer.decay_length[trace.edge_index[0]]
+            np.testing.assert_allclose(
+                layer.distance_logits, -(trace.edge_lengths[:, None] ** 2) / (2 * sigma**2), rtol=1e-3, atol=1e-5
+            )
+            assert (layer.frame is None) == (method == "none")
+
+
+def test_anchor_edges_of_a_trace_point_along_the_axes() -> None:
+    """Edge numbers count within the crystal, also for the second of a batch."""
+    for trace in tiny_model().trace(batch()):
+        directions = trace.edge_vectors / np.maximum(trace.edge_lengths, 1e-9)[:, None]
+        for layer in trace.layers:
+            assert layer.frame is not None and layer.frame.anchor_edges is not None
+            first, second = np.moveaxis(layer.frame.anchor_edges, -1, 0)
+            assert (trace.edge_index[0][first] == np.arange(trace.n_atoms)[:, None]).all()
+            np.testing.assert_allclose(directions[first], layer.frame.axes[:, :, 0], atol=1e-5)
+            np.testing.assert_allclose((directions[second] * layer.frame.axes[:, :, 2]).sum(-1), 0, atol=1e-5)
+            assert ((directions[second] * layer.frame.axes[:, :, 1]).sum(-1) > 0).all()
+
+
+def test_predictions_are_in_physical_units() -> None:
+    model, both = tiny_model(), batch()
+    with torch.no_grad():
+        normalised = model(both)
+        model.target_mean.fill_(-1.5)
+        model.target_std.fill_(2.0)
+        torch.testing.assert_close(model(both), normalised * 2.0 - 1.5)
+
+
+def test_several_targets() -> None:
+    targets = (Target("band_gap", "eV"), Target("bulk_modulus", "GPa"))
+    model = tiny_model(targets=targets)
+    assert model(batch()).shape == (2, 2)
+    assert model.trace(batch())[0].units == {"band_gap": "eV", "bulk_modulus": "GPa"}
+
+
+def test_calibration_gives_decay_logits_zero_mean_and_unit_spread() -> None:
+    model, both = tiny_model(), batch()
+    model.calibrate(both)
+    seen = []
+    for block in model.blocks:
+        block.attention._raw_decay_logits = lambda query, of=block.attention: _record(of, query, seen)  # type: ignore[union-attr,method-assign]
+    with torch.no_grad():
+        model(both)
+    assert len(seen) == TINY.n_layers
+    for logits in seen:
+        assert abs(float(logits.mean())) < 1e-5
+        assert float(logits.std()) == pytest.approx(1.0, abs=1e-5)
+
+
+def _record(attention: object, query: torch.Tensor, seen: list[torch.Tensor]) -> torch.Tensor:
+    raw = (query * attention.decay_projection).sum(-1)  # type: ignore[attr-defined]
+    seen.append((raw + attention.decay_shift) * attention.decay_scale)  # type: ignore[attr-defined]
+    return raw
+
+
+def test_bfloat16_keeps_attention_in_float32() -> None:
+    model, both = tiny_model(), batch()
+    with torch.no_grad():
+        full = model(both)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = model(both)
+            _, attended = next(model.run_blocks(model.embed(both), Edges.of(both)))
+    assert attended.framed.attention.dtype == torch.float32
+    assert attended.framed.output.dtype == torch.float32
+    assert mixed.float().sub(full).abs().max() < 0.02
+    assert mixed.float().sub(full).abs().max() > 0
+
+
+def test_same_seed_same_weights() -> None:
+    first, second = (CrystalFramer(TINY, torch.Generator().manual_seed(3)).state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_attention_does_not_depend_on_the_order_of_crystals() -> None:
+    model = tiny_model()
+    crystals = [random_crystal(seed, 4) for seed in range(3)]
+    with torch.no_grad():
+        forward = model(CrystalBatch.from_crystals(crystals, TINY.radius))
+        backward = model(CrystalBatch.from_crystals(crystals[::-1], TINY.radius))
+    torch.testing.assert_close(forward, backward.flip(0), atol=1e-5, rtol=0)
+
+
+def test_radius_follows_the_weight_tolerance() -> None:
+    assert ModelConfig().radius == pytest.approx(7.36, abs=0.005)
+    weight = np.exp(-(ModelConfig().radius ** 2) / (2 * 1.4**2))
+    assert weight == pytest.approx(1e-6)
