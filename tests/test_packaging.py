@@ -37,6 +37,7 @@ CONDA_NAMES = {"torch": "pytorch"}
 IMPORT_NAMES = {"py3dmol": "py3Dmol"}
 """Where a package is imported under another name than that of its distribution."""
 USED_UNSEEN = {
+    "anywidget",  # imported by plotly's FigureWidget
     "tensorboard",  # imported by Lightning's logger
 }
 
