@@ -396,7 +396,7 @@ def _assign_parts(
     return part_of_key[key_index]
 
 
-def text_array(values: Sequence[str]) -> np.ndarray:
+def text_array(values: Sequence[str | None]) -> np.ndarray:
     array = np.empty(len(values), dtype=object)
     array[:] = values
     return array

@@ -204,7 +204,8 @@ def _choose_columns(
         is_number = {
             n: types.is_floating(schema.field(n).type) or types.is_integer(schema.field(n).type) for n in names
         }
-        chosen = [name for name in names if is_number[name] and name not in (*DERIVED_COLUMNS, id_column)]
+        derived = (*DERIVED_COLUMNS, id_column, "__index_level_0__")  # the last is a pandas index
+        chosen = [name for name in names if is_number[name] and name not in derived]
     return _Columns(id_column, coordinates, tuple(chosen), "split" if "split" in names else None)
 
 
@@ -231,13 +232,13 @@ class _Batch:
         lattice, n_lattice = _ragged(batch, "lattice")
         for row in np.flatnonzero((n_coordinates != 3 * n_atoms) | (n_lattice != 9))[:1]:
             raise _BadColumn(
-                f"{_row_name(batch, columns, row)}: {n_atoms[row]} atomic numbers need {3 * n_atoms[row]} numbers in "
-                f"{columns.coordinates} and 9 in lattice, got {n_coordinates[row]} and {n_lattice[row]}"
+                f"{_row_name(batch, columns, int(row))}: {n_atoms[row]} atomic numbers need {3 * n_atoms[row]} numbers "
+                f"in {columns.coordinates} and 9 in lattice, got {n_coordinates[row]} and {n_lattice[row]}"
             )
         bad = np.flatnonzero(~((numbers >= 0) & (numbers <= 255) & (numbers == np.round(numbers))))
         if bad.size:
             row = int(np.searchsorted(np.cumsum(n_atoms), bad[0], side="right"))
-            raise _BadColumn(f"{_row_name(batch, columns, row)}: {numbers[bad[0]]} is no atomic number")
+            raise _BadColumn(f"{_row_name(batch, columns, int(row))}: {numbers[bad[0]]} is no atomic number")
         lattice = lattice.astype(np.float64).reshape(-1, 3, 3)
         positions = coordinates.astype(np.float64).reshape(-1, 3)
         if columns.coordinates == "frac_coords":
@@ -256,7 +257,7 @@ class _Batch:
 
 
 def _row_name(batch: pyarrow.RecordBatch, columns: _Columns, row: int) -> str:
-    return f"row with id {batch.column(columns.id)[int(row)]}" if columns.id else f"row {row + 1} of its row group"
+    return f"row with id {batch.column(columns.id)[row]}" if columns.id else f"row {row + 1} of its row group"
 
 
 def _ragged(batch: pyarrow.RecordBatch, name: str) -> tuple[np.ndarray, np.ndarray]:

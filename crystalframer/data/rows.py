@@ -25,13 +25,13 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         DataError: the file is missing, cannot be read as what its suffix says, or has no rows.
     """
     readers = {".csv": _read_csv, ".json": _read_json, ".jsonl": _read_json_lines, ".parquet": _read_parquet}
-    if path.suffix not in readers:
+    if path.suffix.lower() not in readers:
         raise DataError(f"{path}: not a table; known are {', '.join(readers)}")
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     empty = True
     try:
-        for row in readers[path.suffix](path):
+        for row in readers[path.suffix.lower()](path):
             empty = False
             yield row
     except UnicodeDecodeError as error:

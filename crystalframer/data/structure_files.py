@@ -37,9 +37,9 @@ def name_of(path: Path) -> str:
 def _looks_like_structure(path: Path) -> bool:
     if path.name.startswith("."):
         return False
-    if path.suffix == ".json":
+    if path.suffix.lower() == ".json":
         return is_structure_json(path)
-    return path.suffix in STRUCTURE_SUFFIXES or path.name.startswith(POSCAR_NAMES)
+    return path.suffix.lower() in STRUCTURE_SUFFIXES or path.name.startswith(POSCAR_NAMES)
 
 
 def is_structure_json(path: Path) -> bool:
@@ -93,20 +93,34 @@ def read_file(path: Path) -> list[Any]:
         raise CrystalError("is a folder, not a structure file" if path.is_dir() else "no such file")
     if path.stat().st_size == 0:
         raise CrystalError("the file is empty")
-    if path.suffix in (".cif", ".mcif"):
+    if path.suffix.lower() in (".cif", ".mcif"):
         return _read_cif(path.read_text(encoding="utf-8", errors="replace"))
-    if path.suffix == ".json":
-        return [read_text(path.read_text(encoding="utf-8"))]
+    if path.suffix.lower() == ".json":
+        return [read_text(path.read_text(encoding="utf-8", errors="replace"))]
+    if path.suffix.lower() in (".vasp", ".poscar", ".contcar") or path.name.startswith(POSCAR_NAMES):
+        return [_read_poscar(path)]
     return _read_with_ase(path)
 
 
-def _read_with_ase(path: Path) -> list[Any]:
-    io_module = _require("ase.io", "ase", f"reading {path.suffix or path.name} files")
-    is_poscar = path.suffix in (".vasp", ".poscar", ".contcar") or path.name.startswith(POSCAR_NAMES)
+def _read_poscar(path: Path) -> Any:
+    poscar = _require("pymatgen.io.vasp.inputs", "pymatgen", "reading POSCAR")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            frames = io_module.read(path, index=":", format="vasp" if is_poscar else None)
+            parsed = poscar.Poscar.from_str(path.read_text(encoding="utf-8"), read_velocities=False)
+        except Exception as error:
+            raise CrystalError(f"cannot be read as POSCAR ({_reason(error)}); check the file") from error
+    if not parsed.true_names:
+        raise CrystalError("names no elements (VASP 4 format); put a line with their symbols before the line of counts")
+    return parsed.structure
+
+
+def _read_with_ase(path: Path) -> list[Any]:
+    ase_io = _require("ase.io", "ase", f"reading {path.name}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            frames = ase_io.read(path, index=":")
         except Exception as error:  # readers of dozens of formats raise what they like
             raise CrystalError(f"cannot be read ({_reason(error)}); check the file and its suffix") from error
     if not frames:

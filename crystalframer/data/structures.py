@@ -10,7 +10,6 @@ import glob
 import itertools
 import json
 import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -137,12 +136,12 @@ def _from_pymatgen(structure: Any, id: str) -> Crystal:
     numbers = []
     for index, site in enumerate(structure):
         where = f"{_name(id)}: site {index} ({getattr(site, '_label', None) or site.species_string})"
-        occupancy: Counter[int] = Counter()
+        occupancy: dict[int, float] = {}
         for element, amount in site.species.items():
             z = atomic_number(element.symbol)
             if z is None:
                 raise CrystalError(f"{where}: {element.symbol!r} is no element; replace or remove the site")
-            occupancy[z] += amount
+            occupancy[z] = occupancy.get(z, 0.0) + float(amount)
         numbers.append(_whole_atom(occupancy, where))
     lattice = structure.lattice.matrix
     return Crystal(np.array(numbers, dtype=np.int64), structure.frac_coords @ lattice, lattice, id)
@@ -238,7 +237,7 @@ def _cartesian(
     return positions @ lattice if coordinates == "frac_coords" else positions
 
 
-def _numbers(row: Mapping[str, Any], name: str, id: str) -> Float[np.ndarray, ...]:
+def _numbers(row: Mapping[str, Any], name: str, id: str) -> Float[np.ndarray, "..."]:
     value = row[name]
     try:
         value = json.loads(value) if isinstance(value, str) else value
@@ -332,7 +331,7 @@ def _expand_path(text: str) -> Iterator[_Item]:
 
 def _expand_file(path: Path) -> Iterator[_Item]:
     try:
-        if path.suffix in TABLE_SUFFIXES and not is_structure_json(path):
+        if path.suffix.lower() in TABLE_SUFFIXES and not is_structure_json(path):
             for row, cells in enumerate(read_rows(path), start=1):
                 yield _row_item(cells, f"{path}, row {row}", f"{name_of(path)}-{row}")
             return

@@ -42,18 +42,28 @@ def read_table(path: str | Path, targets: Sequence[str | Target] | None = None) 
             missing (the nearest is named), or an id given twice.
     """
     path = Path(path)
-    if path.suffix == ".parquet" and _is_flat(path):
+    if path.suffix.lower() == ".parquet" and _is_flat(path):
         return CrystalDataset.load(path, targets)
-    rows = list(read_rows(path))
-    chosen = _choose_targets(path, rows, targets)
+    return pack_rows(str(path), list(read_rows(path)), targets)
+
+
+def pack_rows(
+    source: str, rows: Sequence[Mapping[str, Any]], targets: Sequence[str | Target] | None = None
+) -> CrystalDataset:
+    """A data set from rows as `read_table` describes them; `source` names them in messages and in the provenance.
+
+    Raises:
+        DataError: as `read_table`.
+    """
+    chosen = _choose_targets(source, rows, targets)
     crystals, problems = [], []
-    for row, cells in enumerate(tqdm(rows, desc=f"reading {path.name}", unit=" crystals", delay=2), start=1):
+    for row, cells in enumerate(tqdm(rows, desc=f"reading {source}", unit=" crystals", delay=2), start=1):
         try:
             crystals.append(to_crystal(cells, row_id(cells) or str(row)))
         except CrystalError as error:
             problems.append(f"row {row}: {error}")
-    _refuse(problems, f"{path}: {len(problems)} of {len(rows)} structures cannot be read")
-    return _labelled(path, crystals, rows, chosen, str(path))
+    _refuse(problems, f"{source}: {len(problems)} of {len(rows)} structures cannot be read")
+    return _labelled(source, crystals, rows, chosen, source)
 
 
 def read_folder(
@@ -82,7 +92,7 @@ def read_folder(
     if table is not None:
         rows = list(read_rows(table))
         files = _match(table, rows, files)
-        chosen = _choose_targets(table, rows, targets)
+        chosen = _choose_targets(str(table), rows, targets)
     elif targets:
         raise DataError(f"{folder}: has no table of labels (labels.csv, .json, .jsonl or .parquet); add one or name it")
     crystals, problems = [], []
@@ -92,7 +102,7 @@ def read_folder(
         except CrystalError as error:
             problems.append(str(error))
     _refuse(problems, f"{folder}: {len(problems)} of {len(files)} structures cannot be read")
-    return _labelled(table or folder, crystals, rows, chosen, str(folder))
+    return _labelled(str(table or folder), crystals, rows, chosen, str(folder))
 
 
 def _is_flat(path: Path) -> bool:
@@ -107,22 +117,22 @@ def _is_flat(path: Path) -> bool:
 
 
 def _labelled(
-    path: Path, crystals: Sequence[Crystal], rows: Sequence[Mapping[str, Any]], targets: Sequence[Target], source: str
+    where: str, crystals: Sequence[Crystal], rows: Sequence[Mapping[str, Any]], targets: Sequence[Target], source: str
 ) -> CrystalDataset:
     """Crystals with the labels and the split of their rows."""
     labelled = []
     for row, (crystal, cells) in enumerate(zip(crystals, rows, strict=True), start=1):
-        labels = {t.name: to_label(cells.get(t.name), f"{path}, row {row}: {t.name}") for t in targets}
+        labels = {t.name: to_label(cells.get(t.name), f"{where}, row {row}: {t.name}") for t in targets}
         labelled.append(crystal.with_targets(labels))
     parts = [str(cells.get("split")) for cells in rows] if any("split" in cells for cells in rows) else None
     try:
         return CrystalDataset.from_crystals(labelled, targets, parts, Provenance(source=source))
     except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+        raise DataError(f"{where}: {error}") from error
 
 
 def _choose_targets(
-    path: Path, rows: Sequence[Mapping[str, Any]], targets: Sequence[str | Target] | None
+    where: str, rows: Sequence[Mapping[str, Any]], targets: Sequence[str | Target] | None
 ) -> list[Target]:
     columns = list(dict.fromkeys(name for cells in rows for name in cells))
     if targets is None:
@@ -130,7 +140,7 @@ def _choose_targets(
     chosen = [Target(target) if isinstance(target, str) else target for target in targets]
     for target in chosen:
         if target.name not in columns:
-            raise DataError(f"{path}: has no label column {target.name!r}{suggestion(target.name, columns)}")
+            raise DataError(f"{where}: has no label column {target.name!r}{suggestion(target.name, columns)}")
     return chosen
 
 
