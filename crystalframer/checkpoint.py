@@ -84,7 +84,8 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> CrystalFramer:
             config; each named.
     """
     folder = find(path)
-    model = CrystalFramer(read_config(folder), torch.Generator())
+    with torch.random.fork_rng(devices=[]):  # initial weights draw from the user's generator, and are thrown away
+        model = CrystalFramer(read_config(folder))
     model.load_state_dict(_matching(_read_weights(folder / WEIGHTS_FILE), model.state_dict(), folder))
     return model.to(device).eval()
 

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,18 +18,11 @@ from jaxtyping import Float, Int, UInt8
 
 from crystalframer.config import TrainingConfig
 from crystalframer.data.crystal import Crystal, CrystalBatch, CrystalError
+from crystalframer.data.dataset import CrystalDataset
 from crystalframer.data.neighbors import neighbor_list
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
-
-
-class Crystals(Protocol):
-    """What `prepare` reads: a `CrystalDataset`, or a list of crystals."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Crystal: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +90,9 @@ class PreparedCrystals:
         return digest.hexdigest()
 
 
-def prepare(crystals: Crystals, radius: float, target_names: Sequence[str] = (), part: str = "") -> PreparedCrystals:
+def prepare(
+    crystals: Sequence[Crystal] | CrystalDataset, radius: float, target_names: Sequence[str] = (), part: str = ""
+) -> PreparedCrystals:
     """Search the neighbours of every crystal, with a progress bar when that takes more than 2 s.
 
     Args:

@@ -12,7 +12,7 @@ from typing import Any
 
 from crystalframer.checkpoint import RESUME_FILE, write_file
 from crystalframer.config import Config, ConfigError, from_json, to_json
-from crystalframer.training.task import TrainingError
+from crystalframer.training.task import Row, TrainingError
 
 WHERE_IT_RUNS = ("training.accelerator", "training.n_workers", "training.n_threads")
 """Fields that say where a run computes, not what: they may differ on resuming."""
@@ -100,13 +100,13 @@ class RunFolder:
                 f"{', '.join(sorted(changed))}); resume with the same data, or start a new run"
             )
 
-    def write_metrics(self, history: Sequence[Mapping[str, float]]) -> None:
+    def write_metrics(self, history: Sequence[Row]) -> None:
         """The table of the epochs so far, anew."""
         self.metrics.unlink(missing_ok=True)
         for row in history:
             self.append_metrics(row)
 
-    def append_metrics(self, row: Mapping[str, float]) -> None:
+    def append_metrics(self, row: Row) -> None:
         with self.metrics.open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(row))
             if file.tell() == 0:

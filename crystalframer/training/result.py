@@ -18,6 +18,7 @@ from crystalframer.data.loading import PreparedCrystals, evaluation_loader
 from crystalframer.model.network import CrystalFramer
 from crystalframer.training.folder import RunFolder
 from crystalframer.training.optimisation import mean_absolute_error
+from crystalframer.training.task import Row
 
 if TYPE_CHECKING:
     import pandas
@@ -74,7 +75,7 @@ def conclude(
     config: Config,
     parts: Mapping[str, PreparedCrystals],
     folder: RunFolder,
-    history: Sequence[Mapping[str, float]],
+    history: Sequence[Row],
     device: torch.device,
 ) -> FitResult:
     """Test the best and the averaged weights, choose by validation loss, and write `result.json`."""

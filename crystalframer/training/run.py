@@ -81,13 +81,14 @@ def fit(
     else:
         folder.check_new()
     parts = _prepare(config, data)
+    model = _new_model(config, parts["train"])
     digest = {name: {"crystals": len(part), "sha256": part.fingerprint()} for name, part in parts.items()}
     if resume:
         folder.check_same_data(digest)
     else:
         folder.start(config, digest)
     with _threads(config.training.n_threads):
-        task = _train(config, parts, folder, callbacks)
+        task = _train(config, model, parts, folder, callbacks)
         return conclude(config, parts, folder, task.history, task.device)
 
 
@@ -111,7 +112,11 @@ def _prepare(config: Config, data: Splits | CrystalDataset | None) -> dict[str, 
 
 
 def _train(
-    config: Config, parts: Mapping[str, PreparedCrystals], folder: RunFolder, callbacks: Sequence[pl.Callback]
+    config: Config,
+    model: CrystalFramer,
+    parts: Mapping[str, PreparedCrystals],
+    folder: RunFolder,
+    callbacks: Sequence[pl.Callback],
 ) -> TrainingTask:
     """Train from the state in the folder, or from the beginning if there is none."""
     training = config.training
@@ -121,7 +126,7 @@ def _train(
     order = loader.sampler
     assert isinstance(order, BatchOrder)
     first = np.concatenate(order.batches(0)[: training.calibration_batches])
-    task = TrainingTask(_new_model(config, parts["train"]), training, parts["train"][first])
+    task = TrainingTask(model, training, parts["train"][first])
     state = folder.state if folder.state.exists() else None
     if state is not None:
         # Lightning draws the first batch before it tells the order which epoch it is.

@@ -25,6 +25,10 @@ CHECK_EVERY = 50
 """Steps between two looks at whether the losses are finite; the report names the exact step all the same."""
 
 
+Row = dict[str, int | float]
+"""Figures of one epoch (see `fit`)."""
+
+
 class TrainingError(RuntimeError):
     """Training cannot go on; the message says where it stopped, why, and what to do."""
 
@@ -39,8 +43,7 @@ class TrainingTask(pl.LightningModule):
         # Averages parameters and copies buffers. Lightning's WeightAveraging callback would validate the average alone,
         # and hide the raw weights in its checkpoints.
         self.averaged = AveragedModel(model).requires_grad_(False) if config.swa_epochs else None
-        self.history: list[dict[str, float]] = []
-        """One row an epoch (see `fit`)."""
+        self.history: list[Row] = []
         self._calibration_batch = calibration_batch
         self._noise: torch.Generator | None = None
         self._start_epoch()
@@ -102,7 +105,11 @@ class TrainingTask(pl.LightningModule):
             for group in optimizer.param_groups:
                 group["lr"] = optimisation.learning_rate(self.global_step, self.config)
         scale = 1.0 / torch.as_tensor(self._n_labels).clamp(min=1)
-        self._norms.append(optimisation.scale_and_clip(self.model.parameters(), scale, self.config.clip_norm))
+        norm = optimisation.scale_and_clip(self.model.parameters(), scale, self.config.clip_norm)
+        # Without waiting for the device: AdamW changes nothing in a step whose gradient is not finite, so that the model
+        # stays sound until `_check_finite` stops the run.
+        optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
+        self._norms.append(norm)
         self._n_labels = 0
 
     def optimizer_step(

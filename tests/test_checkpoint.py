@@ -1,0 +1,236 @@
+"""Checkpoints: what is saved comes back, nothing that does not fit is loaded, and a failure costs no good one."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from crystalframer import checkpoint
+from crystalframer.checkpoint import CheckpointError
+from crystalframer.config import CosineBasis, DistanceBasis, FrameConfig, ModelConfig, Target
+from crystalframer.data.crystal import Crystal, CrystalBatch
+from crystalframer.model.network import CrystalFramer
+
+CONFIG = ModelConfig(
+    targets=(Target("energy", "eV/atom"), Target("gap", "eV")),
+    n_layers=1,
+    n_heads=2,
+    d_model=8,
+    d_feedforward=8,
+    d_readout=8,
+    frame=FrameConfig(tie_margin=2e-4),
+    distance=DistanceBasis(n_centers=8),
+    cosine=CosineBasis(n_centers=8),
+    weight_tolerance=1e-2,
+)
+BATCH = CrystalBatch.from_crystals(
+    [Crystal(np.array([11, 17]), np.array([[0, 0, 0], [1.4, 1.5, 1.3]]), 3.4 * np.eye(3))], CONFIG.radius
+)
+
+
+def make_model(seed: int = 0) -> CrystalFramer:
+    model = CrystalFramer(CONFIG, torch.Generator().manual_seed(seed))
+    model.target_mean.copy_(torch.tensor([-1.0, 2.0]))
+    model.calibrate(BATCH)
+    return model
+
+
+def predict(model: CrystalFramer) -> list[float]:
+    with torch.no_grad():
+        return model(BATCH).flatten().tolist()
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    path = tmp_path / "run" / "checkpoints" / "best"
+    checkpoint.save(make_model(), path)
+    return path
+
+
+def test_what_is_saved_comes_back(saved: Path) -> None:
+    model = make_model()
+    loaded = checkpoint.load(saved)
+    assert loaded.config == CONFIG
+    assert not loaded.training
+    assert predict(loaded) == predict(model)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor)
+    assert sorted(file.name for file in saved.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_loading_leaves_the_random_numbers_alone(saved: Path) -> None:
+    before = torch.get_rng_state()
+    checkpoint.load(saved)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_load_takes_a_string_and_a_run_folder(saved: Path) -> None:
+    (saved.parents[1] / "config.json").write_text("{}")  # a run folder has one of its own
+    assert predict(checkpoint.load(str(saved.parents[1]))) == predict(make_model())
+
+
+def test_loading_needs_no_lightning(saved: Path) -> None:
+    code = f"import sys, crystalframer.checkpoint as c; c.load({str(saved)!r}); assert 'lightning' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_saving_again_replaces_all_of_it(saved: Path) -> None:
+    checkpoint.save(make_model(), saved, add=lambda folder: checkpoint.write_file(folder / "resume.ckpt", b"state"))
+    assert (saved / "resume.ckpt").read_bytes() == b"state"
+    checkpoint.save(make_model(1), saved)
+    assert predict(checkpoint.load(saved)) == predict(make_model(1)) != predict(make_model())
+    assert not (saved / "resume.ckpt").exists()
+    assert [folder.name for folder in saved.parent.iterdir()] == ["best"]
+
+
+# Failures while saving
+
+
+def failing(function: Callable, at: int) -> Callable:
+    """`function`, which finds the disk full at its `at`-th call."""
+    calls = 0
+
+    def wrapped(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return function(*args, **kwargs)
+
+    return wrapped
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "at"),
+    [(Path, "mkdir", 1)]
+    + [(Path, "open", at) for at in (1, 2, 3)]
+    + [(os, "fsync", at) for at in (1, 2, 3, 4)]
+    + [(Path, "rename", at) for at in (1, 2)],
+)
+def test_a_full_disk_costs_no_checkpoint(saved: Path, monkeypatch: pytest.MonkeyPatch, owner, name, at) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, failing(getattr(owner, name), at))
+        with pytest.raises(CheckpointError, match=r"best: could not save.*No space left.*unharmed.*Free some space"):
+            checkpoint.save(
+                make_model(1), saved, add=lambda folder: checkpoint.write_file(folder / "resume.ckpt", b"state")
+            )
+    assert predict(checkpoint.load(saved)) == predict(make_model())
+    assert [folder.name for folder in saved.parent.iterdir()] == ["best"]
+    checkpoint.save(make_model(1), saved)
+    assert predict(checkpoint.load(saved)) == predict(make_model(1))
+
+
+def test_a_full_disk_at_the_first_save_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", failing(os.fsync, 2))
+    with pytest.raises(CheckpointError, match="nothing was written"):
+        checkpoint.save(make_model(), tmp_path / "best")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file size limits are POSIX")
+def test_a_write_that_the_system_refuses(saved: Path) -> None:
+    code = f"""
+import resource, torch
+from crystalframer import checkpoint
+model = checkpoint.load({str(saved)!r})
+torch.nn.init.zeros_(model.embedding.weight)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    checkpoint.save(model, {str(saved)!r})
+except checkpoint.CheckpointError as error:
+    print(error)
+"""
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert "File too large" in run.stdout and "unharmed" in run.stdout
+    assert predict(checkpoint.load(saved)) == predict(make_model())
+
+
+@pytest.mark.parametrize("path", ["checkpoints/best", "."])
+def test_a_crash_between_the_two_renames(saved: Path, path: str) -> None:
+    """The moment at which neither the old nor the new one has the name."""
+    saved.rename(saved.with_name(".best.old"))
+    (saved.with_name(".best.new")).mkdir()
+    assert predict(checkpoint.load(saved.parents[1] / path)) == predict(make_model())
+    checkpoint.save(make_model(1), saved)
+    assert predict(checkpoint.load(saved)) == predict(make_model(1))
+    assert [folder.name for folder in saved.parent.iterdir()] == ["best"]
+
+
+# What is refused
+
+
+def edit(folder: Path, change: Callable[[dict], object]) -> None:
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors")
+
+
+def describe(folder: Path, **fields: object) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "model.safetensors").unlink(), "model.safetensors is missing"),
+        (lambda f: (f / "config.json").unlink(), "config.json is missing"),
+        (lambda f: (f / "config.json").write_text("{"), "config.json: not the config of a checkpoint"),
+        (lambda f: (f / "config.json").write_text("{}"), "config.json: not the config of a checkpoint.*format_version"),
+        (
+            lambda f: describe(f, format_version=2, crystalframer_version="9.1"),
+            r"written by crystalframer 9.1 in format 2; .* reads up to format 1. Upgrade",
+        ),
+        (lambda f: describe(f, model={"n_layer": 3}), r"ModelConfig.n_layer .*did you mean 'n_layers'"),
+        (lambda f: describe(f, model={"n_layers": "3"}), r"ModelConfig.n_layers: expected int, got '3'"),
+        (lambda f: edit(f, lambda w: w.pop("readout.0.bias")), r"readout.0.bias is missing \(expected shape 8\)"),
+        (lambda f: edit(f, lambda w: w.update(extra=torch.ones(1))), "extra is not part of the model"),
+        (
+            lambda f: edit(f, lambda w: w.update({"readout.2.weight": torch.ones(1, 8)})),
+            r"readout.2.weight has shape 1 × 8, expected 2 × 8",
+        ),
+    ],
+)
+def test_a_mismatch_is_refused_by_name(saved: Path, damage: Callable[[Path], object], message: str) -> None:
+    damage(saved)
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.load(saved)
+
+
+@pytest.mark.parametrize("kept", [0, 7, 200, -1])
+def test_truncated_weights_are_refused(saved: Path, kept: int) -> None:
+    file = saved / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:kept])
+    with pytest.raises(CheckpointError, match=r"model.safetensors: truncated or damaged"):
+        checkpoint.load(saved)
+
+
+def test_weights_of_another_model_are_listed(saved: Path) -> None:
+    other = saved.with_name("other")
+    checkpoint.save(CrystalFramer(replace(CONFIG, targets=(Target("energy"),), n_layers=2)), other)
+    (saved / "model.safetensors").write_bytes((other / "model.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match=r"blocks.1.*is not part of the model.*and \d+ more"):
+        checkpoint.load(saved)
+
+
+def test_an_unknown_path_shows_what_is_nearby(saved: Path) -> None:
+    run = saved.parents[1]
+    with pytest.raises(CheckpointError, match=r"no checkpoint here.*did you mean 'best'"):
+        checkpoint.load(saved.with_name("bset"))
+    with pytest.raises(CheckpointError, match=r"no checkpoint here.*did you mean 'run'"):
+        checkpoint.load(run.with_name("rum") / "checkpoints" / "best")
+    with pytest.raises(CheckpointError, match=r"no checkpoint here. Under it: .*run/checkpoints/best"):
+        checkpoint.load(run.parent)
+    with pytest.raises(CheckpointError, match=r"There is none"):
+        checkpoint.load(Path(__file__).parent)

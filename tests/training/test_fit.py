@@ -1,0 +1,529 @@
+"""Training runs of a small model: that it learns, does what the formulae say, and resumes to the same numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from crystalframer import checkpoint
+from crystalframer.checkpoint import CheckpointError
+from crystalframer.config import (
+    Config,
+    ConfigError,
+    CosineBasis,
+    DataConfig,
+    DistanceBasis,
+    ModelConfig,
+    Target,
+    TrainingConfig,
+    to_json,
+)
+from crystalframer.data.crystal import Crystal, CrystalBatch, CrystalError
+from crystalframer.data.dataset import CrystalDataset, DataError, Splits
+from crystalframer.data.loading import BatchOrder, prepare
+from crystalframer.model.network import CrystalFramer
+from crystalframer.training import FitResult, Interrupted, TrainingError, fit
+from crystalframer.training.optimisation import noise_seed
+from crystalframer.training.task import TrainingTask
+
+TARGETS = (Target("energy", "eV/atom"), Target("gap", "eV"))
+MODEL = ModelConfig(
+    targets=TARGETS[:1],
+    n_layers=2,
+    n_heads=2,
+    d_model=16,
+    d_feedforward=32,
+    d_readout=16,
+    distance=DistanceBasis(n_centers=8),
+    cosine=CosineBasis(n_centers=8),
+    weight_tolerance=1e-2,
+)
+TRAINING = TrainingConfig(n_epochs=5, batch_size=8, swa_epochs=2, accelerator="cpu", learning_rate=2e-3, decay_steps=20)
+CONFIG = Config(MODEL, training=TRAINING)
+
+
+def make_data(n_train: int = 24, n_other: int = 8, targets: tuple[Target, ...] = TARGETS[:1]) -> Splits:
+    """Labels that follow from the elements and distances; every third gap is missing."""
+    rng = np.random.default_rng(0)
+    crystals = []
+    for index in range(n_train + 2 * n_other):
+        n_atoms = int(rng.integers(1, 4))
+        lattice = 3.2 * np.eye(3) + rng.normal(0, 0.3, (3, 3))
+        frac = np.arange(n_atoms)[:, None] / n_atoms + rng.normal(0, 0.03, (n_atoms, 3))
+        numbers = rng.integers(1, 6, n_atoms)
+        labels = {"energy": 0.5 * float(numbers.mean()) - 3.0, "gap": np.nan if index % 3 == 0 else 3 * rng.random()}
+        crystals.append(Crystal(numbers, frac @ lattice, lattice, f"c{index}", labels))
+    dataset = CrystalDataset.from_crystals(crystals, targets)
+    ends = [0, n_train, n_train + n_other, len(dataset)]
+    return Splits(*(dataset.select(np.arange(start, end)) for start, end in itertools.pairwise(ends)))
+
+
+DATA = make_data()
+
+
+def training(**changes) -> Config:
+    return replace(CONFIG, training=replace(TRAINING, **changes))
+
+
+def without_times(result: FitResult) -> pd.DataFrame:
+    return result.history.drop(columns="seconds")
+
+
+def weights(result: FitResult, name: str) -> dict[str, Tensor]:
+    return checkpoint.load(result.output / "checkpoints" / name).state_dict()
+
+
+def assert_same_run(one: FitResult, other: FitResult) -> None:
+    """Bit for bit."""
+    pd.testing.assert_frame_equal(without_times(one), without_times(other), check_exact=True)
+    assert one.scores == other.scores and one.chosen == other.chosen and one.baseline_mae == other.baseline_mae
+    for name in ("best", "last", "swa"):
+        for key, value in weights(one, name).items():
+            assert torch.equal(weights(other, name)[key], value), f"{name}: {key}"
+
+
+class StopAt(pl.Callback):
+    """Ctrl-C before a batch of an epoch."""
+
+    def __init__(self, epoch: int, batch: int) -> None:
+        self.moment = (epoch, batch)
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        if (trainer.current_epoch, batch_idx) == self.moment:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> FitResult:
+    """An uninterrupted run of CONFIG on DATA."""
+    return fit(CONFIG, DATA, tmp_path_factory.mktemp("finished") / "run")
+
+
+# What a run computes
+
+
+def reference_run(config: Config, data: Splits) -> tuple[list[float], list[float], list[float], CrystalFramer, dict]:
+    """The training protocol written out, on plain torch: losses, rates, norms, final and averaged weights."""
+    train = prepare(data.train, config.model.radius, config.model.target_names)
+    model = CrystalFramer(config.model, torch.Generator().manual_seed(config.training.seed))
+    labels = torch.from_numpy(train.targets[:, 0])
+    model.target_mean.fill_(labels.mean())
+    model.target_std.fill_(labels.std(unbiased=False))
+    order = BatchOrder(train.n_atoms, config.training.batch_size, None, config.training.seed, config.training.drop_last)
+    model.calibrate(train[order.batches(0)[0]])
+    t = config.training
+    biases = [p for n, p in model.named_parameters() if "bias" in n]
+    others = [p for n, p in model.named_parameters() if "bias" not in n]
+    groups = [
+        {"params": biases, "weight_decay": t.bias_weight_decay},
+        {"params": others, "weight_decay": t.weight_decay},
+    ]
+    adamw = torch.optim.AdamW(groups, t.learning_rate, t.betas, t.eps, foreach=False, fused=False)
+    losses, rates, norms, averaged, n_averaged, n_steps, rate = [], [], [], {}, 0, 0, 0.0
+    for epoch in range(t.n_epochs):
+        for index, rows in enumerate(order.batches(epoch)):
+            if epoch < t.n_epochs - t.swa_epochs or (epoch == t.n_epochs - t.swa_epochs and index == 0):
+                rate = t.learning_rate * (t.decay_steps / (t.decay_steps + n_steps)) ** 0.5
+            for group in adamw.param_groups:
+                group["lr"] = rate
+            noise = torch.Generator().manual_seed(noise_seed(t.seed, epoch, index))
+            batch = train[rows]
+            loss = ((model(batch, noise) - batch.targets) / model.target_std).abs().mean()
+            adamw.zero_grad()
+            loss.backward()
+            norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), t.clip_norm).item())
+            adamw.step()
+            n_steps += 1
+            losses.append(loss.item())
+            rates.append(rate)
+            if epoch >= t.n_epochs - t.swa_epochs:
+                n_averaged += 1
+                for name, parameter in model.named_parameters():
+                    mean = averaged.setdefault(name, torch.zeros_like(parameter, dtype=torch.float64))
+                    mean += (parameter.detach() - mean) / n_averaged
+    return losses, rates, norms, model, averaged
+
+
+def test_a_run_is_the_protocol_written_out(finished: FitResult) -> None:
+    losses, rates, norms, model, averaged = reference_run(CONFIG, DATA)
+    per_epoch = len(losses) // TRAINING.n_epochs
+    history = finished.history
+    assert history["step"].tolist() == [per_epoch * (epoch + 1) for epoch in range(TRAINING.n_epochs)]
+    np.testing.assert_allclose(history["learning_rate"], rates[per_epoch - 1 :: per_epoch], rtol=1e-14)
+    frozen = TRAINING.learning_rate * (20 / (20 + 3 * per_epoch)) ** 0.5  # after the 3 epochs before averaging
+    np.testing.assert_allclose(history["learning_rate"].iloc[-2:], frozen, rtol=1e-14)
+    for column, values in (("train_loss", losses), ("gradient_norm", norms)):
+        expected = np.reshape(values, (TRAINING.n_epochs, per_epoch)).mean(axis=1)
+        np.testing.assert_allclose(history[column], expected, rtol=2e-5)
+    last, swa = weights(finished, "last"), weights(finished, "swa")
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(last[name], parameter.detach(), rtol=1e-4, atol=2e-6)
+        torch.testing.assert_close(swa[name], averaged[name].float(), rtol=1e-4, atol=2e-6)
+    for name, buffer in model.named_buffers():
+        torch.testing.assert_close(last[name], buffer)
+        torch.testing.assert_close(swa[name], buffer)
+
+
+def test_validation_and_test_errors_are_those_of_the_saved_weights(finished: FitResult) -> None:
+    names = MODEL.target_names
+    rows = {"best": finished.history.loc[finished.history["validation_loss"].idxmin()]}
+    rows["swa"] = finished.history.iloc[-1].rename(lambda column: column.removeprefix("swa_"))
+    rows["swa"] = rows["swa"][~rows["swa"].index.duplicated(keep="last")]
+    std = float(np.std(DATA.train.targets["energy"]))
+    for name, score in finished.scores.items():
+        model = checkpoint.load(finished.output / "checkpoints" / name)
+        for part, reported in (("validation", score.validation_mae), ("test", score.test_mae)):
+            crystals = prepare(getattr(DATA, part), MODEL.radius, names)
+            with torch.no_grad():
+                errors = [abs(model(crystals[[row]]).item() - crystals.targets[row, 0]) for row in range(len(crystals))]
+            assert reported["energy"] == pytest.approx(np.mean(errors), rel=1e-5)
+        assert score.validation_mae["energy"] == rows[name]["validation_mae/energy"]
+        assert score.validation_loss == pytest.approx(score.validation_mae["energy"] / std, rel=1e-6)
+    labels = DATA.test.targets["energy"]
+    baseline = np.abs(labels - DATA.train.targets["energy"].mean()).mean()
+    assert finished.baseline_mae["energy"] == pytest.approx(baseline, rel=1e-12)
+
+
+def test_the_better_weights_are_chosen_and_loaded(finished: FitResult) -> None:
+    losses = {name: score.validation_loss for name, score in finished.scores.items()}
+    assert finished.chosen == min(losses, key=losses.__getitem__)
+    assert finished.checkpoint.is_dir()
+    for name, value in weights(finished, finished.chosen).items():
+        assert torch.equal(finished.model.state_dict()[name], value)
+    assert not finished.model.training
+    assert re.search(r"energy, swa: validation MAE [\d.]+ eV/atom, test MAE .*% of the", finished.summary())
+
+
+def test_the_files_of_a_run(finished: FitResult) -> None:
+    assert (finished.output / "config.json").read_text() == to_json(CONFIG)
+    pd.testing.assert_frame_equal(pd.read_csv(finished.output / "metrics.csv"), finished.history, check_exact=True)
+    assert sorted(folder.name for folder in (finished.output / "checkpoints").iterdir()) == ["best", "last", "swa"]
+    assert json.loads((finished.output / "result.json").read_text())["chosen"] == finished.chosen
+    assert (finished.output / "checkpoints" / "last" / "resume.ckpt").exists()
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(finished.output / "tensorboard")).Reload()
+    logged = [event.value for event in events.Scalars("validation_mae/energy")]
+    np.testing.assert_allclose(logged, finished.history["validation_mae/energy"], rtol=1e-6)
+
+
+def test_the_same_config_gives_the_same_run(finished: FitResult, tmp_path: Path) -> None:
+    torch.manual_seed(99)
+    assert_same_run(fit(CONFIG, DATA, tmp_path / "again"), finished)
+    other = fit(training(seed=5), DATA, tmp_path / "other")
+    assert not without_times(other).equals(without_times(finished))
+
+
+def test_it_learns_eight_crystals_by_heart(tmp_path: Path) -> None:
+    data = make_data(8, 2)
+    model = replace(MODEL, n_heads=4, d_model=32, d_feedforward=64, d_readout=32)
+    config = Config(model, training=replace(TRAINING, n_epochs=80, swa_epochs=0, learning_rate=4e-3, decay_steps=100))
+    result = fit(config, data, tmp_path / "run")
+    errors = result.history["train_mae/energy"]
+    assert errors.iloc[0] > 0.9 * np.abs(data.train.targets["energy"] - data.train.targets["energy"].mean()).mean()
+    assert errors.iloc[-5:].mean() < 0.15 * errors.iloc[0]
+    assert list(result.scores) == ["best"]
+
+
+def test_bfloat16_learns_the_same_and_is_scored_in_full_precision(finished: FitResult, tmp_path: Path) -> None:
+    result = fit(training(precision="bf16-mixed"), DATA, tmp_path / "run")
+    assert not without_times(result).equals(without_times(finished))
+    np.testing.assert_allclose(result.history["train_loss"], finished.history["train_loss"], rtol=0.02)
+    model, crystals = checkpoint.load(result.output / "checkpoints" / "last"), prepare(DATA.validation, MODEL.radius)
+    with torch.no_grad():
+        errors = model(crystals[range(8)])[:, 0].double().numpy() - DATA.validation.targets["energy"]
+    assert result.history["validation_mae/energy"].iloc[-1] == pytest.approx(np.abs(errors).mean(), rel=1e-5)
+
+
+def test_accumulated_batches_are_one_large_batch(tmp_path: Path) -> None:
+    """Also where batches hold different numbers of labels, and where the last step of an epoch has fewer batches."""
+    data = make_data(24, 4, TARGETS)
+    model = replace(MODEL, targets=TARGETS, frame=replace(MODEL.frame, noise=0.0))
+    runs = []
+    for name, sizes in (("large", {"batch_size": 16}), ("small", {"batch_size": 4, "accumulate": 4})):
+        config = Config(model, training=replace(TRAINING, n_epochs=2, swa_epochs=0, drop_last=False, **sizes))
+        # The same calibration for both: the first 16 crystals.
+        config = replace(config, training=replace(config.training, calibration_batches=16 // sizes["batch_size"]))
+        runs.append(fit(config, data, tmp_path / name))
+    large, small = runs
+    assert large.history["step"].tolist() == small.history["step"].tolist() == [2, 4]
+    for name in ("train_loss", "gradient_norm", "validation_loss"):
+        np.testing.assert_allclose(small.history[name], large.history[name], rtol=1e-4)
+    for name, value in weights(large, "last").items():
+        torch.testing.assert_close(weights(small, "last")[name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_missing_labels_of_one_target_are_left_out(tmp_path: Path) -> None:
+    data = make_data(24, 8, TARGETS)
+    config = Config(replace(MODEL, targets=TARGETS), training=replace(TRAINING, n_epochs=2, swa_epochs=1, batch_size=5))
+    result = fit(config, data, tmp_path / "run")
+    last = checkpoint.load(result.output / "checkpoints" / "last")
+    labels = np.stack([data.validation.targets[target.name] for target in TARGETS], axis=1)
+    with torch.no_grad():
+        prediction = last(prepare(data.validation, MODEL.radius)[range(8)]).double().numpy()
+    errors = np.abs(prediction - labels)
+    assert np.isnan(labels).any()
+    std = [np.nanstd(data.train.targets[target.name]) for target in TARGETS]
+    row = result.history.iloc[-1]
+    assert row["validation_mae/energy"] == pytest.approx(errors[:, 0].mean(), rel=1e-5)
+    assert row["validation_mae/gap"] == pytest.approx(np.nanmean(errors[:, 1]), rel=1e-5)
+    assert row["validation_loss"] == pytest.approx(np.nanmean(errors / std), rel=1e-5)
+    assert last.target_mean.tolist() == pytest.approx([np.nanmean(data.train.targets[t.name]) for t in TARGETS])
+
+
+def test_calibration_uses_the_first_batches(tmp_path: Path) -> None:
+    config = training(n_epochs=1, swa_epochs=0, calibration_batches=2)
+    result = fit(config, DATA, tmp_path / "run")
+    train = prepare(DATA.train, MODEL.radius)
+    order = BatchOrder(train.n_atoms, 8, None, TRAINING.seed, True).batches(0)
+    model = CrystalFramer(MODEL, torch.Generator().manual_seed(TRAINING.seed))
+    model.calibrate(train[np.concatenate(order[:2])])
+    expected = {name: value for name, value in model.named_buffers() if not name.startswith("target")}
+    assert expected
+    for name, value in expected.items():
+        assert torch.equal(weights(result, "last")[name], value)
+
+
+def test_a_data_set_is_split_as_the_config_says(tmp_path: Path) -> None:
+    config = replace(training(n_epochs=1, swa_epochs=0), data=DataConfig(split="random", test_fraction=0.25))
+    result = fit(config, DATA.train, tmp_path / "run")
+    expected = DATA.train.split(config.data, TRAINING.seed)
+    saved = json.loads((result.output / "data.json").read_text())
+    assert [saved[part]["crystals"] for part in ("train", "validation", "test")] == [16, 2, 6]
+    assert saved["test"]["sha256"] == prepare(expected.test, MODEL.radius, ["energy"]).fingerprint()
+
+
+def test_without_a_test_part(tmp_path: Path) -> None:
+    result = fit(training(n_epochs=1, swa_epochs=0), replace(DATA, test=DATA.test.select([])), tmp_path / "run")
+    assert result.scores["best"].test_mae == {} and result.baseline_mae == {}
+    assert "test" not in result.summary()
+
+
+# Stopping and going on
+
+
+@pytest.mark.parametrize("moment", [(0, 1), (1, 0), (2, 1), (3, 0), (4, 2)], ids=str)
+def test_an_interrupted_run_resumes_to_the_same_numbers(
+    finished: FitResult, tmp_path: Path, moment: tuple[int, int]
+) -> None:
+    """In the first epoch, between epochs, in mid-epoch, at the start of averaging and within it."""
+    output = tmp_path / "run"
+    kept = "its first epoch" if moment[0] == 0 else f"after epoch {moment[0]} of 5"
+    with pytest.raises(Interrupted, match=rf"{kept}.*checkpoints.last.*--resume"):
+        fit(CONFIG, DATA, output, callbacks=[StopAt(*moment)])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    checkpoint.load(output / "checkpoints" / "last")
+    torch.manual_seed(99)
+    assert_same_run(fit(CONFIG, DATA, output, resume=True), finished)
+    pd.testing.assert_frame_equal(
+        pd.read_csv(output / "metrics.csv").drop(columns="seconds"), without_times(finished), check_exact=True
+    )
+
+
+def test_resuming_with_uneven_accumulated_batches_and_noise(tmp_path: Path) -> None:
+    """The number of batches differs from epoch to epoch, and the last step of an epoch has fewer of them."""
+    config = training(max_atoms=7, accumulate=2, drop_last=False)
+    whole = fit(config, DATA, tmp_path / "whole")
+    train = prepare(DATA.train, MODEL.radius)
+    batches = [len(BatchOrder(train.n_atoms, 8, 7, TRAINING.seed).batches(epoch)) for epoch in range(5)]
+    assert len(set(batches)) > 1
+    assert whole.history["step"].tolist() == np.cumsum([-(-n // 2) for n in batches]).tolist()
+    with pytest.raises(Interrupted):
+        fit(config, DATA, tmp_path / "run", callbacks=[StopAt(2, 3)])
+    with pytest.raises(Interrupted):
+        fit(config, DATA, tmp_path / "run", resume=True, callbacks=[StopAt(4, 0)])
+    assert_same_run(fit(config, DATA, tmp_path / "run", resume=True), whole)
+
+
+@pytest.mark.parametrize("failing", ["best", "swa", "last"])
+def test_a_crash_while_saving_resumes_to_the_same_numbers(
+    finished: FitResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    """The checkpoints may then be of different epochs."""
+    output, save, n_saved = tmp_path / "run", checkpoint.save, 0
+
+    def crash(model: CrystalFramer, path: Path, add=None) -> None:
+        nonlocal n_saved
+        n_saved += path.name == failing
+        if path.name == failing and n_saved == (2 if failing != "last" else 4):
+            raise CheckpointError("disk full")
+        save(model, path, add)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", crash)
+        with pytest.raises(CheckpointError, match="disk full"):
+            fit(CONFIG, DATA, output)
+    assert_same_run(fit(CONFIG, DATA, output, resume=True), finished)
+
+
+def test_a_crash_before_the_result_is_written(finished: FitResult, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    fit(CONFIG, DATA, output)
+    (output / "result.json").unlink()
+    assert_same_run(fit(CONFIG, DATA, output, resume=True), finished)
+    assert (output / "result.json").read_text() == (finished.output / "result.json").read_text()
+
+
+def test_the_resume_state_holds_no_code(finished: FitResult) -> None:
+    state = torch.load(finished.output / "checkpoints" / "last" / "resume.ckpt", weights_only=True)
+    assert state["history"][-1]["epoch"] == 5
+
+
+def test_where_it_runs_may_change_on_resuming(finished: FitResult, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        fit(CONFIG, DATA, tmp_path / "run", callbacks=[StopAt(1, 0)])
+    assert_same_run(fit(training(n_workers=1), DATA, tmp_path / "run", resume=True), finished)
+
+
+def test_resuming_is_refused(finished: FitResult, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="holds a run already; continue it with resume=True"):
+        fit(CONFIG, DATA, finished.output)
+    with pytest.raises(TrainingError, match=r"nothing to resume .*config.json"):
+        fit(CONFIG, DATA, tmp_path / "nowhere", resume=True)
+    with pytest.raises(TrainingError, match=r"the run is complete"):
+        fit(CONFIG, DATA, finished.output, resume=True)
+    assert not (tmp_path / "nowhere").exists()
+    output = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        fit(CONFIG, DATA, output, callbacks=[StopAt(1, 0)])
+    other = Config(replace(MODEL, targets=(Target("energy", "eV"),)), training=replace(TRAINING, seed=1, n_epochs=9))
+    expected = (
+        r"model.targets.0.unit was 'eV/atom', is 'eV'; training.n_epochs was 5, is 9; training.seed was 123, is 1\."
+    )
+    with pytest.raises(ConfigError, match=expected):
+        fit(other, DATA, output, resume=True)
+    relabelled = dataclasses.replace(DATA.validation, targets={"energy": DATA.validation.targets["energy"] + 1})
+    with pytest.raises(TrainingError, match=r"the data changed .*\(part: validation\)"):
+        fit(CONFIG, replace(DATA, validation=relabelled), output, resume=True)
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+import test_fit
+test_fit.fit(test_fit.training(n_epochs=100_000, swa_epochs=0), test_fit.DATA, {output!r}, resume={resume})
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
+def test_ctrl_c_leaves_a_checkpoint_and_says_so(tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    done = 0
+    for resume in (False, True):
+        script = SCRIPT.format(tests=str(Path(__file__).parent), output=str(output), resume=resume)
+        process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 60
+        while len((output / "metrics.csv").read_text().splitlines() if (output / "metrics.csv").exists() else "") < (
+            done + 4
+        ):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+        message = re.search(
+            r"Interrupted: training was stopped after epoch (\d+) of 100000, kept in .*checkpoints/last\. "
+            r"Resuming continues with epoch (\d+)",
+            errors,
+        )
+        assert message, errors
+        assert int(message[1]) + 1 == int(message[2]) > done + 2
+        done = int(message[1])
+        checkpoint.load(output / "checkpoints" / "last")
+        assert pd.read_csv(output / "metrics.csv")["epoch"].tolist() == list(range(1, done + 1))
+
+
+# Bad input
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """From the fifth step on, crystals with boron have no loss, or a loss without a gradient."""
+    forward, n_calls = CrystalFramer.forward, 0
+
+    def poisoned(self: CrystalFramer, batch: CrystalBatch, generator: torch.Generator | None = None) -> Tensor:
+        nonlocal n_calls
+        prediction = forward(self, batch, generator)
+        n_calls += generator is not None
+        if generator is None or n_calls < 5:
+            return prediction
+        has_boron = torch.tensor([bool((batch.atomic_numbers[batch.crystal_index == i] == 5).any()) for i in range(8)])
+        factor = torch.nan if what == "loss" else 1.0 + (prediction - prediction.detach()).sqrt()
+        return torch.where(has_boron[:, None], prediction * factor, prediction)
+
+    monkeypatch.setattr(CrystalFramer, "forward", poisoned)
+    with pytest.raises(TrainingError, match=rf"epoch 2, step 5: the {what} is not finite; crystals 'c") as caught:
+        fit(CONFIG, DATA, tmp_path / "run")
+    batch = BatchOrder(DATA.train.n_atoms, 8, None, TRAINING.seed).batches(1)[1]
+    named = [int(row) for row in re.findall(r"'c(\d+)'", str(caught.value))]
+    assert named == [row for row in batch if what == "gradient" or 5 in DATA.train[int(row)].atomic_numbers]
+    # The epoch before is there to go on from.
+    assert len(pd.read_csv(tmp_path / "run" / "metrics.csv")) == 1
+    assert checkpoint.load(tmp_path / "run" / "checkpoints" / "last")
+
+
+def test_data_that_does_not_fit_the_config(tmp_path: Path) -> None:
+    def run(config: Config, data: Splits | None) -> None:
+        fit(config, data, tmp_path / "run")
+
+    wrong = replace(CONFIG, model=replace(MODEL, targets=(Target("enrgy"),)))
+    with pytest.raises(DataError, match=r"no target 'enrgy'; did you mean 'energy'"):
+        run(wrong, DATA)
+    unlabelled = dataclasses.replace(DATA.validation, targets={"energy": np.full(8, np.nan)})
+    with pytest.raises(DataError, match="validation part has no crystal with a label of energy"):
+        run(CONFIG, replace(DATA, validation=unlabelled))
+    flat = dataclasses.replace(DATA.train, targets={"energy": np.ones(24)})
+    with pytest.raises(ConfigError, match="all 24 training labels are 1; there is nothing to learn"):
+        run(CONFIG, replace(DATA, train=flat))
+    twin = Crystal(np.array([8, 8]), np.array([[0, 0, 0], [0.01, 0, 0]]), 4.0 * np.eye(3), "twin", {"energy": 1.0})
+    with pytest.raises(CrystalError, match="row 1 of the train crystals: crystal 'twin'"):
+        run(CONFIG, replace(DATA, train=CrystalDataset.from_crystals([twin], TARGETS[:1])))
+    with pytest.raises(DataError, match="nowhere"):
+        run(replace(CONFIG, data=DataConfig(source="nowhere.csv")), None)
+    assert not (tmp_path / "run").exists()  # so that the next try need not clean up
+
+
+# What the user sees
+
+
+def test_one_bar_and_no_chatter(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    fit(CONFIG, DATA, tmp_path / "run")
+    out, err = capfd.readouterr()
+    assert out == ""
+    lines = err.strip().splitlines()
+    assert all(line.startswith("training ") for line in lines)
+    expected = r"training 100%.* epoch 5.0/5 \[\d\d:\d\d<00:00, validation MAE [\d.]+ eV/atom \(best [\d.]+\)\]"
+    assert re.fullmatch(expected, lines[-1])
+
+
+def test_callbacks_see_the_row_of_the_epoch(tmp_path: Path) -> None:
+    seen = []
+
+    class Watch(pl.Callback):
+        def on_validation_end(self, trainer, pl_module) -> None:
+            assert isinstance(pl_module, TrainingTask)
+            seen.append(pl_module.history[-1]["validation_mae/energy"])
+
+    result = fit(CONFIG, DATA, tmp_path / "run", callbacks=[Watch()])
+    assert seen == result.history["validation_mae/energy"].tolist()
+
+
+def test_threads_are_given_back(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    fit(training(n_threads=before + 1, n_epochs=1, swa_epochs=0), DATA, tmp_path / "run")
+    assert torch.get_num_threads() == before
