@@ -36,6 +36,8 @@ CONDA_NAMES = {"torch": "pytorch"}
 """Where conda-forge names a package otherwise than PyPI."""
 IMPORT_NAMES = {"py3dmol": "py3Dmol"}
 """Where a package is imported under another name than that of its distribution."""
+IMPORTERS = ("import_module", "_require")
+"""Functions that import the module whose name they get."""
 USED_UNSEEN = {
     "anywidget",  # imported by plotly's FigureWidget
     "tensorboard",  # imported by Lightning's logger
@@ -136,6 +138,9 @@ def third_party_imports(package: str) -> set[str]:
                 found |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 found.add(node.module.split(".")[0])
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in IMPORTERS:
+                named = [name.value for name in node.args[:1] if isinstance(name, ast.Constant)]
+                found |= {name.split(".")[0] for name in named if isinstance(name, str)}
     return found - sys.stdlib_module_names - set(PACKAGES)
 
 
