@@ -1,0 +1,129 @@
+"""The authors' checkpoint format: reproduces their outputs, runs no code, refuses what we do not implement."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from authors_format import authors_checkpoint, golden, golden_batch, golden_model
+
+from crystalframer.authors import AuthorsCheckpointError, load_authors_checkpoint
+
+
+@pytest.mark.parametrize("name", ["max", "max_light", "no"])
+def test_outputs_of_a_loaded_checkpoint(name: str, tmp_path: Path) -> None:
+    """float32 at the default radius, built from weights_a64 and weights_a16."""
+    model = golden_model(name, tmp_path, torch.float32)
+    assert not model.training
+    with torch.no_grad():
+        found = model(golden_batch(model.config.radius, torch.float32)).numpy()
+    assert abs(found - golden(f"fwd_{name}")["output"]).max() <= 3e-6
+
+
+def test_default_tie_rule_moves_only_crystals_with_ties(tmp_path: Path) -> None:
+    """As loaded, ties go by our rule; in the fixtures only crystal 5 has one that matters (its own images are nearest)."""
+    torch.save(authors_checkpoint("max"), tmp_path / "x.ckpt")
+    model = load_authors_checkpoint(tmp_path / "x.ckpt")
+    with torch.no_grad():
+        difference = abs(model(golden_batch(model.config.radius, torch.float32)).numpy() - golden("fwd_max")["output"])
+    assert (difference[[0, 1, 2, 3, 4, 6]] <= 3e-6).all()
+    assert difference[5] <= 1e-3
+
+
+def with_average(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The same file, trained on: plain weights doubled, the averaged ones as they were."""
+    state = checkpoint["state_dict"]
+    network = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
+    state |= {f"swa_model.module.{name}": value for name, value in network.items()}
+    state |= {f"model.{name}": value * 2 for name, value in network.items()}
+    state["swa_model.n_averaged"] = torch.tensor(50)
+    return checkpoint
+
+
+def test_averaged_weights_are_the_default_where_there_are_any(tmp_path: Path) -> None:
+    torch.save(with_average(authors_checkpoint("no")), tmp_path / "x.ckpt")
+    readout = golden("weights_a64")["mlp.3.bias"]
+    assert load_authors_checkpoint(tmp_path / "x.ckpt").readout[2].bias.tolist() == readout.tolist()
+    plain = load_authors_checkpoint(tmp_path / "x.ckpt", averaged=False)
+    assert plain.readout[2].bias.tolist() == (2 * readout).tolist()
+
+
+def test_averaged_weights_asked_for_but_absent(tmp_path: Path) -> None:
+    torch.save(authors_checkpoint("no"), tmp_path / "x.ckpt")
+    with pytest.raises(AuthorsCheckpointError, match="holds no averaged weights"):
+        load_authors_checkpoint(tmp_path / "x.ckpt", averaged=True)
+
+
+def test_units_and_normalisation(tmp_path: Path) -> None:
+    checkpoint = authors_checkpoint("no", targets=["mbj_bandgap"])
+    checkpoint["state_dict"] |= {"target_mean": torch.tensor([2.0]), "target_std": torch.tensor([0.5])}
+    torch.save(checkpoint, tmp_path / "x.ckpt")
+    model = load_authors_checkpoint(tmp_path / "x.ckpt")
+    assert [target.label for target in model.config.targets] == ["mbj_bandgap (eV)"]
+    with torch.no_grad():
+        found = model(golden_batch(model.config.radius, torch.float32)).numpy()
+    assert abs(found - (golden("fwd_no")["output"] * 0.5 + 2.0)).max() <= 3e-6
+
+
+class Malicious:
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, ("echo harm > harm.txt",)
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(authors_checkpoint("no") | {"callbacks": Malicious()}, "x.ckpt")
+    with pytest.raises(AuthorsCheckpointError, match="not a checkpoint of tensors and plain data"):
+        load_authors_checkpoint("x.ckpt")
+    Path("y.ckpt").write_bytes(pickle.dumps(Malicious()))
+    with pytest.raises(AuthorsCheckpointError):
+        load_authors_checkpoint("y.ckpt")
+    assert not Path("harm.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("frame_method", "max_statc", "setting frame_method = 'max_statc' is not implemented; accepted: max"),
+        ("domain", "multihead", "setting domain = 'multihead'"),
+        ("cos_abs", 1, "setting cos_abs = 1"),
+        ("pooling", "max", "setting pooling = 'max'"),
+        ("scale_real", [1.4, 2.0], "setting scale_real = .* accepted: one value for all layers"),
+        ("num_layers", "four", "setting num_layers = 'four' .* accepted: a number"),
+        ("num_layers", 5, "tensor encoder.layers.4.self_attn.in_proj_bias is missing"),
+        ("value_pe_dist_real", 32, r"pe_dist_proj has shape \(1, 8, 16, 64\), the settings ask for \(1, 8, 16, 32\)"),
+        ("targets", [], "setting targets is missing"),
+    ],
+)
+def test_refusals_name_the_setting_or_tensor(setting: str, value: object, message: str, tmp_path: Path) -> None:
+    torch.save(authors_checkpoint("max", **{setting: value}), tmp_path / "x.ckpt")
+    with pytest.raises(AuthorsCheckpointError, match=message):
+        load_authors_checkpoint(tmp_path / "x.ckpt")
+
+
+def test_uncalibrated_weights_are_refused(tmp_path: Path) -> None:
+    checkpoint = authors_checkpoint("max")
+    checkpoint["state_dict"]["model.encoder.layers.2.self_attn.gauss_scale"] = torch.zeros(2)
+    torch.save(checkpoint, tmp_path / "x.ckpt")
+    with pytest.raises(AuthorsCheckpointError, match="layer 2 is not calibrated"):
+        load_authors_checkpoint(tmp_path / "x.ckpt")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04broken"])
+def test_files_that_are_no_checkpoint(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.ckpt").write_bytes(content)
+    with pytest.raises(AuthorsCheckpointError, match="x.ckpt: not a checkpoint"):
+        load_authors_checkpoint(tmp_path / "x.ckpt")
+
+
+def test_missing_file_and_missing_parts(tmp_path: Path) -> None:
+    with pytest.raises(AuthorsCheckpointError, match="no such file"):
+        load_authors_checkpoint(tmp_path / "absent.ckpt")
+    torch.save({"state_dict": {}}, tmp_path / "x.ckpt")
+    with pytest.raises(AuthorsCheckpointError, match="has no 'hyper_parameters'"):
+        load_authors_checkpoint(tmp_path / "x.ckpt")
