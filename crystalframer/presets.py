@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from crystalframer.config import (
     Config,
@@ -111,11 +111,11 @@ PRESETS: dict[str, Preset] = {
     ),
     "demo": Preset(
         Config(
-            replace(LIGHTWEIGHT_MODEL, n_layers=2),
-            DataConfig(source="demo"),
-            TrainingConfig(n_epochs=60, batch_size=16, swa_epochs=15, decay_steps=4000),
+            LIGHTWEIGHT_MODEL,
+            DataConfig(source="demo", max_atoms_per_crystal=20),
+            TrainingConfig(n_epochs=30, batch_size=16, swa_epochs=8),
         ),
-        "A small lightweight model for the shipped 502 crystals: minutes on two cores",
+        "The lightweight model on the shipped 502 crystals, cells of up to 20 atoms: minutes on two cores",
     ),
     "tiny": Preset(
         Config(

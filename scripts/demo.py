@@ -1,0 +1,80 @@
+"""The main job on the shipped data: train, compare with the mean, predict a CIF, draw what the model looks at.
+
+    python scripts/demo.py --output runs/demo
+
+Writes a run folder (config, metrics, checkpoints), `prediction.csv`, `learning_curve.html`, `parity.html`, the trace of the
+CIF, and a picture of a frame as PNG and PDF.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import crystalframer as cf
+import viz
+
+CIF = Path(__file__).parents[1] / "notebooks" / "structures" / "TiO2.cif"
+TITANIUM = 22
+
+
+def main(output: Path) -> None:
+    started = time.perf_counter()
+    if output.exists() and any(output.iterdir()):
+        if not (output / "config.json").exists():
+            sys.exit(f"error: {output} holds something else than an earlier run; name another folder with --output")
+        shutil.rmtree(output)
+    config = cf.preset("demo").config
+    data = cf.dataset("demo").split(config.data, config.training.seed)
+    print(f"Training on {len(data.train)} crystals, testing on {len(data.test)} that the model never sees.")
+    result = cf.fit(config, data, output)
+
+    (target,) = config.model.targets
+    error = result.scores[result.chosen].test_mae[target.name]
+    baseline = result.baseline_mae[target.name]
+    print(f"\nFormation energy of the {len(data.test)} test crystals, mean absolute error:")
+    print(f"  predicting the training mean   {baseline:.3f} {target.unit}")
+    print(f"  CrystalFramer                  {error:.3f} {target.unit}   ({error / baseline:.0%})")
+
+    prediction = cf.predict(CIF, result.model)
+    prediction.to_csv(output / "prediction.csv", index=False)
+    print(f"\n{CIF.name}: {prediction[target.name].item():.2f} {target.unit} predicted")
+
+    crystals = cf.evaluate(result.model, data.test).crystals
+    viz.learning_curve(result.history, target.name, unit=target.unit, baseline=baseline).write_html(
+        output / "learning_curve.html"
+    )
+    viz.parity_figure(
+        crystals.prediction.to_numpy(),
+        crystals.label.to_numpy(),
+        label=target.label,
+        ids=(crystals.id + " " + crystals.formula).tolist(),
+        baseline=baseline,
+    ).write_html(output / "parity.html")
+    trace = cf.trace(CIF, result.model)
+    trace.save(output / "TiO2.trace.safetensors")
+    titanium = trace.atomic_numbers.tolist().index(TITANIUM)
+    figure = viz.structure_figure(viz.scene_from_trace(trace), layer=0, head=0, atom=titanium)
+    for suffix in (".png", ".pdf"):
+        figure.savefig(output / f"TiO2_frame{suffix}", dpi=200)
+
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+    print(f"\n{time.perf_counter() - started:.0f} s, {peak:.2f} GB of memory at most. In {output}:")
+    for name, what in (
+        ("TiO2_frame.png", "what one titanium atom attends to, and its frame"),
+        ("parity.html", "predictions against DFT, crystal by crystal"),
+        ("learning_curve.html", "error during training"),
+        ("checkpoints/", f"the model; cf.load({str(output)!r}) brings it back"),
+    ):
+        print(f"  {name:20} {what}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="folder for the results, replaced")
+    main(parser.parse_args().output)
