@@ -168,7 +168,7 @@ def _require(module: str, package: str, purpose: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise ImportError(f"{purpose} needs {package}: pip install 'crystalframer[data]'") from error
+        raise CrystalError(f"{purpose} needs {package}: pip install 'crystalframer[data]'") from error
 
 
 def _reason(error: Exception) -> str:

@@ -66,8 +66,8 @@ def to_crystal(source: Any, id: str = "") -> Crystal:
         id: name of the crystal. Default: the source's own (an id column, the name of the file).
 
     Raises:
-        CrystalError: no structure that the model can take; the message names file, site and what to do.
-        ImportError: the library that reads this kind of file is not installed.
+        CrystalError: no structure that the model can take, or the library that reads this kind of file is not
+            installed; the message names file, site and what to do.
     """
     if isinstance(source, Path) or (isinstance(source, str) and not is_structure_text(source)):
         return _from_file(Path(source).expanduser(), id)
@@ -110,11 +110,12 @@ def iter_structures(inputs: Any) -> Iterator[StructureRecord]:
                 crystal = to_crystal(item.structure, item.id)
             except CrystalError as problem:
                 error = f"{item.source}: {problem}" if item.source else str(problem)
-        name = item.id or item.source
-        if crystal:
-            name = crystal.id or reduced_formula(crystal.atomic_numbers)
-        id = _unique(name, taken)
-        yield StructureRecord(id, item.source or id, crystal and replace(crystal, id=id), error)
+        if crystal is None:
+            id = _unique(item.id or item.source or "structure", taken)
+        else:
+            id = _unique(crystal.id or reduced_formula(crystal.atomic_numbers), taken)
+            crystal = replace(crystal, id=id)
+        yield StructureRecord(id, item.source or id, crystal, error)
 
 
 # One structure

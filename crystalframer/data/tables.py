@@ -107,13 +107,15 @@ def read_folder(
 
 def _is_flat(path: Path) -> bool:
     """Whether a parquet table holds flat lists of numbers, which load without a loop; or is no parquet file at all."""
-    from pyarrow import ArrowException, parquet
+    from pyarrow import ArrowException, parquet, types
 
     try:
-        names = parquet.read_schema(path).names
+        schema = parquet.read_schema(path)
     except (ArrowException, OSError):
         return True
-    return "structure" not in names and "atoms" not in names
+    kinds = [schema.field(name).type for name in STRUCTURE_COLUMNS if name in schema.names]
+    nested = any(types.is_nested(kind) and types.is_nested(kind.value_type) for kind in kinds)
+    return not nested and "structure" not in schema.names and "atoms" not in schema.names
 
 
 def _labelled(

@@ -1,4 +1,6 @@
+import itertools
 import json
+import sys
 from pathlib import Path
 
 import ase
@@ -353,16 +355,21 @@ def test_broken_tables_are_one_bad_item(tmp_path: Path) -> None:
     assert found[1].crystal is not None
 
 
+def test_a_missing_library_is_one_bad_item(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _file("x.extxyz", tmp_path)
+    monkeypatch.setitem(sys.modules, "ase.io", None)
+    missing, fine = records([path, NACL])
+    assert missing.error == f"{path}: reading x.extxyz needs ase: pip install 'crystalframer[data]'"
+    assert fine.crystal is not None
+
+
 def test_single_structures_are_not_iterated_over() -> None:
     for single in (NACL, atoms(), row(), to_crystal(NACL), cif(*SITES)):
         (record,) = records(single)
+        assert record.error is None
         assert record.id == record.formula == "NaCl" and record.source == "NaCl"
 
 
-def test_reading_is_lazy(tmp_path: Path) -> None:
-    def endless():  # type: ignore[no-untyped-def]
-        while True:
-            yield NACL
-
-    stream = iter_structures(endless())
+def test_reading_is_lazy() -> None:
+    stream = iter_structures(itertools.repeat(NACL))
     assert [next(stream).id for _ in range(3)] == ["NaCl", "NaCl-2", "NaCl-3"]

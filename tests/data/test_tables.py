@@ -78,6 +78,14 @@ def test_tables_of_cif_text(tmp_path: Path, suffix: str) -> None:
     assert data.targets["gap"].tolist() == [1.0]
 
 
+@pytest.mark.parametrize("suffix", [".json", ".parquet"])
+def test_tables_of_nested_lists(tmp_path: Path, suffix: str) -> None:
+    nested = rows(positions=[[[0.1, 0.2, 0.3]]], lattice=[[[4.0, 0, 0], [0, 5.0, 0], [0, 0, 6.0]]], gap=[1.0])
+    data = read_table(write_rows(tmp_path / f"t{suffix}", nested))
+    assert data[0].positions.tolist() == [[0.1, 0.2, 0.3]]
+    assert np.diag(data[0].lattice).tolist() == [4, 5, 6]
+
+
 def test_rows_without_ids_are_numbered(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "t.json", [{k: v for k, v in row.items() if k != "id"} for row in rows()])
     assert read_table(path).ids.tolist() == ["1", "2", "3"]
