@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import glob
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -366,8 +367,8 @@ def _score(
     )
 
 
-def _with_progress(outcomes: Iterator[_Outcome], total: int | None, progress: bool) -> Iterable[_Outcome]:
-    return tqdm(outcomes, "predicting", total, unit=" crystals", delay=2, leave=False, disable=not progress)
+def _with_progress(outcomes: Iterator[_Outcome], total: int | None, progress: bool) -> Iterator[_Outcome]:
+    yield from tqdm(outcomes, "predicting", total, unit=" crystals", delay=2, leave=False, disable=not progress)
 
 
 def _expected_count(structures: Any) -> int | None:
@@ -394,4 +395,4 @@ def _expected_count_of_path(path: Path) -> int | None:
             return parquet.read_metadata(path).num_rows
         except (ArrowException, OSError):  # its row will say so
             return None
-    return 1 if path.suffix in (".cif", ".vasp") else None
+    return 1 if path.suffix in (".cif", ".vasp") and not glob.has_magic(str(path)) else None

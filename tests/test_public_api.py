@@ -1,0 +1,67 @@
+"""The names of the package: all there, each loaded when it is asked for, and the same for type checkers."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import crystalframer as cf
+
+
+def in_fresh_python(code: str) -> str:
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("name", cf.__all__)
+def test_every_public_name_exists(name: str) -> None:
+    value = getattr(cf, name)
+    assert getattr(value, "__name__", name) == name
+    assert name in dir(cf)
+
+
+def test_type_checkers_see_the_names_that_exist() -> None:
+    tree = ast.parse(Path(cf.__file__).read_text(encoding="utf-8"))
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    seen = {alias.name: (node.module or "") for node in imports for alias in node.names}
+    assert set(seen) | {"__version__"} == set(cf.__all__)
+    for name, module in seen.items():
+        assert in_module(module, name) is getattr(cf, name)
+
+
+def in_module(module: str, name: str) -> object:
+    __import__(module)
+    return getattr(sys.modules[module], name)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'predcit'"):
+        _ = cf.predcit  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "first", ["import crystalframer.trace", "from crystalframer.trace import CrystalTrace", "pass"]
+)
+def test_trace_is_the_function_whatever_is_imported_first(first: str) -> None:
+    code = f"{first}\nimport crystalframer as cf\nfrom crystalframer.trace import CrystalTrace\n"
+    code += "print(callable(cf.trace), cf.trace.__module__, cf.CrystalTrace is CrystalTrace)"
+    assert in_fresh_python(code).split() == ["True", "crystalframer.prediction", "True"]
+
+
+@pytest.mark.parametrize(
+    ("use", "not_loaded"),
+    [
+        ("cf.PRESETS, cf.preset, cf.Config", ["torch", "pandas", "pymatgen"]),
+        ("cf.predict, cf.load, cf.dataset, cf.Crystal", ["pandas", "pymatgen", "lightning", "pyarrow", "ase"]),
+        ("__import__('crystalframer.cli')", ["torch", "pandas", "pymatgen", "lightning", "pyarrow"]),
+    ],
+)
+def test_a_name_loads_only_what_it_needs(use: str, not_loaded: list[str]) -> None:
+    code = f"import sys\nimport crystalframer as cf\n{use}\nprint([m for m in {not_loaded} if m in sys.modules])"
+    assert in_fresh_python(code).strip() == "[]"
