@@ -131,13 +131,21 @@ def attention_figure(
     figure.update_layout(showlegend=False)
     figure.update_traces(colorbar={"y": 1.0, "yanchor": "top", "len": 0.55}, selector={"type": "heatmap"})
     frame = {"x0": -0.5, "x1": scene.n_atoms - 0.5, "y0": atom - 0.5, "y1": atom + 0.5}
-    figure.add_shape(type="rect", line={"color": ATTENTION_COLOR, "width": 3}, **frame, row=1, col=1)
+    figure.add_shape(
+        type="rect",
+        fillcolor="rgba(0,0,0,0)",
+        opacity=1.0,
+        line={"color": ATTENTION_COLOR, "width": 3},
+        **frame,
+        row=1,
+        col=1,
+    )
     return _styled(figure, f"{scene.labels[atom]}, {where(layer, head)}", width, height)
 
 
 def parity_figure(
-    predicted: Float[np.ndarray, " n_crystals"],
-    actual: Float[np.ndarray, " n_crystals"],
+    predicted: Float[np.ndarray, " n_predictions"],
+    actual: Float[np.ndarray, " n_labels"],
     *,
     label: str,
     ids: Sequence[str] = (),
@@ -242,8 +250,15 @@ def learning_curve(
             marker={"size": 4},
         )
     if baseline is not None:
-        line = {"color": INK, "dash": "dash", "width": 1}
-        figure.add_hline(y=baseline, line=line, annotation_text="predicting the training mean")
+        epochs = history["epoch"]
+        figure.add_scatter(
+            x=[epochs.min(), epochs.max()],
+            y=[baseline, baseline],
+            name="predicting the training mean",
+            mode="lines",
+            line={"color": INK, "dash": "dash", "width": 1},
+        )
+    figure.update_layout(legend={"orientation": "h", "x": 1.0, "xanchor": "right", "y": 1.0, "yanchor": "bottom"})
     figure.update_xaxes(title_text="epoch")
     figure.update_yaxes(title_text=f"MAE ({unit})" if unit else "MAE", type="log")
     return _styled(figure, target, width, height)

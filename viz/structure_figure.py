@@ -108,9 +108,9 @@ class _Painter:
         for arrow in self.shapes.arrows:
             if arrow.label:
                 beyond = arrow.end + 0.22 * (arrow.end - arrow.start) / np.linalg.norm(arrow.end - arrow.start)
-                _text(axes, self.project(beyond), arrow.label, arrow.color, 15)
+                _text(axes, self.project(beyond), arrow.label, arrow.color, 15.0)
         chosen = self.shapes.balls[self.shapes.selected]
-        _text(axes, self.project(chosen.center), chosen.label, INK, 11)
+        _text(axes, self.project(chosen.center), chosen.label, INK, 11.0)
 
     def _faded(self, color: str, depth: float) -> str:
         nearness = (depth - self.back) / (self.front - self.back) if self.front > self.back else 1.0
@@ -224,7 +224,7 @@ def _name_cell_vectors(axes: Axes, scene: Scene, painter: _Painter) -> None:
     for name, vector in zip("abc", scene.lattice, strict=True):
         place = painter.project(vector / 2)[:2]
         outward = place - middle
-        _text(axes, place + 0.3 * outward / max(float(np.linalg.norm(outward)), 1e-9), name, INK, 12)
+        _text(axes, place + 0.3 * outward / max(float(np.linalg.norm(outward)), 1e-9), name, INK, 12.0)
 
 
 def _legend(figure: Figure, scene: Scene, shapes: Drawing) -> None:

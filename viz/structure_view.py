@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     import py3Dmol
 
 SCRIPT = Path(__file__).parent / "vendor" / "3Dmol-min.js"
-"""3Dmol.js 2.5.5 as published on npm (BSD-3-Clause, licence beside it)."""
+"""3Dmol.js as published on npm (package `3dmol`, BSD-3-Clause, licence beside it)."""
+VERSION = "2.5.5"
+"""Of `SCRIPT`: the one that py3Dmol would fetch."""
 ZOOM = 2.0
 """3Dmol leaves wide margins around the atoms; this still keeps the corners of the cell in sight."""
 
@@ -141,7 +143,14 @@ def _put_balls(viewer: py3Dmol.view, shapes: Drawing) -> None:
 
 
 def _put_label(viewer: py3Dmol.view, text: str, place: np.ndarray, color: str) -> None:
-    look = {"fontColor": color, "fontSize": 17, "bold": True, "backgroundColor": "white", "backgroundOpacity": 0.75, "inFront": True}
+    look = {
+        "fontColor": color,
+        "fontSize": 17,
+        "bold": True,
+        "backgroundColor": "white",
+        "backgroundOpacity": 0.75,
+        "inFront": True,
+    }
     viewer.addLabel(text, look | {"position": _xyz(place), "alignment": "center", "padding": 1})
 
 

@@ -1,16 +1,27 @@
-"""Sliders and live curves for notebooks: they move an index or take a row, and call the builders."""
+"""Sliders and live curves for notebooks: they move an index or take a row, and call the builders.
+
+Figures go to Output widgets, and the notebook's own plotly renderer draws them. A plotly FigureWidget would send 5 MB
+of JavaScript of its own, and stays blank where the browser needs more than 2 s to load that: on a machine that trains.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crystalframer.trace import CrystalTrace
-from viz.drawing import Frames, drawing
+from viz.drawing import Drawing, Frames, drawing
 from viz.figures import attention_figure, learning_curve
 from viz.scene import scene_from_trace
 from viz.structure_view import put, structure_view
 
+if TYPE_CHECKING:
+    import ipywidgets
+    import plotly.graph_objects as go
+
+MEAN = "mean"
+"""Value of the head slider that averages over heads."""
 WIDTH, HEIGHT = 560, 560
 """Pixels of the structure; the figure beside it is as high."""
 
@@ -19,13 +30,12 @@ class AttentionSliders:
     """Step through layers, heads and atoms: the crystal, the attention heatmap and attention against distance follow.
 
     Name it on the last line of a cell to show it. `layer_slider`, `head_slider` and `atom_choice` are ipywidgets whose
-    `value` can be set and observed; the head "mean" averages over heads.
+    `value` can be set and observed; the head `"mean"` averages over heads.
     """
 
     def __init__(self, trace: CrystalTrace, *, frames: Frames = "all", n_lines: int = 12) -> None:
         """Args: frames: whose axes to draw. n_lines: attention lines to draw."""
         import ipywidgets as widgets
-        import plotly.graph_objects as go
 
         self.scene = scene_from_trace(trace)
         self._frames: Frames = frames
@@ -34,7 +44,7 @@ class AttentionSliders:
             options=range(self.scene.n_layers), description="Layer", tooltip="Attention layer, counted from 0"
         )
         self.head_slider = widgets.SelectionSlider(
-            options=[*((str(head), head) for head in range(self.scene.n_heads)), ("mean", None)],
+            options=[*((str(head), head) for head in range(self.scene.n_heads)), (MEAN, MEAN)],
             value=0,
             description="Head",
             tooltip="Attention head, counted from 0, or the mean over heads",
@@ -45,18 +55,18 @@ class AttentionSliders:
             tooltip="Query atom: its strongest attention lines are drawn",
         )
         self.caption = widgets.HTML()
-        self.figure = go.FigureWidget(attention_figure(self.scene, *self.state, height=HEIGHT))
+        self._figure = widgets.Output()
         self._view = structure_view(self.scene, *self.state, frames=frames, n_lines=n_lines, width=WIDTH, height=HEIGHT)
         self._start_script = self._view.startjs
         self._structure = widgets.Output(layout={"width": f"{WIDTH + 20}px"})
         self._script = widgets.Output(layout={"display": "none"})
         with self._structure:
             self._view.show()
-        self._write_caption()
+        self._draw_figure()
         controls = (self.layer_slider, self.head_slider, self.atom_choice)
         for control in controls:
             control.observe(self._redraw, names="value")
-        pictures = widgets.HBox([self._structure, self.figure], layout={"flex_flow": "row wrap"})
+        pictures = widgets.HBox([self._structure, self._figure], layout={"flex_flow": "row wrap"})
         row = widgets.HBox(controls, layout={"flex_flow": "row wrap"})
         self.widget = widgets.VBox([row, self.caption, pictures, self._script])
 
@@ -65,24 +75,25 @@ class AttentionSliders:
         """Layer, head (None: mean over heads) and atom that are shown."""
         atom = self.atom_choice.value
         assert isinstance(atom, int)  # the list of atoms always has one selected
-        return self.layer_slider.value, self.head_slider.value, atom
+        head = self.head_slider.value
+        return self.layer_slider.value, None if head == MEAN else head, atom
 
     def _redraw(self, change: Any) -> None:
-        put(self._view, self._shapes)
+        put(self._view, self._shapes())
         # A view adds every command to the script it would start with; that script stays the first picture.
         self._view.startjs = self._start_script
         self._script.clear_output(wait=True)
         with self._script:
             self._view.update()
-        _take_over(self.figure, attention_figure(self.scene, *self.state, height=HEIGHT))
-        self._write_caption()
+        self._draw_figure()
 
-    @property
-    def _shapes(self) -> Any:
+    def _draw_figure(self) -> None:
+        self.figure = attention_figure(self.scene, *self.state, height=HEIGHT)
+        _show(self._figure, self.figure)
+        self.caption.value = f'<span aria-live="polite">{self._shapes().caption}</span>'
+
+    def _shapes(self) -> Drawing:
         return drawing(self.scene, *self.state, frames=self._frames, n_lines=self._n_lines)
-
-    def _write_caption(self) -> None:
-        self.caption.value = f'<span aria-live="polite">{self._shapes.caption}</span>'
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         return self.widget._repr_mimebundle_(**options)
@@ -99,31 +110,27 @@ class TrainingMonitor:
 
     def __init__(self, target: str, *, unit: str = "", baseline: float | None = None) -> None:
         """Args: target: name of the label. unit: of its errors. baseline: MAE of predicting the training mean."""
-        import plotly.graph_objects as go
+        import ipywidgets as widgets
 
-        self.rows: list[dict[str, float]] = []
+        self.rows: list[dict[str, float | int]] = []
+        self.figure: go.Figure | None = None
+        """The curve so far; None before the first epoch."""
         self._target, self._unit, self._baseline = target, unit, baseline
-        self.figure = go.FigureWidget()
+        self.widget = widgets.Output(layout={"min_height": "400px"})
 
-    def __call__(self, row: Mapping[str, float]) -> None:
+    def __call__(self, row: Mapping[str, float | int]) -> None:
         """Add an epoch: `epoch` and `<part>_mae/<target>` for each part."""
         import pandas as pd
 
         self.rows.append(dict(row))
-        history = pd.DataFrame(self.rows)
-        _take_over(self.figure, learning_curve(history, self._target, unit=self._unit, baseline=self._baseline))
+        self.figure = learning_curve(pd.DataFrame(self.rows), self._target, unit=self._unit, baseline=self._baseline)
+        _show(self.widget, self.figure)
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
-        return self.figure._repr_mimebundle_(**options)
+        return self.widget._repr_mimebundle_(**options)
 
 
-def _take_over(shown: Any, new: Any) -> None:
-    """Change a shown figure to a new one of the same kind, in one message."""
-    with shown.batch_update():
-        if len(shown.data) != len(new.data):
-            shown.data = []
-            shown.add_traces(new.data)
-        else:
-            for old, trace in zip(shown.data, new.data, strict=True):
-                old.update({name: trace[name] for name in ("x", "y", "z", "zmax", "customdata") if name in trace})
-        shown.layout.update(new.layout)
+def _show(output: ipywidgets.Output, figure: go.Figure) -> None:
+    """Make a figure the only content of an Output widget."""
+    data = {"application/vnd.plotly.v1+json": json.loads(str(figure.to_json()))}
+    output.outputs = ({"output_type": "display_data", "data": data, "metadata": {}},)

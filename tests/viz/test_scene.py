@@ -41,7 +41,9 @@ def test_boundary_images_of_the_perovskite(perovskite_scene: Scene) -> None:
     assert (frac > -1e-9).all() and (frac < 1 + 1e-9).all()
 
 
-def test_an_atom_a_rounding_error_outside_the_cell_counts_as_on_its_face(make_trace: Callable[..., CrystalTrace]) -> None:
+def test_an_atom_a_rounding_error_outside_the_cell_counts_as_on_its_face(
+    make_trace: Callable[..., CrystalTrace],
+) -> None:
     crystal = Crystal(np.array([14]), np.array([[-1e-9, 1.0, 2.0]]), 4.0 * np.eye(3))
     scene = scene_from_trace(make_trace(crystal))
     np.testing.assert_allclose(scene.drawn_positions, [[0, 1, 2], [4, 1, 2]], atol=1e-8)
@@ -166,7 +168,12 @@ def test_no_frames_without_a_frame_method(
 
 @pytest.mark.parametrize(
     ("layer", "head", "atom", "message"),
-    [(3, 0, 0, "no layer 3; choose from 0 to 2"), (0, 4, 0, "no head 4"), (0, 0, 5, "no atom 5"), (-1, 0, 0, "layer -1")],
+    [
+        (3, 0, 0, "no layer 3; choose from 0 to 2"),
+        (0, 4, 0, "no head 4"),
+        (0, 0, 5, "no atom 5"),
+        (-1, 0, 0, "layer -1"),
+    ],
 )
 def test_an_index_out_of_range_is_named(scene: Scene, layer: int, head: int, atom: int, message: str) -> None:
     with pytest.raises(SceneError, match=message):

@@ -1,0 +1,55 @@
+"""Element facts and colour arithmetic."""
+
+from __future__ import annotations
+
+import pytest
+
+from viz.palette import ATTENTION_RAMP, AXIS_COLORS, HIGHEST_ATOMIC_NUMBER, element, mix, ramp
+
+
+def luminance(color: str) -> float:
+    red, green, blue = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_elements_are_those_of_pymatgen() -> None:
+    from pymatgen.core import Element
+
+    assert HIGHEST_ATOMIC_NUMBER == 98
+    for z in range(1, 99):
+        assert element(z).atomic_number == z
+        assert element(z).symbol == Element.from_Z(z).symbol
+
+
+@pytest.mark.parametrize(
+    ("z", "radius"), [(1, 0.31), (6, 0.76), (8, 0.66), (22, 1.60), (38, 1.95), (79, 1.36), (96, 1.69)]
+)
+def test_covalent_radii_of_cordero(z: int, radius: float) -> None:
+    assert element(z).covalent_radius == radius
+
+
+@pytest.mark.parametrize(
+    ("z", "expected"), [(5, True), (13, False), (14, True), (22, False), (50, False), (51, True), (54, True)]
+)
+def test_nonmetals(z: int, expected: bool) -> None:
+    assert element(z).is_nonmetal is expected
+
+
+@pytest.mark.parametrize("z", [0, 99, -1])
+def test_unknown_elements_are_refused(z: int) -> None:
+    with pytest.raises(ValueError, match=f"atomic number {z}: pictures know elements 1"):
+        element(z)
+
+
+def test_mix_and_ramp() -> None:
+    assert mix("#000000", "#FF8000", 0.5) == "#804000"
+    assert [ramp(ATTENTION_RAMP, x) for x in (-1.0, 0.0, 0.5, 1.0, 2.0)] == [ATTENTION_RAMP[i] for i in (0, 0, 1, 2, 2)]
+
+
+def test_stronger_attention_is_darker_in_grey() -> None:
+    shades = [luminance(ramp(ATTENTION_RAMP, step / 10)) for step in range(11)]
+    assert shades == sorted(shades, reverse=True) and shades[0] - shades[-1] > 0.4
+
+
+def test_axes_have_different_colours() -> None:
+    assert len(set(AXIS_COLORS)) == 3

@@ -1,0 +1,84 @@
+"""The page works with no network and shows what the drawing says. (What a browser makes of it needs a browser.)"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import inspect
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from viz import Scene, drawing, structure_view
+from viz.structure_view import SCRIPT, VERSION
+
+
+def calls(page: str, name: str) -> list:
+    """Arguments of every call of a viewer's function that takes one JSON argument."""
+    return [json.loads(text) for text in re.findall(rf"\.{name}\((.*)\);\n", page)]
+
+
+@pytest.fixture
+def page(scene: Scene) -> str:
+    return str(structure_view(scene, 0, 1, 1).write_html())
+
+
+def without_script(page: str) -> str:
+    return re.sub(r"data:text/javascript;base64,[A-Za-z0-9+/=]+", "", page)
+
+
+def test_the_page_carries_its_script_and_names_no_address(page: str) -> None:
+    encoded = re.search(r"loadScriptAsync\('data:text/javascript;base64,([A-Za-z0-9+/=]+)'\)", page)
+    assert encoded and base64.b64decode(encoded[1]) == SCRIPT.read_bytes()
+    assert not re.search(r"https?:|//cdn|src=", without_script(page).replace("tag.src = uri", ""))
+
+
+def test_the_script_is_the_release_that_py3dmol_expects() -> None:
+    """A newer py3Dmol may call what this script does not know: then vendor that release."""
+    import py3Dmol
+
+    expected = re.search(r"3dmol@([\d.]+)/", inspect.getsource(py3Dmol))
+    assert expected and expected[1] == VERSION
+    digest = hashlib.sha256(SCRIPT.read_bytes()).hexdigest()
+    assert digest == "f7cc78921ae72e7623e89cdd111434f58c2efddd2ffda1cd212644b406fb8016"
+    assert "BSD-3-Clause" in SCRIPT.with_name("3Dmol-LICENSE.txt").read_text(encoding="utf-8")
+
+
+def test_arrows_are_the_axes(scene: Scene, page: str) -> None:
+    assert scene.frames is not None
+    arrows = calls(page, "addArrow")
+    assert len(arrows) == 3 * scene.n_atoms
+    first = drawing(scene, 0, 1, 1, frames="all").arrows[0]
+    np.testing.assert_allclose([arrows[0]["start"][k] for k in "xyz"], first.start, atol=1e-4)
+    np.testing.assert_allclose([arrows[0]["end"][k] for k in "xyz"], first.end, atol=1e-4)
+
+
+def test_atoms_bonds_and_lines(scene: Scene, page: str) -> None:
+    shapes = drawing(scene, 0, 1, 1, frames="all")
+    (atoms,) = calls(page, "addAtoms")
+    assert [atom["properties"]["label"] for atom in atoms] == [ball.label for ball in shapes.balls]
+    np.testing.assert_allclose([[a[k] for k in "xyz"] for a in atoms], [b.center for b in shapes.balls], atol=1e-4)
+    bonds = {frozenset(s.ends) for s in shapes.sticks if s.role == "bond" and s.ends}
+    assert {frozenset((n, m)) for n, atom in enumerate(atoms) for m in atom["bonds"]} == bonds
+    n_others = sum(stick.role != "bond" for stick in shapes.sticks)
+    assert len(calls(page, "addCylinder")) == n_others
+
+
+def test_axis_labels_are_text_as_well_as_colour(page: str) -> None:
+    labels = re.findall(r'\.addLabel\("([^"]+)",', page)
+    assert [json.loads(f'"{label}"') for label in labels[:3]] == ["e₁", "e₂", "e₃"]
+
+
+def test_orthographic(page: str) -> None:
+    assert '.setProjection("orthographic")' in page
+
+
+def test_a_page_opens_from_disk(scene: Scene, tmp_path: Path) -> None:
+    path = tmp_path / "scene.html"
+    with path.open("w", encoding="utf-8") as file:
+        structure_view(scene, 0, None, 1).write_html(file)
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("<html>") and not calls(text, "addArrow")
