@@ -106,8 +106,8 @@ class TrainingTask(pl.LightningModule):
                 group["lr"] = optimisation.learning_rate(self.global_step, self.config)
         scale = 1.0 / torch.as_tensor(self._n_labels).clamp(min=1)
         norm = optimisation.scale_and_clip(self.model.parameters(), scale, self.config.clip_norm)
-        # Without waiting for the device: AdamW changes nothing in a step whose gradient is not finite, so that the model
-        # stays sound until `_check_finite` stops the run.
+        # Without waiting for the device: AdamW changes nothing in a step whose gradient is not finite.
+        # The model stays sound until `_check_finite` stops the run.
         optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
         self._norms.append(norm)
         self._n_labels = 0
