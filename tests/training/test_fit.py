@@ -233,7 +233,7 @@ def test_the_same_config_gives_the_same_run(finished: FitResult, tmp_path: Path)
     torch.manual_seed(99)
     assert_same_run(fit(CONFIG, DATA, tmp_path / "again"), finished)
     other = fit(training(seed=5, n_epochs=1, swa_epochs=0), DATA, tmp_path / "other")
-    assert other.history["train_loss"][0] != finished.history["train_loss"][0]
+    assert other.history["train_loss"].tolist()[0] != finished.history["train_loss"].tolist()[0]
 
 
 def test_it_learns_eight_crystals_by_heart(tmp_path: Path) -> None:
