@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import inspect
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Protocol, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, get_args, get_origin
 
 import tyro
 from tyro.conf import DisallowNone, Positional, arg
@@ -34,18 +35,18 @@ Device = Annotated[
 Targets = Annotated[tuple[Target, ...], arg(help_behavior_hint="(default: every column of numbers, without units)")]
 
 
-class Command(Protocol):
+class Command(ABC):
     """What stands behind a verb: the docstring is its help, the fields are its options."""
 
     EXAMPLES: ClassVar[str]
 
+    @abstractmethod
     def run(self) -> int:
         """Do it; returns the exit code."""
-        ...
 
 
 @dataclass(frozen=True)
-class Train:
+class Train(Command):
     """Train a model on labelled crystals, and score it on crystals that it has not seen.
 
     Starts from a preset (`crystalframer presets` lists them); every setting can be changed by its option. The run
@@ -80,7 +81,7 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Predict:
+class Predict(Command):
     """Predict properties of crystal structures.
 
     Takes structure files (CIF, POSCAR, extended XYZ, JSON of pymatgen, ...), folders of them, patterns in quotes, and
@@ -129,7 +130,7 @@ class Predict:
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(Command):
     """Score a model on labelled crystals.
 
     Prints mean absolute error (MAE), root mean square error (RMSE) and R² of each target, and for comparison the MAE of
@@ -180,7 +181,7 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
-class Trace:
+class Trace(Command):
     """Record what the model looks at in one structure.
 
     The file holds attention, decay lengths and frames of every layer and head: all that the figures of the package
@@ -216,7 +217,7 @@ class Trace:
 
 
 @dataclass(frozen=True)
-class DataShow:
+class DataShow(Command):
     """Say what a data set holds: crystals, labels with units, split, origin and licence."""
 
     EXAMPLES: ClassVar[str] = """
@@ -235,7 +236,7 @@ class DataShow:
 
 
 @dataclass(frozen=True)
-class DataPack:
+class DataPack(Command):
     """Pack structures and labels into one file that loads in seconds.
 
     Takes a table with a structure in each row, or a folder of structure files with a table of labels (`labels.csv` in
@@ -269,7 +270,7 @@ class DataPack:
 
 
 @dataclass(frozen=True)
-class DataPackAuthors:
+class DataPackAuthors(Command):
     """Pack pickled lists of crystals, the format of the CrystalFramer authors.
 
     Nothing in the pickles is run: one that asks for more than plain data and structures is refused.
@@ -301,7 +302,7 @@ class DataPackAuthors:
 
 
 @dataclass(frozen=True)
-class Presets:
+class Presets(Command):
     """List the ready-made settings, with the errors that the paper reports."""
 
     EXAMPLES: ClassVar[str] = """
@@ -317,7 +318,7 @@ class Presets:
 
 
 @dataclass(frozen=True)
-class Convert:
+class Convert(Command):
     """Convert a checkpoint of the CrystalFramer authors (.ckpt) for the other commands.
 
     No code in the file is run.

@@ -1,0 +1,385 @@
+"""The command line, from help to a whole round: pack, train, predict, evaluate, trace."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pandas
+import pytest
+import torch
+from authors_format import authors_checkpoint
+from pymatgen.core import Lattice, Structure
+
+import crystalframer as cf
+from crystalframer import cli, training
+from crystalframer.cli import COMMANDS, main
+from crystalframer.config import Config, to_json
+from crystalframer.data.dataset import DataError
+
+ALKALI = ("Li", "Na", "K", "Rb", "Cs")
+HALOGENS = ("F", "Cl", "Br")
+TINY_RUN = ["--preset", "tiny", "--model.targets", "gap:eV", "--training.accelerator", "cpu", "--data.split", "random"]
+
+
+@pytest.fixture(scope="module")
+def salts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of CIF files with a table of labels."""
+    folder = tmp_path_factory.mktemp("salts")
+    rows = []
+    for i, cation in enumerate(ALKALI):
+        for j, anion in enumerate(HALOGENS):
+            structure = Structure(Lattice.cubic(3.0 + 0.3 * i + 0.3 * j), [cation, anion], [[0, 0, 0], [0.5] * 3])
+            structure.to(filename=str(folder / f"{cation}{anion}.cif"))
+            rows.append({"id": f"{cation}{anion}", "gap": 10.0 - i - j, "hardness": i})
+    pandas.DataFrame(rows).to_csv(folder / "labels.csv", index=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run_folder(salts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model trained by the command line."""
+    output = tmp_path_factory.mktemp("runs") / "salts"
+    assert main(["train", "--data.source", str(salts), *TINY_RUN, "--output", str(output)]) == 0
+    return output
+
+
+@pytest.fixture
+def exit_code(capsys: pytest.CaptureFixture[str]) -> Callable[..., int]:
+    """Runs a command line; tyro ends by SystemExit where it refuses an option."""
+
+    def run(*words: str | Path) -> int:
+        capsys.readouterr()
+        try:
+            return main([str(word) for word in words])
+        except SystemExit as end:
+            assert isinstance(end.code, int)
+            return end.code
+
+    return run
+
+
+# Help
+
+
+def test_the_overview_names_every_command(exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("--help") == 0
+    text = capsys.readouterr().out
+    for verb, command in COMMANDS.items():
+        assert f"  {verb} " in text
+        assert (command.__doc__ or "").partition("\n")[0] in text
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_every_command_explains_itself(
+    verb: str, exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(*verb.split(), "--help") == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: crystalframer {verb} ")
+    assert f"$ crystalframer {verb}" in text[text.index("Examples:") :]
+
+
+def test_every_setting_is_an_option_of_train(exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("train", "--help") == 0
+    text = capsys.readouterr().out
+
+    def check(config: dict, prefix: str) -> None:
+        for name, value in config.items():
+            option = f"{prefix}.{name.replace('_', '-')}".removeprefix(".")
+            if isinstance(value, dict):
+                check(value, option)
+            else:
+                assert f"--{option} " in text or f"--{option}," in text
+
+    check(json.loads(to_json(Config())), "")
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"crystalframer {cf.__version__}\n"
+
+
+def test_the_module_is_the_command() -> None:
+    result = subprocess.run([sys.executable, "-m", "crystalframer", "--version"], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, f"crystalframer {cf.__version__}\n")
+
+
+# Options become a config
+
+
+@pytest.fixture
+def config_of(monkeypatch: pytest.MonkeyPatch, exit_code: Callable[..., int]) -> Callable[..., Config]:
+    """The config that a command line asks `fit` for."""
+
+    class Stop(Exception):
+        pass
+
+    def config_of(*options: str) -> Config:
+        asked = []
+
+        def fit(config: Config, **_: object) -> None:
+            asked.append(config)
+            raise Stop
+
+        monkeypatch.setattr(training, "fit", fit, raising=False)
+        with pytest.raises(Stop):
+            exit_code("train", *options)
+        return asked[0]
+
+    return config_of
+
+
+@pytest.mark.parametrize("name", cf.PRESETS)
+def test_a_preset_is_taken_as_it_is(name: str, config_of: Callable[..., Config]) -> None:
+    assert config_of("--preset", name) == config_of(f"--preset={name}") == cf.preset(name).config
+
+
+def test_the_default_preset_is_the_demo(config_of: Callable[..., Config]) -> None:
+    assert config_of() == cf.preset("demo").config
+
+
+def test_options_change_the_preset_and_nothing_else(config_of: Callable[..., Config]) -> None:
+    options = "--preset lightweight --training.n-epochs 70 --model.frame.method weighted-pca --data.source my.parquet"
+    options += " --training.max-atoms 500 --training.no-drop-last --model.targets gap:eV hull:eV/atom count"
+    base = cf.preset("lightweight").config
+    targets = (cf.Target("gap", "eV"), cf.Target("hull", "eV/atom"), cf.Target("count"))
+    frame = replace(base.model.frame, method="weighted-pca")
+    assert config_of(*options.split()) == Config(
+        replace(base.model, targets=targets, frame=frame),
+        replace(base.data, source="my.parquet"),
+        replace(base.training, n_epochs=70, max_atoms=500, drop_last=False),
+    )
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("predct x.cif", "did you mean 'predict'?"),
+        ("data shw demo", "did you mean 'data show'?"),
+        ("train --preset lightwieght", "did you mean 'lightweight'?"),
+        ("train --model.frame.method weighted-pcx", "did you mean 'weighted-pca'?"),
+        ("train --training.n-epohcs 3", "--training.n-epochs"),
+        ("train --model.n-heads 7", "must be a multiple of n_heads = 7"),
+        ("train --data.source dmo", "did you mean 'demo'?"),
+        ("train --model.targets band_gp:eV", "did you mean 'band_gap'?"),
+        ("data show dmo", "did you mean 'demo'?"),
+        ("predict", "no structures to predict"),
+        ("predict x.cif --model nowhere", "nowhere"),
+        ("predict x.cif --output x.xlsx", ".csv, .jsonl or .parquet"),
+        ("evaluate nowhere demo", "nowhere"),
+        ("convert nowhere.ckpt out", "nowhere.ckpt: no such file"),
+    ],
+)
+def test_a_mistake_is_named_without_a_traceback(
+    words: str,
+    reason: str,
+    exit_code: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert exit_code(*words.split()) == 2
+    error = capsys.readouterr().err
+    assert reason in " ".join(error.replace("│", " ").split())
+    assert "Traceback" not in error
+
+
+def test_debug_shows_where_an_error_arose(exit_code: Callable[..., int]) -> None:
+    with pytest.raises(DataError, match="dmo"):
+        exit_code("data", "show", "dmo", "--debug")
+
+
+def test_an_error_of_the_program_is_not_hidden(exit_code: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "_parse", broken)
+    with pytest.raises(ZeroDivisionError):
+        exit_code("presets")
+
+
+def test_stopping_by_keyboard_is_quiet(
+    exit_code: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: object) -> None:
+        raise training.Interrupted("training was stopped after epoch 3")
+
+    monkeypatch.setattr(cli, "_parse", stopped)
+    assert exit_code("train") == 130
+    assert capsys.readouterr().err == "\ntraining was stopped after epoch 3\n"
+
+
+# The whole round
+
+
+def test_training_leaves_a_run_and_says_what_it_came_to(
+    salts: Path, tmp_path: Path, exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "--data.source", salts, *TINY_RUN, "--output", tmp_path / "run"]
+    assert exit_code(*words) == 0
+    text = capsys.readouterr().out
+    assert "test MAE" in text and "of predicting the training mean" in text and str(tmp_path / "run") in text
+    assert cf.load(tmp_path / "run").config.targets == (cf.Target("gap", "eV"),)
+    assert exit_code(*words) == 2
+    assert "holds a run already" in capsys.readouterr().err
+    assert exit_code(*words, "--resume") == 2
+    assert "the run is complete" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_predictions_are_written_with_the_bad_rows(
+    suffix: str,
+    salts: Path,
+    run_folder: Path,
+    tmp_path: Path,
+    exit_code: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "bad.cif").write_text("")
+    table = tmp_path / f"table{suffix}"
+    words = ["predict", salts / "NaCl.cif", tmp_path / "bad.cif", salts / "Cs*.cif", "--model", run_folder]
+    assert exit_code(*words, "--output", table) == 0
+    said = capsys.readouterr()
+    assert "4 predictions in" in said.out and "gap (eV)" in said.out
+    assert "1 of 5 structures could not be predicted" in said.err and "bad.cif: the file is empty" in said.err
+    read = {".csv": pandas.read_csv, ".jsonl": _read_json_lines, ".parquet": pandas.read_parquet}[suffix](table)
+    assert list(read.columns) == ["id", "formula", "gap", "error"]
+    assert read["id"].tolist() == ["NaCl", "bad", "CsBr", "CsCl", "CsF"]
+    assert read["gap"].isna().tolist() == read["error"].notna().tolist() == [False, True, False, False, False]
+    direct = cf.predict(salts / "NaCl.cif", run_folder)["gap"][0]
+    assert read["gap"].tolist()[0] == pytest.approx(direct, abs=1e-5)
+
+
+def _read_json_lines(path: Path) -> pandas.DataFrame:
+    return pandas.read_json(path, lines=True)
+
+
+def test_predictions_are_printed_with_units(
+    salts: Path, run_folder: Path, exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code("predict", salts, "--model", run_folder) == 0
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
+    assert lines[0].split() == ["id", "formula", "gap", "(eV)"]
+    assert len(lines) == 1 + len(ALKALI) * len(HALOGENS)
+    assert said.err == ""
+
+
+def test_predicting_nothing_is_a_failure(
+    run_folder: Path, tmp_path: Path, exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code("predict", tmp_path / "a.cif", tmp_path / "b.cif", "--model", run_folder) == 1
+    assert "2 of 2 structures could not be predicted" in capsys.readouterr().err
+
+
+def test_only_the_first_failures_are_listed_beside_a_table(
+    run_folder: Path, tmp_path: Path, exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = [tmp_path / f"missing-{n}.cif" for n in range(8)]
+    assert exit_code("predict", *missing, "--model", run_folder, "--output", tmp_path / "table.csv") == 1
+    error = capsys.readouterr().err
+    assert "missing-4.cif" in error and "missing-5.cif" not in error and "... and 3 more" in error
+
+
+def test_packing_and_showing_a_data_set(
+    salts: Path, tmp_path: Path, exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    packed = tmp_path / "salts.parquet"
+    assert exit_code("data", "pack", salts, packed, "--targets", "gap:eV") == 0
+    assert exit_code("data", "show", packed) == 0
+    text = capsys.readouterr().out
+    assert "15 crystals" in text and "gap (eV): 15 labels, 4 to 10" in text and "hardness" not in text
+    assert cf.dataset(packed).target("gap") == cf.Target("gap", "eV")
+
+
+def test_packing_with_a_table_of_labels_elsewhere(salts: Path, tmp_path: Path, exit_code: Callable[..., int]) -> None:
+    folder = tmp_path / "cifs"
+    shutil.copytree(salts, folder)
+    (folder / "labels.csv").rename(tmp_path / "measured.csv")
+    assert exit_code("data", "pack", folder, tmp_path / "a.parquet", "--labels", tmp_path / "measured.csv") == 0
+    assert set(cf.dataset(tmp_path / "a.parquet").targets) == {"gap", "hardness"}
+
+
+def test_evaluating_all_or_a_part(
+    salts: Path, run_folder: Path, tmp_path: Path, exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code("evaluate", run_folder, salts, "--output", tmp_path / "each.csv") == 0
+    text = capsys.readouterr().out
+    assert "all crystals: 15 crystals" in text and "gap (eV)" in text and "RMSE" in text
+    each = pandas.read_csv(tmp_path / "each.csv")
+    score = cf.evaluate(run_folder, salts).scores["gap"]
+    assert float(each["deviation"].abs().mean()) == pytest.approx(score.mae, rel=1e-4)
+    assert exit_code("evaluate", run_folder, salts, "--split", "test") == 2
+    assert "has no test part" in capsys.readouterr().err
+
+
+def test_evaluating_takes_the_test_part_of_a_given_split(
+    salts: Path, run_folder: Path, tmp_path: Path, exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = cf.dataset(salts)
+    parts = ["test" if row % 5 == 0 else "train" for row in range(len(data))]
+    split = cf.CrystalDataset.from_crystals(data, [data.target("gap")], parts)
+    split.save(tmp_path / "split.parquet")
+    assert exit_code("evaluate", run_folder, tmp_path / "split.parquet") == 0
+    assert "test part: 3 crystals" in capsys.readouterr().out
+    assert exit_code("evaluate", run_folder, tmp_path / "split.parquet", "--split", "all") == 0
+    assert "all crystals: 15 crystals" in capsys.readouterr().out
+
+
+def test_tracing_writes_a_file_that_loads(
+    salts: Path,
+    run_folder: Path,
+    tmp_path: Path,
+    exit_code: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert exit_code("trace", salts / "NaCl.cif", "--model", run_folder) == 0
+    assert "NaCl: gap = " in capsys.readouterr().out
+    record = cf.CrystalTrace.load(tmp_path / "NaCl.safetensors")
+    assert record.id == "NaCl" and record.n_layers == 2 and record.units == {"gap": "eV"}
+
+
+def test_presets_are_listed_with_the_published_errors(
+    exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code("presets") == 0
+    text = capsys.readouterr().out
+    for name, found in cf.PRESETS.items():
+        assert f"{name} " in text and found.description in text
+        for property, error in found.published_mae.items():
+            assert f"{error:<8g} {property}" in text
+
+
+def test_converting_a_checkpoint_of_the_authors(
+    tmp_path: Path, exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(authors_checkpoint("max"), tmp_path / "best.ckpt")
+    assert exit_code("convert", tmp_path / "best.ckpt", tmp_path / "model") == 0
+    assert "formation_energy_peratom (eV/atom)" in capsys.readouterr().out
+    original = cf.load_authors_checkpoint(tmp_path / "best.ckpt").state_dict()
+    converted = cf.load(tmp_path / "model").state_dict()
+    assert all(torch.equal(converted[name].cpu(), tensor) for name, tensor in original.items())
+
+
+def test_packing_the_authors_pickles(tmp_path: Path, exit_code: Callable[..., int]) -> None:
+    atoms = {"lattice_mat": [[3, 0, 0], [0, 3, 0], [0, 0, 3]], "coords": [[0, 0, 0]], "elements": ["Na"]}
+    for part in ("train", "val", "test"):
+        (tmp_path / f"{part}.pkl").write_bytes(pickle.dumps([{"jid": part, "atoms": atoms, "energy": 1.5}]))
+    files = [tmp_path / f"{part}.pkl" for part in ("train", "val", "test")]
+    assert exit_code("data", "pack-authors", *files, tmp_path / "all.parquet", "--targets", "energy:eV") == 0
+    data = cf.dataset(tmp_path / "all.parquet")
+    assert data.parts is not None and data.parts.tolist() == ["train", "validation", "test"]
+    assert data.target("energy") == cf.Target("energy", "eV")
