@@ -52,9 +52,9 @@ class AuthorsCheckpointError(ValueError):
 def load_authors_checkpoint(path: str | Path, averaged: bool | None = None) -> CrystalFramer:
     """Load a `.ckpt` file of the authors' code, without running any code that it may contain.
 
-    Their box of images is not reproduced (our neighbours converge to the same sum), nor their noise in evaluation, nor
-    the defects listed in the docstrings of `model.frames`. Only their frame methods `max` and `no` promise the published
-    accuracy here: the others were trained with those defects.
+    Their box of images is not reproduced (our neighbours converge to the same sum), nor their noise in evaluation,
+    nor the defects listed in docs/fidelity.md. Only their frame methods `max` and `no` promise the published accuracy
+    here: the others were trained with those defects.
 
     Args:
         averaged: True for the averaged (SWA) weights, False for the plain ones; None takes the averaged ones if the
@@ -66,7 +66,9 @@ def load_authors_checkpoint(path: str | Path, averaged: bool | None = None) -> C
     path = Path(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # about pickle protocols: what cannot be read is an error below
+            warnings.simplefilter(
+                "ignore", UserWarning
+            )  # about pickle protocols: what cannot be read is an error below
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise AuthorsCheckpointError(f"{path}: no such file") from error
@@ -90,7 +92,9 @@ def load_authors_checkpoint(path: str | Path, averaged: bool | None = None) -> C
 
 def _model_config(params: Mapping[str, Any], path: Path) -> ModelConfig:
     def refuse(name: str, accepted: str) -> AuthorsCheckpointError:
-        return AuthorsCheckpointError(f"{path}: setting {name} = {params[name]!r} is not implemented; accepted: {accepted}")
+        return AuthorsCheckpointError(
+            f"{path}: setting {name} = {params[name]!r} is not implemented; accepted: {accepted}"
+        )
 
     def number(name: str, default: int | float) -> int | float:
         value = params.get(name, default)
@@ -181,7 +185,9 @@ def _state_dict(
         ours[framed + "distance_projection"] = distance[0]
         if config.frame.method != "none":
             shape = (1, h, d_head, config.cosine.n_centers)
-            ours[framed + "cosine_projection"] = torch.cat([take(f"{attention}proj_angle{k}", shape) for k in (1, 2, 3)])
+            ours[framed + "cosine_projection"] = torch.cat(
+                [take(f"{attention}proj_angle{k}", shape) for k in (1, 2, 3)]
+            )
         scale, shift = take(attention + "gauss_scale", (2,))
         if scale <= 0:
             raise AuthorsCheckpointError(f"{path}: layer {layer} is not calibrated (gauss_scale = 0): never trained")

@@ -193,9 +193,7 @@ class DataConfig:
         _check_choice(self, "split", ("given", "random", "group"))
         for name in ("validation_fraction", "test_fraction"):
             _check(0 <= getattr(self, name) < 1, self, name, "must lie in [0, 1)")
-        _check(
-            self.validation_fraction + self.test_fraction < 1, self, "test_fraction", "leaves nothing to train on"
-        )
+        _check(self.validation_fraction + self.test_fraction < 1, self, "test_fraction", "leaves nothing to train on")
         if self.max_atoms_per_crystal is not None:
             _check_positive(self, "max_atoms_per_crystal")
 
@@ -307,7 +305,9 @@ def _decode(hint: Any, value: Any, where: str) -> Any:
         kinds = [args[0]] * len(value) if args[-1] is Ellipsis else args
         if len(kinds) != len(value):
             raise ConfigError(f"{where}: expected {len(kinds)} values, got {value!r}")
-        return tuple(_decode(kind, item, f"{where}[{n}]") for n, (kind, item) in enumerate(zip(kinds, value)))
+        return tuple(
+            _decode(kind, item, f"{where}[{n}]") for n, (kind, item) in enumerate(zip(kinds, value, strict=True))
+        )
     if origin is Literal:
         return value  # checked by the dataclass, which names the choices
     if hint is float and isinstance(value, int) and not isinstance(value, bool):

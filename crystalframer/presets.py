@@ -64,7 +64,7 @@ PRESETS: dict[str, Preset] = {
         {JARVIS_FORMATION_ENERGY: 0.0268},
     ),
     "weighted-pca": Preset(
-        # Second moments weigh far neighbours by r²: one decimal more of tolerance keeps outputs as exact as the others'.
+        # Second moments weigh far neighbours by r²: a decimal more of tolerance keeps outputs as exact as the others'.
         Config(_framed("weighted-pca", weight_tolerance=1e-7), training=JARVIS_TRAINING),
         "Frames from the principal axes of the attended neighbours",
         {JARVIS_FORMATION_ENERGY: 0.0287},

@@ -1,7 +1,7 @@
 """What the model looked at, as plain NumPy records that outlive the model.
 
-`CrystalFramer.trace` makes a `CrystalTrace` for each crystal; everything in `viz` and `analysis` starts from one, so every
-figure can be made without the model and remade years later. Shapes follow the vocabulary of the project:
+`CrystalFramer.trace` makes a `CrystalTrace` for each crystal; everything in `viz` and `analysis` starts from one, so
+every figure can be made without the model and remade years later. Shapes follow the vocabulary of the project:
 n_atoms, n_edges, n_heads; row 0 of `edge_index` is the query atom i, row 1 the key atom j; `edge_image` is the lattice
 translation n of the key atom.
 """
@@ -142,7 +142,7 @@ class CrystalTrace:
         try:
             with safe_open(path, framework="np") as file:
                 metadata = file.metadata() or {}
-                arrays = {name: file.get_tensor(name) for name in file.keys()}
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
             raise TraceError(f"{path}: not a readable trace ({error})") from error
         if "crystal_trace" not in metadata:
@@ -150,7 +150,8 @@ class CrystalTrace:
         header = json.loads(metadata["crystal_trace"])
         if header["schema_version"] > SCHEMA_VERSION:
             raise TraceError(
-                f"{path}: schema version {header['schema_version']}, this crystalframer reads up to {SCHEMA_VERSION}; upgrade it"
+                f"{path}: schema version {header['schema_version']}; this crystalframer reads up to {SCHEMA_VERSION}, "
+                "upgrade it"
             )
         layers = []
         try:

@@ -2,8 +2,8 @@
 
     python scripts/demo.py --output runs/demo
 
-Writes a run folder (config, metrics, checkpoints), `prediction.csv`, `learning_curve.html`, `parity.html`, the trace of the
-CIF, and a picture of a frame as PNG and PDF.
+Writes a run folder (config, metrics, checkpoints), `prediction.csv`, `learning_curve.html`, `parity.html`, the trace of
+the CIF, and a picture of a frame as PNG and PDF.
 """
 
 from __future__ import annotations
@@ -75,6 +75,6 @@ def main(output: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Train on the shipped crystals, predict a CIF, draw a frame.")
     parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="folder for the results, replaced")
     main(parser.parse_args().output)

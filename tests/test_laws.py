@@ -1,7 +1,7 @@
 """Physics first: what must not change a prediction, for every frame method that promises it; and what does.
 
-Every atom has images of itself in exactly opposite directions, so ties of ±u occur in each of these crystals; apart from
-those they have no symmetry.
+Every atom has images of itself in exactly opposite directions, so ties of ±u occur in each of these crystals; apart
+from those they have no symmetry.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def test_pca_frames_depend_on_the_cell() -> None:
 
 
 def test_lattice_frames_depend_on_the_cell() -> None:
-    """Documented: a supercell has other shortest vectors, a skewed cell other signs; where atoms are written is no matter."""
+    """Documented: a supercell has other shortest vectors; where in the cell atoms are written is no matter."""
     assert change("lattice", torch.float64, SAME_FOR_LOCAL["supercell"]) > 1e-3
     assert change("lattice", torch.float64, SAME_FOR_LOCAL["other images of the atoms"]) <= tolerance(torch.float64)
 
@@ -156,8 +156,8 @@ def test_training_noise_comes_from_the_generator_alone(method: FrameMethod) -> N
         first, again = (made(batch, torch.Generator().manual_seed(4)) for _ in range(2))
         others = [made(batch, torch.Generator().manual_seed(seed)) for seed in range(5, 13)]
     assert torch.equal(first, again)
-    # Own images tie exactly (±u) and principal axes have no sign, so noise decides there. Distances have nothing to decide,
-    # and lattice frames come out the same for either sign of their first vector.
+    # Own images tie exactly (±u) and principal axes have no sign, so noise decides there. Distances have nothing to
+    # decide, and lattice frames come out the same for either sign of their first vector.
     assert any(not torch.equal(first, other) for other in others) == (method not in ("none", "lattice"))
 
 
@@ -196,7 +196,7 @@ def test_axes_are_right_handed_and_orthonormal(method: FrameMethod) -> None:
 
 
 def test_without_the_tie_rule_opposite_images_are_a_gamble() -> None:
-    """Why the rule is there: where an atom's own images are nearest, the cell would decide which of ±u is the first axis."""
+    """Why the rule is there: where an atom's own images are nearest, the cell would decide which of ±u comes first."""
     made = model("max", torch.float64)
     plain = CrystalFramer(replace(made.config, frame=FrameConfig("max", tie_margin=0.0))).to(torch.float64).eval()
     plain.load_state_dict(made.state_dict())

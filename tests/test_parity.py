@@ -1,8 +1,8 @@
 """Our numbers against the golden ones: the function in float64 (`exact_*`), and the authors' own runs (`fwd_*` ...).
 
-Bars: `exact_*` 1e-9 for outputs, layers and frames, gradients 1e-6 of the largest entry (they are stored in float32). The
-authors' runs leave out the far tails of their Gaussians, which costs up to 3e-6 in outputs, 5e-5 in layers, 2e-6 in frames and
-3e-4 in gradients. `pytest tests/test_parity.py -s` prints a table of the errors.
+Bars: `exact_*` 1e-9 for outputs, layers and frames, gradients 1e-6 of the largest entry (they are stored in float32).
+The authors' runs leave out the far tails of their Gaussians, which costs up to 3e-6 in outputs, 5e-5 in layers, 2e-6 in
+frames and 3e-4 in gradients. `pytest tests/test_parity.py -s` prints a table of the errors.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from crystalframer.data.crystal import Crystal, CrystalBatch
 from crystalframer.model import frames
 from crystalframer.model.network import CrystalFramer
 from crystalframer.presets import preset
+from crystalframer.trace import CrystalTrace
 from crystalframer.training.optimisation import parameter_groups, target_statistics
 from crystalframer.training.task import TrainingTask
-from crystalframer.trace import CrystalTrace
 
 EXACT_RADIUS = 14.0
 LAYERS = [0, 3]
@@ -129,8 +129,8 @@ def test_weighted_pca_agrees_with_the_authors(
 ) -> None:
     """With their two defects mended (quirks Q5, Q6) and their random signs given.
 
-    Principal axes are determined up to (error of the moments)/(gap between eigenvalues): the error of a frame counts times
-    its relative gap. In float32 at the default radius the outputs alone have a bar.
+    Principal axes are determined up to (error of the moments)/(gap between eigenvalues): the error of a frame counts
+    times its relative gap. In float32 at the default radius the outputs alone have a bar.
     """
     recorded = golden("fwd_weighted_pca")["frames"]
 
@@ -187,7 +187,7 @@ def test_default_radius_against_twice_the_radius(tmp_path: Path) -> None:
         )
 
 
-# --- gradients ---------------------------------------------------------------------------------------------------------
+# --- gradients --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def relative_difference(found: np.ndarray, expected: dict[str, np.ndarray], pref
     return max(float(np.abs(entries - sample).max() / largest), abs(float(np.linalg.norm(found)) / float(norm) - 1.0))
 
 
-# --- training ----------------------------------------------------------------------------------------------------------
+# --- training ---------------------------------------------------------------------------------------------------------
 
 
 class Recorder(pl.Callback):
@@ -237,11 +237,12 @@ class Recorder(pl.Callback):
         self.norms: list[float] = []
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, task: TrainingTask, outputs: object, batch: CrystalBatch, batch_idx: int
-    ) -> None:  # type: ignore[override]
-        self.losses.append(float(task._errors[-1].mean()))
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, TrainingTask)
+        self.losses.append(float(pl_module._errors[-1].mean()))
         self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
-        self.norms.append(float(task._norms[-1]))
+        self.norms.append(float(pl_module._norms[-1]))
 
 
 def test_six_training_steps(tmp_path: Path) -> None:
@@ -332,7 +333,7 @@ def test_weight_decay_groups_follow_the_authors() -> None:
     assert len(others["params"]) == len(expected["decay_names"]) - len(unused) - 2 * 4
 
 
-# --- initialisation ----------------------------------------------------------------------------------------------------
+# --- initialisation ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("fixture", "name"), [("a64", "default"), ("a16", "lightweight")])

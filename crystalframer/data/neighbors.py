@@ -36,8 +36,8 @@ class NeighborList:
 def neighbor_list(crystal: Crystal, radius: float, min_neighbors: int = MIN_NEIGHBORS) -> NeighborList:
     """All images within `radius` Å of each atom, at least `min_neighbors` of them and never all in one plane.
 
-    Atoms that find too few, or only coplanar ones, within `radius` (a molecule in a large box, a layer, a chain) get the
-    smallest radius that holds enough. Cost is linear in atoms.
+    Atoms that find too few, or only coplanar ones, within `radius` (a molecule in a large box, a layer, a chain) get
+    the smallest radius that holds enough. Cost is linear in atoms.
 
     Raises:
         CrystalError: two atoms, or an atom and its own image, are less than 0.1 Å apart.
@@ -55,7 +55,7 @@ def neighbor_list(crystal: Crystal, radius: float, min_neighbors: int = MIN_NEIG
         kept = ~served[query]
         query, key, image, vectors = (
             np.concatenate([old[kept], new[extra]])
-            for old, new in zip((query, key, image, vectors), (*wide, wide_vectors))
+            for old, new in zip((query, key, image, vectors), (*wide, wide_vectors), strict=True)
         )
         sparse &= still_sparse
         reach *= 1.5
@@ -67,7 +67,7 @@ def neighbor_list(crystal: Crystal, radius: float, min_neighbors: int = MIN_NEIG
 
 def _images_within(crystal: Crystal, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(query, key, image) of all pairs within `radius`, the atom itself included."""
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     frac = crystal.frac_coords
     shift = np.floor(frac).astype(np.int64)
@@ -80,8 +80,8 @@ def _images_within(crystal: Crystal, radius: float) -> tuple[np.ndarray, np.ndar
     ghost_frac = frac[None] + translations[:, None]
     near = ((ghost_frac >= low) & (ghost_frac <= high)).all(axis=2)
     translation, ghost_atom = np.nonzero(near)
-    tree = cKDTree(frac @ crystal.lattice)
-    ghosts = cKDTree(ghost_frac[near] @ crystal.lattice)
+    tree = KDTree(frac @ crystal.lattice)
+    ghosts = KDTree(ghost_frac[near] @ crystal.lattice)
     # A hair more than the radius, so that rounding cannot lose the atom itself or one of two equal distances.
     pairs = tree.sparse_distance_matrix(ghosts, radius + 1e-6, output_type="ndarray")
     query, ghost = pairs["i"].astype(np.int64), pairs["j"].astype(np.int64)
@@ -94,7 +94,9 @@ def _edge_vectors(crystal: Crystal, query: np.ndarray, key: np.ndarray, image: n
     return crystal.positions[key] - crystal.positions[query] + image @ crystal.lattice
 
 
-def _is_sparse(query: np.ndarray, vectors: np.ndarray, n_atoms: int, min_neighbors: int) -> Bool[np.ndarray, " n_atoms"]:
+def _is_sparse(
+    query: np.ndarray, vectors: np.ndarray, n_atoms: int, min_neighbors: int
+) -> Bool[np.ndarray, " n_atoms"]:
     """Atoms with too few neighbours, or whose neighbours all lie in one plane."""
     directions, is_other = _directions(vectors)
     spread = np.zeros((n_atoms, 3, 3))

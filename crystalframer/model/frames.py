@@ -91,13 +91,13 @@ def build_frames(attended: AttendedEdges, config: FrameConfig, generator: torch.
     """The frames of one layer.
 
     Args:
-        generator: source of the noise that picks among ties in training; None picks by an equivariant rule (evaluation).
+        generator: source of the noise that picks among ties in training; None (evaluation) decides them by moments.
     """
     with torch.no_grad():
         return METHODS[config.method](attended, config, generator)
 
 
-# --- frames from single edges ------------------------------------------------------------------------------------------
+# --- frames from single edges -----------------------------------------------------------------------------------------
 
 
 def max_frames(attended: AttendedEdges, config: FrameConfig, generator: torch.Generator | None) -> Frame:
@@ -152,7 +152,7 @@ def _right_handed(e1: Float[Tensor, "*n 3"], towards: Float[Tensor, "*n 3"]) -> 
     return torch.stack([e1, e2, torch.linalg.cross(e1, e2)], dim=-2)
 
 
-# --- choosing among ties -----------------------------------------------------------------------------------------------
+# --- choosing among ties ----------------------------------------------------------------------------------------------
 
 Criterion = Callable[[Int[Tensor, " n_candidates"], Int[Tensor, " n_candidates"]], Float[Tensor, " n_candidates"]]
 """(edge, atom × n_heads + head) of each candidate → a number that turns with the crystal."""
@@ -172,7 +172,8 @@ def _choose(
     if config.tie_margin == 0:
         return segment_argmax(scores, edges.query, edges.n_atoms)
     best = segment_max(scores, edges.query, edges.n_atoms)[edges.query]
-    return _resolve_ties(scores >= best - config.tie_margin, edges, config.tie_margin, criteria)
+    # "Not below" rather than "at least": NaN scores give some frame and NaN further on, not an error about indices.
+    return _resolve_ties(~(scores < best - config.tie_margin), edges, config.tie_margin, criteria)
 
 
 def _resolve_ties(
@@ -187,7 +188,7 @@ def _resolve_ties(
         if len(edge) == n_groups:
             break
         value = criterion(edge, group)
-        kept = value >= segment_max(value, group, n_groups)[group] - margin
+        kept = ~(value < segment_max(value, group, n_groups)[group] - margin)
         edge, group = edge[kept], group[kept]
     position = segment_first(torch.ones_like(edge, dtype=torch.bool)[:, None], group, n_groups)
     return edge[position.view(edges.n_atoms, n_heads)]
@@ -201,9 +202,7 @@ def _first_axis_criteria(attended: AttendedEdges) -> Iterable[Criterion]:
 
     yield lambda edge, group: (attended.dipole.flatten(0, 1)[group] * along(edge)).sum(-1)
     yield lambda edge, group: _contract(attended.quadrupole.flatten(0, 1)[group], along(edge), along(edge))
-    yield lambda edge, group: _contract(
-        attended.octupole.flatten(0, 1)[group], along(edge), along(edge), along(edge)
-    )
+    yield lambda edge, group: _contract(attended.octupole.flatten(0, 1)[group], along(edge), along(edge), along(edge))
 
 
 def _second_axis_criteria(attended: AttendedEdges, e1: Float[Tensor, "n_atoms n_heads 3"]) -> Iterable[Criterion]:
@@ -243,7 +242,7 @@ def tie_margin(frame: Frame, edges: Edges) -> Float[Tensor, "n_atoms n_heads 2"]
     return torch.stack(margins, dim=-1)
 
 
-# --- frames from second moments ----------------------------------------------------------------------------------------
+# --- frames from second moments ---------------------------------------------------------------------------------------
 
 
 def weighted_pca_frames(attended: AttendedEdges, config: FrameConfig, generator: torch.Generator | None) -> Frame:
@@ -320,7 +319,7 @@ def _orient(
     return axes * ways[possible.to(torch.uint8).argmax(-1)][..., None]
 
 
-# --- frames from the lattice -------------------------------------------------------------------------------------------
+# --- frames from the lattice ------------------------------------------------------------------------------------------
 
 
 def lattice_frames(attended: AttendedEdges, config: FrameConfig, generator: torch.Generator | None) -> Frame:
@@ -359,7 +358,7 @@ def lattice_frames(attended: AttendedEdges, config: FrameConfig, generator: torc
 
 
 def _short_translations(lattice: Float[Tensor, "n_crystals 3 3"]) -> Float[Tensor, "n_crystals n_translations 3"]:
-    """Integer combinations, in lexicographic order, that hold every lattice vector no longer than the longest of a, b, c."""
+    """Integer combinations in lexicographic order: all lattice vectors up to the longest of a, b, c, and more."""
     longest = lattice.square().sum(-1).amax(-1).sqrt()
     heights = 1.0 / torch.linalg.inv(lattice).square().sum(1).sqrt()
     reach = int(torch.ceil(longest[:, None] / heights - 1e-6).amax())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -39,8 +39,8 @@ class Block(nn.Module):
 class CrystalFramer(nn.Module):
     """Predicts properties of crystals in physical units.
 
-    Without a `generator` a forward pass is an evaluation: no randomness, the same numbers every time. With one, the noise
-    that picks among tied frame axes in training is drawn from it.
+    Without a `generator` a forward pass is an evaluation: no randomness, the same numbers every time. With one, the
+    noise that picks among tied frame axes in training is drawn from it.
     """
 
     target_mean: Tensor
@@ -51,7 +51,8 @@ class CrystalFramer(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(HIGHEST_ATOMIC_NUMBER, config.d_model)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.blocks: Sequence[Block] = blocks  # type: ignore[assignment]  # a ModuleList does not say what it holds
         self.readout = nn.Sequential(
             nn.Linear(config.d_model, config.d_readout), nn.ReLU(), nn.Linear(config.d_readout, len(config.targets))
         )
@@ -63,21 +64,13 @@ class CrystalFramer(nn.Module):
         self, batch: CrystalBatch, generator: torch.Generator | None = None
     ) -> Float[Tensor, "n_crystals n_targets"]:
         """Predictions in the units of `config.targets`."""
-        features = self.embed(batch)
-        for features, _ in self.run_blocks(features, Edges.of(batch), generator):
-            pass
+        features, edges = self.embed(batch), Edges.of(batch)
+        for block in self.blocks:
+            features, _ = block(features, edges, generator)
         return self.read_out(features, batch)
 
     def embed(self, batch: CrystalBatch) -> Float[Tensor, "n_atoms d_model"]:
         return self.embedding(batch.atomic_numbers - 1)
-
-    def run_blocks(
-        self, features: Float[Tensor, "n_atoms d_model"], edges: Edges, generator: torch.Generator | None = None
-    ) -> Iterator[tuple[Float[Tensor, "n_atoms d_model"], LayerOutput]]:
-        """Features after each block, and what its attention did."""
-        for block in self.blocks:
-            features, attended = block(features, edges, generator)
-            yield features, attended
 
     def read_out(
         self, features: Float[Tensor, "n_atoms d_model"], batch: CrystalBatch
@@ -97,10 +90,12 @@ class CrystalFramer(nn.Module):
     @torch.no_grad()
     def trace(self, batch: CrystalBatch) -> list[CrystalTrace]:
         """What every layer attended to, one record per crystal."""
-        edges = Edges.of(batch)
-        steps = list(self.run_blocks(self.embed(batch), edges))
-        predictions = self.read_out(steps[-1][0], batch)
-        return crystal_traces(self.config, batch, edges, steps, predictions)
+        features, edges = self.embed(batch), Edges.of(batch)
+        steps = []
+        for block in self.blocks:
+            features, attended = block(features, edges)
+            steps.append((features, attended))
+        return crystal_traces(self.config, batch, edges, steps, self.read_out(features, batch))
 
 
 def initialise(model: CrystalFramer, generator: torch.Generator | None = None) -> None:
@@ -112,17 +107,21 @@ def initialise(model: CrystalFramer, generator: torch.Generator | None = None) -
         attention = block.attention
         for linear in (attention.query, attention.key):
             nn.init.xavier_uniform_(linear.weight, 1.0, generator)
-        for linear in (attention.value, attention.output, block.feedforward[0], block.feedforward[2]):
+        for linear in (attention.value, attention.output, *_linears(block.feedforward)):
             nn.init.xavier_uniform_(linear.weight, depth_gain, generator)
-        for linear in (attention.query, attention.key, attention.value, attention.output, *block.feedforward[::2]):
+        for linear in _linears(block):
             nn.init.zeros_(linear.bias)
         nn.init.normal_(attention.decay_projection, 0.0, config.d_head**-0.5, generator)
-        matrices = [attention.distance_projection]
+        matrices: list[Tensor] = [attention.distance_projection]
         if attention.cosine_projection is not None:
             matrices += attention.cosine_projection.unbind(0)
         for matrix in matrices:  # (n_heads, d_head, n_centers), as one (n_heads·d_head, n_centers) matrix
             nn.init.xavier_uniform_(matrix.detach().flatten(0, 1), matrix.shape[-1] ** -0.5, generator)
-    for linear in model.readout[::2]:
+    for linear in _linears(model.readout):
         bound = 1.0 / math.sqrt(linear.in_features)
         nn.init.uniform_(linear.weight, -bound, bound, generator)
         nn.init.uniform_(linear.bias, -bound, bound, generator)
+
+
+def _linears(module: nn.Module) -> list[nn.Linear]:
+    return [part for part in module.modules() if isinstance(part, nn.Linear)]

@@ -46,8 +46,8 @@ def segment_first(
 def segment_argmax(
     values: Float[Tensor, "n_items n_heads"], segment: Int[Tensor, " n_items"], n_segments: int
 ) -> Int[Tensor, "n_segments n_heads"]:
-    """Number of the item with the largest value in each segment and head; the first of equals."""
-    return segment_first(values == segment_max(values, segment, n_segments)[segment], segment, n_segments)
+    """Number of the item with the largest value in each segment and head; the first of equals (and of NaNs)."""
+    return segment_first(~(values < segment_max(values, segment, n_segments)[segment]), segment, n_segments)
 
 
 def segment_softmax(

@@ -55,7 +55,7 @@ def test_against_brute_force(seed: int) -> None:
     )
     found = neighbor_list(example, 5.0)
     assert {
-        (*edge, *image) for edge, image in zip(found.edge_index.T.tolist(), found.edge_image.tolist())
+        (*edge, *image) for edge, image in zip(found.edge_index.T.tolist(), found.edge_image.tolist(), strict=True)
     } == brute_force(example, 5.0)
 
 

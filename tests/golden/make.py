@@ -1,7 +1,7 @@
-"""Cut the arrays that the parity tests need out of the full golden fixtures: `python tests/golden/make.py FULL_FOLDER`.
+"""Cut the arrays that the parity tests need out of the full golden fixtures: `python tests/golden/make.py FOLDER`.
 
-Weights, inputs, outputs and frames are kept whole; layer outputs for the first and the last block; gradients and trained
-weights as every n-th entry of each tensor with its largest magnitude and its norm.
+Weights, inputs, outputs and frames are kept whole; layer outputs for the first and the last block; gradients and
+trained weights as every n-th entry of each tensor with its largest magnitude and its norm.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main(source: Path) -> None:
         f"{which}/{k}": v for which in ("final", "swa") for k, v in sampled(full, f"{which}/").items()
     }
     for name, arrays in files.items():
-        np.savez_compressed(HERE / f"{name}.npz", **arrays)
+        np.savez_compressed(HERE / f"{name}.npz", **arrays)  # type: ignore[arg-type]
     print(f"{sum(p.stat().st_size for p in HERE.glob('*.npz')) / 1e6:.2f} MB in {HERE}")
 
 

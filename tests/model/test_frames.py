@@ -52,7 +52,7 @@ def test_max_frame_by_hand() -> None:
 
 
 def test_max_frame_second_axis_weighs_by_one_minus_cosine() -> None:
-    """(1, 0, 1) scores 2 + ln(1 - 0.707) = 0.77, (0, 1, 0) scores 1 + ln 1 = 1: the weaker edge at right angles wins."""
+    """(1, 0, 1) scores 2 + ln(1 - 0.707) = 0.77, (0, 1, 0) scores 1 + ln 1 = 1: the weaker, at 90 degrees, wins."""
     seen = attended([[0, 0, 2], [3, 0, 3], [0, 1, 0]], [3.0, 2.0, 1.0])
     assert_axes(axes_of("max", seen), [[0, 0, 1], [0, 1, 0], [-1, 0, 0]])
 

@@ -146,7 +146,7 @@ def test_bfloat16_keeps_attention_in_float32() -> None:
         full = model(both)
         with torch.autocast("cpu", torch.bfloat16):
             mixed = model(both)
-            _, attended = next(model.run_blocks(model.embed(both), Edges.of(both)))
+            _, attended = model.blocks[0](model.embed(both), Edges.of(both))
     assert attended.framed.attention.dtype == torch.float32
     assert attended.framed.output.dtype == torch.float32
     assert mixed.float().sub(full).abs().max() < 0.02
@@ -171,3 +171,13 @@ def test_radius_follows_the_weight_tolerance() -> None:
     assert ModelConfig().radius == pytest.approx(7.36, abs=0.005)
     weight = np.exp(-(ModelConfig().radius ** 2) / (2 * 1.4**2))
     assert weight == pytest.approx(1e-6)
+
+
+@pytest.mark.parametrize("method", ["max", "static-max", "none"])
+def test_nan_weights_give_nan_predictions(method: FrameMethod) -> None:
+    """In training too: the run's own check says where, not an error about indices."""
+    model = tiny_model(method)
+    model.blocks[0].attention.query.weight.data.fill_(torch.nan)
+    with torch.no_grad():
+        assert model(batch()).isnan().all()
+        assert model(batch(), torch.Generator().manual_seed(0)).isnan().all()

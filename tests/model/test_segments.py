@@ -32,6 +32,10 @@ def test_argmax_takes_the_first_of_equals() -> None:
     assert segment_argmax(VALUES, SEGMENT, 3).tolist() == [[1, 0], [3, 3], [2, 2]]  # 3: the segment is empty
 
 
+def test_argmax_of_nan_is_an_item() -> None:
+    assert segment_argmax(VALUES * math.nan, SEGMENT, 3).tolist() == [[0, 0], [3, 3], [2, 2]]
+
+
 def test_first() -> None:
     chosen = torch.tensor([[False, True], [True, True], [True, False]])
     assert segment_first(chosen, SEGMENT, 3).tolist() == [[1, 0], [3, 3], [2, 3]]
