@@ -24,6 +24,10 @@ HIGHEST_ATOMIC_NUMBER = 98
 """Californium: the last element of the authors' one-hot input."""
 
 
+RESERVED_NAMES = ("id", "formula", "error")
+"""Columns of tables of predictions; no target may be called so."""
+
+
 class ConfigError(ValueError):
     """A field of a config has a value that cannot be used; the message names both."""
 
@@ -61,6 +65,7 @@ class Target:
 
     def __post_init__(self) -> None:
         _check(bool(self.name), self, "name", "must not be empty")
+        _check(self.name not in RESERVED_NAMES, self, "name", "is a column of every table of results; rename the label")
 
     @property
     def label(self) -> str:
@@ -127,7 +132,7 @@ class FrameConfig:
     """Scores closer than this to the best tie at evaluation, and an equivariant second criterion picks among them.
     0 takes the first of the equal best edges, as the authors' kernels do without noise."""
     noise: float = 5e-6
-    """Half-width of the uniform noise that picks among ties in training ; never in evaluation."""
+    """Half-width of the uniform noise that picks among ties in training; never in evaluation."""
 
     def __post_init__(self) -> None:
         _check_choice(self, "method", FRAME_METHODS)
@@ -140,11 +145,17 @@ class ModelConfig:
     """The network: everything needed to rebuild it beside its weights."""
 
     targets: tuple[Target, ...] = (Target("formation_energy_per_atom", "eV/atom"),)
+    """What to predict, several at once if you like."""
     n_layers: int = 4
+    """Blocks of attention and perceptron."""
     n_heads: int = 8
+    """Attention heads of each block, each with frames of its own."""
     d_model: int = 128
+    """Features of an atom; a multiple of n_heads."""
     d_feedforward: int = 512
+    """Hidden features of the perceptron of each block."""
     d_readout: int = 128
+    """Hidden features of the perceptron that reads a crystal out."""
     frame: FrameConfig = field(default_factory=FrameConfig)
     decay: DecayConfig = field(default_factory=DecayConfig)
     distance: DistanceBasis = field(default_factory=DistanceBasis)
@@ -185,7 +196,9 @@ class DataConfig:
     split: Literal["given", "random", "group"] = "given"
     """`given` by the data set's `split` column; `random` by fraction; `group` keeps a formula in one part."""
     validation_fraction: float = 0.1
+    """Share of the crystals that chooses the best epoch (splits `random` and `group`)."""
     test_fraction: float = 0.1
+    """Share of the crystals that is kept for the final score (splits `random` and `group`)."""
     max_atoms_per_crystal: int | None = None
     """Leave larger cells out of training and validation; the test part is never thinned."""
 
@@ -203,6 +216,7 @@ class TrainingConfig:
     """Optimiser, schedule and run. Defaults: the paper's JARVIS protocol; departures are named."""
 
     n_epochs: int = 2000
+    """Passes over the training crystals."""
     batch_size: int = 256
     """Crystals per step at most."""
     max_atoms: int | None = None
@@ -210,14 +224,19 @@ class TrainingConfig:
     accumulate: int = 1
     """Batches whose gradients are added up before a step."""
     learning_rate: float = 5e-4
+    """Of the first step."""
     decay_steps: int = 4000
     """lr(t) = learning_rate·√(decay_steps/(decay_steps + t))."""
     betas: tuple[float, float] = (0.9, 0.98)
+    """Memory of AdamW for gradients and for their squares."""
     eps: float = 1e-8
+    """Of AdamW."""
     weight_decay: float = 1e-5
+    """Of everything but biases."""
     bias_weight_decay: float = 0.0
     """The authors' code decays biases with 0.01 by accident (quirk Q3); the paper presets keep that."""
     clip_norm: float = 1.0
+    """Gradients are shortened to this joint length."""
     swa_epochs: int = 50
     """Weights are averaged over this many last epochs, at a frozen learning rate; 0 switches it off."""
     calibration_batches: int = 1
@@ -225,9 +244,11 @@ class TrainingConfig:
     drop_last: bool = True
     """Leave the incomplete last batch of an epoch out."""
     seed: int = 123
+    """Initial weights, batches, training noise and random splits follow from it."""
     precision: Precision = "32"
     """`bf16-mixed` runs the dense layers in bfloat16; logits, softmax, frames and bases stay in float32."""
     accelerator: Accelerator = "auto"
+    """`auto` takes a GPU if there is one."""
     n_workers: int = 0
     """Loader processes; 0 builds batches in the training process. Neighbour lists are cached after first use."""
     n_threads: int | None = None
@@ -238,7 +259,9 @@ class TrainingConfig:
         _check_positive(self, "clip_norm", "calibration_batches")
         for name in ("weight_decay", "bias_weight_decay", "swa_epochs", "n_workers"):
             _check(getattr(self, name) >= 0, self, name, "must not be negative")
-        _check(self.swa_epochs <= self.n_epochs, self, "swa_epochs", f"exceeds n_epochs = {self.n_epochs}")
+        _check(
+            self.swa_epochs <= self.n_epochs, self, "swa_epochs", f"exceeds n_epochs = {self.n_epochs}; lower it too"
+        )
         _check_choice(self, "precision", get_args(Precision))
         _check_choice(self, "accelerator", get_args(Accelerator))
         for name in ("max_atoms", "n_threads"):

@@ -67,6 +67,7 @@ def test_integers_pass_for_floats() -> None:
     ("kind", "values", "message"),
     [
         (Target, {"name": ""}, "Target.name = '': must not be empty"),
+        (Target, {"name": "error"}, "Target.name = 'error': is a column of every table of results"),
         (DecayConfig, {"floor": 1.0}, "DecayConfig.floor = 1.0: must lie between 0 and 1"),
         (DistanceBasis, {"n_centers": 0}, "DistanceBasis.n_centers = 0"),
         (CosineBasis, {"n_centers": 1}, "CosineBasis.n_centers = 1"),
@@ -77,7 +78,11 @@ def test_integers_pass_for_floats() -> None:
         (ModelConfig, {"weight_tolerance": 0.0}, "ModelConfig.weight_tolerance = 0.0"),
         (DataConfig, {"split": "grouped"}, "DataConfig.split = 'grouped' is unknown; did you mean 'group'"),
         (DataConfig, {"validation_fraction": 0.6, "test_fraction": 0.4}, "leaves nothing to train on"),
-        (TrainingConfig, {"n_epochs": 5, "swa_epochs": 6}, "TrainingConfig.swa_epochs = 6: exceeds n_epochs = 5"),
+        (
+            TrainingConfig,
+            {"n_epochs": 5, "swa_epochs": 6},
+            "TrainingConfig.swa_epochs = 6: exceeds n_epochs = 5; lower it too",
+        ),
         (TrainingConfig, {"precision": "16"}, "TrainingConfig.precision = '16' is unknown"),
     ],
 )
