@@ -23,6 +23,8 @@ from crystalframer.model.network import CrystalFramer
 
 FORMAT_VERSION = 1
 CONFIG_FILE, WEIGHTS_FILE, RESUME_FILE = "config.json", "model.safetensors", "resume.ckpt"
+RESULT_FILE = "result.json"
+"""In the folder of a complete run: its scores, and which weights were chosen."""
 
 
 class CheckpointError(RuntimeError):
@@ -75,8 +77,8 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> CrystalFramer:
     """The model saved at `path`, ready for evaluation.
 
     Args:
-        path: a checkpoint directory, or the folder of a training run (its `checkpoints/best` is taken; name
-            `checkpoints/swa` or `checkpoints/last` for the others).
+        path: a checkpoint directory, or the folder of a training run: the weights that `fit` returned are taken, and
+            `checkpoints/best` of a run that is not complete (name `checkpoints/last` or another for the others).
         device: where to put it.
 
     Raises:
@@ -93,7 +95,7 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> CrystalFramer:
 def find(path: Path | str) -> Path:
     """The checkpoint directory that `path` stands for (see `load`)."""
     path = Path(path)
-    for folder in (path, path / "checkpoints" / "best"):
+    for folder in (path, path / "checkpoints" / _chosen(path)):
         # A crash in the middle of a swap leaves the last good checkpoint under its other name.
         for candidate in (folder, _beside(folder, "old")):
             if (candidate / CONFIG_FILE).exists() and not (candidate / "checkpoints").exists():
@@ -103,6 +105,14 @@ def find(path: Path | str) -> Path:
             f"{path}: {CONFIG_FILE} is missing; a checkpoint is a directory with it and {WEIGHTS_FILE}"
         )
     raise CheckpointError(f"{path}: no checkpoint here. {_nearby(path)}")
+
+
+def _chosen(run: Path) -> str:
+    """The weights that a complete run chose; `best` while it has not."""
+    try:
+        return json.loads((run / RESULT_FILE).read_text(encoding="utf-8"))["chosen"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "best"
 
 
 def read_config(folder: Path) -> ModelConfig:

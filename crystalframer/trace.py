@@ -109,7 +109,7 @@ class CrystalTrace:
 
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file; returns its path."""
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         arrays = {name: getattr(self, name) for name in _CRYSTAL_ARRAYS}
         for index, layer in enumerate(self.layers):
@@ -126,7 +126,8 @@ class CrystalTrace:
             "id": self.id,
         }
         path = Path(path)
-        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, path, {"crystal_trace": json.dumps(header)})
+        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        path.write_bytes(save(contiguous, {"crystal_trace": json.dumps(header)}))
         return path
 
     @classmethod

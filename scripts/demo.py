@@ -15,6 +15,8 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+
 import crystalframer as cf
 import viz
 
@@ -57,8 +59,8 @@ def main(output: Path) -> None:
     ).write_html(output / "parity.html")
     trace = cf.trace(CIF, result.model)
     trace.save(output / "TiO2.trace.safetensors")
-    titanium = trace.atomic_numbers.tolist().index(TITANIUM)
-    figure = viz.structure_figure(viz.scene_from_trace(trace), layer=0, head=0, atom=titanium)
+    (_, in_the_middle) = np.flatnonzero(trace.atomic_numbers == TITANIUM).tolist()
+    figure = viz.structure_figure(viz.scene_from_trace(trace), layer=0, head=0, atom=in_the_middle)
     for suffix in (".png", ".pdf"):
         figure.savefig(output / f"TiO2_frame{suffix}", dpi=200)
 

@@ -75,6 +75,17 @@ def test_loading_leaves_the_random_numbers_alone(saved: Path) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_load_takes_the_weights_that_a_complete_run_chose(saved: Path) -> None:
+    """`best` until `result.json` says otherwise."""
+    run = saved.parents[1]
+    averaged = make_model()
+    averaged.target_mean.fill_(7.0)
+    checkpoint.save(averaged, saved.with_name("swa"))
+    assert checkpoint.load(run).target_mean.max().item() != 7.0
+    (run / checkpoint.RESULT_FILE).write_text('{"chosen": "swa"}')
+    assert checkpoint.load(run).target_mean.max().item() == 7.0
+
+
 def test_load_takes_a_string_and_a_run_folder(saved: Path) -> None:
     (saved.parents[1] / "config.json").write_text("{}")  # a run folder has one of its own
     assert predict(checkpoint.load(str(saved.parents[1]))) == predict(make_model())

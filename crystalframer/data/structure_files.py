@@ -141,7 +141,9 @@ def _read_cif(text: str) -> list[Any]:
             _check_cif_atoms(block)
         try:
             # Occupancies as they stand: sums above 1 show atoms on one place, which the default would rescale.
-            return parser.parse_structures(primitive=False, check_occu=False, on_error="raise")
+            structures = parser.parse_structures(primitive=False, check_occu=False, on_error="raise")
+            # With that setting pymatgen leaves out its last step; the order of atoms is to be that of its from_file.
+            return [found.get_sorted_structure() if found.is_ordered else found for found in structures]
         except Exception as error:
             raise CrystalError(
                 f"holds no structure that can be read as CIF ({_reason(error)}); check cell, symmetry and atom sites"

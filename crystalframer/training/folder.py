@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crystalframer.checkpoint import RESUME_FILE, write_file
+from crystalframer.checkpoint import RESULT_FILE, RESUME_FILE, write_file
 from crystalframer.config import Config, ConfigError, from_json, to_json
 from crystalframer.training.task import Row, TrainingError
 
@@ -41,7 +41,7 @@ class RunFolder:
 
     @property
     def result(self) -> Path:
-        return self.path / "result.json"
+        return self.path / RESULT_FILE
 
     @property
     def checkpoints(self) -> Path:
