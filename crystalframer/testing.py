@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from crystalframer.data.crystal import Crystal
-from crystalframer.data.neighbors import neighbor_list
 
 TOLERANCES = {"float32": 1e-5, "float64": 1e-10}
 """Largest difference in normalised output that rounding may cause."""
@@ -24,20 +23,23 @@ def random_crystal(seed: int, n_atoms: int, volume_per_atom: float = 15.0, close
     Args:
         volume_per_atom: Å³.
         closest: least distance between two atoms, Å.
+
+    Raises:
+        ValueError: no place was found for an atom; give it more volume.
     """
     rng = np.random.default_rng(seed)
-    while True:
-        lattice = np.eye(3) + rng.uniform(-0.35, 0.35, (3, 3))
-        lattice *= (n_atoms * volume_per_atom / abs(np.linalg.det(lattice))) ** (1 / 3)
-        positions = rng.random((n_atoms, 3)) @ lattice
-        crystal = Crystal(rng.integers(1, 60, n_atoms), positions, lattice, id=f"random-{seed}")
-        try:
-            edges = neighbor_list(crystal, closest + 1.0)
-        except ValueError:  # two atoms on one place
-            continue
-        lengths = np.linalg.norm(edges.edge_vectors, axis=1)
-        if lengths[lengths > 0].min() > closest:
-            return crystal
+    lattice = np.eye(3) + rng.uniform(-0.35, 0.35, (3, 3))
+    lattice *= (n_atoms * volume_per_atom / abs(np.linalg.det(lattice))) ** (1 / 3)
+    images = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3), axis=-1).reshape(-1, 3) @ lattice
+    positions = np.empty((0, 3))
+    for _ in range(1000 * n_atoms):
+        candidate = rng.random(3) @ lattice
+        distances = np.linalg.norm(positions[:, None] + images - candidate, axis=2)
+        if distances.min(initial=np.inf) > closest:
+            positions = np.vstack([positions, candidate])
+        if len(positions) == n_atoms:
+            return Crystal(rng.integers(1, 60, n_atoms), positions, lattice, id=f"random-{seed}")
+    raise ValueError(f"no room for {n_atoms} atoms {closest} Å apart in {volume_per_atom} Å³ each; give them more")
 
 
 def random_rotation(seed: int) -> Float[np.ndarray, "3 3"]:

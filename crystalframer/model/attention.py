@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from crystalframer.config import DecayConfig, ModelConfig
 from crystalframer.model.edges import Edges
-from crystalframer.ops.reference import FramedAttention, framed_attention
+from crystalframer.ops import framed_attention, reference
 
 
 def decay_lengths(
@@ -31,7 +31,7 @@ class LayerOutput:
     features: Float[Tensor, "n_atoms d_model"]
     decay_length: Float[Tensor, "n_atoms n_heads"]
     """σᵢ, Å."""
-    framed: FramedAttention
+    framed: reference.FramedAttention
 
 
 class FramedSelfAttention(nn.Module):
@@ -59,27 +59,18 @@ class FramedSelfAttention(nn.Module):
 
     def forward(
         self, features: Float[Tensor, "n_atoms d_model"], edges: Edges, generator: torch.Generator | None = None
-    ) -> LayerOutput:
-        query, key, value = (
-            rearrange(project(features).to(features.dtype), "n (h d) -> n h d", h=self.config.n_heads)
-            for project in (self.query, self.key, self.value)
-        )
-        decay_logits = (self._raw_decay_logits(query) + self.decay_shift) * self.decay_scale
-        decay_length = decay_lengths(decay_logits, self.config.decay)
-        # Under autocast the dense layers may run in bfloat16; logits, softmax, frames and bases never do.
-        with torch.autocast(features.device.type, enabled=False):
-            framed = framed_attention(
-                query,
-                key,
-                value,
-                decay_length,
-                self.distance_projection,
-                self.cosine_projection,
-                edges,
-                self.config,
-                generator,
-            )
-        return LayerOutput(self.output(rearrange(framed.output, "n h d -> n (h d)")), decay_length, framed)
+    ) -> Float[Tensor, "n_atoms d_model"]:
+        projected = self._project(features)
+        with _full_precision(features):
+            attended = framed_attention(*projected, *self._projections, edges, self.config, generator)
+        return self.output(rearrange(attended, "n h d -> n (h d)"))
+
+    def trace(self, features: Float[Tensor, "n_atoms d_model"], edges: Edges) -> LayerOutput:
+        """What `forward` does in evaluation, by the reference implementation, with everything it was made of."""
+        projected = self._project(features)
+        with _full_precision(features):
+            framed = reference.framed_attention(*projected, *self._projections, edges, self.config)
+        return LayerOutput(self.output(rearrange(framed.output, "n h d -> n (h d)")), projected[-1], framed)
 
     def calibrate(self, features: Float[Tensor, "n_atoms d_model"]) -> None:
         """Set scale and shift so that the decay logits of these atoms have mean 0 and standard deviation 1."""
@@ -88,5 +79,23 @@ class FramedSelfAttention(nn.Module):
             self.decay_scale.copy_(1.0 / logits.std())
             self.decay_shift.copy_(-logits.mean())
 
+    @property
+    def _projections(self) -> tuple[Tensor, Tensor | None]:
+        return self.distance_projection, self.cosine_projection
+
+    def _project(self, features: Float[Tensor, "n_atoms d_model"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Queries, keys, values (n_atoms, n_heads, d_head), and decay lengths (n_atoms, n_heads), Å."""
+        query, key, value = (
+            rearrange(project(features).to(features.dtype), "n (h d) -> n h d", h=self.config.n_heads)
+            for project in (self.query, self.key, self.value)
+        )
+        decay_logits = (self._raw_decay_logits(query) + self.decay_shift) * self.decay_scale
+        return query, key, value, decay_lengths(decay_logits, self.config.decay)
+
     def _raw_decay_logits(self, query: Float[Tensor, "n_atoms n_heads d_head"]) -> Float[Tensor, "n_atoms n_heads"]:
         return (query * self.decay_projection).sum(-1)
+
+
+def _full_precision(features: Tensor) -> torch.autocast:
+    """Under autocast the dense layers may run in bfloat16; logits, softmax, frames and bases never do."""
+    return torch.autocast(features.device.type, enabled=False)

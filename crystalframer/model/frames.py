@@ -34,6 +34,20 @@ from crystalframer.model.segments import segment_argmax, segment_first, segment_
 COLLINEAR = 0.9999
 """|cosine| to the first axis above which an edge cannot set the second."""
 SMALLEST_SINE_SCORE = 1e-5
+SECOND_AXIS_MOMENTS = (
+    (2,),
+    (3,),
+    (1, 2),
+    (2, 2),
+    (1, 3),
+    (2, 3),
+    (1, 2, 3),
+    (2, 2, 2),
+    (3, 3, 3),
+    (1, 1, 3),
+    (2, 2, 3),
+)
+"""What decides ties of the second axis, one after another: moments of the surroundings along these axes."""
 FLAT = 1e-6
 """Eigenvalues of a covariance below this share of the largest one count as 0."""
 
@@ -220,7 +234,7 @@ def _second_axis_criteria(attended: AttendedEdges, e1: Float[Tensor, "n_atoms n_
 
         return value
 
-    for orders in ((2,), (3,), (1, 2), (2, 2), (1, 3), (2, 3), (1, 2, 3), (2, 2, 2), (3, 3, 3), (1, 1, 3), (2, 2, 3)):
+    for orders in SECOND_AXIS_MOMENTS:
         yield moment(*orders)
 
 

@@ -30,8 +30,15 @@ class Block(nn.Module):
 
     def forward(
         self, features: Float[Tensor, "n_atoms d_model"], edges: Edges, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "n_atoms d_model"]:
+        features = features + self.attention(features, edges, generator)
+        return features + self.feedforward(features)
+
+    def trace(
+        self, features: Float[Tensor, "n_atoms d_model"], edges: Edges
     ) -> tuple[Float[Tensor, "n_atoms d_model"], LayerOutput]:
-        attended = self.attention(features, edges, generator)
+        """Features as `forward` gives them in evaluation, and what the attention did."""
+        attended = self.attention.trace(features, edges)
         features = features + attended.features
         return features + self.feedforward(features), attended
 
@@ -66,7 +73,7 @@ class CrystalFramer(nn.Module):
         """Predictions in the units of `config.targets`."""
         features, edges = self.embed(batch), Edges.of(batch)
         for block in self.blocks:
-            features, _ = block(features, edges, generator)
+            features = block(features, edges, generator)
         return self.read_out(features, batch)
 
     def embed(self, batch: CrystalBatch) -> Float[Tensor, "n_atoms d_model"]:
@@ -85,7 +92,7 @@ class CrystalFramer(nn.Module):
         features, edges = self.embed(batch), Edges.of(batch)
         for block in self.blocks:
             block.attention.calibrate(features)
-            features, _ = block(features, edges)
+            features = block(features, edges)
 
     @torch.no_grad()
     def trace(self, batch: CrystalBatch) -> list[CrystalTrace]:
@@ -93,7 +100,7 @@ class CrystalFramer(nn.Module):
         features, edges = self.embed(batch), Edges.of(batch)
         steps = []
         for block in self.blocks:
-            features, attended = block(features, edges)
+            features, attended = block.trace(features, edges)
             steps.append((features, attended))
         return crystal_traces(self.config, batch, edges, steps, self.read_out(features, batch))
 

@@ -71,7 +71,9 @@ def test_trace_agrees_with_forward(method: FrameMethod) -> None:
     with torch.no_grad():
         expected = model(both)[:, 0].tolist()
     traces = model.trace(both)
-    assert [trace.prediction["formation_energy_per_atom"] for trace in traces] == expected
+    # Traces come from the reference implementation, predictions from the fastest.
+    found = [trace.prediction["formation_energy_per_atom"] for trace in traces]
+    assert found == pytest.approx(expected, abs=1e-5)
     assert [trace.n_atoms for trace in traces] == [3, 5]
     for trace, crystal in zip(traces, (random_crystal(1, 3), random_crystal(2, 5)), strict=True):
         assert trace.id == crystal.id
@@ -146,7 +148,7 @@ def test_bfloat16_keeps_attention_in_float32() -> None:
         full = model(both)
         with torch.autocast("cpu", torch.bfloat16):
             mixed = model(both)
-            _, attended = model.blocks[0](model.embed(both), Edges.of(both))
+            _, attended = model.blocks[0].trace(model.embed(both), Edges.of(both))
     assert attended.framed.attention.dtype == torch.float32
     assert attended.framed.output.dtype == torch.float32
     assert mixed.float().sub(full).abs().max() < 0.02
