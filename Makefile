@@ -31,6 +31,9 @@ test: $(INSTALLED) ## Everything that CI checks: format, lint, import layers, ty
 	$(BIN)/pyright
 	$(BIN)/pytest --nbmake --nbmake-timeout=600 tests notebooks
 
+# .jupyter: JupyterLab proposes no rebuild (dash brings an old extension that nothing here needs) and asks the network
+# for no news.
+lab: export JUPYTER_CONFIG_PATH := $(CURDIR)/.jupyter$(if $(JUPYTER_CONFIG_PATH),:$(JUPYTER_CONFIG_PATH))
 lab: $(INSTALLED) ## Open the first notebook in JupyterLab
 	@$(BIN)/jupyter-lab notebooks/01_train.ipynb
 

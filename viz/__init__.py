@@ -12,6 +12,7 @@ from viz.figures import (
     learning_curve,
     parity_figure,
 )
+from viz.palette import SERIES_COLORS
 from viz.scene import (
     Scene,
     SceneError,
@@ -25,6 +26,7 @@ from viz.structure_view import structure_view
 from viz.widgets import AttentionSliders, TrainingMonitor
 
 __all__ = [
+    "SERIES_COLORS",
     "AttentionSliders",
     "Drawing",
     "Scene",

@@ -259,7 +259,8 @@ def learning_curve(
             line={"color": INK, "dash": "dash", "width": 1},
         )
     figure.update_layout(legend={"orientation": "h", "x": 1.0, "xanchor": "right", "y": 1.0, "yanchor": "bottom"})
-    figure.update_xaxes(title_text="epoch")
+    # Plotly would put ticks between the first epochs.
+    figure.update_xaxes(title_text="epoch", dtick=1 if len(history) <= 10 else None)
     figure.update_yaxes(title_text=f"MAE ({unit})" if unit else "MAE", type="log")
     return _styled(figure, target, width, height)
 

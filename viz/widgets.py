@@ -22,8 +22,20 @@ if TYPE_CHECKING:
 
 MEAN = "mean"
 """Value of the head slider that averages over heads."""
-WIDTH, HEIGHT = 560, 560
+WIDTH, HEIGHT = 480, 540
 """Pixels of the structure; the figure beside it is as high."""
+FIGURE_WIDTH = 420
+"""Pixels. Structure and figure fit side by side into JupyterLab on a laptop, its file list open."""
+
+# A value can be set before the sliders are shown, and a page that is loaded again runs this before the viewer is there.
+_WHEN_SHOWN = """<script>
+(function draw() {{
+    const viewer = window.{viewer};
+    if (!viewer) {{ setTimeout(draw, 50); return; }}
+    {commands}
+    viewer.render();
+}})();
+</script>"""
 
 
 class AttentionSliders:
@@ -80,17 +92,20 @@ class AttentionSliders:
 
     def _redraw(self, change: Any) -> None:
         put(self._view, self._shapes())
+        name = self._view.uniqueid
+        assert name  # the view got it when it was put into its Output
+        commands = self._view.updatejs.replace("UNIQUEID", name)
         # A view adds every command to the script it would start with; that script stays the first picture.
-        self._view.startjs = self._start_script
-        self._script.clear_output(wait=True)
-        with self._script:
-            self._view.update()
+        self._view.startjs, self._view.updatejs = self._start_script, ""
+        _show(self._script, {"text/html": _WHEN_SHOWN.format(viewer=f"viewer_{name}", commands=commands)})
         self._draw_figure()
 
     def _draw_figure(self) -> None:
-        self.figure = attention_figure(self.scene, *self.state, height=HEIGHT)
-        _show(self._figure, self.figure)
-        self.caption.value = f'<span aria-live="polite">{self._shapes().caption}</span>'
+        self.figure = attention_figure(self.scene, *self.state, width=FIGURE_WIDTH, height=HEIGHT)
+        _show(self._figure, _plotly(self.figure))
+        # Room for two lines, so that the pictures stay in place when the text grows.
+        style = "display: block; line-height: 18px; min-height: 36px"
+        self.caption.value = f'<span aria-live="polite" style="{style}">{self._shapes().caption}</span>'
 
     def _shapes(self) -> Drawing:
         return drawing(self.scene, *self.state, frames=self._frames, n_lines=self._n_lines)
@@ -124,13 +139,16 @@ class TrainingMonitor:
 
         self.rows.append(dict(row))
         self.figure = learning_curve(pd.DataFrame(self.rows), self._target, unit=self._unit, baseline=self._baseline)
-        _show(self.widget, self.figure)
+        _show(self.widget, _plotly(self.figure))
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         return self.widget._repr_mimebundle_(**options)
 
 
-def _show(output: ipywidgets.Output, figure: go.Figure) -> None:
-    """Make a figure the only content of an Output widget."""
-    data = {"application/vnd.plotly.v1+json": json.loads(str(figure.to_json()))}
+def _plotly(figure: go.Figure) -> dict[str, Any]:
+    return {"application/vnd.plotly.v1+json": json.loads(str(figure.to_json()))}
+
+
+def _show(output: ipywidgets.Output, data: Mapping[str, Any]) -> None:
+    """Make a MIME bundle the only content of an Output widget."""
     output.outputs = ({"output_type": "display_data", "data": data, "metadata": {}},)

@@ -45,13 +45,28 @@ def test_moving_a_slider_redraws_everything(
     assert output["data"][PLOTLY]["layout"]["title"]["text"] == figure.layout.title.text
 
 
-def test_redrawing_sends_shapes_not_the_script(sliders: AttentionSliders, capsys: pytest.CaptureFixture[str]) -> None:
+def test_redrawing_sends_shapes_not_the_script(sliders: AttentionSliders) -> None:
     """A step is small, and the script that a view starts with does not grow with every step."""
     before = sliders._view.startjs
     for layer in (1, 2, 0):
         sliders.layer_slider.value = layer
     assert sliders._view.startjs == before
     assert sliders._view.updatejs == ""
+    (output,) = sliders._script.outputs
+    script = output["data"]["text/html"]
+    assert script.count(".addModel(") == 1 and ".addArrow(" in script
+    assert len(script) < len(before) / 4
+
+
+def test_a_value_set_before_showing_waits_for_the_viewer(sliders: AttentionSliders) -> None:
+    """The browser may run the redrawing before 3Dmol.js is there; it must then try again, not fail."""
+    assert sliders._script.outputs == ()
+    sliders.atom_choice.value = 1
+    (output,) = sliders._script.outputs
+    script = output["data"]["text/html"]
+    viewer = f"viewer_{sliders._view.uniqueid}"
+    assert "UNIQUEID" not in script and "$3Dmolpromise" not in script
+    assert script.index(f"window.{viewer};") < script.index("setTimeout(draw") < script.index(f"{viewer}.addModel(")
 
 
 def test_monitor_grows_with_every_row() -> None:
