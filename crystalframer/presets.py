@@ -55,7 +55,7 @@ PRESETS: dict[str, Preset] = {
             "JARVIS: total energy (eV/atom)": 0.0279,
             "JARVIS: OptB88vdW gap (eV)": 0.117,
             "JARVIS: MBJ gap (eV)": 0.242,
-            "JARVIS: energy above hull (eV)": 0.0471,
+            "JARVIS: energy above hull (eV/atom)": 0.0471,
         },
     ),
     "lightweight": Preset(
@@ -115,7 +115,7 @@ PRESETS: dict[str, Preset] = {
             DataConfig(source="demo", max_atoms_per_crystal=20),
             TrainingConfig(n_epochs=30, batch_size=16, swa_epochs=8),
         ),
-        "The lightweight model on the shipped 502 crystals, cells of up to 20 atoms: minutes on two cores",
+        "The lightweight model on the shipped crystals, trained on cells of up to 20 atoms: minutes on two cores",
     ),
     "tiny": Preset(
         Config(

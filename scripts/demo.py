@@ -79,4 +79,8 @@ def main(output: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Train on the shipped crystals, predict a CIF, draw a frame.")
     parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="folder for the results, replaced")
-    main(parser.parse_args().output)
+    try:
+        main(parser.parse_args().output)
+    except KeyboardInterrupt:
+        print("\nstopped before the end; the same command starts the demo anew", file=sys.stderr)
+        sys.exit(130)

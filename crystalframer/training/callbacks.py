@@ -35,9 +35,12 @@ class Recorder(pl.Callback):
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
         self.was_interrupted = False
+        self.n_saved = 0
+        """Epochs that the checkpoint `last` holds."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # On resuming, rows of an epoch that was cut off go; it is computed again.
+        self.n_saved = len(_task(pl_module).history)
         self.folder.write_metrics(_task(pl_module).history)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -51,11 +54,17 @@ class Recorder(pl.Callback):
         checkpoint.save(
             task.model, folder.checkpoint("last"), lambda new: trainer.save_checkpoint(new / checkpoint.RESUME_FILE)
         )
+        self.n_saved = len(task.history)
         folder.append_metrics(row)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self.was_interrupted = isinstance(exception, KeyboardInterrupt)
-        if self.was_interrupted and not _task(pl_module).history:
+        # Ctrl-C, or the SIGTERM of a scheduler, which Lightning turns into a SystemExit.
+        self.was_interrupted = isinstance(exception, (KeyboardInterrupt, SystemExit))
+        if not self.was_interrupted:
+            return
+        # It may have come between the end of an epoch and its checkpoint, or between that and its row.
+        self.folder.write_metrics(_task(pl_module).history[: self.n_saved])
+        if not self.n_saved:
             checkpoint.save(_task(pl_module).model, self.folder.checkpoint("last"))
 
 

@@ -44,7 +44,7 @@ from crystalframer.training.task import TrainingTask
 
 
 class Interrupted(KeyboardInterrupt):
-    """Training was stopped by Ctrl-C; the message says what was saved and how to go on."""
+    """Training was stopped by Ctrl-C or SIGTERM; the message says what was saved and how to go on."""
 
 
 def fit(
@@ -154,7 +154,7 @@ def _train(
         except SystemExit:  # how Lightning ends on Ctrl-C
             if not recorder.was_interrupted:
                 raise
-            raise Interrupted(_farewell(folder, task)) from None
+            raise Interrupted(_farewell(folder, task, recorder.n_saved)) from None
     return task
 
 
@@ -166,8 +166,8 @@ def _new_model(config: Config, crystals: PreparedCrystals) -> CrystalFramer:
     return model
 
 
-def _farewell(folder: RunFolder, task: TrainingTask) -> str:
-    done, last = len(task.history), folder.checkpoint("last")
+def _farewell(folder: RunFolder, task: TrainingTask, done: int) -> str:
+    last = folder.checkpoint("last")
     if done == 0:
         saved = f"in its first epoch; the weights so far are in {last}. Resuming starts from the beginning"
     else:

@@ -429,7 +429,9 @@ test_fit.fit(test_fit.training(n_epochs=100_000, swa_epochs=0), test_fit.DATA, {
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
-def test_ctrl_c_leaves_a_checkpoint_and_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_a_checkpoint_and_says_so(tmp_path: Path, stop: signal.Signals) -> None:
+    """Ctrl-C, and what a scheduler or `kill` sends."""
     output = tmp_path / "run"
     script = SCRIPT.format(tests=str(Path(__file__).parent), output=str(output))
     process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
@@ -437,7 +439,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_so(tmp_path: Path) -> None:
     while not metrics.exists() or len(metrics.read_text().splitlines()) < 4:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(stop)
     _, errors = process.communicate(timeout=60)
     message = re.search(
         r"Interrupted: training was stopped after epoch (\d+) of 100000, kept in .*checkpoints/last\. "
@@ -445,6 +447,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_so(tmp_path: Path) -> None:
         errors,
     )
     assert message, errors
+    assert process.returncode != 0
     assert int(message[1]) + 1 == int(message[2]) >= 4
     checkpoint.load(output / "checkpoints" / "last")
     assert pd.read_csv(metrics)["epoch"].tolist() == list(range(1, int(message[2])))
