@@ -112,18 +112,10 @@ def max_frames(
 @kernel
 def _candidates(scores, count, candidates, margin):
     """Number of the scores within the margin of the best; at margin 0 the first of the best alone."""
-    best = scores[0]
-    for n in range(1, count):
-        if scores[n] > best:
-            best = scores[n]
-    found = 0
     for n in range(count):
-        if not scores[n] < best - margin:
-            candidates[found] = n
-            found += 1
-            if margin == 0:
-                break
-    return found
+        candidates[n] = n
+    found = _narrow(scores, count, candidates, margin)
+    return min(found, 1) if margin == 0 else found
 
 
 @kernel
