@@ -119,10 +119,12 @@ def test_noise_is_that_of_the_reference() -> None:
     edges = edges_of(random_crystal(1, 6))
     logits, attention = torch.randn(4, len(edges.query)), torch.rand(4, len(edges.query))
     found, expected = (
-        build(torch.Generator().manual_seed(3))
+        build(3)
         for build in (
-            lambda g: cpu._axes(logits, attention, edges, cpu._layout(edges), CONFIG.frame, g),
-            lambda g: frames.build_frames(frames.AttendedEdges(edges, logits.T, attention.T), CONFIG.frame, g).axes,
+            lambda seed: cpu._axes(logits, attention, edges, cpu._layout(edges), CONFIG.frame, seed),
+            lambda seed: (
+                frames.build_frames(frames.AttendedEdges(edges, logits.T, attention.T), CONFIG.frame, seed).axes
+            ),
         )
     )
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)

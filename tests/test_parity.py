@@ -161,8 +161,8 @@ def run_with_axes(
     model = golden_model(name, folder, dtype)
     original, layer = frames.METHODS[method], iter(range(4))
 
-    def changed(attended: frames.AttendedEdges, config: frames.FrameConfig, generator: None) -> frames.Frame:
-        frame = original(attended, config, generator)
+    def changed(attended: frames.AttendedEdges, config: frames.FrameConfig, noise_seed: None) -> frames.Frame:
+        frame = original(attended, config, noise_seed)
         return replace(frame, axes=change(frame.axes, next(layer)))
 
     monkeypatch.setitem(frames.METHODS, method, changed)

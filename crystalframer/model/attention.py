@@ -58,11 +58,11 @@ class FramedSelfAttention(nn.Module):
         self.register_buffer("decay_shift", torch.zeros(()))
 
     def forward(
-        self, features: Float[Tensor, "n_atoms d_model"], edges: Edges, generator: torch.Generator | None = None
+        self, features: Float[Tensor, "n_atoms d_model"], edges: Edges, noise_seed: int | None = None
     ) -> Float[Tensor, "n_atoms d_model"]:
         projected = self._project(features)
         with _full_precision(features):
-            attended = framed_attention(*projected, *self._projections, edges, self.config, generator)
+            attended = framed_attention(*projected, *self._projections, edges, self.config, noise_seed)
         return self.output(rearrange(attended, "n h d -> n (h d)"))
 
     def trace(self, features: Float[Tensor, "n_atoms d_model"], edges: Edges) -> LayerOutput:

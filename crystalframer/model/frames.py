@@ -20,6 +20,7 @@ import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import torch
 from einops import einsum
@@ -101,32 +102,32 @@ class Frame:
     """Å², ascending."""
 
 
-def build_frames(attended: AttendedEdges, config: FrameConfig, generator: torch.Generator | None = None) -> Frame:
+def build_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: int | None = None) -> Frame:
     """The frames of one layer.
 
     Args:
-        generator: source of the noise that picks among ties in training; None (evaluation) decides them by moments.
+        noise_seed: of the noise that picks among ties in training; None (evaluation) decides them by moments.
     """
     with torch.no_grad():
-        return METHODS[config.method](attended, config, generator)
+        return METHODS[config.method](attended, config, noise_seed)
 
 
 # --- frames from single edges -----------------------------------------------------------------------------------------
 
 
-def max_frames(attended: AttendedEdges, config: FrameConfig, generator: torch.Generator | None) -> Frame:
+def max_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: int | None) -> Frame:
     """e₁ points to the strongest edge, e₂ to the strongest edge off that axis (the paper's max frames)."""
-    return _frames_from_scores(attended, attended.logits, attended.logits, config, generator)
+    return _frames_from_scores(attended, attended.logits, attended.logits, config, noise_seed)
 
 
-def static_max_frames(attended: AttendedEdges, config: FrameConfig, generator: torch.Generator | None) -> Frame:
+def static_max_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: int | None) -> Frame:
     """As `max` with the weight exp(-r²) of the paper's static local frame in place of attention: nearest edges.
 
     The authors' code maximises +r² for the second axis and so takes the farthest edge of its box (quirk Q7).
     """
     squared = -attended.edges.lengths.square()
     scores = squared[:, None].expand_as(attended.logits)
-    return _frames_from_scores(attended, scores, scores, config, generator)
+    return _frames_from_scores(attended, scores, scores, config, noise_seed)
 
 
 def _frames_from_scores(
@@ -134,13 +135,13 @@ def _frames_from_scores(
     first_scores: Float[Tensor, "n_edges n_heads"],
     second_scores: Float[Tensor, "n_edges n_heads"],
     config: FrameConfig,
-    generator: torch.Generator | None,
+    noise_seed: int | None,
 ) -> Frame:
     edges = attended.edges
     first_scores = first_scores.masked_fill(edges.is_self[:, None], -torch.inf)
-    first = _choose(first_scores, edges, config, generator, _first_axis_criteria(attended))
+    first = _choose(first_scores, edges, config, noise_seed, 0, _first_axis_criteria(attended))
     e1 = edges.directions[first]
-    second, second_scores = _second_anchor(attended, e1, second_scores, config, generator)
+    second, second_scores = _second_anchor(attended, e1, second_scores, config, noise_seed)
     axes = _right_handed(e1, edges.directions[second])
     return Frame(axes, torch.stack([first, second], dim=-1), (first_scores, second_scores))
 
@@ -150,20 +151,50 @@ def _second_anchor(
     e1: Float[Tensor, "n_atoms n_heads 3"],
     scores: Float[Tensor, "n_edges n_heads"],
     config: FrameConfig,
-    generator: torch.Generator | None,
+    noise_seed: int | None,
 ) -> tuple[Int[Tensor, "n_atoms n_heads"], Float[Tensor, "n_edges n_heads"]]:
     """The strongest edge off the first axis, and the scores: log-weight + log(1 - |cosine to e₁|)."""
     edges = attended.edges
     cosines = einsum(edges.directions, e1[edges.query], "e xyz, e h xyz -> e h").abs()
     scores = scores + torch.log((1.0 - cosines).clamp(min=SMALLEST_SINE_SCORE))
     scores = scores.masked_fill(edges.is_self[:, None] | (cosines >= COLLINEAR), -torch.inf)
-    return _choose(scores, edges, config, generator, _second_axis_criteria(attended, e1)), scores
+    return _choose(scores, edges, config, noise_seed, 1, _second_axis_criteria(attended, e1)), scores
 
 
 def _right_handed(e1: Float[Tensor, "*n 3"], towards: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3 3"]:
     """e₁, the part of `towards` at right angles to it, and their cross product."""
     e2 = normalize(towards - (towards * e1).sum(-1, keepdim=True) * e1, dim=-1)
     return torch.stack([e1, e2, torch.linalg.cross(e1, e2)], dim=-2)
+
+
+# --- noise of training ------------------------------------------------------------------------------------------------
+
+MULTIPLIERS = (0x7FEB352D, 0x846CA68B)
+"""Of a 32-bit hash: xor-shift by 16, multiply, by 15, multiply, by 16 (C. Wellons, hash-prospector)."""
+
+_BITS = 0xFFFFFFFF
+_Bits = TypeVar("_Bits", int, Tensor)
+
+
+def noise_key(seed: int, axis: int) -> int:
+    """32 bits that name one stream of noise: of a seed (64 bits count) and of an axis."""
+    return _hash(seed & _BITS ^ _hash((seed >> 32) + 2 * axis + 1 & _BITS))
+
+
+def uniform(key: int, like: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+    """Numbers in [0, 1), each a pure function of the key and its place: alike on all devices, in kernels, in any order.
+
+    The high 24 bits of hash(row · n_columns + column + key).
+    """
+    places = torch.arange(like.numel(), device=like.device).view(like.shape)
+    return (_hash((places + key) & _BITS) >> 8).to(like.dtype) * 2.0**-24
+
+
+def _hash(x: _Bits) -> _Bits:
+    """Of 32 bits, held in integers of 64 (whose products wrap and keep their low half) or more."""
+    x = (x ^ (x >> 16)) * MULTIPLIERS[0] & _BITS
+    x = (x ^ (x >> 15)) * MULTIPLIERS[1] & _BITS
+    return x ^ (x >> 16)
 
 
 # --- choosing among ties ----------------------------------------------------------------------------------------------
@@ -176,13 +207,14 @@ def _choose(
     scores: Float[Tensor, "n_edges n_heads"],
     edges: Edges,
     config: FrameConfig,
-    generator: torch.Generator | None,
+    noise_seed: int | None,
+    axis: int,
     criteria: Iterable[Criterion],
 ) -> Int[Tensor, "n_atoms n_heads"]:
     """The edge of the highest score; ties go to noise in training, to the criteria in evaluation."""
-    if generator is not None:
-        noise = torch.rand(scores.shape, generator=generator, dtype=scores.dtype, device=scores.device)
-        return segment_argmax(scores + config.noise * (2.0 * noise - 1.0), edges.query, edges.n_atoms)
+    if noise_seed is not None:
+        noise = config.noise * (2.0 * uniform(noise_key(noise_seed, axis), scores) - 1.0)
+        return segment_argmax(scores + noise, edges.query, edges.n_atoms)
     if config.tie_margin == 0:
         return segment_argmax(scores, edges.query, edges.n_atoms)
     best = segment_max(scores, edges.query, edges.n_atoms)[edges.query]
@@ -259,7 +291,7 @@ def tie_margin(frame: Frame, edges: Edges) -> Float[Tensor, "n_atoms n_heads 2"]
 # --- frames from second moments ---------------------------------------------------------------------------------------
 
 
-def weighted_pca_frames(attended: AttendedEdges, config: FrameConfig, generator: torch.Generator | None) -> Frame:
+def weighted_pca_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: int | None) -> Frame:
     """Principal axes of Σ p r rᵀ, eigenvalues ascending (the paper's weighted PCA frames).
 
     Departs from the authors' code, which read the weights from memory that nobody wrote and took rows for columns
@@ -267,20 +299,20 @@ def weighted_pca_frames(attended: AttendedEdges, config: FrameConfig, generator:
     crystal. Here one flat direction is no obstacle, and with two or three the frame is completed as in `max`.
     """
     eigenvalues, vectors = torch.linalg.eigh(attended.quadrupole)
-    axes = _orient(vectors.mT, attended.dipole, attended.octupole, config, generator)
+    axes = _orient(vectors.mT, attended.dipole, attended.octupole, config, noise_seed)
     linear = eigenvalues[..., 1] <= FLAT * eigenvalues[..., 2]
     if linear.any():
-        strongest = max_frames(attended, config, generator).axes[..., 0, :]
+        strongest = max_frames(attended, config, noise_seed).axes[..., 0, :]
         attends_others = eigenvalues[..., 2:] > FLAT * FLAT
         third = torch.where(attends_others, axes[..., 2, :], strongest)
-        second, _ = _second_anchor(attended, third, attended.logits, config, generator)
+        second, _ = _second_anchor(attended, third, attended.logits, config, noise_seed)
         completed = _right_handed(third, attended.edges.directions[second]).flip(-2)
         completed = completed * completed.new_tensor([-1.0, 1.0, 1.0])[:, None]  # reversed rows: keep right-handed
         axes = torch.where(linear[..., None, None], completed, axes)
     return Frame(axes, eigenvalues=eigenvalues)
 
 
-def pca_frames(attended: AttendedEdges, config: FrameConfig, generator: torch.Generator | None) -> Frame:
+def pca_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: int | None) -> Frame:
     """Principal axes of the atoms of the cell about their mean, the same for all heads, as in frame averaging.
 
     Depends on the cell and on where in it the atoms are written; kept for comparison with the paper. Axes of cells with
@@ -298,7 +330,7 @@ def pca_frames(attended: AttendedEdges, config: FrameConfig, generator: torch.Ge
     covariance, octupole = (m.expand(-1, attended.n_heads, *m.shape[2:]) for m in moments)
     eigenvalues, vectors = torch.linalg.eigh(covariance[:, 0])
     axes = vectors.mT[:, None].expand(-1, attended.n_heads, 3, 3)
-    axes = _orient(axes, torch.zeros_like(axes[..., 0]), octupole, config, generator)
+    axes = _orient(axes, torch.zeros_like(axes[..., 0]), octupole, config, noise_seed)
     return Frame(axes, eigenvalues=eigenvalues[:, None].expand(-1, attended.n_heads, 3))
 
 
@@ -307,7 +339,7 @@ def _orient(
     dipole: Float[Tensor, "n_atoms n_heads 3"],
     octupole: Float[Tensor, "n_atoms n_heads 3 3 3"],
     config: FrameConfig,
-    generator: torch.Generator | None,
+    noise_seed: int | None,
 ) -> Float[Tensor, "n_atoms n_heads 3 3"]:
     """Choose the signs of principal axes so that the frame is right-handed: four ways.
 
@@ -315,8 +347,8 @@ def _orient(
     """
     axes = axes * torch.linalg.det(axes).sign()[..., None, None]
     ways = axes.new_tensor([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
-    if generator is not None:
-        drawn = torch.randint(4, axes.shape[:2], generator=generator, device=axes.device)
+    if noise_seed is not None:
+        drawn = (4.0 * uniform(noise_key(noise_seed, 0), axes[..., 0, 0])).long()
         return axes * ways[drawn][..., None]
     first = einsum(axes, dipole, "n h k x, n h x -> n h k")
     third = einsum(axes, axes, axes, octupole, "n h i x, n h j y, n h k z, n h x y z -> n h i j k")
@@ -336,7 +368,7 @@ def _orient(
 # --- frames from the lattice ------------------------------------------------------------------------------------------
 
 
-def lattice_frames(attended: AttendedEdges, config: FrameConfig, generator: torch.Generator | None) -> Frame:
+def lattice_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: int | None) -> Frame:
     """The three shortest independent lattice vectors, as unit vectors: oblique, the same for all atoms and heads.
 
     e₂ and e₃ are taken at an acute angle to e₁; if that is left-handed, all three are turned round (docs/fidelity.md).
@@ -345,15 +377,14 @@ def lattice_frames(attended: AttendedEdges, config: FrameConfig, generator: torc
     translations = _short_translations(lattice)
     vectors = torch.einsum("cmi,cij->cmj", translations, lattice)
     squared = vectors.square().sum(-1)
-    if generator is not None:
-        noise = torch.rand(squared.shape, generator=generator, dtype=squared.dtype, device=squared.device)
-        squared = squared + config.noise * (2.0 * noise - 1.0)
+    if noise_seed is not None:
+        squared = squared + config.noise * (2.0 * uniform(noise_key(noise_seed, 0), squared) - 1.0)
     is_zero = (translations == 0).all(-1)
     units = normalize(vectors, dim=-1)
 
     def shortest(possible: Bool[Tensor, "n_crystals n_translations"]) -> Float[Tensor, "n_crystals 3"]:
         lengths = squared.masked_fill(~possible, torch.inf)
-        slack = 0.0 if generator is not None else config.tie_margin
+        slack = 0.0 if noise_seed is not None else config.tie_margin
         within = lengths <= lengths.amin(-1, keepdim=True) + slack
         return units[torch.arange(len(units)), within.to(torch.uint8).argmax(-1)]
 
@@ -380,7 +411,7 @@ def _short_translations(lattice: Float[Tensor, "n_crystals 3 3"]) -> Float[Tenso
     return torch.cartesian_prod(steps, steps, steps).expand(len(lattice), -1, -1)
 
 
-METHODS: dict[FrameMethod, Callable[[AttendedEdges, FrameConfig, torch.Generator | None], Frame]] = {
+METHODS: dict[FrameMethod, Callable[[AttendedEdges, FrameConfig, int | None], Frame]] = {
     "max": max_frames,
     "weighted-pca": weighted_pca_frames,
     "static-max": static_max_frames,

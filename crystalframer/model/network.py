@@ -29,9 +29,9 @@ class Block(nn.Module):
         )
 
     def forward(
-        self, features: Float[Tensor, "n_atoms d_model"], edges: Edges, generator: torch.Generator | None = None
+        self, features: Float[Tensor, "n_atoms d_model"], edges: Edges, noise_seed: int | None = None
     ) -> Float[Tensor, "n_atoms d_model"]:
-        features = features + self.attention(features, edges, generator)
+        features = features + self.attention(features, edges, noise_seed)
         return features + self.feedforward(features)
 
     def trace(
@@ -46,8 +46,8 @@ class Block(nn.Module):
 class CrystalFramer(nn.Module):
     """Predicts properties of crystals in physical units.
 
-    Without a `generator` a forward pass is an evaluation: no randomness, the same numbers every time. With one, the
-    noise that picks among tied frame axes in training is drawn from it.
+    Without a `noise_seed` a forward pass is an evaluation: no randomness, the same numbers every time. With one, noise
+    picks among tied frame axes, as in training.
     """
 
     target_mean: Tensor
@@ -67,13 +67,12 @@ class CrystalFramer(nn.Module):
         self.register_buffer("target_std", torch.ones(len(config.targets)))
         initialise(self, generator)
 
-    def forward(
-        self, batch: CrystalBatch, generator: torch.Generator | None = None
-    ) -> Float[Tensor, "n_crystals n_targets"]:
+    def forward(self, batch: CrystalBatch, noise_seed: int | None = None) -> Float[Tensor, "n_crystals n_targets"]:
         """Predictions in the units of `config.targets`."""
         features, edges = self.embed(batch), Edges.of(batch)
-        for block in self.blocks:
-            features = block(features, edges, generator)
+        for layer, block in enumerate(self.blocks):
+            # Any integer seeds the noise, and layers want different ones.
+            features = block(features, edges, None if noise_seed is None else noise_seed + layer)
         return self.read_out(features, batch)
 
     def embed(self, batch: CrystalBatch) -> Float[Tensor, "n_atoms d_model"]:

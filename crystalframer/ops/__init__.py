@@ -52,10 +52,10 @@ def framed_attention(
     cosine_projection: Float[Tensor, "3 n_heads d_head n_cosine_centers"] | None,
     edges: Edges,
     config: ModelConfig,
-    generator: torch.Generator | None = None,
+    noise_seed: int | None = None,
 ) -> Float[Tensor, "n_atoms n_heads d_head"]:
     """The output of `reference.framed_attention`, whose arguments these are."""
-    arguments = (query, key, value, decay_length, distance_projection, cosine_projection, edges, config, generator)
+    arguments = (query, key, value, decay_length, distance_projection, cosine_projection, edges, config, noise_seed)
     on_cpu = query.device.type == "cpu" and query.dtype == torch.float32
     if on_cpu and _chosen.get() == "auto" and _numba_is_there():
         from crystalframer.ops import cpu

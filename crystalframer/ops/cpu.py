@@ -25,7 +25,7 @@ from torch import Tensor
 from crystalframer.config import DistanceBasis, FrameConfig, ModelConfig
 from crystalframer.model.basis import chebyshev_of_gaussians, distance_centers, gaussians
 from crystalframer.model.edges import Edges
-from crystalframer.model.frames import AttendedEdges, build_frames
+from crystalframer.model.frames import AttendedEdges, build_frames, noise_key
 from crystalframer.ops import frame_kernels, kernels
 
 SMALLEST_SHARE = 2000
@@ -41,7 +41,7 @@ def framed_attention(
     cosine_projection: Float[Tensor, "3 n_heads d_head n_cosine_centers"] | None,
     edges: Edges,
     config: ModelConfig,
-    generator: torch.Generator | None = None,
+    noise_seed: int | None = None,
 ) -> Float[Tensor, "n_atoms n_heads d_head"]:
     """As `reference.framed_attention`, of which this is the `output`."""
     layout = _layout(edges)
@@ -51,7 +51,7 @@ def framed_attention(
     axes, projection = query.new_empty(0, 0, 0, 0), None
     if cosine_projection is not None:
         projection = cosine_projection @ torch.from_numpy(chebyshev_of_gaussians(config.cosine)).to(cosine_projection)
-        axes = _axes(logits.detach(), attention.detach(), edges, layout, config.frame, generator)
+        axes = _axes(logits.detach(), attention.detach(), edges, layout, config.frame, noise_seed)
     degree = 0 if projection is None else projection.shape[-1]
     values, distances, cosines = accumulate(
         attention, value, axes, basis, layout.directions, layout.is_self, layout.key, layout.first_edge, degree
@@ -114,16 +114,15 @@ def _axes(
     edges: Edges,
     layout: _Layout,
     config: FrameConfig,
-    generator: torch.Generator | None,
+    noise_seed: int | None,
 ) -> Tensor:
     """Frames by kernel where they come from single edges, else by the reference."""
     if config.method not in ("max", "static-max"):
-        return build_frames(AttendedEdges(edges, logits.T, attention.T), config, generator).axes.contiguous()
-    n_heads, n_edges = logits.shape
+        return build_frames(AttendedEdges(edges, logits.T, attention.T), config, noise_seed).axes.contiguous()
+    n_heads = len(logits)
     scores = logits if config.method == "max" else (-layout.squared).expand(n_heads, -1).contiguous()
-    noise = [logits.new_empty(0, 0)] * 2
-    if generator is not None:  # the same numbers in the same order as the reference draws them
-        noise = [torch.rand(n_edges, n_heads, generator=generator) for _ in range(2)]
+    noise, margin = (0.0, config.tie_margin) if noise_seed is None else (config.noise, 0.0)
+    keys = (np.uint32(noise_key(noise_seed or 0, axis)) for axis in range(2))
     axes = logits.new_empty(edges.n_atoms, n_heads, 3, 3)
     anchors = torch.empty(edges.n_atoms, n_heads, 2, dtype=torch.long)
     arrays = [t.numpy() for t in (layout.first_edge, layout.is_self, layout.directions, layout.vectors)]
@@ -133,10 +132,9 @@ def _axes(
         scores.numpy(),
         scores.numpy(),
         attention.numpy(),
-        np.float32(config.noise),
-        noise[0].numpy(),
-        noise[1].numpy(),
-        np.float32(config.tie_margin),
+        np.float32(noise),
+        *keys,
+        np.float32(margin),
         frame_kernels.SECOND_AXIS_MOMENTS,
         axes.numpy(),
         anchors.numpy(),

@@ -11,6 +11,7 @@ from crystalframer.ops.kernels import kernel
 
 COLLINEAR = np.float32(frames.COLLINEAR)
 SMALLEST_SINE_SCORE = np.float32(frames.SMALLEST_SINE_SCORE)
+MULTIPLIERS = tuple(np.uint32(number) for number in frames.MULTIPLIERS)
 SECOND_AXIS_MOMENTS = np.array([orders + (0,) * (3 - len(orders)) for orders in frames.SECOND_AXIS_MOMENTS])
 """The criteria of `model.frames`; 0 stands for "no further axis"."""
 
@@ -27,8 +28,8 @@ def max_frames(
     second_scores,
     attention,
     noise,
-    first_noise,
-    second_noise,
+    first_key,
+    second_key,
     margin,
     moments_of_e2,
     axes,
@@ -36,10 +37,10 @@ def max_frames(
 ):
     """Axes and anchor edges of each atom and head; e₁ by the first scores, e₂ by the second and the angle to e₁.
 
-    Noise arrays (n_edges, n_heads) of numbers in [0, 1), or empty: then ties are decided by moments.
+    Scores get noise of this half-width, of streams named by the keys; moments decide among those within the margin.
     """
     n_heads = first_scores.shape[0]
-    noisy = first_noise.shape[0] > 0
+    noisy = noise > 0
     longest = 0
     for i in range(first_atom, last_atom):
         longest = max(longest, first_edge[i + 1] - first_edge[i])
@@ -52,11 +53,11 @@ def max_frames(
             for e in range(start, stop):
                 score = first_scores[h, e]
                 if noisy:
-                    score += noise * (np.float32(2.0) * first_noise[e, h] - np.float32(1.0))
+                    score += noise * (np.float32(2.0) * _uniform(first_key, e * n_heads + h) - np.float32(1.0))
                 scores[e - start] = np.float32(-np.inf) if is_self[e] else score
-            n_candidates = _candidates(scores, stop - start, candidates, np.float32(0.0) if noisy else margin)
+            n_candidates = _candidates(scores, stop - start, candidates, margin)
             have_moments = False
-            if n_candidates > 1 and margin > 0 and not noisy:
+            if n_candidates > 1 and margin > 0:
                 _moments(vectors, attention[h], start, stop, dipole, quadrupole, octupole)
                 have_moments = True
                 for order in range(1, 4):
@@ -74,7 +75,7 @@ def max_frames(
                 scores[e - start] = np.float32(-np.inf)
                 bound = second_scores[h, e]
                 if noisy:
-                    bound += noise * (np.float32(2.0) * second_noise[e, h] - np.float32(1.0))
+                    bound += noise * (np.float32(2.0) * _uniform(second_key, e * n_heads + h) - np.float32(1.0))
                 # The angle can only lower a score: most edges need no logarithm.
                 if is_self[e] or bound < largest - margin:
                     continue
@@ -88,8 +89,8 @@ def max_frames(
                 score = bound + np.float32(math.log(max(np.float32(1.0) - cosine, SMALLEST_SINE_SCORE)))
                 scores[e - start] = score
                 largest = max(largest, score)
-            n_candidates = _candidates(scores, stop - start, candidates, np.float32(0.0) if noisy else margin)
-            if n_candidates > 1 and margin > 0 and not noisy:
+            n_candidates = _candidates(scores, stop - start, candidates, margin)
+            if n_candidates > 1 and margin > 0:
                 if not have_moments:
                     _moments(vectors, attention[h], start, stop, dipole, quadrupole, octupole)
                 for criterion in range(moments_of_e2.shape[0]):
@@ -107,6 +108,16 @@ def max_frames(
             for axis in range(3):
                 for x in range(3):
                     axes[i, h, axis, x] = frame[axis, x]
+
+
+@kernel
+def _uniform(key, place):
+    """`model.frames.uniform`."""
+    x = np.uint32(np.uint32(place) + key)
+    x = np.uint32((x ^ (x >> np.uint32(16))) * MULTIPLIERS[0])
+    x = np.uint32((x ^ (x >> np.uint32(15))) * MULTIPLIERS[1])
+    x = np.uint32(x ^ (x >> np.uint32(16)))
+    return np.float32(x >> np.uint32(8)) * np.float32(2.0**-24)
 
 
 @kernel

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
@@ -38,7 +37,7 @@ def framed_attention(
     cosine_projection: Float[Tensor, "3 n_heads d_head n_cosine_centers"] | None,
     edges: Edges,
     config: ModelConfig,
-    generator: torch.Generator | None = None,
+    noise_seed: int | None = None,
 ) -> FramedAttention:
     """Attention of every atom to all its periodic neighbours, edge values encoded in the atom's own frame.
 
@@ -49,7 +48,7 @@ def framed_attention(
     Args:
         decay_length: σᵢ, Å.
         cosine_projection: one matrix per axis and head; None for the frame method `none`.
-        generator: noise for ties in training; None in evaluation.
+        noise_seed: of the noise that picks among ties in training; None in evaluation.
     """
     n_atoms = edges.n_atoms
     content_logits = (query[edges.query] * key[edges.key]).sum(-1) / query.shape[-1] ** 0.5
@@ -69,7 +68,7 @@ def framed_attention(
     if cosine_projection is None:
         return FramedAttention(output, attention, content_logits, distance_logits, None)
 
-    frame = build_frames(AttendedEdges(edges, logits.detach(), attention.detach()), config.frame, generator)
+    frame = build_frames(AttendedEdges(edges, logits.detach(), attention.detach()), config.frame, noise_seed)
     axis_cosines = einsum(edges.directions, frame.axes[edges.query], "e xyz, e h k xyz -> e h k")
     centers, width = cosine_centers(config.cosine, like=attention)
     # The atom's edge to itself has no direction: it counts in the softmax, not in the angles (quirk Q10).

@@ -45,7 +45,6 @@ class TrainingTask(pl.LightningModule):
         self.averaged = AveragedModel(model).requires_grad_(False) if config.swa_epochs else None
         self.history: list[Row] = []
         self._calibration_batch = calibration_batch
-        self._noise: torch.Generator | None = None
         self._start_epoch()
 
     def _start_epoch(self) -> None:
@@ -77,7 +76,6 @@ class TrainingTask(pl.LightningModule):
         return optimisation.optimizer(self.model, self.config)
 
     def on_train_start(self) -> None:
-        self._noise = torch.Generator(self.device)
         if self.global_step == 0:
             with torch.autocast(self.device.type, enabled=False):
                 self.model.calibrate(self._calibration_batch.to(self.device))
@@ -86,9 +84,8 @@ class TrainingTask(pl.LightningModule):
         self._start_epoch()
 
     def training_step(self, batch: CrystalBatch, batch_idx: int) -> Tensor:
-        assert self._noise is not None
-        self._noise.manual_seed(optimisation.noise_seed(self.config.seed, self.current_epoch, batch_idx))
-        prediction = self.model(batch, self._noise).float()
+        seed = optimisation.noise_seed(self.config.seed, self.current_epoch, batch_idx)
+        prediction = self.model(batch, seed).float()
         errors, has_label = optimisation.normalised_errors(prediction, batch.targets, self.model.target_std)
         self._errors.append(errors.detach())
         self._has_label.append(has_label)

@@ -9,7 +9,15 @@ from torch import Tensor
 
 from crystalframer.config import FrameConfig, FrameMethod
 from crystalframer.model.edges import Edges
-from crystalframer.model.frames import METHODS, AttendedEdges, Frame, build_frames, tie_margin
+from crystalframer.model.frames import (
+    METHODS,
+    AttendedEdges,
+    Frame,
+    build_frames,
+    noise_key,
+    tie_margin,
+    uniform,
+)
 from crystalframer.model.segments import segment_softmax
 from crystalframer.testing import random_rotation
 
@@ -128,9 +136,7 @@ def test_without_the_rule_the_first_of_equals_wins() -> None:
 
 def test_noise_breaks_ties_either_way_and_moves_nothing_else() -> None:
     seen = attended([[-2.0, 0, 0], [2, 0, 0], [0, 0, 2.2], [0.6, 2.5, 0.3]], [2.0, 2.0, 0.5, 0.0])
-    drawn = [
-        build_frames(seen, FrameConfig("max"), torch.Generator().manual_seed(seed)).axes[0, 0] for seed in range(20)
-    ]
+    drawn = [build_frames(seen, FrameConfig("max"), seed).axes[0, 0] for seed in range(20)]
     assert {tuple(axes[0].tolist()) for axes in drawn} == {(1.0, 0.0, 0.0), (-1.0, 0.0, 0.0)}
     assert {tuple(axes[1].tolist()) for axes in drawn} == {tuple(drawn[0][1].tolist())}
 
@@ -138,7 +144,7 @@ def test_noise_breaks_ties_either_way_and_moves_nothing_else() -> None:
 @pytest.mark.parametrize("method", ["pca", "weighted-pca"])
 def test_training_signs_are_random_and_right_handed(method: FrameMethod) -> None:
     seen = attended([[0.5, 0, 0], [0, 1, 0], [0, 0, 2]], [0.0, 0.0, 0.0])
-    drawn = [METHODS[method](seen, FrameConfig(method), torch.Generator().manual_seed(n)).axes[0, 0] for n in range(40)]
+    drawn = [METHODS[method](seen, FrameConfig(method), n).axes[0, 0] for n in range(40)]
     assert len({tuple(axes.sign().flatten().tolist()) for axes in drawn}) == 4
     assert all(abs(float(torch.linalg.det(axes)) - 1) < 1e-12 for axes in drawn)
 
@@ -167,3 +173,17 @@ def test_reflected_surroundings_give_reflected_first_axes_and_the_opposite_hand(
     mirrored = axes_of("max", attended((vectors @ mirror).tolist(), [3.0, 2.0, 1.0]))
     torch.testing.assert_close(mirrored[:2], axes[:2] @ mirror)
     torch.testing.assert_close(mirrored[2], -axes[2] @ mirror)
+
+
+def test_noise_is_uniform_and_a_function_of_its_place() -> None:
+    """The same in both precisions and for any number of rows; other seeds and axes have nothing in common with it."""
+    like = torch.empty(4000, 8, dtype=torch.float64)
+    noise = uniform(noise_key(7, 0), like)
+    assert torch.equal(noise[:10].float(), uniform(noise_key(7, 0), like[:10].float()))
+    assert 0 <= noise.min() < 1e-3 and 1 - 1e-3 < noise.max() < 1
+    counts = torch.histc(noise, bins=32, min=0, max=1)
+    assert ((counts - 1000).square() / 1000).sum() < 62.5  # chi-squared with 31 degrees of freedom: 1 in 1000
+    others = [noise_key(7, 1), noise_key(8, 0), noise_key(7 + 2**32, 0), noise_key(-7, 0)]
+    for other in [*(uniform(key, like) for key in others), noise.roll(1, 0), noise.roll(1, 1)]:
+        correlation = torch.corrcoef(torch.stack([noise.flatten(), other.flatten()]))[0, 1]
+        assert abs(correlation) < 4 * noise.numel() ** -0.5

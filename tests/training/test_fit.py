@@ -147,7 +147,7 @@ def reference_run(config: Config, data: Splits) -> tuple[list[float], list[float
                 rate = t.learning_rate * (t.decay_steps / (t.decay_steps + n_steps)) ** 0.5
             for group in adamw.param_groups:
                 group["lr"] = rate
-            noise = torch.Generator().manual_seed(noise_seed(t.seed, epoch, index))
+            noise = noise_seed(t.seed, epoch, index)
             batch = train[rows]
             loss = ((model(batch, noise) - batch.targets) / model.target_std).abs().mean()
             adamw.zero_grad()
@@ -461,11 +461,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: py
     """From the fifth step on, crystals with boron have no loss, or a loss without a gradient."""
     forward, n_calls = CrystalFramer.forward, 0
 
-    def poisoned(self: CrystalFramer, batch: CrystalBatch, generator: torch.Generator | None = None) -> Tensor:
+    def poisoned(self: CrystalFramer, batch: CrystalBatch, noise_seed: int | None = None) -> Tensor:
         nonlocal n_calls
-        prediction = forward(self, batch, generator)
-        n_calls += generator is not None
-        if generator is None or n_calls < 5:
+        prediction = forward(self, batch, noise_seed)
+        n_calls += noise_seed is not None
+        if noise_seed is None or n_calls < 5:
             return prediction
         has_boron = torch.tensor([bool((batch.atomic_numbers[batch.crystal_index == i] == 5).any()) for i in range(8)])
         factor = torch.nan if what == "loss" else 1.0 + (prediction - prediction.detach()).sqrt()
