@@ -1,0 +1,86 @@
+"""What the command lines of the benchmarks have in common."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from benchmarks.machine import Watch, hardware, probe, versions
+from benchmarks.report import Report
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def parser(benchmark: str, description: str) -> argparse.ArgumentParser:
+    """Options of every benchmark."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{benchmark}", description=description)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument("--threads", type=int, default=2, help="threads of torch and of the kernels (default: 2)")
+    parser.add_argument("--passes", type=int, default=5, help="times that each candidate is run, in turns (default: 5)")
+    parser.add_argument(
+        "--budget", type=float, default=60.0, help="seconds per candidate and piece of work, roughly (default: 60)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes: shows that it runs, not how fast; writes no file"
+    )
+    parser.add_argument(
+        "--output", type=Path, help="JSON file (default: benchmarks/results/BENCHMARK-DEVICE.json; none with --quick)"
+    )
+    parser.set_defaults(benchmark=benchmark)
+    return parser
+
+
+def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Options, with the command as it may be published: paths shortened to their last part."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = parser.parse_args(arguments)
+    if options.threads < 1 or options.passes < 1:
+        parser.error(f"--threads {options.threads} --passes {options.passes}: both must be at least 1")
+    if options.device.partition(":")[0] == "cuda" and not torch.cuda.is_available():
+        parser.error(f"--device {options.device}: torch finds no CUDA device here; leave it out to measure the CPU")
+    if options.quick:
+        options.passes = min(options.passes, 2)
+    published = [argument.rpartition(os.sep)[2] or argument for argument in arguments]
+    options.command = shlex.join(["python", "-m", f"benchmarks.{options.benchmark}", *published])
+    return options
+
+
+@contextmanager
+def session(options: argparse.Namespace) -> Iterator[Report]:
+    """A report to be filled; printed and saved when all went well."""
+    device, threads_before = torch.device(options.device), torch.get_num_threads()
+    torch.set_num_threads(options.threads)
+    watch = Watch()
+    report = Report(
+        benchmark=options.benchmark,
+        command=options.command,
+        is_quick=options.quick,
+        device=options.device,
+        n_threads=options.threads,
+        hardware=hardware(device),
+        versions=versions(),
+        peak=probe(device, options.quick),
+        load=watch.read(),
+    )
+    try:
+        yield report
+    finally:
+        torch.set_num_threads(threads_before)
+    gc.collect()  # loader processes that have ended count as ours
+    report = replace(report, load=watch.read())
+    print(report)
+    path = options.output
+    if path is None and not options.quick:
+        path = RESULTS / f"{options.benchmark}-{device.type}.json"
+    if path is not None:
+        report.save(path)
+        print(f"\nwritten: {path}")

@@ -1,0 +1,215 @@
+"""Cost as the cell grows from 8 to 4,096 atoms: time and peak memory per atom, forward and training step.
+
+One crystal (rock salt, LiCl) in ever larger cells, atoms moved by 0.05 Å so that no two are alike; all sizes are run in
+turns. Small cells pay for calls rather than for atoms, which flatters the largest one: so it is compared with 64 cells
+of 64 atoms in one batch as well, the same number of atoms, where nothing but the size of the cell differs.
+
+Memory is the highest resident memory above what the process held with its input ready: in a process of its own, which
+has compiled everything, gives freed memory back before each size and sets the kernel's high-water mark to zero (so on
+Linux only). On CUDA: what torch's allocator held at most, above the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import multiprocessing
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+import crystalframer as cf
+from benchmarks import command, floor
+from benchmarks.floor import Shape, Work
+from benchmarks.ours import NAMES, Ours
+from benchmarks.report import Bar, Report, Row
+from benchmarks.timing import Candidate, Timing, alternate, ratio
+from crystalframer.config import Config, Target
+from crystalframer.data.crystal import Crystal, CrystalBatch
+from crystalframer.testing import supercell
+
+SIZES = tuple(8 * 2**n for n in range(10))
+BASE = 64
+"""Atoms of the cell that larger ones are compared with."""
+BAR = 1.3
+WORKS = ("forward", "training step")
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What one measurement runs on: `copies` cells of `n_atoms` atoms in one batch."""
+
+    n_atoms: int
+    copies: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.copies:,} × {self.n_atoms:,} atoms"
+
+    @property
+    def total(self) -> int:
+        return self.n_atoms * self.copies
+
+    def batch(self, radius: float) -> CrystalBatch:
+        crystals = [rock_salt(self.n_atoms, seed) for seed in range(self.copies)]
+        return CrystalBatch.from_crystals(crystals, radius, ["energy"])
+
+
+def rock_salt(n_atoms: int, seed: int) -> Crystal:
+    """LiCl in a cell of 8·2ᵏ atoms, as near to a cube as can be; atoms moved by 0.05 Å."""
+    corners = np.array([[0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0]]) / 2
+    positions = 5.14 * np.concatenate([corners, corners + np.array([0.5, 0, 0])])
+    cell = Crystal(np.repeat([3, 17], 4), positions, 5.14 * np.eye(3), "LiCl", {"energy": 1.0})
+    doublings = (n_atoms // 8).bit_length() - 1
+    a, b, c = (2 ** ((doublings + 2 - axis) // 3) for axis in range(3))
+    large = supercell(cell, (a, b, c))
+    moves = np.random.default_rng(seed).normal(0.0, 0.05, large.positions.shape)
+    return replace(large, positions=large.positions + moves)
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def peak_memory(
+    sizes: Sequence[Cells], config: Config, name: str, device: str, n_threads: int
+) -> dict[tuple[Cells, str], float]:
+    """Bytes that a forward pass and a training step need at most beside their input; to be run in a fresh process."""
+    torch.set_num_threads(n_threads)
+    first = Cells(8).batch(config.model.radius).to(device)
+    ours = Ours(config, first, NAMES[name])
+    runs: dict[str, Callable[[CrystalBatch], object]] = {"forward": ours.predict, "training step": ours.step}
+    for run in runs.values():
+        run(first)
+    peaks = {}
+    for cells in tqdm(sizes, desc=f"memory, {name}", delay=2, leave=False):
+        batch = cells.batch(config.model.radius).to(device)
+        for work, run in runs.items():
+            before = _start_high_water(torch.device(device))
+            run(batch)
+            peaks[cells, work] = _high_water(torch.device(device)) - before
+    return peaks
+
+
+def can_measure(device: str) -> bool:
+    return sys.platform == "linux" or torch.device(device).type == "cuda"
+
+
+def _start_high_water(device: torch.device) -> float:
+    """Bytes in use now, from which the high-water mark starts again."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return float(torch.cuda.memory_allocated(device))
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed before must not hide what is needed now
+    Path("/proc/self/clear_refs").write_text("5")
+    return _high_water(device)
+
+
+def _high_water(device: torch.device) -> float:
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
+def in_fresh_process(
+    sizes: Sequence[Cells], config: Config, name: str, device: str, n_threads: int
+) -> dict[tuple[Cells, str], float]:
+    """`peak_memory` in a process that has done nothing else."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(peak_memory, sizes, config, name, device, n_threads).result()
+
+
+# --- the run ----------------------------------------------------------------------------------------------------------
+
+
+def measure(options: argparse.Namespace, report: Report) -> None:
+    config = cf.preset(options.preset).config
+    config = replace(config, model=replace(config.model, targets=(Target("energy"),)))
+    largest, base = (16, Cells(8)) if options.quick else (options.largest, Cells(BASE))
+    filled = Cells(base.n_atoms, largest // base.n_atoms)
+    chosen = [*(Cells(n) for n in SIZES if n <= largest), filled]
+    plan = {"crystalframer": chosen}
+    plan["crystalframer, reference"] = [cells for cells in chosen if cells.total <= options.reference_up_to]
+    plan = {name: sizes for name, sizes in plan.items() if sizes}
+    report.data |= {"name": "LiCl (rock salt), atoms moved by 0.05 Å", "preset": options.preset}
+
+    memory: dict[tuple[str, Cells, str], float] = {}
+    for name, sizes in plan.items() if can_measure(options.device) else ():
+        peaks = in_fresh_process(sizes, config, name, options.device, options.threads)
+        memory |= {(name, *key): peak for key, peak in peaks.items()}
+    if not memory:
+        report.notes.append("Memory is not measured: it needs Linux, or CUDA.")
+
+    device = torch.device(options.device)
+    batches = {cells: cells.batch(config.model.radius).to(device) for cells in chosen}
+    shapes = {cells: Shape.of(batch) for cells, batch in batches.items()}
+    ours = {name: Ours(config, batches[chosen[0]], NAMES[name]) for name in plan}
+    n_parameters = ours["crystalframer"].n_parameters
+    least: dict[str, Callable[[Shape], Work]] = {
+        "forward": lambda shape: floor.prediction(shape, config.model),
+        "training step": lambda shape: floor.training_step(shape, config.model, n_parameters),
+    }
+    for work in WORKS:
+        runs = {name: model.predict if work == "forward" else model.step for name, model in ours.items()}
+        candidates = {
+            (name, cells): Candidate(partial(runs[name], batches[cells])) for name in plan for cells in plan[name]
+        }
+        timings = alternate(candidates, options.passes, device, work, options.budget)
+        for (name, cells), timing in timings.items():
+            details = {
+                f"per atom, to {other}": per_atom(timings, (name, cells), (name, other))
+                for other in (base, filled)
+                if (name, other) in timings
+            }
+            if memory:
+                details["kB/atom"] = memory[name, cells, work] / cells.total / 1e3
+            report.rows.append(
+                Row(
+                    work=f"{work}, {cells}",
+                    candidate=name,
+                    version=cf.__version__,
+                    unit="µs/atom",
+                    value=timing.median * 1e6 / cells.total,
+                    timing=timing,
+                    ratio=ratio(timing, timings["crystalframer", cells]),
+                    floor=least[work](shapes[cells]),
+                    details=details,
+                )
+            )
+        top = Cells(largest)
+        for other in (base, filled):
+            title = f"{work}: per atom, {top} to {other}"
+            times = per_atom(timings, ("crystalframer", top), ("crystalframer", other))
+            report.bars.append(Bar(f"{title}, time", times, BAR, "times"))
+            if memory:
+                each = [memory["crystalframer", cells, work] / cells.total for cells in (top, other)]
+                report.bars.append(Bar(f"{title}, memory", each[0] / each[1], BAR, "times"))
+
+
+def per_atom(timings: Mapping[tuple[str, Cells], Timing], one: tuple[str, Cells], other: tuple[str, Cells]) -> float:
+    """How many times as long an atom takes in `one` as in `other`."""
+    return ratio(timings[one], timings[other]) * other[1].total / one[1].total
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = command.parser("scaling", "Time and peak memory per atom as the cell grows from 8 to 4,096 atoms.")
+    parser.add_argument("--preset", default="default", help="the model (default: default)")
+    parser.add_argument("--largest", type=int, choices=SIZES[4:], default=SIZES[-1], help="atoms (default: 4096)")
+    parser.add_argument(
+        "--reference-up-to", type=int, default=256, help="atoms up to which the reference is run too (default: 256)"
+    )
+    options = command.parse(parser, arguments)
+    with command.session(options) as report:
+        measure(options, report)
+
+
+if __name__ == "__main__":
+    main()
