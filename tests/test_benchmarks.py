@@ -1,0 +1,358 @@
+"""The benchmarks run, say what they must, and count and compare correctly. How fast anything is, is not tested."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import attention, command, floor, loader, peers, scaling, training
+from benchmarks.floor import Shape, Work
+from benchmarks.machine import Load, Peak
+from benchmarks.report import Bar, Report, Row, table, timed_rows
+from benchmarks.timing import Candidate, Timing, alternate, ratio
+from crystalframer.config import CosineBasis, DistanceBasis, FrameConfig, FrameMethod, ModelConfig
+from crystalframer.data.crystal import Crystal, CrystalBatch
+from crystalframer.data.neighbors import neighbor_list
+from crystalframer.model.basis import chebyshev_of_gaussians
+from crystalframer.testing import random_crystal
+
+CPU = torch.device("cpu")
+RESULTS = Path(command.__file__).parent / "results"
+
+# --- each command, at a tiny size -------------------------------------------------------------------------------------
+
+TINY = ["--quick", "--threads", "1", "--data", "demo"]
+COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], list[str]]] = {
+    "attention": (attention.main, [*TINY, "--presets", "default", "pca", "--batch", "3"]),
+    "training": (training.main, [*TINY, "--preset", "tiny", "--batch", "4"]),
+    "scaling": (scaling.main, ["--quick", "--threads", "1", "--preset", "tiny", "--reference-up-to", "8"]),
+    "loader": (loader.main, [*TINY, "--preset", "tiny", "--batch", "3", "--workers", "0"]),
+}
+
+
+@pytest.fixture(autouse=True)
+def _without_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is installed beside crystalframer, these tests run it alone."""
+    monkeypatch.setattr(peers, "ADAPTERS", ())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_benchmark_writes_what_it_must_state(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, options = COMMANDS[name]
+    before = sorted(RESULTS.glob("*"))
+    path = tmp_path / "deep" / "result.json"
+    run([*options, "--output", str(path)])
+    printed = capsys.readouterr().out
+    assert "QUICK" in printed and str(path) in printed
+    assert sorted(RESULTS.glob("*")) == before
+
+    record = json.loads(path.read_text(encoding="utf-8"))
+    assert record["benchmark"] == name and record["quick"] is True
+    assert record["command"].startswith(f"python -m benchmarks.{name} --quick")
+    assert str(tmp_path) not in path.read_text(encoding="utf-8")
+    assert record["hardware"]["cpu"] and record["hardware"]["cores"] >= 1
+    assert {"crystalframer", "python", "torch", "numba"} <= record["versions"].keys()
+    assert record["threads"] == 1 and record["device"] == "cpu"
+    assert record["peak"]["flop_per_s"] > 0 and record["peak"]["bytes_per_s"] > 0
+    assert isinstance(record["load"]["busy"], bool)
+    assert record["data"]["name"]
+
+    rows = record["rows"]
+    assert any(row["candidate"] == "crystalframer" for row in rows)
+    for row in rows:
+        assert row["value"] > 0 and row["ratio"] > 0 and row["version"]
+        assert len(row["seconds"]) == 2 and min(row["seconds"]) > 0
+        if "floor" in row:
+            assert row["floor"]["bytes"] > 0
+            assert row["floor"]["operations"] == pytest.approx(sum(row["floor"]["operations_by_part"].values()))
+            assert row["floor"]["distance"] == pytest.approx(np.median(row["seconds"]) / row["floor"]["seconds"])
+    assert any("floor" in row for row in rows)
+    if name != "loader":
+        assert any(row["candidate"] == "crystalframer, reference" for row in rows)
+    for bar in record["bars"]:
+        assert bar["met"] == (bar["value"] <= bar["limit"] if bar["at_most"] else bar["value"] >= bar["limit"])
+        assert bar["name"] in printed
+    assert record["bars"]
+
+
+def test_a_quick_run_leaves_the_results_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in RESULTS.glob("*")}
+    attention.main([*TINY, "--presets", "crystalformer", "--batch", "2"])
+    assert "written" not in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in RESULTS.glob("*")} == before
+
+
+def test_impossible_options_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        attention.main(["--passes", "0"])
+    assert "--passes 0: both must be at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        training.main(["--device", "cuda"])
+    assert "torch finds no CUDA device" in capsys.readouterr().err
+
+
+# --- times and ratios -------------------------------------------------------------------------------------------------
+
+
+def test_median_spread_and_ratio() -> None:
+    slow, fast = Timing((6.0, 8.0, 10.0)), Timing((2.0, 4.0, 2.0, 9.0))
+    assert slow.median == 8.0
+    assert slow.spread == pytest.approx(4.0 / 8.0)
+    assert fast.median == 3.0
+    assert ratio(slow, fast) == 3.0  # of 3, 2 and 5: pass by pass, as far as both go
+    assert ratio(fast, fast) == 1.0
+
+
+def test_candidates_take_turns_after_all_are_warm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.timing.SHORTEST_PASS", 0.0)
+    calls: list[str] = []
+    candidates = {
+        "a": Candidate(lambda: calls.append("a"), lambda: calls.append("warm a")),
+        "b": Candidate(lambda: calls.append("b")),
+    }
+    monkeypatch.setattr("benchmarks.timing.math.ceil", lambda value: 1)
+    timings = alternate(candidates, 3, CPU, "test")
+    assert calls == ["warm a", "warm a", "b", "b", "a", "b", "a", "b", "a", "b"]
+    assert {name: len(timing.seconds) for name, timing in timings.items()} == {"a": 3, "b": 3}
+
+
+def test_a_slow_candidate_sits_out_the_later_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("benchmarks.timing.time.perf_counter", lambda: clock[0])
+
+    def takes(seconds: float) -> Candidate:
+        return Candidate(lambda: clock.__setitem__(0, clock[0] + seconds))
+
+    timings = alternate({"slow": takes(30.0), "quick": takes(1.0)}, 5, CPU, "test", budget=40.0)
+    assert timings["slow"].seconds == (30.0, 30.0)
+    assert timings["quick"].seconds == (1.0,) * 5
+
+
+def test_short_work_is_repeated_within_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, calls = [0.0], []
+    monkeypatch.setattr("benchmarks.timing.time.perf_counter", lambda: clock[0])
+
+    def run() -> None:
+        calls.append(1)
+        clock[0] += 0.0101
+
+    timings = alternate({"short": Candidate(run)}, 2, CPU, "test")
+    assert len(calls) == 2 + 2 * 5  # 5 × 10.1 ms make the 50 ms of a pass
+    assert timings["short"].seconds == pytest.approx((0.0101, 0.0101))
+
+
+# --- floors, by hand --------------------------------------------------------------------------------------------------
+
+SMALL = ModelConfig(
+    n_layers=2,
+    n_heads=2,
+    d_model=8,
+    d_feedforward=16,
+    d_readout=4,
+    frame=FrameConfig("none"),
+    distance=DistanceBasis(n_centers=10),
+)
+SHAPE = Shape(n_crystals=1, n_atoms=3, n_edges=50, n_pairs=7)
+
+
+def framed(method: FrameMethod) -> ModelConfig:
+    return ModelConfig(
+        n_layers=2, n_heads=2, d_model=8, frame=FrameConfig(method), distance=DistanceBasis(n_centers=10),
+        cosine=CosineBasis(n_centers=8, width=1.0),
+    )  # fmt: skip
+
+
+def test_floor_of_attention_without_frames() -> None:
+    work = floor.attention(SHAPE, SMALL, backward=False)
+    assert work.operations == {
+        "logits": 2 * (7 * 8 + 50 * 3),  # 2 heads: q·k of 4 numbers, 2 operations each, a pair; 3 an edge
+        "softmax": 2 * 50 * 19,
+        "frames": 0,
+        "values": 2 * (7 * 8 + 50),
+        "distances": 2 * 50 * 20,
+        "cosines": 0,
+        "projection": 3 * 2 * 2 * 4 * 10,
+    }
+    # 20 bytes an edge; q, k, v and output of 4 numbers and a decay length an atom and head; the matrices.
+    assert work.bytes == 50 * 20 + 4 * (3 * 2 * 17 + 2 * 4 * 10)
+
+
+def test_floor_of_the_cosines() -> None:
+    config = framed("max")
+    degree = chebyshev_of_gaussians(config.cosine).shape[1]
+    forward, both = (floor.attention(SHAPE, config, backward) for backward in (False, True))
+    assert forward.operations["cosines"] == 3 * 100 * (5 + 2 * (degree - 2) + 2 * degree)
+    assert both.operations["cosines"] - forward.operations["cosines"] == 3 * 100 * (5 + 3 * degree)
+    assert forward.operations["frames"] == 9 * 100
+    assert forward.operations["projection"] == 6 * 2 * 4 * (10 + 3 * degree)
+    assert both.operations["projection"] == 3 * forward.operations["projection"]
+
+
+@pytest.mark.parametrize("method", ["max", "weighted-pca", "static-max", "pca", "lattice", "none"])
+def test_the_backward_pass_adds_work_for_every_method(method: FrameMethod) -> None:
+    forward, both = (floor.attention(SHAPE, framed(method), backward) for backward in (False, True))
+    assert both.total > 1.5 * forward.total and both.bytes > 2 * forward.bytes
+
+
+def test_floor_of_the_dense_layers() -> None:
+    per_atom = 2 * (4 * 8 * 8 + 2 * 8 * 16)  # two layers
+    readout = 8 * 4 + 4
+    assert floor.dense(SHAPE, SMALL, backward=False).total == 2 * (3 * per_atom + readout)
+    assert floor.dense(SHAPE, SMALL, backward=True).total == 6 * (3 * per_atom + readout)
+
+
+def test_floors_of_steps_are_sums_of_their_parts() -> None:
+    step = floor.training_step(SHAPE, SMALL, n_parameters=1000)
+    parts = (
+        floor.attention(SHAPE, SMALL, backward=True),
+        floor.attention(SHAPE, SMALL, backward=True),
+        floor.dense(SHAPE, SMALL, backward=True),
+        floor.optimiser(1000),
+    )
+    assert step.total == sum(part.total for part in parts)
+    assert step.bytes == sum(part.bytes for part in parts)
+    assert floor.optimiser(1000).bytes == 32_000
+
+
+def test_the_floor_is_the_longer_of_computing_and_moving() -> None:
+    work = Work({"a": 300.0, "b": 100.0}, 80.0)
+    assert work.seconds(Peak(operations=100.0, bytes=40.0)) == 4.0
+    assert work.seconds(Peak(operations=1000.0, bytes=40.0)) == 2.0
+
+
+def test_edges_to_images_of_one_atom_are_one_pair() -> None:
+    crystals = [random_crystal(seed, n) for seed, n in ((0, 1), (1, 2))]
+    batch = CrystalBatch.from_crystals(crystals, 4.0)
+    shape = Shape.of(batch)
+    assert (shape.n_crystals, shape.n_atoms, shape.n_edges) == (2, 3, batch.n_edges)
+    assert shape.n_pairs == 1 + 4  # every atom of a small cell sees every other and its own images
+    assert shape.n_edges > 30
+
+
+# --- reports ----------------------------------------------------------------------------------------------------------
+
+
+def report(**changes: Any) -> Report:
+    settings: dict[str, Any] = {
+        "benchmark": "test",
+        "command": "python -m benchmarks.test",
+        "is_quick": False,
+        "device": "cpu",
+        "n_threads": 1,
+        "hardware": {"cpu": "abacus", "gpu": None},
+        "versions": {"torch": "9"},
+        "peak": Peak(100.0, 10.0),
+        "load": Load(0.1, 0.0),
+    }
+    return Report(**settings | changes)
+
+
+def test_rows_compare_with_the_fast_path_and_state_their_distance_to_the_floor() -> None:
+    timings = {"crystalframer": Timing((1.0, 2.0, 3.0)), "other": Timing((4.0, 8.0, 6.0))}
+    rows = timed_rows("work", timings, {"crystalframer": "1", "other": "2"}, "ms", 1e3, {"other": Work({"a": 100.0})})
+    assert [(row.value, row.ratio) for row in rows] == [(2000.0, 1.0), (6000.0, 4.0)]
+    filled = report(rows=rows)
+    first, second = filled.to_dict()["rows"]
+    assert "floor" not in first
+    assert second["floor"]["seconds"] == 1.0 and second["floor"]["distance"] == 6.0
+    assert "1,000 ms" in str(filled) and "other 2" in str(filled)
+
+
+def test_bars_are_judged() -> None:
+    assert str(Bar("speed", 2.0, 1.0, "ms")) == "MISSED speed: 2 ms (≤ 1)"
+    assert str(Bar("speed", 2.0, 1.0, "×", at_most=False)) == "met    speed: 2 × (≥ 1)"
+
+
+def test_a_busy_machine_is_named() -> None:
+    assert "WARNING" not in str(report())
+    assert "WARNING: the machine is busy" in str(report(load=Load(0.1, 0.8)))
+    assert report(load=Load(3.0, None)).to_dict()["load"]["busy"] is True
+
+
+def test_columns_of_tables_line_up() -> None:
+    lines = table([{"work": "a", "x": "10"}, {"work": "long", "y": "2"}])
+    assert lines == ["work   x  y", "----  --  -", "a     10", "long      2"]
+
+
+def test_the_published_command_has_no_paths(tmp_path: Path) -> None:
+    options = command.parse(
+        command.parser("loader", ""), ["--quick", "--output", str(tmp_path / "out.json"), "--passes", "3"]
+    )
+    assert options.command == "python -m benchmarks.loader --quick --output out.json --passes 3"
+    assert options.output == tmp_path / "out.json"
+    assert options.passes == 2  # quick
+
+
+def test_rows_without_a_time_have_no_floor() -> None:
+    (row,) = report(rows=[Row("w", "c", "", "ms", 1.0, floor=Work({"a": 1.0}))]).to_dict()["rows"]
+    assert "floor" not in row and "seconds" not in row
+
+
+# --- what is measured -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_atoms", scaling.SIZES[:5])
+def test_growing_cells_are_one_crystal(n_atoms: int) -> None:
+    crystal = scaling.rock_salt(n_atoms, seed=3)
+    assert len(crystal) == n_atoms
+    assert abs(np.linalg.det(crystal.lattice)) / n_atoms == pytest.approx(5.14**3 / 8)
+    lengths = np.diag(crystal.lattice)
+    assert lengths.max() <= 2 * lengths.min()
+    nearest = np.linalg.norm(neighbor_list(crystal, 3.0, 1).edge_vectors, axis=1)
+    nearest = nearest[nearest > 0]
+    assert nearest.min() > 5.14 / 2 - 0.5 and abs(nearest.mean() - 5.14 / 2) < 0.1
+
+
+def test_per_atom_figures_count_all_copies() -> None:
+    one, many = scaling.Cells(64), scaling.Cells(8, copies=4)
+    timings = {("a", one): Timing((2.0,)), ("a", many): Timing((4.0,))}
+    assert scaling.per_atom(timings, ("a", one), ("a", many)) == pytest.approx((2.0 / 64) / (4.0 / 32))
+
+
+def test_accuracy_is_the_largest_deviation() -> None:
+    exact = [torch.tensor([1.0, -4.0]).double(), torch.tensor([10.0]).double(), torch.tensor([2.0]).double()]
+    found = [torch.tensor([1.0, -3.0]), torch.tensor([10.0]), torch.tensor([1.0])]
+    assert attention.errors(found, exact) == (0.25, 0.5)
+
+
+def test_distorted_crystals_are_near_but_without_symmetry() -> None:
+    crystal = Crystal(np.array([11, 17]), np.array([[0.0, 0, 0], [2.82, 0, 0]]), 5.64 * np.eye(3))
+    other = attention.distorted(crystal, seed=1)
+    assert 0 < np.abs(other.positions - crystal.positions).max() < 0.5
+    assert 0 < np.abs(other.lattice - crystal.lattice).max() < 0.3
+
+
+# --- peers ------------------------------------------------------------------------------------------------------------
+
+
+def test_peers_that_are_not_installed_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "ADAPTERS", (("no_such_library", peers.Chgnet),))
+    assert peers.installed() == ([], [])
+
+
+def test_a_peer_that_fails_is_named_and_does_not_stop_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> peers.Peer:
+        raise RuntimeError("needs another torch")
+
+    monkeypatch.setattr(peers, "ADAPTERS", (("json", broken),))
+    assert peers.installed() == ([], ["broken is installed but does not start (RuntimeError: needs another torch)"])
+
+
+def test_structures_for_peers_are_the_same_crystals() -> None:
+    crystal = random_crystal(4, 5)
+    structure = training.to_structure(crystal)
+    assert structure.atomic_numbers == tuple(crystal.atomic_numbers.tolist())
+    np.testing.assert_allclose(structure.cart_coords, crystal.positions, atol=1e-12)
+    np.testing.assert_allclose(structure.lattice.matrix, crystal.lattice)
