@@ -221,6 +221,9 @@ class TrainingConfig:
     """Crystals per step at most."""
     max_atoms: int | None = None
     """Atoms per step at most; a batch closes early when the next crystal would exceed it."""
+    max_edges: int | None = 1_000_000
+    """Neighbours of all atoms per step at most, likewise: what time and memory of a step are proportional to. The
+    default bounds memory and leaves batches of the paper's data sets as they are (about 270,000 on JARVIS)."""
     accumulate: int = 1
     """Batches whose gradients are added up before a step."""
     learning_rate: float = 5e-4
@@ -264,7 +267,7 @@ class TrainingConfig:
         )
         _check_choice(self, "precision", get_args(Precision))
         _check_choice(self, "accelerator", get_args(Accelerator))
-        for name in ("max_atoms", "n_threads"):
+        for name in ("max_atoms", "max_edges", "n_threads"):
             if getattr(self, name) is not None:
                 _check_positive(self, name)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,9 +11,6 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from crystalframer.config import HIGHEST_ATOMIC_NUMBER
-
-if TYPE_CHECKING:
-    from crystalframer.data.neighbors import NeighborList
 
 SMALLEST_CELL_HEIGHT = 0.1
 """Å between opposite faces; a flatter cell has no use as a crystal and no finite neighbour list."""
@@ -162,35 +158,10 @@ class CrystalBatch:
         Raises:
             CrystalError: two atoms of a crystal lie on one place.
         """
-        from crystalframer.data.neighbors import neighbor_list
+        from crystalframer.data.loading import pack
+        from crystalframer.data.neighbors import TooClose
 
-        return cls.from_neighbors(crystals, [neighbor_list(c, radius) for c in crystals], target_names, dtype)
-
-    @classmethod
-    def from_neighbors(
-        cls,
-        crystals: Sequence[Crystal],
-        neighbors: Sequence[NeighborList],
-        target_names: Sequence[str] = (),
-        dtype: torch.dtype = torch.float32,
-    ) -> CrystalBatch:
-        """Join crystals whose neighbours are already known."""
-        n_atoms = np.array([len(crystal) for crystal in crystals])
-        first_atom = np.concatenate([[0], np.cumsum(n_atoms)[:-1]])
-        labels = [[crystal.targets.get(name, np.nan) for name in target_names] for crystal in crystals]
-
-        def flat(arrays: list[np.ndarray], kind: torch.dtype) -> Tensor:
-            return torch.from_numpy(np.concatenate(arrays)).to(kind)
-
-        edges = [found.edge_index.astype(np.int64) + first for found, first in zip(neighbors, first_atom, strict=True)]
-        return cls(
-            atomic_numbers=flat([crystal.atomic_numbers for crystal in crystals], torch.long),
-            positions=flat([crystal.positions for crystal in crystals], dtype),
-            lattice=flat([crystal.lattice[None] for crystal in crystals], dtype),
-            crystal_index=torch.from_numpy(np.repeat(np.arange(len(crystals)), n_atoms)),
-            edge_index=torch.from_numpy(np.concatenate(edges, axis=1)),
-            edge_image=flat([found.edge_image for found in neighbors], torch.long),
-            edge_vectors=flat([found.edge_vectors for found in neighbors], dtype),
-            targets=torch.tensor(labels, dtype=dtype).reshape(len(crystals), len(target_names)),
-            ids=tuple(crystal.id for crystal in crystals),
-        )
+        try:
+            return pack(crystals, radius, target_names).batch(range(len(crystals)), dtype)
+        except TooClose as error:
+            raise error.of(crystals[error.row]) from error

@@ -1,7 +1,10 @@
-"""From a data set to batches: neighbours searched once, batches bounded by crystals and atoms, order set by the seed.
+"""From a data set to batches: neighbours searched once, batches bounded in size, order set by the seed.
 
 Nothing here is random beyond the order, and the order is a pure function of (seed, epoch): batches are the same with
 any number of loader processes, and a resumed run sees the batches that an uninterrupted one would have seen.
+
+Neighbours are kept in memory, not on disk: searching them takes about as long as reading them back would (measured on
+two cores: see `benchmarks/`), and nothing can be stale.
 """
 
 from __future__ import annotations
@@ -14,12 +17,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Int64, UInt8
 
 from crystalframer.config import TrainingConfig
 from crystalframer.data.crystal import Crystal, CrystalBatch, CrystalError
 from crystalframer.data.dataset import CrystalDataset
-from crystalframer.data.neighbors import neighbor_list
+from crystalframer.data.neighbors import Geometry, NeighborTable, TooClose, first_edges, join, ranges, search
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class PreparedCrystals:
-    """Crystals with their neighbours in flat arrays of the smallest types: about 17 bytes an edge.
+    """Crystals with their neighbours in flat arrays of the smallest types: 5 bytes an edge.
 
     Flat arrays, not objects, so that loader processes share them without copying.
     """
@@ -35,57 +38,55 @@ class PreparedCrystals:
     ids: tuple[str, ...]
     targets: Float[np.ndarray, "n_crystals n_targets"]
     """Labels in physical units, NaN where missing."""
-    lattice: Float[np.ndarray, "n_crystals 3 3"]
-    n_atoms: Int[np.ndarray, " n_crystals"]
-    n_edges: Int[np.ndarray, " n_crystals"]
     atomic_numbers: UInt8[np.ndarray, " n_all_atoms"]
-    positions: Float[np.ndarray, "n_all_atoms 3"]
-    edges_per_atom: Int[np.ndarray, " n_all_atoms"]
-    """Edges are sorted by query atom, so their number says which atom they belong to."""
-    key_atom: Int[np.ndarray, " n_all_edges"]
-    """Key atom of each edge, counted within its crystal."""
-    edge_image: Int[np.ndarray, "n_all_edges 3"]
-    edge_vectors: Float[np.ndarray, "n_all_edges 3"]
+    geometry: Geometry
+    neighbors: NeighborTable
 
     @cached_property
-    def first_atom(self) -> Int[np.ndarray, " n_crystals_and_1"]:
-        return np.concatenate([[0], np.cumsum(self.n_atoms, dtype=np.int64)])
+    def n_atoms(self) -> Int64[np.ndarray, " n_crystals"]:
+        return np.diff(self.geometry.first_atom)
 
     @cached_property
-    def first_edge(self) -> Int[np.ndarray, " n_crystals_and_1"]:
-        return np.concatenate([[0], np.cumsum(self.n_edges, dtype=np.int64)])
+    def n_edges(self) -> Int64[np.ndarray, " n_crystals"]:
+        return np.diff(self._first_edge)
+
+    @cached_property
+    def _first_edge(self) -> Int64[np.ndarray, " n_crystals_and_1"]:
+        return first_edges(self.neighbors, self.geometry)
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, indices: Sequence[int] | np.ndarray) -> CrystalBatch:
+    def __getitem__(self, rows: Sequence[int] | Int[np.ndarray, " n_rows"]) -> CrystalBatch:
         """The batch of these crystals, in this order (float32)."""
-        indices = np.asarray(indices)
-        n_atoms, n_edges = self.n_atoms[indices].astype(np.int64), self.n_edges[indices].astype(np.int64)
-        atoms = [slice(self.first_atom[i], self.first_atom[i + 1]) for i in indices]
-        edges = [slice(self.first_edge[i], self.first_edge[i + 1]) for i in indices]
+        return self.batch(rows)
 
-        def joined(array: np.ndarray, parts: list[slice], dtype: type) -> np.ndarray:
-            return np.concatenate([array[part] for part in parts], dtype=dtype)
-
-        query = np.repeat(np.arange(n_atoms.sum()), joined(self.edges_per_atom, atoms, np.int64))
-        key = joined(self.key_atom, edges, np.int64) + np.repeat(np.cumsum(n_atoms) - n_atoms, n_edges)
+    def batch(
+        self, rows: Sequence[int] | Int[np.ndarray, " n_rows"], dtype: torch.dtype = torch.float32
+    ) -> CrystalBatch:
+        """The batch of these crystals, in this order, its floating-point tensors of type `dtype`."""
+        rows = np.asarray(rows, dtype=np.int64)
+        n_atoms = self.n_atoms[rows]
+        atoms = ranges(self.geometry.first_atom[rows], n_atoms)
+        vector_type = np.float64 if dtype == torch.float64 else np.float32
+        index, image, vectors = join(self.neighbors, self.geometry, self._first_edge, rows, vector_type)
         return CrystalBatch(
-            atomic_numbers=torch.from_numpy(joined(self.atomic_numbers, atoms, np.int64)),
-            positions=torch.from_numpy(joined(self.positions, atoms, np.float32)),
-            lattice=torch.from_numpy(self.lattice[indices]),
-            crystal_index=torch.from_numpy(np.repeat(np.arange(len(indices)), n_atoms)),
-            edge_index=torch.from_numpy(np.stack([query, key])),
-            edge_image=torch.from_numpy(joined(self.edge_image, edges, np.int64)),
-            edge_vectors=torch.from_numpy(joined(self.edge_vectors, edges, np.float32)),
-            targets=torch.from_numpy(self.targets[indices].astype(np.float32)),
-            ids=tuple(self.ids[i] for i in indices),
+            atomic_numbers=torch.from_numpy(self.atomic_numbers[atoms].astype(np.int64)),
+            positions=torch.from_numpy(self.geometry.positions[atoms]).to(dtype),
+            lattice=torch.from_numpy(self.geometry.lattice[rows]).to(dtype),
+            crystal_index=torch.from_numpy(np.repeat(np.arange(len(rows)), n_atoms)),
+            edge_index=torch.from_numpy(index),
+            edge_image=torch.from_numpy(image),
+            edge_vectors=torch.from_numpy(vectors).to(dtype),
+            targets=torch.from_numpy(self.targets[rows]).to(dtype),
+            ids=tuple(self.ids[row] for row in rows),
         )
 
     def fingerprint(self) -> str:
         """A digest of structures and labels: two sets with the same one train the same model."""
         digest = hashlib.sha256(repr(self.ids).encode())
-        for array in (self.targets, self.lattice, self.n_atoms, self.atomic_numbers, self.positions):
+        lattice, positions = (a.astype(np.float32) for a in (self.geometry.lattice, self.geometry.positions))
+        for array in (self.targets, lattice, self.n_atoms, self.atomic_numbers, positions):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
@@ -93,7 +94,7 @@ class PreparedCrystals:
 def prepare(
     crystals: Sequence[Crystal] | CrystalDataset, radius: float, target_names: Sequence[str] = (), part: str = ""
 ) -> PreparedCrystals:
-    """Search the neighbours of every crystal, with a progress bar when that takes more than 2 s.
+    """Search the neighbours of every crystal on all cores, with a progress bar when that takes more than 2 s.
 
     Args:
         radius: neighbour radius in Å (`ModelConfig.radius`).
@@ -103,55 +104,45 @@ def prepare(
     Raises:
         CrystalError: a crystal whose neighbours cannot be listed, with its row and id.
     """
-    from tqdm.auto import tqdm
-
-    rows: list[tuple[np.ndarray, ...]] = []
-    ids, targets = [], []
-    title = f"neighbours, {part} crystals" if part else "neighbours"
-    for row in tqdm(range(len(crystals)), desc=title, unit="crystal", delay=2, leave=False):
-        crystal = crystals[row]
-        try:
-            found = neighbor_list(crystal, radius)
-        except CrystalError as error:
-            where = f"row {row + 1} of the {part} crystals" if part else f"row {row + 1}"
-            raise CrystalError(f"{where}: {error}") from error
-        ids.append(crystal.id)
-        targets.append([crystal.targets.get(name, np.nan) for name in target_names])
-        rows.append(
-            (
-                crystal.lattice[None].astype(np.float32),
-                crystal.atomic_numbers.astype(np.uint8),
-                crystal.positions.astype(np.float32),
-                np.bincount(found.edge_index[0], minlength=len(crystal)).astype(np.int32),
-                _smallest_type(found.edge_index[1]),
-                _smallest_type(found.edge_image),
-                found.edge_vectors.astype(np.float32),
-            )
-        )
-    if not rows:
+    if not len(crystals):
         raise CrystalError(f"there are no {part} crystals" if part else "there are no crystals")
-    columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
-    return PreparedCrystals(
-        tuple(ids),
-        np.array(targets, dtype=np.float64).reshape(len(ids), len(target_names)),
-        columns[0],
-        np.array([len(numbers) for _, numbers, *_ in rows]),
-        np.array([len(keys) for *_, keys, _, _ in rows]),
-        *columns[1:],
-    )
+    try:
+        return pack(crystals, radius, target_names, f"neighbours, {part} crystals" if part else "neighbours")
+    except TooClose as error:
+        where = f"row {error.row + 1} of the {part} crystals" if part else f"row {error.row + 1}"
+        raise CrystalError(f"{where}: {error.of(crystals[error.row])}") from error
 
 
-def _smallest_type(values: np.ndarray) -> np.ndarray:
-    for dtype in (np.int8, np.int16, np.int32):
-        if values.max(initial=0) <= np.iinfo(dtype).max and values.min(initial=0) >= np.iinfo(dtype).min:
-            return values.astype(dtype)
-    return values
+def pack(
+    crystals: Sequence[Crystal] | CrystalDataset,
+    radius: float,
+    target_names: Sequence[str] = (),
+    title: str = "neighbours",
+) -> PreparedCrystals:
+    """As `prepare`, but a crystal that is refused is known by its row alone (`TooClose`)."""
+    if isinstance(crystals, CrystalDataset):
+        missing = np.full(len(crystals), np.nan)
+        geometry = Geometry(crystals.positions, crystals.lattice, crystals.offsets)
+        ids, numbers = crystals.ids.tolist(), crystals.atomic_numbers
+        labels = [crystals.targets.get(name, missing) for name in target_names]
+    else:
+        geometry = Geometry(
+            np.concatenate([crystal.positions for crystal in crystals]),
+            np.array([crystal.lattice for crystal in crystals]),
+            np.concatenate([[0], np.cumsum([len(crystal) for crystal in crystals])]),
+        )
+        ids = [crystal.id for crystal in crystals]
+        numbers = np.concatenate([crystal.atomic_numbers for crystal in crystals]).astype(np.uint8)
+        labels = [[crystal.targets.get(name, np.nan) for crystal in crystals] for name in target_names]
+    targets = np.array(labels, dtype=np.float64).reshape(len(target_names), len(ids)).T
+    return PreparedCrystals(tuple(ids), targets, numbers, geometry, search(geometry, radius, title=title))
 
 
 class BatchOrder:
     """Which crystals form which batch of an epoch; a sampler of index arrays for `DataLoader(batch_size=None)`.
 
-    A batch holds at most `batch_size` crystals and `max_atoms` atoms; a cell larger than that has a batch to itself.
+    A batch holds at most `batch_size` crystals, `max_atoms` atoms and `max_edges` edges; a crystal that exceeds one of
+    these alone has a batch to itself.
     """
 
     def __init__(
@@ -161,48 +152,72 @@ class BatchOrder:
         max_atoms: int | None = None,
         seed: int | None = None,
         drop_last: bool = False,
+        n_edges: Int[np.ndarray, " n_crystals"] | None = None,
+        max_edges: int | None = None,
     ) -> None:
         """Args:
         seed: shuffle anew each epoch; None keeps the order of the data set.
         drop_last: leave out a last batch that is not full, unless it is the only one.
+        n_edges: edges of each crystal, for `max_edges`.
         """
-        self.n_atoms, self.batch_size, self.max_atoms = n_atoms, batch_size, max_atoms
+        self.n_crystals, self.batch_size = len(n_atoms), batch_size
         self.seed, self.drop_last = seed, drop_last
+        self._bounds = [(n_atoms, max_atoms)] if max_atoms is not None else []
+        if max_edges is not None and n_edges is not None:
+            self._bounds.append((n_edges, max_edges))
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
-    # No __len__: with `max_atoms` the number of batches differs from epoch to epoch, and Lightning reads it only once.
+    # No __len__: with a bound the number of batches differs from epoch to epoch, and Lightning reads it only once.
     def __iter__(self) -> Iterator[np.ndarray]:
         return iter(self.batches(self.epoch))
 
     def batches(self, epoch: int) -> list[Int[np.ndarray, " batch"]]:
         """The batches of an epoch: a pure function of the seed and the epoch."""
-        order = np.arange(len(self.n_atoms))
+        order = np.arange(self.n_crystals)
         if self.seed is not None:
             order = np.random.default_rng((self.seed, epoch)).permutation(order)
-        ends, first, atoms = [], 0, 0
-        for position, n_atoms in enumerate(self.n_atoms[order].tolist()):
-            too_large = self.max_atoms is not None and atoms + n_atoms > self.max_atoms
-            if position > first and (position - first == self.batch_size or too_large):
-                ends.append(position)
-                first, atoms = position, 0
-            atoms += n_atoms
-        batches = np.split(order, ends)
-        is_full = len(batches[-1]) == self.batch_size or (self.max_atoms is not None and atoms >= self.max_atoms)
+        ends = batch_ends([(sizes[order], limit) for sizes, limit in self._bounds], self.n_crystals, self.batch_size)
+        batches = np.split(order, ends[:-1])
+        is_full = len(batches[-1]) == self.batch_size or any(
+            sizes[batches[-1]].sum() >= limit for sizes, limit in self._bounds
+        )
         return batches[:-1] if self.drop_last and not is_full and len(batches) > 1 else batches
 
 
+def batch_ends(
+    bounds: Sequence[tuple[Int[np.ndarray, " n_crystals"], int]], n_crystals: int, batch_size: int
+) -> list[int]:
+    """Where the batches of crystals in a row end, each as large as the bounds (sizes, largest sum) allow."""
+    sums = [(np.concatenate([[0], np.cumsum(sizes)]), limit) for sizes, limit in bounds]
+    ends, first = [], 0
+    while first < n_crystals:
+        last = min(first + batch_size, n_crystals)
+        for total, limit in sums:
+            last = min(last, int(np.searchsorted(total, total[first] + limit, side="right")) - 1)
+        first = max(last, first + 1)
+        ends.append(first)
+    return ends
+
+
 def train_loader(crystals: PreparedCrystals, config: TrainingConfig, pin_memory: bool = False) -> DataLoader:
-    """Shuffled batches of `config.batch_size` crystals and `config.max_atoms` atoms at most."""
-    order = BatchOrder(crystals.n_atoms, config.batch_size, config.max_atoms, config.seed, config.drop_last)
+    """Shuffled batches of at most `config.batch_size` crystals, `max_atoms` atoms and `max_edges` edges."""
+    order = _order(crystals, config, config.seed, config.drop_last)
     return _loader(crystals, order, config.n_workers, pin_memory)
 
 
 def evaluation_loader(crystals: PreparedCrystals, config: TrainingConfig, pin_memory: bool = False) -> DataLoader:
     """Every crystal once, in order, in batches of the same size as in training."""
-    return _loader(crystals, BatchOrder(crystals.n_atoms, config.batch_size, config.max_atoms), 0, pin_memory)
+    return _loader(crystals, _order(crystals, config), 0, pin_memory)
+
+
+def _order(
+    crystals: PreparedCrystals, config: TrainingConfig, seed: int | None = None, drop_last: bool = False
+) -> BatchOrder:
+    sizes = crystals.n_atoms, crystals.n_edges
+    return BatchOrder(sizes[0], config.batch_size, config.max_atoms, seed, drop_last, sizes[1], config.max_edges)
 
 
 def _loader(crystals: PreparedCrystals, order: BatchOrder, n_workers: int, pin_memory: bool) -> DataLoader:

@@ -7,11 +7,15 @@ the atoms were written: images are chosen by distance, not from a box of cells a
 from __future__ import annotations
 
 import itertools
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Int32, Int64
 
+from crystalframer.compiled import numba_is_there
 from crystalframer.data.crystal import Crystal, CrystalError, cell_heights
 
 MIN_NEIGHBORS = 12
@@ -21,6 +25,26 @@ MIN_SPREAD = 0.1
 neighbour 18 degrees out of the plane of all others."""
 SMALLEST_DISTANCE = 0.1
 """Å; closer atoms are an error in the structure."""
+SHELL = 1e-3
+"""Å that an enlarged radius reaches farther: equal distances are taken together, whatever the rounding."""
+_ATOMS_PER_TASK = 2000
+"""What a thread searches at a time: some 20 ms."""
+
+
+class TooClose(CrystalError):
+    """Two atoms of a crystal lie on one place."""
+
+    def __init__(self, row: int, query: int, key: int, length: float) -> None:
+        super().__init__(f"row {row + 1}: two atoms lie {length:.3g} Å apart")
+        self.row, self.sites, self.length = row, sorted((query, key)), length
+
+    def of(self, crystal: Crystal) -> CrystalError:
+        """The same error about a crystal that is known: with its id and elements."""
+        name = f"crystal {crystal.id!r}" if crystal.id else "crystal"
+        first, second = (f"{site} (Z = {crystal.atomic_numbers[site]})" for site in self.sites)
+        return CrystalError(
+            f"{name}: sites {first} and {second} lie {self.length:.3g} Å apart; remove the duplicate site"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +57,33 @@ class NeighborList:
     """p_j(n) - p_i, Å, float64."""
 
 
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """Atoms of many crystals in a row."""
+
+    positions: Float[np.ndarray, "n_atoms 3"]
+    """Cartesian, Å, float64."""
+    lattice: Float[np.ndarray, "n_crystals 3 3"]
+    """Rows a, b, c, Å, float64."""
+    first_atom: Int[np.ndarray, " n_crystals_and_1"]
+    """Crystal n owns the atoms first_atom[n] to first_atom[n + 1]."""
+
+
+@dataclass(frozen=True, eq=False)
+class NeighborTable:
+    """Edges of many crystals in a row, in the smallest types: 5 bytes an edge.
+
+    Their vectors are not kept: forming them anew for a batch (`join`) costs less than reading them from memory.
+    """
+
+    edges_per_atom: Int32[np.ndarray, " n_atoms"]
+    """Edges are sorted by query atom, so their number says which atom they belong to."""
+    key_atom: Int[np.ndarray, " n_edges"]
+    """Counted within its crystal; int16, or int32 if a crystal is too large for that."""
+    edge_image: Int[np.ndarray, "n_edges 3"]
+    """int8, or int32 if an atom is written too far from its cell for that."""
+
+
 def neighbor_list(crystal: Crystal, radius: float, min_neighbors: int = MIN_NEIGHBORS) -> NeighborList:
     """All images within `radius` Å of each atom, at least `min_neighbors` of them and never all in one plane.
 
@@ -42,14 +93,165 @@ def neighbor_list(crystal: Crystal, radius: float, min_neighbors: int = MIN_NEIG
     Raises:
         CrystalError: two atoms, or an atom and its own image, are less than 0.1 Å apart.
     """
-    query, key, image = _images_within(crystal, radius)
-    vectors = _edge_vectors(crystal, query, key, image)
-    sparse = _is_sparse(query, vectors, len(crystal), min_neighbors)
-    reach = max(radius, float(cell_heights(crystal.lattice).max()))
+    geometry = Geometry(crystal.positions, crystal.lattice[None], np.array([0, len(crystal)]))
+    try:
+        table = search(geometry, radius, min_neighbors)
+    except TooClose as error:
+        raise error.of(crystal) from error
+    return NeighborList(*join(table, geometry, first_edges(table, geometry), np.zeros(1, np.int64), np.float64))
+
+
+def search(
+    geometry: Geometry, radius: float, min_neighbors: int = MIN_NEIGHBORS, title: str = "neighbours"
+) -> NeighborTable:
+    """The neighbours of many crystals, each as in `neighbor_list`; on all cores.
+
+    Args:
+        title: of the progress bar, which appears when the search takes more than 2 s.
+
+    Raises:
+        TooClose: two atoms of a crystal are less than 0.1 Å apart; it knows the row of the first such crystal.
+    """
+    from tqdm.auto import tqdm
+
+    find = _find if numba_is_there() else _find_in_scipy
+    key_type = np.int16 if np.diff(geometry.first_atom).max(initial=0) <= np.iinfo(np.int16).max else np.int32
+
+    def table_of(rows: range) -> NeighborTable:
+        counts, edges = find(geometry, rows, radius, min_neighbors)
+        image = edges[:, 1:]
+        image_type = np.int8 if np.abs(image).max(initial=0) <= np.iinfo(np.int8).max else np.int32
+        return NeighborTable(counts, edges[:, 0].astype(key_type), image.astype(image_type))
+
+    tasks, tables = _tasks(geometry.first_atom), []
+    with tqdm(total=len(geometry.lattice), desc=title, unit=" crystals", delay=2, leave=False) as bar:
+        for rows, table in zip(tasks, _in_threads(table_of, tasks), strict=True):
+            tables.append(table)
+            bar.update(len(rows))
+    return NeighborTable(
+        np.concatenate([table.edges_per_atom for table in tables]),
+        np.concatenate([table.key_atom for table in tables]),
+        np.concatenate([table.edge_image for table in tables]),
+    )
+
+
+def first_edges(table: NeighborTable, geometry: Geometry) -> Int64[np.ndarray, " n_crystals_and_1"]:
+    """Crystal n owns the edges first_edge[n] to first_edge[n + 1]."""
+    return np.concatenate([[0], np.cumsum(table.edges_per_atom, dtype=np.int64)])[geometry.first_atom]
+
+
+def join(
+    table: NeighborTable,
+    geometry: Geometry,
+    first_edge: Int64[np.ndarray, " n_crystals_and_1"],
+    rows: Int64[np.ndarray, " n_rows"],
+    dtype: type[np.floating],
+) -> tuple[
+    Int64[np.ndarray, "2 n_joined_edges"], Int32[np.ndarray, "n_joined_edges 3"], Float[np.ndarray, "n_joined_edges 3"]
+]:
+    """The edges of these crystals, one crystal after the other: `edge_index` counted through them, image and vectors.
+
+    Args:
+        first_edge: see `first_edges`.
+        dtype: type of the vectors; they are formed in float64.
+    """
+    n_edges = int((first_edge[rows + 1] - first_edge[rows]).sum())
+    index, image = np.empty((2, n_edges), np.int64), np.empty((n_edges, 3), np.int32)
+    vectors = np.empty((n_edges, 3), dtype)
+    known = (rows, geometry.first_atom, first_edge, table.edges_per_atom, table.key_atom, table.edge_image)
+    arguments = (*known, geometry.positions, geometry.lattice, index, image, vectors)
+    if numba_is_there():
+        from crystalframer.data import neighbor_kernels
+
+        neighbor_kernels.join(*arguments)
+    else:
+        _join_in_numpy(*arguments)
+    return index, image, vectors
+
+
+def _tasks(first_atom: Int64[np.ndarray, " n_crystals_and_1"]) -> list[range]:
+    """Crystals in a row, some thousand atoms at a time."""
+    n_crystals = len(first_atom) - 1
+    ends = np.searchsorted(first_atom, np.arange(_ATOMS_PER_TASK, first_atom[-1], _ATOMS_PER_TASK))
+    return [range(*pair) for pair in itertools.pairwise(np.unique([0, *ends, n_crystals]).tolist())] or [range(0)]
+
+
+def _in_threads(run: Callable[[range], NeighborTable], tasks: list[range]) -> Iterator[NeighborTable]:
+    """The results in order, computed by as many threads as there are cores; they do not wait for the interpreter."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if min(cores, len(tasks)) == 1:
+        yield from map(run, tasks)
+        return
+    pool = ThreadPoolExecutor(cores, thread_name_prefix="neighbours")
+    try:
+        yield from pool.map(run, tasks)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _find(
+    geometry: Geometry, rows: range, radius: float, min_neighbors: int
+) -> tuple[Int32[np.ndarray, " n_atoms"], Int32[np.ndarray, "n_edges 4"]]:
+    """Edges of each atom, and key atom and image of each edge."""
+    from crystalframer.data import neighbor_kernels
+
+    counts, edges, clash, length = neighbor_kernels.search(
+        rows.start,
+        rows.stop,
+        geometry.first_atom,
+        geometry.positions,
+        geometry.lattice,
+        float(radius),
+        min_neighbors,
+        MIN_SPREAD,
+        SMALLEST_DISTANCE,
+        SHELL,
+    )
+    if clash[0] >= 0:
+        row, query, key = clash
+        raise TooClose(row, query, key, length)
+    return counts, edges
+
+
+# --- without Numba: the same in SciPy and NumPy, and the oracle of the kernels ----------------------------------------
+
+
+def _find_in_scipy(
+    geometry: Geometry, rows: range, radius: float, min_neighbors: int
+) -> tuple[Int32[np.ndarray, " n_atoms"], Int32[np.ndarray, "n_edges 4"]]:
+    """As `_find`."""
+    counts, edges = [np.zeros(0, np.int32)], [np.zeros((0, 4), np.int32)]
+    for row in rows:
+        atoms = slice(geometry.first_atom[row], geometry.first_atom[row + 1])
+        cell = _Cell(geometry.positions[atoms], geometry.lattice[row])
+        query, key, image, lengths = _edges_of_cell(cell, radius, min_neighbors)
+        is_self = (query == key) & (image == 0).all(axis=1)
+        for clash in np.flatnonzero((lengths < SMALLEST_DISTANCE) & ~is_self)[:1]:
+            raise TooClose(row, int(query[clash]), int(key[clash]), float(lengths[clash]))
+        counts.append(np.bincount(query, minlength=len(cell.positions)).astype(np.int32))
+        edges.append(np.column_stack([key, image]).astype(np.int32))
+    return np.concatenate(counts), np.concatenate(edges)
+
+
+@dataclass(frozen=True, eq=False)
+class _Cell:
+    positions: Float[np.ndarray, "n_atoms 3"]
+    lattice: Float[np.ndarray, "3 3"]
+
+
+def _edges_of_cell(
+    cell: _Cell, radius: float, min_neighbors: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(query, key, image, length) of all edges, sorted."""
+    n_atoms = len(cell.positions)
+    query, key, image = _images_within(cell, radius)
+    vectors = _edge_vectors(cell, query, key, image)
+    sparse = _is_sparse(query, vectors, n_atoms, min_neighbors)
+    reach = max(radius, float(cell_heights(cell.lattice).max()))
     while sparse.any():
-        wide = _images_within(crystal, reach)
-        wide_vectors = _edge_vectors(crystal, *wide)
-        still_sparse = _is_sparse(wide[0], wide_vectors, len(crystal), min_neighbors)
+        wide = _images_within(cell, reach)
+        wide_vectors = _edge_vectors(cell, *wide)
+        still_sparse = _is_sparse(wide[0], wide_vectors, n_atoms, min_neighbors)
         served = sparse & ~still_sparse
         extra = _smallest_sufficient(wide[0], wide_vectors, served, min_neighbors)
         kept = ~served[query]
@@ -60,28 +262,27 @@ def neighbor_list(crystal: Crystal, radius: float, min_neighbors: int = MIN_NEIG
         sparse &= still_sparse
         reach *= 1.5
     lengths = np.linalg.norm(vectors, axis=1)
-    _check_distances(crystal, query, key, image, lengths)
     order = np.lexsort((*image.T[::-1], key, lengths, query))
-    return NeighborList(np.stack([query, key])[:, order], image[order], vectors[order])
+    return query[order], key[order], image[order], lengths[order]
 
 
-def _images_within(crystal: Crystal, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _images_within(cell: _Cell, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(query, key, image) of all pairs within `radius`, the atom itself included."""
     from scipy.spatial import KDTree
 
-    frac = crystal.frac_coords
+    frac = cell.positions @ np.linalg.inv(cell.lattice)
     shift = np.floor(frac).astype(np.int64)
     frac = frac - shift
     # Every translation that can bring some atom of the cell within reach of the cell.
-    margin = radius / cell_heights(crystal.lattice)
+    margin = radius / cell_heights(cell.lattice)
     ranges = [range(-n, n + 1) for n in np.ceil(margin).astype(int)]
     translations = np.array(list(itertools.product(*ranges)))
     low, high = frac.min(axis=0) - margin, frac.max(axis=0) + margin
     ghost_frac = frac[None] + translations[:, None]
     near = ((ghost_frac >= low) & (ghost_frac <= high)).all(axis=2)
     translation, ghost_atom = np.nonzero(near)
-    tree = KDTree(frac @ crystal.lattice)
-    ghosts = KDTree(ghost_frac[near] @ crystal.lattice)
+    tree = KDTree(frac @ cell.lattice)
+    ghosts = KDTree(ghost_frac[near] @ cell.lattice)
     # A hair more than the radius, so that rounding cannot lose the atom itself or one of two equal distances.
     pairs = tree.sparse_distance_matrix(ghosts, radius + 1e-6, output_type="ndarray")
     query, ghost = pairs["i"].astype(np.int64), pairs["j"].astype(np.int64)
@@ -89,9 +290,15 @@ def _images_within(crystal: Crystal, radius: float) -> tuple[np.ndarray, np.ndar
     return query, key, translations[translation[ghost]] + shift[query] - shift[key]
 
 
-def _edge_vectors(crystal: Crystal, query: np.ndarray, key: np.ndarray, image: np.ndarray) -> np.ndarray:
+def _edge_vectors(cell: _Cell, query: np.ndarray, key: np.ndarray, image: np.ndarray) -> np.ndarray:
     # ±n images of one atom come out exactly opposite: their difference of positions is exactly 0.
-    return crystal.positions[key] - crystal.positions[query] + image @ crystal.lattice
+    return cell.positions[key] - cell.positions[query] + _translations(image, cell.lattice)
+
+
+def _translations(image: np.ndarray, lattice: np.ndarray) -> np.ndarray:
+    """image @ lattice, one lattice or one for each image: term by term, rounded as the kernels round."""
+    a, b, c = (image[:, axis, None] * lattice[..., axis, :] for axis in range(3))
+    return a + b + c
 
 
 def _is_sparse(
@@ -121,7 +328,7 @@ def _smallest_sufficient(
         spread = np.cumsum(directions[:, :, None] * directions[:, None, :], axis=0)
         enough = (np.cumsum(is_other) >= min_neighbors) & (np.linalg.eigvalsh(spread)[:, 0] >= MIN_SPREAD)
         # Whole shells only: equal distances are taken together, whatever the rounding.
-        reach = lengths[mine[np.argmax(enough)]] + 1e-3
+        reach = lengths[mine[np.argmax(enough)]] + SHELL
         chosen[mine[lengths[mine] <= reach]] = True
     return chosen
 
@@ -133,16 +340,30 @@ def _directions(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.divide(vectors, lengths[:, None], out=np.zeros_like(vectors), where=is_other[:, None]), is_other
 
 
-def _check_distances(
-    crystal: Crystal, query: np.ndarray, key: np.ndarray, image: np.ndarray, lengths: np.ndarray
+def _join_in_numpy(
+    rows: np.ndarray,
+    first_atom: np.ndarray,
+    first_edge: np.ndarray,
+    edges_per_atom: np.ndarray,
+    key_atom: np.ndarray,
+    edge_image: np.ndarray,
+    positions: np.ndarray,
+    lattice: np.ndarray,
+    index: np.ndarray,
+    image: np.ndarray,
+    vectors: np.ndarray,
 ) -> None:
-    itself = (query == key) & (image == 0).all(axis=1)
-    clash = np.flatnonzero((lengths < SMALLEST_DISTANCE) & ~itself)
-    if clash.size:
-        edge = clash[0]
-        name = f"crystal {crystal.id!r}" if crystal.id else "crystal"
-        i, j = sorted((int(query[edge]), int(key[edge])))
-        raise CrystalError(
-            f"{name}: sites {i} (Z = {crystal.atomic_numbers[i]}) and {j} (Z = {crystal.atomic_numbers[j]}) lie "
-            f"{lengths[edge]:.3g} Å apart; remove the duplicate site"
-        )
+    """As the kernel `join`."""
+    n_atoms, n_edges = first_atom[rows + 1] - first_atom[rows], first_edge[rows + 1] - first_edge[rows]
+    atoms = ranges(first_atom[rows], n_atoms)
+    edges = ranges(first_edge[rows], n_edges)
+    index[0] = np.repeat(np.arange(len(atoms)), edges_per_atom[atoms])
+    index[1] = key_atom[edges] + np.repeat(np.cumsum(n_atoms) - n_atoms, n_edges)
+    image[:] = edge_image[edges]
+    query, key = positions[atoms][index]
+    vectors[:] = key - query + _translations(image, np.repeat(lattice[rows], n_edges, axis=0))
+
+
+def ranges(starts: Int64[np.ndarray, " n"], sizes: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n_joined"]:
+    """The numbers of several ranges, one range after the other."""
+    return np.arange(sizes.sum()) + np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)

@@ -64,4 +64,4 @@ def test_batch_joins_crystals_and_counts_on() -> None:
 def test_batch_changes_type_of_floats_only() -> None:
     batch = CrystalBatch.from_crystals([random_crystal(0, 2)], 4.0).to(dtype=torch.float64)
     assert batch.positions.dtype == batch.edge_vectors.dtype == batch.targets.dtype == torch.float64
-    assert batch.edge_index.dtype == batch.edge_image.dtype == torch.long
+    assert (batch.edge_index.dtype, batch.edge_image.dtype) == (torch.int64, torch.int32)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from crystalframer.config import TrainingConfig
+from crystalframer.config import Target, TrainingConfig
 from crystalframer.data.crystal import Crystal, CrystalBatch, CrystalError
-from crystalframer.data.loading import BatchOrder, PreparedCrystals, prepare, train_loader
+from crystalframer.data.dataset import CrystalDataset
+from crystalframer.data.loading import BatchOrder, evaluation_loader, prepare, train_loader
 
 RADIUS = 4.0
 
@@ -54,7 +55,8 @@ def test_small_types_hold_far_images_and_large_cells() -> None:
     made.append(Crystal(np.full(len(grid), 6), 2.0 * grid, 2.0 * n_side * np.eye(3)))
     made[2] = dataclasses.replace(made[2], positions=made[2].positions + 300.0 * np.arange(len(made[2]))[:, None] ** 2)
     packed = prepare(made, 2.5)
-    assert packed.key_atom.max() == n_side**3 - 1
+    assert packed.neighbors.key_atom.max() == n_side**3 - 1
+    assert packed.neighbors.edge_image.dtype == np.int32
     assert_same(packed[[3, 2]], CrystalBatch.from_crystals([made[3], made[2]], 2.5))
 
 
@@ -148,6 +150,48 @@ def test_loader_processes_change_nothing() -> None:
 
 
 def test_bytes_per_edge() -> None:
-    packed: PreparedCrystals = prepare(crystals(10), 7.0)
-    stored = packed.key_atom.nbytes + packed.edge_image.nbytes + packed.edge_vectors.nbytes
-    assert stored <= 18 * packed.n_edges.sum()
+    packed = prepare(crystals(10), 7.0)
+    assert packed.neighbors.key_atom.nbytes + packed.neighbors.edge_image.nbytes == 5 * packed.n_edges.sum()
+
+
+def test_a_data_set_is_prepared_like_its_crystals() -> None:
+    made = crystals(12)
+    names = ["gap", "energy", "unknown"]
+    dataset = CrystalDataset.from_crystals(made, [Target("energy"), Target("gap")])
+    one, other = prepare(made, RADIUS, names), prepare(dataset, RADIUS, names)
+    assert one.fingerprint() == other.fingerprint()
+    assert_same(one[range(12)], other[range(12)])
+
+
+def test_all_threads_together_find_what_one_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the first crystal that is refused is the one that is named, whichever thread comes first."""
+    made = crystals(40)
+    whole = prepare(made, RADIUS)
+    monkeypatch.setattr("crystalframer.data.neighbors._ATOMS_PER_TASK", 5)
+    assert_same(prepare(made, RADIUS)[range(40)], whole[range(40)])
+    twins = [Crystal(np.array([8, 8]), np.array([[0, 0, 0], [0.01, 0, 0]]), 4.0 * np.eye(3), f"{n}") for n in (1, 2)]
+    with pytest.raises(CrystalError, match="row 11: crystal '1'"):
+        prepare([*made[:10], twins[0], *made[10:], twins[1]], RADIUS)
+
+
+@pytest.mark.parametrize("max_edges", [100, 3000])
+def test_batches_are_bounded_by_edges(max_edges: int) -> None:
+    n_edges = np.random.default_rng(2).integers(20, 400, len(SIZES))
+    batches = BatchOrder(SIZES, 50, 200, seed=3, n_edges=n_edges, max_edges=max_edges).batches(2)
+    assert sorted(np.concatenate(batches)) == list(range(len(SIZES)))
+    for batch, following in itertools.pairwise([*batches, np.zeros(0, dtype=int)]):
+        assert len(batch) == 1 or (n_edges[batch].sum() <= max_edges and SIZES[batch].sum() <= 200)
+        if len(following):  # none closes early
+            longer = [*batch, following[0]]
+            assert len(longer) > 50 or n_edges[longer].sum() > max_edges or SIZES[longer].sum() > 200
+
+
+def test_loaders_keep_to_the_bounds_of_the_config() -> None:
+    packed = prepare(crystals(30), RADIUS)
+    limit = int(packed.n_edges.max()) + 10
+    config = TrainingConfig(batch_size=8, max_edges=limit, drop_last=False)
+    for loader in (train_loader(packed, config), evaluation_loader(packed, config)):
+        batches = list(loader)
+        assert sum(batch.n_crystals for batch in batches) == 30
+        assert max(batch.n_edges for batch in batches) <= limit
+        assert len(batches) > 4

@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from crystalframer import compiled
+from crystalframer.data import neighbors
 from crystalframer.data.crystal import Crystal, CrystalError
-from crystalframer.data.neighbors import MIN_NEIGHBORS, NeighborList, neighbor_list
-from crystalframer.testing import random_crystal, rewrapped, supercell, with_cell
+from crystalframer.data.neighbors import (
+    MIN_NEIGHBORS,
+    Geometry,
+    NeighborList,
+    TooClose,
+    first_edges,
+    join,
+    neighbor_list,
+    search,
+)
+from crystalframer.testing import random_crystal, rewrapped, supercell, translated, with_cell
 
 
 def crystal(numbers: list[int], positions: list[list[float]], lattice: list[list[float]] | np.ndarray) -> Crystal:
@@ -131,3 +151,126 @@ def test_cost_is_linear_in_atoms() -> None:
     """Edges an atom stay the same, whatever the size of the cell."""
     small, large = random_crystal(7, 4), supercell(random_crystal(7, 4), (5, 5, 5))
     assert neighbor_list(large, 6.0).edge_index.shape[1] == 125 * neighbor_list(small, 6.0).edge_index.shape[1]
+
+
+# The kernels against SciPy
+
+
+def geometry(crystals: list[Crystal]) -> Geometry:
+    return Geometry(
+        np.concatenate([c.positions for c in crystals]),
+        np.array([c.lattice for c in crystals]),
+        np.cumsum([0, *(len(c) for c in crystals)]),
+    )
+
+
+SHEARS = np.array(
+    [[[1, 0, 0], [0, 1, 0], [0, 0, 1]], [[1, 2, 0], [0, 1, 0], [3, 0, 1]], [[0, 1, 0], [1, 0, 0], [0, -7, 1]]]
+)
+"""As it is; skewed; left-handed and very skewed."""
+
+
+@st.composite
+def any_crystal(draw: st.DrawFn) -> Crystal:
+    """Of every shape: ordinary, flat, thin, with a vacuum; with atoms far outside the cell, and some on one place."""
+    n_atoms = draw(st.one_of(st.integers(1, 12), st.integers(1, 200)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    volume = n_atoms * draw(st.sampled_from([4.0, 15.0, 100.0]))
+    lattice = np.eye(3) + rng.uniform(-0.3, 0.3, (3, 3))
+    lattice *= np.array(draw(st.sampled_from([(1, 1, 1), (0.1, 1, 1), (0.3, 0.3, 2), (1, 1, 4)])))[:, None]
+    lattice *= (volume / abs(np.linalg.det(lattice))) ** (1 / 3)
+    lattice = draw(st.sampled_from(SHEARS.tolist())) @ lattice
+    frac = rng.random((n_atoms, 3)) * draw(st.sampled_from([1.0, 0.3]))
+    if draw(st.booleans()):
+        frac = frac.round(1)
+    outside = rng.integers(-3, 4, (n_atoms, 3)) * draw(st.sampled_from([0, 1, 50]))
+    return Crystal(rng.integers(1, 90, n_atoms), (frac + outside) @ lattice, lattice)
+
+
+def outcome(find: Callable[..., Any], crystal: Crystal, radius: float) -> Any:
+    try:
+        return find(geometry([crystal]), range(1), radius, MIN_NEIGHBORS)
+    except TooClose as error:
+        return error.row, error.sites, round(error.length, 9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(any_crystal(), st.sampled_from([2.5, 4.5]))
+def test_kernel_finds_what_scipy_finds_in_the_same_order(example: Crystal, radius: float) -> None:
+    compiled_outcome = outcome(neighbors._find, example, radius)
+    expected = outcome(neighbors._find_in_scipy, example, radius)
+    if isinstance(expected[0], int):
+        assert compiled_outcome == expected
+    else:
+        np.testing.assert_array_equal(compiled_outcome[0], expected[0])
+        np.testing.assert_array_equal(compiled_outcome[1], expected[1])
+
+
+@pytest.mark.parametrize("side", [3.0, 4.5])
+def test_kernel_and_scipy_agree_where_many_lengths_are_equal(side: float) -> None:
+    """Rock salt, its atoms on the faces of the cell and all shells full of ties."""
+    corners = np.array(list(itertools.product([0, 0.5], repeat=3)))
+    salt = Crystal(np.array([11, 17, 17, 11, 17, 11, 11, 17]), side * corners, side * np.eye(3))
+    for example in (salt, supercell(salt, (3, 3, 3)), rewrapped(salt, 0)):
+        found = neighbors._find(geometry([example]), range(1), 7.0, MIN_NEIGHBORS)
+        expected = neighbors._find_in_scipy(geometry([example]), range(1), 7.0, MIN_NEIGHBORS)
+        np.testing.assert_array_equal(found[0], expected[0])
+        np.testing.assert_array_equal(found[1], expected[1])
+
+
+def test_images_of_one_atom_lie_exactly_opposite() -> None:
+    found = neighbor_list(translated(random_crystal(8, 5), np.array([0.1, 7.7, -3.3])), 6.0)
+    query, key = found.edge_index
+    of_itself = query == key
+    vectors = {
+        (atom, *image): vector
+        for atom, image, vector in zip(
+            query[of_itself].tolist(), found.edge_image[of_itself].tolist(), found.edge_vectors[of_itself], strict=True
+        )
+    }
+    assert len(vectors) > 20
+    for (atom, a, b, c), vector in vectors.items():
+        assert (vector == -vectors[atom, -a, -b, -c]).all()
+
+
+@pytest.mark.parametrize("rows", [[2], [1, 0], [2, 2, 0, 1]])
+def test_joined_edges_are_those_of_each_crystal(rows: list[int]) -> None:
+    crystals = [random_crystal(seed, 3 + seed) for seed in range(3)]
+    shapes = geometry(crystals)
+    table = search(shapes, 4.0)
+    index, image, vectors = join(table, shapes, first_edges(table, shapes), np.array(rows), np.float64)
+    parts = [neighbor_list(crystals[row], 4.0) for row in rows]
+    offsets = np.cumsum([0, *(len(crystals[row]) for row in rows[:-1])])
+    np.testing.assert_array_equal(
+        index, np.concatenate([p.edge_index + first for p, first in zip(parts, offsets, strict=True)], axis=1)
+    )
+    np.testing.assert_array_equal(image, np.concatenate([part.edge_image for part in parts]))
+    np.testing.assert_array_equal(vectors, np.concatenate([part.edge_vectors for part in parts]))
+
+
+def test_without_numba_the_same_and_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    example = random_crystal(9, 5)
+    expected = neighbor_list(example, 5.0)
+    compiled.numba_is_there.cache_clear()
+    monkeypatch.setattr(compiled, "find_spec", lambda name: None)
+    try:
+        with pytest.warns(UserWarning, match="Numba is not installed.*pip install numba"):
+            found = neighbor_list(example, 5.0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            neighbor_list(example, 5.0)
+    finally:
+        compiled.numba_is_there.cache_clear()
+    for name in ("edge_index", "edge_image", "edge_vectors"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+
+
+def test_kernels_compile_where_nothing_can_be_kept(tmp_path: Path) -> None:
+    """A cache folder that cannot be made, as in a read-only installation."""
+    (tmp_path / "file").touch()
+    code = (
+        "from crystalframer.compiled import kernel\n@kernel()\ndef twice(x):\n    return 2 * x\nassert twice(21) == 42"
+    )
+    (tmp_path / "example.py").write_text(code)
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "file" / "folder")}
+    subprocess.run([sys.executable, tmp_path / "example.py"], env=environment, check=True)

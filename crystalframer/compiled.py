@@ -1,0 +1,42 @@
+"""Compiled kernels: Numba on first use, kept on disk, free of the interpreter's lock so that threads share them."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+
+def kernel(maths: Collection[str] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator of a function that Numba compiles; the module that uses it is imported where Numba is.
+
+    Args:
+        maths: LLVM's fast-math flags, the liberties that the compiler may take with rounding. Default: none.
+    """
+    from numba import njit
+
+    def compile(function: Callable[..., Any]) -> Callable[..., Any]:
+        plain = inspect.unwrap(function)  # of the wrapper that checks types in tests: a compiler wants the bare one
+        compiled = njit(nogil=True, fastmath=set(maths), error_model="numpy")(plain)
+        with suppress(RuntimeError):  # no folder to keep it in: compiled anew in every process
+            compiled.enable_caching()
+        return compiled
+
+    return compile
+
+
+@cache
+def numba_is_there() -> bool:
+    """Whether kernels can be compiled; if not, says so once."""
+    if find_spec("numba") is not None:
+        return True
+    warnings.warn(
+        "Numba is not installed: crystalframer searches neighbours and computes on the CPU several times slower. "
+        "Mend it with: pip install numba",
+        stacklevel=2,
+    )
+    return False
