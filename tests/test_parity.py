@@ -1,5 +1,7 @@
 """Our numbers against the golden ones: the function in float64 (`exact_*`), and the authors' own runs (`fwd_*` ...).
 
+Traces come from the reference; predictions and gradients in float32 from the fast path, and from the reference too.
+
 Bars: `exact_*` 1e-9 for outputs, layers and frames, gradients 1e-6 of the largest entry (they are stored in float32).
 The authors' runs leave out the far tails of their Gaussians, which costs up to 3e-6 in outputs, 5e-5 in layers, 2e-6 in
 frames and 3e-4 in gradients. `pytest tests/test_parity.py -s` prints a table of the errors.
@@ -7,7 +9,7 @@ frames and 3e-4 in gradients. `pytest tests/test_parity.py -s` prints a table of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from authors_format import (
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from crystalframer import ops
 from crystalframer.authors import load_authors_checkpoint
 from crystalframer.config import ModelConfig, TrainingConfig
 from crystalframer.data.crystal import Crystal, CrystalBatch
@@ -69,6 +72,7 @@ def differences(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -
 
 
 EXACT_BARS = {"output": 1e-9, "layer_output": 1e-9, "frames": 1e-9}
+FLOAT32_BARS = {"output": 1e-6}
 AUTHORS_BARS = {"output": 3e-6, "layer_output": 5e-5, "frames": 2e-6}
 
 
@@ -201,9 +205,13 @@ def test_default_radius_against_twice_the_radius(tmp_path: Path) -> None:
     ],
 )
 def test_gradients(fixture: str, name: str, bar: float, tmp_path: Path) -> None:
-    model = golden_model(name, tmp_path)
-    targets = torch.from_numpy(golden("inputs")["targets"]).double()
-    loss = (model(golden_batch(EXACT_RADIUS, torch.float64))[:, 0] - targets).square().mean()
+    assert_gradients(fixture, name, bar, torch.float64, tmp_path)
+
+
+def assert_gradients(fixture: str, name: str, bar: float, dtype: torch.dtype, folder: Path) -> None:
+    model = golden_model(name, folder, dtype)
+    targets = torch.from_numpy(golden("inputs")["targets"]).to(dtype)
+    loss = (model(golden_batch(EXACT_RADIUS, dtype))[:, 0] - targets).square().mean()
     loss.backward()
     gradients = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
     found = in_authors_names(model, gradients)
@@ -213,9 +221,8 @@ def test_gradients(fixture: str, name: str, bar: float, tmp_path: Path) -> None:
     assert set(names) == set(found)
     errors = {key: relative_difference(found[key], expected, prefix, key) for key in names}
     worst = max(errors, key=errors.__getitem__)
-    report(
-        f"{fixture}: gradient of {len(names)} tensors, worst {worst}", {"gradient": errors[worst]}, {"gradient": bar}
-    )
+    what = f"{fixture}, {dtype}: gradient of {len(names)} tensors, worst {worst}"
+    report(what, {"gradient": errors[worst]}, {"gradient": bar})
 
 
 def relative_difference(found: np.ndarray, expected: dict[str, np.ndarray], prefix: str, key: str) -> float:
@@ -225,6 +232,57 @@ def relative_difference(found: np.ndarray, expected: dict[str, np.ndarray], pref
     entries = flat[:: max(1, flat.size // 128) | 1]
     assert entries.shape == sample.shape
     return max(float(np.abs(entries - sample).max() / largest), abs(float(np.linalg.norm(found)) / float(norm) - 1.0))
+
+
+# --- the fast path, in float32 -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["auto", "reference"])
+def _implementation(request: pytest.FixtureRequest) -> Iterator[None]:
+    with ops.use(request.param):
+        yield
+
+
+@pytest.mark.usefixtures("_implementation")
+@pytest.mark.parametrize("name", ["max", "max_light", "no"])
+def test_predictions_in_float32_against_the_exact_function(name: str, tmp_path: Path) -> None:
+    model = golden_model(name, tmp_path, torch.float32)
+    with torch.no_grad():
+        found = {"output": model(golden_batch(EXACT_RADIUS, torch.float32)).numpy()}
+    report(f"exact_{name}, forward in float32, 14 Å", differences(found, golden(f"exact_{name}")), FLOAT32_BARS)
+
+
+@pytest.mark.usefixtures("_implementation")
+@pytest.mark.parametrize("name", ["max", "max_light", "no", "lattice", "max_static", "pca", "weighted_pca"])
+def test_predictions_in_float32_agree_with_the_authors(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frames that their fixtures do not determine (quirks Q7, Q8) are given as recorded, by way of lattice frames."""
+    model = golden_model(name, tmp_path, torch.float32)
+    if name in ("max_static", "pca", "weighted_pca"):
+        recorded = iter(torch.from_numpy(golden(f"fwd_{name}")["frames"]).permute(0, 2, 3, 1, 4))
+        given = replace(model.config, frame=replace(model.config.frame, method="lattice"))
+        weights, model = model.state_dict(), CrystalFramer(given).eval()
+        model.load_state_dict(weights)
+        monkeypatch.setitem(frames.METHODS, "lattice", lambda *_: frames.Frame(next(recorded).contiguous()))
+    with torch.no_grad():
+        found = {"output": model(golden_batch(DEFAULT_RADIUS, torch.float32)).numpy()}
+    report(f"fwd_{name}, forward in float32", differences(found, golden(f"fwd_{name}")), AUTHORS_BARS)
+
+
+@pytest.mark.usefixtures("_implementation")
+@pytest.mark.parametrize(
+    ("fixture", "name", "bar"),
+    [
+        ("exact_max", "max", 1e-4),
+        ("exact_max_light", "max_light", 1e-4),
+        ("exact_no", "no", 1e-4),
+        ("grad_max", "max", 3e-4),
+        ("grad_no", "no", 3e-4),
+    ],
+)
+def test_gradients_in_float32(fixture: str, name: str, bar: float, tmp_path: Path) -> None:
+    assert_gradients(fixture, name, bar, torch.float32, tmp_path)
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
