@@ -234,7 +234,7 @@ def relative_difference(found: np.ndarray, expected: dict[str, np.ndarray], pref
     return max(float(np.abs(entries - sample).max() / largest), abs(float(np.linalg.norm(found)) / float(norm) - 1.0))
 
 
-# --- the fast path, in float32 -----------------------------------------------------------------------------------------
+# --- the fast path, in float32 ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=["auto", "reference"])
