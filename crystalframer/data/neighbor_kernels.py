@@ -67,9 +67,9 @@ def _wrap(first, n_atoms, positions, rows, axes, frac, shift, wrapped):
 
 @kernel()
 def _count_bins(n_atoms, heights, radius, n_bins):
-    """Along each lattice vector as many bins as are at least `radius` high, but in all not many more than atoms."""
+    """Along each lattice vector as many bins as are half a radius high, but in all not many more than atoms."""
     for vector in range(3):
-        n_bins[vector] = min(max(1, math.floor(heights[vector] / radius)), n_atoms)
+        n_bins[vector] = min(max(1, math.floor(2.0 * heights[vector] / radius)), n_atoms)
     while n_bins[0] * n_bins[1] * n_bins[2] > 2 * n_atoms:
         widest = 0
         for vector in range(1, 3):
@@ -135,36 +135,54 @@ def _within(
     wide = limit * (1.0 + 1e-9) + 1e-9
     ax, ay, az = rows[0, 0], rows[0, 1], rows[0, 2]
     bx, by, cx = rows[1, 0], rows[1, 1], rows[2, 0]
-    start, stop = np.empty(3, np.int64), np.empty(3, np.int64)
+    per_az, per_by, per_cx = 1.0 / az, 1.0 / by, 1.0 / cx
+    start, stop, is_far = np.empty(3, np.int64), np.empty(3, np.int64), np.empty(3, np.bool_)
     for vector in range(3):
         n_near = math.ceil(wide * n_bins[vector] / heights[vector])
         home = min(math.floor(frac[i, vector] * n_bins[vector]), n_bins[vector] - 1)
-        everywhere = 2 * n_near + 1 >= n_bins[vector]
-        start[vector] = 0 if everywhere else home - n_near
-        stop[vector] = n_bins[vector] if everywhere else home + n_near + 1
+        # Far across: going through the bins within reach, images included, is less than trying all images of all bins.
+        is_far[vector] = 2 * n_near + 1 <= 2 * n_bins[vector]
+        start[vector] = home - n_near if is_far[vector] else 0
+        stop[vector] = home + n_near + 1 if is_far[vector] else n_bins[vector]
+    all_far = is_far[0] and is_far[1] and is_far[2]
     count = n_others = 0
     xx = xy = xz = yy = yz = zz = 0.0
     for p in range(start[0], stop[0]):
         for q in range(start[1], stop[1]):
             for r in range(start[2], stop[2]):
                 place = (p % n_bins[0] * n_bins[1] + q % n_bins[1]) * n_bins[2] + r % n_bins[2]
+                a_only, b_only, c_only = p // n_bins[0], q // n_bins[1], r // n_bins[2]
+                x_only = a_only * ax + b_only * bx + c_only * cx - wrapped[i, 0]
+                y_only = a_only * ay + b_only * by - wrapped[i, 1]
+                z_only = a_only * az - wrapped[i, 2]
                 for member in range(first_member[place], first_member[place + 1]):
                     j = members[member]
-                    x0, y0, z0 = (
-                        wrapped[j, 0] - wrapped[i, 0],
-                        wrapped[j, 1] - wrapped[i, 1],
-                        wrapped[j, 2] - wrapped[i, 2],
-                    )
-                    for a in range(math.ceil((-wide - z0) / az), math.floor((wide - z0) / az) + 1):
+                    if all_far:
+                        x, y, z = wrapped[j, 0] + x_only, wrapped[j, 1] + y_only, wrapped[j, 2] + z_only
+                        if x * x + y * y + z * z > wide * wide:
+                            continue
+                    x0 = wrapped[j, 0] - wrapped[i, 0]
+                    y0 = wrapped[j, 1] - wrapped[i, 1]
+                    z0 = wrapped[j, 2] - wrapped[i, 2]
+                    a_first, a_last = a_only, a_only
+                    if not is_far[0]:
+                        a_first, a_last = math.ceil((-wide - z0) * per_az), math.floor((wide - z0) * per_az)
+                    for a in range(a_first, a_last + 1):
                         z = z0 + a * az
                         left = max(0.0, wide * wide - z * z)
-                        half = math.sqrt(left)
                         ya = y0 + a * ay
-                        for b in range(math.ceil((-half - ya) / by), math.floor((half - ya) / by) + 1):
+                        b_first, b_last = b_only, b_only
+                        if not is_far[1]:
+                            half = math.sqrt(left)
+                            b_first, b_last = math.ceil((-half - ya) * per_by), math.floor((half - ya) * per_by)
+                        for b in range(b_first, b_last + 1):
                             y = ya + b * by
-                            last = math.sqrt(max(0.0, left - y * y))
                             xb = x0 + a * ax + b * bx
-                            for c in range(math.ceil((-last - xb) / cx), math.floor((last - xb) / cx) + 1):
+                            c_first, c_last = c_only, c_only
+                            if not is_far[2]:
+                                half = math.sqrt(max(0.0, left - y * y))
+                                c_first, c_last = math.ceil((-half - xb) * per_cx), math.floor((half - xb) * per_cx)
+                            for c in range(c_first, c_last + 1):
                                 u = a + shift[i, 0] - shift[j, 0]
                                 v = b + shift[i, 1] - shift[j, 1]
                                 w = c + shift[i, 2] - shift[j, 2]
