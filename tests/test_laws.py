@@ -149,16 +149,19 @@ def test_mirror_images(method: FrameMethod) -> None:
 
 
 @pytest.mark.parametrize("method", ALL)
-def test_training_noise_comes_follows_from_its_seed_alone(method: FrameMethod) -> None:
+def test_training_noise_follows_from_its_seed_alone(method: FrameMethod) -> None:
     made = model(method, torch.float32)
-    batch = CrystalBatch.from_crystals(CRYSTALS, made.config.radius)
+    # Nearest are an atom's own images, ahead and behind; the other atom tells them apart.
+    chains = Crystal(np.array([8, 26]), np.array([[0, 0, 0], [0.7, 3.9, 4.2]]), np.diag([2.5, 9.0, 9.5]), "chains")
+    batch = CrystalBatch.from_crystals([*CRYSTALS, chains], made.config.radius)
     with torch.no_grad():
         first, again = (made(batch, 4) for _ in range(2))
         others = [made(batch, seed) for seed in range(5, 13)]
     assert torch.equal(first, again)
     # Own images tie exactly (±u) and principal axes have no sign, so noise decides there. Distances have nothing to
     # decide, and lattice frames come out the same for either sign of their first vector.
-    assert any(not torch.equal(first, other) for other in others) == (method not in ("none", "lattice"))
+    decided = max(float((other - first).abs().max()) for other in others) > 1e-5 * float(first.abs().max())
+    assert decided == (method not in ("none", "lattice"))
 
 
 def sparse(name: str, numbers: list[int], positions: list[list[float]], lattice: list[list[float]]) -> Crystal:

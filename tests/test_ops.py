@@ -102,6 +102,11 @@ def test_molecules_in_boxes() -> None:
     assert_close(edges_of(SPARSE, random_crystal(5, 3)), CONFIG)
 
 
+def as_given(layout: cpu._Layout, edges: Edges, logits: Tensor, attention: Tensor) -> frames.AttendedEdges:
+    """Without padding, as the reference has them."""
+    return frames.AttendedEdges(edges, logits[:, layout.place].T, attention[:, layout.place].T)
+
+
 def test_ties_go_the_same_way_as_in_the_reference() -> None:
     """Rock salt and a one-atom cell: nearly everything ties."""
     salt = Crystal(np.array([11, 17]), np.array([[0.0, 0, 0], [2.82, 0, 0]]), 2.82 * (1 - np.eye(3)), "salt")
@@ -109,22 +114,22 @@ def test_ties_go_the_same_way_as_in_the_reference() -> None:
     layout = cpu._layout(edges)
     q, k, _, sigma, *_ = (t if t is None else t.float() for t in inputs(edges, CONFIG))
     assert q is not None and k is not None and sigma is not None
-    logits, attention = cpu.attend(q, k, 0.5 / sigma**2, layout.key, layout.first_edge, layout.squared)
+    logits, attention = cpu.attend(q, k, 0.5 / sigma**2, *layout.pairs, layout.squared)
     found = cpu._axes(logits, attention, edges, layout, CONFIG.frame, None)
-    expected = frames.build_frames(frames.AttendedEdges(edges, logits.T, attention.T), CONFIG.frame).axes
+    expected = frames.build_frames(as_given(layout, edges, logits, attention), CONFIG.frame).axes
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 def test_noise_is_that_of_the_reference() -> None:
     edges = edges_of(random_crystal(1, 6))
-    logits, attention = torch.randn(4, len(edges.query)), torch.rand(4, len(edges.query))
+    layout = cpu._layout(edges)
+    attention = torch.softmax(torch.randn(4, len(layout.squared)), dim=1)
+    logits = attention.log()
     found, expected = (
         build(3)
         for build in (
-            lambda seed: cpu._axes(logits, attention, edges, cpu._layout(edges), CONFIG.frame, seed),
-            lambda seed: (
-                frames.build_frames(frames.AttendedEdges(edges, logits.T, attention.T), CONFIG.frame, seed).axes
-            ),
+            lambda seed: cpu._axes(logits, attention, edges, layout, CONFIG.frame, seed),
+            lambda seed: frames.build_frames(as_given(layout, edges, logits, attention), CONFIG.frame, seed).axes,
         )
     )
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
@@ -142,7 +147,7 @@ def test_number_of_threads_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
             torch.set_num_threads(n_threads)
             q, k, _, sigma, *_ = (t if t is None else t.float().requires_grad_() for t in inputs(edges, CONFIG))
             assert q is not None and k is not None and sigma is not None
-            _, attention = cpu.attend(q, k, 0.5 / sigma**2, layout.key, layout.first_edge, layout.squared)
+            _, attention = cpu.attend(q, k, 0.5 / sigma**2, *layout.pairs, layout.squared)
             (attention * torch.cos(torch.arange(attention.numel())).view_as(attention)).sum().backward()
             results.append((attention, q.grad, k.grad, sigma.grad))
     finally:
@@ -171,12 +176,10 @@ def test_operators_pass_torchs_own_checks() -> None:
     q, k, v = (torch.randn(3, 2, 4, requires_grad=True) for _ in range(3))
     precision = torch.rand(3, 2, requires_grad=True)
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(
-        cpu.attend, (q, k, precision, layout.key, layout.first_edge, layout.squared), test_utils=tests
-    )
-    attention = torch.rand(2, len(layout.key), requires_grad=True)
+    torch.library.opcheck(cpu.attend, (q, k, precision, *layout.pairs, layout.squared), test_utils=tests)
+    attention = torch.rand(2, len(layout.squared), requires_grad=True)
     axes, basis = torch.randn(3, 2, 3, 3), layout.basis(DistanceBasis(n_centers=4))
-    arguments = (attention, v, axes, basis, layout.directions, layout.is_self, layout.key, layout.first_edge, 8)
+    arguments = (attention, v, axes, layout.directions, layout.is_self, *basis, *layout.pairs, 4, 8)
     torch.library.opcheck(cpu.accumulate, arguments, test_utils=tests)
 
 

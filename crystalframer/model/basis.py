@@ -54,6 +54,21 @@ def chebyshev_of_gaussians(basis: CosineBasis, tolerance: float = 2e-6) -> Float
     return coefficients[:, :degree]
 
 
+def chebyshev_products(
+    coefficients: Float[np.ndarray, "n_functions degree"], step: int
+) -> Float[np.ndarray, "n_functions padded_degree"]:
+    """From coefficients of T_n to those of T_mk · T_j, m = step, n = mk + j, j < m: 2 T_mk T_j = T_(mk+j) + T_(mk-j).
+
+    Products need one multiplication each where the recurrence needs two.
+    """
+    padded = np.pad(coefficients, ((0, 0), (0, -coefficients.shape[1] % step)))
+    for start in range(padded.shape[1] - step, 0, -step):
+        for j in range(1, step):
+            padded[:, start - j] -= padded[:, start + j]
+            padded[:, start + j] *= 2.0
+    return padded
+
+
 def gaussians(
     x: Float[Tensor, "*shape"], centers: Float[Tensor, " n_centers"], width: float
 ) -> Float[Tensor, "*shape n_centers"]:

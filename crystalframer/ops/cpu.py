@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -22,8 +22,8 @@ from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
-from crystalframer.config import DistanceBasis, FrameConfig, ModelConfig
-from crystalframer.model.basis import chebyshev_of_gaussians, distance_centers, gaussians
+from crystalframer.config import CosineBasis, DistanceBasis, FrameConfig, ModelConfig
+from crystalframer.model.basis import chebyshev_of_gaussians, chebyshev_products
 from crystalframer.model.edges import Edges
 from crystalframer.model.frames import AttendedEdges, build_frames, noise_key
 from crystalframer.ops import frame_kernels, kernels
@@ -45,16 +45,23 @@ def framed_attention(
 ) -> Float[Tensor, "n_atoms n_heads d_head"]:
     """As `reference.framed_attention`, of which this is the `output`."""
     layout = _layout(edges)
-    basis = layout.basis(config.distance)
     precision = 0.5 / decay_length.square()
-    logits, attention = attend(query, key, precision, layout.key, layout.first_edge, layout.squared)
+    logits, attention = attend(query, key, precision, *layout.pairs, layout.squared)
     axes, projection = query.new_empty(0, 0, 0, 0), None
     if cosine_projection is not None:
-        projection = cosine_projection @ torch.from_numpy(chebyshev_of_gaussians(config.cosine)).to(cosine_projection)
+        projection = cosine_projection @ torch.from_numpy(_cosine_basis(config.cosine)).to(cosine_projection)
         axes = _axes(logits.detach(), attention.detach(), edges, layout, config.frame, noise_seed)
     degree = 0 if projection is None else projection.shape[-1]
-    values, distances, cosines = accumulate(
-        attention, value, axes, basis, layout.directions, layout.is_self, layout.key, layout.first_edge, degree
+    values, distances, cosines, _ = accumulate(
+        attention,
+        value,
+        axes,
+        layout.directions,
+        layout.is_self,
+        *layout.basis(config.distance),
+        *layout.pairs,
+        config.distance.n_centers,
+        degree,
     )
     distance_values = einsum(distances, distance_projection, "n h m, h d m -> n h d")
     output = values + config.distance.coefficient * distance_values
@@ -63,29 +70,91 @@ def framed_attention(
     return output + config.cosine.coefficient * einsum(cosines, projection, "n h k m, k h d m -> n h d")
 
 
+@lru_cache
+def _cosine_basis(config: CosineBasis) -> np.ndarray:
+    return chebyshev_products(chebyshev_of_gaussians(config), kernels.STEP)
+
+
 # --- what the kernels need of a batch ---------------------------------------------------------------------------------
+
+
+class _Pairs(NamedTuple):
+    """Distinct (query, key) atoms, and the edges of each query atom; see `kernels.find_pairs`."""
+
+    first_edge: Tensor
+    """(n_atoms + 1): where each atom's edges start; padded to multiples of `kernels.PAD`."""
+    n_edges: Tensor
+    """(n_atoms): without padding."""
+    pair: Tensor
+    first_pair: Tensor
+    keys: Tensor
+    nearest: Tensor
+    first_at_key: Tensor
+    pairs_at_key: Tensor
+    queries: Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class _Layout:
-    """The geometry of a batch as the kernels read it, shared by all layers."""
+    """The geometry of a batch as the kernels read it, shared by all layers. Edges are padded."""
 
-    first_edge: Tensor
-    """(n_atoms + 1): where each atom's edges start."""
-    key: Tensor
+    pairs: _Pairs
+    first_given: Tensor
+    """(n_atoms + 1): where each atom's edges start in the batch."""
+    place: Tensor
+    """(n_edges of the batch): where they lie here."""
     squared: Tensor
+    """Å²"""
+    lengths: Tensor
+    """Å"""
     directions: Tensor
     """(3, n_edges)"""
-    vectors: Tensor
-    """(3, n_edges)"""
     is_self: Tensor
-    lengths: Tensor
-    _bases: dict[DistanceBasis, Tensor]
+    """Edges that pad too."""
+    _bases: dict[DistanceBasis, tuple[Tensor, Tensor]]
 
-    def basis(self, config: DistanceBasis) -> Tensor:
-        """(n_edges, n_centers)"""
+    @classmethod
+    def of(cls, edges: Edges) -> _Layout:
+        n_edges = torch.bincount(edges.query, minlength=edges.n_atoms)
+        start = n_edges.new_zeros(1)
+        padded = (n_edges + kernels.PAD - 1) // kernels.PAD * kernels.PAD
+        first_given, first_edge = (torch.cat([start, counts.cumsum(0)]) for counts in (n_edges, padded))
+        place = torch.arange(len(edges.key)) + (first_edge - first_given)[edges.query]
+
+        def spread(values: Tensor, filler: float | bool) -> Tensor:
+            return values.new_full((*values.shape[:-1], int(first_edge[-1])), filler).index_copy_(-1, place, values)
+
+        squared = spread(edges.lengths.square(), float(kernels.FAR))
+        pairs = kernels.find_pairs(*_arrays(first_given, first_edge, edges.key, squared))
+        return cls(
+            pairs=_Pairs(first_edge, n_edges, *map(torch.from_numpy, pairs)),
+            first_given=first_given,
+            place=place,
+            squared=squared,
+            lengths=spread(edges.lengths, 0.0),
+            directions=spread(edges.directions.T, 0.0),
+            is_self=spread(edges.is_self, True),
+            _bases={},
+        )
+
+    def basis(self, config: DistanceBasis) -> tuple[Tensor, Tensor]:
+        """Rows of Gaussians over the edges of each atom, as many as matter within its farthest edge (in eights).
+
+        Returns:
+            Where the rows of each atom start, and all rows one after another.
+        """
         if config not in self._bases:
-            self._bases[config] = gaussians(self.lengths, *distance_centers(config, self.lengths))
+            first_edge = self.pairs.first_edge
+            spacing = config.max_distance / config.n_centers
+            reach = kernels.REACH * config.width * spacing
+            farthest = torch.segment_reduce(self.lengths, "max", offsets=first_edge)
+            n_rows = ((farthest + reach) / spacing).clamp(max=config.n_centers).div(8).ceil().long() * 8
+            sizes = n_rows * first_edge.diff()
+            first_row = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+            rows = self.lengths.new_empty(int(first_row[-1]))
+            numbers = np.float32(spacing), np.float32(config.width * spacing)
+            _over_atoms(kernels.distance_basis, *_arrays(first_edge, first_row, self.lengths), *numbers, *_arrays(rows))
+            self._bases[config] = first_row, rows
         return self._bases[config]
 
 
@@ -94,17 +163,7 @@ _layouts: WeakKeyDictionary[Edges, _Layout] = WeakKeyDictionary()
 
 def _layout(edges: Edges) -> _Layout:
     if edges not in _layouts:
-        counts = torch.bincount(edges.query, minlength=edges.n_atoms)
-        _layouts[edges] = _Layout(
-            first_edge=torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
-            key=edges.key.int(),
-            squared=edges.lengths.square(),
-            directions=edges.directions.T.contiguous(),
-            vectors=edges.vectors.T.contiguous(),
-            is_self=edges.is_self,
-            lengths=edges.lengths,
-            _bases={},
-        )
+        _layouts[edges] = _Layout.of(edges)
     return _layouts[edges]
 
 
@@ -118,26 +177,27 @@ def _axes(
 ) -> Tensor:
     """Frames by kernel where they come from single edges, else by the reference."""
     if config.method not in ("max", "static-max"):
-        return build_frames(AttendedEdges(edges, logits.T, attention.T), config, noise_seed).axes.contiguous()
+        given = (values[:, layout.place].T for values in (logits, attention))
+        return build_frames(AttendedEdges(edges, *given), config, noise_seed).axes.contiguous()
     n_heads = len(logits)
-    scores = logits if config.method == "max" else (-layout.squared).expand(n_heads, -1).contiguous()
-    noise, margin = (0.0, config.tie_margin) if noise_seed is None else (config.noise, 0.0)
+    scores, weights = logits, attention
+    if config.method == "static-max":
+        scores = (-layout.squared).expand(n_heads, -1)
+        weights = scores.exp()
+    # Noise of training decides among edges that it can bring to the top.
+    noise, margin = (0.0, config.tie_margin) if noise_seed is None else (config.noise, 2.0 * config.noise)
     keys = (np.uint32(noise_key(noise_seed or 0, axis)) for axis in range(2))
     axes = logits.new_empty(edges.n_atoms, n_heads, 3, 3)
     anchors = torch.empty(edges.n_atoms, n_heads, 2, dtype=torch.long)
-    arrays = [t.numpy() for t in (layout.first_edge, layout.is_self, layout.directions, layout.vectors)]
     _over_atoms(
         frame_kernels.max_frames,
-        *arrays,
-        scores.numpy(),
-        scores.numpy(),
-        attention.numpy(),
+        *_arrays(layout.pairs.first_edge, layout.first_given, layout.is_self, layout.directions, layout.lengths),
+        *_arrays(scores, weights, attention),
         np.float32(noise),
         *keys,
         np.float32(margin),
         frame_kernels.SECOND_AXIS_MOMENTS,
-        axes.numpy(),
-        anchors.numpy(),
+        *_arrays(axes, anchors),
     )
     return axes
 
@@ -150,12 +210,6 @@ def _over_atoms(run: Callable[..., None], first_edge: np.ndarray, *arguments: An
     n_shares = max(1, min(torch.get_num_threads(), int(first_edge[-1]) // SMALLEST_SHARE))
     ends = np.searchsorted(first_edge, np.linspace(0, first_edge[-1], n_shares + 1)[1:-1])
     _share(run, [0, *ends.tolist(), len(first_edge) - 1], first_edge, *arguments)
-
-
-def _over_heads(run: Callable[..., None], n_heads: int, first_edge: np.ndarray, *arguments: Any) -> None:
-    n_shares = max(1, min(torch.get_num_threads(), n_heads, int(first_edge[-1]) // SMALLEST_SHARE))
-    ends = np.linspace(0, n_heads, n_shares + 1).round().astype(int)
-    _share(run, ends.tolist(), first_edge, *arguments)
 
 
 def _share(run: Callable[..., None], ends: list[int], *arguments: Any) -> None:
@@ -178,26 +232,29 @@ if hasattr(os, "register_at_fork"):  # a child process has no threads yet
 # --- operators --------------------------------------------------------------------------------------------------------
 
 
+_PAIRS = ", ".join(f"Tensor {name}" for name in _Pairs._fields)
+
+
 @torch.library.custom_op(
     "crystalframer::attend",
     mutates_args=(),
     device_types="cpu",
-    schema="(Tensor query, Tensor key, Tensor precision, Tensor key_atom, Tensor first_edge, "
-    "Tensor squared) -> (Tensor, Tensor)",
+    schema=f"(Tensor query, Tensor key, Tensor precision, {_PAIRS}, Tensor squared) -> (Tensor, Tensor)",
 )
-def attend(
-    query: Tensor, key: Tensor, precision: Tensor, key_atom: Tensor, first_edge: Tensor, squared: Tensor
-) -> tuple[Tensor, Tensor]:
+def attend(query: Tensor, key: Tensor, precision: Tensor, *geometry: Tensor) -> tuple[Tensor, Tensor]:
     """(n_heads, n_edges) logits q·k/√d - r²·precision, and their softmax over the edges of each atom."""
-    logits = query.new_empty(query.shape[1], len(key_atom))
+    *pairs, squared = geometry
+    p = _Pairs(*pairs)
+    logits = query.new_empty(query.shape[1], len(squared))
     attention = torch.empty_like(logits)
-    _over_atoms(kernels.attend, *_arrays(first_edge, key_atom, squared, query, key, precision, logits, attention))
+    edges = (p.first_edge, p.n_edges, p.pair, p.first_pair, p.keys, p.nearest, squared)
+    _over_atoms(kernels.attend, *_arrays(*edges, query, key, precision, logits, attention))
     return logits, attention
 
 
 @attend.register_fake
-def _(query: Tensor, key: Tensor, precision: Tensor, key_atom: Tensor, first_edge: Tensor, squared: Tensor) -> Any:
-    logits = query.new_empty(query.shape[1], len(key_atom))
+def _(query: Tensor, key: Tensor, precision: Tensor, *geometry: Tensor) -> Any:
+    logits = query.new_empty(query.shape[1], len(geometry[-1]))
     return logits, torch.empty_like(logits)
 
 
@@ -205,38 +262,20 @@ def _(query: Tensor, key: Tensor, precision: Tensor, key_atom: Tensor, first_edg
     "crystalframer::attend_backward",
     mutates_args=(),
     device_types="cpu",
-    schema="(Tensor grad_attention, Tensor query, Tensor key, Tensor attention, Tensor key_atom, "
-    "Tensor first_edge, Tensor squared) -> (Tensor, Tensor, Tensor)",
+    schema="(Tensor grad_attention, Tensor query, Tensor key, Tensor attention, "
+    f"{_PAIRS}, Tensor squared) -> (Tensor, Tensor, Tensor)",
 )
 def attend_backward(
-    grad_attention: Tensor,
-    query: Tensor,
-    key: Tensor,
-    attention: Tensor,
-    key_atom: Tensor,
-    first_edge: Tensor,
-    squared: Tensor,
+    grad_attention: Tensor, query: Tensor, key: Tensor, attention: Tensor, *geometry: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of queries, keys and precisions. The logits themselves carry none: frames are constants."""
-    grad_logits = grad_attention.contiguous().clone()
-    grad_query, grad_key = torch.empty_like(query), torch.zeros_like(key)
-    grad_precision = query.new_empty(query.shape[:2])
-    edges = _arrays(first_edge, key_atom)
-    _over_atoms(
-        kernels.attend_backward_query,
-        *edges,
-        *_arrays(squared, key, attention, grad_logits, grad_query, grad_precision),
-    )
-    scale = np.float32(query.shape[2] ** -0.5)
-    _over_heads(
-        kernels.scatter_to_keys,
-        query.shape[1],
-        *edges,
-        *_arrays(grad_logits, query),
-        scale,
-        *_arrays(grad_key),
-    )
-    return grad_query, grad_key, grad_precision
+    *pairs, squared = geometry
+    p = _Pairs(*pairs)
+    of_pairs, grad_precision = attention.new_empty(len(attention), len(p.keys)), query.new_empty(query.shape[:2])
+    edges = (p.first_edge, p.pair, p.first_pair, squared)
+    _over_atoms(kernels.attend_backward, *_arrays(*edges, attention, grad_attention, of_pairs, grad_precision))
+    scale = query.shape[2] ** -0.5
+    return scale * _at_queries(p, of_pairs, key), scale * _at_keys(p, of_pairs, query), grad_precision
 
 
 @attend_backward.register_fake
@@ -245,12 +284,13 @@ def _(grad_attention: Tensor, query: Tensor, key: Tensor, *_: Tensor) -> Any:
 
 
 def _keep_for_attend(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    query, key, _, key_atom, first_edge, squared = inputs
-    ctx.save_for_backward(query, key, output[1], key_atom, first_edge, squared)
+    query, key, _, *geometry = inputs
+    ctx.save_for_backward(query, key, output[1], *geometry)
 
 
 def _backward_of_attend(ctx: Any, grad_logits: Tensor | None, grad_attention: Tensor) -> tuple[Tensor | None, ...]:
-    return (*attend_backward(grad_attention, *ctx.saved_tensors), None, None, None)
+    gradients = attend_backward(grad_attention, *ctx.saved_tensors)
+    return (*gradients, *[None] * (len(ctx.saved_tensors) - 3))
 
 
 attend.register_autograd(_backward_of_attend, setup_context=_keep_for_attend)
@@ -260,95 +300,101 @@ attend.register_autograd(_backward_of_attend, setup_context=_keep_for_attend)
     "crystalframer::accumulate",
     mutates_args=(),
     device_types="cpu",
-    schema="(Tensor attention, Tensor value, Tensor axes, Tensor basis, Tensor directions, Tensor is_self, "
-    "Tensor key_atom, Tensor first_edge, int degree) -> (Tensor, Tensor, Tensor)",
+    schema="(Tensor attention, Tensor value, Tensor axes, Tensor directions, Tensor is_self, Tensor first_row, "
+    f"Tensor rows, {_PAIRS}, int n_centers, int degree) -> (Tensor, Tensor, Tensor, Tensor)",
 )
 def accumulate(
     attention: Tensor,
     value: Tensor,
     axes: Tensor,
-    basis: Tensor,
     directions: Tensor,
     is_self: Tensor,
-    key_atom: Tensor,
-    first_edge: Tensor,
-    degree: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each atom and head: values (d_head), distance Gaussians (n_centers), cosine polynomials (3, degree)."""
-    values = torch.empty_like(value)
-    distances = value.new_empty(*value.shape[:2], basis.shape[1])
+    first_row: Tensor,
+    rows: Tensor,
+    *rest: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of each atom and head: values (d_head), distance Gaussians (n_centers), cosine polynomials (3, degree).
+
+    Last the weights of the pairs (n_heads, n_pairs), for the backward pass.
+    """
+    *pairs, n_centers, degree = rest
+    p = _Pairs(*pairs)
+    distances = value.new_empty(*value.shape[:2], n_centers)
     cosines = value.new_empty(*value.shape[:2], 3, degree)
-    _over_atoms(
-        kernels.accumulate,
-        *_arrays(first_edge, key_atom, is_self, directions, basis, attention, value, axes, values, distances, cosines),
-    )
-    return values, distances, cosines
+    of_pairs = value.new_empty(len(attention), len(p.keys))
+    edges = (p.first_edge, p.pair, p.first_pair, is_self, directions, first_row, rows)
+    _over_atoms(kernels.accumulate, *_arrays(*edges, attention, axes, of_pairs, distances, cosines))
+    return _at_queries(p, of_pairs, value), distances, cosines, of_pairs
 
 
 @accumulate.register_fake
-def _(attention: Tensor, value: Tensor, axes: Tensor, basis: Tensor, *rest: Any) -> Any:
-    distances = value.new_empty(*value.shape[:2], basis.shape[1])
-    return torch.empty_like(value), distances, value.new_empty(*value.shape[:2], 3, rest[-1])
+def _(attention: Tensor, value: Tensor, *rest: Any) -> Any:
+    *_, keys, _, _, _, _, n_centers, degree = rest
+    distances = value.new_empty(*value.shape[:2], n_centers)
+    cosines = value.new_empty(*value.shape[:2], 3, degree)
+    return torch.empty_like(value), distances, cosines, value.new_empty(len(attention), len(keys))
 
 
 @torch.library.custom_op(
     "crystalframer::accumulate_backward",
     mutates_args=(),
     device_types="cpu",
-    schema="(Tensor grad_values, Tensor grad_distances, Tensor grad_cosines, Tensor attention, "
-    "Tensor value, Tensor axes, Tensor basis, Tensor directions, Tensor is_self, Tensor key_atom, "
-    "Tensor first_edge) -> (Tensor, Tensor)",
+    schema="(Tensor grad_values, Tensor grad_distances, Tensor grad_cosines, Tensor of_pairs, Tensor value, "
+    "Tensor axes, Tensor directions, Tensor is_self, Tensor first_row, Tensor rows, "
+    f"{_PAIRS}) -> (Tensor, Tensor)",
 )
 def accumulate_backward(
     grad_values: Tensor,
     grad_distances: Tensor,
     grad_cosines: Tensor,
-    attention: Tensor,
+    of_pairs: Tensor,
     value: Tensor,
     axes: Tensor,
-    basis: Tensor,
     directions: Tensor,
     is_self: Tensor,
-    key_atom: Tensor,
-    first_edge: Tensor,
+    first_row: Tensor,
+    rows: Tensor,
+    *pairs: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the weights and of the values."""
-    grad_attention, grad_value = torch.empty_like(attention), torch.zeros_like(value)
-    edges = _arrays(first_edge, key_atom)
-    gradients = _arrays(grad_values.contiguous(), grad_distances.contiguous(), grad_cosines.contiguous())
-    _over_atoms(
-        kernels.accumulate_backward,
-        *edges,
-        *_arrays(is_self, directions, basis, value, axes),
-        *gradients,
-        *_arrays(grad_attention),
-    )
-    _over_heads(
-        kernels.scatter_to_keys,
-        value.shape[1],
-        *edges,
-        *_arrays(attention),
-        gradients[0],
-        np.float32(1.0),
-        *_arrays(grad_value),
-    )
-    return grad_attention, grad_value
+    p = _Pairs(*pairs)
+    grad_attention = value.new_empty(value.shape[1], len(is_self))
+    edges = (p.first_edge, p.pair, p.first_pair, p.keys, is_self, directions, first_row, rows)
+    gradients = (grad_values, grad_distances, grad_cosines)
+    _over_atoms(kernels.accumulate_backward, *_arrays(*edges, value, axes, *gradients, grad_attention))
+    return grad_attention, _at_keys(p, of_pairs, grad_values)
 
 
 @accumulate_backward.register_fake
-def _(a: Tensor, b: Tensor, c: Tensor, attention: Tensor, value: Tensor, *_: Tensor) -> Any:
-    return torch.empty_like(attention), torch.empty_like(value)
+def _(a: Tensor, b: Tensor, c: Tensor, of_pairs: Tensor, value: Tensor, axes: Tensor, d: Tensor, *rest: Tensor) -> Any:
+    return value.new_empty(value.shape[1], d.shape[1]), torch.empty_like(value)
 
 
-def _keep_for_accumulate(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.save_for_backward(*inputs[:-1])
+def _keep_for_accumulate(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(output[3], *inputs[1:-2])  # all but the weights and the sizes
 
 
 def _backward_of_accumulate(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-    return (*accumulate_backward(*gradients, *ctx.saved_tensors), *[None] * 7)
+    grad_attention, grad_value = accumulate_backward(*gradients[:3], *ctx.saved_tensors)
+    return grad_attention, grad_value, *[None] * len(ctx.saved_tensors)
 
 
 accumulate.register_autograd(_backward_of_accumulate, setup_context=_keep_for_accumulate)
+
+
+def _at_queries(p: _Pairs, weights: Tensor, values: Tensor) -> Tensor:
+    """Σ weight × value of the key atoms."""
+    out = torch.empty_like(values)
+    numbers = torch.arange(len(p.keys), dtype=torch.int32)
+    _over_atoms(kernels.sum_over_pairs, *_arrays(p.first_pair, numbers, p.keys, weights, values, out))
+    return out
+
+
+def _at_keys(p: _Pairs, weights: Tensor, values: Tensor) -> Tensor:
+    """Σ weight × value of the query atoms."""
+    out = torch.empty_like(values)
+    _over_atoms(kernels.sum_over_pairs, *_arrays(p.first_at_key, p.pairs_at_key, p.queries, weights, values, out))
+    return out
 
 
 def _arrays(*tensors: Tensor) -> tuple[np.ndarray, ...]:

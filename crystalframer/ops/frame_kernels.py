@@ -1,4 +1,8 @@
-"""`model.frames.max_frames` as a CPU kernel: the same rule for axes and ties, one atom and head at a time."""
+"""`model.frames.max_frames` as a CPU kernel: the same rule for axes and ties, one atom and head at a time.
+
+The reference compares log-weights; here weights are compared, which spares a logarithm for every edge: a margin becomes
+a ratio, the noise a factor.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,15 @@ import math
 import numpy as np
 
 from crystalframer.model import frames
-from crystalframer.ops.kernels import kernel
+from crystalframer.ops.kernels import kernel, most_items
 
 COLLINEAR = np.float32(frames.COLLINEAR)
 SMALLEST_SINE_SCORE = np.float32(frames.SMALLEST_SINE_SCORE)
 MULTIPLIERS = tuple(np.uint32(number) for number in frames.MULTIPLIERS)
 SECOND_AXIS_MOMENTS = np.array([orders + (0,) * (3 - len(orders)) for orders in frames.SECOND_AXIS_MOMENTS])
 """The criteria of `model.frames`; 0 stands for "no further axis"."""
+SMALLEST_WEIGHT = np.float32(2.0**-90)
+"""Below this, weights are formed anew from their logarithms, relative to the largest."""
 
 
 @kernel
@@ -21,11 +27,12 @@ def max_frames(
     first_atom,
     last_atom,
     first_edge,
+    first_given,
     is_self,
     directions,
-    vectors,
-    first_scores,
-    second_scores,
+    lengths,
+    scores,
+    weights,
     attention,
     noise,
     first_key,
@@ -35,79 +42,140 @@ def max_frames(
     axes,
     anchors,
 ):
-    """Axes and anchor edges of each atom and head; e₁ by the first scores, e₂ by the second and the angle to e₁.
+    """Axes of each atom and head, and the edges (counted within the atom) that fixed e₁ and e₂.
 
-    Scores get noise of this half-width, of streams named by the keys; moments decide among those within the margin.
+    `weights` are e^scores up to a factor of each atom and head. Among scores within the margin of the best decides
+    noise of this half-width, of streams named by the keys; without noise, moments do.
     """
-    n_heads = first_scores.shape[0]
-    noisy = noise > 0
-    longest = 0
-    for i in range(first_atom, last_atom):
-        longest = max(longest, first_edge[i + 1] - first_edge[i])
-    scores, candidates = np.empty(longest, np.float32), np.empty(longest, np.int64)
-    dipole, quadrupole, octupole = np.empty(3), np.empty((3, 3)), np.empty((3, 3, 3))
-    frame = np.empty((3, 3), np.float64)
+    n_heads = scores.shape[0]
+    most = most_items(first_atom, last_atom, first_edge)
+    values, sines, candidates = np.empty(most, np.float32), np.empty(most, np.float32), np.empty(most, np.int64)
+    moments = (np.empty(3), np.empty((3, 3)), np.empty((3, 3, 3)))
+    frame = np.empty((3, 3))
     for i in range(first_atom, last_atom):
         start, stop = first_edge[i], first_edge[i + 1]
+        x, y, z = directions[0, start:stop], directions[1, start:stop], directions[2, start:stop]
+        distances, is_itself = lengths[start:stop], is_self[start:stop]
         for h in range(n_heads):
-            for e in range(start, stop):
-                score = first_scores[h, e]
-                if noisy:
-                    score += noise * (np.float32(2.0) * _uniform(first_key, e * n_heads + h) - np.float32(1.0))
-                scores[e - start] = np.float32(-np.inf) if is_self[e] else score
-            n_candidates = _candidates(scores, stop - start, candidates, margin)
+            logarithms, sizes = scores[h, start:stop], weights[h, start:stop]
+            place = first_given[i] * n_heads + h
             have_moments = False
-            if n_candidates > 1 and margin > 0:
-                _moments(vectors, attention[h], start, stop, dipole, quadrupole, octupole)
-                have_moments = True
-                for order in range(1, 4):
-                    for n in range(n_candidates):
-                        for x in range(3):
-                            frame[0, x] = directions[x, start + candidates[n]]
-                        scores[n] = _moment(order, 1, 1, 1, frame, dipole, quadrupole, octupole)
-                    n_candidates = _narrow(scores, n_candidates, candidates, margin)
-            first = start + candidates[0]
-            for x in range(3):
-                frame[0, x] = directions[x, first]
 
-            largest = np.float32(-np.inf)
-            for e in range(start, stop):
-                scores[e - start] = np.float32(-np.inf)
-                bound = second_scores[h, e]
-                if noisy:
-                    bound += noise * (np.float32(2.0) * _uniform(second_key, e * n_heads + h) - np.float32(1.0))
-                # The angle can only lower a score: most edges need no logarithm.
-                if is_self[e] or bound < largest - margin:
-                    continue
-                cosine = abs(
-                    directions[0, e] * np.float32(frame[0, 0])
-                    + directions[1, e] * np.float32(frame[0, 1])
-                    + directions[2, e] * np.float32(frame[0, 2])
-                )
-                if cosine >= COLLINEAR:
-                    continue
-                score = bound + np.float32(math.log(max(np.float32(1.0) - cosine, SMALLEST_SINE_SCORE)))
-                scores[e - start] = score
-                largest = max(largest, score)
-            n_candidates = _candidates(scores, stop - start, candidates, margin)
-            if n_candidates > 1 and margin > 0:
+            for n in range(stop - start):
+                sines[n] = np.float32(0.0) if is_itself[n] else np.float32(1.0)
+            tied = _strongest(logarithms, sizes, sines, margin, values, candidates)
+            if tied > 1 and noise > 0:
+                _pick_by_noise(values, candidates, tied, noise, first_key, place, n_heads)
+            elif tied > 1 and margin > 0:
+                _moments(x, y, z, distances, attention[h, start:stop], moments)
+                have_moments = True
+                _pick_first_by_moments(directions, start, frame, moments, values, candidates, tied, margin)
+            first = candidates[0]
+            for axis in range(3):
+                frame[0, axis] = directions[axis, start + first]
+
+            for n in range(stop - start):
+                cosine = abs(x[n] * x[first] + y[n] * y[first] + z[n] * z[first])
+                sine = max(np.float32(1.0) - cosine, SMALLEST_SINE_SCORE)
+                sines[n] = np.float32(0.0) if cosine >= COLLINEAR or is_itself[n] else sine
+            tied = _strongest(logarithms, sizes, sines, margin, values, candidates)
+            if tied > 1 and noise > 0:
+                _pick_by_noise(values, candidates, tied, noise, second_key, place, n_heads)
+            elif tied > 1 and margin > 0:
                 if not have_moments:
-                    _moments(vectors, attention[h], start, stop, dipole, quadrupole, octupole)
-                for criterion in range(moments_of_e2.shape[0]):
-                    if n_candidates == 1:
-                        break
-                    a, b, c = moments_of_e2[criterion]
-                    order = 1 + (b > 0) + (c > 0)
-                    for n in range(n_candidates):
-                        _complete(frame, directions, start + candidates[n])
-                        scores[n] = _moment(order, a, b, c, frame, dipole, quadrupole, octupole)
-                    n_candidates = _narrow(scores, n_candidates, candidates, margin)
-            second = start + candidates[0]
-            _complete(frame, directions, second)
+                    _moments(x, y, z, distances, attention[h, start:stop], moments)
+                _pick_second_by_moments(
+                    directions, start, frame, moments, moments_of_e2, values, candidates, tied, margin
+                )
+            second = candidates[0]
+            _complete(frame, directions, start + second)
+
             anchors[i, h, 0], anchors[i, h, 1] = first, second
             for axis in range(3):
-                for x in range(3):
-                    axes[i, h, axis, x] = frame[axis, x]
+                for n in range(3):
+                    axes[i, h, axis, n] = frame[axis, n]
+
+
+@kernel
+def _strongest(scores, weights, sines, margin, values, candidates):
+    """The edges whose weight × sine lies within the margin of the largest, in their order; their number."""
+    count = len(weights)
+    for n in range(count):
+        values[n] = weights[n] * sines[n]
+    first = _first_largest(values[:count])
+    if values[first] < SMALLEST_WEIGHT:
+        highest = np.float32(-np.inf)
+        for n in range(count):
+            if sines[n] > 0:
+                values[n] = scores[n] + np.float32(math.log(sines[n]))
+                highest = max(highest, values[n])
+        for n in range(count):
+            values[n] = np.float32(math.exp(values[n] - highest)) if sines[n] > 0 else np.float32(0.0)
+        first = _first_largest(values[:count])
+    least = values[first] * np.float32(math.exp(-margin))
+    within = 0
+    for n in range(count):
+        within += values[n] >= least
+    candidates[0] = first
+    if within <= 1:  # 0: NaN everywhere, and some frame will do
+        return 1
+    found = 0
+    for n in range(count):
+        if values[n] >= least:
+            candidates[found] = n
+            found += 1
+    return found
+
+
+@kernel
+def _pick_by_noise(values, candidates, count, noise, key, place, n_heads):
+    best = np.float32(0.0)
+    chosen = candidates[0]
+    for n in range(count):
+        drawn = np.float32(2.0) * _uniform(key, place + candidates[n] * n_heads) - np.float32(1.0)
+        value = values[candidates[n]] * (np.float32(1.0) + noise * drawn)
+        if value > best:
+            best, chosen = value, candidates[n]
+    candidates[0] = chosen
+
+
+@kernel
+def _pick_first_by_moments(directions, start, frame, moments, values, candidates, count, margin):
+    for order in range(1, 4):
+        for n in range(count):
+            for x in range(3):
+                frame[0, x] = directions[x, start + candidates[n]]
+            values[n] = _moment(order, 1, 1, 1, frame, moments)
+        count = _narrow(values, count, candidates, margin)
+
+
+@kernel
+def _pick_second_by_moments(directions, start, frame, moments, criteria, values, candidates, count, margin):
+    for criterion in range(len(criteria)):
+        if count == 1:
+            break
+        a, b, c = criteria[criterion]
+        order = 1 + (b > 0) + (c > 0)
+        for n in range(count):
+            _complete(frame, directions, start + candidates[n])
+            values[n] = _moment(order, a, b, c, frame, moments)
+        count = _narrow(values, count, candidates, margin)
+
+
+@kernel
+def _first_largest(values):
+    """Where the first maximum of numbers >= 0 is.
+
+    Compared as integers, which has vector instructions without a care for NaN: the largest of all.
+    """
+    bits = values.view(np.int32)
+    largest = bits[0]
+    for n in range(len(bits)):
+        largest = max(largest, bits[n])
+    for n in range(len(bits)):
+        if bits[n] == largest:
+            return n
+    return 0
 
 
 @kernel
@@ -118,15 +186,6 @@ def _uniform(key, place):
     x = np.uint32((x ^ (x >> np.uint32(15))) * MULTIPLIERS[1])
     x = np.uint32(x ^ (x >> np.uint32(16)))
     return np.float32(x >> np.uint32(8)) * np.float32(2.0**-24)
-
-
-@kernel
-def _candidates(scores, count, candidates, margin):
-    """Number of the scores within the margin of the best; at margin 0 the first of the best alone."""
-    for n in range(count):
-        candidates[n] = n
-    found = _narrow(scores, count, candidates, margin)
-    return min(found, 1) if margin == 0 else found
 
 
 @kernel
@@ -163,25 +222,35 @@ def _complete(frame, directions, edge):
 
 
 @kernel
-def _moments(vectors, weights, start, stop, dipole, quadrupole, octupole):
-    """Σ p r, Σ p r rᵀ, Σ p r⊗r⊗r over the edges of an atom."""
-    dipole[:] = 0.0
-    quadrupole[:] = 0.0
-    octupole[:] = 0.0
-    for e in range(start, stop):
-        for x in range(3):
-            first = weights[e] * vectors[x, e]
-            dipole[x] += first
-            for y in range(3):
-                second = first * vectors[y, e]
-                quadrupole[x, y] += second
-                for z in range(3):
-                    octupole[x, y, z] += second * vectors[z, e]
+def _moments(x, y, z, lengths, weights, moments):
+    """Σ p r, Σ p r rᵀ, Σ p r⊗r⊗r over the edges of an atom, from their directions and lengths."""
+    dipole, quadrupole, octupole = moments
+    along = (x, y, z)
+    for a in range(3):
+        u = along[a]
+        total = np.float32(0.0)
+        for n in range(len(weights)):
+            total += weights[n] * lengths[n] * u[n]
+        dipole[a] = total
+        for b in range(a + 1):
+            v = along[b]
+            total = np.float32(0.0)
+            for n in range(len(weights)):
+                total += weights[n] * (lengths[n] * lengths[n]) * (u[n] * v[n])
+            quadrupole[a, b] = quadrupole[b, a] = total
+            for c in range(b + 1):
+                w = along[c]
+                total = np.float32(0.0)
+                for n in range(len(weights)):
+                    total += weights[n] * (lengths[n] * lengths[n] * lengths[n]) * (u[n] * v[n] * w[n])
+                octupole[a, b, c] = octupole[a, c, b] = octupole[b, a, c] = total
+                octupole[b, c, a] = octupole[c, a, b] = octupole[c, b, a] = total
 
 
 @kernel
-def _moment(order, a, b, c, frame, dipole, quadrupole, octupole):
+def _moment(order, a, b, c, frame, moments):
     """A moment along axes a, b, c of the frame (counted from 1), of the first one, two or three."""
+    dipole, quadrupole, octupole = moments
     total = 0.0
     for x in range(3):
         if order == 1:

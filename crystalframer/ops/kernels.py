@@ -1,8 +1,11 @@
-"""CPU kernels of framed attention in Numba: float32, edges of an atom in a row, no memory per edge but the weights.
+"""CPU kernels of framed attention in Numba: float32, one atom after another, nothing kept of an edge but its weights.
 
-Each kernel works on a range of atoms (or of heads, where it scatters to key atoms, so that no two threads write to one
-place) and releases the interpreter, so that plain threads share the work. Arrays over edges are (n_heads, n_edges):
-what belongs to one head lies together, and loops over the edges of an atom become vector instructions.
+Edges of an atom lie in a row, padded to a multiple of `PAD` with edges of weight 0, so that loops over them are vector
+instructions without a remainder; arrays over edges are (n_heads, n_edges). Distinct (query, key) atoms of a cell are
+*pairs*: what depends on the atoms alone, not on the image, is done once per pair, of which a small cell has ten times
+fewer than edges. Loops sum into scalars rather than arrays where they can: a compiler must assume that arrays overlap.
+
+Each kernel works on a range of atoms and releases the interpreter, so that plain threads share the work.
 """
 
 from __future__ import annotations
@@ -16,21 +19,311 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+PAD = 16
+"""Edges of an atom come in multiples of this."""
+REACH = 5.5
+"""Standard deviations beyond which a Gaussian counts as 0."""
+NOTHING = np.float32(math.exp(-(REACH**2) / 2))  # 3e-7
+
+STEP = 8
+"""Moments of the cosines are those of T_8k · T_j, j < 8 (see `model.basis.chebyshev_products`)."""
+ROW, N_ROWS = 128, 10
+"""Scratch of the cosines: edges at a time, and numbers of each. Constants, so that rows are seen to lie apart."""
+
 LOG2_E = np.float32(math.log2(math.e))
 # Taylor series of 2^f on [-0.5, 0.5]: relative error 5e-9, below rounding.
 EXP2 = tuple(np.float32(math.log(2) ** n / math.factorial(n)) for n in range(8))
+SMALLEST_EXPONENT = np.float32(-100.0)
+"""Of 2: products of weights with anything that counts stay clear of denormal numbers, a hundred times slower."""
+FAR = np.float32(1e30)
+"""Å² of edges that pad."""
 
 # Sums may be reordered and multiplications joined; NaN and infinity keep their meaning.
 _MATHS = {"contract", "reassoc", "nsz", "arcp"}
 
 
-def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+def kernel(function: Callable[..., Any], maths: set[str] | bool = _MATHS) -> Callable[..., Any]:
     """Compiled on first use, kept on disk, free of the interpreter's lock."""
     plain = inspect.unwrap(function)  # of the wrapper that checks types in tests: a compiler wants the bare function
-    compiled = njit(nogil=True, fastmath=_MATHS, error_model="numpy")(plain)
+    compiled = njit(nogil=True, fastmath=maths, error_model="numpy")(plain)
     with suppress(RuntimeError):  # no folder to keep it in: compiled anew in every process
         compiled.enable_caching()
     return compiled
+
+
+# --- the layout of a batch --------------------------------------------------------------------------------------------
+
+
+@kernel
+def find_pairs(first_given, first_edge, key, squared):
+    """Number the distinct key atoms of each query atom.
+
+    Returns the pair of each (padded) edge, counted within its atom; where each atom's pairs start; their key atoms;
+    their nearest squared distance; and the same pairs by key atom: where they start, their numbers, their query atoms.
+    """
+    n_atoms = len(first_edge) - 1
+    pair = np.zeros(first_edge[n_atoms], np.int32)
+    first_pair = np.zeros(n_atoms + 1, np.int64)
+    keys, nearest = np.empty(len(key), np.int32), np.empty(len(key), np.float32)
+    number_of = np.full(n_atoms, -1, np.int64)
+    n_pairs = 0
+    for i in range(n_atoms):
+        for n in range(first_given[i + 1] - first_given[i]):
+            j, distance = key[first_given[i] + n], squared[first_edge[i] + n]
+            if number_of[j] < first_pair[i]:
+                number_of[j] = n_pairs
+                keys[n_pairs], nearest[n_pairs] = j, distance
+                n_pairs += 1
+            nearest[number_of[j]] = min(nearest[number_of[j]], distance)
+            pair[first_edge[i] + n] = number_of[j] - first_pair[i]
+        first_pair[i + 1] = n_pairs
+    keys, nearest = keys[:n_pairs].copy(), nearest[:n_pairs].copy()
+
+    first_at_key = np.zeros(n_atoms + 1, np.int64)
+    for j in keys:
+        first_at_key[j + 1] += 1
+    for j in range(n_atoms):
+        first_at_key[j + 1] += first_at_key[j]
+    free = first_at_key.copy()
+    pairs_at_key, queries = np.empty(n_pairs, np.int32), np.empty(n_pairs, np.int32)
+    for i in range(n_atoms):
+        for a in range(first_pair[i], first_pair[i + 1]):
+            place = free[keys[a]]
+            pairs_at_key[place], queries[place] = a, i
+            free[keys[a]] += 1
+    return pair, first_pair, keys, nearest, first_at_key, pairs_at_key, queries
+
+
+@kernel
+def distance_basis(first_atom, last_atom, first_edge, first_row, lengths, spacing, width, basis):
+    """Rows of Gaussians of each atom, one after another: centres spacing · (1, 2, ...), over its edges."""
+    bits = np.empty(most_items(first_atom, last_atom, first_edge), np.int32)
+    scale = np.float32(math.sqrt(0.5) / width)
+    for i in range(first_atom, last_atom):
+        start, count = first_edge[i], first_edge[i + 1] - first_edge[i]
+        for m in range((first_row[i + 1] - first_row[i]) // count):
+            row = basis[first_row[i] + m * count : first_row[i] + (m + 1) * count]
+            center = np.float32((m + 1) * spacing)
+            for n in range(count):
+                deviation = (lengths[start + n] - center) * scale
+                row[n] = -deviation * deviation
+            _exp(row, bits[:count])
+            for n in range(count):
+                row[n] = np.float32(0.0) if row[n] < NOTHING else row[n]
+
+
+# --- one layer --------------------------------------------------------------------------------------------------------
+
+
+@kernel
+def attend(
+    first_atom,
+    last_atom,
+    first_edge,
+    n_edges,
+    pair,
+    first_pair,
+    keys,
+    nearest,
+    squared,
+    q,
+    k,
+    precision,
+    logits,
+    attention,
+):
+    """Logits q·k/√d - r²·precision and their softmax over the edges of each atom."""
+    n_heads, d_head = q.shape[1], q.shape[2]
+    scale = np.float32(1.0 / math.sqrt(d_head))
+    bits = np.empty(most_items(first_atom, last_atom, first_edge), np.int32)
+    content = np.empty(most_items(first_atom, last_atom, first_pair), np.float32)
+    for i in range(first_atom, last_atom):
+        start, stop = first_edge[i], first_edge[i + 1]
+        pairs = pair[start:stop]
+        distances = squared[start:stop]
+        for h in range(n_heads):
+            of_distance = precision[i, h]
+            largest = np.float32(-np.inf)
+            for a in range(first_pair[i], first_pair[i + 1]):
+                product = scale * _dot(q[i, h], k[keys[a], h])
+                content[a - first_pair[i]] = product
+                largest = max(largest, product - nearest[a] * of_distance)
+            of_edges, weights = logits[h, start:stop], attention[h, start:stop]
+            for n in range(stop - start):
+                logit = content[pairs[n]] - distances[n] * of_distance
+                of_edges[n] = logit
+                weights[n] = logit - largest
+            _exp(weights, bits[: stop - start])
+            for n in range(n_edges[i], stop - start):
+                weights[n] = np.float32(0.0)
+            total = np.float32(0.0)
+            for n in range(stop - start):
+                total += weights[n]
+            share = np.float32(1.0) / total
+            for n in range(stop - start):
+                weights[n] *= share
+
+
+@kernel
+def attend_backward(
+    first_atom, last_atom, first_edge, pair, first_pair, squared, attention, grad_attention, of_pairs, grad_precision
+):
+    """From the gradient of the weights to that of the logits, summed over each pair, and of the precisions."""
+    n_heads = attention.shape[0]
+    grad = np.empty(most_items(first_atom, last_atom, first_edge), np.float32)
+    for i in range(first_atom, last_atom):
+        start, stop = first_edge[i], first_edge[i + 1]
+        count = stop - start
+        pairs, distances = pair[start:stop], squared[start:stop]
+        for h in range(n_heads):
+            weights, given = attention[h, start:stop], grad_attention[h, start:stop]
+            mean = np.float32(0.0)
+            for n in range(count):
+                mean += weights[n] * given[n]
+            of_precision = np.float32(0.0)
+            for n in range(count):
+                grad[n] = weights[n] * (given[n] - mean)
+                of_precision -= grad[n] * distances[n]
+            grad_precision[i, h] = of_precision
+            _sum_over_pairs(pairs, grad[:count], of_pairs[h, first_pair[i] : first_pair[i + 1]])
+
+
+@kernel
+def sum_over_pairs(first_atom, last_atom, first, pairs, others, weights, values, out):
+    """out_i = Σ over the pairs of atom i of weight × value of the other atom."""
+    n_heads, d_head = values.shape[1], values.shape[2]
+    for i in range(first_atom, last_atom):
+        for h in range(n_heads):
+            for c in range(0, d_head - d_head % 4, 4):
+                s0, s1, s2, s3 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
+                for a in range(first[i], first[i + 1]):
+                    weight, j = weights[h, pairs[a]], others[a]
+                    s0 += weight * values[j, h, c]
+                    s1 += weight * values[j, h, c + 1]
+                    s2 += weight * values[j, h, c + 2]
+                    s3 += weight * values[j, h, c + 3]
+                out[i, h, c] = s0
+                out[i, h, c + 1] = s1
+                out[i, h, c + 2] = s2
+                out[i, h, c + 3] = s3
+            for c in range(d_head - d_head % 4, d_head):
+                total = np.float32(0.0)
+                for a in range(first[i], first[i + 1]):
+                    total += weights[h, pairs[a]] * values[others[a], h, c]
+                out[i, h, c] = total
+
+
+@kernel
+def accumulate(
+    first_atom,
+    last_atom,
+    first_edge,
+    pair,
+    first_pair,
+    is_self,
+    directions,
+    first_row,
+    basis,
+    attention,
+    axes,
+    of_pairs,
+    distances,
+    cosines,
+):
+    """Weights of the pairs, attended distance Gaussians, attended Chebyshev polynomials of the axis cosines.
+
+    No axes (an empty array): no cosines. Degrees and rows of the basis come in eights.
+    """
+    n_heads, n_centers, degree = attention.shape[0], distances.shape[2], cosines.shape[3]
+    most = most_items(first_atom, last_atom, first_edge)
+    t, p = np.empty(N_ROWS * ROW, np.float32), np.empty(most, np.float32)
+    for i in range(first_atom, last_atom):
+        start, stop = first_edge[i], first_edge[i + 1]
+        count = stop - start
+        of_distance = basis[first_row[i] : first_row[i + 1]]
+        n_rows = len(of_distance) // count
+        for h in range(n_heads):
+            weights = attention[h, start:stop]
+            _sum_over_pairs(pair[start:stop], weights, of_pairs[h, first_pair[i] : first_pair[i + 1]])
+            for m in range(0, n_rows, 8):
+                _eight_sums(of_distance[m * count :], weights, distances[i, h, m:])
+            for m in range(n_rows, n_centers):
+                distances[i, h, m] = np.float32(0.0)
+            if degree == 0:
+                continue
+            for n in range(count):
+                p[n] = np.float32(0.0) if is_self[start + n] else weights[n]
+            for axis in range(3):
+                for m in range(degree):
+                    cosines[i, h, axis, m] = np.float32(0.0)
+                for first in range(0, count, ROW):
+                    size = min(ROW, count - first)
+                    _eight_polynomials(t, directions, start + first, size, axes[i, h, axis])
+                    _moments(t, p[first : first + size], cosines[i, h, axis])
+
+
+@kernel
+def accumulate_backward(
+    first_atom,
+    last_atom,
+    first_edge,
+    pair,
+    first_pair,
+    keys,
+    is_self,
+    directions,
+    first_row,
+    basis,
+    v,
+    axes,
+    g_values,
+    g_distances,
+    g_cosines,
+    grad,
+):
+    """Gradient of every weight: what its edge adds to values, distances and cosines, against their gradients."""
+    n_heads, n_centers, degree = v.shape[1], g_distances.shape[2], g_cosines.shape[3]
+    most = most_items(first_atom, last_atom, first_edge)
+    t, total = np.empty(N_ROWS * ROW, np.float32), np.empty(most, np.float32)
+    of_pairs = np.empty(most_items(first_atom, last_atom, first_pair), np.float32)
+    g_rows = np.zeros(n_centers + 8, np.float32)
+    for i in range(first_atom, last_atom):
+        start, stop = first_edge[i], first_edge[i + 1]
+        count = stop - start
+        pairs = pair[start:stop]
+        of_distance = basis[first_row[i] : first_row[i + 1]]
+        n_rows = len(of_distance) // count
+        for h in range(n_heads):
+            for n in range(count):
+                total[n] = np.float32(0.0)
+            for axis in range(3 if degree > 0 else 0):
+                for first in range(0, count, ROW):
+                    size = min(ROW, count - first)
+                    _eight_polynomials(t, directions, start + first, size, axes[i, h, axis])
+                    _add_series(t, g_cosines[i, h, axis], total[first : first + size])
+            for n in range(count):
+                total[n] = np.float32(0.0) if is_self[start + n] else total[n]
+            for m in range(n_centers):
+                g_rows[m] = g_distances[i, h, m]
+            for m in range(0, n_rows, 8):
+                _add_eight(of_distance[m * count :], g_rows[m:], total[:count])
+            for a in range(first_pair[i], first_pair[i + 1]):
+                of_pairs[a - first_pair[i]] = _dot(g_values[i, h], v[keys[a], h])
+            of_weights = grad[h, start:stop]
+            for n in range(count):
+                of_weights[n] = total[n] + of_pairs[pairs[n]]
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+@kernel
+def most_items(first_atom, last_atom, first):
+    """The most items that an atom of the range has."""
+    most = 0
+    for i in range(first_atom, last_atom):
+        most = max(most, first[i + 1] - first[i])
+    return most
 
 
 @kernel
@@ -38,7 +331,7 @@ def _exp(values, bits):
     """In place e^x for x <= 0; `bits` is scratch of int32."""
     for n in range(values.shape[0]):
         scaled = values[n] * LOG2_E
-        scaled = np.float32(-126.0) if scaled < np.float32(-126.0) else scaled  # and not max(): NaN stays NaN
+        scaled = SMALLEST_EXPONENT if scaled < SMALLEST_EXPONENT else scaled  # and not max(): NaN stays NaN
         whole = math.floor(scaled + np.float32(0.5))
         f = scaled - whole
         power = EXP2[6] + f * EXP2[7]
@@ -55,179 +348,131 @@ def _exp(values, bits):
 
 
 @kernel
-def attend(first_atom, last_atom, first_edge, key, squared, q, k, precision, logits, attention):
-    """Logits q·k/√d - r²·precision and their softmax over the edges of each atom."""
-    n_heads, d_head = q.shape[1], q.shape[2]
-    scale = np.float32(1.0 / math.sqrt(d_head))
-    longest = 0
-    for i in range(first_atom, last_atom):
-        longest = max(longest, first_edge[i + 1] - first_edge[i])
-    bits = np.empty(longest, np.int32)
-    for i in range(first_atom, last_atom):
-        start, stop = first_edge[i], first_edge[i + 1]
-        for h in range(n_heads):
-            largest = np.float32(-np.inf)
-            for e in range(start, stop):
-                product = np.float32(0.0)
-                for c in range(d_head):
-                    product += q[i, h, c] * k[key[e], h, c]
-                logit = product * scale - squared[e] * precision[i, h]
-                logits[h, e] = logit
-                largest = max(largest, logit)
-            weights = attention[h, start:stop]
-            for n in range(stop - start):
-                weights[n] = logits[h, start + n] - largest
-            _exp(weights, bits[: stop - start])
-            total = np.float32(0.0)
-            for n in range(stop - start):
-                total += weights[n]
-            for n in range(stop - start):
-                weights[n] /= total
+def _dot(x, y):
+    """Eight at a time: a loop of known length becomes vector instructions, however short."""
+    total = np.float32(0.0)
+    whole = len(x) - len(x) % 8
+    for c in range(0, whole, 8):
+        for n in range(8):
+            total += x[c + n] * y[c + n]
+    for c in range(whole, len(x)):
+        total += x[c] * y[c]
+    return total
 
 
 @kernel
-def attend_backward_query(first_atom, last_atom, first_edge, key, squared, k, attention, grad, grad_q, grad_precision):
-    """From the gradient of the weights to that of the logits (in place), the queries and the precisions."""
-    n_heads, d_head = k.shape[1], k.shape[2]
-    scale = np.float32(1.0 / math.sqrt(d_head))
-    for i in range(first_atom, last_atom):
-        start, stop = first_edge[i], first_edge[i + 1]
-        for h in range(n_heads):
-            mean = np.float32(0.0)
-            for e in range(start, stop):
-                mean += attention[h, e] * grad[h, e]
-            of_precision = np.float32(0.0)
-            for e in range(start, stop):
-                grad[h, e] = attention[h, e] * (grad[h, e] - mean)
-                of_precision -= grad[h, e] * squared[e]
-            grad_precision[i, h] = of_precision
-            for c in range(d_head):
-                grad_q[i, h, c] = np.float32(0.0)
-            for e in range(start, stop):
-                for c in range(d_head):
-                    grad_q[i, h, c] += scale * grad[h, e] * k[key[e], h, c]
+def _sum_over_pairs(pair, values, out):
+    """Sum of the values of each pair's edges."""
+    for a in range(len(out)):
+        out[a] = np.float32(0.0)
+    for n in range(len(values)):
+        out[pair[n]] += values[n]
 
 
 @kernel
-def scatter_to_keys(first_head, last_head, first_edge, key, weights, values, factor, out):
-    """out_j = factor · Σ over the edges that end at atom j of weight × value of the query atom."""
-    n_atoms, d_head = values.shape[0], values.shape[2]
-    for h in range(first_head, last_head):
-        for i in range(n_atoms):
-            for e in range(first_edge[i], first_edge[i + 1]):
-                weight = factor * weights[h, e]
-                for c in range(d_head):
-                    out[key[e], h, c] += weight * values[i, h, c]
-
-
-@kernel
-def accumulate(
-    first_atom, last_atom, first_edge, key, is_self, directions, basis, attention, v, axes, values, distances, cosines
-):
-    """Attended values, distance Gaussians, and Chebyshev polynomials of the axis cosines of each atom and head.
-
-    No axes (an empty array): no cosines. Degrees come in fours.
-    """
-    n_heads, d_head = v.shape[1], v.shape[2]
-    n_centers, degree = basis.shape[1], cosines.shape[3]
-    longest = 0
-    for i in range(first_atom, last_atom):
-        longest = max(longest, first_edge[i + 1] - first_edge[i])
-    c, p = np.empty(longest, np.float32), np.empty(longest, np.float32)
-    low, high = np.empty(longest, np.float32), np.empty(longest, np.float32)
-    for i in range(first_atom, last_atom):
-        start, stop = first_edge[i], first_edge[i + 1]
-        for h in range(n_heads):
-            for n in range(d_head):
-                values[i, h, n] = np.float32(0.0)
-            for n in range(n_centers):
-                distances[i, h, n] = np.float32(0.0)
-            for e in range(start, stop):
-                weight = attention[h, e]
-                for n in range(d_head):
-                    values[i, h, n] += weight * v[key[e], h, n]
-                for n in range(n_centers):
-                    distances[i, h, n] += weight * basis[e, n]
-            if degree == 0:
-                continue
-            count = stop - start
-            for n in range(count):
-                p[n] = np.float32(0.0) if is_self[start + n] else attention[h, start + n]
-            for axis in range(3):
-                _cosines(c, directions, start, count, axes[i, h, axis])
-                for n in range(count):
-                    low[n], high[n] = np.float32(1.0), c[n]
-                # Four degrees at a time, T_n and T_{n+1} of every edge at hand.
-                for m in range(0, degree, 4):
-                    s0, s1, s2, s3 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
-                    for n in range(count):
-                        twice = c[n] + c[n]
-                        t0, t1 = low[n], high[n]
-                        t2 = twice * t1 - t0
-                        t3 = twice * t2 - t1
-                        s0 += p[n] * t0
-                        s1 += p[n] * t1
-                        s2 += p[n] * t2
-                        s3 += p[n] * t3
-                        low[n] = twice * t3 - t2
-                        high[n] = twice * low[n] - t3
-                    cosines[i, h, axis, m] = s0
-                    cosines[i, h, axis, m + 1] = s1
-                    cosines[i, h, axis, m + 2] = s2
-                    cosines[i, h, axis, m + 3] = s3
-
-
-@kernel
-def accumulate_backward(
-    first_atom, last_atom, first_edge, key, is_self, directions, basis, v, axes, g_values, g_distances, g_cosines, grad
-):
-    """Gradient of every weight: what its edge adds to values, distances and cosines, against their gradients."""
-    n_heads, d_head = v.shape[1], v.shape[2]
-    n_centers, degree = basis.shape[1], g_cosines.shape[3]
-    longest = 0
-    for i in range(first_atom, last_atom):
-        longest = max(longest, first_edge[i + 1] - first_edge[i])
-    c, b1, b2 = np.empty(longest, np.float32), np.empty(longest, np.float32), np.empty(longest, np.float32)
-    for i in range(first_atom, last_atom):
-        start, stop = first_edge[i], first_edge[i + 1]
-        count = stop - start
-        for h in range(n_heads):
-            for e in range(start, stop):
-                total = np.float32(0.0)
-                for n in range(d_head):
-                    total += g_values[i, h, n] * v[key[e], h, n]
-                for n in range(n_centers):
-                    total += g_distances[i, h, n] * basis[e, n]
-                grad[h, e] = total
-            if degree == 0:
-                continue
-            for axis in range(3):
-                _cosines(c, directions, start, count, axes[i, h, axis])
-                for n in range(count):
-                    b1[n], b2[n] = np.float32(0.0), np.float32(0.0)
-                # Clenshaw's recurrence, four degrees at a time from the highest.
-                g = g_cosines[i, h, axis]
-                for m in range(degree - 1, 3, -4):
-                    g0, g1, g2, g3 = g[m], g[m - 1], g[m - 2], g[m - 3]
-                    for n in range(count):
-                        twice = c[n] + c[n]
-                        x0 = g0 + twice * b1[n] - b2[n]
-                        x1 = g1 + twice * x0 - b1[n]
-                        b2[n] = g2 + twice * x1 - x0
-                        b1[n] = g3 + twice * b2[n] - x1
-                g0, g1, g2, g3 = g[3], g[2], g[1], g[0]
-                for n in range(count):
-                    twice = c[n] + c[n]
-                    x0 = g0 + twice * b1[n] - b2[n]
-                    x1 = g1 + twice * x0 - b1[n]
-                    x2 = g2 + twice * x1 - x0
-                    if not is_self[start + n]:
-                        grad[h, start + n] += g3 + c[n] * x2 - x1
-
-
-@kernel
-def _cosines(c, directions, start, count, axis):
-    x, y, z = axis[0], axis[1], axis[2]
+def _eight_sums(rows, weights, out):
+    """Σ weight × row for eight rows; `out` may end before them."""
+    count = len(weights)
+    s0, s1, s2, s3 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
+    s4, s5, s6, s7 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
     for n in range(count):
+        weight = weights[n]
+        s0 += weight * rows[n]
+        s1 += weight * rows[n + count]
+        s2 += weight * rows[n + 2 * count]
+        s3 += weight * rows[n + 3 * count]
+        s4 += weight * rows[n + 4 * count]
+        s5 += weight * rows[n + 5 * count]
+        s6 += weight * rows[n + 6 * count]
+        s7 += weight * rows[n + 7 * count]
+    sums = (s0, s1, s2, s3, s4, s5, s6, s7)
+    for m in range(min(8, len(out))):
+        out[m] = sums[m]
+
+
+@kernel
+def _add_eight(rows, factors, out):
+    """out += Σ factor × row for eight rows."""
+    count = len(out)
+    f0, f1, f2, f3 = factors[0], factors[1], factors[2], factors[3]
+    f4, f5, f6, f7 = factors[4], factors[5], factors[6], factors[7]
+    for n in range(count):
+        low = f0 * rows[n] + f1 * rows[n + count] + f2 * rows[n + 2 * count] + f3 * rows[n + 3 * count]
+        high = f4 * rows[n + 4 * count] + f5 * rows[n + 5 * count] + f6 * rows[n + 6 * count] + f7 * rows[n + 7 * count]
+        out[n] += low + high
+
+
+@kernel
+def _eight_polynomials(t, directions, start, size, axis):
+    """Chebyshev polynomials of the cosines to an axis: T_j in row j, 1 to 8."""
+    x, y, z = axis[0], axis[1], axis[2]
+    for n in range(size):
         cosine = directions[0, start + n] * x + directions[1, start + n] * y + directions[2, start + n] * z
-        c[n] = min(max(cosine, np.float32(-1.0)), np.float32(1.0))
+        t1 = min(max(cosine, np.float32(-1.0)), np.float32(1.0))
+        twice = t1 + t1
+        t2 = twice * t1 - np.float32(1.0)
+        t3 = twice * t2 - t1
+        t4 = twice * t3 - t2
+        t5 = twice * t4 - t3
+        t6 = twice * t5 - t4
+        t7 = twice * t6 - t5
+        t[n + ROW] = t1
+        t[n + 2 * ROW] = t2
+        t[n + 3 * ROW] = t3
+        t[n + 4 * ROW] = t4
+        t[n + 5 * ROW] = t5
+        t[n + 6 * ROW] = t6
+        t[n + 7 * ROW] = t7
+        t[n + 8 * ROW] = twice * t7 - t6
+
+
+@kernel
+def _moments(t, weights, out):
+    """out[8k + j] += Σ weight · T_8k · T_j; T_8k follows from T₈ by the recurrence of all Chebyshev polynomials."""
+    size = len(weights)
+    for n in range(size):
+        t[n] = weights[n]
+        t[n + 9 * ROW] = weights[n] * t[n + 8 * ROW]
+    for m in range(0, len(out), 8):
+        s0, s1, s2, s3 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
+        s4, s5, s6, s7 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
+        for n in range(size):
+            weight, following = t[n], t[n + 9 * ROW]
+            t8 = t[n + 8 * ROW]
+            s0 += weight
+            s1 += weight * t[n + ROW]
+            s2 += weight * t[n + 2 * ROW]
+            s3 += weight * t[n + 3 * ROW]
+            s4 += weight * t[n + 4 * ROW]
+            s5 += weight * t[n + 5 * ROW]
+            s6 += weight * t[n + 6 * ROW]
+            s7 += weight * t[n + 7 * ROW]
+            t[n] = following
+            t[n + 9 * ROW] = (t8 + t8) * following - weight
+        out[m] += s0
+        out[m + 1] += s1
+        out[m + 2] += s2
+        out[m + 3] += s3
+        out[m + 4] += s4
+        out[m + 5] += s5
+        out[m + 6] += s6
+        out[m + 7] += s7
+
+
+@kernel
+def _add_series(t, g, out):
+    """out += Σ g[8k + j] · T_8k · T_j, by Clenshaw's recurrence in T₈."""
+    size = len(out)
+    for n in range(size):
+        t[n], t[n + 9 * ROW] = np.float32(0.0), np.float32(0.0)
+    for m in range(len(g) - 8, -1, -8):
+        factor = np.float32(1.0) if m == 0 else np.float32(2.0)
+        g0, g1, g2, g3, g4, g5, g6, g7 = g[m], g[m + 1], g[m + 2], g[m + 3], g[m + 4], g[m + 5], g[m + 6], g[m + 7]
+        for n in range(size):
+            low = g0 + g1 * t[n + ROW] + g2 * t[n + 2 * ROW] + g3 * t[n + 3 * ROW]
+            high = g4 * t[n + 4 * ROW] + g5 * t[n + 5 * ROW] + g6 * t[n + 6 * ROW] + g7 * t[n + 7 * ROW]
+            b1 = t[n]
+            t[n] = low + high + factor * t[n + 8 * ROW] * b1 - t[n + 9 * ROW]
+            t[n + 9 * ROW] = b1
+    for n in range(size):
+        out[n] += t[n]
