@@ -152,7 +152,8 @@ def test_mirror_images(method: FrameMethod) -> None:
 def test_training_noise_follows_from_its_seed_alone(method: FrameMethod) -> None:
     made = model(method, torch.float32)
     # Nearest are an atom's own images, ahead and behind; the other atom tells them apart.
-    chains = Crystal(np.array([8, 26]), np.array([[0, 0, 0], [0.7, 3.9, 4.2]]), np.diag([2.5, 9.0, 9.5]), "chains")
+    lattice = np.array([[2.5, 0, 0], [0.6, 9, 0], [0.4, 0.7, 9.5]])
+    chains = Crystal(np.array([8, 26]), np.array([[0, 0, 0], [0.7, 3.9, 4.2]]), lattice, "chains")
     batch = CrystalBatch.from_crystals([*CRYSTALS, chains], made.config.radius)
     with torch.no_grad():
         first, again = (made(batch, 4) for _ in range(2))
