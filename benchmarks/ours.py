@@ -15,6 +15,7 @@ from crystalframer.training import optimisation
 
 NAMES: dict[str, ops.Implementation] = {"crystalframer": "auto", "crystalframer, reference": "reference"}
 """The fast path, and plain torch, by the names of the tables."""
+SEARCH_NOTE = "crystalframer searches neighbours on all cores whatever --threads says; other libraries on one."
 
 
 class Ours:

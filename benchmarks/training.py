@@ -18,7 +18,7 @@ import crystalframer as cf
 from benchmarks import command, floor, inputs
 from benchmarks.floor import Shape, Work
 from benchmarks.inputs import Sample
-from benchmarks.ours import NAMES, Ours, batches
+from benchmarks.ours import NAMES, SEARCH_NOTE, Ours, batches
 from benchmarks.peers import PeerTraining, installed
 from benchmarks.report import Bar, Report, timed_rows
 from benchmarks.timing import Candidate, Timing, alternate, over, ratio
@@ -41,7 +41,7 @@ def measure(options: argparse.Namespace, report: Report) -> None:
     config = crystals.config(options.preset)
     report.data |= {"name": crystals.name, "preset": options.preset, "mean_atoms": crystals.mean_atoms}
     peers, notes = installed() if options.device == "cpu" and find_spec("pymatgen") else ([], [])
-    report.notes += notes + [f"{peer.name} {peer.version}: {peer.settings}" for peer in peers]
+    report.notes += [SEARCH_NOTE, *notes] + [f"{peer.name} {peer.version}: {peer.settings}" for peer in peers]
     trainings = {peer.name: PeerTraining(peer) for peer in peers}
     structures: Sequence[Any] = list(crystals.dataset)
     if find_spec("pymatgen"):
