@@ -14,12 +14,14 @@ import torch
 from jaxtyping import Float
 from tqdm.auto import tqdm
 
-from crystalframer import checkpoint
+from crystalframer import checkpoint, memory
 from crystalframer.checkpoint import CheckpointError
 from crystalframer.config import ConfigError, ModelConfig, Target
 from crystalframer.data import sources
 from crystalframer.data.crystal import Crystal, CrystalBatch
 from crystalframer.data.dataset import PARTS, CrystalDataset, DataError
+from crystalframer.data.loading import PreparedCrystals, batch_ends, pack
+from crystalframer.data.neighbors import TooClose
 from crystalframer.data.structure_files import is_structure_text, structure_files
 from crystalframer.data.structures import StructureRecord, iter_structures, to_crystal
 from crystalframer.model.network import CrystalFramer
@@ -32,6 +34,8 @@ PRETRAINED = Path(__file__).parent / "pretrained"
 """The checkpoint that comes with the package."""
 BATCH_SIZE = 64
 MAX_ATOMS = 1024
+MAX_EDGES = 250_000
+"""Twice what 1,024 atoms have: crystals whose atoms have unusually many neighbours go in smaller batches."""
 
 Part = Literal["train", "validation", "test"]
 
@@ -288,15 +292,43 @@ def _predictions(crystals: Sequence[Crystal], model: CrystalFramer) -> list[list
     if not crystals:
         return []
     try:
-        with torch.inference_mode():
-            values = model(_batch(crystals, model)).double().cpu().numpy()
-        return [_finite_or_why(row, model.config) for row in values]
+        return _predict_packed(pack(crystals, model.config.radius), model)
+    except TooClose as error:
+        reason = str(error.of(crystals[error.row]))
     except Exception as error:  # whatever it is, it must cost no more than the crystal that it is about
         reason = str(error) if _is_ours(error) else f"the prediction failed ({type(error).__name__}: {error})"
     # Outside the handler, which would keep the tensors of the failed batch in memory.
     if len(crystals) == 1:
         return [reason]
     return [result for crystal in crystals for result in _predictions([crystal], model)]
+
+
+def _predict_packed(packed: PreparedCrystals, model: CrystalFramer) -> list[list[float] | str]:
+    weights = model.target_mean
+    results: dict[int, list[float] | str] = {**_too_large(packed, model)}
+    rows = np.array([row for row in range(len(packed)) if row not in results], dtype=np.int64)
+    ends = batch_ends([(packed.n_edges[rows], MAX_EDGES)], len(rows), len(packed))
+    for batch in np.split(rows, ends)[: len(ends)]:
+        with torch.inference_mode():
+            values = model(packed.batch(batch, weights.dtype).to(weights.device)).double().cpu().numpy()
+        for row, row_values in zip(batch.tolist(), values, strict=True):
+            results[row] = _finite_or_why(row_values, model.config)
+    return [results[row] for row in range(len(packed))]
+
+
+def _too_large(packed: PreparedCrystals, model: CrystalFramer) -> dict[int, str]:
+    """Rows of the crystals that do not fit into memory, and why."""
+    reasons: dict[int, str] = {}
+    for row in np.argsort(-packed.n_edges).tolist():
+        sizes = int(packed.n_atoms[row]), int(packed.n_edges[row])
+        missing = memory.shortage(model.config, *sizes, model.target_mean.device, model.target_mean.dtype)
+        if missing is None:  # nor for those with fewer edges
+            break
+        reasons[row] = (
+            f"the crystal does not fit into memory: its {missing}; predict it on a device with more, or describe it by "
+            "a smaller cell"
+        )
+    return reasons
 
 
 def _is_ours(error: Exception) -> bool:

@@ -31,8 +31,10 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from crystalframer.config import Config
+from crystalframer import memory
+from crystalframer.config import Config, ConfigError
 from crystalframer.data import sources
+from crystalframer.data.crystal import CrystalError
 from crystalframer.data.dataset import CrystalDataset, DataError, Splits
 from crystalframer.data.loading import BatchOrder, PreparedCrystals, evaluation_loader, prepare, train_loader
 from crystalframer.model.network import CrystalFramer
@@ -69,8 +71,10 @@ def fit(
         callbacks: further Lightning callbacks; at `on_validation_end`, `pl_module.history[-1]` is the row of the epoch.
 
     Raises:
-        ConfigError: the config does not fit the data, or a resumed run was started with another one (fields are named).
+        ConfigError: the config does not fit the data or the device's memory, or a resumed run was started with another
+            one (fields are named).
         DataError: the data cannot be used.
+        CrystalError: a crystal that the model cannot take, or that is too large for the device's memory.
         TrainingError: `output` holds a run already, or nothing to resume; or the loss is not finite.
         CheckpointError: a checkpoint could not be saved.
         Interrupted: Ctrl-C; the latest epoch is saved.
@@ -81,6 +85,7 @@ def fit(
     else:
         folder.check_new()
     parts = _prepare(config, data)
+    _check_memory(config, parts)
     model = _new_model(config, parts["train"])
     digest = {name: {"crystals": len(part), "sha256": part.fingerprint()} for name, part in parts.items()}
     if resume:
@@ -111,6 +116,42 @@ def _prepare(config: Config, data: Splits | CrystalDataset | None) -> dict[str, 
     return parts
 
 
+def _check_memory(config: Config, parts: Mapping[str, PreparedCrystals]) -> None:
+    """That the largest crystal of each part fits into the device, and the largest batch of the first epoch."""
+    training = config.training
+    kind = _device_kind(config)
+    device = torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
+    for name, part in parts.items():
+        row = int(part.n_edges.argmax())
+        sizes = int(part.n_atoms[row]), int(part.n_edges[row])
+        missing = memory.shortage(config.model, *sizes, device, torch.float32, name == "train")
+        if missing:
+            advice = "leave such crystals out (data.max_atoms_per_crystal)" if name != "test" else "remove it"
+            raise CrystalError(
+                f"crystal {part.ids[row]!r} of the {name} part does not fit into memory: its {missing}; {advice}, or "
+                "train on a device with more memory or a model with fewer heads or layers"
+            )
+    order = train_loader(parts["train"], training).sampler
+    assert isinstance(order, BatchOrder)
+    sums = [(int(parts["train"].n_edges[b].sum()), int(parts["train"].n_atoms[b].sum())) for b in order.batches(0)]
+    n_edges, n_atoms = max(sums)
+    missing = memory.shortage(config.model, n_atoms, n_edges, device, torch.float32, True)
+    if missing:
+        raise ConfigError(
+            f"a batch does not fit into memory: {missing}; lower training.max_edges = {training.max_edges} or "
+            f"training.batch_size = {training.batch_size} (and raise training.accumulate in return)"
+        )
+
+
+def _device_kind(config: Config) -> str:
+    """Where Lightning will train: `cpu`, `cuda` or `mps`."""
+    if config.training.accelerator != "auto":
+        return config.training.accelerator
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
 def _train(
     config: Config,
     model: CrystalFramer,
@@ -120,7 +161,7 @@ def _train(
 ) -> TrainingTask:
     """Train from the state in the folder, or from the beginning if there is none."""
     training = config.training
-    on_cuda = training.accelerator == "cuda" or (training.accelerator == "auto" and torch.cuda.is_available())
+    on_cuda = _device_kind(config) == "cuda"
     loader = train_loader(parts["train"], training, pin_memory=on_cuda)
     validation = evaluation_loader(parts["validation"], training, pin_memory=on_cuda)
     order = loader.sampler
