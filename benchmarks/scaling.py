@@ -14,8 +14,9 @@ from __future__ import annotations
 import argparse
 import ctypes
 import gc
+import itertools
 import multiprocessing
-import sys
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -41,6 +42,8 @@ BASE = 64
 """Atoms of the cell that larger ones are compared with."""
 BAR = 1.3
 WORKS = ("forward", "training step")
+RESET = Path("/proc/self/clear_refs")
+"""Linux: writing 5 there sets the high-water mark of resident memory to what is in use."""
 
 
 @dataclass(frozen=True)
@@ -74,31 +77,36 @@ def rock_salt(n_atoms: int, seed: int) -> Crystal:
     return replace(large, positions=large.positions + moves)
 
 
+def run_of(model: Ours, work: str) -> Callable[[CrystalBatch], object]:
+    return model.predict if work == "forward" else model.step
+
+
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 
 def peak_memory(
-    sizes: Sequence[Cells], config: Config, name: str, device: str, n_threads: int
-) -> dict[tuple[Cells, str], float]:
+    plan: Mapping[str, Sequence[Cells]], config: Config, device: str, n_threads: int
+) -> dict[tuple[str, Cells, str], float]:
     """Bytes that a forward pass and a training step need at most beside their input; to be run in a fresh process."""
     torch.set_num_threads(n_threads)
     first = Cells(8).batch(config.model.radius).to(device)
-    ours = Ours(config, first, NAMES[name])
-    runs: dict[str, Callable[[CrystalBatch], object]] = {"forward": ours.predict, "training step": ours.step}
-    for run in runs.values():
-        run(first)
     peaks = {}
-    for cells in tqdm(sizes, desc=f"memory, {name}", delay=2, leave=False):
+    sizes = [(name, cells) for name in plan for cells in plan[name]]
+    ours = {name: Ours(config, first, NAMES[name]) for name in plan}
+    for model, work in itertools.product(ours.values(), WORKS):
+        run_of(model, work)(first)
+    for name, cells in tqdm(sizes, desc="memory", delay=2, leave=False):
         batch = cells.batch(config.model.radius).to(device)
-        for work, run in runs.items():
+        for work in WORKS:
+            run = run_of(ours[name], work)
             before = _start_high_water(torch.device(device))
             run(batch)
-            peaks[cells, work] = _high_water(torch.device(device)) - before
+            peaks[name, cells, work] = _high_water(torch.device(device)) - before
     return peaks
 
 
 def can_measure(device: str) -> bool:
-    return sys.platform == "linux" or torch.device(device).type == "cuda"
+    return torch.device(device).type == "cuda" or os.access(RESET, os.W_OK)
 
 
 def _start_high_water(device: torch.device) -> float:
@@ -108,7 +116,7 @@ def _start_high_water(device: torch.device) -> float:
         torch.cuda.reset_peak_memory_stats(device)
         return float(torch.cuda.memory_allocated(device))
     ctypes.CDLL(None).malloc_trim(0)  # what was freed before must not hide what is needed now
-    Path("/proc/self/clear_refs").write_text("5")
+    RESET.write_text("5")
     return _high_water(device)
 
 
@@ -120,11 +128,11 @@ def _high_water(device: torch.device) -> float:
 
 
 def in_fresh_process(
-    sizes: Sequence[Cells], config: Config, name: str, device: str, n_threads: int
-) -> dict[tuple[Cells, str], float]:
+    plan: Mapping[str, Sequence[Cells]], config: Config, device: str, n_threads: int
+) -> dict[tuple[str, Cells, str], float]:
     """`peak_memory` in a process that has done nothing else."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(peak_memory, sizes, config, name, device, n_threads).result()
+        return pool.submit(peak_memory, plan, config, device, n_threads).result()
 
 
 # --- the run ----------------------------------------------------------------------------------------------------------
@@ -142,10 +150,9 @@ def measure(options: argparse.Namespace, report: Report) -> None:
     report.data |= {"name": "LiCl (rock salt), atoms moved by 0.05 Å", "preset": options.preset}
 
     memory: dict[tuple[str, Cells, str], float] = {}
-    for name, sizes in plan.items() if can_measure(options.device) else ():
-        peaks = in_fresh_process(sizes, config, name, options.device, options.threads)
-        memory |= {(name, *key): peak for key, peak in peaks.items()}
-    if not memory:
+    if can_measure(options.device):
+        memory = in_fresh_process(plan, config, options.device, options.threads)
+    else:
         report.notes.append("Memory is not measured: it needs Linux, or CUDA.")
 
     device = torch.device(options.device)
@@ -158,9 +165,10 @@ def measure(options: argparse.Namespace, report: Report) -> None:
         "training step": lambda shape: floor.training_step(shape, config.model, n_parameters),
     }
     for work in WORKS:
-        runs = {name: model.predict if work == "forward" else model.step for name, model in ours.items()}
         candidates = {
-            (name, cells): Candidate(partial(runs[name], batches[cells])) for name in plan for cells in plan[name]
+            (name, cells): Candidate(partial(run_of(ours[name], work), batches[cells]))
+            for name in plan
+            for cells in plan[name]
         }
         timings = alternate(candidates, options.passes, device, work, options.budget)
         for (name, cells), timing in timings.items():

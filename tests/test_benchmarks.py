@@ -29,7 +29,7 @@ RESULTS = Path(command.__file__).parent / "results"
 
 TINY = ["--quick", "--threads", "1", "--data", "demo"]
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], list[str]]] = {
-    "attention": (attention.main, [*TINY, "--presets", "default", "pca", "--batch", "3"]),
+    "attention": (attention.main, [*TINY, "--presets", "pca", "--batch", "3"]),
     "training": (training.main, [*TINY, "--preset", "tiny", "--batch", "4"]),
     "scaling": (scaling.main, ["--quick", "--threads", "1", "--preset", "tiny", "--reference-up-to", "8"]),
     "loader": (loader.main, [*TINY, "--preset", "tiny", "--batch", "3", "--workers", "0"]),
