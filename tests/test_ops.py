@@ -179,7 +179,7 @@ def test_operators_pass_torchs_own_checks() -> None:
     torch.library.opcheck(cpu.attend, (q, k, precision, *layout.pairs, layout.squared), test_utils=tests)
     attention = torch.rand(2, len(layout.squared), requires_grad=True)
     axes, basis = torch.randn(3, 2, 3, 3), layout.basis(DistanceBasis(n_centers=4))
-    arguments = (attention, v, axes, layout.directions, layout.is_self, *basis, *layout.pairs, 4, 8)
+    arguments = (attention, v, axes, layout.directions, layout.is_self, *basis, *layout.pairs, 4, 4 + 3 * 8)
     torch.library.opcheck(cpu.accumulate, arguments, test_utils=tests)
 
 

@@ -166,9 +166,6 @@ MANY_ATOMS = Case(("any", "isolated", "one atom"), 200, 1, decay=1.4, spread=0.2
 PRESET_HEADS = Case(("any", "symmetric"), 5, 2, decay=1.4, spread=0.2, content=1.0, n_heads=8, d_head=16)
 N_EXAMPLES = 12
 
-METHODS = [method for method in FRAME_METHODS if method != "weighted-pca"]
-"""Weighted PCA misses the bar in float32: its moments are summed, and its axes found, in float32."""
-
 LEFT_OUT: dict[FrameMethod, float] = {
     "max": 0.01,
     "weighted-pca": 0.08,
@@ -312,7 +309,7 @@ def compare(case: Case, config: ModelConfig, worst: Worst) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", FRAME_METHODS)
 def test_accuracy_on_random_crystals(method: FrameMethod, model: str) -> None:
     worst = Worst({})
 

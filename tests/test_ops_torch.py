@@ -45,7 +45,7 @@ def test_without_gradients_the_numbers_are_the_same(method: FrameMethod, context
     trained.sum().backward()
 
 
-@pytest.mark.parametrize("method", ["none"])
+@pytest.mark.parametrize("method", ["none", "max"])
 def test_compiled_model_gives_the_same_numbers_and_gradients(method: FrameMethod) -> None:
     """In a process of its own: torch.compile cannot see through the checks of types and shapes of the test run."""
     mp.spawn(check_compiled, (method,), nprocs=1)  # type: ignore[attr-defined]

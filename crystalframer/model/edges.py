@@ -35,6 +35,12 @@ class Edges:
 
     @classmethod
     def of(cls, batch: CrystalBatch) -> Edges:
+        """Raises: ValueError: the batch asks for a gradient, which the geometry has none of: frames are constants."""
+        if batch.edge_vectors.requires_grad:
+            raise ValueError(
+                "edge_vectors.requires_grad is set, but the model has no gradient with respect to the structure "
+                "(frames are constants for autograd); detach edge_vectors"
+            )
         lengths = batch.edge_lengths
         is_self = lengths < SELF_LENGTH
         directions = torch.where(is_self, 0.0, 1.0 / lengths.clamp(min=SELF_LENGTH))[:, None] * batch.edge_vectors

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
 
@@ -65,6 +65,13 @@ class AttendedEdges:
     @property
     def n_heads(self) -> int:
         return self.logits.shape[1]
+
+    def in_double(self) -> AttendedEdges:
+        """In float64 where the device has it: principal axes of close eigenvalues magnify the rounding of moments."""
+        if self.attention.device.type == "mps":
+            return self
+        edges = replace(self.edges, vectors=self.edges.vectors.double())
+        return AttendedEdges(edges, self.logits.double(), self.attention.double())
 
     @cached_property
     def dipole(self) -> Float[Tensor, "n_atoms n_heads 3"]:
@@ -298,8 +305,10 @@ def weighted_pca_frames(attended: AttendedEdges, config: FrameConfig, noise_seed
     (quirk Q5, Q6), and which falls back to the Cartesian axes for flat surroundings, which do not turn with the
     crystal. Here one flat direction is no obstacle, and with two or three the frame is completed as in `max`.
     """
-    eigenvalues, vectors = torch.linalg.eigh(attended.quadrupole)
-    axes = _orient(vectors.mT, attended.dipole, attended.octupole, config, noise_seed)
+    exact = attended.in_double()
+    eigenvalues, vectors = torch.linalg.eigh(exact.quadrupole)
+    axes = _orient(vectors.mT, exact.dipole, exact.octupole, config, noise_seed).to(attended.attention.dtype)
+    eigenvalues = eigenvalues.to(axes.dtype)
     linear = eigenvalues[..., 1] <= FLAT * eigenvalues[..., 2]
     if linear.any():
         strongest = max_frames(attended, config, noise_seed).axes[..., 0, :]

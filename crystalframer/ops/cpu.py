@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from einops import einsum
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -47,12 +47,13 @@ def framed_attention(
     layout = _layout(edges)
     precision = 0.5 / decay_length.square()
     logits, attention = attend(query, key, precision, *layout.pairs, layout.squared)
-    axes, projection = query.new_empty(0, 0, 0, 0), None
+    projection, axes = config.distance.coefficient * distance_projection, query.new_empty(0, 0, 0, 0)
     if cosine_projection is not None:
-        projection = cosine_projection @ torch.from_numpy(_cosine_basis(config.cosine)).to(cosine_projection)
+        of_cosines = cosine_projection @ _cosine_basis(config.cosine).to(cosine_projection)
+        of_cosines = config.cosine.coefficient * rearrange(of_cosines, "axes h d m -> h d (axes m)")
+        projection = torch.cat([projection, of_cosines], dim=-1)
         axes = _axes(logits.detach(), attention.detach(), edges, layout, config.frame, noise_seed)
-    degree = 0 if projection is None else projection.shape[-1]
-    values, distances, cosines, _ = accumulate(
+    values, moments, _ = accumulate(
         attention,
         value,
         axes,
@@ -61,18 +62,15 @@ def framed_attention(
         *layout.basis(config.distance),
         *layout.pairs,
         config.distance.n_centers,
-        degree,
+        projection.shape[-1],
     )
-    distance_values = einsum(distances, distance_projection, "n h m, h d m -> n h d")
-    output = values + config.distance.coefficient * distance_values
-    if projection is None:
-        return output
-    return output + config.cosine.coefficient * einsum(cosines, projection, "n h k m, k h d m -> n h d")
+    return values + (moments @ projection.mT).transpose(0, 1)
 
 
+@torch.compiler.disable
 @lru_cache
-def _cosine_basis(config: CosineBasis) -> np.ndarray:
-    return chebyshev_products(chebyshev_of_gaussians(config), kernels.STEP)
+def _cosine_basis(config: CosineBasis) -> Tensor:
+    return torch.from_numpy(chebyshev_products(chebyshev_of_gaussians(config), kernels.STEP))
 
 
 # --- what the kernels need of a batch ---------------------------------------------------------------------------------
@@ -137,6 +135,7 @@ class _Layout:
             _bases={},
         )
 
+    @torch.compiler.disable
     def basis(self, config: DistanceBasis) -> tuple[Tensor, Tensor]:
         """Rows of Gaussians over the edges of each atom, as many as matter within its farthest edge (in eights).
 
@@ -161,12 +160,14 @@ class _Layout:
 _layouts: WeakKeyDictionary[Edges, _Layout] = WeakKeyDictionary()
 
 
+@torch.compiler.disable  # a compiler of graphs need not see how arrays are laid out
 def _layout(edges: Edges) -> _Layout:
     if edges not in _layouts:
         _layouts[edges] = _Layout.of(edges)
     return _layouts[edges]
 
 
+@torch.compiler.disable
 def _axes(
     logits: Tensor,
     attention: Tensor,
@@ -301,7 +302,7 @@ attend.register_autograd(_backward_of_attend, setup_context=_keep_for_attend)
     mutates_args=(),
     device_types="cpu",
     schema="(Tensor attention, Tensor value, Tensor axes, Tensor directions, Tensor is_self, Tensor first_row, "
-    f"Tensor rows, {_PAIRS}, int n_centers, int degree) -> (Tensor, Tensor, Tensor, Tensor)",
+    f"Tensor rows, {_PAIRS}, int n_centers, int n_moments) -> (Tensor, Tensor, Tensor)",
 )
 def accumulate(
     attention: Tensor,
@@ -312,41 +313,37 @@ def accumulate(
     first_row: Tensor,
     rows: Tensor,
     *rest: Any,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of each atom and head: values (d_head), distance Gaussians (n_centers), cosine polynomials (3, degree).
-
-    Last the weights of the pairs (n_heads, n_pairs), for the backward pass.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Attended values (n_atoms, n_heads, d_head); moments (n_heads, n_atoms, n_moments): first of the n_centers
+    distance Gaussians, then of the cosines to each axis; and, for the backward pass, weights of pairs.
     """
-    *pairs, n_centers, degree = rest
+    *pairs, n_centers, n_moments = rest
     p = _Pairs(*pairs)
-    distances = value.new_empty(*value.shape[:2], n_centers)
-    cosines = value.new_empty(*value.shape[:2], 3, degree)
+    moments = value.new_empty(len(attention), len(value), n_moments)
     of_pairs = value.new_empty(len(attention), len(p.keys))
     edges = (p.first_edge, p.pair, p.first_pair, is_self, directions, first_row, rows)
-    _over_atoms(kernels.accumulate, *_arrays(*edges, attention, axes, of_pairs, distances, cosines))
-    return _at_queries(p, of_pairs, value), distances, cosines, of_pairs
+    _over_atoms(kernels.accumulate, *_arrays(*edges, attention, axes), n_centers, *_arrays(of_pairs, moments))
+    return _at_queries(p, of_pairs, value), moments, of_pairs
 
 
 @accumulate.register_fake
 def _(attention: Tensor, value: Tensor, *rest: Any) -> Any:
-    *_, keys, _, _, _, _, n_centers, degree = rest
-    distances = value.new_empty(*value.shape[:2], n_centers)
-    cosines = value.new_empty(*value.shape[:2], 3, degree)
-    return torch.empty_like(value), distances, cosines, value.new_empty(len(attention), len(keys))
+    *_, keys, _, _, _, _, _, n_moments = rest
+    n_heads = len(attention)
+    moments = value.new_empty(n_heads, len(value), n_moments)
+    return torch.empty_like(value), moments, value.new_empty(n_heads, len(keys))
 
 
 @torch.library.custom_op(
     "crystalframer::accumulate_backward",
     mutates_args=(),
     device_types="cpu",
-    schema="(Tensor grad_values, Tensor grad_distances, Tensor grad_cosines, Tensor of_pairs, Tensor value, "
-    "Tensor axes, Tensor directions, Tensor is_self, Tensor first_row, Tensor rows, "
-    f"{_PAIRS}) -> (Tensor, Tensor)",
+    schema="(Tensor grad_values, Tensor grad_moments, Tensor of_pairs, Tensor value, Tensor axes, Tensor directions, "
+    f"Tensor is_self, Tensor first_row, Tensor rows, {_PAIRS}, int n_centers) -> (Tensor, Tensor)",
 )
 def accumulate_backward(
     grad_values: Tensor,
-    grad_distances: Tensor,
-    grad_cosines: Tensor,
+    grad_moments: Tensor,
     of_pairs: Tensor,
     value: Tensor,
     axes: Tensor,
@@ -354,29 +351,31 @@ def accumulate_backward(
     is_self: Tensor,
     first_row: Tensor,
     rows: Tensor,
-    *pairs: Tensor,
+    *rest: Any,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the weights and of the values."""
+    *pairs, n_centers = rest
     p = _Pairs(*pairs)
     grad_attention = value.new_empty(value.shape[1], len(is_self))
-    edges = (p.first_edge, p.pair, p.first_pair, p.keys, is_self, directions, first_row, rows)
-    gradients = (grad_values, grad_distances, grad_cosines)
-    _over_atoms(kernels.accumulate_backward, *_arrays(*edges, value, axes, *gradients, grad_attention))
+    edges = _arrays(p.first_edge, p.pair, p.first_pair, p.keys, is_self, directions, first_row, rows, value, axes)
+    _over_atoms(kernels.accumulate_backward, *edges, n_centers, *_arrays(grad_values, grad_moments, grad_attention))
     return grad_attention, _at_keys(p, of_pairs, grad_values)
 
 
 @accumulate_backward.register_fake
-def _(a: Tensor, b: Tensor, c: Tensor, of_pairs: Tensor, value: Tensor, axes: Tensor, d: Tensor, *rest: Tensor) -> Any:
-    return value.new_empty(value.shape[1], d.shape[1]), torch.empty_like(value)
+def _(a: Tensor, b: Tensor, of_pairs: Tensor, value: Tensor, axes: Tensor, c: Tensor, is_self: Tensor, *_: Any) -> Any:
+    return value.new_empty(value.shape[1], len(is_self)), torch.empty_like(value)
 
 
 def _keep_for_accumulate(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.save_for_backward(output[3], *inputs[1:-2])  # all but the weights and the sizes
+    *_, of_pairs = output
+    _, *geometry, ctx.n_centers, _ = inputs
+    ctx.save_for_backward(of_pairs, *geometry)
 
 
-def _backward_of_accumulate(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-    grad_attention, grad_value = accumulate_backward(*gradients[:3], *ctx.saved_tensors)
-    return grad_attention, grad_value, *[None] * len(ctx.saved_tensors)
+def _backward_of_accumulate(ctx: Any, grad_values: Tensor, grad_moments: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+    gradients = accumulate_backward(grad_values, grad_moments, *ctx.saved_tensors, ctx.n_centers)
+    return *gradients, *[None] * len(ctx.saved_tensors)
 
 
 accumulate.register_autograd(_backward_of_accumulate, setup_context=_keep_for_accumulate)

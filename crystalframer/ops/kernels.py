@@ -226,15 +226,15 @@ def accumulate(
     basis,
     attention,
     axes,
+    n_centers,
     of_pairs,
-    distances,
-    cosines,
+    moments,
 ):
-    """Weights of the pairs, attended distance Gaussians, attended Chebyshev polynomials of the axis cosines.
+    """Weights of the pairs, and moments: attended distance Gaussians, then Chebyshev products of each axis' cosines.
 
     No axes (an empty array): no cosines. Degrees and rows of the basis come in eights.
     """
-    n_heads, n_centers, degree = attention.shape[0], distances.shape[2], cosines.shape[3]
+    n_heads, degree = attention.shape[0], (moments.shape[2] - n_centers) // 3
     most = most_items(first_atom, last_atom, first_edge)
     t, p = np.empty(N_ROWS * ROW, np.float32), np.empty(most, np.float32)
     for i in range(first_atom, last_atom):
@@ -246,20 +246,20 @@ def accumulate(
             weights = attention[h, start:stop]
             _sum_over_pairs(pair[start:stop], weights, of_pairs[h, first_pair[i] : first_pair[i + 1]])
             for m in range(0, n_rows, 8):
-                _eight_sums(of_distance[m * count :], weights, distances[i, h, m:])
-            for m in range(n_rows, n_centers):
-                distances[i, h, m] = np.float32(0.0)
+                _eight_sums(of_distance[m * count :], weights, moments[h, i, m:n_centers])
+            for m in range(n_rows, len(moments[h, i])):
+                moments[h, i, m] = np.float32(0.0)
             if degree == 0:
                 continue
             for n in range(count):
                 p[n] = np.float32(0.0) if is_self[start + n] else weights[n]
             for axis in range(3):
-                for m in range(degree):
-                    cosines[i, h, axis, m] = np.float32(0.0)
+                first_moment = n_centers + axis * degree
+                of_axis = moments[h, i, first_moment : first_moment + degree]
                 for first in range(0, count, ROW):
                     size = min(ROW, count - first)
                     _eight_polynomials(t, directions, start + first, size, axes[i, h, axis])
-                    _moments(t, p[first : first + size], cosines[i, h, axis])
+                    _moments(t, p[first : first + size], of_axis)
 
 
 @kernel
@@ -276,13 +276,13 @@ def accumulate_backward(
     basis,
     v,
     axes,
+    n_centers,
     g_values,
-    g_distances,
-    g_cosines,
+    g_moments,
     grad,
 ):
-    """Gradient of every weight: what its edge adds to values, distances and cosines, against their gradients."""
-    n_heads, n_centers, degree = v.shape[1], g_distances.shape[2], g_cosines.shape[3]
+    """Gradient of every weight: what its edge adds to values and moments, against their gradients."""
+    n_heads, degree = v.shape[1], (g_moments.shape[2] - n_centers) // 3
     most = most_items(first_atom, last_atom, first_edge)
     t, total = np.empty(N_ROWS * ROW, np.float32), np.empty(most, np.float32)
     of_pairs = np.empty(most_items(first_atom, last_atom, first_pair), np.float32)
@@ -297,14 +297,16 @@ def accumulate_backward(
             for n in range(count):
                 total[n] = np.float32(0.0)
             for axis in range(3 if degree > 0 else 0):
+                first_moment = n_centers + axis * degree
+                of_axis = g_moments[h, i, first_moment : first_moment + degree]
                 for first in range(0, count, ROW):
                     size = min(ROW, count - first)
                     _eight_polynomials(t, directions, start + first, size, axes[i, h, axis])
-                    _add_series(t, g_cosines[i, h, axis], total[first : first + size])
+                    _add_series(t, of_axis, total[first : first + size])
             for n in range(count):
                 total[n] = np.float32(0.0) if is_self[start + n] else total[n]
             for m in range(n_centers):
-                g_rows[m] = g_distances[i, h, m]
+                g_rows[m] = g_moments[h, i, m]
             for m in range(0, n_rows, 8):
                 _add_eight(of_distance[m * count :], g_rows[m:], total[:count])
             for a in range(first_pair[i], first_pair[i + 1]):

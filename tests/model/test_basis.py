@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from crystalframer.config import CosineBasis, DistanceBasis
 from crystalframer.model import basis
-from crystalframer.model.basis import cosine_centers, distance_centers, expected_gaussians, gaussians
+from crystalframer.model.basis import (
+    chebyshev_products,
+    cosine_centers,
+    distance_centers,
+    expected_gaussians,
+    gaussians,
+)
 
 
 def test_distance_centers_start_one_step_above_zero() -> None:
@@ -68,3 +75,15 @@ def test_atom_without_edges_expects_nothing() -> None:
     weights, x = torch.ones(2, 1), torch.zeros(2, 1, 1)
     found = expected_gaussians(weights, x, torch.tensor([0.0]), 1.0, torch.tensor([0, 2]), 3)
     assert found.flatten().tolist() == [1.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("degree", [3, 8, 21, 40])
+def test_chebyshev_products(degree: int) -> None:
+    """The same function, as a sum of T_8k T_j."""
+    coefficients = np.random.default_rng(degree).normal(size=(2, degree)) * 0.8 ** np.arange(degree)
+    products = chebyshev_products(coefficients, 8)
+    angles = np.arccos(np.linspace(-1, 1, 101))
+    t = np.cos(np.arange(48)[:, None] * angles)
+    expected = coefficients @ t[:degree]
+    found = sum(products[:, [n]] * t[n // 8 * 8] * t[n % 8] for n in range(products.shape[1]))
+    np.testing.assert_allclose(found, expected, atol=1e-12)

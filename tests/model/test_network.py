@@ -183,3 +183,12 @@ def test_nan_weights_give_nan_predictions(method: FrameMethod) -> None:
     with torch.no_grad():
         assert model(batch()).isnan().all()
         assert model(batch(), 0).isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_gradient_of_the_structure_is_refused(dtype: torch.dtype) -> None:
+    """A partial one would be silently wrong: frames are constants for autograd."""
+    crystals = batch(dtype)
+    crystals.edge_vectors.requires_grad_()
+    with pytest.raises(ValueError, match="no gradient with respect to the structure"):
+        CrystalFramer(TINY).to(dtype)(crystals)
