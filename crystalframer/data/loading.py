@@ -3,8 +3,9 @@
 Nothing here is random beyond the order, and the order is a pure function of (seed, epoch): batches are the same with
 any number of loader processes, and a resumed run sees the batches that an uninterrupted one would have seen.
 
-Neighbours are kept in memory, not on disk: searching them takes about as long as reading them back would (measured on
-two cores: see `benchmarks/`), and nothing can be stale.
+Neighbours are kept in memory, not on disk. Searching them costs some 110 ns an edge and core, reading 5 bytes back some
+10 ns: for the 44,376 crystals of mp2018_train (143 million edges, 0.7 GB) that is half a minute on two cores, once in a
+run whose every epoch takes minutes. A cache that could be stale, torn or read-only is not worth it.
 """
 
 from __future__ import annotations

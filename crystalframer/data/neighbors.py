@@ -11,11 +11,12 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int32, Int64
 
-from crystalframer.compiled import numba_is_there
+from crystalframer.compiled import announced, numba_is_there
 from crystalframer.data.crystal import Crystal, CrystalError, cell_heights
 
 MIN_NEIGHBORS = 12
@@ -114,7 +115,10 @@ def search(
     """
     from tqdm.auto import tqdm
 
-    find = _find if numba_is_there() else _find_in_scipy
+    find = _find_in_scipy
+    if numba_is_there():
+        _compile_search()
+        find = _find
     key_type = np.int16 if np.diff(geometry.first_atom).max(initial=0) <= np.iinfo(np.int16).max else np.int32
 
     def table_of(rows: range) -> NeighborTable:
@@ -187,6 +191,13 @@ def _in_threads(run: Callable[[range], NeighborTable], tasks: list[range]) -> It
         yield from pool.map(run, tasks)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@cache
+def _compile_search() -> None:
+    """Before threads need it, and by itself, so that a progress bar measures the search."""
+    with announced("the neighbour search"):
+        _find(Geometry(np.zeros((1, 3)), 3.0 * np.eye(3)[None], np.array([0, 1])), range(1), 3.0, MIN_NEIGHBORS)
 
 
 def _find(

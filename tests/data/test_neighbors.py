@@ -6,6 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -274,3 +275,12 @@ def test_kernels_compile_where_nothing_can_be_kept(tmp_path: Path) -> None:
     (tmp_path / "example.py").write_text(code)
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "file" / "folder")}
     subprocess.run([sys.executable, tmp_path / "example.py"], env=environment, check=True)
+
+
+def test_a_long_compilation_is_announced(capsys: pytest.CaptureFixture[str]) -> None:
+    with compiled.announced("an example", after=0.01):
+        time.sleep(0.1)
+    assert "compiling an example; this happens once on this machine" in capsys.readouterr().err
+    with compiled.announced("an example", after=10.0):
+        pass
+    assert capsys.readouterr().err == ""
