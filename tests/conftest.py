@@ -15,6 +15,10 @@ from jaxtyping import install_import_hook
 # Small tensors gain nothing from more. Notebooks and other child processes inherit the variable.
 torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "2")))
 
+# Without a GPU, CUDA kernels run in Triton's interpreter, which has to be known before Triton is imported.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 # Every annotated argument, result and field of these packages is checked while the tests run; free in production.
 install_import_hook(["crystalframer", "viz"], "beartype.beartype")
 

@@ -1,11 +1,13 @@
 """Framed attention behind one function: the fastest implementation for the device and precision at hand.
 
 `reference` is plain torch, runs everywhere and in float64, and is the oracle of the others; `cpu` is compiled by Numba
-for float32 on the CPU. Both are the same function of the same arguments, differentiable in all weights.
+for float32 on the CPU, `cuda` by Triton for float32 on CUDA devices. All are the same function of the same arguments,
+differentiable in all weights.
 """
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,16 +24,22 @@ from crystalframer.config import ConfigError, ModelConfig, suggestion
 from crystalframer.model.edges import Edges
 from crystalframer.ops import reference
 
-Implementation = Literal["auto", "reference"]
+Implementation = Literal["auto", "reference", "cpu", "cuda"]
+COMPILERS = {"cpu": "numba", "cuda": "triton"}
+"""What compiles an implementation; its name is the type of device that it serves."""
 _chosen: ContextVar[Implementation] = ContextVar("crystalframer_ops", default="auto")
 
 
 @contextmanager
 def use(implementation: Implementation) -> Iterator[None]:
-    """Within this context, `reference` computes every layer in plain torch; `auto` is the default.
+    """Choose how every layer is computed within this context.
+
+    `auto`, the default, takes the fastest that serves the device and precision of the tensors. `reference`, `cpu` and
+    `cuda` insist: what they cannot compute is an error. With TRITON_INTERPRET=1 in the environment from the start,
+    `cuda` serves tensors on the CPU too (slowly, for tests).
 
     Raises:
-        ConfigError: no such implementation.
+        ConfigError: no such implementation; later, within the context, tensors that it does not serve.
     """
     if implementation not in get_args(Implementation):
         known = get_args(Implementation)
@@ -54,23 +62,56 @@ def framed_attention(
     config: ModelConfig,
     noise_seed: int | None = None,
 ) -> Float[Tensor, "n_atoms n_heads d_head"]:
-    """The output of `reference.framed_attention`, whose arguments these are."""
+    """The output of `reference.framed_attention`, whose arguments these are.
+
+    Raises:
+        ConfigError: the implementation that `use` insists on does not serve these tensors.
+    """
     arguments = (query, key, value, decay_length, distance_projection, cosine_projection, edges, config, noise_seed)
-    on_cpu = query.device.type == "cpu" and query.dtype == torch.float32
-    if on_cpu and _chosen.get() == "auto" and _numba_is_there():
+    implementation = _serving(query.device, query.dtype)
+    if implementation == "cpu":
         from crystalframer.ops import cpu
 
         return cpu.framed_attention(*arguments)
+    if implementation == "cuda":
+        from crystalframer.ops import cuda
+
+        return cuda.framed_attention(*arguments)
     return reference.framed_attention(*arguments).output
 
 
+@torch.compiler.assume_constant_result
+def _serving(device: torch.device, dtype: torch.dtype) -> Implementation:
+    """`reference`, `cpu` or `cuda`; a model compiled by torch keeps what was chosen when it was compiled."""
+    chosen = _chosen.get()
+    if chosen == "reference":
+        return chosen
+    single = dtype == torch.float32
+    if chosen == "auto":
+        fast = single and device.type in COMPILERS and _compiler_is_there(COMPILERS[device.type])
+        return device.type if fast else "reference"  # type: ignore[return-value]  # keys of COMPILERS are such names
+    interpreted = chosen == "cuda" and device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
+    if not single or not (device.type == chosen or interpreted):
+        raise ConfigError(
+            f"ops.use({chosen!r}): it computes float32 on a {chosen} device, and the model and its batch are "
+            f"{str(dtype).removeprefix('torch.')} on {device}. Move or convert both, or leave the choice to "
+            "ops.use('auto')"
+        )
+    if find_spec(COMPILERS[chosen]) is None:
+        compiler = COMPILERS[chosen]
+        raise ConfigError(f"ops.use({chosen!r}): it needs {compiler}, which is not installed: pip install {compiler}")
+    return chosen
+
+
 @cache
-def _numba_is_there() -> bool:
-    if find_spec("numba") is not None:
+def _compiler_is_there(name: str) -> bool:
+    """Warns once a process if not."""
+    if find_spec(name) is not None:
         return True
+    title, device = {"numba": ("Numba", "CPU"), "triton": ("Triton", "GPU")}[name]
     warnings.warn(
-        "Numba is not installed: crystalframer computes on the CPU in plain torch, several times slower. "
-        "Mend it with: pip install numba",
+        f"{title} is not installed: crystalframer computes on the {device} in plain torch, several times slower. "
+        f"Mend it with: pip install {name}",
         stacklevel=2,
     )
     return False

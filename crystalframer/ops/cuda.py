@@ -1,0 +1,391 @@
+"""Framed attention on CUDA devices in float32: Triton kernels behind torch operators with gradients of their own.
+
+The same function as `reference`, rearranged as in `cpu`: weights of the edges are all that is kept of an edge; cosines
+enter as Chebyshev polynomials; everything linear happens once per atom, as one matrix product. `triton_kernels` counts
+what that takes. No operator waits for the device. With TRITON_INTERPRET=1 in the environment before Triton is imported,
+all of this runs on CPU tensors, slowly: so it is tested where there is no GPU.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from einops import einsum, rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from crystalframer.config import CosineBasis, DistanceBasis, FrameConfig, ModelConfig
+from crystalframer.model.basis import chebyshev_of_gaussians
+from crystalframer.model.edges import Edges
+from crystalframer.model.frames import SECOND_AXIS_MOMENTS, AttendedEdges, build_frames, noise_key
+from crystalframer.ops import triton_frames, triton_kernels
+
+BLOCK = 16
+"""Edges at a time: with eight heads all that a block needs stays in the registers of a warp."""
+
+
+def framed_attention(
+    query: Float[Tensor, "n_atoms n_heads d_head"],
+    key: Float[Tensor, "n_atoms n_heads d_head"],
+    value: Float[Tensor, "n_atoms n_heads d_head"],
+    decay_length: Float[Tensor, "n_atoms n_heads"],
+    distance_projection: Float[Tensor, "n_heads d_head n_distance_centers"],
+    cosine_projection: Float[Tensor, "3 n_heads d_head n_cosine_centers"] | None,
+    edges: Edges,
+    config: ModelConfig,
+    noise_seed: int | None = None,
+) -> Float[Tensor, "n_atoms n_heads d_head"]:
+    """As `reference.framed_attention`, of which this is the `output`."""
+    layout = _layout(edges)
+    ends = (edges.query, edges.key, layout.first_edge, layout.incoming, layout.first_incoming)
+    precision = 0.5 / decay_length.square()
+    logits, attention = attend(query, key, precision, edges.lengths, *ends)
+    projection = config.distance.coefficient * distance_projection
+    axes, degree = query.new_empty(0), 0
+    if cosine_projection is not None:
+        axes = _axes(logits.detach(), attention.detach(), edges, layout, config.frame, noise_seed)
+        polynomials = _polynomials(config.cosine, query.device)
+        degree = polynomials.shape[1]
+        cosines = config.cosine.coefficient * (cosine_projection @ polynomials)
+        projection = torch.cat([projection, rearrange(cosines, "k h d n -> h d (k n)")], dim=-1)
+    geometry = (edges.lengths, edges.directions, edges.is_self)
+    values, sums = accumulate(attention, value, axes, *geometry, *ends, *_centers(config.distance), degree)
+    return values + einsum(sums, projection, "n h m, h d m -> n h d")
+
+
+def _centers(basis: DistanceBasis) -> tuple[int, float, float]:
+    """Number and spacing of the distance centres, and what turns a distance into the root of a Gaussian's exponent."""
+    spacing = basis.max_distance / basis.n_centers
+    return basis.n_centers, spacing, math.sqrt(0.5) / (basis.width * spacing)
+
+
+@torch.compiler.assume_constant_result
+def _polynomials(basis: CosineBasis, device: torch.device) -> Float[Tensor, "n_centers degree"]:
+    return _polynomials_on(basis, device)
+
+
+@lru_cache
+def _polynomials_on(basis: CosineBasis, device: torch.device) -> Float[Tensor, "n_centers degree"]:
+    return torch.from_numpy(chebyshev_of_gaussians(basis)).to(device, torch.float32)
+
+
+def _axes(
+    logits: Tensor,
+    attention: Tensor,
+    edges: Edges,
+    layout: _Layout,
+    config: FrameConfig,
+    noise_seed: int | None,
+) -> Tensor:
+    """Frames by kernel where they come from single edges, else by the reference's code on this device."""
+    if config.method not in ("max", "static-max"):
+        return build_frames(AttendedEdges(edges, logits, attention), config, noise_seed).axes.contiguous()
+    noise, margin = (0.0, config.tie_margin) if noise_seed is None else (config.noise, 0.0)
+    keys = [noise_key(noise_seed or 0, axis) for axis in range(2)]
+    geometry = (edges.lengths, edges.directions, edges.is_self, layout.first_edge)
+    return max_frames(logits, attention, *geometry, config.method == "static-max", noise, margin, *keys)
+
+
+# --- what the kernels need of a batch ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Layout:
+    """Where the edges of each atom are, shared by all layers."""
+
+    first_edge: Tensor
+    """(n_atoms + 1): where the edges from each atom start."""
+    incoming: Tensor
+    """(n_edges): edges by the atom at which they end."""
+    first_incoming: Tensor
+    """(n_atoms + 1): where the edges to each atom start among those."""
+
+    @classmethod
+    def of(cls, edges: Edges) -> _Layout:
+        atoms = torch.arange(edges.n_atoms + 1, device=edges.query.device)
+        by_key, incoming = edges.key.sort(stable=True)
+        return cls(torch.searchsorted(edges.query, atoms), incoming, torch.searchsorted(by_key, atoms))
+
+
+_layouts: WeakKeyDictionary[Edges, _Layout] = WeakKeyDictionary()
+
+
+def _layout(edges: Edges) -> _Layout:
+    if torch.compiler.is_compiling():  # the compiler sees that the layers of a model ask for the same
+        return _Layout.of(edges)
+    if edges not in _layouts:
+        _layouts[edges] = _Layout.of(edges)
+    return _layouts[edges]
+
+
+# --- operators --------------------------------------------------------------------------------------------------------
+
+
+def _sizes(heads: Tensor) -> dict[str, int]:
+    """Compile-time sizes for (n_atoms, n_heads, d_head); Triton's tensors have powers of two."""
+    d_head = heads.shape[2]
+    return {"HEADS": _padded(heads.shape[1]), "D_HEAD": d_head, "D": _padded(d_head), "BLOCK": BLOCK}
+
+
+def _padded(n: int) -> int:
+    return 1 << (n - 1).bit_length()
+
+
+def _launch(kernel: Any, n_programs: int, *arguments: Any, **sizes: Any) -> None:
+    """One program of one warp per atom."""
+    if n_programs == 0:
+        return
+    tensors = [a for a in arguments if isinstance(a, Tensor)]
+    with torch.cuda.device_of(tensors[0]):
+        kernel[(n_programs,)](
+            *(a.contiguous() if isinstance(a, Tensor) else a for a in arguments), **sizes, num_warps=1
+        )
+
+
+@torch.library.custom_op(
+    "crystalframer::attend_triton",
+    mutates_args=(),
+    schema="(Tensor query, Tensor key, Tensor precision, Tensor length, Tensor query_atom, Tensor key_atom, "
+    "Tensor first_edge, Tensor incoming, Tensor first_incoming) -> (Tensor, Tensor)",
+)
+def attend(
+    query: Tensor,
+    key: Tensor,
+    precision: Tensor,
+    length: Tensor,
+    query_atom: Tensor,
+    key_atom: Tensor,
+    first_edge: Tensor,
+    incoming: Tensor,
+    first_incoming: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """(n_edges, n_heads) logits q·k/√d - r²·precision, and their softmax over the edges of each atom."""
+    n_atoms, n_heads, d_head = query.shape
+    logits = query.new_empty(len(key_atom), n_heads)
+    attention = torch.empty_like(logits)
+    inputs = (query, key, precision, length, key_atom, first_edge)
+    _launch(triton_kernels.attend, n_atoms, *inputs, logits, attention, n_heads, d_head**-0.5, **_sizes(query))
+    return logits, attention
+
+
+@attend.register_fake
+def _(query: Tensor, key: Tensor, precision: Tensor, length: Tensor, query_atom: Tensor, *_: Tensor) -> Any:
+    logits = query.new_empty(query_atom.shape[0], query.shape[1])
+    return logits, torch.empty_like(logits)
+
+
+@torch.library.custom_op(
+    "crystalframer::attend_backward_triton",
+    mutates_args=(),
+    schema="(Tensor grad_attention, Tensor query, Tensor key, Tensor attention, Tensor length, Tensor query_atom, "
+    "Tensor key_atom, Tensor first_edge, Tensor incoming, Tensor first_incoming) -> (Tensor, Tensor, Tensor)",
+)
+def attend_backward(
+    grad_attention: Tensor,
+    query: Tensor,
+    key: Tensor,
+    attention: Tensor,
+    length: Tensor,
+    query_atom: Tensor,
+    key_atom: Tensor,
+    first_edge: Tensor,
+    incoming: Tensor,
+    first_incoming: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of queries, keys and precisions. The logits themselves carry none: frames are constants."""
+    n_atoms, n_heads, d_head = query.shape
+    grad_logits = torch.empty_like(attention)
+    grad_query, grad_key = query.new_empty(query.shape), key.new_empty(key.shape)
+    grad_precision = query.new_empty(n_atoms, n_heads)
+    inputs = (grad_attention, attention, key, length, key_atom, first_edge)
+    outputs = (grad_logits, grad_query, grad_precision)
+    scale, sizes = d_head**-0.5, _sizes(query)
+    _launch(triton_kernels.attend_backward, n_atoms, *inputs, *outputs, n_heads, scale, **sizes)
+    inputs = (grad_logits, query, query_atom, incoming, first_incoming)
+    _launch(triton_kernels.gather_to_keys, n_atoms, *inputs, grad_key, n_heads, scale, **sizes)
+    return grad_query, grad_key, grad_precision
+
+
+@attend_backward.register_fake
+def _(grad_attention: Tensor, query: Tensor, key: Tensor, *_: Tensor) -> Any:
+    return query.new_empty(query.shape), key.new_empty(key.shape), query.new_empty(query.shape[:2])
+
+
+def _keep_for_attend(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    query, key, _, *geometry = inputs
+    ctx.save_for_backward(query, key, output[1], *geometry)
+
+
+def _backward_of_attend(ctx: Any, grad_logits: Tensor | None, grad_attention: Tensor) -> tuple[Tensor | None, ...]:
+    return (*attend_backward(grad_attention, *ctx.saved_tensors), *[None] * 6)
+
+
+attend.register_autograd(_backward_of_attend, setup_context=_keep_for_attend)
+
+
+@torch.library.custom_op(
+    "crystalframer::accumulate_triton",
+    mutates_args=(),
+    schema="(Tensor attention, Tensor value, Tensor axes, Tensor length, Tensor direction, Tensor is_self, "
+    "Tensor query_atom, Tensor key_atom, Tensor first_edge, Tensor incoming, Tensor first_incoming, "
+    "int n_centers, float spacing, float sharpness, int degree) -> (Tensor, Tensor)",
+)
+def accumulate(
+    attention: Tensor,
+    value: Tensor,
+    axes: Tensor,
+    length: Tensor,
+    direction: Tensor,
+    is_self: Tensor,
+    query_atom: Tensor,
+    key_atom: Tensor,
+    first_edge: Tensor,
+    incoming: Tensor,
+    first_incoming: Tensor,
+    n_centers: int,
+    spacing: float,
+    sharpness: float,
+    degree: int,
+) -> tuple[Tensor, Tensor]:
+    """Of each atom and head: attended values (d_head); attended Gaussians and polynomials (n_centers + 3 · degree)."""
+    n_atoms, n_heads, _ = value.shape
+    values, sums = value.new_empty(value.shape), value.new_empty(n_atoms, n_heads, n_centers + 3 * degree)
+    sizes = {"N_CENTERS": n_centers, "CENTERS": _padded(n_centers), "DEGREE": degree, "DEGREES": _padded(degree)}
+    inputs = (attention, value, axes, length, direction, is_self, key_atom, first_edge)
+    numbers = (n_heads, spacing, sharpness)
+    _launch(triton_kernels.accumulate, n_atoms, *inputs, values, sums, *numbers, **_sizes(value), **sizes)
+    return values, sums
+
+
+@accumulate.register_fake
+def _(attention: Tensor, value: Tensor, *rest: Any) -> Any:
+    n_sums = rest[-4] + 3 * rest[-1]
+    return value.new_empty(value.shape), value.new_empty(*value.shape[:2], n_sums)
+
+
+@torch.library.custom_op(
+    "crystalframer::accumulate_backward_triton",
+    mutates_args=(),
+    schema="(Tensor grad_values, Tensor grad_sums, Tensor attention, Tensor value, Tensor axes, Tensor length, "
+    "Tensor direction, Tensor is_self, Tensor query_atom, Tensor key_atom, Tensor first_edge, Tensor incoming, "
+    "Tensor first_incoming, int n_centers, float spacing, float sharpness, int degree) -> (Tensor, Tensor)",
+)
+def accumulate_backward(
+    grad_values: Tensor,
+    grad_sums: Tensor,
+    attention: Tensor,
+    value: Tensor,
+    axes: Tensor,
+    length: Tensor,
+    direction: Tensor,
+    is_self: Tensor,
+    query_atom: Tensor,
+    key_atom: Tensor,
+    first_edge: Tensor,
+    incoming: Tensor,
+    first_incoming: Tensor,
+    n_centers: int,
+    spacing: float,
+    sharpness: float,
+    degree: int,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the weights and of the values."""
+    n_atoms, n_heads, _ = value.shape
+    grad_attention, grad_value = torch.empty_like(attention), value.new_empty(value.shape)
+    grad_cosines = rearrange(grad_sums[..., n_centers:], "n h (k m) -> n m k h", k=3)
+    sizes = {"N_CENTERS": n_centers, "CENTERS": max(_padded(n_centers), 8), "DEGREE": degree, "ROW": 3 * n_heads}
+    inputs = (grad_values, grad_sums[..., :n_centers], grad_cosines, value, axes, length, direction, is_self)
+    numbers = (n_heads, spacing, sharpness)
+    edges = (key_atom, first_edge)
+    common = _sizes(value)
+    _launch(triton_kernels.accumulate_backward, n_atoms, *inputs, *edges, grad_attention, *numbers, **common, **sizes)
+    inputs = (attention, grad_values, query_atom, incoming, first_incoming)
+    _launch(triton_kernels.gather_to_keys, n_atoms, *inputs, grad_value, n_heads, 1.0, **common)
+    return grad_attention, grad_value
+
+
+@accumulate_backward.register_fake
+def _(a: Tensor, b: Tensor, attention: Tensor, value: Tensor, *_: Any) -> Any:
+    return torch.empty_like(attention), value.new_empty(value.shape)
+
+
+def _keep_for_accumulate(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.save_for_backward(*inputs[:-4])
+    ctx.numbers = inputs[-4:]
+
+
+def _backward_of_accumulate(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    return (*accumulate_backward(*gradients, *ctx.saved_tensors, *ctx.numbers), *[None] * 13)
+
+
+accumulate.register_autograd(_backward_of_accumulate, setup_context=_keep_for_accumulate)
+
+
+@torch.library.custom_op(
+    "crystalframer::max_frames_triton",
+    mutates_args=(),
+    schema="(Tensor logits, Tensor attention, Tensor length, Tensor direction, Tensor is_self, Tensor first_edge, "
+    "bool nearest, float noise, float margin, int first_key, int second_key) -> Tensor",
+)
+def max_frames(
+    logits: Tensor,
+    attention: Tensor,
+    length: Tensor,
+    direction: Tensor,
+    is_self: Tensor,
+    first_edge: Tensor,
+    nearest: bool,
+    noise: float,
+    margin: float,
+    first_key: int,
+    second_key: int,
+) -> Tensor:
+    """(n_atoms, n_heads, 3, 3) axes, by the rule of `model.frames.max_frames`, or of `static_max_frames` if `nearest`.
+
+    Scores get noise of this half-width, of the streams named by the keys; moments decide among those within the margin.
+    """
+    n_atoms, n_heads = len(first_edge) - 1, logits.shape[1]
+    axes = logits.new_empty(n_atoms, n_heads, 3, 3)
+    by_moments = margin > 0
+    tied = logits.new_empty(logits.shape if by_moments else 0)
+    moments = logits.new_empty((n_atoms, n_heads, 64) if by_moments else 0)
+    if by_moments:
+        inputs = (attention, length, direction, first_edge)
+        sizes = {"HEADS": _padded(n_heads), "BLOCK": BLOCK}
+        _launch(triton_frames.moments_of_attention, n_atoms, *inputs, moments, n_heads, **sizes)
+    inputs = (logits, length, direction, is_self, first_edge, *_criteria(logits.device))
+    # As 32 bits with a sign, which Triton takes for one type whatever the number.
+    keys = [key - (key >> 31 << 32) for key in (first_key, second_key)]
+    sizes = {"HEADS": _padded(n_heads), "NEAREST": nearest, "NOISY": noise > 0, "BY_MOMENTS": by_moments}
+    numbers = (n_heads, noise, margin, *keys)
+    _launch(triton_frames.max_frames, n_atoms, *inputs, tied, moments, axes, *numbers, **sizes, BLOCK=BLOCK)
+    return axes
+
+
+@max_frames.register_fake
+def _(
+    logits: Tensor,
+    attention: Tensor,
+    length: Tensor,
+    direction: Tensor,
+    is_self: Tensor,
+    first_edge: Tensor,
+    *_: Any,
+) -> Tensor:
+    return logits.new_empty(first_edge.shape[0] - 1, logits.shape[1], 3, 3)
+
+
+@lru_cache
+def _criteria(device: torch.device) -> tuple[Tensor, Tensor]:
+    """What decides ties of the first and of the second axis, in turn: up to three axes as digits to base 4."""
+    first = ((1,), (1, 1), (1, 1, 1))
+    orders = [
+        [sum(axis << 2 * n for n, axis in enumerate(order)) for order in of] for of in (first, SECOND_AXIS_MOMENTS)
+    ]
+    codes = [torch.tensor(of, dtype=torch.int32, device=device) for of in orders]
+    return codes[0], codes[1]

@@ -1,0 +1,349 @@
+"""The Triton kernels against the float64 reference, their operators, and when they are chosen.
+
+Without a CUDA device they run in Triton's interpreter, on a few atoms (tests/conftest.py asks for it before Triton is
+imported); with one, the same tests run on it, and those marked `gpu` at realistic sizes.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from attention_cases import assert_agrees, batch_of, output_and_gradients
+from authors_format import golden_batch, golden_model
+from torch import Tensor
+
+from crystalframer import ops
+from crystalframer.config import (
+    FRAME_METHODS,
+    ConfigError,
+    CosineBasis,
+    DistanceBasis,
+    FrameConfig,
+    FrameMethod,
+    ModelConfig,
+)
+from crystalframer.data.crystal import Crystal, CrystalBatch
+from crystalframer.model.edges import Edges
+from crystalframer.model.network import CrystalFramer
+from crystalframer.presets import preset
+from crystalframer.testing import random_crystal
+
+pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+CONFIG = ModelConfig(n_heads=4, d_model=32, distance=DistanceBasis(n_centers=24))
+ODD = ModelConfig(
+    n_heads=3,
+    d_model=15,
+    distance=DistanceBasis(n_centers=7, max_distance=5.0),
+    cosine=CosineBasis(n_centers=8, width=1.0),
+)
+SALT = Crystal(np.array([11, 17]), np.array([[0.0, 0, 0], [2.82, 0, 0]]), 2.82 * (1 - np.eye(3)), "salt")
+IRON = Crystal(np.array([26]), np.zeros((1, 3)), 2.87 * np.eye(3), "iron")
+MOLECULE = Crystal(np.array([6, 8]), np.array([[0.0, 0, 0], [0, 0, 1.1]]), np.diag([20.0, 22.0, 25.0]), "molecule")
+ATOM = Crystal(np.array([2]), np.zeros((1, 3)), 30.0 * np.eye(3), "atom")
+
+
+@pytest.fixture(autouse=True)
+def _few_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The interpreter takes its time by the operation, not by the size of its tensors."""
+    from crystalframer.ops import cuda
+
+    if DEVICE == "cpu":
+        monkeypatch.setattr(cuda, "BLOCK", 32)
+    yield
+
+
+def on_kernels(*arguments: Any) -> Tensor:
+    with ops.use("cuda"):
+        return ops.framed_attention(*arguments)
+
+
+@pytest.mark.parametrize("method", FRAME_METHODS)
+def test_agrees_with_the_reference(method: FrameMethod) -> None:
+    batch = batch_of(random_crystal(1, 3), random_crystal(2, 3), radius=3.6)
+    assert_agrees(on_kernels, batch, replace(CONFIG, frame=FrameConfig(method)), device=DEVICE)
+
+
+@pytest.mark.parametrize(("method", "crystals"), [("max", (SALT, ATOM)), ("static-max", (IRON, MOLECULE))])
+def test_ties_go_the_same_way_as_in_the_reference(method: FrameMethod, crystals: tuple[Crystal, ...]) -> None:
+    """Rock salt and a lone atom, a one-atom cell and a linear molecule: nearly everything ties."""
+    batch = batch_of(*crystals, radius=3.0)
+    assert_agrees(on_kernels, batch, replace(ODD, frame=FrameConfig(method)), device=DEVICE)
+
+
+def test_the_first_of_equals_without_a_tie_rule() -> None:
+    config = replace(ODD, frame=FrameConfig(tie_margin=0.0))
+    assert_agrees(on_kernels, batch_of(SALT, radius=3.0), config, device=DEVICE)
+
+
+@pytest.mark.parametrize("method", ["max", "static-max"])
+def test_noise_is_that_of_the_reference(method: FrameMethod) -> None:
+    """Noise as large as the scores, so that it alone chooses: another seed, another frame."""
+    config = replace(ODD, frame=FrameConfig(method, noise=10.0))
+    batch = batch_of(random_crystal(1, 2), radius=3.0)
+    outputs = []
+    for seed in (2**40 + 3, 7):
+        assert_agrees(on_kernels, batch, config, seed, device=DEVICE)
+        outputs.append(output_and_gradients(on_kernels, batch.to(DEVICE), config, seed)["output"])
+    assert (outputs[0] - outputs[1]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("block", [16, 64])
+def test_blocks_of_edges_make_no_difference(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes that are no powers of two, atoms of more edges than a block and of fewer."""
+    from crystalframer.ops import cuda
+
+    monkeypatch.setattr(cuda, "BLOCK", block)
+    batch = batch_of(random_crystal(3, 1), MOLECULE, radius=6.0)
+    assert int(torch.bincount(batch.edge_index[0]).max()) > 32
+    assert_agrees(on_kernels, batch, ODD, device=DEVICE)
+
+
+def test_a_model_gives_the_same_predictions_and_gradients() -> None:
+    """Through autograd of two layers, without gradients, and under bfloat16 autocast of the dense layers."""
+    config = replace(preset("tiny").config.model, n_layers=2)
+    model = CrystalFramer(config, torch.Generator().manual_seed(0)).to(DEVICE)
+    batch = batch_of(random_crystal(1, 2), radius=3.0).to(DEVICE)
+    predictions: dict[str, Tensor] = {}
+    gradients: dict[str, dict[str, Tensor]] = {}
+    names: tuple[ops.Implementation, ...] = ("reference", "cuda")
+    for name in names:
+        model.zero_grad()
+        with ops.use(name):
+            with torch.no_grad():
+                plain = model(batch)
+            with torch.no_grad(), torch.autocast(DEVICE, torch.bfloat16):
+                low = model(batch)
+            prediction = model(batch)
+            prediction.sum().backward()
+        assert torch.equal(plain, prediction)
+        predictions[name] = torch.cat([prediction.detach(), low.float()])
+        gradients[name] = {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
+    torch.testing.assert_close(predictions["cuda"], predictions["reference"], rtol=1e-4, atol=1e-5)
+    assert gradients["cuda"].keys() == gradients["reference"].keys() == dict(model.named_parameters()).keys()
+    largest = max(float(grad.abs().max()) for grad in gradients["reference"].values())
+    for name, grad in gradients["reference"].items():  # that of a bias of the keys is 0 but for rounding
+        torch.testing.assert_close(gradients["cuda"][name], grad, rtol=1e-4, atol=1e-6 * largest, msg=name)
+
+
+def test_gradients_are_the_same_every_time() -> None:
+    """Bit for bit: nothing is summed in an order that depends on which program ends first."""
+    batch = batch_of(random_crystal(1, 3), radius=3.0).to(DEVICE)
+    runs = [output_and_gradients(on_kernels, batch, ODD) for _ in range(2)]
+    assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
+
+
+def test_operators_pass_torchs_own_checks() -> None:
+    """Schema, fake tensors, autograd registration."""
+    from crystalframer.ops import cuda
+
+    edges = Edges.of(batch_of(random_crystal(1, 2), radius=2.5).to(DEVICE))
+    layout = cuda._layout(edges)
+    ends = (edges.query, edges.key, layout.first_edge, layout.incoming, layout.first_incoming)
+    geometry = (edges.lengths, edges.directions, edges.is_self)
+    q, k, v = (torch.randn(2, 2, 4, device=DEVICE, requires_grad=True) for _ in range(3))
+    precision = torch.rand(2, 2, device=DEVICE, requires_grad=True)
+    attention = torch.rand(len(edges.query), 2, device=DEVICE, requires_grad=True)
+    axes = torch.randn(2, 2, 3, 3, device=DEVICE)
+    tests = ("test_schema", "test_autograd_registration", "test_faketensor")
+    calls: tuple[tuple[Any, tuple[Any, ...]], ...] = (
+        (cuda.attend, (q, k, precision, edges.lengths, *ends)),
+        (cuda.accumulate, (attention, v, axes, *geometry, *ends, 4, 0.5, 1.0, 4)),
+        (
+            cuda.max_frames,
+            (attention.detach(), attention.detach(), *geometry, layout.first_edge, False, 1e-3, 0.0, 1, 2),
+        ),
+    )
+    for operator, arguments in calls:
+        torch.library.opcheck(operator, arguments, test_utils=tests)
+
+
+COMPILE_WITH_TORCH = """
+import torch
+from attention_cases import batch_of, weights
+from crystalframer import ops
+from crystalframer.config import CosineBasis, DistanceBasis, ModelConfig
+from crystalframer.model.edges import Edges
+from crystalframer.testing import random_crystal
+
+device = "cuda" if torch.cuda.is_available() else "cpu"
+config = ModelConfig(
+    n_heads=2, d_model=8, distance=DistanceBasis(n_centers=4), cosine=CosineBasis(n_centers=4, width=1.0)
+)
+edges = Edges.of(batch_of(random_crystal(1, 2), radius=2.5).to(device))
+tensors = [t.to(edges.lengths).requires_grad_() for t in weights(2, config)]
+compiled = torch.compile(ops.framed_attention, backend="aot_eager", fullgraph=True)
+with ops.use("cuda"):
+    outputs = [function(*tensors, edges, config, 5) for function in (ops.framed_attention, compiled)]
+gradients = [torch.autograd.grad(output.cos().sum(), tensors) for output in outputs]
+torch.testing.assert_close(outputs[1], outputs[0])
+torch.testing.assert_close(gradients[1], gradients[0])
+"""
+
+
+def test_torch_compiles_it_as_one_graph() -> None:
+    """In a process of its own: the checks of types that other tests run under cannot be compiled."""
+    paths = [str(Path(__file__).parents[1]), str(Path(__file__).parent / "support")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    command = [sys.executable, "-c", COMPILE_WITH_TORCH]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+# --- choice -----------------------------------------------------------------------------------------------------------
+
+
+def serving(device: str, dtype: torch.dtype = torch.float32) -> str:
+    return ops._serving(torch.device(device), dtype)
+
+
+@pytest.mark.usefixtures("as_in_production")
+def test_choice_by_device_and_precision() -> None:
+    cases = {("cuda", torch.float32): "cuda", ("cpu", torch.float32): "cpu", ("mps", torch.float32): "reference"}
+    cases |= {(device, torch.float64): "reference" for device in ("cuda", "cpu")}
+    for (device, dtype), expected in cases.items():
+        assert serving(device, dtype) == expected
+    with ops.use("reference"):
+        assert serving("cuda") == "reference"
+
+
+@pytest.mark.usefixtures("as_in_production")
+def test_who_insists_gets_it_or_an_error_that_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ops.use("cpu"), pytest.raises(ConfigError, match=r"float32 on a cpu device.*float32 on cuda:0"):
+        serving("cuda:0")
+    with ops.use("cuda"), pytest.raises(ConfigError, match="model and its batch are float64 on cuda"):
+        serving("cuda", torch.float64)
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    with ops.use("cuda"), pytest.raises(ConfigError, match="Move or convert both"):
+        serving("cpu")
+    monkeypatch.setattr(ops, "find_spec", lambda name: None)
+    with ops.use("cuda"), pytest.raises(ConfigError, match="needs triton, which is not installed: pip install triton"):
+        serving("cuda")
+
+
+@pytest.mark.usefixtures("as_in_production")
+def test_without_triton_the_reference_serves_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops, "find_spec", lambda name: None)
+    ops._compiler_is_there.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="Triton is not installed.*pip install triton") as seen:
+            assert [serving("cuda") for _ in range(3)] == ["reference"] * 3
+        assert len(seen) == 1
+    finally:
+        ops._compiler_is_there.cache_clear()
+
+
+# --- what the GPU gets ------------------------------------------------------------------------------------------------
+
+COMPILE_FOR_HOPPER = """
+import subprocess, sys
+from pathlib import Path
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from crystalframer.ops import triton_frames, triton_kernels
+
+INTEGERS = ("n_heads", "first_key", "second_key")
+NUMBERS = ("scale", "factor", "spacing", "sharpness", "noise", "margin")
+POINTERS = {"is_self": "*i1", "first_criteria": "*i32", "second_criteria": "*i32"}
+POINTERS |= dict.fromkeys(("key_atom", "query_atom", "first_edge", "incoming", "first_incoming"), "*i64")
+SIZES = dict(HEADS=8, D_HEAD=16, D=16, N_CENTERS=64, CENTERS=64, DEGREE=40, DEGREES=64, ROW=24, BLOCK=16)
+TRAINING, EVALUATION = (SIZES | dict(NEAREST=False, NOISY=noisy, BY_MOMENTS=not noisy) for noisy in (True, False))
+jobs = {name: (getattr(triton_kernels, name), SIZES) for name in sys.argv[1:]}
+jobs |= {"moments_of_attention": (triton_frames.moments_of_attention, SIZES)}
+jobs |= {"max_frames": (triton_frames.max_frames, TRAINING), "max_frames, ties": (triton_frames.max_frames, EVALUATION)}
+tools = Path(triton.__file__).parent / "backends/nvidia/bin"
+for job, (kernel, sizes) in jobs.items():
+    kind = lambda n: "i32" if n in INTEGERS else "fp32" if n in NUMBERS else POINTERS.get(n, "*fp32")
+    names = kernel.arg_names
+    constants = {(names.index(n),): sizes[n] for n in names if n in sizes}
+    signature = {n: "constexpr" if n in sizes else kind(n) for n in names}
+    aligned = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(names) if signature[n].startswith("*")}
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
+    binary = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 1}).asm["cubin"]
+    Path("kernel.cubin").write_bytes(binary)
+    usage = subprocess.run([tools / "cuobjdump", "-res-usage", "kernel.cubin"], capture_output=True, text=True).stdout
+    code = subprocess.run([tools / "nvdisasm", "-c", "kernel.cubin"], capture_output=True, text=True).stdout
+    stack = next(word for word in usage.split() if word.startswith("STACK:"))
+    print(job, stack.removeprefix("STACK:"), code.count("FFMA"), code.count("SHFL"), sep=";")
+"""
+
+
+def test_kernels_compile_for_hopper_and_keep_sums_in_registers(tmp_path: Path) -> None:
+    """No local memory; and no more multiplications and shuffles than the layouts that the kernels count on take.
+
+    Another layout repeats work in idle lanes (four times the multiplications) or sums across lanes (thousands of
+    shuffles); results stay right, so that only this sees it.
+    """
+    names = ("attend", "attend_backward", "gather_to_keys", "accumulate", "accumulate_backward")
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path / "cache")}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[1])
+    command = [sys.executable, "-c", COMPILE_FOR_HOPPER, *names]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    rows = [line.split(";") for line in result.stdout.splitlines()]
+    found = {name: [int(number) for number in numbers] for name, *numbers in rows}
+    assert found.keys() == {*names, "moments_of_attention", "max_frames", "max_frames, ties"}
+    assert {name: stack for name, (stack, _, _) in found.items()} == dict.fromkeys(found, 0)
+    # A block of 16 edges: 80 multiplications an edge for the cosines and 16 for the distances of the forward pass; half
+    # of the cosines' are additions in the backward pass.
+    assert 16 * 96 <= found["accumulate"][1] <= 16 * 120
+    assert 16 * 56 <= found["accumulate_backward"][1] <= 16 * 80
+    assert found["accumulate"][2] <= 120 and found["accumulate_backward"][2] <= 200
+
+
+# --- on a GPU, at realistic sizes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", FRAME_METHODS)
+def test_agrees_at_full_size(method: FrameMethod) -> None:
+    config = ModelConfig(frame=FrameConfig(method))
+    crystals = [random_crystal(n, n) for n in range(2, 33)] + [SALT, IRON, MOLECULE, ATOM]
+    assert_agrees(on_kernels, batch_of(*crystals, radius=config.radius), config, device="cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["max", "max_light", "no", "max_static"])
+def test_golden_inputs(name: str, tmp_path: Path) -> None:
+    model = golden_model(name, tmp_path, torch.float32)
+    exact = golden_model(name, tmp_path, torch.float64)
+    batch = golden_batch(ModelConfig().radius, torch.float32)
+    with torch.no_grad(), ops.use("cuda"):
+        found = model.to("cuda")(batch.to("cuda")).cpu()
+    expected = exact(batch.to(dtype=torch.float64)).detach()
+    assert float((found - expected).abs().max()) <= 2e-5 * float(expected.abs().max())
+
+
+def losses(device: str, batch: CrystalBatch) -> list[float]:
+    model = CrystalFramer(ModelConfig(), torch.Generator().manual_seed(0)).to(device)
+    model.calibrate(batch.to(device))
+    optimiser = torch.optim.AdamW(model.parameters(), lr=5e-4)
+    targets = torch.linspace(-1, 1, batch.n_crystals, device=device)[:, None]
+    found = []
+    for step in range(20):
+        optimiser.zero_grad()
+        loss = (model(batch.to(device), noise_seed=step) - targets).abs().mean()
+        loss.backward()
+        optimiser.step()
+        found.append(float(loss))
+    return found
+
+
+@pytest.mark.gpu
+def test_twenty_training_steps_follow_the_cpu() -> None:
+    batch = batch_of(*(random_crystal(n, 2 + n % 8) for n in range(16)), radius=ModelConfig().radius)
+    on_cpu, on_gpu = losses("cpu", batch), losses("cuda", batch)
+    assert on_cpu[-1] < on_cpu[0]
+    torch.testing.assert_close(torch.tensor(on_gpu), torch.tensor(on_cpu), rtol=5e-3, atol=1e-3)
