@@ -49,6 +49,8 @@ SECOND_AXIS_MOMENTS = (
     (2, 2, 3),
 )
 """What decides ties of the second axis, one after another: moments of the surroundings along these axes."""
+RIGHT_ANGLE = 1e-5
+"""Cosine below which two lattice vectors count as perpendicular: rounding shall not decide a sign."""
 FLAT = 1e-6
 """Eigenvalues of a covariance below this share of the largest one count as 0."""
 
@@ -398,7 +400,7 @@ def lattice_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: int
         return units[torch.arange(len(units)), within.to(torch.uint8).argmax(-1)]
 
     def acute(axis: Tensor, to: Tensor) -> Tensor:
-        return torch.where((axis * to).sum(-1, keepdim=True) < 0, -axis, axis)
+        return torch.where((axis * to).sum(-1, keepdim=True) < -RIGHT_ANGLE, -axis, axis)
 
     e1 = shortest(~is_zero)
     off_axis = 1.0 - torch.einsum("cmx,cx->cm", units, e1).abs() > 1e-5

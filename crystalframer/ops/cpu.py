@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -22,6 +22,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from crystalframer.compiled import announced
 from crystalframer.config import CosineBasis, DistanceBasis, FrameConfig, ModelConfig
 from crystalframer.model.basis import chebyshev_of_gaussians, chebyshev_products
 from crystalframer.model.edges import Edges
@@ -30,6 +31,14 @@ from crystalframer.ops import frame_kernels, kernels
 
 SMALLEST_SHARE = 2000
 """Edges below which a second thread costs more than it saves."""
+
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _uncompiled(function: _Function) -> _Function:
+    """Kept out of the graphs of torch.compile, which need not see how arrays are laid out."""
+    return cast(_Function, torch.compiler.disable(function))
 
 
 def framed_attention(
@@ -67,7 +76,7 @@ def framed_attention(
     return values + (moments @ projection.mT).transpose(0, 1)
 
 
-@torch.compiler.disable
+@_uncompiled
 @lru_cache
 def _cosine_basis(config: CosineBasis) -> Tensor:
     return torch.from_numpy(chebyshev_products(chebyshev_of_gaussians(config), kernels.STEP))
@@ -135,7 +144,7 @@ class _Layout:
             _bases={},
         )
 
-    @torch.compiler.disable
+    @_uncompiled
     def basis(self, config: DistanceBasis) -> tuple[Tensor, Tensor]:
         """Rows of Gaussians over the edges of each atom, as many as matter within its farthest edge (in eights).
 
@@ -160,14 +169,14 @@ class _Layout:
 _layouts: WeakKeyDictionary[Edges, _Layout] = WeakKeyDictionary()
 
 
-@torch.compiler.disable  # a compiler of graphs need not see how arrays are laid out
+@_uncompiled
 def _layout(edges: Edges) -> _Layout:
     if edges not in _layouts:
         _layouts[edges] = _Layout.of(edges)
     return _layouts[edges]
 
 
-@torch.compiler.disable
+@_uncompiled
 def _axes(
     logits: Tensor,
     attention: Tensor,
@@ -206,8 +215,11 @@ def _axes(
 # --- threads ----------------------------------------------------------------------------------------------------------
 
 
-def _over_atoms(run: Callable[..., None], first_edge: np.ndarray, *arguments: Any) -> None:
-    """run(first_atom, last_atom, first_edge, *arguments), divided among threads by edges."""
+def _over_atoms(run: Any, first_edge: np.ndarray, *arguments: Any) -> None:
+    """The kernel run(first_atom, last_atom, first_edge, *arguments), divided among threads by edges."""
+    if not run.signatures:  # compiled, or read from disk, by a call with nothing to do
+        with announced("kernels for the CPU"):
+            run(0, 0, first_edge, *arguments)
     n_shares = max(1, min(torch.get_num_threads(), int(first_edge[-1]) // SMALLEST_SHARE))
     ends = np.searchsorted(first_edge, np.linspace(0, first_edge[-1], n_shares + 1)[1:-1])
     _share(run, [0, *ends.tolist(), len(first_edge) - 1], first_edge, *arguments)

@@ -10,8 +10,9 @@ import math
 
 import numpy as np
 
+from crystalframer.compiled import kernel
 from crystalframer.model import frames
-from crystalframer.ops.kernels import kernel, most_items
+from crystalframer.ops.kernels import MATHS, most_items
 
 COLLINEAR = np.float32(frames.COLLINEAR)
 SMALLEST_SINE_SCORE = np.float32(frames.SMALLEST_SINE_SCORE)
@@ -22,7 +23,7 @@ SMALLEST_WEIGHT = np.float32(2.0**-90)
 """Below this, weights are formed anew from their logarithms, relative to the largest."""
 
 
-@kernel
+@kernel(MATHS)
 def max_frames(
     first_atom,
     last_atom,
@@ -96,7 +97,7 @@ def max_frames(
                     axes[i, h, axis, n] = frame[axis, n]
 
 
-@kernel
+@kernel(MATHS)
 def _strongest(scores, weights, sines, margin, values, candidates):
     """The edges whose weight × sine lies within the margin of the largest, in their order; their number."""
     count = len(weights)
@@ -127,7 +128,7 @@ def _strongest(scores, weights, sines, margin, values, candidates):
     return found
 
 
-@kernel
+@kernel(MATHS)
 def _pick_by_noise(values, candidates, count, noise, key, place, n_heads):
     best = np.float32(0.0)
     chosen = candidates[0]
@@ -139,7 +140,7 @@ def _pick_by_noise(values, candidates, count, noise, key, place, n_heads):
     candidates[0] = chosen
 
 
-@kernel
+@kernel(MATHS)
 def _pick_first_by_moments(directions, start, frame, moments, values, candidates, count, margin):
     for order in range(1, 4):
         for n in range(count):
@@ -149,7 +150,7 @@ def _pick_first_by_moments(directions, start, frame, moments, values, candidates
         count = _narrow(values, count, candidates, margin)
 
 
-@kernel
+@kernel(MATHS)
 def _pick_second_by_moments(directions, start, frame, moments, criteria, values, candidates, count, margin):
     for criterion in range(len(criteria)):
         if count == 1:
@@ -162,7 +163,7 @@ def _pick_second_by_moments(directions, start, frame, moments, criteria, values,
         count = _narrow(values, count, candidates, margin)
 
 
-@kernel
+@kernel(MATHS)
 def _first_largest(values):
     """Where the first maximum of numbers >= 0 is.
 
@@ -178,7 +179,7 @@ def _first_largest(values):
     return 0
 
 
-@kernel
+@kernel(MATHS)
 def _uniform(key, place):
     """`model.frames.uniform`."""
     x = np.uint32(np.uint32(place) + key)
@@ -188,7 +189,7 @@ def _uniform(key, place):
     return np.float32(x >> np.uint32(8)) * np.float32(2.0**-24)
 
 
-@kernel
+@kernel(MATHS)
 def _narrow(values, count, candidates, margin):
     """Keep the candidates whose value lies within the margin of the best."""
     best = values[0]
@@ -203,7 +204,7 @@ def _narrow(values, count, candidates, margin):
     return kept
 
 
-@kernel
+@kernel(MATHS)
 def _complete(frame, directions, edge):
     """e₂ from an edge, made orthogonal to e₁, and e₃ = e₁ × e₂."""
     along = 0.0
@@ -221,7 +222,7 @@ def _complete(frame, directions, edge):
         frame[2, x] = frame[0, y] * frame[1, z] - frame[0, z] * frame[1, y]
 
 
-@kernel
+@kernel(MATHS)
 def _moments(x, y, z, lengths, weights, moments):
     """Σ p r, Σ p r rᵀ, Σ p r⊗r⊗r over the edges of an atom, from their directions and lengths."""
     dipole, quadrupole, octupole = moments
@@ -247,7 +248,7 @@ def _moments(x, y, z, lengths, weights, moments):
                 octupole[b, c, a] = octupole[c, a, b] = octupole[c, b, a] = total
 
 
-@kernel
+@kernel(MATHS)
 def _moment(order, a, b, c, frame, moments):
     """A moment along axes a, b, c of the frame (counted from 1), of the first one, two or three."""
     dipole, quadrupole, octupole = moments

@@ -10,14 +10,11 @@ Each kernel works on a range of atoms and releases the interpreter, so that plai
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Any
 
 import numpy as np
-from numba import njit
+
+from crystalframer.compiled import kernel
 
 PAD = 16
 """Edges of an atom come in multiples of this."""
@@ -39,22 +36,13 @@ FAR = np.float32(1e30)
 """Å² of edges that pad."""
 
 # Sums may be reordered and multiplications joined; NaN and infinity keep their meaning.
-_MATHS = {"contract", "reassoc", "nsz", "arcp"}
-
-
-def kernel(function: Callable[..., Any], maths: set[str] | bool = _MATHS) -> Callable[..., Any]:
-    """Compiled on first use, kept on disk, free of the interpreter's lock."""
-    plain = inspect.unwrap(function)  # of the wrapper that checks types in tests: a compiler wants the bare function
-    compiled = njit(nogil=True, fastmath=maths, error_model="numpy")(plain)
-    with suppress(RuntimeError):  # no folder to keep it in: compiled anew in every process
-        compiled.enable_caching()
-    return compiled
+MATHS = ("contract", "reassoc", "nsz", "arcp")
 
 
 # --- the layout of a batch --------------------------------------------------------------------------------------------
 
 
-@kernel
+@kernel(MATHS)
 def find_pairs(first_given, first_edge, key, squared):
     """Number the distinct key atoms of each query atom.
 
@@ -94,7 +82,7 @@ def find_pairs(first_given, first_edge, key, squared):
     return pair, first_pair, keys, nearest, first_at_key, pairs_at_key, queries
 
 
-@kernel
+@kernel(MATHS)
 def distance_basis(first_atom, last_atom, first_edge, first_row, lengths, spacing, width, basis):
     """Rows of Gaussians of each atom, one after another: centres spacing · (1, 2, ...), over its edges."""
     bits = np.empty(most_items(first_atom, last_atom, first_edge), np.int32)
@@ -115,7 +103,7 @@ def distance_basis(first_atom, last_atom, first_edge, first_row, lengths, spacin
 # --- one layer --------------------------------------------------------------------------------------------------------
 
 
-@kernel
+@kernel(MATHS)
 def attend(
     first_atom,
     last_atom,
@@ -164,7 +152,7 @@ def attend(
                 weights[n] *= share
 
 
-@kernel
+@kernel(MATHS)
 def attend_backward(
     first_atom, last_atom, first_edge, pair, first_pair, squared, attention, grad_attention, of_pairs, grad_precision
 ):
@@ -188,7 +176,7 @@ def attend_backward(
             _sum_over_pairs(pairs, grad[:count], of_pairs[h, first_pair[i] : first_pair[i + 1]])
 
 
-@kernel
+@kernel(MATHS)
 def sum_over_pairs(first_atom, last_atom, first, pairs, others, weights, values, out):
     """out_i = Σ over the pairs of atom i of weight × value of the other atom."""
     n_heads, d_head = values.shape[1], values.shape[2]
@@ -213,7 +201,7 @@ def sum_over_pairs(first_atom, last_atom, first, pairs, others, weights, values,
                 out[i, h, c] = total
 
 
-@kernel
+@kernel(MATHS)
 def accumulate(
     first_atom,
     last_atom,
@@ -262,7 +250,7 @@ def accumulate(
                     _moments(t, p[first : first + size], of_axis)
 
 
-@kernel
+@kernel(MATHS)
 def accumulate_backward(
     first_atom,
     last_atom,
@@ -319,7 +307,7 @@ def accumulate_backward(
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
-@kernel
+@kernel(MATHS)
 def most_items(first_atom, last_atom, first):
     """The most items that an atom of the range has."""
     most = 0
@@ -328,7 +316,7 @@ def most_items(first_atom, last_atom, first):
     return most
 
 
-@kernel
+@kernel(MATHS)
 def _exp(values, bits):
     """In place e^x for x <= 0; `bits` is scratch of int32."""
     for n in range(values.shape[0]):
@@ -349,7 +337,7 @@ def _exp(values, bits):
         values[n] *= scale[n]
 
 
-@kernel
+@kernel(MATHS)
 def _dot(x, y):
     """Eight at a time: a loop of known length becomes vector instructions, however short."""
     total = np.float32(0.0)
@@ -362,7 +350,7 @@ def _dot(x, y):
     return total
 
 
-@kernel
+@kernel(MATHS)
 def _sum_over_pairs(pair, values, out):
     """Sum of the values of each pair's edges."""
     for a in range(len(out)):
@@ -371,7 +359,7 @@ def _sum_over_pairs(pair, values, out):
         out[pair[n]] += values[n]
 
 
-@kernel
+@kernel(MATHS)
 def _eight_sums(rows, weights, out):
     """Σ weight × row for eight rows; `out` may end before them."""
     count = len(weights)
@@ -392,7 +380,7 @@ def _eight_sums(rows, weights, out):
         out[m] = sums[m]
 
 
-@kernel
+@kernel(MATHS)
 def _add_eight(rows, factors, out):
     """out += Σ factor × row for eight rows."""
     count = len(out)
@@ -404,7 +392,7 @@ def _add_eight(rows, factors, out):
         out[n] += low + high
 
 
-@kernel
+@kernel(MATHS)
 def _eight_polynomials(t, directions, start, size, axis):
     """Chebyshev polynomials of the cosines to an axis: T_j in row j, 1 to 8."""
     x, y, z = axis[0], axis[1], axis[2]
@@ -428,7 +416,7 @@ def _eight_polynomials(t, directions, start, size, axis):
         t[n + 8 * ROW] = twice * t7 - t6
 
 
-@kernel
+@kernel(MATHS)
 def _moments(t, weights, out):
     """out[8k + j] += Σ weight · T_8k · T_j; T_8k follows from T₈ by the recurrence of all Chebyshev polynomials."""
     size = len(weights)
@@ -461,7 +449,7 @@ def _moments(t, weights, out):
         out[m + 7] += s7
 
 
-@kernel
+@kernel(MATHS)
 def _add_series(t, g, out):
     """out += Σ g[8k + j] · T_8k · T_j, by Clenshaw's recurrence in T₈."""
     size = len(out)
