@@ -31,11 +31,20 @@ def kernel(maths: Collection[str] = ()) -> Callable[[Callable[..., Any]], Callab
     return compile
 
 
+_said: set[str] = set()
+
+
 @contextmanager
 def announced(what: str, after: float = 3.0) -> Iterator[None]:
-    """Around the first call of kernels: says on standard error what takes so long, once it took `after` seconds."""
-    message = f"crystalframer: compiling {what}; this happens once on this machine and takes up to 30 s"
-    timer = threading.Timer(after, lambda: print(message, file=sys.stderr, flush=True))
+    """Around the first call of kernels: says on standard error, once, what takes more than `after` seconds."""
+
+    def say() -> None:
+        if what not in _said:
+            _said.add(what)
+            message = f"crystalframer: compiling {what}; this happens once on this machine and takes up to 30 s"
+            print(message, file=sys.stderr, flush=True)
+
+    timer = threading.Timer(after, say)
     timer.daemon = True
     timer.start()
     try:

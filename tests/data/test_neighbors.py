@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
-import sys
-import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -264,23 +259,3 @@ def test_without_numba_the_same_and_one_warning(monkeypatch: pytest.MonkeyPatch)
         compiled.numba_is_there.cache_clear()
     for name in ("edge_index", "edge_image", "edge_vectors"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
-
-
-def test_kernels_compile_where_nothing_can_be_kept(tmp_path: Path) -> None:
-    """A cache folder that cannot be made, as in a read-only installation."""
-    (tmp_path / "file").touch()
-    code = (
-        "from crystalframer.compiled import kernel\n@kernel()\ndef twice(x):\n    return 2 * x\nassert twice(21) == 42"
-    )
-    (tmp_path / "example.py").write_text(code)
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "file" / "folder")}
-    subprocess.run([sys.executable, tmp_path / "example.py"], env=environment, check=True)
-
-
-def test_a_long_compilation_is_announced(capsys: pytest.CaptureFixture[str]) -> None:
-    with compiled.announced("an example", after=0.01):
-        time.sleep(0.1)
-    assert "compiling an example; this happens once on this machine" in capsys.readouterr().err
-    with compiled.announced("an example", after=10.0):
-        pass
-    assert capsys.readouterr().err == ""
