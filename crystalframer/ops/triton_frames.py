@@ -83,6 +83,8 @@ def max_frames(
     x1 = tl.load(direction + first * 3, mask=is_head, other=0.0)
     y1 = tl.load(direction + first * 3 + 1, mask=is_head, other=0.0)
     z1 = tl.load(direction + first * 3 + 2, mask=is_head, other=0.0)
+    if BY_MOMENTS:
+        tl.debug_barrier()  # all have read the marks of the first axis
     second = _anchor(
         logits,
         length,
