@@ -53,14 +53,23 @@ def announced(what: str, after: float = 3.0) -> Iterator[None]:
         timer.cancel()
 
 
+COMPILERS = {"cpu": "numba", "cuda": "triton"}
+"""Type of device → what compiles kernels for it."""
+
+
 @cache
-def numba_is_there() -> bool:
-    """Whether kernels can be compiled; if not, says so once."""
-    if find_spec("numba") is not None:
+def compiler_is_there(device_type: str) -> bool:
+    """Whether kernels can be compiled for such a device; if only the compiler is missing, says so once."""
+    if device_type not in COMPILERS:
+        return False
+    name = COMPILERS[device_type]
+    if find_spec(name) is not None:
         return True
+    what = {
+        "numba": "Numba is not installed: crystalframer searches neighbours and computes on the CPU",
+        "triton": "Triton is not installed: crystalframer computes on the GPU",
+    }
     warnings.warn(
-        "Numba is not installed: crystalframer searches neighbours and computes on the CPU several times slower. "
-        "Mend it with: pip install numba",
-        stacklevel=2,
+        f"{what[name]} without compiled kernels, several times slower. Mend it with: pip install {name}", stacklevel=2
     )
     return False

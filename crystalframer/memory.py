@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
+from crystalframer.compiled import compiler_is_there
 from crystalframer.config import ModelConfig
-
-COMPILERS = {"cpu": "numba", "cuda": "triton"}
-"""What float32 batches are computed with, in little memory, on devices that have it."""
 
 
 def batch_memory(
@@ -44,8 +41,7 @@ def memory_needed(
     config: ModelConfig, n_atoms: int, n_edges: int, device: torch.device, dtype: torch.dtype, training: bool = False
 ) -> int:
     """`batch_memory` as this device computes it."""
-    compiler = COMPILERS.get(device.type)
-    compiled = dtype == torch.float32 and compiler is not None and find_spec(compiler) is not None
+    compiled = dtype == torch.float32 and compiler_is_there(device.type)
     return batch_memory(config, n_atoms, n_edges, training, compiled, dtype.itemsize)
 
 

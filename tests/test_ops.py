@@ -216,9 +216,10 @@ from crystalframer.model.network import CrystalFramer
 from crystalframer.presets import preset
 from crystalframer.testing import random_crystal
 config = preset("tiny").config.model
-model, batch = CrystalFramer(config), CrystalBatch.from_crystals([random_crystal(0, 2)], config.radius)
+model = CrystalFramer(config)
 with warnings.catch_warnings(record=True) as seen:
     warnings.simplefilter("always")
+    batch = CrystalBatch.from_crystals([random_crystal(0, 2)], config.radius)
     model(batch); model(batch)
 assert [str(w.message)[:24] for w in seen] == ["Numba is not installed: "], seen
 """

@@ -22,7 +22,7 @@ from attention_cases import assert_agrees, batch_of, output_and_gradients
 from authors_format import golden_batch, golden_model
 from torch import Tensor
 
-from crystalframer import ops
+from crystalframer import compiled, ops
 from crystalframer.config import (
     FRAME_METHODS,
     ConfigError,
@@ -233,14 +233,14 @@ def test_who_insists_gets_it_or_an_error_that_says_why(monkeypatch: pytest.Monke
 
 @pytest.mark.usefixtures("as_in_production")
 def test_without_triton_the_reference_serves_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ops, "find_spec", lambda name: None)
-    ops._compiler_is_there.cache_clear()
+    monkeypatch.setattr(compiled, "find_spec", lambda name: None)
+    compiled.compiler_is_there.cache_clear()
     try:
         with pytest.warns(UserWarning, match="Triton is not installed.*pip install triton") as seen:
             assert [serving("cuda") for _ in range(3)] == ["reference"] * 3
         assert len(seen) == 1
     finally:
-        ops._compiler_is_there.cache_clear()
+        compiled.compiler_is_there.cache_clear()
 
 
 # --- what the GPU gets ------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from functools import cache
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int32, Int64
 
-from crystalframer.compiled import announced, numba_is_there
+from crystalframer.compiled import announced, compiler_is_there
 from crystalframer.data.crystal import Crystal, CrystalError, cell_heights
 
 MIN_NEIGHBORS = 12
@@ -116,7 +116,7 @@ def search(
     from tqdm.auto import tqdm
 
     find = _find_in_scipy
-    if numba_is_there():
+    if compiler_is_there("cpu"):
         _compile_search()
         find = _find
     key_type = np.int16 if np.diff(geometry.first_atom).max(initial=0) <= np.iinfo(np.int16).max else np.int32
@@ -164,7 +164,7 @@ def join(
     vectors = np.empty((n_edges, 3), dtype)
     known = (rows, geometry.first_atom, first_edge, table.edges_per_atom, table.key_atom, table.edge_image)
     arguments = (*known, geometry.positions, geometry.lattice, index, image, vectors)
-    if numba_is_there():
+    if compiler_is_there("cpu"):
         from crystalframer.data import neighbor_kernels
 
         neighbor_kernels.join(*arguments)

@@ -356,6 +356,8 @@ def _orient(
 
     At random in training, as the authors do always (quirk Q8); by odd moments in evaluation.
     """
+    # An eigenvector's sign is the library's choice; one rule for it, so that noise means the same on every device.
+    axes = axes * axes.gather(-1, axes.abs().argmax(-1, keepdim=True)).sign()
     axes = axes * torch.linalg.det(axes).sign()[..., None, None]
     ways = axes.new_tensor([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
     if noise_seed is not None:

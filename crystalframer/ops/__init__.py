@@ -8,11 +8,9 @@ differentiable in all weights.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
 from importlib.util import find_spec
 from typing import Literal, get_args
 
@@ -20,13 +18,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from crystalframer.compiled import COMPILERS, compiler_is_there
 from crystalframer.config import ConfigError, ModelConfig, suggestion
 from crystalframer.model.edges import Edges
 from crystalframer.ops import reference
 
 Implementation = Literal["auto", "reference", "cpu", "cuda"]
-COMPILERS = {"cpu": "numba", "cuda": "triton"}
-"""What compiles an implementation; its name is the type of device that it serves."""
 _chosen: ContextVar[Implementation] = ContextVar("crystalframer_ops", default="auto")
 
 
@@ -88,8 +85,8 @@ def _serving(device: torch.device, dtype: torch.dtype) -> Implementation:
         return chosen
     single = dtype == torch.float32
     if chosen == "auto":
-        fast = single and device.type in COMPILERS and _compiler_is_there(COMPILERS[device.type])
-        return device.type if fast else "reference"  # type: ignore[return-value]  # keys of COMPILERS are such names
+        fast = single and compiler_is_there(device.type)
+        return device.type if fast else "reference"  # type: ignore[return-value]  # named as the devices they serve
     interpreted = chosen == "cuda" and device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
     if not single or not (device.type == chosen or interpreted):
         raise ConfigError(
@@ -101,17 +98,3 @@ def _serving(device: torch.device, dtype: torch.dtype) -> Implementation:
         compiler = COMPILERS[chosen]
         raise ConfigError(f"ops.use({chosen!r}): it needs {compiler}, which is not installed: pip install {compiler}")
     return chosen
-
-
-@cache
-def _compiler_is_there(name: str) -> bool:
-    """Warns once a process if not."""
-    if find_spec(name) is not None:
-        return True
-    title, device = {"numba": ("Numba", "CPU"), "triton": ("Triton", "GPU")}[name]
-    warnings.warn(
-        f"{title} is not installed: crystalframer computes on the {device} in plain torch, several times slower. "
-        f"Mend it with: pip install {name}",
-        stacklevel=2,
-    )
-    return False

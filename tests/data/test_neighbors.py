@@ -247,7 +247,7 @@ def test_joined_edges_are_those_of_each_crystal(rows: list[int]) -> None:
 def test_without_numba_the_same_and_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     example = random_crystal(9, 5)
     expected = neighbor_list(example, 5.0)
-    compiled.numba_is_there.cache_clear()
+    compiled.compiler_is_there.cache_clear()
     monkeypatch.setattr(compiled, "find_spec", lambda name: None)
     try:
         with pytest.warns(UserWarning, match="Numba is not installed.*pip install numba"):
@@ -256,6 +256,6 @@ def test_without_numba_the_same_and_one_warning(monkeypatch: pytest.MonkeyPatch)
             warnings.simplefilter("error")
             neighbor_list(example, 5.0)
     finally:
-        compiled.numba_is_there.cache_clear()
+        compiled.compiler_is_there.cache_clear()
     for name in ("edge_index", "edge_image", "edge_vectors"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
