@@ -101,6 +101,15 @@ class _Pairs(NamedTuple):
     queries: Tensor
 
 
+class _Basis(NamedTuple):
+    """Distance Gaussians of every eight centres over the edges near enough; see `kernels.find_blocks`."""
+
+    first_block: Tensor
+    block_edge: Tensor
+    first_value: Tensor
+    gaussians: Tensor
+
+
 @dataclass(frozen=True, eq=False)
 class _Layout:
     """The geometry of a batch as the kernels read it, shared by all layers. Edges are padded."""
@@ -118,7 +127,7 @@ class _Layout:
     """(3, n_edges)"""
     is_self: Tensor
     """Edges that pad too."""
-    _bases: dict[DistanceBasis, tuple[Tensor, Tensor]]
+    _bases: dict[DistanceBasis, _Basis]
 
     @classmethod
     def of(cls, edges: Edges) -> _Layout:
@@ -145,24 +154,15 @@ class _Layout:
         )
 
     @_uncompiled
-    def basis(self, config: DistanceBasis) -> tuple[Tensor, Tensor]:
-        """Rows of Gaussians over the edges of each atom, as many as matter within its farthest edge (in eights).
-
-        Returns:
-            Where the rows of each atom start, and all rows one after another.
-        """
+    def basis(self, config: DistanceBasis) -> _Basis:
         if config not in self._bases:
-            first_edge = self.pairs.first_edge
             spacing = config.max_distance / config.n_centers
-            reach = kernels.REACH * config.width * spacing
-            farthest = torch.segment_reduce(self.lengths, "max", offsets=first_edge)
-            n_rows = ((farthest + reach) / spacing).clamp(max=config.n_centers).div(8).ceil().long() * 8
-            sizes = n_rows * first_edge.diff()
-            first_row = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
-            rows = self.lengths.new_empty(int(first_row[-1]))
-            numbers = np.float32(spacing), np.float32(config.width * spacing)
-            _over_atoms(kernels.distance_basis, *_arrays(first_edge, first_row, self.lengths), *numbers, *_arrays(rows))
-            self._bases[config] = first_row, rows
+            width = config.width * spacing
+            edges = _arrays(self.pairs.first_edge, self.lengths)
+            blocks = kernels.find_blocks(*edges, config.n_centers, spacing, kernels.REACH * width)
+            values = self.lengths.new_empty(int(blocks[-1][-1]))
+            _over_atoms(kernels.distance_basis, edges[0], *blocks, edges[1], spacing, width, *_arrays(values))
+            self._bases[config] = _Basis(*map(torch.from_numpy, blocks), gaussians=values)
         return self._bases[config]
 
 
@@ -246,6 +246,7 @@ if hasattr(os, "register_at_fork"):  # a child process has no threads yet
 
 
 _PAIRS = ", ".join(f"Tensor {name}" for name in _Pairs._fields)
+_BASIS = ", ".join(f"Tensor {name}" for name in _Basis._fields)
 
 
 @torch.library.custom_op(
@@ -313,8 +314,8 @@ attend.register_autograd(_backward_of_attend, setup_context=_keep_for_attend)
     "crystalframer::accumulate",
     mutates_args=(),
     device_types="cpu",
-    schema="(Tensor attention, Tensor value, Tensor axes, Tensor directions, Tensor is_self, Tensor first_row, "
-    f"Tensor rows, {_PAIRS}, int n_centers, int n_moments) -> (Tensor, Tensor, Tensor)",
+    schema="(Tensor attention, Tensor value, Tensor axes, Tensor directions, Tensor is_self, "
+    f"{_BASIS}, {_PAIRS}, int n_centers, int n_moments) -> (Tensor, Tensor, Tensor)",
 )
 def accumulate(
     attention: Tensor,
@@ -322,18 +323,17 @@ def accumulate(
     axes: Tensor,
     directions: Tensor,
     is_self: Tensor,
-    first_row: Tensor,
-    rows: Tensor,
     *rest: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Attended values (n_atoms, n_heads, d_head); moments (n_heads, n_atoms, n_moments): first of the n_centers
     distance Gaussians, then of the cosines to each axis; and, for the backward pass, weights of pairs.
     """
-    *pairs, n_centers, n_moments = rest
-    p = _Pairs(*pairs)
+    *given, n_centers, n_moments = rest
+    n = len(_Basis._fields)
+    basis, p = _Basis(*given[:n]), _Pairs(*given[n:])
     moments = value.new_empty(len(attention), len(value), n_moments)
     of_pairs = value.new_empty(len(attention), len(p.keys))
-    edges = (p.first_edge, p.pair, p.first_pair, is_self, directions, first_row, rows)
+    edges = (p.first_edge, p.pair, p.first_pair, is_self, directions, *basis)
     _over_atoms(kernels.accumulate, *_arrays(*edges, attention, axes), n_centers, *_arrays(of_pairs, moments))
     return _at_queries(p, of_pairs, value), moments, of_pairs
 
@@ -351,7 +351,7 @@ def _(attention: Tensor, value: Tensor, *rest: Any) -> Any:
     mutates_args=(),
     device_types="cpu",
     schema="(Tensor grad_values, Tensor grad_moments, Tensor of_pairs, Tensor value, Tensor axes, Tensor directions, "
-    f"Tensor is_self, Tensor first_row, Tensor rows, {_PAIRS}, int n_centers) -> (Tensor, Tensor)",
+    f"Tensor is_self, {_BASIS}, {_PAIRS}, int n_centers) -> (Tensor, Tensor)",
 )
 def accumulate_backward(
     grad_values: Tensor,
@@ -361,15 +361,14 @@ def accumulate_backward(
     axes: Tensor,
     directions: Tensor,
     is_self: Tensor,
-    first_row: Tensor,
-    rows: Tensor,
     *rest: Any,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the weights and of the values."""
-    *pairs, n_centers = rest
-    p = _Pairs(*pairs)
+    *given, n_centers = rest
+    n = len(_Basis._fields)
+    basis, p = _Basis(*given[:n]), _Pairs(*given[n:])
     grad_attention = value.new_empty(value.shape[1], len(is_self))
-    edges = _arrays(p.first_edge, p.pair, p.first_pair, p.keys, is_self, directions, first_row, rows, value, axes)
+    edges = _arrays(p.first_edge, p.pair, p.first_pair, p.keys, is_self, directions, *basis, value, axes)
     _over_atoms(kernels.accumulate_backward, *edges, n_centers, *_arrays(grad_values, grad_moments, grad_attention))
     return grad_attention, _at_keys(p, of_pairs, grad_values)
 

@@ -83,21 +83,60 @@ def find_pairs(first_given, first_edge, key, squared):
 
 
 @kernel(MATHS)
-def distance_basis(first_atom, last_atom, first_edge, first_row, lengths, spacing, width, basis):
-    """Rows of Gaussians of each atom, one after another: centres spacing · (1, 2, ...), over its edges."""
+def find_blocks(first_edge, lengths, n_centers, spacing, reach):
+    """For every eight centres, spacing · (1, 2, ...), the edges of each atom between the first and last within reach.
+
+    Returns where the blocks of each atom start, the first edge of each (counted within the atom), and where its rows
+    start: eight of equal size, multiples of `PAD`. Blocks beyond the farthest edge are left out.
+    """
+    n_atoms, n_blocks = len(first_edge) - 1, (n_centers + 7) // 8
+    first_block = np.zeros(n_atoms + 1, np.int64)
+    block_edge = np.empty(n_atoms * n_blocks, np.int64)
+    first_value = np.zeros(n_atoms * n_blocks + 1, np.int64)
+    block = 0
+    for i in range(n_atoms):
+        of_atom = lengths[first_edge[i] : first_edge[i + 1]]
+        farthest = np.float32(0.0)
+        for length in of_atom:
+            farthest = max(farthest, length)
+        for number in range(n_blocks):
+            low, high = (8 * number + 1) * spacing - reach, (8 * number + 8) * spacing + reach
+            if low > farthest:
+                break
+            begin, end = 0, 0
+            for n in range(len(of_atom)):
+                if low <= of_atom[n] <= high:
+                    begin = n if end == 0 else begin
+                    end = n + 1
+            block_edge[block] = begin // PAD * PAD
+            size = (end + PAD - 1) // PAD * PAD - block_edge[block]
+            first_value[block + 1] = first_value[block] + 8 * size
+            block += 1
+        first_block[i + 1] = block
+    return first_block, block_edge[:block].copy(), first_value[: block + 1].copy()
+
+
+@kernel(MATHS)
+def distance_basis(
+    first_atom, last_atom, first_edge, first_block, block_edge, first_value, lengths, spacing, width, values
+):
+    """Gaussians of the blocks' centres over the blocks' edges."""
     bits = np.empty(most_items(first_atom, last_atom, first_edge), np.int32)
     scale = np.float32(math.sqrt(0.5) / width)
     for i in range(first_atom, last_atom):
-        start, count = first_edge[i], first_edge[i + 1] - first_edge[i]
-        for m in range((first_row[i + 1] - first_row[i]) // count):
-            row = basis[first_row[i] + m * count : first_row[i] + (m + 1) * count]
-            center = np.float32((m + 1) * spacing)
-            for n in range(count):
-                deviation = (lengths[start + n] - center) * scale
-                row[n] = -deviation * deviation
-            _exp(row, bits[:count])
-            for n in range(count):
-                row[n] = np.float32(0.0) if row[n] < NOTHING else row[n]
+        for block in range(first_block[i], first_block[i + 1]):
+            size = (first_value[block + 1] - first_value[block]) // 8
+            start = first_edge[i] + block_edge[block]
+            r = lengths[start : start + size]
+            for m in range(8):
+                row = values[first_value[block] + m * size : first_value[block] + (m + 1) * size]
+                center = np.float32((8 * (block - first_block[i]) + m + 1) * spacing)
+                for n in range(size):
+                    deviation = (r[n] - center) * scale
+                    row[n] = -deviation * deviation
+                _exp(row, bits[:size])
+                for n in range(size):
+                    row[n] = np.float32(0.0) if row[n] < NOTHING else row[n]
 
 
 # --- one layer --------------------------------------------------------------------------------------------------------
@@ -180,25 +219,19 @@ def attend_backward(
 def sum_over_pairs(first_atom, last_atom, first, pairs, others, weights, values, out):
     """out_i = Σ over the pairs of atom i of weight × value of the other atom."""
     n_heads, d_head = values.shape[1], values.shape[2]
+    whole = d_head - d_head % PAD
     for i in range(first_atom, last_atom):
         for h in range(n_heads):
-            for c in range(0, d_head - d_head % 4, 4):
-                s0, s1, s2, s3 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
-                for a in range(first[i], first[i + 1]):
-                    weight, j = weights[h, pairs[a]], others[a]
-                    s0 += weight * values[j, h, c]
-                    s1 += weight * values[j, h, c + 1]
-                    s2 += weight * values[j, h, c + 2]
-                    s3 += weight * values[j, h, c + 3]
-                out[i, h, c] = s0
-                out[i, h, c + 1] = s1
-                out[i, h, c + 2] = s2
-                out[i, h, c + 3] = s3
-            for c in range(d_head - d_head % 4, d_head):
-                total = np.float32(0.0)
-                for a in range(first[i], first[i + 1]):
-                    total += weights[h, pairs[a]] * values[others[a], h, c]
-                out[i, h, c] = total
+            total = out[i, h]
+            for c in range(d_head):
+                total[c] = np.float32(0.0)
+            for a in range(first[i], first[i + 1]):
+                weight, value = weights[h, pairs[a]], values[others[a], h]
+                for c in range(0, whole, PAD):
+                    for n in range(PAD):
+                        total[c + n] += weight * value[c + n]
+                for c in range(whole, d_head):
+                    total[c] += weight * value[c]
 
 
 @kernel(MATHS)
@@ -210,7 +243,9 @@ def accumulate(
     first_pair,
     is_self,
     directions,
-    first_row,
+    first_block,
+    block_edge,
+    first_value,
     basis,
     attention,
     axes,
@@ -220,7 +255,7 @@ def accumulate(
 ):
     """Weights of the pairs, and moments: attended distance Gaussians, then Chebyshev products of each axis' cosines.
 
-    No axes (an empty array): no cosines. Degrees and rows of the basis come in eights.
+    No axes (an empty array): no cosines. Degrees come in eights.
     """
     n_heads, degree = attention.shape[0], (moments.shape[2] - n_centers) // 3
     most = most_items(first_atom, last_atom, first_edge)
@@ -228,26 +263,25 @@ def accumulate(
     for i in range(first_atom, last_atom):
         start, stop = first_edge[i], first_edge[i + 1]
         count = stop - start
-        of_distance = basis[first_row[i] : first_row[i + 1]]
-        n_rows = len(of_distance) // count
         for h in range(n_heads):
             weights = attention[h, start:stop]
             _sum_over_pairs(pair[start:stop], weights, of_pairs[h, first_pair[i] : first_pair[i + 1]])
-            for m in range(0, n_rows, 8):
-                _eight_sums(of_distance[m * count :], weights, moments[h, i, m:n_centers])
-            for m in range(n_rows, len(moments[h, i])):
+            for block in range(first_block[i], first_block[i + 1]):
+                rows = basis[first_value[block] : first_value[block + 1]]
+                near = weights[block_edge[block] : block_edge[block] + len(rows) // 8]
+                _eight_sums(rows, near, moments[h, i, 8 * (block - first_block[i]) : n_centers])
+            for m in range(8 * (first_block[i + 1] - first_block[i]), moments.shape[2]):
                 moments[h, i, m] = np.float32(0.0)
             if degree == 0:
                 continue
             for n in range(count):
                 p[n] = np.float32(0.0) if is_self[start + n] else weights[n]
             for axis in range(3):
-                first_moment = n_centers + axis * degree
-                of_axis = moments[h, i, first_moment : first_moment + degree]
+                x, y, z = axes[i, h, axis, 0], axes[i, h, axis, 1], axes[i, h, axis, 2]
                 for first in range(0, count, ROW):
                     size = min(ROW, count - first)
-                    _eight_polynomials(t, directions, start + first, size, axes[i, h, axis])
-                    _moments(t, p[first : first + size], of_axis)
+                    _eight_polynomials(t, directions, start + first, size, x, y, z)
+                    _add_moments(t, p, first, size, moments, h, i, n_centers + axis * degree, degree)
 
 
 @kernel(MATHS)
@@ -260,7 +294,9 @@ def accumulate_backward(
     keys,
     is_self,
     directions,
-    first_row,
+    first_block,
+    block_edge,
+    first_value,
     basis,
     v,
     axes,
@@ -279,24 +315,23 @@ def accumulate_backward(
         start, stop = first_edge[i], first_edge[i + 1]
         count = stop - start
         pairs = pair[start:stop]
-        of_distance = basis[first_row[i] : first_row[i + 1]]
-        n_rows = len(of_distance) // count
         for h in range(n_heads):
             for n in range(count):
                 total[n] = np.float32(0.0)
             for axis in range(3 if degree > 0 else 0):
-                first_moment = n_centers + axis * degree
-                of_axis = g_moments[h, i, first_moment : first_moment + degree]
+                x, y, z = axes[i, h, axis, 0], axes[i, h, axis, 1], axes[i, h, axis, 2]
                 for first in range(0, count, ROW):
                     size = min(ROW, count - first)
-                    _eight_polynomials(t, directions, start + first, size, axes[i, h, axis])
-                    _add_series(t, of_axis, total[first : first + size])
+                    _eight_polynomials(t, directions, start + first, size, x, y, z)
+                    _add_series(t, g_moments, h, i, n_centers + axis * degree, degree, total, first, size)
             for n in range(count):
                 total[n] = np.float32(0.0) if is_self[start + n] else total[n]
             for m in range(n_centers):
                 g_rows[m] = g_moments[h, i, m]
-            for m in range(0, n_rows, 8):
-                _add_eight(of_distance[m * count :], g_rows[m:], total[:count])
+            for block in range(first_block[i], first_block[i + 1]):
+                rows = basis[first_value[block] : first_value[block + 1]]
+                near = total[block_edge[block] : block_edge[block] + len(rows) // 8]
+                _add_eight(rows, g_rows[8 * (block - first_block[i]) :], near)
             for a in range(first_pair[i], first_pair[i + 1]):
                 of_pairs[a - first_pair[i]] = _dot(g_values[i, h], v[keys[a], h])
             of_weights = grad[h, start:stop]
@@ -393,9 +428,8 @@ def _add_eight(rows, factors, out):
 
 
 @kernel(MATHS)
-def _eight_polynomials(t, directions, start, size, axis):
+def _eight_polynomials(t, directions, start, size, x, y, z):
     """Chebyshev polynomials of the cosines to an axis: T_j in row j, 1 to 8."""
-    x, y, z = axis[0], axis[1], axis[2]
     for n in range(size):
         cosine = directions[0, start + n] * x + directions[1, start + n] * y + directions[2, start + n] * z
         t1 = min(max(cosine, np.float32(-1.0)), np.float32(1.0))
@@ -417,13 +451,12 @@ def _eight_polynomials(t, directions, start, size, axis):
 
 
 @kernel(MATHS)
-def _moments(t, weights, out):
-    """out[8k + j] += Σ weight · T_8k · T_j; T_8k follows from T₈ by the recurrence of all Chebyshev polynomials."""
-    size = len(weights)
+def _add_moments(t, weights, first, size, moments, h, i, first_moment, degree):
+    """moment[8k + j] += Σ weight · T_8k · T_j; T_8k follows from T₈ by the recurrence of all Chebyshev polynomials."""
     for n in range(size):
-        t[n] = weights[n]
-        t[n + 9 * ROW] = weights[n] * t[n + 8 * ROW]
-    for m in range(0, len(out), 8):
+        t[n] = weights[first + n]
+        t[n + 9 * ROW] = weights[first + n] * t[n + 8 * ROW]
+    for m in range(first_moment, first_moment + degree, 8):
         s0, s1, s2, s3 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
         s4, s5, s6, s7 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
         for n in range(size):
@@ -439,25 +472,25 @@ def _moments(t, weights, out):
             s7 += weight * t[n + 7 * ROW]
             t[n] = following
             t[n + 9 * ROW] = (t8 + t8) * following - weight
-        out[m] += s0
-        out[m + 1] += s1
-        out[m + 2] += s2
-        out[m + 3] += s3
-        out[m + 4] += s4
-        out[m + 5] += s5
-        out[m + 6] += s6
-        out[m + 7] += s7
+        moments[h, i, m] += s0
+        moments[h, i, m + 1] += s1
+        moments[h, i, m + 2] += s2
+        moments[h, i, m + 3] += s3
+        moments[h, i, m + 4] += s4
+        moments[h, i, m + 5] += s5
+        moments[h, i, m + 6] += s6
+        moments[h, i, m + 7] += s7
 
 
 @kernel(MATHS)
-def _add_series(t, g, out):
+def _add_series(t, g_moments, h, i, first_moment, degree, out, first, size):
     """out += Σ g[8k + j] · T_8k · T_j, by Clenshaw's recurrence in T₈."""
-    size = len(out)
     for n in range(size):
         t[n], t[n + 9 * ROW] = np.float32(0.0), np.float32(0.0)
-    for m in range(len(g) - 8, -1, -8):
-        factor = np.float32(1.0) if m == 0 else np.float32(2.0)
-        g0, g1, g2, g3, g4, g5, g6, g7 = g[m], g[m + 1], g[m + 2], g[m + 3], g[m + 4], g[m + 5], g[m + 6], g[m + 7]
+    for m in range(first_moment + degree - 8, first_moment - 1, -8):
+        factor = np.float32(1.0) if m == first_moment else np.float32(2.0)
+        g0, g1, g2, g3 = g_moments[h, i, m], g_moments[h, i, m + 1], g_moments[h, i, m + 2], g_moments[h, i, m + 3]
+        g4, g5, g6, g7 = g_moments[h, i, m + 4], g_moments[h, i, m + 5], g_moments[h, i, m + 6], g_moments[h, i, m + 7]
         for n in range(size):
             low = g0 + g1 * t[n + ROW] + g2 * t[n + 2 * ROW] + g3 * t[n + 3 * ROW]
             high = g4 * t[n + 4 * ROW] + g5 * t[n + 5 * ROW] + g6 * t[n + 6 * ROW] + g7 * t[n + 7 * ROW]
@@ -465,4 +498,4 @@ def _add_series(t, g, out):
             t[n] = low + high + factor * t[n + 8 * ROW] * b1 - t[n + 9 * ROW]
             t[n + 9 * ROW] = b1
     for n in range(size):
-        out[n] += t[n]
+        out[first + n] += t[n]
