@@ -224,28 +224,34 @@ def _complete(frame, directions, edge):
 
 @kernel(MATHS)
 def _moments(x, y, z, lengths, weights, moments):
-    """Σ p r, Σ p r rᵀ, Σ p r⊗r⊗r over the edges of an atom, from their directions and lengths."""
+    """Σ p r, Σ p r rᵀ, Σ p r⊗r⊗r over the edges of an atom, from their directions and lengths.
+
+    All in one pass, each in a variable of its own: sums that stay in registers.
+    """
+    dx = dy = dz = qxx = qxy = qxz = qyy = qyz = qzz = np.float32(0.0)
+    oxxx = oxxy = oxxz = oxyy = oxyz = oxzz = oyyy = oyyz = oyzz = ozzz = np.float32(0.0)
+    for n in range(len(weights)):
+        u, v, w = lengths[n] * x[n], lengths[n] * y[n], lengths[n] * z[n]
+        pu, pv, pw = weights[n] * u, weights[n] * v, weights[n] * w
+        puu, puv, puw, pvv, pvw, pww = pu * u, pu * v, pu * w, pv * v, pv * w, pw * w
+        dx, dy, dz = dx + pu, dy + pv, dz + pw
+        qxx, qxy, qxz, qyy, qyz, qzz = qxx + puu, qxy + puv, qxz + puw, qyy + pvv, qyz + pvw, qzz + pww
+        oxxx, oxxy, oxxz, oxyy, oxyz = oxxx + puu * u, oxxy + puu * v, oxxz + puu * w, oxyy + puv * v, oxyz + puv * w
+        oxzz, oyyy, oyyz, oyzz, ozzz = oxzz + puw * w, oyyy + pvv * v, oyyz + pvv * w, oyzz + pvw * w, ozzz + pww * w
     dipole, quadrupole, octupole = moments
-    along = (x, y, z)
+    dipole[0], dipole[1], dipole[2] = dx, dy, dz
+    second = (qxx, qxy, qyy, qxz, qyz, qzz)
+    third = (oxxx, oxxy, oxyy, oyyy, oxxz, oxyz, oyyz, oxzz, oyzz, ozzz)
+    n_second, n_third = 0, 0
     for a in range(3):
-        u = along[a]
-        total = np.float32(0.0)
-        for n in range(len(weights)):
-            total += weights[n] * lengths[n] * u[n]
-        dipole[a] = total
         for b in range(a + 1):
-            v = along[b]
-            total = np.float32(0.0)
-            for n in range(len(weights)):
-                total += weights[n] * (lengths[n] * lengths[n]) * (u[n] * v[n])
-            quadrupole[a, b] = quadrupole[b, a] = total
+            quadrupole[a, b] = quadrupole[b, a] = second[n_second]
+            n_second += 1
             for c in range(b + 1):
-                w = along[c]
-                total = np.float32(0.0)
-                for n in range(len(weights)):
-                    total += weights[n] * (lengths[n] * lengths[n] * lengths[n]) * (u[n] * v[n] * w[n])
-                octupole[a, b, c] = octupole[a, c, b] = octupole[b, a, c] = total
-                octupole[b, c, a] = octupole[c, a, b] = octupole[c, b, a] = total
+                value = third[n_third]
+                octupole[a, b, c] = octupole[a, c, b] = octupole[b, a, c] = value
+                octupole[b, c, a] = octupole[c, a, b] = octupole[c, b, a] = value
+                n_third += 1
 
 
 @kernel(MATHS)
