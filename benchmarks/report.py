@@ -118,7 +118,7 @@ class Report:
             "peak": {"flop_per_s": self.peak.operations, "bytes_per_s": self.peak.bytes},
             "data": self.data,
             "rows": [self._row(row) for row in self.rows],
-            "bars": [{**vars(bar), "met": bar.is_met} for bar in self.bars],
+            "bars": [{**vars(bar), "met": None if self.is_quick else bar.is_met} for bar in self.bars],
             "notes": self.notes,
         }
 
@@ -155,7 +155,7 @@ class Report:
             "",
             *table([self._cells(row) for row in self.rows]),
             *([""] if self.bars else []),
-            *map(str, self.bars),
+            *(["Bars are not judged by so small a sample."] if self.is_quick and self.bars else map(str, self.bars)),
             *([""] if self.notes else []),
             *self.notes,
         ]

@@ -52,7 +52,7 @@ def free_memory(device: torch.device) -> int | None:
         return torch.cuda.mem_get_info(device)[0] + unused
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
-    known = [free for free in (_free_in_machine(), _free_in_container()) if free is not None]
+    known = [free for free in (_free_in_machine(), _free_in_container(), _free_in_process()) if free is not None]
     return min(known) if device.type == "cpu" and known else None
 
 
@@ -68,6 +68,23 @@ def shortage(
         f"{n_atoms:,} atoms and {n_edges:,} edges need about {needed / 1e9:.1f} GB, and {device} has "
         f"{free / 1e9:.1f} GB free"
     )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, in Python, NumPy or torch (whose CPU allocator has no type of error for it)."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "alloc_cpu" in str(error)
+
+
+def _free_in_process() -> int | None:
+    """What `ulimit -v` leaves (Linux)."""
+    try:
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except (ImportError, OSError, ValueError):
+        return None
+    return None if limit == resource.RLIM_INFINITY else limit - used
 
 
 def _free_in_machine() -> int | None:

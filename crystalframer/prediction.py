@@ -295,12 +295,21 @@ def _predictions(crystals: Sequence[Crystal], model: CrystalFramer) -> list[list
         return _predict_packed(pack(crystals, model.config.radius), model)
     except TooClose as error:
         reason = str(error.of(crystals[error.row]))
+    except ConfigError:  # a setting that would fail for every crystal alike
+        raise
     except Exception as error:  # whatever it is, it must cost no more than the crystal that it is about
-        reason = str(error) if _is_ours(error) else f"the prediction failed ({type(error).__name__}: {error})"
+        reason = _reason(error, crystals)
     # Outside the handler, which would keep the tensors of the failed batch in memory.
     if len(crystals) == 1:
         return [reason]
     return [result for crystal in crystals for result in _predictions([crystal], model)]
+
+
+def _reason(error: Exception, crystals: Sequence[Crystal]) -> str:
+    if memory.is_out_of_memory(error):
+        n_atoms = sum(map(len, crystals))
+        return f"{n_atoms:,} atoms need more memory than there is; predict it on a machine or device with more"
+    return str(error) if _is_ours(error) else f"the prediction failed ({type(error).__name__}: {error})"
 
 
 def _predict_packed(packed: PreparedCrystals, model: CrystalFramer) -> list[list[float] | str]:

@@ -77,10 +77,9 @@ def test_each_benchmark_writes_what_it_must_state(
     assert any("floor" in row for row in rows)
     if name != "loader":
         assert any(row["candidate"] == "crystalframer, reference" for row in rows)
-    for bar in record["bars"]:
-        assert bar["met"] == (bar["value"] <= bar["limit"] if bar["at_most"] else bar["value"] >= bar["limit"])
-        assert bar["name"] in printed
     assert record["bars"]
+    assert all(bar["met"] is None and bar["value"] > 0 for bar in record["bars"])
+    assert "Bars are not judged by so small a sample." in printed
 
 
 def test_a_quick_run_leaves_the_results_alone(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ import torch
 import crystalframer as cf
 from crystalframer import memory
 from crystalframer.config import Config, ConfigError, DataConfig, FrameConfig, ModelConfig, TrainingConfig
-from crystalframer.data.crystal import CrystalError
+from crystalframer.data.crystal import CrystalBatch, CrystalError
 from crystalframer.data.dataset import CrystalDataset, Target
 from crystalframer.memory import batch_memory, free_memory, memory_needed, shortage
 from crystalframer.model.network import CrystalFramer
@@ -104,6 +104,35 @@ def test_the_limit_of_a_container_counts(tmp_path: Path) -> None:
     (tmp_path / "memory.max").write_text("max\n")
     assert memory._free_in_container(tmp_path) is None
     assert memory._free_in_container(tmp_path / "none") is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of address space are told by Linux alone")
+def test_the_limit_of_a_process_counts() -> None:
+    """As under `ulimit -v`: what the process has already does not count as free."""
+    code = f"""
+import resource
+import torch
+from crystalframer.memory import free_memory
+limit = {20 * 2**30}
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+free = free_memory(torch.device("cpu"))
+assert 0 < free < limit - 50 * 2**20, free
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_failed_allocation_says_how_large_the_crystal_is() -> None:
+    """Where no estimate warned: torch's own message names neither crystal nor remedy."""
+    model = CrystalFramer(SMALL).eval()
+
+    def take_too_much(_: object, args: tuple[CrystalBatch]) -> None:
+        if args[0].n_atoms > 30:
+            torch.empty(2**60)
+
+    model.register_forward_pre_hook(take_too_much)
+    frame = cf.predict([random_crystal(0, 3), random_crystal(1, 40)], model)
+    assert frame["error"].isna().tolist() == [True, False]
+    assert frame["error"].iloc[1].startswith("40 atoms need more memory than there is")
 
 
 def test_a_crystal_that_does_not_fit_is_a_row_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:

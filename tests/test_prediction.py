@@ -17,7 +17,7 @@ import torch
 from pymatgen.core import Lattice, Structure
 
 import crystalframer as cf
-from crystalframer import prediction
+from crystalframer import ops, prediction
 from crystalframer.checkpoint import CheckpointError
 from crystalframer.config import ConfigError, Target
 from crystalframer.data.crystal import Crystal, CrystalBatch, CrystalError
@@ -236,6 +236,11 @@ def test_a_batch_that_fails_costs_only_the_crystal_that_fails(model: CrystalFram
     assert frame["id"][failed].tolist() == ["CsCl", "CsI"]
     assert frame["error"].tolist()[1] == "the prediction failed (RuntimeError: not enough memory)"
     np.testing.assert_allclose(values(frame)[~failed], expected("NaCl", "MgO", "LiF"), atol=1e-5)
+
+
+def test_a_setting_that_would_fail_for_every_crystal_is_an_error(model: CrystalFramer) -> None:
+    with ops.use("cpu"), pytest.raises(ConfigError, match=r"ops.use\('cpu'\): it computes float32"):
+        cf.predict(CRYSTALS, model.double())
 
 
 def test_a_prediction_that_is_not_finite_is_an_error(model: CrystalFramer) -> None:

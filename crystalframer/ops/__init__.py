@@ -89,8 +89,9 @@ def _serving(device: torch.device, dtype: torch.dtype) -> Implementation:
         return device.type if fast else "reference"  # type: ignore[return-value]  # named as the devices they serve
     interpreted = chosen == "cuda" and device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
     if not single or not (device.type == chosen or interpreted):
+        missing = " (this machine has none)" if chosen == "cuda" and not torch.cuda.is_available() else ""
         raise ConfigError(
-            f"ops.use({chosen!r}): it computes float32 on a {chosen} device, and the model and its batch are "
+            f"ops.use({chosen!r}): it computes float32 on a {chosen} device{missing}, and the model and its batch are "
             f"{str(dtype).removeprefix('torch.')} on {device}. Move or convert both, or leave the choice to "
             "ops.use('auto')"
         )

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -86,6 +87,7 @@ def fit(
         folder.check_new()
     parts = _prepare(config, data)
     _check_memory(config, parts)
+    _announce_lone_crystals(config, parts["train"])
     model = _new_model(config, parts["train"])
     digest = {name: {"crystals": len(part), "sha256": part.fingerprint()} for name, part in parts.items()}
     if resume:
@@ -114,6 +116,19 @@ def _prepare(config: Config, data: Splits | CrystalDataset | None) -> dict[str, 
                 "choose another split or other targets"
             )
     return parts
+
+
+def _announce_lone_crystals(config: Config, crystals: PreparedCrystals) -> None:
+    """A limit of batches that is set too low costs time, and nothing else would show it."""
+    for name, sizes in (("max_atoms", crystals.n_atoms), ("max_edges", crystals.n_edges)):
+        limit = getattr(config.training, name)
+        n_alone = 0 if limit is None else int((sizes > limit).sum())
+        if n_alone:
+            print(
+                f"{n_alone:,} of {len(crystals):,} training crystals exceed training.{name} = {limit:,}; "
+                "each of them is a batch by itself",
+                file=sys.stderr,
+            )
 
 
 def _check_memory(config: Config, parts: Mapping[str, PreparedCrystals]) -> None:

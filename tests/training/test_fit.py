@@ -532,3 +532,12 @@ def test_threads_are_given_back(tmp_path: Path) -> None:
     before = torch.get_num_threads()
     fit(training(n_threads=before + 1, n_epochs=1, swa_epochs=0), DATA, tmp_path / "run")
     assert torch.get_num_threads() == before
+
+
+def test_crystals_beyond_a_limit_of_batches_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each trains by itself: slow, and otherwise silent."""
+    config = replace(CONFIG, training=replace(TRAINING, n_epochs=1, swa_epochs=0, max_atoms=1))
+    fit(config, DATA, tmp_path / "run")
+    n = len(DATA.train)
+    said = f"{n} of {n} training crystals exceed training.max_atoms = 1; each of them is a batch by itself"
+    assert said in capsys.readouterr().err
