@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from attention_cases import assert_agrees, batch_of, weights
 from torch import Tensor
 
 from crystalframer import ops
@@ -22,11 +23,11 @@ from crystalframer.config import (
     FrameMethod,
     ModelConfig,
 )
-from crystalframer.data.crystal import Crystal, CrystalBatch
+from crystalframer.data.crystal import Crystal
 from crystalframer.model import frames
 from crystalframer.model.basis import chebyshev_of_gaussians, cosine_centers, gaussians
 from crystalframer.model.edges import Edges
-from crystalframer.ops import cpu, reference
+from crystalframer.ops import cpu
 from crystalframer.testing import random_crystal
 
 CONFIG = ModelConfig(n_heads=4, d_model=32, distance=DistanceBasis(n_centers=24))
@@ -34,72 +35,27 @@ NARROW = CosineBasis(n_centers=16, width=1.0, coefficient=6.0)
 SPARSE = Crystal(np.array([6, 8]), np.array([[0.0, 0, 0], [0, 0, 1.1]]), np.diag([20.0, 22.0, 25.0]), "molecule")
 
 
-def inputs(edges: Edges, config: ModelConfig, decay: float = 1.4) -> list[Tensor | None]:
-    generator = torch.Generator().manual_seed(2)
-
-    def random(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    n, h, d = edges.n_atoms, config.n_heads, config.d_head
-    tensors: list[Tensor | None] = [random(n, h, d), random(n, h, d), random(n, h, d)]
-    tensors += [decay * (1.0 + 0.1 * random(n, h).tanh()), random(h, d, config.distance.n_centers)]
-    framed = config.frame.method != "none"
-    return [*tensors, random(3, h, d, config.cosine.n_centers) if framed else None]
-
-
-def run(function: object, edges: Edges, config: ModelConfig, decay: float, dtype: torch.dtype) -> list[Tensor]:
-    """Output and gradients of all inputs."""
-    tensors = [t if t is None else t.to(dtype).requires_grad_() for t in inputs(edges, config, decay)]
-    output = function(*tensors, edges, config)  # type: ignore[operator]
-    weights = torch.cos(torch.arange(output.numel(), dtype=torch.float64)).view_as(output).to(dtype)
-    (output * weights).sum().backward()
-    return [output.detach(), *(t.grad for t in tensors if t is not None and t.grad is not None)]
-
-
-def reference_output(*arguments: object) -> Tensor:
-    return reference.framed_attention(*arguments).output  # type: ignore[arg-type]
-
-
-def assert_close(edges: Edges, config: ModelConfig, decay: float = 1.4) -> None:
-    exact = Edges.of(replaced(edges, torch.float64))
-    expected = run(reference_output, exact, config, decay, torch.float64)
-    found = run(cpu.framed_attention, edges, config, decay, torch.float32)
-    assert len(found) == len(expected) == (6 if config.frame.method == "none" else 7)
-    for n, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
-        error = float((ours - theirs).abs().max() / theirs.abs().max())
-        assert error <= (2e-5 if n == 0 else 1e-4), f"{'output' if n == 0 else f'gradient {n}'} off by {error:.1e}"
-
-
-_batches: dict[int, CrystalBatch] = {}
-
-
 def edges_of(*crystals: Crystal, radius: float = 6.0) -> Edges:
-    batch = CrystalBatch.from_crystals(crystals, radius, dtype=torch.float64)
-    edges = Edges.of(batch.to(dtype=torch.float32))
-    _batches[id(edges)] = batch
-    return edges
-
-
-def replaced(edges: Edges, dtype: torch.dtype) -> CrystalBatch:
-    """The same batch in another precision, from float32 positions, so that both see one geometry."""
-    return _batches[id(edges)].to(dtype=torch.float32).to(dtype=dtype)
+    return Edges.of(batch_of(*crystals, radius=radius))
 
 
 @pytest.mark.parametrize("cosine", [CosineBasis(), NARROW], ids=["default", "lightweight"])
 @pytest.mark.parametrize("method", FRAME_METHODS)
 def test_agrees_with_the_reference(method: FrameMethod, cosine: CosineBasis) -> None:
     config = replace(CONFIG, frame=FrameConfig(method), cosine=cosine)
-    assert_close(edges_of(random_crystal(1, 4), random_crystal(2, 7), random_crystal(3, 3)), config)
+    crystals = random_crystal(1, 4), random_crystal(2, 7), random_crystal(3, 3)
+    assert_agrees(cpu.framed_attention, batch_of(*crystals, radius=6.0), config)
 
 
 @pytest.mark.parametrize("decay", [0.6, 1.4, 2.0])
 @pytest.mark.parametrize("n_atoms", [3, 12, 40])
 def test_sizes_and_decay_lengths(n_atoms: int, decay: float) -> None:
-    assert_close(edges_of(random_crystal(n_atoms, n_atoms)), CONFIG, decay)
+    batch = batch_of(random_crystal(n_atoms, n_atoms), radius=6.0)
+    assert_agrees(cpu.framed_attention, batch, CONFIG, decay=decay)
 
 
 def test_molecules_in_boxes() -> None:
-    assert_close(edges_of(SPARSE, random_crystal(5, 3)), CONFIG)
+    assert_agrees(cpu.framed_attention, batch_of(SPARSE, random_crystal(5, 3), radius=6.0), CONFIG)
 
 
 def as_given(layout: cpu._Layout, edges: Edges, logits: Tensor, attention: Tensor) -> frames.AttendedEdges:
@@ -112,7 +68,7 @@ def test_ties_go_the_same_way_as_in_the_reference() -> None:
     salt = Crystal(np.array([11, 17]), np.array([[0.0, 0, 0], [2.82, 0, 0]]), 2.82 * (1 - np.eye(3)), "salt")
     edges = edges_of(salt, Crystal(np.array([26]), np.zeros((1, 3)), 2.87 * np.eye(3), "iron"))
     layout = cpu._layout(edges)
-    q, k, _, sigma, *_ = (t if t is None else t.float() for t in inputs(edges, CONFIG))
+    q, k, _, sigma, *_ = (t if t is None else t.float() for t in weights(edges.n_atoms, CONFIG))
     assert q is not None and k is not None and sigma is not None
     logits, attention = cpu.attend(q, k, 0.5 / sigma**2, *layout.pairs, layout.squared)
     found = cpu._axes(logits, attention, edges, layout, CONFIG.frame, None)
@@ -145,7 +101,9 @@ def test_number_of_threads_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
         results = []
         for n_threads in (1, 2, 5):
             torch.set_num_threads(n_threads)
-            q, k, _, sigma, *_ = (t if t is None else t.float().requires_grad_() for t in inputs(edges, CONFIG))
+            q, k, _, sigma, *_ = (
+                t if t is None else t.float().requires_grad_() for t in weights(edges.n_atoms, CONFIG)
+            )
             assert q is not None and k is not None and sigma is not None
             _, attention = cpu.attend(q, k, 0.5 / sigma**2, *layout.pairs, layout.squared)
             (attention * torch.cos(torch.arange(attention.numel())).view_as(attention)).sum().backward()
@@ -184,15 +142,16 @@ def test_operators_pass_torchs_own_checks() -> None:
 
 
 def test_choice_of_implementation(monkeypatch: pytest.MonkeyPatch) -> None:
-    edges = edges_of(random_crystal(1, 3))
-    arguments = [t if t is None else t.float() for t in inputs(edges, CONFIG)]
+    batch = batch_of(random_crystal(1, 3), radius=6.0)
+    edges = Edges.of(batch)
+    arguments = [t if t is None else t.float() for t in weights(edges.n_atoms, CONFIG)]
     calls = []
     monkeypatch.setattr(cpu, "framed_attention", lambda *a: calls.append("cpu") or torch.zeros(3, 4, 8))
     ops.framed_attention(*arguments, edges, CONFIG)  # type: ignore[arg-type]
     with ops.use("reference"):
         ops.framed_attention(*arguments, edges, CONFIG)  # type: ignore[arg-type]
     double = [t if t is None else t.double() for t in arguments]
-    exact = Edges.of(replaced(edges, torch.float64))
+    exact = Edges.of(batch.to(dtype=torch.float64))
     assert ops.framed_attention(*double, exact, CONFIG).dtype == torch.float64  # type: ignore[arg-type]
     assert calls == ["cpu"]
 

@@ -36,12 +36,16 @@ def weights(n_atoms: int, config: ModelConfig, decay: float = 1.4) -> list[Tenso
 
 
 def output_and_gradients(
-    function: Callable[..., Tensor], batch: CrystalBatch, config: ModelConfig, seed: int | None = None
+    function: Callable[..., Tensor],
+    batch: CrystalBatch,
+    config: ModelConfig,
+    seed: int | None = None,
+    decay: float = 1.4,
 ) -> dict[str, Tensor]:
     """On the batch's device and in its precision."""
     names = ("query", "key", "value", "decay_length", "distance_projection", "cosine_projection")
     like = batch.positions
-    tensors = [None if t is None else t.to(like).requires_grad_() for t in weights(len(like), config)]
+    tensors = [None if t is None else t.to(like).requires_grad_() for t in weights(len(like), config, decay)]
     output = function(*tensors, Edges.of(batch), config, seed)
     signs = torch.cos(torch.arange(output.numel(), dtype=torch.float64)).view_as(output).to(like)
     (output * signs).sum().backward()
@@ -59,10 +63,11 @@ def assert_agrees(
     config: ModelConfig,
     seed: int | None = None,
     device: str = "cpu",
+    decay: float = 1.4,
 ) -> None:
     """Output and every gradient within the bars of the reference's in float64."""
-    exact = output_and_gradients(reference_output, batch.to(dtype=torch.float64), config, seed)
-    found = output_and_gradients(function, batch.to(device), config, seed)
+    exact = output_and_gradients(reference_output, batch.to(dtype=torch.float64), config, seed, decay)
+    found = output_and_gradients(function, batch.to(device), config, seed, decay)
     assert found.keys() == exact.keys() and len(exact) == (6 if config.frame.method == "none" else 7)
     for name, theirs in exact.items():
         error = float((found[name].cpu() - theirs).abs().max() / theirs.abs().max())
