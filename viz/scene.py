@@ -152,7 +152,7 @@ def scene_from_trace(trace: CrystalTrace) -> Scene:
     return Scene(
         id=trace.id,
         atomic_numbers=np.asarray(trace.atomic_numbers),
-        labels=_labels(elements),
+        labels=atom_labels(elements),
         positions=positions,
         lattice=lattice,
         drawn_site=site,
@@ -256,7 +256,8 @@ def attention_by_distance(
     )
 
 
-def _labels(elements: list[Element]) -> tuple[str, ...]:
+def atom_labels(elements: list[Element]) -> tuple[str, ...]:
+    """`Ti1`, `O2`: element and running number in it, one for each atom."""
     seen: Counter[str] = Counter()
     labels = []
     for item in elements:
