@@ -4,14 +4,8 @@
 when a picture is made, so this import stays light.
 """
 
+from viz.attention_figures import attention_distance_figure, attention_figure, attention_heatmap
 from viz.drawing import Drawing, drawing
-from viz.figures import (
-    attention_distance_figure,
-    attention_figure,
-    attention_heatmap,
-    learning_curve,
-    parity_figure,
-)
 from viz.palette import SERIES_COLORS
 from viz.scene import (
     Scene,
@@ -23,6 +17,7 @@ from viz.scene import (
 )
 from viz.structure_figure import structure_figure
 from viz.structure_view import structure_view
+from viz.training_figures import learning_curve, parity_figure
 from viz.widgets import AttentionSliders, TrainingMonitor
 
 __all__ = [

@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from viz.palette import ATTENTION_RAMP, AXIS_COLORS, AXIS_LABELS, CELL_COLOR, mix, ramp
 from viz.scene import Scene, strongest_edges
+from viz.text import where, whose
 
 Frames = Literal["selected", "all", "none"]
 
@@ -205,8 +206,7 @@ def _axes(scene: Scene, layer: int, head: int | None, atom: int, frames: Frames,
 
 def _caption(scene: Scene, layer: int, head: int | None, atom: int, n_lines: int) -> str:
     lines = strongest_edges(scene, layer, head, atom, n_lines)
-    which = "mean of all heads" if head is None else f"head {head}"
-    text = f"{scene.labels[atom]}, layer {layer}, {which}"
+    text = f"{whose(scene, atom)}, {where(layer, head)}"
     if len(lines.edges):
         text += f": {len(lines.edges)} strongest lines carry {lines.weight.sum():.0%} of its attention"
         text += f", {lines.itself:.0%} stays on the atom"

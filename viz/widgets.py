@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from crystalframer.trace import CrystalTrace
+from viz.attention_figures import attention_figure
 from viz.drawing import Drawing, Frames, drawing
-from viz.figures import attention_figure, learning_curve
 from viz.scene import scene_from_trace
 from viz.structure_view import put, structure_view
+from viz.training_figures import learning_curve
 
 if TYPE_CHECKING:
     import ipywidgets

@@ -1,0 +1,144 @@
+"""Plotly figures of attention: as a heatmap, of all heads side by side, and against distance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from viz.palette import ATTENTION_COLOR, HEATMAP_SCALE, INK
+from viz.scene import DistanceProfile, Scene, attention_by_distance, attention_matrix
+from viz.style import styled
+from viz.text import ATTENTION, DISTANCE, where, whose
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+_HOVER_MATRIX = "query %{y}, key %{x}<br>attention %{z:.3f} (all images together)<extra></extra>"
+_HOVER_SHELL = "%{x:.2f} Å: %{customdata} atoms<br>attention %{y:.3f}<extra></extra>"
+_HOVER_WITHIN = "within %{x:.2f} Å<br>attention %{y:.3f}<extra></extra>"
+
+
+def attention_heatmap(scene: Scene, layer: int, head: int | None, *, width: int = 480, height: int = 440) -> go.Figure:
+    """Attention from each query atom (row) to each key atom (column), images summed: rows sum to 1.
+
+    Args:
+        scene: what to draw.
+        layer: counted from 0.
+        head: counted from 0; None for the mean over heads.
+        width: pixels.
+        height: pixels.
+
+    Raises:
+        SceneError: no such layer or head.
+    """
+    import plotly.graph_objects as go
+
+    labels, matrix = list(scene.labels), attention_matrix(scene, layer, head)
+    figure = go.Figure(
+        go.Heatmap(
+            z=matrix,
+            x=labels,
+            y=labels,
+            colorscale=HEATMAP_SCALE,
+            zmin=0.0,
+            zmax=float(matrix.max()),
+            colorbar={"title": {"text": ATTENTION}, "thickness": 14},
+            hovertemplate=_HOVER_MATRIX,
+        )
+    )
+    figure.update_xaxes(title_text="key atom", type="category", constrain="domain")
+    figure.update_yaxes(
+        title_text="query atom", type="category", autorange="reversed", scaleanchor="x", constrain="domain"
+    )
+    return styled(figure, f"Attention, {where(layer, head)}", width, height)
+
+
+def attention_distance_figure(
+    scene: Scene, layer: int, head: int | None, atom: int | None = None, *, width: int = 480, height: int = 360
+) -> go.Figure:
+    """Attention of one atom (or the mean over atoms) in shells of distance, and its running sum.
+
+    Args:
+        scene: what to draw.
+        layer: counted from 0.
+        head: counted from 0; None for the mean over heads.
+        atom: query atom, counted from 0; None for the mean over all.
+        width: pixels.
+        height: pixels.
+
+    Raises:
+        SceneError: no such layer, head or atom.
+    """
+    import plotly.graph_objects as go
+
+    profile = attention_by_distance(scene, layer, head, atom)
+    figure = go.Figure(
+        [
+            go.Bar(
+                x=profile.distance,
+                y=profile.attention,
+                customdata=_neighbor_counts(profile),
+                width=0.12,
+                name="shell",
+                marker_color=ATTENTION_COLOR,
+                hovertemplate=_HOVER_SHELL,
+            ),
+            go.Scatter(
+                x=profile.distance,
+                y=profile.cumulative,
+                name="within distance",
+                mode="lines+markers",
+                line={"shape": "hv", "color": INK, "width": 1.5},
+                marker={"size": 4},
+                hovertemplate=_HOVER_WITHIN,
+            ),
+        ]
+    )
+    figure.update_xaxes(title_text=DISTANCE, rangemode="tozero")
+    figure.update_yaxes(title_text=ATTENTION, range=[0.0, 1.05])
+    figure.update_layout(legend={"orientation": "h", "x": 1.0, "xanchor": "right", "y": 1.02, "yanchor": "bottom"})
+    return styled(figure, f"{whose(scene, atom)}, {where(layer, head)}", width, height)
+
+
+def attention_figure(
+    scene: Scene, layer: int, head: int | None, atom: int, *, width: int = 480, height: int = 560
+) -> go.Figure:
+    """The heatmap with the row of `atom` framed, and below it that atom's attention against distance.
+
+    Args:
+        scene: what to draw.
+        layer: counted from 0.
+        head: counted from 0; None for the mean over heads.
+        atom: query atom, counted from 0.
+        width: pixels.
+        height: pixels.
+
+    Raises:
+        SceneError: no such layer, head or atom.
+    """
+    from plotly.subplots import make_subplots
+
+    upper = attention_heatmap(scene, layer, head)
+    lower = attention_distance_figure(scene, layer, head, atom)
+    figure = make_subplots(rows=2, cols=1, row_heights=[0.62, 0.38], vertical_spacing=0.16)
+    figure.add_traces(upper.data, rows=1, cols=1)
+    figure.add_traces(lower.data, rows=2, cols=1)
+    for row, part in ((1, upper), (2, lower)):
+        figure.update_xaxes(part.layout.xaxis.to_plotly_json(), row=row, col=1)
+        figure.update_yaxes(part.layout.yaxis.to_plotly_json(), row=row, col=1)
+    figure.update_layout(showlegend=False)
+    figure.update_traces(colorbar={"y": 1.0, "yanchor": "top", "len": 0.55}, selector={"type": "heatmap"})
+    frame = {"x0": -0.5, "x1": scene.n_atoms - 0.5, "y0": atom - 0.5, "y1": atom + 0.5}
+    figure.add_shape(
+        type="rect",
+        fillcolor="rgba(0,0,0,0)",
+        opacity=1.0,
+        line={"color": ATTENTION_COLOR, "width": 3},
+        **frame,
+        row=1,
+        col=1,
+    )
+    return styled(figure, f"{scene.labels[atom]}, {where(layer, head)}", width, height)
+
+
+def _neighbor_counts(profile: DistanceProfile) -> list[str]:
+    return [f"{count:.3g}" for count in profile.n_neighbors]
