@@ -87,7 +87,7 @@ class Progress(pl.Callback):
             desc="training",
             bar_format="{desc} {percentage:3.0f}%|{bar}| epoch {n:.1f}/{total} [{elapsed}<{remaining}{postfix}]",
             smoothing=0,
-            **_where_to_draw(tqdm),
+            **where_to_draw(tqdm),
         )
 
     @property
@@ -129,7 +129,8 @@ class _Lines(io.TextIOBase):
         return len(text)
 
 
-def _where_to_draw(tqdm: type) -> dict[str, Any]:
+def where_to_draw(tqdm: type) -> dict[str, Any]:
+    """Arguments of a bar that stays readable in a notebook, a terminal and a log."""
     from tqdm.notebook import tqdm_notebook
 
     if issubclass(tqdm, tqdm_notebook) or sys.stderr.isatty():

@@ -76,6 +76,10 @@ class RunFolder:
             raise TrainingError(f"{self.path}: nothing to resume (no {self.config.name}); start the run without resume")
         if self.result.exists():
             raise TrainingError(f"{self.path}: the run is complete; its scores are in {self.result}")
+        self.check_same_config(config)
+
+    def check_same_config(self, config: Config) -> None:
+        """Raises: ConfigError: the run was started with another config."""
         before = _flat(dataclasses.asdict(from_json(Config, self.config.read_text(encoding="utf-8"))))
         now = _flat(dataclasses.asdict(config))
         changed = sorted(

@@ -18,7 +18,7 @@ from crystalframer.data.loading import PreparedCrystals, evaluation_loader
 from crystalframer.model.network import CrystalFramer
 from crystalframer.training.folder import RunFolder
 from crystalframer.training.optimisation import mean_absolute_error
-from crystalframer.training.task import Row
+from crystalframer.training.task import Row, TrainingError
 
 if TYPE_CHECKING:
     import pandas
@@ -103,6 +103,28 @@ def conclude(
     saved = {"chosen": chosen, "scores": numbers, "baseline_mae": baseline}
     write_file(folder.result, json.dumps(saved, indent=2).encode())
     return FitResult(folder.path, models[chosen].cpu(), chosen, scores, baseline, pandas.DataFrame(history))
+
+
+def read_result(folder: RunFolder) -> FitResult:
+    """The result of a finished run from its folder, equal to what `fit` returned.
+
+    Raises:
+        TrainingError: `result.json` or `metrics.csv` is damaged.
+        CheckpointError: the chosen weights cannot be loaded.
+    """
+    import pandas
+
+    try:
+        saved = json.loads(folder.result.read_text(encoding="utf-8"))
+        scores = {name: Score(**numbers) for name, numbers in saved["scores"].items()}
+        chosen, baseline = saved["chosen"], saved["baseline_mae"]
+        history = pandas.read_csv(folder.metrics)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(
+            f"{folder.path}: the result cannot be read ({error}); delete {folder.result.name}, and resuming makes it "
+            "again from the checkpoints"
+        ) from error
+    return FitResult(folder.path, load(folder.checkpoint(chosen)), chosen, scores, baseline, history)
 
 
 def _mae(model: CrystalFramer, crystals: PreparedCrystals, config: Config) -> dict[str, float]:

@@ -40,7 +40,7 @@ from crystalframer.data.dataset import CrystalDataset, DataError, Splits
 from crystalframer.data.loading import BatchOrder, PreparedCrystals, evaluation_loader, prepare, train_loader
 from crystalframer.model.network import CrystalFramer
 from crystalframer.training.callbacks import Progress, Recorder, ResumeIO
-from crystalframer.training.folder import RunFolder
+from crystalframer.training.folder import Digest, RunFolder
 from crystalframer.training.optimisation import target_statistics
 from crystalframer.training.result import FitResult, conclude
 from crystalframer.training.task import TrainingTask
@@ -61,8 +61,9 @@ def fit(
 
     The history has a row an epoch: `epoch` (from 1), `step`, `learning_rate`, `gradient_norm` (mean, before clipping),
     `train_loss` and `train_mae/<target>` (during the epoch, with noise), `validation_loss`, `validation_mae/<target>`,
-    the same two with `swa_` for the averaged weights, and `seconds`. Losses are in standard deviations of the training
-    labels, MAE in the target's unit; both are exact means over the labels that are present.
+    the same two with `swa_` for the averaged weights, `training_seconds` (of the steps alone) and `seconds` (with the
+    validation). Losses are in standard deviations of the training labels, MAE in the target's unit; both are exact
+    means over the labels that are present.
 
     Args:
         config: the experiment.
@@ -85,26 +86,28 @@ def fit(
         folder.check_resumable(config)
     else:
         folder.check_new()
-    parts = _prepare(config, data)
+    parts = prepare_parts(config, load_splits(config, data))
     _check_memory(config, parts)
     _announce_lone_crystals(config, parts["train"])
     model = _new_model(config, parts["train"])
-    digest = {name: {"crystals": len(part), "sha256": part.fingerprint()} for name, part in parts.items()}
     if resume:
-        folder.check_same_data(digest)
+        folder.check_same_data(digest(parts))
     else:
-        folder.start(config, digest)
+        folder.start(config, digest(parts))
     with _threads(config.training.n_threads):
         task = _train(config, model, parts, folder, callbacks)
         return conclude(config, parts, folder, task.history, task.device)
 
 
-def _prepare(config: Config, data: Splits | CrystalDataset | None) -> dict[str, PreparedCrystals]:
-    """Labelled crystals of the three parts with their neighbours."""
+def load_splits(config: Config, data: Splits | CrystalDataset | None) -> Splits:
+    """The three parts, of `config.data.source` if no data are given."""
     if data is None:
         data = sources.dataset(config.data.source, config.data.labels, config.model.targets)
-    if isinstance(data, CrystalDataset):
-        data = data.split(config.data, config.training.seed)
+    return data if isinstance(data, Splits) else data.split(config.data, config.training.seed)
+
+
+def prepare_parts(config: Config, data: Splits) -> dict[str, PreparedCrystals]:
+    """Labelled crystals of the three parts with their neighbours; no test part if it would be empty."""
     parts = {}
     for name in ("train", "validation", "test"):
         labelled = getattr(data, name).with_targets(config.model.targets).labelled()
@@ -116,6 +119,10 @@ def _prepare(config: Config, data: Splits | CrystalDataset | None) -> dict[str, 
                 "choose another split or other targets"
             )
     return parts
+
+
+def digest(parts: Mapping[str, PreparedCrystals]) -> Digest:
+    return {name: {"crystals": len(part), "sha256": part.fingerprint()} for name, part in parts.items()}
 
 
 def _announce_lone_crystals(config: Config, crystals: PreparedCrystals) -> None:

@@ -55,6 +55,7 @@ class TrainingTask(pl.LightningModule):
         self._n_labels: Tensor | int = 0
         self._validation: list[tuple[Tensor, Tensor | None, Tensor]] = []
         self._started = time.perf_counter()
+        self._training_seconds = 0.0
 
     @property
     def is_averaging(self) -> bool:
@@ -128,7 +129,8 @@ class TrainingTask(pl.LightningModule):
     # Validation, after the last batch of every epoch
 
     def on_validation_epoch_start(self) -> None:
-        self._check_finite()
+        self._check_finite()  # waits for the device, so that the time is that of the steps
+        self._training_seconds = time.perf_counter() - self._started
 
     def validation_step(self, batch: CrystalBatch, batch_idx: int) -> None:
         # In full precision: the scores are those of the saved model as `load` returns it.
@@ -142,6 +144,7 @@ class TrainingTask(pl.LightningModule):
         if self.averaged is not None:
             unknown = tuple(torch.full_like(target, torch.nan) for target in targets)
             scores |= self._validation_scores("swa_validation", averaged if self.is_averaging else unknown, targets)
+        scores["training_seconds"] = self._training_seconds
         scores["seconds"] = time.perf_counter() - self._started
         self.history.append({"epoch": self.current_epoch + 1, "step": self.global_step} | scores)
         self.log_dict({name: value for name, value in scores.items() if not math.isnan(value)}, batch_size=1)

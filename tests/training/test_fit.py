@@ -39,7 +39,9 @@ from crystalframer.data.dataset import CrystalDataset, DataError, Splits
 from crystalframer.data.loading import BatchOrder, prepare
 from crystalframer.model.network import CrystalFramer
 from crystalframer.training import FitResult, Interrupted, TrainingError, fit
+from crystalframer.training.folder import RunFolder
 from crystalframer.training.optimisation import noise_seed
+from crystalframer.training.result import read_result
 from crystalframer.training.task import TrainingTask
 
 TARGETS = (Target("energy", "eV/atom"), Target("gap", "eV"))
@@ -75,6 +77,7 @@ def make_data(n_train: int = 24, n_other: int = 8, targets: tuple[Target, ...] =
 
 
 DATA = make_data()
+TIMES = ["training_seconds", "seconds"]
 
 
 def training(**changes) -> Config:
@@ -82,7 +85,7 @@ def training(**changes) -> Config:
 
 
 def without_times(result: FitResult) -> pd.DataFrame:
-    return result.history.drop(columns="seconds")
+    return result.history.drop(columns=TIMES)
 
 
 def weights(result: FitResult, name: str) -> dict[str, Tensor]:
@@ -216,6 +219,24 @@ def test_the_better_weights_are_chosen_and_loaded(finished: FitResult) -> None:
     assert re.search(r"energy, swa: validation MAE [\d.]+ eV/atom, test MAE .*% of the", finished.summary())
 
 
+def test_a_finished_run_is_read_from_its_folder(finished: FitResult, tmp_path: Path) -> None:
+    read = read_result(RunFolder(finished.output))
+    pd.testing.assert_frame_equal(read.history, finished.history, check_exact=True)
+    assert_same_run(read, finished)
+    assert read.summary() == finished.summary() and not read.model.training
+    for name, value in finished.model.state_dict().items():
+        assert torch.equal(read.model.state_dict()[name], value)
+    damaged = RunFolder(tmp_path)
+    damaged.result.write_text('{"chosen": "be')
+    with pytest.raises(TrainingError, match=r"the result cannot be read .*delete result.json"):
+        read_result(damaged)
+
+
+def test_the_steps_take_a_part_of_the_time(finished: FitResult) -> None:
+    steps, all_of_it = (finished.history[column] for column in TIMES)
+    assert np.all(steps > 0) and np.all(steps < all_of_it)
+
+
 def test_the_files_of_a_run(finished: FitResult) -> None:
     assert (finished.output / "config.json").read_text() == to_json(CONFIG)
     pd.testing.assert_frame_equal(pd.read_csv(finished.output / "metrics.csv"), finished.history, check_exact=True)
@@ -339,7 +360,7 @@ def test_an_interrupted_run_resumes_to_the_same_numbers(
     torch.manual_seed(99)
     assert_same_run(fit(CONFIG, DATA, output, resume=True), finished)
     pd.testing.assert_frame_equal(
-        pd.read_csv(output / "metrics.csv").drop(columns="seconds"), without_times(finished), check_exact=True
+        pd.read_csv(output / "metrics.csv").drop(columns=TIMES), without_times(finished), check_exact=True
     )
 
 
