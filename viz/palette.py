@@ -19,6 +19,18 @@ SERIES_COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7
 """Curves of one figure, Okabe and Ito's palette."""
 HEATMAP_SCALE = "Cividis"
 """Uniform in lightness, and the same for the colour-blind."""
+HEATMAP_RAMP = (
+    "#00224E",
+    "#1A386F",
+    "#434E6C",
+    "#61656F",
+    "#7D7C78",
+    "#9B9476",
+    "#BCAE6C",
+    "#DEC958",
+    "#FEE838",
+)
+"""The same scale as colours, low to high."""
 CELL_COLOR = "#555555"
 INK = "#222222"
 

@@ -10,9 +10,9 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
-from crystalframer.trace import CrystalTrace
+from crystalframer.trace import CrystalTrace, FrameTrace
 from viz.palette import Element, element
 
 BOND_STRETCH = 1.15
@@ -22,10 +22,29 @@ BOUNDARY_TOLERANCE = 0.02
 """Å; an atom this close to a face of the cell is drawn on the opposite face as well."""
 TIE = 1e-3
 """Relative difference below which two attention weights count as equal."""
+FRAME_TIE = 1e-4
+"""A frame is tied where scores of anchors, or eigenvalues relative to the largest, differ by no more: another rule then
+chose its axes. The model's own margin (`crystalframer.config.FrameConfig`)."""
 
 
 class SceneError(ValueError):
     """A scene has no such layer, head or atom; the message names the range."""
+
+
+@dataclass(frozen=True, eq=False)
+class Polyhedron:
+    """The hull of the non-metals bonded to a metal atom."""
+
+    center: int
+    """Atom in the middle."""
+    key: Int[np.ndarray, " n_vertices"]
+    """Atom at each vertex."""
+    image: Int[np.ndarray, "n_vertices 3"]
+    """Lattice translation of each vertex."""
+    faces: Int[np.ndarray, "n_faces 3"]
+    """Triangles of vertices, counter-clockwise seen from outside."""
+    rims: Int[np.ndarray, "n_rims 2"]
+    """Pairs of vertices that an edge of the polyhedron joins: where faces meet that do not lie in one plane."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +68,8 @@ class Scene:
     """Lattice translation of each drawn ball; 0 for home atoms."""
     bonds: Int[np.ndarray, "n_bonds 2"]
     """Pairs of drawn balls, first < second."""
+    polyhedra: tuple[Polyhedron, ...]
+    """Of every home atom that is a metal with four or more non-metals bonded to it, not all in one plane."""
     edge_index: Int[np.ndarray, "2 n_edges"]
     """Row 0 the query atom, row 1 the key atom."""
     edge_image: Int[np.ndarray, "n_edges 3"]
@@ -59,6 +80,8 @@ class Scene:
     """σᵢ, Å: how far the query atom looks."""
     frames: Float[np.ndarray, "n_layers n_heads n_atoms 3 3"] | None
     """Row k is the unit axis e_k, Cartesian; None for the frame method `none`."""
+    tied: Bool[np.ndarray, "n_layers n_heads n_atoms"]
+    """Frames whose axes were chosen among equals."""
     method: str
     """Frame method."""
     prediction: dict[str, float]
@@ -92,7 +115,7 @@ class Scene:
     @property
     def drawn_positions(self) -> Float[np.ndarray, "n_drawn 3"]:
         """Cartesian, Å."""
-        return self.positions[self.drawn_site] + self.drawn_image @ self.lattice
+        return self.places(self.drawn_site, self.drawn_image)
 
     @property
     def cell_edges(self) -> Float[np.ndarray, "12 2 3"]:
@@ -113,6 +136,12 @@ class Scene:
     def edge_lengths(self) -> Float[np.ndarray, " n_edges"]:
         """Å."""
         return np.linalg.norm(self.edge_vectors, axis=1)
+
+    def places(
+        self, atoms: Int[np.ndarray, " n_places"], images: Int[np.ndarray, "n_places 3"]
+    ) -> Float[np.ndarray, "n_places 3"]:
+        """Cartesian, Å, of atoms in other cells."""
+        return self.positions[atoms] + images @ self.lattice
 
     def weights(self, layer: int, head: int | None) -> Float[np.ndarray, " n_edges"]:
         """Attention of one head, or the mean over heads (`head=None`).
@@ -158,11 +187,13 @@ def scene_from_trace(trace: CrystalTrace) -> Scene:
         drawn_site=site,
         drawn_image=image,
         bonds=_drawn_bonds(site, image, trace.edge_index[:, bonded], edge_image[bonded]),
+        polyhedra=_polyhedra(elements, positions, lattice, trace.edge_index[:, bonded], edge_image[bonded]),
         edge_index=trace.edge_index,
         edge_image=edge_image,
         attention=np.stack([layer.attention.T for layer in trace.layers]),
         decay_length=np.stack([layer.decay_length.T for layer in trace.layers]),
         frames=np.stack([frame.axes.swapaxes(0, 1) for frame in frames if frame]) if has_frames else None,
+        tied=np.stack([_tied(frame, trace.n_atoms, trace.n_heads) for frame in frames]),
         method=frames[0].method if frames[0] else "none",
         prediction=dict(trace.prediction),
         units=dict(trace.units),
@@ -207,7 +238,7 @@ def strongest_edges(scene: Scene, layer: int, head: int | None, atom: int, n_lin
         image=scene.edge_image[others],
         weight=weights[others],
         start=scene.positions[atom],
-        ends=scene.positions[key[others]] + scene.edge_image[others] @ scene.lattice,
+        ends=scene.places(key[others], scene.edge_image[others]),
         itself=float(weights[mine[is_itself]].sum()),
     )
 
@@ -327,3 +358,55 @@ def _drawn_bonds(
             if second is not None and first < second:
                 pairs.add((first, second))
     return np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)
+
+
+def _polyhedra(
+    elements: list[Element],
+    positions: Float[np.ndarray, "n_atoms 3"],
+    lattice: Float[np.ndarray, "3 3"],
+    edge_index: Int[np.ndarray, "2 n_bonded"],
+    edge_image: Int[np.ndarray, "n_bonded 3"],
+) -> tuple[Polyhedron, ...]:
+    query, key = edge_index
+    nonmetal = np.array([item.is_nonmetal for item in elements])
+    found = []
+    for center in np.flatnonzero(~nonmetal):
+        mine = np.flatnonzero((query == center) & nonmetal[key])
+        if len(mine) >= 4 and (hull := _hull(positions[key[mine]] + edge_image[mine] @ lattice)):
+            found.append(Polyhedron(int(center), key[mine], edge_image[mine], *hull))
+    return tuple(found)
+
+
+def _hull(
+    points: Float[np.ndarray, "n_points 3"],
+) -> tuple[Int[np.ndarray, "n_faces 3"], Int[np.ndarray, "n_rims 2"]] | None:
+    """Faces and rims of the convex hull, as in `Polyhedron`; None where the points lie in one plane."""
+    from scipy.spatial import ConvexHull, QhullError
+
+    try:
+        hull = ConvexHull(points)
+    except QhullError:
+        return None
+    normals = hull.equations[:, :3]
+    corners = points[hull.simplices]
+    turn = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    inward = (turn * normals).sum(axis=1) < 0
+    faces = np.where(inward[:, None], hull.simplices[:, ::-1], hull.simplices).astype(np.int64)
+    # Neighbour k of a face lies opposite its corner k. Less than 3 degrees between two faces is one flat face.
+    meets = {
+        (min(pair), max(pair))
+        for face, (simplex, neighbors) in enumerate(zip(hull.simplices, hull.neighbors, strict=True))
+        for corner, neighbor in enumerate(neighbors)
+        if normals[face] @ normals[neighbor] < np.cos(np.radians(3))
+        for pair in [np.delete(simplex, corner).tolist()]
+    }
+    return faces, np.array(sorted(meets), dtype=np.int64)
+
+
+def _tied(frame: FrameTrace | None, n_atoms: int, n_heads: int) -> Bool[np.ndarray, "n_heads n_atoms"]:
+    if frame is not None and frame.tie_margin is not None:
+        return np.any(frame.tie_margin <= FRAME_TIE, axis=2).T
+    if frame is not None and frame.eigenvalues is not None:
+        gaps = np.diff(frame.eigenvalues, axis=2)
+        return np.any(gaps <= FRAME_TIE * frame.eigenvalues[..., 2:], axis=2).T
+    return np.zeros((n_heads, n_atoms), dtype=bool)
