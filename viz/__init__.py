@@ -4,8 +4,20 @@
 when a picture is made, so this import stays light.
 """
 
-from viz.attention_figures import attention_distance_figure, attention_figure, attention_heatmap
+from viz.attention_figures import attention_distance_figure, attention_figure, attention_grid, attention_heatmap
 from viz.drawing import Drawing, drawing
+from viz.layer_figures import attended_distance_figure, axis_turn_figure, decay_length_figure, entropy_figure
+from viz.measures import (
+    anchor_distances,
+    attended_distance,
+    axis_turns,
+    chance_turns,
+    decay_lengths,
+    effective_neighbors,
+    layer_table,
+    nearest_distance,
+    self_attention_share,
+)
 from viz.palette import SERIES_COLORS
 from viz.scene import (
     Scene,
@@ -27,15 +39,29 @@ __all__ = [
     "Scene",
     "SceneError",
     "TrainingMonitor",
+    "anchor_distances",
+    "attended_distance",
+    "attended_distance_figure",
     "attention_by_distance",
     "attention_distance_figure",
     "attention_figure",
+    "attention_grid",
     "attention_heatmap",
     "attention_matrix",
+    "axis_turn_figure",
+    "axis_turns",
+    "chance_turns",
+    "decay_length_figure",
+    "decay_lengths",
     "drawing",
+    "effective_neighbors",
+    "entropy_figure",
+    "layer_table",
     "learning_curve",
+    "nearest_distance",
     "parity_figure",
     "scene_from_trace",
+    "self_attention_share",
     "strongest_edges",
     "structure_figure",
     "structure_view",

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 from viz.palette import ATTENTION_COLOR, HEATMAP_SCALE, INK
 from viz.scene import DistanceProfile, Scene, attention_by_distance, attention_matrix
 from viz.style import styled
-from viz.text import ATTENTION, DISTANCE, where, whose
+from viz.text import ATTENTION, DISTANCE, where, which_head, whose
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+
+GRID_COLUMNS = 4
+"""Heads side by side in `attention_grid`."""
 
 _HOVER_MATRIX = "query %{y}, key %{x}<br>attention %{z:.3f} (all images together)<extra></extra>"
 _HOVER_SHELL = "%{x:.2f} Å: %{customdata} atoms<br>attention %{y:.3f}<extra></extra>"
@@ -50,6 +53,58 @@ def attention_heatmap(scene: Scene, layer: int, head: int | None, *, width: int 
         title_text="query atom", type="category", autorange="reversed", scaleanchor="x", constrain="domain"
     )
     return styled(figure, f"Attention, {where(layer, head)}", width, height)
+
+
+def attention_grid(scene: Scene, layer: int, *, width: int = 820, height: int | None = None) -> go.Figure:
+    """The attention heatmaps of all heads of one layer side by side, on one colour scale.
+
+    Args:
+        scene: what to draw.
+        layer: counted from 0.
+        width: pixels.
+        height: pixels; by default as the rows need.
+
+    Raises:
+        SceneError: no such layer.
+
+    Example:
+        >>> len(attention_grid(scene, layer=0).data) == scene.n_heads
+        True
+    """
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    matrices = [attention_matrix(scene, layer, head) for head in range(scene.n_heads)]
+    labels = list(scene.labels)
+    n_columns = min(scene.n_heads, GRID_COLUMNS)
+    n_rows = -(-scene.n_heads // n_columns)
+    figure = make_subplots(
+        rows=n_rows,
+        cols=n_columns,
+        subplot_titles=[which_head(head) for head in range(scene.n_heads)],
+        shared_xaxes=True,
+        shared_yaxes=True,
+        horizontal_spacing=0.025,
+        vertical_spacing=0.2 / n_rows,
+    )
+    for head, matrix in enumerate(matrices):
+        row, column = divmod(head, n_columns)
+        heatmap = go.Heatmap(z=matrix, x=labels, y=labels, coloraxis="coloraxis", hovertemplate=_HOVER_MATRIX)
+        figure.add_trace(heatmap, row=row + 1, col=column + 1)
+    figure.update_xaxes(type="category", constrain="domain", matches="x")
+    figure.update_yaxes(type="category", autorange="reversed", constrain="domain", matches="y")
+    for number in range(1, scene.n_heads + 1):
+        figure.update_yaxes(scaleanchor=f"x{number}", selector={"anchor": f"x{number}" if number > 1 else "x"})
+    figure.update_xaxes(title_text="key atom", row=n_rows)
+    figure.update_yaxes(title_text="query atom", col=1)
+    figure.update_coloraxes(
+        colorscale=HEATMAP_SCALE,
+        cmin=0.0,
+        cmax=float(max(matrix.max() for matrix in matrices)),
+        colorbar={"title": {"text": ATTENTION}, "thickness": 14},
+    )
+    default = 110 + n_rows * (width - 100) // n_columns
+    return styled(figure, f"Attention of all heads, layer {layer}", width, height or default)
 
 
 def attention_distance_figure(

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 TITLE_SIZE = 15
 """Pixels."""
+PART_TITLE_SIZE = 13
+"""Of one picture among several, pixels."""
 
 
 def styled(figure: go.Figure, title: str, width: int, height: int) -> go.Figure:
@@ -23,4 +25,5 @@ def styled(figure: go.Figure, title: str, width: int, height: int) -> go.Figure:
         height=height,
         margin={"l": 60, "r": 20, "t": 60, "b": 50},
     )
+    figure.update_annotations(font_size=PART_TITLE_SIZE)
     return figure

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from viz.scene import Scene
+from crystalframer.trace import CrystalTrace
+from viz.palette import element
+from viz.scene import Scene, atom_labels
 
 ATTENTION = "attention"
 DISTANCE = "distance (Å)"
@@ -21,3 +23,13 @@ def where(layer: int, head: int | None) -> str:
 def whose(scene: Scene, atom: int | None) -> str:
     """`Ti1`, for titles."""
     return "Mean over atoms" if atom is None else scene.labels[atom]
+
+
+def crystal_name(trace: CrystalTrace) -> str:
+    """The id of a trace, or how large it is; for titles and messages."""
+    return trace.id or f"crystal of {trace.n_atoms} atoms"
+
+
+def atom_names(trace: CrystalTrace) -> tuple[str, ...]:
+    """`Ti1`, `O2`: as the scene of the trace names its atoms."""
+    return atom_labels([element(int(z)) for z in trace.atomic_numbers])

@@ -29,6 +29,9 @@ def synthetic_trace(crystal: Crystal, method: str = "max", radius: float = 6.0, 
         total = np.stack([np.bincount(query, weights[:, head]) for head in range(N_HEADS)], axis=1)
         axes = np.linalg.qr(rng.normal(size=(len(crystal), N_HEADS, 3, 3)))[0]
         axes[..., 2, :] = np.cross(axes[..., 0, :], axes[..., 1, :])
+        frame = FrameTrace(method, axes)
+        if method == "max":
+            frame = _max_frame(query, edges.edge_vectors, distance + content)
         layers.append(
             LayerTrace(
                 attention=weights / total[query],
@@ -36,7 +39,7 @@ def synthetic_trace(crystal: Crystal, method: str = "max", radius: float = 6.0, 
                 distance_logits=distance,
                 decay_length=sigma,
                 atom_features=rng.normal(size=(len(crystal), D_MODEL)),
-                frame=None if method == "none" else FrameTrace(method, axes),
+                frame=None if method == "none" else frame,
             )
         )
     return CrystalTrace(
@@ -50,6 +53,29 @@ def synthetic_trace(crystal: Crystal, method: str = "max", radius: float = 6.0, 
         units={"formation_energy_per_atom": "eV/atom"},
         id=crystal.id,
     )
+
+
+def _max_frame(query: np.ndarray, vectors: np.ndarray, logits: np.ndarray) -> FrameTrace:
+    """e₁ along the strongest edge, e₂ towards the strongest that is not in line with it."""
+    lengths = np.linalg.norm(vectors, axis=1)
+    unit = vectors / np.where(lengths > 0, lengths, 1.0)[:, None]
+    axes = np.empty((query.max() + 1, logits.shape[1], 3, 3))
+    anchors = np.empty((*axes.shape[:2], 2), dtype=np.int64)
+    margin = np.empty(anchors.shape)
+    for atom, head in np.ndindex(*axes.shape[:2]):
+        mine = np.flatnonzero((query == atom) & (lengths > 0))
+        first = mine[np.argmax(logits[mine, head])]
+        aside = mine[np.abs(unit[mine] @ unit[first]) < 0.9999]
+        second = aside[np.argmax(logits[aside, head])]
+        anchors[atom, head] = first, second
+        for k, candidates in enumerate((mine, aside)):
+            best, next_best = np.sort(logits[candidates, head])[[-1, -2]]
+            margin[atom, head, k] = best - next_best
+        e1 = unit[first]
+        e2 = unit[second] - (unit[second] @ e1) * e1
+        e2 /= np.linalg.norm(e2)
+        axes[atom, head] = e1, e2, np.cross(e1, e2)
+    return FrameTrace("max", axes, anchor_edges=anchors, tie_margin=margin)
 
 
 def perovskite() -> Crystal:

@@ -9,9 +9,11 @@ import pytest
 
 from viz import (
     Scene,
+    SceneError,
     attention_by_distance,
     attention_distance_figure,
     attention_figure,
+    attention_grid,
     attention_heatmap,
     attention_matrix,
 )
@@ -27,6 +29,20 @@ def test_heatmap(scene: Scene, head: int | None) -> None:
     assert trace.colorscale[0][1].lower() == "#00224e"  # Cividis starts dark blue
     assert figure.layout.yaxis.autorange == "reversed"
     assert ("mean of all heads" if head is None else "head 2") in figure.layout.title.text
+
+
+def test_grid_shows_every_head_on_one_scale(scene: Scene) -> None:
+    figure: Any = attention_grid(scene, 1)
+    for head, heatmap in enumerate(figure.data):
+        np.testing.assert_allclose(heatmap.z, attention_matrix(scene, 1, head))
+        assert heatmap.coloraxis == "coloraxis"
+    assert [title.text for title in figure.layout.annotations] == [f"head {head}" for head in range(scene.n_heads)]
+    assert figure.layout.coloraxis.cmax == max(heatmap.z.max() for heatmap in figure.data)
+
+
+def test_grid_of_a_layer_that_is_not_there(scene: Scene) -> None:
+    with pytest.raises(SceneError, match="no layer 9"):
+        attention_grid(scene, 9)
 
 
 @pytest.mark.parametrize("atom", [0, None])

@@ -1,0 +1,103 @@
+"""Figures layer by layer carry the measures, each value at its layer and head, named by its atom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from crystalframer.trace import CrystalTrace
+from viz import (
+    anchor_distances,
+    attended_distance,
+    attended_distance_figure,
+    axis_turn_figure,
+    axis_turns,
+    chance_turns,
+    decay_length_figure,
+    decay_lengths,
+    effective_neighbors,
+    entropy_figure,
+    nearest_distance,
+)
+from viz.layer_figures import ALL_POINTS
+
+
+def boxes(figure: Any) -> list[Any]:
+    return [part for part in figure.data if part.type == "box"]
+
+
+def at(box: Any, layer: int, head: int) -> list[float]:
+    """Values of the box of one layer and head."""
+    layers, heads = box.x
+    chosen = (np.array(layers) == f"layer {layer}") & (np.array(heads) == str(head))
+    return np.asarray(box.y)[chosen].tolist()
+
+
+def lines(figure: Any, name: str) -> list[list[float]]:
+    """The heights of the lines of this name, one for each layer, row by row."""
+    found = []
+    for part in figure.data:
+        if part.name == name:
+            heights = dict(zip(part.x[0], part.y, strict=True))
+            first = {layer: next(y for x, y in zip(part.x[0], part.y, strict=True) if x == layer) for layer in heights}
+            found.append(list(first.values()))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("build", "measure"), [(entropy_figure, effective_neighbors), (decay_length_figure, decay_lengths)]
+)
+def test_one_box_for_each_head(trace: CrystalTrace, build: Callable[..., Any], measure: Callable[..., Any]) -> None:
+    figure = build(trace)
+    (box,) = boxes(figure)
+    values = measure(trace)
+    for layer, head in np.ndindex(trace.n_layers, trace.n_heads):
+        np.testing.assert_allclose(at(box, layer, head), values[layer, head])
+    (medians,) = lines(figure, "median of the layer")
+    np.testing.assert_allclose(medians, np.median(values, axis=(1, 2)))
+    assert box.text[trace.n_atoms + 1].endswith("layer 0, head 1")
+    assert trace.id in figure.layout.title.text
+
+
+def test_distances_have_a_row_for_each_anchor(trace: CrystalTrace) -> None:
+    figure: Any = attended_distance_figure(trace)
+    anchors = anchor_distances(trace)
+    values = [attended_distance(trace), anchors[..., 0], anchors[..., 1]]
+    for box, expected in zip(boxes(figure), values, strict=True):
+        np.testing.assert_allclose(at(box, 2, 3), expected[2, 3])
+    nearest = float(np.median(nearest_distance(trace)))
+    for line in lines(figure, "nearest neighbour"):
+        np.testing.assert_allclose(line, nearest)
+    assert [axis.matches for axis in figure.select_yaxes()] == ["y"] * 3
+    assert sum(part.showlegend is not False for part in figure.data) == 2
+
+
+def test_without_anchors_only_the_attended_distance(make_trace: Callable[..., CrystalTrace]) -> None:
+    from crystalframer.testing import random_crystal
+
+    figure: Any = attended_distance_figure(make_trace(random_crystal(0, 3), method="weighted-pca"))
+    assert [axis.title.text for axis in figure.select_yaxes()] == ["attended distance (Å)"]
+
+
+def test_turns_start_at_the_second_layer(trace: CrystalTrace) -> None:
+    figure: Any = axis_turn_figure(trace)
+    (box,) = boxes(figure)
+    np.testing.assert_allclose(at(box, 1, 2), axis_turns(trace)[0, 2])
+    assert at(box, 0, 0) == []
+    np.testing.assert_allclose(lines(figure, "chance"), [np.median(chance_turns(trace), axis=1)])
+
+
+def test_turns_need_two_layers(trace: CrystalTrace) -> None:
+    with pytest.raises(ValueError, match="one layer has none before it"):
+        axis_turn_figure(replace(trace, layers=trace.layers[:1]))
+
+
+def test_many_atoms_are_boxes_without_every_point(make_trace: Callable[..., CrystalTrace]) -> None:
+    from crystalframer.testing import random_crystal
+
+    few, many = (decay_length_figure(make_trace(random_crystal(0, n), radius=3.0)) for n in (5, ALL_POINTS + 1))
+    assert (boxes(few)[0].boxpoints, boxes(many)[0].boxpoints) == ("all", "outliers")

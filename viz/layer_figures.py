@@ -1,0 +1,205 @@
+"""Plotly figures of the measures of `viz.measures`: layer by layer, each head a box over the atoms of the crystal.
+
+Heads stand side by side inside their layer and no line joins them across layers: head 3 of one layer and head 3 of the
+next are different functions. What can be compared from layer to layer is the median over all heads and atoms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from crystalframer.trace import CrystalTrace
+from viz.measures import (
+    ANCHORED,
+    anchor_distances,
+    attended_distance,
+    axis_turns,
+    chance_turns,
+    decay_lengths,
+    effective_neighbors,
+    nearest_distance,
+)
+from viz.palette import INK, SERIES_COLORS, mix
+from viz.style import styled
+from viz.text import atom_names, crystal_name, where
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+ALL_POINTS = 60
+"""Atoms up to which every one is a point; beyond, only those outside the whiskers."""
+
+
+def entropy_figure(trace: CrystalTrace, *, width: int = 760, height: int = 380) -> go.Figure:
+    """Effective number of neighbours exp(H) of every atom, by layer and head, on a logarithmic scale.
+
+    The entropy H of attention as the number of equally attended atoms it amounts to (`effective_neighbors`).
+
+    Args:
+        trace: what to measure.
+        width: pixels.
+        height: pixels.
+
+    Example:
+        >>> entropy_figure(trace).layout.yaxis.title.text
+        'effective neighbours exp(H)'
+    """
+    rows = [_Row("effective neighbours exp(H)", effective_neighbors(trace), "%{y:.1f} neighbours")]
+    figure = _by_layer(trace, rows)
+    # Plotly's own ticks of such an axis are 2, 5, 10, 2, 5.
+    figure.update_yaxes(type="log", tickvals=[n * 10**power for power in range(5) for n in (1, 2, 5)])
+    return styled(figure, f"Among how many neighbours attention is shared, {crystal_name(trace)}", width, height)
+
+
+def decay_length_figure(trace: CrystalTrace, *, width: int = 760, height: int = 380) -> go.Figure:
+    """Decay length σ of every atom, by layer and head: how far the model lets attention reach.
+
+    Args:
+        trace: what to measure.
+        width: pixels.
+        height: pixels.
+
+    Example:
+        >>> decay_length_figure(trace).layout.yaxis.title.text
+        'decay length σ (Å)'
+    """
+    figure = _by_layer(trace, [_Row("decay length σ (Å)", decay_lengths(trace), "σ = %{y:.2f} Å")])
+    figure.update_yaxes(rangemode="tozero")
+    return styled(figure, f"Reach of attention, {crystal_name(trace)}", width, height)
+
+
+def attended_distance_figure(trace: CrystalTrace, *, width: int = 760, height: int | None = None) -> go.Figure:
+    """How far atoms look: mean attended distance and, with `max` frames, length of the edges that fix e₁ and e₂.
+
+    The dashed line is the nearest-neighbour distance (median over atoms). Early layers that hold on to near neighbours
+    and later ones that look further show as boxes that rise from it.
+
+    Args:
+        trace: what to measure.
+        width: pixels.
+        height: pixels; by default what one or three rows need.
+
+    Example:
+        >>> figure = attended_distance_figure(trace)
+        >>> [axis.title.text for axis in figure.select_yaxes()]
+        ['attended distance (Å)', 'edge of e₁ (Å)', 'edge of e₂ (Å)']
+    """
+    rows = [_Row("attended distance (Å)", attended_distance(trace), "%{y:.2f} Å")]
+    frame = trace.layers[0].frame
+    if frame is not None and frame.method in ANCHORED:
+        anchors = anchor_distances(trace)
+        rows += [_Row(f"edge of {label} (Å)", anchors[..., k], "%{y:.2f} Å") for k, label in enumerate(("e₁", "e₂"))]
+    figure = _by_layer(trace, rows)
+    for row in range(len(rows)):
+        nearest = np.full(trace.n_layers, np.median(nearest_distance(trace)))
+        figure.add_trace(_level(trace, nearest, "nearest neighbour", "dash", legend=row == 0), row=row + 1, col=1)
+    figure.update_yaxes(rangemode="tozero", matches="y")
+    default = 380 if len(rows) == 1 else 200 * len(rows) + 120
+    return styled(figure, f"How far atoms look, {crystal_name(trace)}", width, height or default)
+
+
+def axis_turn_figure(trace: CrystalTrace, *, width: int = 760, height: int = 380) -> go.Figure:
+    """Angle of e₁ to the nearest e₁ of any head of the layer before, and what chance would give (dashed).
+
+    0° where an axis was there already; see `axis_turns` for how equals are counted.
+
+    Args:
+        trace: what to measure.
+        width: pixels.
+        height: pixels.
+
+    Raises:
+        ValueError: the trace has no frames, or only one layer.
+
+    Example:
+        >>> axis_turn_figure(trace).layout.yaxis.title.text
+        'turn of e₁ (degrees)'
+    """
+    if trace.n_layers < 2:
+        raise ValueError(f"{crystal_name(trace)}: one layer has none before it to turn from; trace a deeper model")
+    figure = _by_layer(trace, [_Row("turn of e₁ (degrees)", axis_turns(trace), "%{y:.1f}°")], first_layer=1)
+    chance = np.median(chance_turns(trace), axis=1)
+    figure.add_trace(_level(trace, chance, "chance", "dash", first_layer=1), row=1, col=1)
+    figure.update_yaxes(rangemode="tozero")
+    return styled(figure, f"Turn of the first axis from layer to layer, {crystal_name(trace)}", width, height)
+
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    title: str
+    """With the unit."""
+    values: Float[np.ndarray, "n_shown n_heads n_atoms"]
+    hover: str
+    """How a value reads."""
+
+
+def _by_layer(trace: CrystalTrace, rows: list[_Row], first_layer: int = 0) -> go.Figure:
+    """One row of boxes below the other, layers and heads along x."""
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(rows=len(rows), cols=1, shared_xaxes=True, vertical_spacing=0.05)
+    labels = np.array(atom_names(trace))
+    look: dict[str, Any] = {
+        "name": "atoms",
+        "boxpoints": "all" if trace.n_atoms <= ALL_POINTS else "outliers",
+        "pointpos": 0,
+        "jitter": 0.5,
+        "marker": {"size": 4, "color": SERIES_COLORS[0], "opacity": 0.7},
+        "line": {"color": SERIES_COLORS[0], "width": 1},
+        "fillcolor": mix(SERIES_COLORS[0], "#FFFFFF", 0.75),
+    }
+    for number, row in enumerate(rows, start=1):
+        layer, head, atom = (index.ravel() for index in np.indices(row.values.shape))
+        box = go.Box(
+            x=[[f"layer {n}" for n in layer + first_layer], head.astype(str)],
+            y=row.values.ravel(),
+            text=[
+                f"{labels[a]}, {where(n, h)}"
+                for n, h, a in zip((layer + first_layer).tolist(), head.tolist(), atom.tolist(), strict=True)
+            ],
+            hovertemplate="%{text}<br>" + row.hover + "<extra></extra>",
+            showlegend=False,
+            **look,
+        )
+        medians = np.nanmedian(row.values, axis=(1, 2))
+        figure.add_trace(box, row=number, col=1)
+        figure.add_trace(
+            _level(trace, medians, "median of the layer", "solid", first_layer, legend=number == 1), row=number, col=1
+        )
+        figure.update_yaxes(title_text=row.title, row=number, col=1)
+    figure.update_xaxes(title_text="head", tickangle=0, row=len(rows), col=1)
+    figure.update_layout(legend={"orientation": "h", "x": 1.0, "xanchor": "right", "y": 1.0, "yanchor": "bottom"})
+    return figure
+
+
+def _level(
+    trace: CrystalTrace,
+    values: Float[np.ndarray, " n_shown"],
+    name: str,
+    dash: str,
+    first_layer: int = 0,
+    *,
+    legend: bool = True,
+) -> go.Scatter:
+    """A horizontal line across each layer."""
+    import plotly.graph_objects as go
+
+    layers, heads, heights = [], [], []
+    for layer, value in enumerate(values, start=first_layer):
+        layers += [f"layer {layer}"] * (trace.n_heads + 1)
+        heads += [*(str(head) for head in range(trace.n_heads)), str(trace.n_heads - 1)]
+        heights += [*[float(value)] * trace.n_heads, None]
+    return go.Scatter(
+        x=[layers, heads],
+        y=heights,
+        name=name,
+        mode="lines",
+        line={"color": INK, "width": 2, "dash": dash},
+        hovertemplate=name + ": %{y:.2f}<extra></extra>",
+        showlegend=legend,
+    )
