@@ -13,17 +13,19 @@ from importlib.util import find_spec
 from typing import Any
 
 
-def kernel(maths: Collection[str] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def kernel(maths: Collection[str] = (), *, inlined: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorator of a function that Numba compiles; the module that uses it is imported where Numba is.
 
     Args:
         maths: LLVM's fast-math flags, the liberties that the compiler may take with rounding. Default: none.
+        inlined: it becomes a part of each kernel that calls it. A call hands over some thirty numbers for its arrays,
+            which takes as long as a short loop.
     """
     from numba import njit
 
     def compile(function: Callable[..., Any]) -> Callable[..., Any]:
         plain = inspect.unwrap(function)  # of the wrapper that checks types in tests: a compiler wants the bare one
-        compiled = njit(nogil=True, fastmath=set(maths), error_model="numpy")(plain)
+        compiled = njit(nogil=True, fastmath=set(maths), error_model="numpy", forceinline=inlined)(plain)
         with suppress(RuntimeError):  # no folder to keep it in: compiled anew in every process
             compiled.enable_caching()
         return compiled
@@ -35,7 +37,7 @@ _said: set[str] = set()
 
 
 @contextmanager
-def announced(what: str, after: float = 3.0) -> Iterator[None]:
+def announced(what: str, after: float = 2.0) -> Iterator[None]:
     """Around the first call of kernels: says on standard error, once, what takes more than `after` seconds."""
 
     def say() -> None:

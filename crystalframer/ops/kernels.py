@@ -172,12 +172,12 @@ def attend(
             of_distance = precision[i, h]
             largest = np.float32(-np.inf)
             for a in range(first_pair[i], first_pair[i + 1]):
-                product = scale * _dot(q[i, h], k[keys[a], h])
+                product = scale * _dot(q, i, k, keys[a], h)
                 content[a - first_pair[i]] = product
                 largest = max(largest, product - nearest[a] * of_distance)
             of_edges, weights = logits[h, start:stop], attention[h, start:stop]
             for n in range(stop - start):
-                logit = content[pairs[n]] - distances[n] * of_distance
+                logit = content[np.uint32(pairs[n])] - distances[n] * of_distance
                 of_edges[n] = logit
                 weights[n] = logit - largest
             _exp(weights, bits[: stop - start])
@@ -259,29 +259,34 @@ def accumulate(
     """
     n_heads, degree = attention.shape[0], (moments.shape[2] - n_centers) // 3
     most = most_items(first_atom, last_atom, first_edge)
-    t, p = np.empty(N_ROWS * ROW, np.float32), np.empty(most, np.float32)
+    t, p = np.empty(N_ROWS * ROW, np.float32), np.empty((n_heads, most), np.float32)
     for i in range(first_atom, last_atom):
         start, stop = first_edge[i], first_edge[i + 1]
         count = stop - start
+        padding = is_self[start:stop]
         for h in range(n_heads):
-            weights = attention[h, start:stop]
+            weights, out = attention[h, start:stop], moments[h, i]
             _sum_over_pairs(pair[start:stop], weights, of_pairs[h, first_pair[i] : first_pair[i + 1]])
+            for m in range(len(out)):
+                out[m] = np.float32(0.0)
             for block in range(first_block[i], first_block[i + 1]):
-                rows = basis[first_value[block] : first_value[block + 1]]
-                near = weights[block_edge[block] : block_edge[block] + len(rows) // 8]
-                _eight_sums(rows, near, moments[h, i, 8 * (block - first_block[i]) : n_centers])
-            for m in range(8 * (first_block[i + 1] - first_block[i]), moments.shape[2]):
-                moments[h, i, m] = np.float32(0.0)
-            if degree == 0:
-                continue
-            for n in range(count):
-                p[n] = np.float32(0.0) if is_self[start + n] else weights[n]
-            for axis in range(3):
-                x, y, z = axes[i, h, axis, 0], axes[i, h, axis, 1], axes[i, h, axis, 2]
-                for first in range(0, count, ROW):
-                    size = min(ROW, count - first)
-                    _eight_polynomials(t, directions, start + first, size, x, y, z)
-                    _add_moments(t, p, first, size, moments, h, i, n_centers + axis * degree, degree)
+                row, edge = np.uint64(first_value[block]), np.uint64(block_edge[block])
+                size = np.uint64((first_value[block + 1] - first_value[block]) // 8)
+                m = 8 * (block - first_block[i])
+                _add_distance_moments(basis, row, weights, edge, size, out[:n_centers], m)
+            for n in range(count if degree > 0 else 0):
+                p[h, n] = np.float32(0.0) if padding[n] else weights[n]
+        for first in range(0, count if degree > 0 else 0, ROW):
+            size = min(ROW, count - first)
+            begin = start + first
+            dx, dy = directions[0, begin : begin + size], directions[1, begin : begin + size]
+            dz = directions[2, begin : begin + size]
+            for h in range(n_heads):
+                weights, out = p[h, first : first + size], moments[h, i]
+                for axis in range(3):
+                    x, y, z = axes[i, h, axis, 0], axes[i, h, axis, 1], axes[i, h, axis, 2]
+                    _eight_polynomials(t, dx, dy, dz, x, y, z)
+                    _add_cosine_moments(t, weights, out, n_centers + axis * degree, degree)
 
 
 @kernel(MATHS)
@@ -308,35 +313,40 @@ def accumulate_backward(
     """Gradient of every weight: what its edge adds to values and moments, against their gradients."""
     n_heads, degree = v.shape[1], (g_moments.shape[2] - n_centers) // 3
     most = most_items(first_atom, last_atom, first_edge)
-    t, total = np.empty(N_ROWS * ROW, np.float32), np.empty(most, np.float32)
+    t, total = np.empty(N_ROWS * ROW, np.float32), np.empty((n_heads, most), np.float32)
     of_pairs = np.empty(most_items(first_atom, last_atom, first_pair), np.float32)
-    g_rows = np.zeros(n_centers + 8, np.float32)
+    factors = np.zeros(n_centers + 8, np.float32)
     for i in range(first_atom, last_atom):
         start, stop = first_edge[i], first_edge[i + 1]
         count = stop - start
-        pairs = pair[start:stop]
+        pairs, padding = pair[start:stop], is_self[start:stop]
+        total[:, :count] = np.float32(0.0)
+        for first in range(0, count if degree > 0 else 0, ROW):
+            size = min(ROW, count - first)
+            begin = start + first
+            dx, dy = directions[0, begin : begin + size], directions[1, begin : begin + size]
+            dz = directions[2, begin : begin + size]
+            for h in range(n_heads):
+                given, out = g_moments[h, i], total[h, first : first + size]
+                for axis in range(3):
+                    x, y, z = axes[i, h, axis, 0], axes[i, h, axis, 1], axes[i, h, axis, 2]
+                    _eight_polynomials(t, dx, dy, dz, x, y, z)
+                    _add_cosine_series(t, given, n_centers + axis * degree, degree, out)
         for h in range(n_heads):
+            given, out = g_moments[h, i], total[h, :count]
             for n in range(count):
-                total[n] = np.float32(0.0)
-            for axis in range(3 if degree > 0 else 0):
-                x, y, z = axes[i, h, axis, 0], axes[i, h, axis, 1], axes[i, h, axis, 2]
-                for first in range(0, count, ROW):
-                    size = min(ROW, count - first)
-                    _eight_polynomials(t, directions, start + first, size, x, y, z)
-                    _add_series(t, g_moments, h, i, n_centers + axis * degree, degree, total, first, size)
-            for n in range(count):
-                total[n] = np.float32(0.0) if is_self[start + n] else total[n]
+                out[n] = np.float32(0.0) if padding[n] else out[n]
             for m in range(n_centers):
-                g_rows[m] = g_moments[h, i, m]
+                factors[m] = given[m]
             for block in range(first_block[i], first_block[i + 1]):
-                rows = basis[first_value[block] : first_value[block + 1]]
-                near = total[block_edge[block] : block_edge[block] + len(rows) // 8]
-                _add_eight(rows, g_rows[8 * (block - first_block[i]) :], near)
+                row, edge = np.uint64(first_value[block]), np.uint64(block_edge[block])
+                size = np.uint64((first_value[block + 1] - first_value[block]) // 8)
+                _add_distance_series(basis, row, factors, 8 * (block - first_block[i]), out, edge, size)
             for a in range(first_pair[i], first_pair[i + 1]):
-                of_pairs[a - first_pair[i]] = _dot(g_values[i, h], v[keys[a], h])
+                of_pairs[a - first_pair[i]] = _dot(g_values, i, v, keys[a], h)
             of_weights = grad[h, start:stop]
             for n in range(count):
-                of_weights[n] = total[n] + of_pairs[pairs[n]]
+                of_weights[n] = out[n] + of_pairs[np.uint32(pairs[n])]
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
@@ -351,7 +361,7 @@ def most_items(first_atom, last_atom, first):
     return most
 
 
-@kernel(MATHS)
+@kernel(MATHS, inlined=True)
 def _exp(values, bits):
     """In place e^x for x <= 0; `bits` is scratch of int32."""
     for n in range(values.shape[0]):
@@ -372,66 +382,73 @@ def _exp(values, bits):
         values[n] *= scale[n]
 
 
-@kernel(MATHS)
-def _dot(x, y):
-    """Eight at a time: a loop of known length becomes vector instructions, however short."""
+@kernel(MATHS, inlined=True)
+def _dot(x, i, y, j, h):
+    """x[i, h] · y[j, h]. Eight at a time: a loop of known length becomes vector instructions, however short."""
     total = np.float32(0.0)
-    whole = len(x) - len(x) % 8
+    size = x.shape[2]
+    whole = size - size % 8
     for c in range(0, whole, 8):
         for n in range(8):
-            total += x[c + n] * y[c + n]
-    for c in range(whole, len(x)):
-        total += x[c] * y[c]
+            total += x[i, h, c + n] * y[j, h, c + n]
+    for c in range(whole, size):
+        total += x[i, h, c] * y[j, h, c]
     return total
 
 
-@kernel(MATHS)
+@kernel(MATHS, inlined=True)
 def _sum_over_pairs(pair, values, out):
     """Sum of the values of each pair's edges."""
     for a in range(len(out)):
         out[a] = np.float32(0.0)
     for n in range(len(values)):
-        out[pair[n]] += values[n]
+        out[np.uint32(pair[n])] += values[n]
 
 
-@kernel(MATHS)
-def _eight_sums(rows, weights, out):
-    """Σ weight × row for eight rows; `out` may end before them."""
-    count = len(weights)
+@kernel(MATHS, inlined=True)
+def _add_distance_moments(rows, row, weights, edge, size, out, m):
+    """out[m + k] += Σ weight × Gaussian, for eight rows of `size`; `out` may end before them."""
+    to_2 = size + size
+    to_4 = to_2 + to_2
     s0, s1, s2, s3 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
     s4, s5, s6, s7 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
-    for n in range(count):
-        weight = weights[n]
-        s0 += weight * rows[n]
-        s1 += weight * rows[n + count]
-        s2 += weight * rows[n + 2 * count]
-        s3 += weight * rows[n + 3 * count]
-        s4 += weight * rows[n + 4 * count]
-        s5 += weight * rows[n + 5 * count]
-        s6 += weight * rows[n + 6 * count]
-        s7 += weight * rows[n + 7 * count]
-    sums = (s0, s1, s2, s3, s4, s5, s6, s7)
-    for m in range(min(8, len(out))):
-        out[m] = sums[m]
-
-
-@kernel(MATHS)
-def _add_eight(rows, factors, out):
-    """out += Σ factor × row for eight rows."""
-    count = len(out)
-    f0, f1, f2, f3 = factors[0], factors[1], factors[2], factors[3]
-    f4, f5, f6, f7 = factors[4], factors[5], factors[6], factors[7]
-    for n in range(count):
-        low = f0 * rows[n] + f1 * rows[n + count] + f2 * rows[n + 2 * count] + f3 * rows[n + 3 * count]
-        high = f4 * rows[n + 4 * count] + f5 * rows[n + 5 * count] + f6 * rows[n + 6 * count] + f7 * rows[n + 7 * count]
-        out[n] += low + high
-
-
-@kernel(MATHS)
-def _eight_polynomials(t, directions, start, size, x, y, z):
-    """Chebyshev polynomials of the cosines to an axis: T_j in row j, 1 to 8."""
     for n in range(size):
-        cosine = directions[0, start + n] * x + directions[1, start + n] * y + directions[2, start + n] * z
+        weight, place = weights[edge + n], row + n
+        s0 += weight * rows[place]
+        s1 += weight * rows[place + size]
+        s2 += weight * rows[place + to_2]
+        s3 += weight * rows[place + to_2 + size]
+        s4 += weight * rows[place + to_4]
+        s5 += weight * rows[place + to_4 + size]
+        s6 += weight * rows[place + to_4 + to_2]
+        s7 += weight * rows[place + to_4 + to_2 + size]
+    sums = (s0, s1, s2, s3, s4, s5, s6, s7)
+    for k in range(min(8, len(out) - m)):
+        out[m + k] = sums[k]
+
+
+@kernel(MATHS, inlined=True)
+def _add_distance_series(rows, row, factors, m, out, edge, size):
+    """out += Σ factor × Gaussian, for eight rows of `size`."""
+    to_2 = size + size
+    to_4 = to_2 + to_2
+    f0, f1, f2, f3 = factors[m], factors[m + 1], factors[m + 2], factors[m + 3]
+    f4, f5, f6, f7 = factors[m + 4], factors[m + 5], factors[m + 6], factors[m + 7]
+    for n in range(size):
+        place = row + n
+        low = f0 * rows[place] + f1 * rows[place + size]
+        low += f2 * rows[place + to_2] + f3 * rows[place + to_2 + size]
+        place += to_4
+        high = f4 * rows[place] + f5 * rows[place + size]
+        high += f6 * rows[place + to_2] + f7 * rows[place + to_2 + size]
+        out[edge + n] += low + high
+
+
+@kernel(MATHS, inlined=True)
+def _eight_polynomials(t, dx, dy, dz, x, y, z):
+    """Chebyshev polynomials of the cosines to an axis: T_j in row j, 1 to 8."""
+    for n in range(len(dx)):
+        cosine = dx[n] * x + dy[n] * y + dz[n] * z
         t1 = min(max(cosine, np.float32(-1.0)), np.float32(1.0))
         twice = t1 + t1
         t2 = twice * t1 - np.float32(1.0)
@@ -450,16 +467,16 @@ def _eight_polynomials(t, directions, start, size, x, y, z):
         t[n + 8 * ROW] = twice * t7 - t6
 
 
-@kernel(MATHS)
-def _add_moments(t, weights, first, size, moments, h, i, first_moment, degree):
-    """moment[8k + j] += Σ weight · T_8k · T_j; T_8k follows from T₈ by the recurrence of all Chebyshev polynomials."""
-    for n in range(size):
-        t[n] = weights[first + n]
-        t[n + 9 * ROW] = weights[first + n] * t[n + 8 * ROW]
+@kernel(MATHS, inlined=True)
+def _add_cosine_moments(t, weights, out, first_moment, degree):
+    """out[8k + j] += Σ weight · T_8k · T_j; T_8k follows from T₈ by the recurrence of all Chebyshev polynomials."""
+    for n in range(len(weights)):
+        t[n] = weights[n]
+        t[n + 9 * ROW] = weights[n] * t[n + 8 * ROW]
     for m in range(first_moment, first_moment + degree, 8):
         s0, s1, s2, s3 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
         s4, s5, s6, s7 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
-        for n in range(size):
+        for n in range(len(weights)):
             weight, following = t[n], t[n + 9 * ROW]
             t8 = t[n + 8 * ROW]
             s0 += weight
@@ -472,30 +489,30 @@ def _add_moments(t, weights, first, size, moments, h, i, first_moment, degree):
             s7 += weight * t[n + 7 * ROW]
             t[n] = following
             t[n + 9 * ROW] = (t8 + t8) * following - weight
-        moments[h, i, m] += s0
-        moments[h, i, m + 1] += s1
-        moments[h, i, m + 2] += s2
-        moments[h, i, m + 3] += s3
-        moments[h, i, m + 4] += s4
-        moments[h, i, m + 5] += s5
-        moments[h, i, m + 6] += s6
-        moments[h, i, m + 7] += s7
+        out[m] += s0
+        out[m + 1] += s1
+        out[m + 2] += s2
+        out[m + 3] += s3
+        out[m + 4] += s4
+        out[m + 5] += s5
+        out[m + 6] += s6
+        out[m + 7] += s7
 
 
-@kernel(MATHS)
-def _add_series(t, g_moments, h, i, first_moment, degree, out, first, size):
-    """out += Σ g[8k + j] · T_8k · T_j, by Clenshaw's recurrence in T₈."""
-    for n in range(size):
+@kernel(MATHS, inlined=True)
+def _add_cosine_series(t, factors, first_moment, degree, out):
+    """out += Σ factor[8k + j] · T_8k · T_j, by Clenshaw's recurrence in T₈."""
+    for n in range(len(out)):
         t[n], t[n + 9 * ROW] = np.float32(0.0), np.float32(0.0)
     for m in range(first_moment + degree - 8, first_moment - 1, -8):
         factor = np.float32(1.0) if m == first_moment else np.float32(2.0)
-        g0, g1, g2, g3 = g_moments[h, i, m], g_moments[h, i, m + 1], g_moments[h, i, m + 2], g_moments[h, i, m + 3]
-        g4, g5, g6, g7 = g_moments[h, i, m + 4], g_moments[h, i, m + 5], g_moments[h, i, m + 6], g_moments[h, i, m + 7]
-        for n in range(size):
+        g0, g1, g2, g3 = factors[m], factors[m + 1], factors[m + 2], factors[m + 3]
+        g4, g5, g6, g7 = factors[m + 4], factors[m + 5], factors[m + 6], factors[m + 7]
+        for n in range(len(out)):
             low = g0 + g1 * t[n + ROW] + g2 * t[n + 2 * ROW] + g3 * t[n + 3 * ROW]
             high = g4 * t[n + 4 * ROW] + g5 * t[n + 5 * ROW] + g6 * t[n + 6 * ROW] + g7 * t[n + 7 * ROW]
             b1 = t[n]
             t[n] = low + high + factor * t[n + 8 * ROW] * b1 - t[n + 9 * ROW]
             t[n + 9 * ROW] = b1
-    for n in range(size):
-        out[first + n] += t[n]
+    for n in range(len(out)):
+        out[n] += t[n]
