@@ -1,0 +1,145 @@
+// A scene as the browser has it: typed arrays over the bytes of viz/packing.py, and what follows from them.
+// The sums are those of viz/scene.py; tests/browser compares the two.
+
+const ARRAYS = {
+  uint8: Uint8Array,
+  int16: Int16Array,
+  uint16: Uint16Array,
+  uint32: Uint32Array,
+  float32: Float32Array,
+};
+
+/** Header and bytes (a DataView or Uint8Array) as one object: the texts of the header, and every array by its name. */
+export function unpack(header, bytes) {
+  // A copy that starts at 0: typed arrays need aligned offsets.
+  const buffer = bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength);
+  const crystal = { ...header };
+  for (const [name, { dtype, shape, offset }] of Object.entries(header.arrays)) {
+    const length = shape.reduce((product, size) => product * size, 1);
+    crystal[name] =
+      dtype === "float16"
+        ? fromHalf(new Uint16Array(buffer, offset, length))
+        : new ARRAYS[dtype](buffer, offset, length);
+  }
+  [crystal.nLayers, crystal.nHeads, crystal.nEdges] = header.arrays.attention.shape;
+  crystal.nAtoms = header.labels.length;
+  crystal.edgeLength = edgeLengths(crystal);
+  return crystal;
+}
+
+/** float16 (IEEE 754) as float32; few browsers have it built in. */
+function fromHalf(halves) {
+  const table = new Float32Array(65536);
+  for (let bits = 0; bits < 65536; bits++) {
+    const exponent = (bits >> 10) & 31;
+    const fraction = bits & 1023;
+    const size = exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : 2 ** -14 * (fraction / 1024);
+    table[bits] = bits & 0x8000 ? -size : size;
+  }
+  return Float32Array.from(halves, (bits) => table[bits]);
+}
+
+/** Å: where an atom lies in the cell at `image` (three integers at `offset` of an array). */
+export function place(crystal, atom, image = null, offset = 0) {
+  const { positions, lattice } = crystal;
+  const point = [positions[3 * atom], positions[3 * atom + 1], positions[3 * atom + 2]];
+  if (image) {
+    for (let row = 0; row < 3; row++) {
+      for (let k = 0; k < 3; k++) point[k] += image[offset + row] * lattice[3 * row + k];
+    }
+  }
+  return point;
+}
+
+function edgeLengths(crystal) {
+  const lengths = new Float32Array(crystal.nEdges);
+  for (let atom = 0; atom < crystal.nAtoms; atom++) {
+    const start = place(crystal, atom);
+    for (let edge = crystal.edgeStart[atom]; edge < crystal.edgeStart[atom + 1]; edge++) {
+      const end = place(crystal, crystal.edgeKey[edge], crystal.edgeImage, 3 * edge);
+      lengths[edge] = Math.hypot(end[0] - start[0], end[1] - start[1], end[2] - start[2]);
+    }
+  }
+  return lengths;
+}
+
+/** Attention of every edge in one head, or the mean over heads (`head` null). */
+export function edgeWeights(crystal, layer, head) {
+  const { attention, nHeads, nEdges } = crystal;
+  const of = (h) => attention.subarray((layer * nHeads + h) * nEdges, (layer * nHeads + h + 1) * nEdges);
+  if (head !== null) return of(head);
+  const mean = new Float32Array(nEdges);
+  for (let h = 0; h < nHeads; h++) {
+    const weights = of(h);
+    for (let edge = 0; edge < nEdges; edge++) mean[edge] += weights[edge] / nHeads;
+  }
+  return mean;
+}
+
+/** Attention from each query atom (row) to each key atom, summed over images: nAtoms × nAtoms, row by row. */
+export function attentionMatrix(crystal, weights) {
+  const { nAtoms, edgeStart, edgeKey } = crystal;
+  const matrix = new Float32Array(nAtoms * nAtoms);
+  for (let atom = 0; atom < nAtoms; atom++) {
+    for (let edge = edgeStart[atom]; edge < edgeStart[atom + 1]; edge++) {
+      matrix[atom * nAtoms + edgeKey[edge]] += weights[edge];
+    }
+  }
+  return matrix;
+}
+
+/** The `nLines` strongest edges of an atom, and all that tie with the last; `itself`: what stays on the atom. */
+export function strongestEdges(crystal, weights, atom, nLines) {
+  const { edgeStart, edgeKey, edgeLength, tie } = crystal;
+  const others = [];
+  let itself = 0;
+  for (let edge = edgeStart[atom]; edge < edgeStart[atom + 1]; edge++) {
+    if (edgeKey[edge] === atom && edgeLength[edge] === 0) itself += weights[edge];
+    else others.push(edge);
+  }
+  others.sort((a, b) => weights[b] - weights[a]);
+  const weakest = nLines > others.length ? 0 : nLines ? weights[others[nLines - 1]] : Infinity;
+  return { edges: others.filter((edge) => weights[edge] >= weakest * (1 - tie)), itself };
+}
+
+/** Attention of an atom shell by shell: lengths less than 0.05 Å apart, one after the other, are one shell. */
+export function attentionByDistance(crystal, weights, atom, shellWidth = 0.05) {
+  const { edgeStart, edgeLength } = crystal;
+  const edges = Array.from({ length: edgeStart[atom + 1] - edgeStart[atom] }, (_, k) => edgeStart[atom] + k);
+  edges.sort((a, b) => edgeLength[a] - edgeLength[b]);
+  const shells = [];
+  let within = 0;
+  edges.forEach((edge, k) => {
+    if (!k || edgeLength[edge] - edgeLength[edges[k - 1]] > shellWidth) {
+      shells.push({ total: 0, attention: 0, nNeighbors: 0 });
+    }
+    const shell = shells[shells.length - 1];
+    within += weights[edge];
+    shell.total += edgeLength[edge];
+    shell.attention += weights[edge];
+    shell.nNeighbors += 1;
+    shell.distance = shell.total / shell.nNeighbors;
+    shell.within = within;
+  });
+  return shells;
+}
+
+/** The three unit axes of an atom's frame. */
+export function frameOf(crystal, layer, head, atom) {
+  const offset = 6 * ((layer * crystal.nHeads + head) * crystal.nAtoms + atom);
+  const [first, second] = [0, 3].map((row) =>
+    [0, 1, 2].map((k) => crystal.axes[offset + row + k] / crystal.axisScale),
+  );
+  return [first, second, cross(first, second)];
+}
+
+/** Whether the axes of a frame were chosen among equals. */
+export function isTied(crystal, layer, head, atom) {
+  return crystal.tied[(layer * crystal.nHeads + head) * crystal.nAtoms + atom] === 1;
+}
+
+export const cross = (a, b) => [
+  a[1] * b[2] - a[2] * b[1],
+  a[2] * b[0] - a[0] * b[2],
+  a[0] * b[1] - a[1] * b[0],
+];

@@ -1,0 +1,306 @@
+// The explorer: controls, structure, heatmap and profile of one crystal. Runs in a notebook (anywidget) and in a page
+// of its own; `model` holds layer, head (null: mean over heads), atom, frames and polyhedra. All texts that come from
+// files are set as text, never as HTML.
+
+import { attentionByDistance, attentionMatrix, edgeWeights, isTied, strongestEdges, unpack } from "./crystal.js";
+import { Heatmap } from "./heatmap.js";
+import { Profile } from "./profile.js";
+import { Structure } from "./structure.js";
+
+const PLAY_INTERVAL = 900; // ms
+const PNG_SCALE = 4;
+const STATE = ["layer", "head", "atom", "frames", "polyhedra"];
+
+/** Build the explorer in `el` and keep it up to date with `model`; returns what ends it. */
+function render({ model, el }) {
+  const crystal = unpack(model.get("header"), model.get("data"));
+  const ui = build(crystal);
+  el.append(ui.root);
+  const state = () => Object.fromEntries(STATE.map((name) => [name, model.get(name)]));
+  const set = (name, value) => {
+    model.set(name, value);
+    model.save_changes();
+  };
+  const pick = (atom) => set("atom", atom);
+  const heatmap = new Heatmap(ui.heatmap, crystal, pick, ui.point);
+  const profile = new Profile(ui.profile, crystal, ui.point);
+  let structure = null;
+  let waiting = 0;
+
+  const draw = () => {
+    waiting = 0;
+    const now = state();
+    const { layer, head, atom } = now;
+    const weights = edgeWeights(crystal, layer, head);
+    const lines = strongestEdges(crystal, weights, atom, model.get("n_lines"));
+    heatmap.draw(attentionMatrix(crystal, weights), atom);
+    const decay = head === null ? null : crystal.decayLength[(layer * crystal.nHeads + head) * crystal.nAtoms + atom];
+    profile.draw(attentionByDistance(crystal, weights, atom), decay);
+    structure?.draw(now, { edges: lines.edges, weights });
+    ui.show(now, caption(crystal, now, lines, weights), model.get("n_lines"));
+  };
+  // However many values change before the next picture, one drawing shows them all.
+  const redraw = () => (waiting ||= requestAnimationFrame(draw));
+  for (const name of STATE) model.on(`change:${name}`, redraw);
+
+  const stopControls = connect(ui, crystal, state, set);
+  ui.png.addEventListener("click", () => save(structure.png(PNG_SCALE), fileName(crystal, state())));
+
+  // A viewer can be made only where there is room for it: in a hidden tab not before it is shown.
+  const watcher = new ResizeObserver(() => {
+    if (!structure && ui.structure.clientWidth) {
+      structure = makeStructure(ui, crystal, pick, model.get("view"));
+      redraw();
+    }
+    heatmap.redraw();
+    profile.redraw();
+  });
+  for (const element of [ui.structure, ui.heatmap, ui.profile]) watcher.observe(element);
+  // For tests and for the console: what is drawn, and where.
+  ui.root.explorer = { crystal, heatmap, model, structure: () => structure };
+
+  return () => {
+    watcher.disconnect();
+    stopControls();
+    for (const name of STATE) model.off(`change:${name}`, redraw);
+  };
+}
+
+function makeStructure(ui, crystal, pick, view) {
+  try {
+    return new Structure(library, ui.structure, crystal, pick, view);
+  } catch (error) {
+    ui.structure.replaceChildren();
+    ui.structure.append(make("p", { className: "cf-sorry" }, NO_WEBGL));
+    ui.png.disabled = true;
+    return null;
+  }
+}
+
+const NO_WEBGL =
+  "The crystal cannot be drawn in 3D: this browser gives no WebGL. Switch on hardware acceleration or use another " +
+  "browser; viz.structure_figure draws a still picture. Heatmap, curve and sliders work as they are.";
+
+// --- what is on the page ----------------------------------------------------------------------------------------------
+
+function make(tag, properties = {}, ...children) {
+  const { attributes, ...rest } = properties;
+  const element = Object.assign(document.createElement(tag), rest);
+  for (const [name, value] of Object.entries(attributes ?? {})) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+function build(crystal) {
+  const { labels, nLayers, nHeads, palette, axes } = crystal;
+  const layer = slider("Layer", nLayers);
+  const head = slider("Head", nHeads);
+  const mean = make("input", { type: "checkbox", attributes: { "aria-label": "Mean over heads" } });
+  const atom = make("select", { attributes: { "aria-label": "Atom: its attention is shown" } });
+  atom.append(...labels.map((label, n) => new Option(label, n)));
+  const frames = make("select", { attributes: { "aria-label": "Frames: whose axes are drawn" } });
+  frames.append(new Option("of all atoms", "all"), new Option("of this atom", "selected"), new Option("none", "none"));
+  const polyhedra = make("input", { type: "checkbox", attributes: { "aria-label": "Polyhedra" } });
+  polyhedra.disabled = !crystal.faces.length;
+  const png = make("button", { type: "button", title: "Save the structure as a PNG" }, "PNG");
+  png.setAttribute("aria-label", "Save the structure as a PNG picture");
+
+  const structure = make("div", {
+    className: "cf-structure",
+    tabIndex: 0,
+    attributes: {
+      role: "application",
+      "aria-roledescription": "crystal structure",
+      "aria-label": "Crystal structure. Arrow keys up and down: layer; left and right: head. Click an atom to choose it.",
+    },
+  });
+  const heatmap = make("canvas", {
+    className: "cf-heatmap",
+    tabIndex: 0,
+    attributes: {
+      role: "application",
+      "aria-roledescription": "heatmap",
+      "aria-label": "Attention from query atoms (rows) to key atoms. Arrow keys up and down, or a click: choose the atom.",
+    },
+  });
+  const profile = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  profile.setAttribute("class", "cf-profile");
+  profile.setAttribute("role", "img");
+  const said = make("p", { className: "cf-caption", attributes: { "aria-live": "polite" } });
+  const tip = make("div", { className: "cf-tip", hidden: true });
+  const title = make("span", { className: "cf-title" });
+  const profileTitle = make("div", { className: "cf-subtitle" });
+  const heatmapTitle = make("div", { className: "cf-subtitle" });
+
+  const tied = make("span", { className: "cf-badge cf-tied", hidden: true }, "tied frame");
+  tied.title = "Several neighbours (or directions) are equal here; a rule chose the axes among them.";
+  const head_line = make(
+    "div",
+    { className: "cf-head" },
+    title,
+    make("span", { className: "cf-badge", title: "Frame method" }, `frames: ${crystal.method}`),
+    tied,
+    ...crystal.prediction.map(prediction),
+  );
+  const controls = make(
+    "div",
+    { className: "cf-controls" },
+    layer.group,
+    head.group,
+    make("label", {}, mean, "mean over heads"),
+    make("label", {}, "Atom ", atom),
+    make("label", {}, "Frames ", frames),
+    make("label", {}, polyhedra, "polyhedra"),
+    png,
+  );
+  const legend = make("div", { className: "cf-legend" });
+  if (axes) {
+    palette.axes.forEach((color, k) => {
+      const chip = make("span", { className: "cf-axis" }, `${palette.axisLabels[k]} (${"xyz"[k]})`);
+      chip.style.setProperty("--color", color);
+      legend.append(chip);
+    });
+  }
+  const lines = make("span", { className: "cf-lines" }, "attention, weak to strong");
+  lines.style.setProperty("--ramp", `linear-gradient(to right, ${palette.attentionRamp.join(", ")})`);
+  legend.append(lines);
+
+  const root = make(
+    "div",
+    { className: "cf-explorer", attributes: { "data-lm-suppress-shortcuts": "true" } },
+    make(
+      "div",
+      { className: "cf-inside" },
+      head_line,
+      controls,
+      said,
+      make(
+        "div",
+        { className: "cf-pictures" },
+        make("div", { className: "cf-left" }, structure, legend),
+        make("div", { className: "cf-right" }, heatmapTitle, heatmap, profileTitle, profile),
+      ),
+      tip,
+    ),
+  );
+  root.style.setProperty("--ink", palette.ink);
+  title.textContent = crystal.formula + (crystal.id && crystal.id !== crystal.formula ? ` · ${crystal.id}` : "");
+
+  const show = (now, text) => {
+    layer.show(now.layer);
+    head.show(now.head);
+    mean.checked = now.head === null;
+    atom.value = now.atom;
+    frames.value = now.frames;
+    frames.disabled = !axes || now.head === null;
+    polyhedra.checked = now.polyhedra && !polyhedra.disabled;
+    const where = `layer ${now.layer}, ${now.head === null ? "mean of all heads" : `head ${now.head}`}`;
+    heatmapTitle.textContent = `Attention, ${where}`;
+    profileTitle.textContent = `Attention of ${labels[now.atom]} by distance; line: within`;
+    profile.setAttribute("aria-label", `${profileTitle.textContent}, ${where}`);
+    tied.hidden = now.head === null || !isTied(crystal, now.layer, now.head, now.atom);
+    said.textContent = text;
+  };
+  const point = (text, event) => {
+    tip.hidden = text === null;
+    if (text === null) return;
+    tip.textContent = text;
+    const box = root.getBoundingClientRect();
+    tip.style.left = `${Math.min(event.clientX - box.left + 12, box.width - tip.offsetWidth - 4)}px`;
+    tip.style.top = `${event.clientY - box.top - 34}px`;
+  };
+  return { root, layer, head, mean, atom, frames, polyhedra, png, structure, heatmap, profile, show, point };
+}
+
+/** A range with its value and a Play button. */
+function slider(name, size) {
+  const input = make("input", { type: "range", min: 0, max: size - 1, step: 1, attributes: { "aria-label": name } });
+  const value = make("output");
+  const play = make("button", { type: "button", className: "cf-play", attributes: { "aria-pressed": "false" } }, "▶");
+  play.setAttribute("aria-label", `Play through the ${name.toLowerCase()}s`);
+  input.disabled = play.disabled = size === 1;
+  const group = make("span", { className: "cf-slider" }, make("label", {}, name, input), value, play);
+  const show = (number) => {
+    if (number !== null) input.value = number;
+    value.textContent = number === null ? "mean" : `${number} of 0–${size - 1}`;
+    input.setAttribute("aria-valuetext", value.textContent);
+  };
+  return { group, input, play, size, show };
+}
+
+function prediction({ name, value, unit }) {
+  return make("span", { className: "cf-prediction" }, `${name} `, make("b", {}, value.toPrecision(4)), ` ${unit}`);
+}
+
+/** Controls and keys set values of the model; returns what ends the playing. */
+function connect(ui, crystal, state, set) {
+  const timers = { layer: 0, head: 0 };
+  const sizes = { layer: crystal.nLayers, head: crystal.nHeads, atom: crystal.nAtoms };
+  const step = (name, by) => {
+    const value = state()[name];
+    const last = sizes[name] - 1;
+    set(name, value === null ? (by > 0 ? 0 : last) : Math.min(last, Math.max(0, value + by)));
+  };
+  const stop = (name) => {
+    clearInterval(timers[name]);
+    timers[name] = 0;
+    ui[name].play.textContent = "▶";
+    ui[name].play.setAttribute("aria-pressed", "false");
+  };
+  for (const name of ["layer", "head"]) {
+    const { input, play, size } = ui[name];
+    input.addEventListener("input", () => set(name, Number(input.value)));
+    play.addEventListener("click", () => {
+      if (timers[name]) return stop(name);
+      timers[name] = setInterval(() => set(name, ((state()[name] ?? -1) + 1) % size), PLAY_INTERVAL);
+      play.textContent = "⏸";
+      play.setAttribute("aria-pressed", "true");
+    });
+  }
+  ui.mean.addEventListener("change", () => set("head", ui.mean.checked ? null : Number(ui.head.input.value)));
+  ui.atom.addEventListener("change", () => set("atom", Number(ui.atom.value)));
+  ui.frames.addEventListener("change", () => set("frames", ui.frames.value));
+  ui.polyhedra.addEventListener("change", () => set("polyhedra", ui.polyhedra.checked));
+  onArrows(ui.structure, { ArrowUp: ["layer", 1], ArrowDown: ["layer", -1], ArrowRight: ["head", 1], ArrowLeft: ["head", -1] }, step);
+  onArrows(ui.heatmap, { ArrowUp: ["atom", -1], ArrowDown: ["atom", 1] }, step);
+  return () => Object.keys(timers).forEach(stop);
+}
+
+function onArrows(element, keys, step) {
+  element.addEventListener("keydown", (event) => {
+    if (!keys[event.key]) return;
+    event.preventDefault();
+    event.stopPropagation();
+    step(...keys[event.key]);
+  });
+}
+
+// --- words ------------------------------------------------------------------------------------------------------------
+
+/** One sentence on what is seen; the same as that of viz/drawing.py. */
+function caption(crystal, { layer, head, atom }, { edges, itself }, weights) {
+  const which = head === null ? "mean of all heads" : `head ${head}`;
+  let text = `${crystal.labels[atom]}, layer ${layer}, ${which}`;
+  if (edges.length) {
+    const share = edges.reduce((sum, edge) => sum + weights[edge], 0);
+    text += `: ${edges.length} strongest lines carry ${percent(share)} of its attention`;
+    text += `, ${percent(itself)} stays on the atom`;
+  }
+  if (!crystal.axes) return `${text}. No frames (method none).`;
+  return head === null
+    ? `${text}. Frames belong to one head: choose one to see axes.`
+    : `${text}. Frame: ${crystal.method}.`;
+}
+
+const percent = (share) => `${Math.round(100 * share)}%`;
+
+function fileName(crystal, { layer, head, atom }) {
+  const which = head === null ? "mean" : `head${head}`;
+  return `${crystal.formula}-${crystal.labels[atom]}-layer${layer}-${which}.png`;
+}
+
+function save(url, name) {
+  make("a", { href: url, download: name }).click();
+}
+
+export default { render };

@@ -1,0 +1,172 @@
+// Attention from each query atom (row) to each key atom (column), on a canvas.
+
+import { ramp } from "./structure.js";
+
+const FONT = "11px system-ui, sans-serif";
+const MIN_LABEL = 12; // pixels from one atom's label to the next
+const BAR = 12;
+
+export class Heatmap {
+  #canvas;
+  #crystal;
+  #colors;
+  #matrix = null;
+  #selected = 0;
+  #plot = { left: 0, top: 0, size: 0 };
+
+  /** `onPick(atom)` is called on a click; `onPoint(text, event)` with what is under the pointer, or null. */
+  constructor(canvas, crystal, onPick, onPoint) {
+    this.#canvas = canvas;
+    this.#crystal = crystal;
+    this.#colors = Uint8Array.from(
+      Array.from({ length: 256 }, (_, n) => {
+        const color = ramp(crystal.palette.heatmap, n / 255);
+        return [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16));
+      }).flat(),
+    );
+    canvas.addEventListener("click", (event) => {
+      const cell = this.#cellAt(event);
+      if (cell) onPick(cell.query);
+    });
+    canvas.addEventListener("pointermove", (event) => onPoint(this.#say(this.#cellAt(event)), event));
+    canvas.addEventListener("pointerleave", (event) => onPoint(null, event));
+  }
+
+  /** Draw a matrix (rows one after another) with the row of one atom framed. */
+  draw(matrix, selected) {
+    this.#matrix = matrix;
+    this.#selected = selected;
+    this.redraw();
+  }
+
+  /** The same again, at the size that the canvas has now. */
+  redraw() {
+    if (!this.#matrix || !this.#canvas.clientWidth) return;
+    const { labels, nAtoms, palette } = this.#crystal;
+    const [width, height] = [this.#canvas.clientWidth, this.#canvas.clientHeight];
+    const density = window.devicePixelRatio || 1;
+    Object.assign(this.#canvas, { width: Math.round(width * density), height: Math.round(height * density) });
+    const pen = this.#canvas.getContext("2d");
+    pen.scale(density, density);
+    pen.font = FONT;
+    pen.fillStyle = palette.ink;
+
+    const widest = Math.max(...labels.map((label) => pen.measureText(label).width));
+    const left = widest + 26;
+    const below = 40;
+    const size = Math.max(40, Math.min(width - left - BAR - 56, height - below - 8));
+    const top = 6;
+    this.#plot = { left, top, size };
+
+    const highest = this.#matrix.reduce((most, value) => Math.max(most, value), 0) || 1;
+    pen.imageSmoothingEnabled = nAtoms > size * density;
+    pen.imageSmoothingQuality = "high";
+    pen.drawImage(this.#image(highest), left, top, size, size);
+    pen.strokeStyle = palette.ink;
+    pen.lineWidth = 1;
+    pen.strokeRect(left - 0.5, top - 0.5, size + 1, size + 1);
+
+    this.#drawLabels(pen, widest);
+    this.#drawBar(pen, highest);
+    this.#drawFrame(pen);
+  }
+
+  /** Where a cell is on the canvas, in pixels: for tests. */
+  pixelOf(query, key) {
+    const cell = this.#plot.size / this.#crystal.nAtoms;
+    return { x: this.#plot.left + (key + 0.5) * cell, y: this.#plot.top + (query + 0.5) * cell };
+  }
+
+  #image(highest) {
+    const { nAtoms } = this.#crystal;
+    const image = new ImageData(nAtoms, nAtoms);
+    this.#matrix.forEach((value, n) => {
+      const at = 3 * Math.round((255 * value) / highest);
+      image.data.set([this.#colors[at], this.#colors[at + 1], this.#colors[at + 2], 255], 4 * n);
+    });
+    const canvas = document.createElement("canvas");
+    Object.assign(canvas, { width: nAtoms, height: nAtoms });
+    canvas.getContext("2d").putImageData(image, 0, 0);
+    return canvas;
+  }
+
+  #drawLabels(pen, widest) {
+    const { labels, nAtoms } = this.#crystal;
+    const { left, top, size } = this.#plot;
+    const cell = size / nAtoms;
+    const upright = cell < widest + 4;
+    const everyRow = Math.ceil(MIN_LABEL / cell);
+    const everyColumn = Math.ceil(Math.min(MIN_LABEL, cell < MIN_LABEL ? MIN_LABEL : cell) / cell);
+    pen.textBaseline = "middle";
+    for (let atom = 0; atom < nAtoms; atom++) {
+      const middle = (atom + 0.5) * cell;
+      if (atom % everyRow === 0) {
+        pen.textAlign = "right";
+        pen.fillText(labels[atom], left - 5, top + middle);
+      }
+      if (atom % everyColumn === 0) {
+        pen.save();
+        pen.translate(left + middle, top + size + 5);
+        if (upright) pen.rotate(-Math.PI / 2);
+        pen.textAlign = upright ? "right" : "center";
+        pen.fillText(labels[atom], 0, upright ? 0 : 6);
+        pen.restore();
+      }
+    }
+    pen.textAlign = "center";
+    pen.fillText("key atom", left + size / 2, top + size + (upright ? widest + 16 : 26));
+    pen.save();
+    pen.translate(8, top + size / 2);
+    pen.rotate(-Math.PI / 2);
+    pen.fillText("query atom", 0, 0);
+    pen.restore();
+  }
+
+  #drawBar(pen, highest) {
+    const { left, top, size } = this.#plot;
+    const x = left + size + 10;
+    const gradient = pen.createLinearGradient(0, top + size, 0, top);
+    const stops = this.#crystal.palette.heatmap;
+    stops.forEach((color, n) => gradient.addColorStop(n / (stops.length - 1), color));
+    pen.fillStyle = gradient;
+    pen.fillRect(x, top, BAR, size);
+    pen.fillStyle = this.#crystal.palette.ink;
+    pen.textAlign = "left";
+    pen.fillText(highest.toPrecision(2), x + BAR + 4, top + 6);
+    pen.fillText("0", x + BAR + 4, top + size - 5);
+    pen.save();
+    pen.translate(x + BAR + 12, top + size / 2);
+    pen.rotate(Math.PI / 2);
+    pen.textAlign = "center";
+    pen.fillText("attention", 0, 0);
+    pen.restore();
+  }
+
+  #drawFrame(pen) {
+    const { left, top, size } = this.#plot;
+    const cell = size / this.#crystal.nAtoms;
+    // A row of a large crystal is thinner than its frame: then the frame lies around it.
+    const height = Math.max(cell, 4);
+    const y = top + (this.#selected + 0.5) * cell - height / 2;
+    for (const [color, width] of [["white", 5], [this.#crystal.palette.attention, 3]]) {
+      pen.strokeStyle = color;
+      pen.lineWidth = width;
+      pen.strokeRect(left, y, size, height);
+    }
+  }
+
+  #cellAt(event) {
+    const { left, top, size } = this.#plot;
+    const { nAtoms } = this.#crystal;
+    const [key, query] = [event.offsetX - left, event.offsetY - top].map((x) => Math.floor((x / size) * nAtoms));
+    // A row's label belongs to the row.
+    return query >= 0 && query < nAtoms && key < nAtoms && event.offsetX >= 0 ? { query, key } : null;
+  }
+
+  #say(cell) {
+    if (!cell || cell.key < 0) return null;
+    const { labels, nAtoms } = this.#crystal;
+    const value = this.#matrix[cell.query * nAtoms + cell.key];
+    return `${labels[cell.query]} → ${labels[cell.key]}: attention ${value.toFixed(3)} (all images together)`;
+  }
+}

@@ -1,0 +1,273 @@
+// The crystal in 3D: what stays is drawn once, what depends on layer, head and atom anew at every step.
+
+import { frameOf, place } from "./crystal.js";
+import { Meshes, toPoint } from "./mesh.js";
+
+// Å. As in viz/drawing.py.
+const AXIS_LENGTH = 1.5;
+const OTHERS = 0.7;
+const RAMP_STEPS = 8;
+const FONT_SIZE = 15;
+
+export class Structure {
+  #viewer;
+  #crystal;
+  #library;
+  #fleeting = { shapes: [], models: [] };
+  #solids = [];
+  #hovered = null;
+
+  /**
+   * `library` is 3Dmol, `container` an element with a size; `onPick(atom)` is called on a click.
+   * Throws where there is no WebGL.
+   */
+  constructor(library, container, crystal, onPick, view) {
+    this.#library = library;
+    this.#crystal = crystal;
+    const antialias = !isSoftware();
+    this.#viewer = library.createViewer(container, { backgroundColor: "white", disableFog: true, antialias });
+    this.#viewer.setProjection("orthographic");
+    this.#drawCrystal();
+    this.#viewer.setHoverDuration(80);
+    this.#listen = (atoms) => {
+      for (const atom of atoms) {
+        Object.assign(atom, {
+          clickable: true,
+          callback: (picked) => onPick(picked.properties.atom),
+          hoverable: true,
+          hover_callback: (over) => this.#name(over),
+          unhover_callback: () => this.#name(null),
+        });
+      }
+    };
+    this.#listen(this.#viewer.getModel(0).selectedAtoms({}));
+    this.#viewer.zoomTo();
+    this.#viewer.zoom(view.zoom);
+    // 3Dmol looks down z with y up and turns about the crystal's own axes.
+    this.#viewer.rotate(view.elevation - 90, "x");
+    this.#viewer.rotate(-90 - view.azimuth, "z");
+  }
+
+  #listen;
+
+  /** Draw `{layer, head, atom, frames, polyhedra}` with the attention lines `{edges, weights}`; the camera stays. */
+  draw(state, lines) {
+    const viewer = this.#viewer;
+    this.#clear();
+    this.#showSolids(state.polyhedra);
+    const meshes = new Meshes();
+    this.#drawLines(meshes, state.atom, lines);
+    this.#drawFrames(meshes, state);
+    this.#fleeting.shapes = meshes.addTo(viewer);
+    viewer.render();
+  }
+
+  /** A picture as a PNG data URL, `scale` times as wide and high as on screen. */
+  png(scale) {
+    const viewer = this.#viewer;
+    const container = viewer.container;
+    const { width, height } = container.style;
+    const [right, down] = [container.clientWidth, container.clientHeight];
+    Object.assign(container.style, { width: `${scale * right}px`, height: `${scale * down}px` });
+    const fonts = this.#axisLabels.concat(this.#cellLabels).map((label) => [label, label.stylespec.fontSize]);
+    try {
+      for (const [label, size] of fonts) viewer.setLabelStyle(label, { ...label.stylespec, fontSize: scale * size });
+      viewer.resize();
+      viewer.render();
+      return viewer.pngURI();
+    } finally {
+      Object.assign(container.style, { width, height });
+      for (const [label, size] of fonts) viewer.setLabelStyle(label, { ...label.stylespec, fontSize: size });
+      viewer.resize();
+      viewer.render();
+    }
+  }
+
+  /** Where an atom is on the page, in pixels: for tests. */
+  pixelOf(atom) {
+    return this.#viewer.modelToScreen(toPoint(place(this.#crystal, atom)));
+  }
+
+  // --- what stays ---------------------------------------------------------------------------------------------------
+
+  // 3Dmol renders when a label comes or goes, so these stay; a step moves those of the axes.
+  #cellLabels = [];
+  #axisLabels = [];
+
+  #drawCrystal() {
+    const { drawnSite, drawnImage, bonds, cellEdges, lattice, palette } = this.#crystal;
+    this.#addBalls(Array.from(drawnSite, (site, n) => ({ site, image: drawnImage, offset: 3 * n })));
+    const points = Array.from(drawnSite, (site, n) => place(this.#crystal, site, drawnImage, 3 * n));
+    const meshes = new Meshes();
+    for (let n = 0; n < cellEdges.length; n += 6) {
+      meshes.rod(palette.cell, cellEdges.slice(n, n + 3), cellEdges.slice(n + 3, n + 6), 0.02);
+    }
+    for (let n = 0; n < bonds.length; n += 2) {
+      const [a, b] = [bonds[n], bonds[n + 1]];
+      const middle = points[a].map((x, k) => (x + points[b][k]) / 2);
+      meshes.rod(this.#element(drawnSite[a]).color, points[a], middle, 0.05);
+      meshes.rod(this.#element(drawnSite[b]).color, points[b], middle, 0.05);
+    }
+    meshes.addTo(this.#viewer);
+    this.#axisLabels = palette.axisLabels.map((name, k) => this.#label(name, [0, 0, 0], palette.axes[k], FONT_SIZE + 2));
+    this.#cellLabels = ["a", "b", "c"].map((name, row) => {
+      const end = lattice.slice(3 * row, 3 * row + 3);
+      const length = Math.hypot(...end);
+      return this.#label(name, end.map((x) => x * (1 + 0.45 / length)), palette.cell, FONT_SIZE);
+    });
+  }
+
+  /** Polyhedra are made when they are first wanted, and shown or hidden after that. */
+  #showSolids(wanted) {
+    if (wanted && !this.#solids.length) {
+      const crystal = this.#crystal;
+      const { vertexCenter, vertexKey, vertexImage, faces, rims } = crystal;
+      const vertices = Array.from(vertexKey, (key, n) => place(crystal, key, vertexImage, 3 * n));
+      const colorOf = (vertex) => this.#element(vertexCenter[vertex]).color;
+      const sides = new Meshes();
+      for (let n = 0; n < faces.length; n += 3) {
+        sides.triangle(colorOf(faces[n]), [0, 1, 2].map((k) => vertices[faces[n + k]]));
+      }
+      const frame = new Meshes();
+      for (let n = 0; n < rims.length; n += 2) {
+        frame.rod(colorOf(rims[n]), vertices[rims[n]], vertices[rims[n + 1]], 0.018);
+      }
+      this.#solids = [...sides.addTo(this.#viewer, { opacity: 0.3 }), ...frame.addTo(this.#viewer)];
+    }
+    for (const shape of this.#solids) {
+      shape.hidden = !wanted;
+    }
+  }
+
+  // --- what a step changes ------------------------------------------------------------------------------------------
+
+  #clear() {
+    const viewer = this.#viewer;
+    for (const shape of this.#fleeting.shapes) viewer.removeShape(shape);
+    for (const model of this.#fleeting.models) viewer.removeModel(model);
+    this.#fleeting = { shapes: [], models: [] };
+    for (const label of this.#axisLabels) label.hide();
+  }
+
+  #drawLines(meshes, atom, { edges, weights }) {
+    const crystal = this.#crystal;
+    const { edgeKey, edgeImage, drawnSite, drawnImage } = crystal;
+    const drawn = new Set(Array.from(drawnSite, (site, n) => [site, ...drawnImage.subarray(3 * n, 3 * n + 3)].join()));
+    const start = place(crystal, atom);
+    const strongest = weights[edges[0]] || 1;
+    const ghosts = [];
+    for (const edge of edges) {
+      const end = place(crystal, edgeKey[edge], edgeImage, 3 * edge);
+      // Relative to the strongest line: what counts is which atoms stand out; the caption has the sum.
+      const share = weights[edge] / strongest;
+      const step = Math.round(share * RAMP_STEPS) / RAMP_STEPS;
+      meshes.rod(ramp(crystal.palette.attentionRamp, step), start, end, 0.015 + 0.055 * share);
+      if (!drawn.has([edgeKey[edge], ...edgeImage.subarray(3 * edge, 3 * edge + 3)].join())) {
+        ghosts.push({ site: edgeKey[edge], image: edgeImage, offset: 3 * edge });
+      }
+    }
+    this.#fleeting.models = [this.#addBalls(ghosts, 0.7, 0.6), this.#addHalo(atom, start)];
+    for (const model of this.#fleeting.models) this.#listen(model.selectedAtoms({}));
+  }
+
+  #addHalo(atom, center) {
+    const model = this.#viewer.addModel();
+    model.addAtoms([{ ...toPoint(center), elem: "X", properties: { atom, label: this.#crystal.labels[atom] } }]);
+    const radius = 1.35 * this.#element(atom).ball_radius;
+    model.setStyle({}, { sphere: { radius, color: this.#crystal.palette.attention, opacity: 0.5 } });
+    return model;
+  }
+
+  #drawFrames(meshes, { layer, head, atom, frames }) {
+    const crystal = this.#crystal;
+    if (!crystal.axes || head === null || frames === "none") return;
+    const owners = frames === "all" ? Array.from({ length: crystal.nAtoms }, (_, n) => n) : [atom];
+    for (const owner of owners) {
+      const selected = owner === atom;
+      const length = AXIS_LENGTH * (selected ? 1 : OTHERS);
+      const start = place(crystal, owner);
+      frameOf(crystal, layer, head, owner).forEach((axis, k) => {
+        const reach = (far) => start.map((x, n) => x + far * axis[n]);
+        const radius = selected ? 0.075 : 0.045;
+        meshes.arrow(crystal.palette.axes[k], start, reach(length), radius, 4.2 * radius, 2.2 * radius);
+        if (selected) {
+          this.#axisLabels[k].sprite.position.set(...reach(length + 0.3));
+          this.#axisLabels[k].show();
+        }
+      });
+    }
+  }
+
+  #addBalls(balls, size = 1, paleness = 0) {
+    const crystal = this.#crystal;
+    const model = this.#viewer.addModel();
+    model.addAtoms(
+      balls.map(({ site, image, offset }, serial) => ({
+        ...toPoint(place(crystal, site, image, offset)),
+        elem: this.#element(site).symbol,
+        serial,
+        bonds: [],
+        bondOrder: [],
+        properties: { atom: site, label: imageLabel(crystal.labels[site], image.subarray(offset, offset + 3)) },
+      })),
+    );
+    for (const { symbol, color, ball_radius } of crystal.elements) {
+      model.setStyle({ elem: symbol }, { sphere: { radius: size * ball_radius, color: mix(color, "#FFFFFF", paleness) } });
+    }
+    return model;
+  }
+
+  #name(atom) {
+    if (this.#hovered) this.#viewer.removeLabel(this.#hovered);
+    this.#hovered = atom && this.#label(atom.properties.label, [atom.x, atom.y, atom.z], "white", 13, this.#crystal.palette.ink);
+    this.#viewer.render();
+  }
+
+  #label(text, position, fontColor, fontSize, backgroundColor = "white") {
+    const style = {
+      position: toPoint(position),
+      fontColor,
+      fontSize,
+      bold: true,
+      backgroundColor,
+      backgroundOpacity: 0.75,
+      inFront: true,
+      alignment: "center",
+      padding: 1,
+    };
+    const withoutRendering = true;
+    return this.#viewer.addLabel(text, style, undefined, withoutRendering);
+  }
+
+  #element(atom) {
+    return this.#crystal.elements[this.#crystal.kind[atom]];
+  }
+}
+
+/** Whether WebGL runs on the processor: then smoothing edges takes five times as long as drawing. Throws without WebGL. */
+function isSoftware() {
+  const gl = new OffscreenCanvas(1, 1).getContext("webgl2");
+  if (!gl) throw new Error("no WebGL");
+  const facts = gl.getExtension("WEBGL_debug_renderer_info");
+  const name = gl.getParameter(facts ? facts.UNMASKED_RENDERER_WEBGL : gl.RENDERER);
+  gl.getExtension("WEBGL_lose_context")?.loseContext();
+  return /swiftshader|llvmpipe|softpipe|software|basic render/i.test(name);
+}
+
+const imageLabel = (label, image) => (image.some(Boolean) ? `${label} (${Array.from(image).join(", ")})` : label);
+
+/** `color` moved towards `other` by `fraction`; all `#RRGGBB`. */
+export function mix(color, other, fraction) {
+  const channels = [1, 3, 5].map((at) => {
+    const [a, b] = [color, other].map((text) => parseInt(text.slice(at, at + 2), 16));
+    return Math.round(a + (b - a) * fraction).toString(16).padStart(2, "0");
+  });
+  return `#${channels.join("")}`;
+}
+
+/** The colour at `fraction` (0..1) of a ramp through equally spaced colours. */
+export function ramp(colors, fraction) {
+  const position = Math.min(Math.max(fraction, 0), 1) * (colors.length - 1);
+  const index = Math.min(Math.floor(position), colors.length - 2);
+  return mix(colors[index], colors[index + 1], position - index);
+}
