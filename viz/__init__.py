@@ -27,7 +27,7 @@ from viz.scene import (
     scene_from_trace,
     strongest_edges,
 )
-from viz.structure_figure import structure_figure
+from viz.structure_figure import frame_comparison_figure, structure_figure
 from viz.structure_view import structure_view
 from viz.training_figures import learning_curve, parity_figure
 from viz.widgets import AttentionSliders, TrainingMonitor
@@ -56,6 +56,7 @@ __all__ = [
     "drawing",
     "effective_neighbors",
     "entropy_figure",
+    "frame_comparison_figure",
     "layer_table",
     "learning_curve",
     "nearest_distance",

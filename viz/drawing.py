@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from viz.palette import ATTENTION_RAMP, AXIS_COLORS, AXIS_LABELS, CELL_COLOR, mix, ramp
 from viz.scene import Scene, strongest_edges
 from viz.text import where, whose
 
 Frames = Literal["selected", "all", "none"]
+"""Whose frames to draw."""
+Polyhedra = Literal["selected", "all", "none"]
+"""Around which metals to draw the hull of the non-metals bonded to it."""
 
 Point = Float[np.ndarray, "3"]
 
@@ -61,7 +64,23 @@ class Arrow:
     color: str
     label: str
     """`e₁`, `e₂`, `e₃` on the selected atom, else empty."""
+    axis: int
+    """0, 1, 2: which of the three it is."""
     atom: int
+
+
+@dataclass(frozen=True, eq=False)
+class Solid:
+    """A coordination polyhedron, to be seen through."""
+
+    vertices: Float[np.ndarray, "n_vertices 3"]
+    faces: Int[np.ndarray, "n_faces 3"]
+    """Triangles of vertices, counter-clockwise seen from outside."""
+    rims: Int[np.ndarray, "n_rims 2"]
+    """Pairs of vertices that an edge of the polyhedron joins."""
+    color: str
+    atom: int
+    """In the middle."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +90,9 @@ class Drawing:
     balls: tuple[Ball, ...]
     sticks: tuple[Stick, ...]
     arrows: tuple[Arrow, ...]
+    solids: tuple[Solid, ...]
     selected: int
-    """The atom whose attention and labelled axes are drawn; also its position in `balls`."""
+    """The atom whose attention and labelled axes are drawn, as its position in `balls`."""
     caption: str
 
     @property
@@ -91,6 +111,7 @@ def drawing(
     frames: Frames = "selected",
     n_lines: int = 12,
     axis_length: float = AXIS_LENGTH,
+    polyhedra: Polyhedra = "selected",
 ) -> Drawing:
     """Shapes of a scene as one layer and head of one atom see it.
 
@@ -101,9 +122,15 @@ def drawing(
         frames: whose axes to draw.
         n_lines: attention lines to draw (more if some tie with the last).
         axis_length: Å.
+        polyhedra: around which atoms to draw them; only metals have one.
 
     Raises:
         SceneError: no such layer, head or atom.
+
+    Example:
+        >>> shapes = drawing(scene, layer=0, head=2, atom=1)
+        >>> [arrow.label for arrow in shapes.arrows]
+        ['e₁', 'e₂', 'e₃']
     """
     scene.check(layer, head, atom)
     balls = _home_balls(scene)
@@ -116,8 +143,33 @@ def drawing(
         balls=tuple(balls),
         sticks=(*_cell_sticks(scene), *bonds, *lines),
         arrows=tuple(_axes(scene, layer, head, atom, frames, axis_length)),
+        solids=tuple(_solids(scene, atom, polyhedra)),
         selected=atom,
         caption=_caption(scene, layer, head, atom, n_lines),
+    )
+
+
+def close_up(shapes: Drawing) -> Drawing:
+    """Only the selected atom, its axes and polyhedron, its attention lines, and the atoms and bonds among those."""
+    lines = [stick for stick in shapes.sticks if stick.role == "attention" and stick.ends]
+    atom = shapes.balls[shapes.selected].atom
+    solids = tuple(solid for solid in shapes.solids if solid.atom == atom)
+    vertices = np.concatenate([solid.vertices for solid in solids]) if solids else np.empty((0, 3))
+    kept = {shapes.selected, *(end for line in lines for end in line.ends or ())}
+    kept |= {n for n, ball in enumerate(shapes.balls) if np.isclose(vertices, ball.center, atol=1e-6).all(axis=1).any()}
+    place = {ball: index for index, ball in enumerate(sorted(kept))}
+    sticks = tuple(
+        replace(stick, ends=(place[stick.ends[0]], place[stick.ends[1]]))
+        for stick in shapes.sticks
+        if stick.ends and set(stick.ends) <= kept
+    )
+    return replace(
+        shapes,
+        balls=tuple(shapes.balls[ball] for ball in place),
+        sticks=sticks,
+        arrows=tuple(arrow for arrow in shapes.arrows if arrow.atom == atom),
+        solids=solids,
+        selected=place[shapes.selected],
     )
 
 
@@ -189,19 +241,29 @@ def _axes(scene: Scene, layer: int, head: int | None, atom: int, frames: Frames,
     arrows = []
     for owner in range(scene.n_atoms) if frames == "all" else (atom,):
         start, selected = scene.positions[owner], owner == atom
-        for axis, color, label in zip(scene.frames[layer, head, owner], AXIS_COLORS, AXIS_LABELS, strict=True):
+        for k, axis in enumerate(scene.frames[layer, head, owner]):
             arrows.append(
                 Arrow(
                     start=start,
                     end=start + (length if selected else 0.7 * length) * axis,
                     # Thicker than any attention line: axes of `max` frames lie along edges.
                     radius=0.075 if selected else 0.06,
-                    color=color,
-                    label=label if selected else "",
+                    color=AXIS_COLORS[k],
+                    label=AXIS_LABELS[k] if selected else "",
+                    axis=k,
                     atom=owner,
                 )
             )
     return arrows
+
+
+def _solids(scene: Scene, atom: int, polyhedra: Polyhedra) -> list[Solid]:
+    colors = [item.color for item in scene.elements]
+    return [
+        Solid(scene.places(hull.key, hull.image), hull.faces, hull.rims, colors[hull.center], hull.center)
+        for hull in scene.polyhedra
+        if polyhedra == "all" or (polyhedra == "selected" and hull.center == atom)
+    ]
 
 
 def _caption(scene: Scene, layer: int, head: int | None, atom: int, n_lines: int) -> str:

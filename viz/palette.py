@@ -11,6 +11,8 @@ from dataclasses import dataclass
 AXIS_COLORS = ("#D55E00", "#009E73", "#0072B2")
 """e₁ (x), e₂ (y), e₃ (z): vermillion, bluish green and blue of Okabe and Ito's palette."""
 AXIS_LABELS = ("e₁", "e₂", "e₃")
+AXIS_DASHES = (1, 2, 4)
+"""Pieces that the shaft of e₁, e₂, e₃ is cut into on paper, where many axes have no label and colours may be grey."""
 ATTENTION_COLOR = "#CC79A7"
 """Reddish purple of Okabe and Ito's palette."""
 ATTENTION_RAMP = ("#E9C6DB", ATTENTION_COLOR, "#7B2C5A")
@@ -31,6 +33,7 @@ HEATMAP_RAMP = (
     "#FEE838",
 )
 """The same scale as colours, low to high."""
+POLYHEDRON_OPACITY = 0.22
 CELL_COLOR = "#555555"
 INK = "#222222"
 

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import textwrap
-from itertools import pairwise
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
 
-from viz.drawing import AXIS_LENGTH, VIEW, Arrow, Ball, Drawing, Frames, Stick, camera, drawing
-from viz.palette import INK, element, mix
-from viz.scene import Scene
+from viz.drawing import AXIS_LENGTH, VIEW, Drawing, Frames, Polyhedra, camera, close_up, drawing
+from viz.painter import DASH_GAP, Painter, Sizes, dashes, write
+from viz.palette import AXIS_COLORS, AXIS_DASHES, AXIS_LABELS, INK, element
+from viz.scene import Scene, SceneError
+from viz.text import where
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
-DEPTH_FADE = 0.45
-"""How far the hindmost shapes fade to white."""
-SEGMENT = 0.6
-"""Å; longer sticks are cut so that each piece finds its own place in the depth order."""
-LEGEND_HEIGHT = 1.0
-"""Inches below the picture."""
-
-_CIRCLE = np.linspace(0, 2 * np.pi, 25)[:-1]
+FULL_WIDTH = 7.0
+"""Inches, the text width of a journal page: the width that sizes are stated for."""
+SMALLEST_TEXT = 7.0
+"""Points; what journals ask of a figure at its final size."""
+HANDLE_LENGTH = 2.0
+"""Of lines in legends, in sizes of the text."""
+MOST_COLUMNS = 4
+"""Panels side by side."""
 
 
 def structure_figure(
@@ -36,10 +39,14 @@ def structure_figure(
     frames: Frames = "selected",
     n_lines: int = 12,
     axis_length: float = AXIS_LENGTH,
+    polyhedra: Polyhedra = "selected",
     view: tuple[float, float] = VIEW,
-    width: float = 7.0,
+    width: float = FULL_WIDTH,
 ) -> Figure:
     """Draw one layer and head of one atom, in orthographic projection; save with `figure.savefig("x.pdf")`.
+
+    PDF and SVG keep text as text, so labels can be edited. The axes differ in colour, label and dashes (e₁ whole,
+    e₂ in two pieces, e₃ in four), so the picture can be printed in grey.
 
     Args:
         scene: what to draw.
@@ -49,206 +56,265 @@ def structure_figure(
         frames: whose axes to draw.
         n_lines: attention lines to draw.
         axis_length: Å.
+        polyhedra: around which atoms to draw them; only metals have one.
         view: azimuth and elevation of the camera, degrees.
-        width: of the figure, inches; the height follows from the crystal, up to 1.2 times the width.
+        width: of the figure, inches; the height follows from the crystal, up to 1.2 times the width and the legend. One
+            column of a journal, 85 mm, is 3.35.
 
     Raises:
         SceneError: no such layer, head or atom.
-    """
-    from matplotlib.figure import Figure
 
-    shapes = drawing(scene, layer, head, atom, frames=frames, n_lines=n_lines, axis_length=axis_length)
-    painter = _Painter(shapes, camera(view))
+    Example:
+        >>> figure = structure_figure(scene, layer=0, head=2, atom=1, width=3.35)
+        >>> figure.savefig("frame.pdf")
+    """
+    shapes = drawing(
+        scene, layer, head, atom, frames=frames, n_lines=n_lines, axis_length=axis_length, polyhedra=polyhedra
+    )
+    scale, sizes = _scaled(width)
+    painter = Painter(shapes, camera(view), scale)
     low, high = painter.bounds()
     right, up = high - low
     height = min(width * up / right, 1.2 * width)
-    # A tall crystal sets the scale by its height and gets white on both sides.
-    margin = max(0.0, up * width / height - right) / 2
-    figure = Figure(figsize=(width, height + LEGEND_HEIGHT), facecolor="white")
-    share = LEGEND_HEIGHT / (height + LEGEND_HEIGHT)
+    legend = _Legend(width, sizes, textwrap.fill(shapes.caption, _characters(width, sizes)))
+    legend.add(_atom_handles(scene, sizes))
+    legend.add(_axis_handles(shapes, sizes))
+    points_per_angstrom = 72 * height / up
+    legend.add(_attention_handles(shapes, points_per_angstrom))
+    figure = _paper()(figsize=(width, height + legend.height), facecolor="white")
+    share = legend.height / (height + legend.height)
     axes = figure.add_axes((0.0, share, 1.0, 1.0 - share))
-    axes.set(xlim=(low[0] - margin, high[0] + margin), ylim=(low[1], high[1]), aspect="equal")
-    axes.set_axis_off()
+    # A tall crystal sets the scale by its height and gets white on both sides.
+    _fit(axes, (low + high) / 2, right=up * width / height, up=up)
     painter.paint(axes)
-    _name_cell_vectors(axes, scene, painter)
-    _legend(figure, scene, shapes)
+    painter.name(axes, sizes)
+    _name_cell_vectors(axes, scene, painter, sizes)
+    legend.draw(figure)
     return figure
 
 
-class _Painter:
-    """Projects shapes and paints them from back to front."""
+def frame_comparison_figure(
+    scenes: Sequence[Scene],
+    atom: int,
+    *,
+    layers: Sequence[int] = (0,),
+    head: int = 0,
+    n_lines: int = 8,
+    axis_length: float = AXIS_LENGTH,
+    view: tuple[float, float] = VIEW,
+    width: float = FULL_WIDTH,
+) -> Figure:
+    """One site side by side: as several frame methods see it, in several layers, or both (a row for each layer).
 
-    def __init__(self, shapes: Drawing, rotation: Float[np.ndarray, "3 3"]) -> None:
-        self.shapes = shapes
-        self.rotation = rotation
-        depths = self.project(np.array([ball.center for ball in shapes.balls]))[:, 2]
-        self.back, self.front = float(depths.min()), float(depths.max())
+    Each panel shows the atom, its axes and polyhedron, and the atoms that its strongest lines reach, all at one scale
+    from one side. Saved as text and vectors, as `structure_figure`.
 
-    def project(self, points: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
-        """Right, up and towards the viewer, Å."""
-        return points @ self.rotation.T
+    Args:
+        scenes: of one crystal, one for each model.
+        atom: counted from 0.
+        layers: counted from 0.
+        head: counted from 0. Heads of different models and layers have nothing in common but their number.
+        n_lines: attention lines to draw.
+        axis_length: Å.
+        view: azimuth and elevation of the camera, degrees.
+        width: of the figure, inches.
 
-    def bounds(self) -> tuple[Float[np.ndarray, "2"], Float[np.ndarray, "2"]]:
-        """Lower left and upper right corner of everything drawn, with room for labels."""
-        points = [ball.center for ball in self.shapes.balls]
-        points += [end for stick in self.shapes.sticks for end in (stick.start, stick.end)]
-        points += [arrow.end for arrow in self.shapes.arrows]
-        flat = self.project(np.array(points))[:, :2]
-        room = max(ball.radius for ball in self.shapes.balls) + 0.35
-        return flat.min(axis=0) - room, flat.max(axis=0) + room
+    Raises:
+        SceneError: no scene or layer is given, the scenes are of different crystals, or one lacks a layer, the head or
+            the atom.
 
-    def paint(self, axes: Axes) -> None:
-        """Add all shapes to the axes; drawing order is depth order."""
-        pieces = [(depth, patch) for shape in self.shapes.balls for depth, patch in self._ball(shape)]
-        pieces += [(depth, patch) for shape in self.shapes.sticks for depth, patch in self._stick(shape)]
-        pieces += [(depth, patch) for shape in self.shapes.arrows for depth, patch in self._arrow(shape)]
-        for order, (_, patch) in enumerate(sorted(pieces, key=lambda piece: piece[0])):
-            patch.set_zorder(1 + order / len(pieces))
-            axes.add_patch(patch)
-        for arrow in self.shapes.arrows:
-            if arrow.label:
-                beyond = arrow.end + 0.22 * (arrow.end - arrow.start) / np.linalg.norm(arrow.end - arrow.start)
-                _text(axes, self.project(beyond), arrow.label, arrow.color, 15.0)
-        chosen = self.shapes.balls[self.shapes.selected]
-        _text(axes, self.project(chosen.center), chosen.label, INK, 11.0)
-
-    def _faded(self, color: str, depth: float) -> str:
-        nearness = (depth - self.back) / (self.front - self.back) if self.front > self.back else 1.0
-        return mix(color, "#FFFFFF", DEPTH_FADE * (1 - min(max(nearness, 0.0), 1.0)))
-
-    def _ball(self, ball: Ball) -> list:
-        from matplotlib.patches import Circle
-
-        x, y, depth = self.project(ball.center)
-        selected = ball is self.shapes.balls[self.shapes.selected]
-        color = self._faded(ball.color, depth)
-        rim = INK if selected else self._faded(mix(ball.color, "#000000", 0.45), depth)
-        body = Circle(
-            (x, y), ball.radius, facecolor=mix(color, "#000000", 0.12), edgecolor=rim, lw=2.0 if selected else 0.8
+    Example:
+        >>> figure = frame_comparison_figure([scene], atom=1, layers=(0, 1, 2))
+        >>> [panel.get_title() for panel in figure.axes]
+        ['max, layer 0, head 0', 'max, layer 1, head 0', 'max, layer 2, head 0']
+        >>> figure.savefig("layers.svg")
+    """
+    _check_same_crystal(scenes, layers)
+    panels = [(scene, layer) for layer in layers for scene in scenes]
+    is_table = len(scenes) > 1 and len(layers) > 1
+    n_columns = len(scenes) if is_table else -(-len(panels) // -(-len(panels) // MOST_COLUMNS))
+    n_rows = -(-len(panels) // n_columns)
+    scale, sizes = _scaled(width / np.sqrt(n_columns))
+    painters = [
+        Painter(
+            close_up(drawing(scene, layer, head, atom, n_lines=n_lines, axis_length=axis_length)),
+            camera(view),
+            scale,
         )
-        # Three lighter discs towards the light make it round without a gradient, which SVG and PDF would bloat.
-        shine = [
-            Circle(
-                (x - shift * ball.radius, y + shift * ball.radius),
-                size * ball.radius,
-                facecolor=mix(color, "#FFFFFF", light),
-                edgecolor="none",
-            )
-            for shift, size, light in ((0.08, 0.82, 0.0), (0.22, 0.5, 0.25), (0.32, 0.24, 0.6))
-        ]
-        # A ball comes where its front is: a stick that ends inside it stays covered up to its surface.
-        return [(depth + ball.radius + n * 1e-6, patch) for n, patch in enumerate([body, *shine])]
-
-    def _stick(self, stick: Stick) -> list:
-        start, end = self._trimmed(stick)
-        if start is None:
-            return []
-        middle = (start + end) / 2
-        return [
-            piece
-            for a, b, color in ((start, middle, stick.colors[0]), (middle, end, stick.colors[1]))
-            for piece in self._bar(a, b, stick.radius, color)
-        ]
-
-    def _trimmed(self, stick: Stick) -> tuple:
-        """The part of a stick outside the balls it joins."""
-        if stick.ends is None:
-            return stick.start, stick.end
-        vector = stick.end - stick.start
-        length = float(np.linalg.norm(vector))
-        first, last = (0.9 * self.shapes.balls[index].radius for index in stick.ends)
-        if first + last >= length:
-            return None, None
-        return stick.start + vector * first / length, stick.end - vector * last / length
-
-    def _bar(self, start: np.ndarray, end: np.ndarray, radius: float, color: str) -> list:
-        length = float(np.linalg.norm(end - start))
-        n_pieces = max(1, round(length / SEGMENT))
-        cuts = np.linspace(0, 1, n_pieces + 1)
-        # Pieces overlap a little: no seams where they meet.
-        overlap = 0.1 / n_pieces
-        pieces = []
-        for low, high in pairwise(cuts):
-            a = start + (end - start) * max(0.0, low - overlap)
-            b = start + (end - start) * min(1.0, high + overlap)
-            outline = np.concatenate([_disc(a, end - start, radius), _disc(b, end - start, radius)])
-            depth = float(self.project((a + b) / 2)[2])
-            faded = self._faded(color, depth)
-            pieces += self._hull(outline, faded, faded, depth)
-        return pieces
-
-    def _arrow(self, arrow: Arrow) -> list:
-        vector = arrow.end - arrow.start
-        neck = arrow.start + 0.72 * vector
-        start = arrow.start + vector * min(
-            0.6, self.shapes.balls[arrow.atom].radius * 0.9 / float(np.linalg.norm(vector))
-        )
-        shaft = self._bar(start, neck, arrow.radius, arrow.color)
-        cone = np.concatenate([_disc(neck, vector, 2.3 * arrow.radius), arrow.end[None]])
-        depth = float(self.project((neck + arrow.end) / 2)[2])
-        head = self._hull(cone, arrow.color, mix(arrow.color, "#000000", 0.3), depth)
-        # An axis along an attention line covers it.
-        return [(place + 2 * arrow.radius, patch) for place, patch in (*shaft, *head)]
-
-    def _hull(self, points: np.ndarray, color: str, edge: str, depth: float) -> list:
-        from matplotlib.patches import Polygon
-        from scipy.spatial import ConvexHull
-
-        flat = self.project(points)[:, :2]
-        corners = flat[ConvexHull(flat, qhull_options="QJ").vertices]
-        return [(depth, Polygon(corners, closed=True, facecolor=color, edgecolor=edge, lw=0.4, joinstyle="round"))]
-
-
-def _disc(center: np.ndarray, normal: np.ndarray, radius: float) -> Float[np.ndarray, "24 3"]:
-    """Points on a circle around `center`, across `normal`."""
-    unit = normal / np.linalg.norm(normal)
-    helper = np.eye(3)[np.argmin(np.abs(unit))]
-    first = np.cross(unit, helper)
-    first /= np.linalg.norm(first)
-    second = np.cross(unit, first)
-    return center + radius * (np.cos(_CIRCLE)[:, None] * first + np.sin(_CIRCLE)[:, None] * second)
-
-
-def _text(axes: Axes, place: np.ndarray, text: str, color: str, size: float) -> None:
-    from matplotlib.patheffects import withStroke
-
-    label = axes.text(
-        place[0], place[1], text, color=color, fontsize=size, weight="bold", ha="center", va="center", zorder=5
+        for scene, layer in panels
+    ]
+    # One scale for all; every panel centred on its atom.
+    centers = [painter.project(scenes[0].positions[atom])[:2] for painter in painters]
+    bounds = [painter.bounds() for painter in painters]
+    reach = np.max([np.maximum(high - at, at - low) for (low, high), at in zip(bounds, centers, strict=True)], axis=0)
+    right, up = 2 * reach
+    panel_width = width / n_columns
+    panel_height = min(panel_width * up / right, 1.2 * panel_width)
+    title_height = 2 * sizes.words / 72
+    caption = (
+        f"{scenes[0].labels[atom]}: its frame, and its {n_lines} strongest attention lines. "
+        "Width and darkness of a line are relative to the strongest of its panel."
     )
-    label.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
+    legend = _Legend(width, sizes, textwrap.fill(caption, _characters(width, sizes)))
+    legend.add(_atom_handles(scenes[0], sizes))
+    legend.add(next((handles for p in painters if (handles := _axis_handles(p.shapes, sizes))), []))
+    height = n_rows * (panel_height + title_height) + legend.height
+    figure = _paper()(figsize=(width, height), facecolor="white")
+    for number, ((scene, layer), painter, center) in enumerate(zip(panels, painters, centers, strict=True)):
+        row, column = divmod(number, n_columns)
+        bottom = height - (row + 1) * (panel_height + title_height)
+        axes = figure.add_axes((column / n_columns, bottom / height, 1 / n_columns, panel_height / height))
+        _fit(axes, center, right=max(right, up * panel_width / panel_height), up=up)
+        painter.paint(axes)
+        painter.name(axes, sizes)
+        axes.set_title(f"{scene.method}, {where(layer, head)}", fontsize=sizes.words, color=INK, pad=2)
+    legend.draw(figure)
+    return figure
 
 
-def _name_cell_vectors(axes: Axes, scene: Scene, painter: _Painter) -> None:
+def _check_same_crystal(scenes: Sequence[Scene], layers: Sequence[int]) -> None:
+    if not scenes or not layers:
+        raise SceneError(f"comparison of {len(scenes)} scenes in {len(layers)} layers: give at least one of each")
+    first = scenes[0]
+    for number, scene in enumerate(scenes):
+        same = np.array_equal(scene.atomic_numbers, first.atomic_numbers) and np.allclose(scene.lattice, first.lattice)
+        if not same or not np.allclose(scene.positions, first.positions, atol=1e-3):
+            raise SceneError(
+                f"comparison: scene {number} ({scene.id or scene.formula}) is another crystal than the first "
+                f"({first.id or first.formula}); trace the same structure with every model"
+            )
+
+
+@cache
+def _paper() -> type[Figure]:
+    """A figure class that saves text as text, whatever the settings of the session."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    class PaperFigure(Figure):
+        def savefig(self, *args: Any, **options: Any) -> None:
+            # 42: TrueType, which drawing programs can edit; the default of PDF, 3, they cannot.
+            with rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "ps.fonttype": 42}):
+                super().savefig(*args, **options)
+
+    return PaperFigure
+
+
+def _scaled(width: float) -> tuple[float, Sizes]:
+    """Scale of lines, and sizes of text, for a figure so many inches wide."""
+    scale = width / FULL_WIDTH
+    return scale, Sizes(*(max(SMALLEST_TEXT, size * scale) for size in (15.0, 11.0, 10.0)))
+
+
+def _characters(width: float, sizes: Sizes) -> int:
+    """That fit into a line."""
+    return int(width * 72 / (0.58 * sizes.words))
+
+
+def _fit(axes: Axes, center: np.ndarray, *, right: float, up: float) -> None:
+    """Show so many Å around a place."""
+    (x, y) = center
+    axes.set(xlim=(x - right / 2, x + right / 2), ylim=(y - up / 2, y + up / 2), aspect="equal")
+    axes.set_axis_off()
+
+
+def _name_cell_vectors(axes: Axes, scene: Scene, painter: Painter, sizes: Sizes) -> None:
     """a, b, c beside the middle of each cell vector, outside the cell."""
     middle = painter.project(scene.lattice.sum(axis=0) / 2)[:2]
     for name, vector in zip("abc", scene.lattice, strict=True):
         place = painter.project(vector / 2)[:2]
         outward = place - middle
-        _text(axes, place + 0.3 * outward / max(float(np.linalg.norm(outward)), 1e-9), name, INK, 12.0)
+        write(axes, place + 0.3 * outward / max(float(np.linalg.norm(outward)), 1e-9), name, INK, sizes.atom)
 
 
-def _legend(figure: Figure, scene: Scene, shapes: Drawing) -> None:
+class _Legend:
+    """Rows of handles and a caption below a picture, as high as they need."""
+
+    def __init__(self, width: float, sizes: Sizes, caption: str) -> None:
+        self.width = width
+        self.size = sizes.words
+        self.caption = caption
+        self.rows: list[list[Line2D]] = []
+
+    @property
+    def line(self) -> float:
+        """Inches."""
+        return 1.45 * self.size / 72
+
+    @property
+    def height(self) -> float:
+        """Inches."""
+        return self.line * (len(self.rows) + self.caption.count("\n") + 1.7)
+
+    def add(self, handles: list[Line2D]) -> None:
+        """As many rows as these handles need."""
+        row: list[Line2D] = []
+        for handle in handles:
+            if row and sum(map(self._inches, [*row, handle])) > self.width:
+                self.rows.append(row)
+                row = []
+            row.append(handle)
+        if row:
+            self.rows.append(row)
+
+    def _inches(self, handle: Line2D) -> float:
+        return (0.62 * len(str(handle.get_label())) + 5.0) * self.size / 72
+
+    def draw(self, figure: Figure) -> None:
+        unit = 1 / figure.get_figheight()
+        style: dict[str, Any] = {
+            "loc": "center",
+            "frameon": False,
+            "fontsize": self.size,
+            "borderpad": 0.0,
+            "handlelength": HANDLE_LENGTH,
+        }
+        for number, row in enumerate(self.rows):
+            place = (0.5, (self.height - (number + 0.7) * self.line) * unit)
+            figure.legend(handles=row, ncols=len(row), bbox_to_anchor=place, columnspacing=1.5, **style)
+        top = (self.height - (len(self.rows) + 0.4) * self.line) * unit
+        figure.text(0.5, top, self.caption, ha="center", va="top", fontsize=self.size, color=INK, linespacing=1.3)
+
+
+def _atom_handles(scene: Scene, sizes: Sizes) -> list[Line2D]:
     from matplotlib.lines import Line2D
 
-    atoms = []
-    for z in dict.fromkeys(scene.atomic_numbers.tolist()):
-        item = element(z)
-        marker = {"marker": "o", "markersize": 11, "markerfacecolor": item.color, "markeredgecolor": INK}
-        atoms.append(Line2D([], [], linestyle="none", label=item.symbol, **marker))
-    points_per_angstrom = 72 * figure.get_figwidth() / float(np.diff(figure.axes[0].get_xlim())[0])
-    attention = [stick for stick in shapes.sticks if stick.role == "attention"]
-    shown = {attention[0]: "strongest", attention[-1]: "weakest drawn"} if attention else {}
-    if attention and attention[0].radius == attention[-1].radius:
-        shown = {attention[0]: "every line"}
-    lines = []
-    for stick, name in shown.items():
-        thickness = 2 * stick.radius * points_per_angstrom
-        label = f"attention {stick.weight:.2g} ({name})"
-        lines.append(Line2D([], [], color=stick.colors[0], lw=thickness, solid_capstyle="butt", label=label))
-    unit = 1 / figure.get_figheight()
-    style = {"loc": "center", "frameon": False, "fontsize": 10, "handletextpad": 0.5, "columnspacing": 1.6}
-    figure.legend(handles=atoms, ncols=len(atoms), bbox_to_anchor=(0.5, 0.85 * unit), **style)
-    if lines:
-        figure.legend(handles=lines, ncols=2, bbox_to_anchor=(0.5, 0.58 * unit), handlelength=2.5, **style)
-    caption = textwrap.fill(shapes.caption, int(11 * figure.get_figwidth()))
-    figure.text(0.5, 0.24 * unit, caption, ha="center", va="center", fontsize=9.5, color=INK)
+    items = [element(z) for z in dict.fromkeys(scene.atomic_numbers.tolist())]
+    look: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": sizes.words, "markeredgecolor": INK}
+    return [Line2D([], [], markerfacecolor=item.color, label=item.symbol, **look) for item in items]
+
+
+def _axis_handles(shapes: Drawing, sizes: Sizes) -> list[Line2D]:
+    """Dashed as the shafts: matplotlib counts dashes in widths of the line."""
+    from matplotlib.lines import Line2D
+
+    width = 0.4 * sizes.words
+    handles = []
+    for k in sorted({arrow.axis for arrow in shapes.arrows}):
+        length = HANDLE_LENGTH * sizes.words / width * dashes(AXIS_DASHES[k])[0][1]
+        style: Any = (0, (length, DASH_GAP * length)) if AXIS_DASHES[k] > 1 else "solid"
+        handles.append(Line2D([], [], color=AXIS_COLORS[k], linestyle=style, lw=width, label=AXIS_LABELS[k]))
+    return handles
+
+
+def _attention_handles(shapes: Drawing, points_per_angstrom: float) -> list[Line2D]:
+    """The strongest and the weakest line, as thick as they are drawn."""
+    from matplotlib.lines import Line2D
+
+    lines = [stick for stick in shapes.sticks if stick.role == "attention"]
+    if not lines:
+        return []
+    shown = {lines[0]: "strongest", lines[-1]: "weakest drawn"}
+    if lines[0].radius == lines[-1].radius:
+        shown = {lines[0]: "every line"}
+    return [
+        Line2D(
+            [],
+            [],
+            color=stick.colors[0],
+            lw=2 * stick.radius * points_per_angstrom,
+            solid_capstyle="butt",
+            label=f"attention {stick.weight:.2g} ({name})",
+        )
+        for stick, name in shown.items()
+    ]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from viz import Scene, drawing, strongest_edges
-from viz.drawing import VIEW, camera
+from viz.drawing import VIEW, camera, close_up
 
 
 @pytest.mark.parametrize("atom", [0, 2])
@@ -90,3 +90,33 @@ def test_the_camera_is_a_rotation_with_c_upwards(view: tuple[float, float]) -> N
     np.testing.assert_allclose(rows @ rows.T, np.eye(3), atol=1e-12)
     assert np.linalg.det(rows) == pytest.approx(1.0)
     assert rows[0, 2] == 0.0 and rows[1, 2] > 0.0
+
+
+def test_polyhedra_of_the_selected_atom_of_all_and_of_none(perovskite_scene: Scene) -> None:
+    """Ti in the middle of six O at a/2; Sr has twelve O around it, O has none."""
+    (octahedron,) = drawing(perovskite_scene, 0, 0, 1).solids
+    np.testing.assert_allclose(np.linalg.norm(octahedron.vertices - perovskite_scene.positions[1], axis=1), 3.905 / 2)
+    assert (octahedron.atom, len(octahedron.vertices), len(octahedron.rims)) == (1, 6, 12)
+    assert octahedron.color == perovskite_scene.elements[1].color
+    assert drawing(perovskite_scene, 0, 0, 2).solids == ()
+    everything = drawing(perovskite_scene, 0, 0, 2, polyhedra="all").solids
+    assert [solid.atom for solid in everything] == [hull.center for hull in perovskite_scene.polyhedra]
+    assert drawing(perovskite_scene, 0, 0, 1, polyhedra="none").solids == ()
+
+
+@pytest.mark.parametrize("atom", [0, 1, 2])
+def test_close_up_keeps_the_site_as_it_was(scene: Scene, atom: int) -> None:
+    shapes = drawing(scene, 1, 2, atom, frames="all", polyhedra="all", n_lines=5)
+    site = close_up(shapes)
+    assert site.balls[site.selected].atom == atom
+    np.testing.assert_array_equal(site.balls[site.selected].center, scene.positions[atom])
+    attention = [stick for stick in shapes.sticks if stick.role == "attention"]
+    kept = [stick for stick in site.sticks if stick.role == "attention"]
+    assert [stick.weight for stick in kept] == [stick.weight for stick in attention]
+    for stick in site.sticks:
+        assert stick.ends and stick.role != "cell"
+        np.testing.assert_array_equal(site.balls[stick.ends[0]].center, stick.start)
+        np.testing.assert_array_equal(site.balls[stick.ends[1]].center, stick.end)
+    assert {arrow.atom for arrow in site.arrows} == {atom} and len(site.arrows) == 3
+    assert {solid.atom for solid in site.solids} <= {atom}
+    assert len(site.balls) < len(shapes.balls)

@@ -1,0 +1,222 @@
+"""Shapes on paper: projected, and painted from back to front as patches of matplotlib."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+
+from viz.drawing import Arrow, Ball, Drawing, Solid, Stick
+from viz.palette import AXIS_DASHES, INK, POLYHEDRON_OPACITY, mix
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+DEPTH_FADE = 0.45
+"""How far the hindmost shapes fade to white."""
+SEGMENT = 0.6
+"""Å; longer sticks are cut so that each piece finds its own place in the depth order."""
+DASH_GAP = 0.7
+"""Between two dashes, as a share of one."""
+
+_CIRCLE = np.linspace(0, 2 * np.pi, 25)[:-1]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of text, in points."""
+
+    axis: float
+    atom: float
+    words: float
+
+
+class Painter:
+    """Projects shapes and paints them from back to front."""
+
+    def __init__(self, shapes: Drawing, rotation: Float[np.ndarray, "3 3"], scale: float) -> None:
+        """Args: scale: of lines, 1 for a picture 7 inches wide."""
+        self.shapes = shapes
+        self.rotation = rotation
+        self.scale = scale
+        self.radius_of = {ball.atom: ball.radius for ball in reversed(shapes.balls)}
+        depths = self.project(np.array([ball.center for ball in shapes.balls]))[:, 2]
+        self.back, self.front = float(depths.min()), float(depths.max())
+
+    def project(self, points: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
+        """Right, up and towards the viewer, Å."""
+        return points @ self.rotation.T
+
+    def bounds(self) -> tuple[Float[np.ndarray, "2"], Float[np.ndarray, "2"]]:
+        """Lower left and upper right corner of everything drawn, with room for labels."""
+        points = [ball.center for ball in self.shapes.balls]
+        points += [end for stick in self.shapes.sticks for end in (stick.start, stick.end)]
+        points += [arrow.end for arrow in self.shapes.arrows]
+        points += [vertex for solid in self.shapes.solids for vertex in solid.vertices]
+        flat = self.project(np.array(points))[:, :2]
+        room = max(ball.radius for ball in self.shapes.balls) + 0.35
+        return flat.min(axis=0) - room, flat.max(axis=0) + room
+
+    def paint(self, axes: Axes) -> None:
+        """Add all shapes to the axes; drawing order is depth order."""
+        pieces = [(depth, patch) for shape in self.shapes.balls for depth, patch in self._ball(shape)]
+        pieces += [(depth, patch) for shape in self.shapes.sticks for depth, patch in self._stick(shape)]
+        pieces += [(depth, patch) for shape in self.shapes.arrows for depth, patch in self._arrow(shape)]
+        pieces += [(depth, patch) for shape in self.shapes.solids for depth, patch in self._solid(shape)]
+        for order, (_, patch) in enumerate(sorted(pieces, key=lambda piece: piece[0])):
+            patch.set_zorder(1 + order / len(pieces))
+            axes.add_patch(patch)
+
+    def name(self, axes: Axes, text: Sizes) -> None:
+        """Label the selected atom and its axes."""
+        for arrow in self.shapes.arrows:
+            if arrow.label:
+                beyond = arrow.end + 0.22 * (arrow.end - arrow.start) / np.linalg.norm(arrow.end - arrow.start)
+                write(axes, self.project(beyond), arrow.label, arrow.color, text.axis)
+        chosen = self.shapes.balls[self.shapes.selected]
+        write(axes, self.project(chosen.center), chosen.label, INK, text.atom)
+
+    def _faded(self, color: str, depth: float) -> str:
+        nearness = (depth - self.back) / (self.front - self.back) if self.front > self.back else 1.0
+        return mix(color, "#FFFFFF", DEPTH_FADE * (1 - min(max(nearness, 0.0), 1.0)))
+
+    def _ball(self, ball: Ball) -> list:
+        from matplotlib.patches import Circle
+
+        x, y, depth = self.project(ball.center)
+        selected = ball is self.shapes.balls[self.shapes.selected]
+        color = self._faded(ball.color, depth)
+        rim = INK if selected else self._faded(mix(ball.color, "#000000", 0.45), depth)
+        body = Circle(
+            (x, y),
+            ball.radius,
+            facecolor=mix(color, "#000000", 0.12),
+            edgecolor=rim,
+            lw=self.scale * (2.0 if selected else 0.8),
+        )
+        # Three lighter discs towards the light make it round without a gradient, which SVG and PDF would bloat.
+        shine = [
+            Circle(
+                (x - shift * ball.radius, y + shift * ball.radius),
+                size * ball.radius,
+                facecolor=mix(color, "#FFFFFF", light),
+                edgecolor="none",
+            )
+            for shift, size, light in ((0.08, 0.82, 0.0), (0.22, 0.5, 0.25), (0.32, 0.24, 0.6))
+        ]
+        # A ball comes where its front is: a stick that ends inside it stays covered up to its surface.
+        return [(depth + ball.radius + n * 1e-6, patch) for n, patch in enumerate([body, *shine])]
+
+    def _stick(self, stick: Stick) -> list:
+        start, end = self._trimmed(stick)
+        if start is None:
+            return []
+        middle = (start + end) / 2
+        return [
+            piece
+            for a, b, color in ((start, middle, stick.colors[0]), (middle, end, stick.colors[1]))
+            for piece in self._bar(a, b, stick.radius, color)
+        ]
+
+    def _trimmed(self, stick: Stick) -> tuple:
+        """The part of a stick outside the balls it joins."""
+        if stick.ends is None:
+            return stick.start, stick.end
+        vector = stick.end - stick.start
+        length = float(np.linalg.norm(vector))
+        first, last = (0.9 * self.shapes.balls[index].radius for index in stick.ends)
+        if first + last >= length:
+            return None, None
+        return stick.start + vector * first / length, stick.end - vector * last / length
+
+    def _bar(self, start: np.ndarray, end: np.ndarray, radius: float, color: str) -> list:
+        length = float(np.linalg.norm(end - start))
+        n_pieces = max(1, round(length / SEGMENT))
+        cuts = np.linspace(0, 1, n_pieces + 1)
+        # Pieces overlap a little: no seams where they meet.
+        overlap = 0.1 / n_pieces
+        pieces = []
+        for low, high in pairwise(cuts):
+            a = start + (end - start) * max(0.0, low - overlap)
+            b = start + (end - start) * min(1.0, high + overlap)
+            outline = np.concatenate([_disc(a, end - start, radius), _disc(b, end - start, radius)])
+            depth = float(self.project((a + b) / 2)[2])
+            faded = self._faded(color, depth)
+            pieces += self._hull(outline, faded, faded, depth)
+        return pieces
+
+    def _arrow(self, arrow: Arrow) -> list:
+        vector = arrow.end - arrow.start
+        neck = arrow.start + 0.72 * vector
+        covered = 0.9 * self.radius_of[arrow.atom] / float(np.linalg.norm(vector))
+        start = arrow.start + vector * min(0.6, covered)
+        shaft = [
+            piece
+            for low, high in dashes(AXIS_DASHES[arrow.axis])
+            for piece in self._bar(
+                start + low * (neck - start), start + high * (neck - start), arrow.radius, arrow.color
+            )
+        ]
+        cone = np.concatenate([_disc(neck, vector, 2.3 * arrow.radius), arrow.end[None]])
+        depth = float(self.project((neck + arrow.end) / 2)[2])
+        head = self._hull(cone, arrow.color, mix(arrow.color, "#000000", 0.3), depth)
+        # An axis along an attention line covers it.
+        return [(place + 2 * arrow.radius, patch) for place, patch in (*shaft, *head)]
+
+    def _solid(self, solid: Solid) -> list:
+        """Faces behind everything: a tint over axes and lines would change what their colours say. Rims in depth."""
+        from matplotlib.patches import Polygon
+
+        flat = self.project(solid.vertices)
+        fill = {"facecolor": solid.color, "alpha": POLYHEDRON_OPACITY, "lw": 0}
+        rim = mix(solid.color, "#000000", 0.3)
+        pieces = [(-np.inf, Polygon(flat[face, :2], closed=True, **fill)) for face in solid.faces]
+        for pair in solid.rims:
+            # Behind the balls at both ends.
+            depth = float(flat[pair, 2].min())
+            line = {"fill": False, "edgecolor": self._faded(rim, depth), "lw": self.scale}
+            pieces.append((depth, Polygon(flat[pair, :2], closed=False, **line)))
+        return pieces
+
+    def _hull(self, points: np.ndarray, color: str, edge: str, depth: float) -> list:
+        from matplotlib.patches import Polygon
+        from scipy.spatial import ConvexHull
+
+        flat = self.project(points)[:, :2]
+        corners = flat[ConvexHull(flat, qhull_options="QJ").vertices]
+        return [
+            (
+                depth,
+                Polygon(corners, closed=True, facecolor=color, edgecolor=edge, lw=0.4 * self.scale, joinstyle="round"),
+            )
+        ]
+
+
+def _disc(center: np.ndarray, normal: np.ndarray, radius: float) -> Float[np.ndarray, "24 3"]:
+    """Points on a circle around `center`, across `normal`."""
+    unit = normal / np.linalg.norm(normal)
+    helper = np.eye(3)[np.argmin(np.abs(unit))]
+    first = np.cross(unit, helper)
+    first /= np.linalg.norm(first)
+    second = np.cross(unit, first)
+    return center + radius * (np.cos(_CIRCLE)[:, None] * first + np.sin(_CIRCLE)[:, None] * second)
+
+
+def dashes(n_pieces: int) -> list[tuple[float, float]]:
+    """Start and end of each piece of a dashed line, as shares of its length."""
+    piece = 1 / (n_pieces + DASH_GAP * (n_pieces - 1))
+    starts = [n * (1 + DASH_GAP) * piece for n in range(n_pieces)]
+    return [(start, start + piece) for start in starts]
+
+
+def write(axes: Axes, place: np.ndarray, text: str, color: str, size: float) -> None:
+    """Bold text with a white halo. The halo is a text of its own: what has one is saved as outlines, not as text."""
+    from matplotlib.patheffects import Stroke
+
+    style = {"fontsize": size, "weight": "bold", "ha": "center", "va": "center"}
+    halo = axes.text(place[0], place[1], text, color="white", zorder=5, **style)
+    halo.set_path_effects([Stroke(linewidth=size / 5, foreground="white")])
+    axes.text(place[0], place[1], text, color=color, zorder=6, **style)
