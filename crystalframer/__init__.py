@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from crystalframer.prediction import evaluate, load, predict, trace
     from crystalframer.presets import PRESETS, preset
     from crystalframer.trace import CrystalTrace
-    from crystalframer.training import fit
+    from crystalframer.training import ablate, fit
 
 __all__ = [
     "PRESETS",
@@ -40,6 +40,7 @@ __all__ = [
     "Target",
     "TrainingConfig",
     "__version__",
+    "ablate",
     "dataset",
     "evaluate",
     "fit",
@@ -62,6 +63,7 @@ _HOME = {
     "ModelConfig": "config",
     "Target": "config",
     "TrainingConfig": "config",
+    "ablate": "training",
     "dataset": "data.sources",
     "evaluate": "prediction",
     "fit": "training",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -87,8 +88,11 @@ def test_every_command_explains_itself(
     assert f"$ crystalframer {verb}" in text[text.index("Examples:") :]
 
 
-def test_every_setting_is_an_option_of_train(exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_code("train", "--help") == 0
+@pytest.mark.parametrize("verb", ["train", "ablate"])
+def test_every_setting_is_an_option(
+    verb: str, exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(verb, "--help") == 0
     text = capsys.readouterr().out
 
     def check(config: dict, prefix: str) -> None:
@@ -170,6 +174,9 @@ def test_options_change_the_preset_and_nothing_else(config_of: Callable[..., Con
         ("train --preset lightwieght", "did you mean 'lightweight'?"),
         ("train --model.frame.method weighted-pcx", "did you mean 'weighted-pca'?"),
         ("train --training.n-epohcs 3", "--training.n-epochs"),
+        ("ablate --frame-methods max weighted-pcx", "{max,weighted-pca,static-max,pca,lattice,none}"),
+        ("ablate --preset lightwieght", "did you mean 'lightweight'?"),
+        ("ablate --seeds 0 0", "none twice"),
         ("train --model.n-heads 7", "must be a multiple of n_heads = 7"),
         ("train --data.source dmo", "did you mean 'demo'?"),
         ("train --model.targets band_gp:eV", "did you mean 'band_gap'?"),
@@ -236,6 +243,30 @@ def test_training_leaves_a_run_and_says_what_it_came_to(
     assert "holds a run already" in capsys.readouterr().err
     assert exit_code(*words, "--resume") == 2
     assert "the run is complete" in capsys.readouterr().err
+
+
+def test_comparing_frame_methods(
+    salts: Path,
+    tmp_path: Path,
+    exit_code: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = ["ablate", "--frame-methods", "none", "pca", "--seeds", "4", "--data.source", salts, *TINY_RUN]
+    words += ["--output", tmp_path / "runs"]
+    assert exit_code(*words) == 0
+    text = capsys.readouterr().out
+    assert "test MAE (eV)" in text and re.search(r"none +1 ", text) and re.search(r"pca +1 ", text)
+    assert pandas.read_csv(tmp_path / "runs" / "table.csv")["frame_method"].tolist() == ["none", "pca"]
+    assert exit_code(*words) == 0  # reads what is there
+    assert capsys.readouterr().out == text
+
+    def fail(*_: object, **__: object) -> None:
+        raise DataError("no such data")
+
+    monkeypatch.setattr(training.ablation, "fit", fail)
+    assert exit_code(*words, "--seeds", "4", "5") == 1
+    assert "pca, seed 5, has no result: no such data" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])

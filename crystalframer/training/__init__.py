@@ -1,4 +1,4 @@
-"""Training: `fit(config)` and what it returns. Lightning is imported on first use only."""
+"""Training: `fit(config)`, `ablate(config)` and what they return. Lightning is imported on first use only."""
 
 from __future__ import annotations
 
@@ -6,13 +6,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from crystalframer.training.ablation import AblationResult, ablate
     from crystalframer.training.result import FitResult, Score
     from crystalframer.training.run import Interrupted, fit
     from crystalframer.training.task import TrainingError
 
-__all__ = ["FitResult", "Interrupted", "Score", "TrainingError", "fit"]
+__all__ = ["AblationResult", "FitResult", "Interrupted", "Score", "TrainingError", "ablate", "fit"]
 
-_HOMES = {"FitResult": "result", "Score": "result", "Interrupted": "run", "fit": "run", "TrainingError": "task"}
+_HOMES = {
+    "AblationResult": "ablation",
+    "FitResult": "result",
+    "Interrupted": "run",
+    "Score": "result",
+    "TrainingError": "task",
+    "ablate": "ablation",
+    "fit": "run",
+}
 
 
 def __getattr__(name: str) -> Any:

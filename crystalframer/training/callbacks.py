@@ -124,7 +124,8 @@ class _Lines(io.TextIOBase):
     """For logs: each state of the bar on a line of its own instead of over the last one."""
 
     def write(self, text: str) -> int:
-        if line := text.strip("\r\n"):
+        # Without the steps up and down by which bars below one another find their places.
+        if line := text.replace("\x1b[A", "").strip("\r\n"):
             print(line, file=sys.stderr, flush=True)
         return len(text)
 
