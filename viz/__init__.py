@@ -29,6 +29,7 @@ from viz.scene import (
 )
 from viz.structure_figure import frame_comparison_figure, structure_figure
 from viz.structure_view import structure_view
+from viz.toolkit_scene import toolkit_scene
 from viz.training_figures import learning_curve, parity_figure
 from viz.widgets import AttentionSliders, TrainingMonitor
 
@@ -66,4 +67,5 @@ __all__ = [
     "strongest_edges",
     "structure_figure",
     "structure_view",
+    "toolkit_scene",
 ]

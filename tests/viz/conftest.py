@@ -91,7 +91,7 @@ def skewed() -> Crystal:
     return Crystal(np.array([20, 14, 8, 8, 9]), frac @ lattice, lattice, id="skewed")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_trace() -> Callable[..., CrystalTrace]:
     """`make_trace(crystal, method="max", radius=6.0, seed=0)`."""
     return synthetic_trace
