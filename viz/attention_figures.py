@@ -32,6 +32,10 @@ def attention_heatmap(scene: Scene, layer: int, head: int | None, *, width: int 
 
     Raises:
         SceneError: no such layer or head.
+
+    Example:
+        >>> attention_heatmap(scene, layer=0, head=2).layout.title.text
+        'Attention, layer 0, head 2'
     """
     import plotly.graph_objects as go
 
@@ -122,6 +126,11 @@ def attention_distance_figure(
 
     Raises:
         SceneError: no such layer, head or atom.
+
+    Example:
+        >>> figure = attention_distance_figure(scene, layer=0, head=None, atom=1)
+        >>> [part.name for part in figure.data]
+        ['shell', 'within distance']
     """
     import plotly.graph_objects as go
 
@@ -169,6 +178,10 @@ def attention_figure(
 
     Raises:
         SceneError: no such layer, head or atom.
+
+    Example:
+        >>> figure = attention_figure(scene, layer=0, head=2, atom=1)
+        >>> size = figure.write_html("attention.html", include_plotlyjs=True)  # opens without a network
     """
     from plotly.subplots import make_subplots
 

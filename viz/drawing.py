@@ -85,7 +85,15 @@ class Solid:
 
 @dataclass(frozen=True, eq=False)
 class Drawing:
-    """All shapes of one picture, and a sentence that says what is seen."""
+    """All shapes of one picture, and a sentence that says what is seen.
+
+    Example:
+        >>> shapes = drawing(scene, layer=0, head=2, atom=1)
+        >>> shapes.balls[shapes.selected].label
+        'Ti1'
+        >>> shapes.caption.split(":")[0]
+        'Ti1, layer 0, head 2'
+    """
 
     balls: tuple[Ball, ...]
     sticks: tuple[Stick, ...]

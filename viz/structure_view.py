@@ -64,6 +64,11 @@ def structure_view(
 
     Raises:
         SceneError: no such layer, head or atom.
+
+    Example:
+        >>> view = structure_view(scene, layer=0, head=2, atom=1)
+        >>> with open("view.html", "w") as file:
+        ...     _ = view.write_html(file)
     """
     import py3Dmol
 

@@ -39,6 +39,11 @@ def parity_figure(
 
     Raises:
         ValueError: predictions, labels and ids differ in number, or no label is there.
+
+    Example:
+        >>> figure = parity_figure(np.array([1.1, 2.0]), np.array([1.0, 2.2]), label="band_gap (eV)", baseline=0.6)
+        >>> figure.layout.title.text
+        'MAE 0.15, predicting the training mean 0.6'
     """
     import plotly.graph_objects as go
 
@@ -101,6 +106,12 @@ def learning_curve(
 
     Raises:
         ValueError: `history` has no column `epoch`, or no error of this target.
+
+    Example:
+        >>> import pandas as pd
+        >>> history = pd.DataFrame({"epoch": [1, 2], "validation_mae/band_gap": [0.9, 0.5]})
+        >>> learning_curve(history, "band_gap", unit="eV").layout.yaxis.title.text
+        'MAE (eV)'
     """
     import plotly.graph_objects as go
 
