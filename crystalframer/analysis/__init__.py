@@ -1,0 +1,39 @@
+"""What a trained model does, measured: pure functions over traces, and over models where a question needs one."""
+
+from crystalframer.analysis.motifs import (
+    MotifError,
+    Shell,
+    ShellAttention,
+    bond_angles,
+    chance_angle,
+    chance_angle_given_e1,
+    coordination_shells,
+    motif_summary,
+    motif_table,
+    shell_attention,
+)
+from crystalframer.analysis.polyhedra import (
+    PolyhedronError,
+    ideal_polyhedra,
+    ideal_vectors,
+    polyhedron_name,
+    symmetry_measures,
+)
+
+__all__ = [
+    "MotifError",
+    "PolyhedronError",
+    "Shell",
+    "ShellAttention",
+    "bond_angles",
+    "chance_angle",
+    "chance_angle_given_e1",
+    "coordination_shells",
+    "ideal_polyhedra",
+    "ideal_vectors",
+    "motif_summary",
+    "motif_table",
+    "polyhedron_name",
+    "shell_attention",
+    "symmetry_measures",
+]

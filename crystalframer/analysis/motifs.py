@@ -1,0 +1,435 @@
+"""Coordination motifs, and whether attention and frames follow them: records in, tables out.
+
+A `Shell` is a site with its nearest neighbours, named as edges of the trace (query, key, image), and the polyhedron
+that they come nearest to. `shell_attention` holds the layers and heads of a trace against it; `motif_table` does so for
+every site of many traces, `motif_summary` averages by motif. Nothing here needs torch or a model. Sites, layers and
+heads count from 0, lengths are in Å, angles in degrees, shares between 0 and 1.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence, Sized
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from tqdm.auto import tqdm
+
+from crystalframer.analysis.polyhedra import polyhedron_name, symmetry_measures
+from crystalframer.data.elements import SYMBOLS
+from crystalframer.trace import CrystalTrace
+
+if TYPE_CHECKING:
+    import pandas
+    from pymatgen.analysis.local_env import NearNeighbors
+    from pymatgen.core import Structure
+
+N_DIRECTIONS = 4096
+"""Points on the sphere that stand for every direction: the mean angle is right to 0.01°."""
+N_TURNS = 360
+"""Turns about e₁ that stand for every e₂."""
+
+
+class MotifError(ValueError):
+    """The shell of a site cannot be found, or a table lacks what it needs; the message says which and what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Shell:
+    """A site, its nearest neighbours, and the polyhedron that they come nearest to."""
+
+    site: int
+    key: Int[np.ndarray, " n_neighbors"]
+    """The neighbours' atoms."""
+    image: Int[np.ndarray, "n_neighbors 3"]
+    """Lattice translations of the neighbours, counted as the trace's `edge_image`: from its own positions."""
+    edges: Int[np.ndarray, " n_neighbors"]
+    """The neighbours' edges in the trace; -1 where it has none (a neighbour beyond the radius of the model)."""
+    vectors: Float[np.ndarray, "n_neighbors 3"]
+    """From the site to the neighbours, Å."""
+    measures: dict[str, float] = field(default_factory=dict)
+    """CSM of each ideal polyhedron, nearest first (see `symmetry_measures`)."""
+
+    def __len__(self) -> int:
+        """The coordination number."""
+        return len(self.key)
+
+    @property
+    def label(self) -> str:
+        """`O:6`: the nearest polyhedron by its ChemEnv symbol; `?:11` where there is none of so many corners."""
+        return next(iter(self.measures), f"?:{len(self)}")
+
+    @property
+    def csm(self) -> float:
+        """Continuous symmetry measure of the nearest polyhedron: 0 ideal, at most 100; NaN where there is none."""
+        return next(iter(self.measures.values()), float("nan"))
+
+    @property
+    def name(self) -> str:
+        """The nearest polyhedron in words."""
+        return polyhedron_name(self.label)
+
+    @cached_property
+    def bonds(self) -> Float[np.ndarray, "n_neighbors 3"]:
+        """`vectors` at length 1."""
+        return self.vectors / np.linalg.norm(self.vectors, axis=1, keepdims=True)
+
+
+def coordination_shells(
+    trace: CrystalTrace, finder: NearNeighbors | None = None, sites: Sequence[int] | None = None
+) -> list[Shell]:
+    """The shell of every site of a crystal.
+
+    Args:
+        trace: positions may lie outside the cell.
+        finder: any of pymatgen's ways to find nearest neighbours. Default: `CrystalNN` (Pan et al., Inorg. Chem. 60,
+            1590 (2021), doi:10.1021/acs.inorgchem.0c02996).
+        sites: only these, in this order. Default: all.
+
+    Raises:
+        MotifError: no such site, or its neighbours cannot be found.
+
+    Example:
+        >>> for shell in coordination_shells(trace)[:3]:  # SrTiO3
+        ...     print(shell.site, shell.label, shell.name, round(shell.csm, 2))
+        0 C:12 cuboctahedron 0.0
+        1 O:6 octahedron 0.0
+        2 L:2 line 0.0
+    """
+    from pymatgen.analysis.local_env import CrystalNN
+
+    structure, finder = _structure(trace), finder or CrystalNN()
+    sites = range(trace.n_atoms) if sites is None else sites
+    missing = [site for site in sites if not 0 <= site < trace.n_atoms]
+    if missing:
+        raise MotifError(f"{_name(trace)}: no site {missing[0]}; choose from 0 to {trace.n_atoms - 1}")
+    return [_shell(trace, structure, finder, site) for site in sites]
+
+
+def _structure(trace: CrystalTrace) -> Structure:
+    from pymatgen.core import Element, Structure
+
+    return Structure(
+        np.asarray(trace.lattice, dtype=np.float64),
+        [Element.from_Z(int(z)) for z in trace.atomic_numbers],
+        np.asarray(trace.positions, dtype=np.float64),
+        coords_are_cartesian=True,
+    )
+
+
+def _shell(trace: CrystalTrace, structure: Structure, finder: NearNeighbors, site: int) -> Shell:
+    try:
+        with warnings.catch_warnings():
+            # That oxidation states are missing (they are never known here), or a radius: nothing a caller can change.
+            warnings.simplefilter("ignore")
+            found = finder.get_nn_info(structure, site)
+    except Exception as error:  # whatever a geometry makes a finder or its Voronoi code stumble over
+        raise MotifError(
+            f"{_name(trace)}, site {site} ({structure[site].specie}): {type(finder).__name__} finds no neighbours "
+            f"({type(error).__name__}: {error}); check the structure, or choose another finder"
+        ) from error
+    key = np.array([entry["site_index"] for entry in found], dtype=np.int64)
+    ends = np.array([entry["site"].coords for entry in found], dtype=np.float64).reshape(-1, 3)
+    # Finders differ in what they count images from.
+    image = np.rint((ends - structure.cart_coords[key]) @ np.linalg.inv(structure.lattice.matrix)).astype(np.int64)
+    vectors = structure.cart_coords[key] + image @ structure.lattice.matrix - structure.cart_coords[site]
+    return Shell(site, key, image, _edges_of(trace, site, key, image), vectors, symmetry_measures(vectors))
+
+
+def _edges_of(
+    trace: CrystalTrace, site: int, key: Int[np.ndarray, " n_neighbors"], image: Int[np.ndarray, "n_neighbors 3"]
+) -> Int[np.ndarray, " n_neighbors"]:
+    mine = np.flatnonzero(trace.edge_index[0] == site)
+    is_same = (trace.edge_index[1, mine] == key[:, None]) & (trace.edge_image[mine] == image[:, None]).all(axis=2)
+    if not len(mine):
+        return np.full(len(key), -1)
+    return np.where(is_same.any(axis=1), mine[is_same.argmax(axis=1)], -1)
+
+
+# --- angles -----------------------------------------------------------------------------------------------------------
+
+
+def bond_angles(
+    axes: Float[np.ndarray, "*batch 3"], bonds: Float[np.ndarray, "n_bonds 3"], either_sign: bool = False
+) -> Float[np.ndarray, "*batch"]:
+    """Angle between each axis and the bond nearest to it, degrees.
+
+    Args:
+        axes: unit vectors, as many as you like.
+        bonds: directions of the bonds, of length 1.
+        either_sign: an axis and its opposite count as one, so the angle is at most 90°. Default: an axis points one
+            way. Where bonds come in opposite pairs (octahedron, cube, square) it makes no difference; a tetrahedron's
+            do not: the opposite of a bond is 70.5° from the next. The model sees r̂·e_k with its sign, and e₁ of a max
+            frame points at an atom, hence the default; choose `either_sign=True` for axes whose sign is a mere
+            convention (`pca`, `weighted-pca`).
+
+    Returns:
+        NaN for a shell without bonds.
+
+    Example:
+        >>> octahedron = np.vstack([np.eye(3), -np.eye(3)])
+        >>> bond_angles(np.array([[0.0, 0.0, -1.0], [0.6, 0.8, 0.0]]), octahedron).round(2)
+        array([ 0.  , 36.87])
+    """
+    if not len(bonds):
+        return np.full(axes.shape[:-1], np.nan)
+    cosines = axes @ bonds.T
+    nearest = (np.abs(cosines) if either_sign else cosines).max(axis=-1)
+    return np.asarray(np.rad2deg(np.arccos(np.clip(nearest, -1.0, 1.0))))
+
+
+def chance_angle(bonds: Float[np.ndarray, "n_bonds 3"], either_sign: bool = False) -> float:
+    """What `bond_angles` is on average for an axis that knows nothing of the shell: the baseline, degrees.
+
+    Each axis of a random frame points anywhere with equal chance, so the three have one baseline: the mean over the
+    sphere, taken over a Fibonacci lattice of 4,096 directions (no random numbers).
+
+    Example:
+        >>> octahedron = np.vstack([np.eye(3), -np.eye(3)])
+        >>> round(chance_angle(octahedron), 1)
+        31.9
+    """
+    return float(bond_angles(_directions(), bonds, either_sign).mean())
+
+
+def chance_angle_given_e1(
+    e1: Float[np.ndarray, "*batch 3"], bonds: Float[np.ndarray, "n_bonds 3"], either_sign: bool = False
+) -> Float[np.ndarray, "*batch"]:
+    """What the angle of e₂ is on average when the frame is turned about its e₁ at random: the baseline of e₂, degrees.
+
+    Where e₁ lies on a bond, e₂ comes nearer to one by that alone: on an octahedron 22.5° instead of 31.9°.
+
+    Example:
+        >>> octahedron = np.vstack([np.eye(3), -np.eye(3)])
+        >>> float(chance_angle_given_e1(np.array([1.0, 0.0, 0.0]), octahedron).round(1))
+        22.5
+    """
+    # Any direction that is not along e1: the coordinate axis that it is farthest from.
+    other = np.eye(3)[np.abs(e1).argmin(axis=-1)]
+    across = np.cross(e1, other)
+    across /= np.linalg.norm(across, axis=-1, keepdims=True)
+    turns = 2 * np.pi * (np.arange(N_TURNS) + 0.5) / N_TURNS
+    circle = np.cos(turns)[:, None] * across[..., None, :] + np.sin(turns)[:, None] * np.cross(e1, across)[..., None, :]
+    return np.asarray(bond_angles(circle, bonds, either_sign).mean(axis=-1))
+
+
+def _directions() -> Float[np.ndarray, "n_directions 3"]:
+    """Evenly spread over the sphere: the Fibonacci lattice (Gonzalez, Math. Geosci. 42, 49 (2010))."""
+    step = np.arange(N_DIRECTIONS) + 0.5
+    height = 1.0 - 2.0 * step / N_DIRECTIONS
+    turn = np.pi * (3.0 - np.sqrt(5.0)) * step
+    width = np.sqrt(1.0 - height**2)
+    return np.stack([width * np.cos(turn), width * np.sin(turn), height], axis=1)
+
+
+# --- attention on one shell -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class ShellAttention:
+    """What every layer and head of a trace makes of one shell."""
+
+    share: Float[np.ndarray, "n_layers n_heads"]
+    """Attention that the site pays to its shell. The total of 1 counts what it pays to itself: of what goes to other
+    atoms, the shell's share is `share / (1 - itself)`."""
+    itself: Float[np.ndarray, "n_layers n_heads"]
+    """Attention that the site pays to itself (to its own images not counted)."""
+    angles: Float[np.ndarray, "n_layers n_heads 3"] | None
+    """Of e₁, e₂ and e₃ with the nearest bond, degrees; None for the frame method `none`."""
+    e2_chance: Float[np.ndarray, "n_layers n_heads"] | None
+    """Baseline of e₂ (see `chance_angle_given_e1`), degrees; None for `none`."""
+    anchors_in_shell: Bool[np.ndarray, "n_layers n_heads 2"] | None
+    """Whether the edges that fixed e₁ and e₂ are bonds of the shell; None for frames without anchors."""
+    chance: float
+    """Baseline of each axis (see `chance_angle`), degrees."""
+
+
+def shell_attention(trace: CrystalTrace, shell: Shell, either_sign: bool = False) -> ShellAttention:
+    """Hold attention, frames and anchors of one site against its shell, layer by layer and head by head.
+
+    Args:
+        either_sign: as in `bond_angles`; angles and baselines follow it alike.
+
+    Example:
+        >>> titanium = coordination_shells(trace)[1]
+        >>> found = shell_attention(trace, titanium)
+        >>> found.share.shape, found.angles.shape, round(found.chance, 1)
+        ((3, 4), (3, 4, 3), 31.9)
+    """
+    query, key = trace.edge_index
+    present = shell.edges[shell.edges >= 0]
+    is_itself = (query == shell.site) & (key == shell.site) & (trace.edge_image == 0).all(axis=1)
+    frames = [layer.frame for layer in trace.layers if layer.frame is not None]
+    axes = np.stack([frame.axes[shell.site] for frame in frames]).astype(np.float64) if frames else None
+    anchors = [frame.anchor_edges[shell.site] for frame in frames if frame.anchor_edges is not None]
+    return ShellAttention(
+        share=np.stack([layer.attention[present].sum(axis=0, dtype=np.float64) for layer in trace.layers]),
+        itself=np.stack([layer.attention[is_itself].sum(axis=0, dtype=np.float64) for layer in trace.layers]),
+        angles=None if axes is None else bond_angles(axes, shell.bonds, either_sign),
+        e2_chance=None if axes is None else chance_angle_given_e1(axes[:, :, 0], shell.bonds, either_sign),
+        anchors_in_shell=np.isin(np.stack(anchors), present) if anchors else None,
+        chance=chance_angle(shell.bonds, either_sign),
+    )
+
+
+# --- many structures --------------------------------------------------------------------------------------------------
+
+AXES = ("e1", "e2", "e3")
+
+
+def motif_table(
+    traces: Iterable[CrystalTrace],
+    *,
+    finder: NearNeighbors | None = None,
+    either_sign: bool = False,
+    progress: bool = True,
+) -> pandas.DataFrame:
+    """Attention and frames against the shell of every site, in every layer and head of many traces.
+
+    Args:
+        traces: taken one at a time, so a generator (`(cf.trace(s, model) for s in structures)`) holds none of them.
+        finder: as in `coordination_shells`.
+        either_sign: as in `bond_angles`.
+        progress: show a progress bar if it takes more than 2 s.
+
+    Returns:
+        One row per trace, site, layer and head: `id` of the structure, `site`, `element`, `coordination` number,
+        `label` and `csm` of the motif, `layer`, `head`, frame `method`, `share` and `itself` (see `ShellAttention`),
+        `e1_angle`, `e2_angle`, `e3_angle` (degrees; NaN without frames), `chance_angle` (baseline of any axis),
+        `e2_chance_angle` (baseline of e₂, given e₁), `e1_in_shell`, `e2_in_shell` (whether the anchor edge is a bond;
+        missing for frames without anchors). `attrs["units"]` maps column to unit. Structures whose shells cannot be
+        found have no rows: a warning counts them, and `attrs["errors"]` maps their ids to the reasons.
+
+    Example:
+        >>> table = motif_table([trace])
+        >>> len(table), list(table["label"].unique())
+        (60, ['C:12', 'O:6', 'L:2'])
+        >>> table.attrs["errors"]
+        {}
+    """
+    import pandas
+
+    parts: list[dict[str, Any]] = []
+    errors: dict[str, str] = {}
+    total = len(traces) if isinstance(traces, Sized) else None
+    bar = tqdm(traces, total=total, desc="motifs", unit="structure", delay=2, disable=not progress)
+    for number, trace in enumerate(bar):
+        name = trace.id or f"structure-{number}"
+        try:
+            shells = coordination_shells(trace, finder)
+        except MotifError as error:
+            errors[name] = str(error)
+            continue
+        parts += [_rows(name, trace, shell, shell_attention(trace, shell, either_sign)) for shell in shells]
+    if errors:
+        name, reason = next(iter(errors.items()))
+        warnings.warn(
+            f"no motifs for {len(errors)} structures, which have no rows: {name} ({reason})"
+            + (f" and {len(errors) - 1} more" if len(errors) > 1 else "")
+            + '; see attrs["errors"]',
+            stacklevel=2,
+        )
+    columns = {
+        column: np.concatenate([part[column] for part in parts]) if parts else np.empty(0, dtype=dtype)
+        for column, dtype in _COLUMNS.items()
+    }
+    table = pandas.DataFrame(columns)
+    for column in ("e1_in_shell", "e2_in_shell"):
+        table[column] = table[column].astype("boolean")
+    table.attrs["units"] = {column: "°" for column in _COLUMNS if column.endswith("_angle")}
+    table.attrs["errors"] = errors
+    return table
+
+
+_COLUMNS = {
+    **dict.fromkeys(("id",), object),
+    "site": np.int64,
+    "element": object,
+    "coordination": np.int64,
+    "label": object,
+    "csm": np.float64,
+    "layer": np.int64,
+    "head": np.int64,
+    "method": object,
+    **dict.fromkeys(("share", "itself", *(f"{axis}_angle" for axis in AXES)), np.float64),
+    **dict.fromkeys(("chance_angle", "e2_chance_angle"), np.float64),
+    **dict.fromkeys(("e1_in_shell", "e2_in_shell"), object),
+}
+
+
+def _rows(name: str, trace: CrystalTrace, shell: Shell, found: ShellAttention) -> dict[str, Any]:
+    """The rows of one site, as columns."""
+    n_layers, n_heads = found.share.shape
+    layer, head = np.divmod(np.arange(n_layers * n_heads), n_heads)
+    frame = trace.layers[0].frame
+    element = SYMBOLS[int(trace.atomic_numbers[shell.site]) - 1]
+    columns: dict[str, Any] = {"id": name, "site": shell.site, "element": element}
+    columns |= {"coordination": len(shell), "label": shell.label, "csm": shell.csm, "layer": layer, "head": head}
+    columns |= {"method": frame.method if frame else "none", "share": found.share, "itself": found.itself}
+    for number, axis in enumerate(AXES):
+        columns[f"{axis}_angle"] = np.nan if found.angles is None else found.angles[..., number]
+    columns["chance_angle"] = found.chance
+    columns["e2_chance_angle"] = np.nan if found.e2_chance is None else found.e2_chance
+    for number, axis in enumerate(AXES[:2]):
+        anchors = found.anchors_in_shell
+        columns[f"{axis}_in_shell"] = None if anchors is None else anchors[..., number].astype(object)
+    return {
+        column: np.broadcast_to(np.asarray(columns[column], dtype=dtype).reshape(-1), n_layers * n_heads)
+        for column, dtype in _COLUMNS.items()
+    }
+
+
+def motif_summary(table: pandas.DataFrame) -> pandas.DataFrame:
+    """What each head of each layer makes of each motif, over many structures.
+
+    The sites of a structure are averaged first, then structures, each counting once: equivalent sites repeat one
+    another and prove nothing. Standard errors are over structures; NaN where there is but one.
+
+    Args:
+        table: of `motif_table`, or part of its rows.
+
+    Returns:
+        One row per `label`, `layer` and `head`, sorted: `n_sites`, `n_structures`, and mean and standard error of
+        `share`, `itself`, `e1_angle`, `e2_angle`, `e3_angle` (`share_se`, ...); mean `csm`, `chance_angle` and
+        `e2_chance_angle`; `e1_lock`, `e3_lock` = 1 - angle/chance and `e2_lock` = 1 - angle/chance given e₁: 1 on the
+        bonds, 0 as by chance, below 0 away from them; `e1_in_shell`, `e2_in_shell`: share of frames anchored on a bond.
+
+    Raises:
+        MotifError: a column is missing.
+
+    Example:
+        >>> summary = motif_summary(motif_table([trace]))
+        >>> summary.query("label == 'O:6'")[["layer", "head", "n_sites", "chance_angle"]].round(1).head(2)
+           layer  head  n_sites  chance_angle
+        ...
+    """
+    import pandas
+
+    by = ["label", "layer", "head"]
+    with_error = ["share", "itself", *(f"{axis}_angle" for axis in AXES)]
+    mean_only = ["csm", "chance_angle", "e2_chance_angle", "e1_in_shell", "e2_in_shell"]
+    missing = [column for column in ("id", *by, *with_error, *mean_only) if column not in table]
+    if missing:
+        raise MotifError(f"the table has no column {', '.join(missing)}; give the table that motif_table makes")
+    numbers: Any = table[["id", *by, *with_error, *mean_only]].copy()
+    for column in ("e1_in_shell", "e2_in_shell"):
+        numbers[column] = numbers[column].astype("Float64").astype(np.float64)
+    per_structure = numbers.groupby([*by, "id"]).mean().reset_index()
+    groups = per_structure.groupby(by)
+    mean, error = groups[[*with_error, *mean_only]].mean(), groups[with_error].sem()
+    summary = pandas.DataFrame({"n_sites": table.groupby(by).size(), "n_structures": groups.size()})
+    for column in with_error:
+        summary[column], summary[f"{column}_se"] = mean[column], error[column]
+    summary[mean_only] = mean[mean_only]
+    for axis, chance in zip(AXES, ("chance_angle", "e2_chance_angle", "chance_angle"), strict=True):
+        summary[f"{axis}_lock"] = 1.0 - summary[f"{axis}_angle"] / summary[chance]
+    summary = summary.reset_index()
+    summary.attrs["units"] = {column: "°" for column in summary if "_angle" in str(column)}
+    return summary
+
+
+def _name(trace: CrystalTrace) -> str:
+    return f"crystal {trace.id!r}" if trace.id else "crystal"
