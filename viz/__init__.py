@@ -4,8 +4,11 @@
 when a picture is made, so this import stays light.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from viz.attention_figures import attention_distance_figure, attention_figure, attention_grid, attention_heatmap
 from viz.drawing import Drawing, drawing
+from viz.explorer_page import explorer_html
 from viz.layer_figures import attended_distance_figure, axis_turn_figure, decay_length_figure, entropy_figure
 from viz.measures import (
     anchor_distances,
@@ -31,11 +34,14 @@ from viz.structure_figure import frame_comparison_figure, structure_figure
 from viz.structure_view import structure_view
 from viz.toolkit_scene import toolkit_scene
 from viz.training_figures import learning_curve, parity_figure
-from viz.widgets import AttentionSliders, TrainingMonitor
+from viz.widgets import TrainingMonitor
+
+if TYPE_CHECKING:
+    from viz.explorer import AttentionExplorer
 
 __all__ = [
     "SERIES_COLORS",
-    "AttentionSliders",
+    "AttentionExplorer",
     "Drawing",
     "Scene",
     "SceneError",
@@ -57,6 +63,7 @@ __all__ = [
     "drawing",
     "effective_neighbors",
     "entropy_figure",
+    "explorer_html",
     "frame_comparison_figure",
     "layer_table",
     "learning_curve",
@@ -69,3 +76,12 @@ __all__ = [
     "structure_view",
     "toolkit_scene",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Its class derives from anywidget's, which costs 0.4 s to import and belongs to notebooks.
+    if name == "AttentionExplorer":
+        from viz.explorer import AttentionExplorer
+
+        return AttentionExplorer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,99 +1,19 @@
-"""Seeded traces without a model: real neighbour lists, random attention and random frames."""
+"""Traces and scenes that need no model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import pytest
+from synthetic_traces import perovskite, skewed, synthetic_trace
 
-from crystalframer.data.crystal import Crystal
-from crystalframer.data.neighbors import neighbor_list
-from crystalframer.trace import CrystalTrace, FrameTrace, LayerTrace
+from crystalframer.trace import CrystalTrace
 from viz import Scene, scene_from_trace
-
-N_LAYERS, N_HEADS, D_MODEL = 3, 4, 8
-
-
-def synthetic_trace(crystal: Crystal, method: str = "max", radius: float = 6.0, seed: int = 0) -> CrystalTrace:
-    rng = np.random.default_rng(seed)
-    edges = neighbor_list(crystal, radius)
-    query = edges.edge_index[0]
-    lengths = np.linalg.norm(edges.edge_vectors, axis=1)
-    layers = []
-    for _ in range(N_LAYERS):
-        sigma = rng.uniform(1.2, 2.0, (len(crystal), N_HEADS))
-        distance = -(lengths[:, None] ** 2) / (2 * sigma[query] ** 2)
-        content = rng.normal(size=distance.shape)
-        weights = np.exp(distance + content)
-        total = np.stack([np.bincount(query, weights[:, head]) for head in range(N_HEADS)], axis=1)
-        axes = np.linalg.qr(rng.normal(size=(len(crystal), N_HEADS, 3, 3)))[0]
-        axes[..., 2, :] = np.cross(axes[..., 0, :], axes[..., 1, :])
-        frame = FrameTrace(method, axes)
-        if method == "max":
-            frame = _max_frame(query, edges.edge_vectors, distance + content)
-        layers.append(
-            LayerTrace(
-                attention=weights / total[query],
-                content_logits=content,
-                distance_logits=distance,
-                decay_length=sigma,
-                atom_features=rng.normal(size=(len(crystal), D_MODEL)),
-                frame=None if method == "none" else frame,
-            )
-        )
-    return CrystalTrace(
-        atomic_numbers=crystal.atomic_numbers,
-        positions=crystal.positions,
-        lattice=crystal.lattice,
-        edge_index=edges.edge_index,
-        edge_image=edges.edge_image,
-        layers=tuple(layers),
-        prediction={"formation_energy_per_atom": -3.5},
-        units={"formation_energy_per_atom": "eV/atom"},
-        id=crystal.id,
-    )
-
-
-def _max_frame(query: np.ndarray, vectors: np.ndarray, logits: np.ndarray) -> FrameTrace:
-    """e₁ along the strongest edge, e₂ towards the strongest that is not in line with it."""
-    lengths = np.linalg.norm(vectors, axis=1)
-    unit = vectors / np.where(lengths > 0, lengths, 1.0)[:, None]
-    axes = np.empty((query.max() + 1, logits.shape[1], 3, 3))
-    anchors = np.empty((*axes.shape[:2], 2), dtype=np.int64)
-    margin = np.empty(anchors.shape)
-    for atom, head in np.ndindex(*axes.shape[:2]):
-        mine = np.flatnonzero((query == atom) & (lengths > 0))
-        first = mine[np.argmax(logits[mine, head])]
-        aside = mine[np.abs(unit[mine] @ unit[first]) < 0.9999]
-        second = aside[np.argmax(logits[aside, head])]
-        anchors[atom, head] = first, second
-        for k, candidates in enumerate((mine, aside)):
-            best, next_best = np.sort(logits[candidates, head])[[-1, -2]]
-            margin[atom, head, k] = best - next_best
-        e1 = unit[first]
-        e2 = unit[second] - (unit[second] @ e1) * e1
-        e2 /= np.linalg.norm(e2)
-        axes[atom, head] = e1, e2, np.cross(e1, e2)
-    return FrameTrace("max", axes, anchor_edges=anchors, tie_margin=margin)
-
-
-def perovskite() -> Crystal:
-    """SrTiO3, a = 3.905 Å: Sr on the corner, Ti in the middle, O on the faces."""
-    frac = np.array([[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])
-    return Crystal(np.array([38, 22, 8, 8, 8]), frac * 3.905, 3.905 * np.eye(3), id="SrTiO3")
-
-
-def skewed() -> Crystal:
-    """A triclinic cell of five atoms; the rounding of one position puts it just outside a face."""
-    lattice = np.array([[4.1, 0.0, 0.0], [1.3, 4.6, 0.0], [-0.7, 1.9, 5.2]])
-    frac = np.array([[-1e-9, 0.3, 0.6], [0.5, 0.9, 0.2], [0.35, 0.55, 0.8], [1.7, -0.4, 0.5], [0.8, 0.75, 0.1]])
-    return Crystal(np.array([20, 14, 8, 8, 9]), frac @ lattice, lattice, id="skewed")
 
 
 @pytest.fixture(scope="session")
 def make_trace() -> Callable[..., CrystalTrace]:
-    """`make_trace(crystal, method="max", radius=6.0, seed=0)`."""
+    """`make_trace(crystal, method="max", radius=6.0, seed=0, n_layers=3, n_heads=4)`."""
     return synthetic_trace
 
 

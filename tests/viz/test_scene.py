@@ -185,3 +185,65 @@ def test_a_trace_read_back_from_disk_gives_the_same_scene(trace: CrystalTrace, s
     np.testing.assert_array_equal(again.attention, scene.attention)
     np.testing.assert_array_equal(again.bonds, scene.bonds)
     assert again.labels == scene.labels and again.prediction == scene.prediction
+
+
+def test_the_polyhedron_of_titanium_is_an_octahedron(perovskite_scene: Scene) -> None:
+    """And strontium, which has no bonds, has none."""
+    (solid,) = perovskite_scene.polyhedra
+    assert perovskite_scene.labels[solid.center] == "Ti1"
+    assert (len(solid.key), len(solid.faces), len(solid.rims)) == (6, 8, 12)
+    vertices = perovskite_scene.places(solid.key, solid.image)
+    center = perovskite_scene.positions[solid.center]
+    np.testing.assert_allclose(np.linalg.norm(vertices - center, axis=1), 3.905 / 2)
+    a, b, c = (vertices[solid.faces[:, corner]] for corner in range(3))
+    assert (np.cross(b - a, c - a) * (a - center)).sum(axis=1).min() > 0  # counter-clockwise seen from outside
+
+
+@pytest.mark.parametrize(
+    ("crystal", "n_vertices", "n_rims"),
+    [
+        # The square faces of a cube are two triangles each.
+        pytest.param(cubic([30] * 4 + [16] * 4, [*FCC, *(np.array(FCC) + 0.25)], 5.41), 4, 6, id="ZnS: tetrahedra"),
+        pytest.param(cubic([55, 17], [[0, 0, 0], [0.5] * 3], 4.12), 8, 12, id="CsCl: cubes"),
+    ],
+)
+def test_polyhedra_have_the_edges_of_the_textbook(
+    crystal: Crystal, n_vertices: int, n_rims: int, make_trace: Callable[..., CrystalTrace]
+) -> None:
+    scene = scene_from_trace(make_trace(crystal))
+    metals = [atom for atom, item in enumerate(scene.elements) if not item.is_nonmetal]
+    assert [solid.center for solid in scene.polyhedra] == metals
+    assert {(len(solid.key), len(solid.rims)) for solid in scene.polyhedra} == {(n_vertices, n_rims)}
+
+
+@pytest.mark.parametrize(
+    "crystal",
+    [
+        pytest.param(cubic([29] * 4, FCC, 3.615), id="fcc Cu: no non-metal"),
+        pytest.param(cubic([14] * 8, [*FCC, *(np.array(FCC) + 0.25)], 5.43), id="Si: no metal"),
+        # Pt in the middle of four O in its plane.
+        pytest.param(cubic([78, 8, 8], [[0, 0, 0], [0.5, 0, 0], [0, 0.5, 0]], 4.0), id="flat shell"),
+    ],
+)
+def test_no_polyhedron_without_a_shell_in_space(crystal: Crystal, make_trace: Callable[..., CrystalTrace]) -> None:
+    assert scene_from_trace(make_trace(crystal)).polyhedra == ()
+
+
+def test_frames_are_tied_where_the_anchor_hardly_wins(perovskite_trace: CrystalTrace) -> None:
+    first = perovskite_trace.layers[0]
+    assert first.frame is not None
+    margin = np.full((5, 4, 2), 0.5)
+    margin[1, 2, 0], margin[3, 0, 1], margin[4, 1, 1] = 1e-6, -1e-3, np.inf
+    layer = replace(first, frame=replace(first.frame, tie_margin=margin))
+    scene = scene_from_trace(replace(perovskite_trace, layers=(layer, first)))
+    assert np.argwhere(scene.tied).tolist() == [[0, 0, 3], [0, 2, 1]]
+
+
+def test_frames_are_tied_where_eigenvalues_are_equal(perovskite_trace: CrystalTrace) -> None:
+    layer = perovskite_trace.layers[0]
+    assert layer.frame is not None
+    eigenvalues = np.tile([1.0, 2.0, 3.0], (5, 4, 1))
+    eigenvalues[2, 3] = [1.0, 3.0, 3.0001]
+    frame = replace(layer.frame, method="pca", eigenvalues=eigenvalues, tie_margin=None)
+    scene = scene_from_trace(replace(perovskite_trace, layers=(replace(layer, frame=frame),)))
+    assert np.argwhere(scene.tied).tolist() == [[0, 3, 2]]

@@ -81,6 +81,12 @@ const NO_WEBGL =
   "The crystal cannot be drawn in 3D: this browser gives no WebGL. Switch on hardware acceleration or use another " +
   "browser; viz.structure_figure draws a still picture. Heatmap, curve and sliders work as they are.";
 
+const WHICH = [
+  ["all atoms", "all"],
+  ["this atom", "selected"],
+  ["none", "none"],
+];
+
 // --- what is on the page ----------------------------------------------------------------------------------------------
 
 function make(tag, properties = {}, ...children) {
@@ -99,8 +105,9 @@ function build(crystal) {
   const atom = make("select", { attributes: { "aria-label": "Atom: its attention is shown" } });
   atom.append(...labels.map((label, n) => new Option(label, n)));
   const frames = make("select", { attributes: { "aria-label": "Frames: whose axes are drawn" } });
-  frames.append(new Option("of all atoms", "all"), new Option("of this atom", "selected"), new Option("none", "none"));
-  const polyhedra = make("input", { type: "checkbox", attributes: { "aria-label": "Polyhedra" } });
+  frames.append(...WHICH.map((choice) => new Option(...choice)));
+  const polyhedra = make("select", { attributes: { "aria-label": "Polyhedra: around which atoms they are drawn" } });
+  polyhedra.append(...WHICH.map((choice) => new Option(...choice)));
   polyhedra.disabled = !crystal.faces.length;
   const png = make("button", { type: "button", title: "Save the structure as a PNG" }, "PNG");
   png.setAttribute("aria-label", "Save the structure as a PNG picture");
@@ -150,7 +157,7 @@ function build(crystal) {
     make("label", {}, mean, "mean over heads"),
     make("label", {}, "Atom ", atom),
     make("label", {}, "Frames ", frames),
-    make("label", {}, polyhedra, "polyhedra"),
+    make("label", {}, "Polyhedra ", polyhedra),
     png,
   );
   const legend = make("div", { className: "cf-legend" });
@@ -193,7 +200,7 @@ function build(crystal) {
     atom.value = now.atom;
     frames.value = now.frames;
     frames.disabled = !axes || now.head === null;
-    polyhedra.checked = now.polyhedra && !polyhedra.disabled;
+    polyhedra.value = now.polyhedra;
     const where = `layer ${now.layer}, ${now.head === null ? "mean of all heads" : `head ${now.head}`}`;
     heatmapTitle.textContent = `Attention, ${where}`;
     profileTitle.textContent = `Attention of ${labels[now.atom]} by distance; line: within`;
@@ -260,7 +267,7 @@ function connect(ui, crystal, state, set) {
   ui.mean.addEventListener("change", () => set("head", ui.mean.checked ? null : Number(ui.head.input.value)));
   ui.atom.addEventListener("change", () => set("atom", Number(ui.atom.value)));
   ui.frames.addEventListener("change", () => set("frames", ui.frames.value));
-  ui.polyhedra.addEventListener("change", () => set("polyhedra", ui.polyhedra.checked));
+  ui.polyhedra.addEventListener("change", () => set("polyhedra", ui.polyhedra.value));
   onArrows(ui.structure, { ArrowUp: ["layer", 1], ArrowDown: ["layer", -1], ArrowRight: ["head", 1], ArrowLeft: ["head", -1] }, step);
   onArrows(ui.heatmap, { ArrowUp: ["atom", -1], ArrowDown: ["atom", 1] }, step);
   return () => Object.keys(timers).forEach(stop);

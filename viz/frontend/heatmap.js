@@ -18,12 +18,11 @@ export class Heatmap {
   constructor(canvas, crystal, onPick, onPoint) {
     this.#canvas = canvas;
     this.#crystal = crystal;
-    this.#colors = Uint8Array.from(
-      Array.from({ length: 256 }, (_, n) => {
-        const color = ramp(crystal.palette.heatmap, n / 255);
-        return [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16));
-      }).flat(),
-    );
+    // Pixels as an ImageData holds them: alpha, blue, green, red from the highest byte down.
+    this.#colors = Uint32Array.from({ length: 256 }, (_, n) => {
+      const [red, green, blue] = [1, 3, 5].map((at) => parseInt(ramp(crystal.palette.heatmap, n / 255).slice(at, at + 2), 16));
+      return 0xff000000 | (blue << 16) | (green << 8) | red;
+    });
     canvas.addEventListener("click", (event) => {
       const cell = this.#cellAt(event);
       if (cell) onPick(cell.query);
@@ -53,12 +52,14 @@ export class Heatmap {
 
     const widest = Math.max(...labels.map((label) => pen.measureText(label).width));
     const left = widest + 26;
-    const below = 40;
+    const below = widest + 30;
     const size = Math.max(40, Math.min(width - left - BAR - 56, height - below - 8));
     const top = 6;
     this.#plot = { left, top, size };
 
-    const highest = this.#matrix.reduce((most, value) => Math.max(most, value), 0) || 1;
+    let highest = 0;
+    for (const value of this.#matrix) if (value > highest) highest = value;
+    highest ||= 1;
     pen.imageSmoothingEnabled = nAtoms > size * density;
     pen.imageSmoothingQuality = "high";
     pen.drawImage(this.#image(highest), left, top, size, size);
@@ -80,10 +81,9 @@ export class Heatmap {
   #image(highest) {
     const { nAtoms } = this.#crystal;
     const image = new ImageData(nAtoms, nAtoms);
-    this.#matrix.forEach((value, n) => {
-      const at = 3 * Math.round((255 * value) / highest);
-      image.data.set([this.#colors[at], this.#colors[at + 1], this.#colors[at + 2], 255], 4 * n);
-    });
+    const pixels = new Uint32Array(image.data.buffer);
+    const scale = 255 / highest;
+    for (let n = 0; n < pixels.length; n++) pixels[n] = this.#colors[Math.round(scale * this.#matrix[n])];
     const canvas = document.createElement("canvas");
     Object.assign(canvas, { width: nAtoms, height: nAtoms });
     canvas.getContext("2d").putImageData(image, 0, 0);

@@ -6,8 +6,13 @@ import { Meshes, toPoint } from "./mesh.js";
 // Å. As in viz/drawing.py.
 const AXIS_LENGTH = 1.5;
 const OTHERS = 0.7;
+const BOND = 0.03;
+const LINE = [0.035, 0.065]; // weakest and strongest: even the weakest hides the bond that it follows
 const RAMP_STEPS = 8;
-const FONT_SIZE = 15;
+const RING_SIDES = 24;
+const SOLID = "#56B4E9"; // mixed into the colours of elements, many of which are grey
+const FONT_SIZE = 15; // pixels
+const FILLED = 0.8; // share of the picture that the cell fills
 
 export class Structure {
   #viewer;
@@ -42,10 +47,10 @@ export class Structure {
     };
     this.#listen(this.#viewer.getModel(0).selectedAtoms({}));
     this.#viewer.zoomTo();
-    this.#viewer.zoom(view.zoom);
     // 3Dmol looks down z with y up and turns about the crystal's own axes.
     this.#viewer.rotate(view.elevation - 90, "x");
     this.#viewer.rotate(-90 - view.azimuth, "z");
+    this.#fit();
   }
 
   #listen;
@@ -54,11 +59,11 @@ export class Structure {
   draw(state, lines) {
     const viewer = this.#viewer;
     this.#clear();
-    this.#showSolids(state.polyhedra);
     const meshes = new Meshes();
+    this.#drawRings(meshes, state.atom);
     this.#drawLines(meshes, state.atom, lines);
     this.#drawFrames(meshes, state);
-    this.#fleeting.shapes = meshes.addTo(viewer);
+    this.#fleeting.shapes = [...meshes.addTo(viewer), ...this.#drawSolids(state)];
     viewer.render();
   }
 
@@ -88,6 +93,17 @@ export class Structure {
     return this.#viewer.modelToScreen(toPoint(place(this.#crystal, atom)));
   }
 
+  /** Zoom until the atoms and the cell fill the picture. */
+  #fit() {
+    const { drawnSite, drawnImage, cellEdges } = this.#crystal;
+    const points = Array.from(drawnSite, (site, n) => place(this.#crystal, site, drawnImage, 3 * n));
+    for (let n = 0; n < cellEdges.length; n += 3) points.push(cellEdges.slice(n, n + 3));
+    const pixels = this.#viewer.modelToScreen(points.map(toPoint));
+    const { clientWidth, clientHeight } = this.#viewer.container;
+    const span = (k) => Math.max(...pixels.map((at) => at[k])) - Math.min(...pixels.map((at) => at[k]));
+    this.#viewer.zoom(Math.min((FILLED * clientWidth) / span("x"), (FILLED * clientHeight) / span("y")));
+  }
+
   // --- what stays ---------------------------------------------------------------------------------------------------
 
   // 3Dmol renders when a label comes or goes, so these stay; a step moves those of the axes.
@@ -105,38 +121,24 @@ export class Structure {
     for (let n = 0; n < bonds.length; n += 2) {
       const [a, b] = [bonds[n], bonds[n + 1]];
       const middle = points[a].map((x, k) => (x + points[b][k]) / 2);
-      meshes.rod(this.#element(drawnSite[a]).color, points[a], middle, 0.05);
-      meshes.rod(this.#element(drawnSite[b]).color, points[b], middle, 0.05);
+      meshes.rod(this.#element(drawnSite[a]).color, points[a], middle, BOND);
+      meshes.rod(this.#element(drawnSite[b]).color, points[b], middle, BOND);
     }
     meshes.addTo(this.#viewer);
     this.#axisLabels = palette.axisLabels.map((name, k) => this.#label(name, [0, 0, 0], palette.axes[k], FONT_SIZE + 2));
     this.#cellLabels = ["a", "b", "c"].map((name, row) => {
       const end = lattice.slice(3 * row, 3 * row + 3);
       const length = Math.hypot(...end);
-      return this.#label(name, end.map((x) => x * (1 + 0.45 / length)), palette.cell, FONT_SIZE);
+      return this.#label(name, end.map((x) => x * (1 + 0.6 / length)), palette.cell, FONT_SIZE);
     });
   }
 
-  /** Polyhedra are made when they are first wanted, and shown or hidden after that. */
-  #showSolids(wanted) {
-    if (wanted && !this.#solids.length) {
-      const crystal = this.#crystal;
-      const { vertexCenter, vertexKey, vertexImage, faces, rims } = crystal;
-      const vertices = Array.from(vertexKey, (key, n) => place(crystal, key, vertexImage, 3 * n));
-      const colorOf = (vertex) => this.#element(vertexCenter[vertex]).color;
-      const sides = new Meshes();
-      for (let n = 0; n < faces.length; n += 3) {
-        sides.triangle(colorOf(faces[n]), [0, 1, 2].map((k) => vertices[faces[n + k]]));
-      }
-      const frame = new Meshes();
-      for (let n = 0; n < rims.length; n += 2) {
-        frame.rod(colorOf(rims[n]), vertices[rims[n]], vertices[rims[n + 1]], 0.018);
-      }
-      this.#solids = [...sides.addTo(this.#viewer, { opacity: 0.3 }), ...frame.addTo(this.#viewer)];
-    }
-    for (const shape of this.#solids) {
-      shape.hidden = !wanted;
-    }
+  /** Those of all atoms are made when they are first wanted, and shown or hidden after that. */
+  #drawSolids({ polyhedra, atom }) {
+    const all = polyhedra === "all";
+    if (all && !this.#solids.length) this.#solids = this.#addSolids();
+    for (const shape of this.#solids) shape.hidden = !all;
+    return polyhedra === "selected" ? this.#addSolids(atom) : [];
   }
 
   // --- what a step changes ------------------------------------------------------------------------------------------
@@ -161,21 +163,50 @@ export class Structure {
       // Relative to the strongest line: what counts is which atoms stand out; the caption has the sum.
       const share = weights[edge] / strongest;
       const step = Math.round(share * RAMP_STEPS) / RAMP_STEPS;
-      meshes.rod(ramp(crystal.palette.attentionRamp, step), start, end, 0.015 + 0.055 * share);
+      meshes.rod(ramp(crystal.palette.attentionRamp, step), start, end, LINE[0] + (LINE[1] - LINE[0]) * share);
       if (!drawn.has([edgeKey[edge], ...edgeImage.subarray(3 * edge, 3 * edge + 3)].join())) {
         ghosts.push({ site: edgeKey[edge], image: edgeImage, offset: 3 * edge });
       }
     }
-    this.#fleeting.models = [this.#addBalls(ghosts, 0.7, 0.6), this.#addHalo(atom, start)];
-    for (const model of this.#fleeting.models) this.#listen(model.selectedAtoms({}));
+    this.#fleeting.models = [this.#addBalls(ghosts, 0.7, 0.6)];
+    this.#listen(this.#fleeting.models[0].selectedAtoms({}));
   }
 
-  #addHalo(atom, center) {
-    const model = this.#viewer.addModel();
-    model.addAtoms([{ ...toPoint(center), elem: "X", properties: { atom, label: this.#crystal.labels[atom] } }]);
-    const radius = 1.35 * this.#element(atom).ball_radius;
-    model.setStyle({}, { sphere: { radius, color: this.#crystal.palette.attention, opacity: 0.5 } });
-    return model;
+  /** Three rings around the chosen atom: seen from everywhere, and also inside a polyhedron. */
+  #drawRings(meshes, atom) {
+    const radius = 1.25 * this.#element(atom).ball_radius;
+    const center = place(this.#crystal, atom);
+    for (const [u, v] of [[0, 1], [1, 2], [2, 0]]) {
+      const points = Array.from({ length: RING_SIDES + 1 }, (_, side) => {
+        const angle = (2 * Math.PI * side) / RING_SIDES;
+        const point = [...center];
+        point[u] += radius * Math.cos(angle);
+        point[v] += radius * Math.sin(angle);
+        return point;
+      });
+      for (let side = 0; side < RING_SIDES; side++) {
+        meshes.rod(this.#crystal.palette.attention, points[side], points[side + 1], 0.028);
+      }
+    }
+  }
+
+  /** The polyhedra around all atoms, or around one. */
+  #addSolids(atom = null) {
+    const { vertexCenter, vertexKey, vertexImage, faces, rims } = this.#crystal;
+    const vertices = Array.from(vertexKey, (key, n) => place(this.#crystal, key, vertexImage, 3 * n));
+    const isWanted = (vertex) => atom === null || vertexCenter[vertex] === atom;
+    const colorOf = (vertex) => mix(this.#element(vertexCenter[vertex]).color, SOLID, 0.5);
+    const sides = new Meshes();
+    for (let n = 0; n < faces.length; n += 3) {
+      if (!isWanted(faces[n])) continue;
+      sides.triangle(colorOf(faces[n]), [0, 1, 2].map((k) => vertices[faces[n + k]]));
+    }
+    const frame = new Meshes();
+    for (let n = 0; n < rims.length; n += 2) {
+      if (!isWanted(rims[n])) continue;
+      frame.rod(colorOf(rims[n]), vertices[rims[n]], vertices[rims[n + 1]], 0.025);
+    }
+    return [...sides.addTo(this.#viewer, { opacity: 0.45 }), ...frame.addTo(this.#viewer)];
   }
 
   #drawFrames(meshes, { layer, head, atom, frames }) {
@@ -188,8 +219,9 @@ export class Structure {
       const start = place(crystal, owner);
       frameOf(crystal, layer, head, owner).forEach((axis, k) => {
         const reach = (far) => start.map((x, n) => x + far * axis[n]);
-        const radius = selected ? 0.075 : 0.045;
-        meshes.arrow(crystal.palette.axes[k], start, reach(length), radius, 4.2 * radius, 2.2 * radius);
+        // Thicker than any attention line: axes of `max` frames lie along edges.
+        const radius = selected ? 0.085 : 0.045;
+        meshes.arrow(crystal.palette.axes[k], start, reach(length), radius, 4 * radius, 2.1 * radius);
         if (selected) {
           this.#axisLabels[k].sprite.position.set(...reach(length + 0.3));
           this.#axisLabels[k].show();
@@ -230,7 +262,7 @@ export class Structure {
       fontSize,
       bold: true,
       backgroundColor,
-      backgroundOpacity: 0.75,
+      backgroundOpacity: 1,
       inFront: true,
       alignment: "center",
       padding: 1,

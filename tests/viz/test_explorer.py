@@ -1,0 +1,151 @@
+"""The explorer as Python sees it: values, messages, and the page. (Sliders, clicks and pixels: tests/browser.)"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from traitlets import TraitError
+
+from crystalframer.testing import random_crystal
+from crystalframer.trace import CrystalTrace
+from viz import AttentionExplorer, Scene, SceneError, explorer_html
+from viz.explorer_page import FRONTEND, MODULES, frontend_script
+from viz.packing import pack
+
+MOST_BYTES = 1_500_000
+
+
+@pytest.fixture
+def explorer(perovskite_trace: CrystalTrace) -> AttentionExplorer:
+    return AttentionExplorer(perovskite_trace, layer=1, head=2, atom=1)
+
+
+def test_values_can_be_set_and_observed(explorer: AttentionExplorer) -> None:
+    seen = []
+    explorer.observe(lambda change: seen.append((change["name"], change["new"])), ["layer", "head", "atom"])
+    explorer.layer, explorer.head, explorer.atom = 2, None, 4
+    assert seen == [("layer", 2), ("head", None), ("atom", 4)]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("layer", 3, "SrTiO3: no layer 3; choose from 0 to 2"),
+        ("layer", -1, "no layer -1; choose from 0 to 2"),
+        ("head", 4, "no head 4; choose from 0 to 3"),
+        ("head", -1, "no head -1; choose from 0 to 3"),
+        ("atom", 5, "no atom 5; choose from 0 to 4"),
+        ("frames", "some", "any of .*selected.*all.*none"),
+        ("polyhedra", "some", "any of .*selected.*all.*none"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_and_the_range_named(
+    explorer: AttentionExplorer, perovskite_trace: CrystalTrace, name: str, value: object, message: str
+) -> None:
+    before = getattr(explorer, name)
+    with pytest.raises(TraitError, match=message):
+        setattr(explorer, name, value)
+    assert getattr(explorer, name) == before
+
+
+def test_a_wrong_value_is_refused_from_the_start(perovskite_trace: CrystalTrace, scene: Scene) -> None:
+    with pytest.raises(TraitError, match="no layer 9; choose from 0 to 2"):
+        AttentionExplorer(perovskite_trace, layer=9)
+    with pytest.raises(SceneError, match="no head 9; choose from 0 to 3"):
+        explorer_html(scene, 0, 9)
+
+
+def test_a_step_sends_one_number(explorer: AttentionExplorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All else went to the browser when the explorer was made."""
+    sent: list[object] = []
+    monkeypatch.setattr(explorer, "_send", lambda message, buffers=None: sent.append((message["state"], buffers)))
+    explorer.layer = 2
+    assert sent == [({"layer": 2}, [])]
+
+
+def test_frames_and_polyhedra_of_large_cells_wait_until_asked_for(make_trace: Callable[..., CrystalTrace]) -> None:
+    small, large = (AttentionExplorer(make_trace(random_crystal(0, n), radius=3.0)) for n in (40, 41))
+    assert (small.frames, small.polyhedra) == ("all", "all")
+    assert (large.frames, large.polyhedra) == ("selected", "selected")
+
+
+def test_a_trace_without_frames(make_trace: Callable[..., CrystalTrace]) -> None:
+    explorer = AttentionExplorer(make_trace(random_crystal(0, 4), method="none"))
+    assert explorer.header["method"] == "none" and "axes" not in explorer.header["arrays"]
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def element(page: str, name: str) -> str:
+    (text,) = re.findall(rf'<script type="application/[a-z-]+" id="{name}">(.*?)</script>', page, re.DOTALL)
+    return text
+
+
+def test_the_page_holds_what_is_shown_now(explorer: AttentionExplorer, tmp_path: Path) -> None:
+    explorer.frames, explorer.polyhedra = "selected", "none"
+    page = explorer.to_html(tmp_path / "explorer.html")
+    assert (tmp_path / "explorer.html").read_text(encoding="utf-8") == page
+    state = json.loads(element(page, "state"))
+    assert {name: state[name] for name in ("layer", "head", "atom", "frames", "polyhedra", "n_lines")} == {
+        "layer": 1,
+        "head": 2,
+        "atom": 1,
+        "frames": "selected",
+        "polyhedra": "none",
+        "n_lines": 12,
+    }
+    header, data = pack(explorer.scene)
+    assert state["header"] == json.loads(json.dumps(header))
+    assert gzip.decompress(base64.b64decode(element(page, "data"))) == data
+    assert gzip.decompress(base64.b64decode(element(page, "module"))).decode() == frontend_script()
+
+
+def test_the_page_names_no_address(explorer: AttentionExplorer) -> None:
+    page = explorer.to_html()
+    assert not re.search(r"https?:|//cdn|src=|href=", page)
+
+
+def test_the_same_scene_gives_the_same_page(scene: Scene) -> None:
+    assert explorer_html(scene) == explorer_html(scene)
+
+
+@pytest.mark.parametrize("text", ["</script><script>alert(1)</script>", "<!--<script>", "<b>&amp;</b>"])
+def test_texts_of_files_stay_texts(perovskite_trace: CrystalTrace, text: str) -> None:
+    page = AttentionExplorer(replace(perovskite_trace, id=text)).to_html()
+    assert text not in page
+    assert json.loads(element(page, "state"))["header"]["id"] == text
+    assert page.count("<script") == AttentionExplorer(perovskite_trace).to_html().count("<script")
+
+
+def test_the_page_is_small(make_trace: Callable[..., CrystalTrace]) -> None:
+    """40 atoms × 4 layers × 8 heads of random attention, which compresses far worse than that of a model."""
+    trace = make_trace(random_crystal(0, 40, volume_per_atom=12.0), radius=7.4, n_layers=4, n_heads=8)
+    assert len(AttentionExplorer(trace).to_html().encode()) <= MOST_BYTES
+
+
+# --- the modules ------------------------------------------------------------------------------------------------------
+
+
+def test_modules_import_only_from_those_before_them() -> None:
+    for number, name in enumerate(MODULES):
+        text = (FRONTEND / name).read_text(encoding="utf-8")
+        imported = re.findall(r'^import .* from "\./(.*)";$', text, re.MULTILINE)
+        assert set(imported) <= set(MODULES[:number])
+    assert {path.name for path in FRONTEND.glob("*.js")} == set(MODULES)
+
+
+def test_modules_join_into_one_without_a_name_twice() -> None:
+    script = frontend_script()
+    assert not re.search(r"^import ", script, re.MULTILINE)
+    assert re.findall(r"^export .*", script, re.MULTILINE) == ["export default { render };"]
+    own = "\n".join((FRONTEND / name).read_text(encoding="utf-8") for name in MODULES)
+    names = re.findall(r"^(?:export )?(?:async )?(?:function|class|const) (\w+)", own, re.MULTILINE)
+    assert sorted(names) == sorted(set(names))
