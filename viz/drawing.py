@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from viz.palette import ATTENTION_RAMP, AXIS_COLORS, AXIS_LABELS, CELL_COLOR, mix, ramp
+from viz.palette import ATTENTION_RAMP, AXIS_COLORS, AXIS_LABELS, CELL_COLOR, PAPER, mix, ramp
 from viz.scene import Scene, strongest_edges
 from viz.text import where, whose
 
@@ -231,7 +231,7 @@ def _attention(
             item = scene.elements[key]
             label = _image_label(scene.labels[key], image)
             drawn[place] = len(balls)
-            balls.append(Ball(end, 0.7 * item.ball_radius, mix(item.color, "#FFFFFF", 0.6), label, int(key)))
+            balls.append(Ball(end, 0.7 * item.ball_radius, mix(item.color, PAPER, 0.6), label, int(key)))
         # Relative to the strongest line: what counts is which atoms stand out; the caption has the sums.
         share = float(weight / lines.weight[0]) if lines.weight[0] > 0 else 0.0
         color = ramp(ATTENTION_RAMP, share)

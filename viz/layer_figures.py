@@ -23,7 +23,7 @@ from viz.measures import (
     effective_neighbors,
     nearest_distance,
 )
-from viz.palette import INK, SERIES_COLORS, mix
+from viz.palette import INK, PAPER, SERIES_COLORS, mix
 from viz.style import styled
 from viz.text import atom_names, crystal_name, where
 
@@ -151,7 +151,7 @@ def _by_layer(trace: CrystalTrace, rows: list[_Row], first_layer: int = 0) -> go
         "jitter": 0.5,
         "marker": {"size": 4, "color": SERIES_COLORS[0], "opacity": 0.7},
         "line": {"color": SERIES_COLORS[0], "width": 1},
-        "fillcolor": mix(SERIES_COLORS[0], "#FFFFFF", 0.75),
+        "fillcolor": mix(SERIES_COLORS[0], PAPER, 0.75),
     }
     for number, row in enumerate(rows, start=1):
         layer, head, atom = (index.ravel() for index in np.indices(row.values.shape))

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from viz.drawing import Arrow, Ball, Drawing, Solid, Stick
-from viz.palette import AXIS_DASHES, INK, POLYHEDRON_OPACITY, mix
+from viz.palette import AXIS_DASHES, INK, PAPER, POLYHEDRON_OPACITY, SHADE, mix
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,7 +81,7 @@ class Painter:
 
     def _faded(self, color: str, depth: float) -> str:
         nearness = (depth - self.back) / (self.front - self.back) if self.front > self.back else 1.0
-        return mix(color, "#FFFFFF", DEPTH_FADE * (1 - min(max(nearness, 0.0), 1.0)))
+        return mix(color, PAPER, DEPTH_FADE * (1 - min(max(nearness, 0.0), 1.0)))
 
     def _ball(self, ball: Ball) -> list:
         from matplotlib.patches import Circle
@@ -89,11 +89,11 @@ class Painter:
         x, y, depth = self.project(ball.center)
         selected = ball is self.shapes.balls[self.shapes.selected]
         color = self._faded(ball.color, depth)
-        rim = INK if selected else self._faded(mix(ball.color, "#000000", 0.45), depth)
+        rim = INK if selected else self._faded(mix(ball.color, SHADE, 0.45), depth)
         body = Circle(
             (x, y),
             ball.radius,
-            facecolor=mix(color, "#000000", 0.12),
+            facecolor=mix(color, SHADE, 0.12),
             edgecolor=rim,
             lw=self.scale * (2.0 if selected else 0.8),
         )
@@ -102,7 +102,7 @@ class Painter:
             Circle(
                 (x - shift * ball.radius, y + shift * ball.radius),
                 size * ball.radius,
-                facecolor=mix(color, "#FFFFFF", light),
+                facecolor=mix(color, PAPER, light),
                 edgecolor="none",
             )
             for shift, size, light in ((0.08, 0.82, 0.0), (0.22, 0.5, 0.25), (0.32, 0.24, 0.6))
@@ -162,7 +162,7 @@ class Painter:
         ]
         cone = np.concatenate([_disc(neck, vector, 2.3 * arrow.radius), arrow.end[None]])
         depth = float(self.project((neck + arrow.end) / 2)[2])
-        head = self._hull(cone, arrow.color, mix(arrow.color, "#000000", 0.3), depth)
+        head = self._hull(cone, arrow.color, mix(arrow.color, SHADE, 0.3), depth)
         # An axis along an attention line covers it.
         return [(place + 2 * arrow.radius, patch) for place, patch in (*shaft, *head)]
 
@@ -172,7 +172,7 @@ class Painter:
 
         flat = self.project(solid.vertices)
         fill = {"facecolor": solid.color, "alpha": POLYHEDRON_OPACITY, "lw": 0}
-        rim = mix(solid.color, "#000000", 0.3)
+        rim = mix(solid.color, SHADE, 0.3)
         pieces = [(-np.inf, Polygon(flat[face, :2], closed=True, **fill)) for face in solid.faces]
         for pair in solid.rims:
             # Behind the balls at both ends.
@@ -217,6 +217,6 @@ def write(axes: Axes, place: np.ndarray, text: str, color: str, size: float) -> 
     from matplotlib.patheffects import Stroke
 
     style = {"fontsize": size, "weight": "bold", "ha": "center", "va": "center"}
-    halo = axes.text(place[0], place[1], text, color="white", zorder=5, **style)
-    halo.set_path_effects([Stroke(linewidth=size / 5, foreground="white")])
+    halo = axes.text(place[0], place[1], text, color=PAPER, zorder=5, **style)
+    halo.set_path_effects([Stroke(linewidth=size / 5, foreground=PAPER)])
     axes.text(place[0], place[1], text, color=color, zorder=6, **style)

@@ -36,6 +36,10 @@ HEATMAP_RAMP = (
 POLYHEDRON_OPACITY = 0.22
 CELL_COLOR = "#555555"
 INK = "#222222"
+PAPER = "#FFFFFF"
+"""Behind everything; what is far, weak or pale moves towards it."""
+SHADE = "#000000"
+"""What rims and undersides move towards."""
 
 # Symbol, single-bond covalent radius in Å (Cordero 2008, doi 10.1039/b801115j; Bk and Cf, which it lacks: Pyykkö 2009,
 # doi 10.1002/chem.200800987), colour by the CPK convention of Jmol. Row by row, Z = 1 first.

@@ -11,7 +11,7 @@ import numpy as np
 
 from viz.drawing import AXIS_LENGTH, VIEW, Drawing, Frames, Polyhedra, camera, close_up, drawing
 from viz.painter import DASH_GAP, Painter, Sizes, dashes, write
-from viz.palette import AXIS_COLORS, AXIS_DASHES, AXIS_LABELS, INK, element
+from viz.palette import AXIS_COLORS, AXIS_DASHES, AXIS_LABELS, INK, PAPER, element
 from viz.scene import Scene, SceneError
 from viz.text import where
 
@@ -81,7 +81,7 @@ def structure_figure(
     legend.add(_axis_handles(shapes, sizes))
     points_per_angstrom = 72 * height / up
     legend.add(_attention_handles(shapes, points_per_angstrom))
-    figure = _paper()(figsize=(width, height + legend.height), facecolor="white")
+    figure = _paper()(figsize=(width, height + legend.height), facecolor=PAPER)
     share = legend.height / (height + legend.height)
     axes = figure.add_axes((0.0, share, 1.0, 1.0 - share))
     # A tall crystal sets the scale by its height and gets white on both sides.
@@ -159,7 +159,7 @@ def frame_comparison_figure(
     legend.add(_atom_handles(scenes[0], sizes))
     legend.add(next((handles for p in painters if (handles := _axis_handles(p.shapes, sizes))), []))
     height = n_rows * (panel_height + title_height) + legend.height
-    figure = _paper()(figsize=(width, height), facecolor="white")
+    figure = _paper()(figsize=(width, height), facecolor=PAPER)
     for number, ((scene, layer), painter, center) in enumerate(zip(panels, painters, centers, strict=True)):
         row, column = divmod(number, n_columns)
         bottom = height - (row + 1) * (panel_height + title_height)

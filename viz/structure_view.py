@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from viz.drawing import AXIS_LENGTH, VIEW, Drawing, Frames, drawing
-from viz.palette import INK
+from viz.drawing import AXIS_LENGTH, VIEW, Drawing, Frames, Polyhedra, Solid, drawing
+from viz.palette import INK, PAPER, POLYHEDRON_OPACITY
 from viz.scene import Scene
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ VERSION = "2.5.5"
 ZOOM = 2.0
 """3Dmol leaves wide margins around the atoms; this still keeps the corners of the cell in sight."""
 
-_SHOW_LABEL = """function(atom, viewer) {
+_SHOW_LABEL = f"""function(atom, viewer) {{
     if (!atom.hoverLabel) atom.hoverLabel = viewer.addLabel(atom.properties.label,
-        {position: atom, fontSize: 13, fontColor: 'white', backgroundColor: '#222222', backgroundOpacity: 0.8});
-}"""
+        {{position: atom, fontSize: 13, fontColor: '{PAPER}', backgroundColor: '{INK}', backgroundOpacity: 0.8}});
+}}"""
 _HIDE_LABEL = """function(atom, viewer) {
     if (atom.hoverLabel) { viewer.removeLabel(atom.hoverLabel); delete atom.hoverLabel; }
 }"""
@@ -41,6 +41,7 @@ def structure_view(
     frames: Frames = "all",
     n_lines: int = 12,
     axis_length: float = AXIS_LENGTH,
+    polyhedra: Polyhedra = "selected",
     view: tuple[float, float] = VIEW,
     width: int = 640,
     height: int = 480,
@@ -58,6 +59,7 @@ def structure_view(
         frames: whose axes to draw.
         n_lines: attention lines to draw.
         axis_length: Å.
+        polyhedra: around which atoms to draw them; only metals have one.
         view: azimuth and elevation of the camera, degrees.
         width: pixels.
         height: pixels.
@@ -73,10 +75,11 @@ def structure_view(
     import py3Dmol
 
     viewer = py3Dmol.view(width=width, height=height, js=_script_url())
-    viewer.setBackgroundColor("white")
+    viewer.setBackgroundColor(PAPER)
     viewer.setProjection("orthographic")
     viewer.enableFog(False)
-    put(viewer, drawing(scene, layer, head, atom, frames=frames, n_lines=n_lines, axis_length=axis_length))
+    look = {"frames": frames, "n_lines": n_lines, "axis_length": axis_length, "polyhedra": polyhedra}
+    put(viewer, drawing(scene, layer, head, atom, **look))
     viewer.zoomTo()
     viewer.zoom(ZOOM)
     # 3Dmol looks down z with y up, and turns about the crystal's own axes: the last turn named acts first. Together
@@ -102,6 +105,8 @@ def put(viewer: py3Dmol.view, shapes: Drawing) -> None:
                 "color": stick.colors[0],
             }
             viewer.addCylinder(spec | {"fromCap": 1, "toCap": 1})
+    for solid in shapes.solids:
+        _put_solid(viewer, solid)
     for arrow in shapes.arrows:
         spec = {"start": _xyz(arrow.start), "end": _xyz(arrow.end), "radius": arrow.radius, "color": arrow.color}
         viewer.addArrow(spec | {"mid": 0.72, "radiusRatio": 2.3})
@@ -147,12 +152,27 @@ def _put_balls(viewer: py3Dmol.view, shapes: Drawing) -> None:
     viewer.setHoverable({}, True, _SHOW_LABEL, _HIDE_LABEL)
 
 
+def _put_solid(viewer: py3Dmol.view, solid: Solid) -> None:
+    """Vertices once for each face, so that every face has its own normal and looks flat."""
+    corners = solid.vertices[solid.faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    mesh = {
+        "vertexArr": [_xyz(corner) for corner in corners.reshape(-1, 3)],
+        "normalArr": [_xyz(normal) for normal in normals.repeat(3, axis=0)],
+        "faceArr": list(range(corners.shape[0] * 3)),
+    }
+    viewer.addCustom(mesh | {"color": solid.color, "opacity": POLYHEDRON_OPACITY})
+    for start, end in solid.vertices[solid.rims]:
+        viewer.addLine({"start": _xyz(start), "end": _xyz(end), "color": solid.color})
+
+
 def _put_label(viewer: py3Dmol.view, text: str, place: np.ndarray, color: str) -> None:
     look = {
         "fontColor": color,
         "fontSize": 17,
         "bold": True,
-        "backgroundColor": "white",
+        "backgroundColor": PAPER,
         "backgroundOpacity": 0.75,
         "inFront": True,
     }

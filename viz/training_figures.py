@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from viz.palette import INK, SERIES_COLORS
+from viz.palette import INK, PAPER, SERIES_COLORS
 from viz.style import styled
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def parity_figure(
                     "color": SERIES_COLORS[0],
                     "size": 7,
                     "opacity": 0.65,
-                    "line": {"color": "white", "width": 0.5},
+                    "line": {"color": PAPER, "width": 0.5},
                 },
                 hovertemplate="%{text}<br>actual %{x:.3f}<br>predicted %{y:.3f}<extra></extra>",
             ),
@@ -132,6 +132,7 @@ def learning_curve(
             mode="lines+markers",
             line={"color": color, "width": 2},
             marker={"size": 4},
+            hovertemplate=f"epoch %{{x}}<br>MAE %{{y:.3g}} {unit}".rstrip(),
         )
     if baseline is not None:
         epochs = history["epoch"]
@@ -141,6 +142,7 @@ def learning_curve(
             name="predicting the training mean",
             mode="lines",
             line={"color": INK, "dash": "dash", "width": 1},
+            hovertemplate=f"MAE %{{y:.3g}} {unit}".rstrip(),
         )
     figure.update_layout(legend={"orientation": "h", "x": 1.0, "xanchor": "right", "y": 1.0, "yanchor": "bottom"})
     # Plotly would put ticks between the first epochs.

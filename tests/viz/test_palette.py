@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
+import viz
 from viz.palette import ATTENTION_RAMP, AXIS_COLORS, HIGHEST_ATOMIC_NUMBER, element, mix, ramp
 
 
@@ -53,3 +57,15 @@ def test_stronger_attention_is_darker_in_grey() -> None:
 
 def test_axes_have_different_colours() -> None:
     assert len(set(AXIS_COLORS)) == 3
+
+
+def test_no_colour_stands_outside_the_palette() -> None:
+    """One place to change them, and one to check them for the colour-blind."""
+    folder = Path(viz.__file__).parent
+    own = re.compile(r"#[0-9A-Fa-f]{6}\b|rgba?\((?!0,0,0,0)|[\"'](white|black|gr[ae]y|red|green|blue)[\"']")
+    found = {
+        path.name: own.findall(path.read_text(encoding="utf-8"))
+        for path in sorted(folder.glob("*.py"))
+        if path.name != "palette.py"
+    }
+    assert {name: colours for name, colours in found.items() if colours} == {}

@@ -67,6 +67,22 @@ def test_atoms_bonds_and_lines(scene: Scene, page: str) -> None:
     assert len(calls(page, "addCylinder")) == n_others
 
 
+def test_polyhedra(perovskite_scene: Scene) -> None:
+    page = str(structure_view(perovskite_scene, 0, 1, 1, polyhedra="all").write_html())
+    meshes, solids = calls(page, "addCustom"), drawing(perovskite_scene, 0, 1, 1, polyhedra="all").solids
+    assert len(meshes) == len(solids) > 0
+    for mesh, solid in zip(meshes, solids, strict=True):
+        corners = np.array([[point[k] for k in "xyz"] for point in mesh["vertexArr"]]).reshape(-1, 3, 3)
+        np.testing.assert_allclose(corners, solid.vertices[solid.faces], atol=1e-4)
+        assert mesh["faceArr"] == list(range(3 * len(solid.faces)))
+        # Normals point away from the middle.
+        outward = corners.mean(axis=1) - solid.vertices.mean(axis=0)
+        normals = np.array([[point[k] for k in "xyz"] for point in mesh["normalArr"]])[::3]
+        assert (np.sum(outward * normals, axis=1) > 0).all()
+        assert mesh["opacity"] < 1 and mesh["color"] == solid.color
+    assert len(calls(page, "addLine")) == sum(len(solid.rims) for solid in solids)
+
+
 def test_axis_labels_are_text_as_well_as_colour(page: str) -> None:
     labels = re.findall(r'\.addLabel\("([^"]+)",', page)
     assert [json.loads(f'"{label}"') for label in labels[:3]] == ["e₁", "e₂", "e₃"]

@@ -1,0 +1,73 @@
+"""All plotly figures look alike and say what they show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import viz
+from crystalframer.trace import CrystalTrace
+from viz import Scene
+from viz.palette import INK
+
+HISTORY = pd.DataFrame({"epoch": [1, 2], "train_mae/gap": [0.9, 0.6], "validation_mae/gap": [1.0, 0.8]})
+
+FIGURES: dict[str, Callable[[Scene, CrystalTrace], Any]] = {
+    "attention_heatmap": lambda scene, trace: viz.attention_heatmap(scene, 0, 1),
+    "attention_grid": lambda scene, trace: viz.attention_grid(scene, 0),
+    "attention_distance_figure": lambda scene, trace: viz.attention_distance_figure(scene, 0, 1),
+    "attention_figure": lambda scene, trace: viz.attention_figure(scene, 0, 1, 1),
+    "entropy_figure": lambda scene, trace: viz.entropy_figure(trace),
+    "decay_length_figure": lambda scene, trace: viz.decay_length_figure(trace),
+    "attended_distance_figure": lambda scene, trace: viz.attended_distance_figure(trace),
+    "axis_turn_figure": lambda scene, trace: viz.axis_turn_figure(trace),
+    "parity_figure": lambda scene, trace: viz.parity_figure(np.ones(2), np.zeros(2), label="gap (eV)"),
+    "learning_curve": lambda scene, trace: viz.learning_curve(HISTORY, "gap", unit="eV", baseline=1.0),
+}
+
+
+@pytest.fixture(params=FIGURES)
+def figure(request: pytest.FixtureRequest, perovskite_scene: Scene, perovskite_trace: CrystalTrace) -> Any:
+    return FIGURES[request.param](perovskite_scene, perovskite_trace)
+
+
+def test_one_look(figure: Any) -> None:
+    assert figure.layout.font.color == INK and figure.layout.font.family is None
+    assert figure.layout.title.text and figure.layout.title.font.size == 15
+    assert figure.layout.template.layout.plot_bgcolor == "white"
+    assert figure.layout.width and figure.layout.height
+
+
+def test_heatmaps_are_cividis(figure: Any) -> None:
+    scales = [part.colorscale for part in figure.data if part.type == "heatmap" and part.coloraxis is None]
+    if figure.layout.coloraxis.colorscale:
+        scales.append(figure.layout.coloraxis.colorscale)
+    assert len(scales) == any(part.type == "heatmap" for part in figure.data)
+    for scale in scales:
+        assert (scale[0][1].lower(), scale[-1][1].lower()) == ("#00224e", "#fee838")
+
+
+def test_pointing_at_anything_says_what_it_is(figure: Any) -> None:
+    for part in figure.data:
+        assert part.hovertemplate or part.hoverinfo == "skip", part.name
+
+
+def test_outer_axes_have_titles(figure: Any) -> None:
+    """The lowest x axis of each column and the first y axis of each row; lengths in Å, energies in eV."""
+    lowest = min(axis.domain[0] if axis.domain else 0.0 for axis in figure.select_yaxes())
+    leftmost = min(axis.domain[0] if axis.domain else 0.0 for axis in figure.select_xaxes())
+    below = [axis for axis in figure.select_xaxes() if _start(figure, axis.anchor) == pytest.approx(lowest)]
+    left = [axis for axis in figure.select_yaxes() if _start(figure, axis.anchor) == pytest.approx(leftmost)]
+    assert below and left
+    assert all(axis.title.text for axis in (*below, *left))
+
+
+def _start(figure: Any, anchor: str | None) -> float:
+    """Where the axis begins that another one is anchored to."""
+    name = (anchor or "")[:1] + "axis" + (anchor or "")[1:]
+    axis = figure.layout[name] if anchor else None
+    return axis.domain[0] if axis is not None and axis.domain else 0.0
