@@ -96,8 +96,8 @@ def ablate(
     ...     result = cf.ablate(config, ["max", "none"], seeds=[0], output=folder)
     >>> result.table[["frame_method", "seed", "n_parameters", "error"]]
       frame_method  seed  n_parameters error
-    0          max     0          8209  None
-    1         none     0          7441  None
+    0          max     0          7489  None
+    1         none     0          6721  None
     >>> len(result.histories) == 2 * config.training.n_epochs
     True
 

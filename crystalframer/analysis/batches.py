@@ -1,0 +1,35 @@
+"""Many variants of few structures, computed in few batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from crystalframer.data.crystal import Crystal, CrystalBatch
+from crystalframer.data.loading import batch_ends, prepare
+from crystalframer.model.network import CrystalFramer
+
+MAX_EDGES = 50_000
+"""Neighbours of all atoms of a batch, at most: a quarter of a gigabyte of the traces of 8 heads in float64."""
+
+
+def batches(
+    crystals: Sequence[Crystal], model: CrystalFramer, title: str, progress: bool = True
+) -> Iterator[CrystalBatch]:
+    """The crystals in their order, in the model's precision and on its device.
+
+    Args:
+        title: of the progress bar, which shows if it takes more than 2 s.
+
+    Raises:
+        CrystalError: a crystal whose neighbours cannot be listed, with its row and id.
+    """
+    packed = prepare(crystals, model.config.radius)
+    weights = model.target_mean
+    ends = batch_ends([(packed.n_edges, MAX_EDGES)], len(packed), len(packed))
+    with tqdm(total=len(packed), desc=title, unit=" crystals", delay=2, leave=False, disable=not progress) as bar:
+        for rows in np.split(np.arange(len(packed)), ends[:-1]):
+            yield packed.batch(rows, weights.dtype).to(weights.device)
+            bar.update(len(rows))

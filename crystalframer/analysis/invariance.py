@@ -1,0 +1,181 @@
+"""How far predictions depend on what is no property of a crystal: how it is turned, described and written down.
+
+Exact arithmetic would give exactly the same number for every description (but for frame methods that see the cell, see
+`model.frames`). What is left is rounding, and ties between frame axes that rounding decides otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from tqdm.auto import tqdm
+
+from crystalframer.analysis.batches import batches
+from crystalframer.config import ConfigError, suggestion
+from crystalframer.data.crystal import Crystal, CrystalError
+from crystalframer.data.structures import iter_structures
+from crystalframer.model.network import CrystalFramer
+from crystalframer.prediction import load
+from crystalframer.testing import permuted, random_rotation, rewrapped, rotated, supercell, translated, with_cell
+
+if TYPE_CHECKING:
+    import pandas
+
+Kind = Literal["rotation", "translation", "cell", "supercell", "images", "order", "ties"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+SUPERCELLS = ((2, 1, 1), (1, 2, 1), (1, 1, 2), (3, 1, 1), (1, 3, 1), (1, 1, 3), (2, 2, 1), (2, 1, 2), (1, 2, 2))
+
+
+def changed(crystal: Crystal, kind: Kind, seed: int) -> Crystal:
+    """Another description of the same crystal, drawn by a seed.
+
+    `rotation`: turned, uniformly over all rotations. `translation`: all atoms moved by one vector within the cell.
+    `cell`: other lattice vectors of a cell of the same size. `supercell`: two to four cells in one. `images`: each atom
+    moved by a lattice vector. `order`: atoms written in another order. `ties`: the crystal itself, since what decides
+    ties is no part of it but the noise of the model.
+
+    >>> from crystalframer.analysis.invariance import changed
+    >>> from crystalframer.testing import random_crystal
+    >>> crystal = random_crystal(seed=1, n_atoms=3)
+    >>> len(changed(crystal, "supercell", seed=0))
+    6
+    >>> sorted(changed(crystal, "order", seed=0).atomic_numbers) == sorted(crystal.atomic_numbers)
+    True
+
+    Raises:
+        ConfigError: no such kind; the nearest is named.
+    """
+    if kind not in _CHANGES:
+        raise ConfigError(f"invariance: kind {kind!r} is unknown{suggestion(kind, KINDS)}")
+    return _CHANGES[kind](crystal, seed)
+
+
+def invariance(
+    model: CrystalFramer | str | Path | None,
+    structures: Any,
+    kinds: Sequence[Kind] = KINDS,
+    n_draws: int = 8,
+    progress: bool = True,
+) -> pandas.DataFrame:
+    """Change of predictions when structures are described otherwise, in the model's own precision.
+
+    >>> import crystalframer as cf
+    >>> from crystalframer.analysis.invariance import invariance, invariance_summary
+    >>> from crystalframer.testing import random_crystal
+    >>> model = cf.load()
+    >>> table = invariance(model, random_crystal(seed=1, n_atoms=3), kinds=["rotation", "cell"], n_draws=2)
+    >>> table[["id", "kind", "draw"]]
+             id      kind  draw
+    0  random-1  rotation     0
+    1  random-1  rotation     1
+    2  random-1      cell     0
+    3  random-1      cell     1
+    >>> largest = invariance_summary(table)["largest/formation_energy_per_atom"]
+    >>> bool((largest < 1e-4).all())  # eV/atom
+    True
+
+    Args:
+        model: a model, or the path of one; None for the weights that come with the package.
+        structures: anything that `predict` takes.
+        kinds: see `changed`. `ties`: the model decides ties by noise, as it does in training, instead of by moments;
+            the signs of principal axes are drawn at random then, too.
+        n_draws: descriptions of each kind and structure; seeds 0, 1, ...
+        progress: show a progress bar if it takes more than 2 s.
+
+    Returns:
+        One row for each structure, kind and draw: `id` (unique), `kind`, `draw`, and `change/<target>`: prediction
+        minus that of the structure as it was given, its atoms wrapped into the cell. `attrs["units"]` maps column to
+        unit.
+
+    Raises:
+        CrystalError: a structure that cannot be read or that the model cannot take, or no structure.
+        ConfigError: an unknown kind, or no kind or draw.
+        CheckpointError: the model cannot be loaded.
+    """
+    import pandas
+
+    if n_draws < 1:
+        raise ConfigError(f"invariance: n_draws = {n_draws}; draw at least once")
+    if not kinds:
+        raise ConfigError(f"invariance: name at least one kind of {', '.join(KINDS)}")
+    model = model if isinstance(model, CrystalFramer) else load(model)
+    crystals = _readable(structures)
+    names = [f"change/{target.name}" for target in model.config.targets]
+    before = _predictions(crystals, model)
+    parts = []
+    draws: list[tuple[Kind, int]] = [(kind, draw) for kind in kinds for draw in range(n_draws)]
+    for kind, draw in tqdm(draws, "describing otherwise", delay=2, leave=False, disable=not progress):
+        noise_seed = draw * model.config.n_layers if kind == "ties" else None
+        after = _predictions([changed(crystal, kind, draw) for crystal in crystals], model, noise_seed)
+        part = pandas.DataFrame({"id": [crystal.id for crystal in crystals], "kind": kind, "draw": draw})
+        parts.append(part.join(pandas.DataFrame(after - before, columns=names)))
+    table = pandas.concat(parts, ignore_index=True)
+    table.attrs["units"] = {f"change/{target.name}": target.unit for target in model.config.targets}
+    return table
+
+
+def invariance_summary(table: pandas.DataFrame) -> pandas.DataFrame:
+    """The spread of each kind of change, over all structures of a table of `invariance`.
+
+    >>> import pandas
+    >>> from crystalframer.analysis.invariance import invariance_summary
+    >>> table = pandas.DataFrame({"id": "NaCl", "kind": "order", "draw": [0, 1], "change/gap": [-0.75, 0.25]})
+    >>> invariance_summary(table).loc["order"].to_dict()
+    {'largest/gap': 0.75, 'std/gap': 0.5}
+
+    Returns:
+        One row a kind: `largest/<target>`, the largest size of a change (NaN if any is), and `std/<target>`, the
+        standard deviation over the draws of one structure (root mean square over the structures); in the target's unit.
+    """
+    import pandas
+
+    rows: dict[Any, dict[str, float]] = {}
+    for kind, part in table.groupby("kind", sort=False):
+        rows[kind] = {}
+        for name in part.columns[part.columns.str.startswith("change/")]:
+            target = name.removeprefix("change/")
+            variances = [np.var(draws.to_numpy()) for _, draws in part.groupby("id")[name]]
+            rows[kind][f"largest/{target}"] = float(np.abs(part[name].to_numpy()).max())
+            rows[kind][f"std/{target}"] = float(np.sqrt(np.mean(variances)))
+    return pandas.DataFrame.from_dict(rows, orient="index").rename_axis("kind")
+
+
+def _readable(structures: Any) -> list[Crystal]:
+    crystals = []
+    for record in iter_structures(structures):
+        if record.crystal is None:
+            raise CrystalError(f"{record.error}; leave this structure out, or repair it")
+        crystals.append(record.crystal)
+    if not crystals:
+        raise CrystalError("invariance: there are no structures; name files, or give structures")
+    return crystals
+
+
+def _predictions(
+    crystals: Sequence[Crystal], model: CrystalFramer, noise_seed: int | None = None
+) -> Float[np.ndarray, "n_crystals n_targets"]:
+    with torch.inference_mode():
+        values = [model(batch, noise_seed) for batch in batches(crystals, model, "predicting", progress=False)]
+    return torch.cat(values).double().cpu().numpy()
+
+
+def _unimodular(rng: np.random.Generator) -> Int[np.ndarray, "3 3"]:
+    """Integers with determinant ±1: a lower times an upper triangle, with the rows in any order."""
+    lower, upper = (np.eye(3, dtype=np.int64) + np.tril(rng.integers(-1, 2, (3, 3)), -1) for _ in range(2))
+    return rng.permutation(lower @ upper.T)
+
+
+_CHANGES: dict[Kind, Callable[[Crystal, int], Crystal]] = {
+    "rotation": lambda crystal, seed: rotated(crystal, random_rotation(seed)),
+    "translation": lambda crystal, seed: translated(crystal, np.random.default_rng(seed).random(3) @ crystal.lattice),
+    "cell": lambda crystal, seed: with_cell(crystal, _unimodular(np.random.default_rng(seed))),
+    "supercell": lambda crystal, seed: supercell(crystal, SUPERCELLS[seed % len(SUPERCELLS)]),
+    "images": rewrapped,
+    "order": lambda crystal, seed: permuted(crystal, np.random.default_rng(seed).permutation(len(crystal))),
+    "ties": lambda crystal, seed: crystal,
+}

@@ -1,0 +1,179 @@
+"""How predictions and frames follow when atoms are moved a little: the continuity of frame methods, measured."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+
+from crystalframer.analysis.batches import batches
+from crystalframer.config import ConfigError
+from crystalframer.data.crystal import Crystal
+from crystalframer.data.structures import to_crystal
+from crystalframer.model.network import CrystalFramer
+from crystalframer.prediction import load
+from crystalframer.trace import CrystalTrace, FrameTrace
+
+if TYPE_CHECKING:
+    import pandas
+
+DISPLACEMENTS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)
+"""Å: from far below thermal motion to a tenth of a bond."""
+JUMP = 10.0
+"""Degrees; a frame that turns farther has jumped. Atoms 2 Å apart that move by 0.1 Å each turn their direction by 6° at
+most, so below that displacement a frame that follows its atoms stays within."""
+DEGENERATE = 1e-4
+"""Principal axes whose eigenvalues differ by less than this share of the largest are not determined: a tie."""
+
+
+def perturb(
+    model: CrystalFramer | str | Path | None,
+    structure: Any,
+    displacements: Sequence[float] = DISPLACEMENTS,
+    seeds: Sequence[int] = range(5),
+    progress: bool = True,
+) -> pandas.DataFrame:
+    """Change of predictions and frames when every atom of a structure is moved.
+
+    Every atom moves by the same distance, in a random direction of its own. A seed draws the directions once for all
+    distances, so the rows of a seed lie on one straight path away from the structure. Computed in float64 (but on MPS
+    devices, which lack it), so that the change at 1e-4 Å is not rounding. An atom alone in its cell moves with all its
+    images, and nothing changes. Neighbours come and go at the radius of the model: with a coarse `weight_tolerance`
+    that is a step of its own, largest in frames from moments, where it counts with r².
+
+    >>> import crystalframer as cf
+    >>> from crystalframer.analysis.perturbation import perturb
+    >>> from crystalframer.testing import random_crystal
+    >>> table = perturb(cf.load(), random_crystal(seed=1, n_atoms=3), displacements=[0.0, 1e-4, 0.1], seeds=[0, 1])
+    >>> small = table[table["displacement"] == 1e-4]
+    >>> bool((small["max_rotation/0"] < 0.1).all())  # degrees
+    True
+    >>> table.attrs["units"]["change/formation_energy_per_atom"]
+    'eV/atom'
+
+    Args:
+        model: a model, or the path of one; None for the weights that come with the package.
+        structure: a structure or the path of a file with one (see `data.structures.to_crystal`).
+        displacements: how far every atom moves, Å.
+        seeds: of the directions.
+        progress: show a progress bar if it takes more than 2 s.
+
+    Returns:
+        One row for each displacement and seed, with columns `displacement`, `seed`, `change/<target>` (prediction minus
+        that of the structure itself), and for every layer, counted from 0, over the frames of all atoms and heads:
+        `mean_rotation/<layer>` and `max_rotation/<layer>` (angle between old and new frame), `jumped/<layer>` (share
+        that turned by more than `JUMP`) and `tied/<layer>` (share that a tie leaves undetermined in the displaced
+        structure, see `tied_frames`); NaN for the frame method `none`. `attrs["units"]` maps column to unit.
+
+    Raises:
+        CrystalError: no structure that the model can take, or displaced atoms that lie on one place.
+        ConfigError: a displacement that is negative or not finite, or none, or no seed.
+        CheckpointError: the model cannot be loaded.
+    """
+    import pandas
+
+    if not len(displacements) or not len(seeds):
+        raise ConfigError("perturb: name at least one displacement (Å) and one seed")
+    for value in displacements:
+        if not 0 <= value < np.inf:
+            raise ConfigError(f"perturb: displacement {value} must be a finite distance in Å, 0 or more")
+    model = _in_double(model if isinstance(model, CrystalFramer) else load(model))
+    crystal = to_crystal(structure)
+    steps = [(float(displacement), int(seed)) for displacement in displacements for seed in seeds]
+    copies = [displaced(crystal, displacement, seed) for displacement, seed in steps]
+    traces = (
+        trace for batch in batches([crystal, *copies], model, "perturbing", progress) for trace in model.trace(batch)
+    )
+    before = next(traces)
+    rows = [
+        {"displacement": displacement, "seed": seed} | _changes(before, after, model.config.frame.tie_margin)
+        for (displacement, seed), after in zip(steps, traces, strict=True)
+    ]
+    table = pandas.DataFrame(rows)
+    units = {"displacement": "Å"} | {f"change/{target.name}": target.unit for target in model.config.targets}
+    for layer in range(model.config.n_layers):
+        units |= {f"mean_rotation/{layer}": "degrees", f"max_rotation/{layer}": "degrees"}
+    table.attrs["units"] = units
+    return table
+
+
+def displaced(crystal: Crystal, distance: float, seed: int) -> Crystal:
+    """Every atom moved by this distance (Å), each in a random direction that the seed alone decides.
+
+    >>> import numpy as np
+    >>> from crystalframer.analysis.perturbation import displaced
+    >>> from crystalframer.testing import random_crystal
+    >>> crystal = random_crystal(seed=1, n_atoms=3)
+    >>> moved = displaced(crystal, 0.2, seed=5)
+    >>> np.linalg.norm(moved.positions - crystal.positions, axis=1).round(6).tolist()
+    [0.2, 0.2, 0.2]
+    """
+    directions = np.random.default_rng(seed).normal(size=(len(crystal), 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    return replace(crystal, positions=crystal.positions + distance * directions)
+
+
+def rotation_angles(
+    before: Float[np.ndarray, "*frames 3 3"], after: Float[np.ndarray, "*frames 3 3"]
+) -> Float[np.ndarray, "*frames"]:
+    """Angle of the rotation between two right-handed orthonormal frames (rows are axes), degrees, 0 to 180.
+
+    From ‖A - B‖ = 2√2 sin(θ/2) (Frobenius norm) rather than from the trace, whose cosine loses angles below 1e-6.
+
+    >>> import numpy as np
+    >>> from crystalframer.analysis.perturbation import rotation_angles
+    >>> quarter_turn = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    >>> float(rotation_angles(np.eye(3), quarter_turn).round(9))
+    90.0
+    """
+    distance = np.sqrt(np.square(after - before).sum(axis=(-2, -1)))
+    return np.asarray(np.degrees(2.0 * np.arcsin(np.minimum(distance / 8**0.5, 1.0))))
+
+
+def tied_frames(frame: FrameTrace, tie_margin: float) -> Bool[np.ndarray, "n_atoms n_heads"]:
+    """Which frames a tie leaves undetermined.
+
+    Of `max` and `static-max` those whose anchor edge for e₁ or e₂ scores no more than `tie_margin` above another edge;
+    of `pca` and `weighted-pca` those with two eigenvalues closer than the share `DEGENERATE` of the largest; `lattice`
+    axes do not depend on the atoms and count as determined.
+
+    >>> import numpy as np
+    >>> from crystalframer.analysis.perturbation import tied_frames
+    >>> from crystalframer.trace import FrameTrace
+    >>> of_one_atom_two_heads = np.array([[[0.5, 0.3], [1e-6, 0.3]]])
+    >>> frame = FrameTrace("max", axes=np.zeros((1, 2, 3, 3)), tie_margin=of_one_atom_two_heads)
+    >>> tied_frames(frame, tie_margin=1e-4).tolist()
+    [[False, True]]
+    """
+    if frame.tie_margin is not None:
+        return frame.tie_margin.min(axis=-1) <= tie_margin
+    if frame.eigenvalues is not None:
+        return np.diff(frame.eigenvalues, axis=-1).min(axis=-1) <= DEGENERATE * frame.eigenvalues[..., 2]
+    return np.zeros(frame.axes.shape[:2], dtype=bool)
+
+
+def _changes(before: CrystalTrace, after: CrystalTrace, tie_margin: float) -> dict[str, float]:
+    """The numbers of one row."""
+    row = {f"change/{name}": value - before.prediction[name] for name, value in after.prediction.items()}
+    for layer, (old, new) in enumerate(zip(before.layers, after.layers, strict=True)):
+        mean = largest = jumped = tied = float("nan")
+        if old.frame is not None and new.frame is not None:
+            angles = rotation_angles(old.frame.axes, new.frame.axes)
+            mean, largest, jumped = angles.mean(), angles.max(), (angles > JUMP).mean()
+            tied = tied_frames(new.frame, tie_margin).mean()
+        names = ("mean_rotation", "max_rotation", "jumped", "tied")
+        row |= {f"{n}/{layer}": float(v) for n, v in zip(names, (mean, largest, jumped, tied), strict=True)}
+    return row
+
+
+def _in_double(model: CrystalFramer) -> CrystalFramer:
+    """A copy in float64, where the device has it."""
+    if model.target_mean.device.type == "mps":
+        return model
+    return copy.deepcopy(model).to(torch.float64)

@@ -1,0 +1,205 @@
+"""Frames and predictions of displaced atoms: angles by hand, nothing for nothing, and what separates the methods."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from crystalframer.analysis.perturbation import displaced, perturb, rotation_angles, tied_frames
+from crystalframer.config import ConfigError, FrameConfig, FrameMethod, Target
+from crystalframer.data.crystal import Crystal, CrystalBatch, CrystalError
+from crystalframer.model.network import CrystalFramer
+from crystalframer.presets import preset
+from crystalframer.testing import random_crystal, random_rotation
+from crystalframer.trace import FrameTrace
+
+CRYSTAL = random_crystal(seed=4, n_atoms=5)
+CHANGE = "change/formation_energy_per_atom"
+
+
+def make_model(method: FrameMethod = "max", **changes) -> CrystalFramer:
+    """Untrained, with the angle terms turned up so that frames matter."""
+    config = replace(preset("tiny").config.model, frame=FrameConfig(method), **changes)
+    model = CrystalFramer(config, torch.Generator().manual_seed(3)).eval()
+    with torch.no_grad():
+        for block in model.blocks:
+            if block.attention.cosine_projection is not None:
+                block.attention.cosine_projection.mul_(8)
+    model.calibrate(CrystalBatch.from_crystals([CRYSTAL], config.radius))
+    return model
+
+
+def about_z(degrees: float) -> np.ndarray:
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return np.array([[c, s, 0.0], [-s, c, 0.0], [0.0, 0.0, 1.0]])
+
+
+# The angle between frames
+
+
+@pytest.mark.parametrize("degrees", [0.0, 1e-7, 0.003, 30.0, 90.0, 120.0, 179.0, 180.0])
+def test_angle_of_a_known_rotation(degrees: float) -> None:
+    start = random_rotation(5)
+    assert rotation_angles(start, start @ about_z(degrees)) == pytest.approx(degrees, rel=1e-6, abs=1e-13)
+    assert rotation_angles(start, start @ about_z(-degrees)) == pytest.approx(degrees, rel=1e-6, abs=1e-13)
+
+
+def test_angle_of_permuted_axes() -> None:
+    """Taking x to y, y to z and z to x turns by 120° about the diagonal; inverting two axes by 180°."""
+    assert rotation_angles(np.eye(3), np.eye(3)[[1, 2, 0]]) == pytest.approx(120.0, rel=1e-12)
+    assert rotation_angles(np.eye(3), np.diag([-1.0, -1.0, 1.0])) == pytest.approx(180.0, rel=1e-12)
+
+
+def test_angles_of_many_frames_are_those_of_each() -> None:
+    before = np.stack([random_rotation(n) for n in range(6)]).reshape(2, 3, 3, 3)
+    after = np.stack([random_rotation(n + 9) for n in range(6)]).reshape(2, 3, 3, 3)
+    angles = rotation_angles(before, after)
+    assert angles.shape == (2, 3)
+    for place in itertools.product(range(2), range(3)):
+        cosine = (np.trace(after[place] @ before[place].T) - 1) / 2
+        assert angles[place] == pytest.approx(np.degrees(np.arccos(cosine)), rel=1e-9)
+
+
+# Ties
+
+
+def test_ties_of_max_frames_are_small_margins() -> None:
+    margin = np.array([[[0.5, 0.5], [1e-5, 0.5]], [[0.5, -1e-9], [np.inf, 0.5]]])
+    frame = FrameTrace("max", np.zeros((2, 2, 3, 3)), tie_margin=margin)
+    assert tied_frames(frame, 1e-4).tolist() == [[False, True], [True, False]]
+    assert tied_frames(frame, 0.0).tolist() == [[False, False], [True, False]]
+
+
+def test_ties_of_principal_axes_are_equal_eigenvalues() -> None:
+    eigenvalues = np.array([[[1.0, 2.0, 3.0], [1.0, 1.0001, 3.0], [0.5, 2.0, 2.0]]])
+    frame = FrameTrace("weighted-pca", np.zeros((1, 3, 3, 3)), eigenvalues=eigenvalues)
+    assert tied_frames(frame, 1e-4).tolist() == [[False, True, True]]
+
+
+def test_lattice_frames_have_no_ties() -> None:
+    assert not tied_frames(FrameTrace("lattice", np.zeros((4, 2, 3, 3))), 1e-4).any()
+
+
+# Displacing
+
+
+def test_every_atom_moves_by_the_distance_along_one_path() -> None:
+    small, large = (displaced(CRYSTAL, distance, seed=7) for distance in (0.01, 0.3))
+    steps = [moved.positions - CRYSTAL.positions for moved in (small, large)]
+    np.testing.assert_allclose(np.linalg.norm(steps[0], axis=1), 0.01, rtol=1e-9)
+    np.testing.assert_allclose(steps[1], 30 * steps[0], rtol=1e-9, atol=1e-12)
+    other = displaced(CRYSTAL, 0.3, seed=8).positions - CRYSTAL.positions
+    assert np.abs(other - steps[1]).max() > 0.05
+    np.testing.assert_array_equal(small.lattice, CRYSTAL.lattice)
+
+
+def test_directions_are_uniform() -> None:
+    many = Crystal(np.full(4000, 6), np.zeros((4000, 3)), 99.0 * np.eye(3))
+    directions = displaced(many, 1.0, seed=0).positions
+    np.testing.assert_allclose(directions.mean(axis=0), 0.0, atol=4 / (3 * 4000) ** 0.5)
+    np.testing.assert_allclose(directions.T @ directions / 4000, np.eye(3) / 3, atol=0.03)
+
+
+# The table
+
+
+@pytest.mark.parametrize("method", ["max", "weighted-pca", "static-max", "pca", "lattice"])
+def test_no_displacement_changes_nothing(method: FrameMethod) -> None:
+    table = perturb(make_model(method), CRYSTAL, [0.0], seeds=range(3))
+    assert np.abs(table[CHANGE].to_numpy()).max() <= 1e-12
+    for layer in (0, 1):
+        assert table[f"max_rotation/{layer}"].to_numpy().max() <= 1e-9
+        assert table[f"jumped/{layer}"].tolist() == [0.0] * 3
+
+
+def test_a_row_is_the_difference_of_two_traces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the copies are computed in several batches, and when displaced atoms gain and lose neighbours."""
+    monkeypatch.setattr("crystalframer.analysis.batches.MAX_EDGES", 700)
+    model = make_model("max")
+    table = perturb(model, CRYSTAL, [0.05, 0.3], seeds=[2, 9])
+    assert table[["displacement", "seed"]].to_numpy().tolist() == [[0.05, 2], [0.05, 9], [0.3, 2], [0.3, 9]]
+    double = make_model("max").double()
+    n_edges = set()
+    for row in table.to_dict("records"):
+        pair = [CRYSTAL, displaced(CRYSTAL, row["displacement"], int(row["seed"]))]
+        batches = [CrystalBatch.from_crystals([c], double.config.radius, dtype=torch.float64) for c in pair]
+        before, after = (double.trace(batch)[0] for batch in batches)
+        n_edges |= {batch.n_edges for batch in batches}
+        (name,) = before.prediction
+        assert row[CHANGE] == pytest.approx(after.prediction[name] - before.prediction[name], abs=1e-12)
+        for layer in (0, 1):
+            old, new = before.layers[layer].frame, after.layers[layer].frame
+            assert old is not None and new is not None and new.tie_margin is not None
+            angles = rotation_angles(old.axes, new.axes)
+            assert angles.shape == (5, 2)
+            assert row[f"mean_rotation/{layer}"] == pytest.approx(angles.mean(), abs=1e-7)
+            assert row[f"max_rotation/{layer}"] == pytest.approx(angles.max(), abs=1e-7)
+            assert row[f"jumped/{layer}"] == np.mean(angles > 10.0)
+            assert row[f"tied/{layer}"] == np.mean(np.any(new.tie_margin <= 1e-4, axis=-1))
+    assert len(n_edges) > 2
+    assert model.target_mean.dtype == torch.float32  # the caller's model is left as it was
+
+
+def test_weighted_pca_follows_smoothly_where_max_jumps() -> None:
+    """Small displacements turn principal axes in proportion; strongest edges give way to others."""
+    # Neighbours that come and go at the edge of the radius would be steps of their own.
+    smooth = perturb(make_model("weighted-pca", weight_tolerance=1e-8), CRYSTAL, [1e-4, 1e-3], seeds=range(4))
+    assert smooth["jumped/0"].tolist() == [0.0] * 8
+    for column in (CHANGE, "mean_rotation/0", "max_rotation/0"):
+        tenth, whole = smooth[column].to_numpy().reshape(2, 4)
+        # Where a change is small by chance, the next order is not.
+        np.testing.assert_allclose(10 * tenth, whole, rtol=0.02, atol=0.02 * np.abs(whole).max(), err_msg=column)
+    jumps = perturb(make_model("max"), CRYSTAL, [0.3], seeds=range(4))["jumped/0"].tolist()
+    assert max(jumps) > 0.0
+
+
+def test_symmetry_ties_all_frames_of_rock_salt() -> None:
+    rock_salt = Crystal(
+        np.array([11, 17]),
+        np.array([[0.0, 0, 0], [2.8, 2.8, 2.8]]),
+        np.array([[0.0, 2.8, 2.8], [2.8, 0, 2.8], [2.8, 2.8, 0]]),
+    )
+    table = perturb(make_model("max"), rock_salt, [0.0, 0.1], seeds=[0])
+    assert table["tied/0"].iloc[0] == 1.0 and table["tied/0"].iloc[1] < 1.0
+
+
+def test_without_frames_only_predictions_change() -> None:
+    table = perturb(make_model("none"), CRYSTAL, [0.1], seeds=[0])
+    frames = table[[name for name in table.columns if "/0" in name or "/1" in name]]
+    assert frames.shape == (1, 8) and np.isnan(frames.to_numpy()).all()
+    assert abs(table[CHANGE].iloc[0]) > 1e-9
+
+
+def test_units_and_several_targets() -> None:
+    targets = (Target("gap", "eV"), Target("bulk", "GPa"))
+    table = perturb(make_model(targets=targets), CRYSTAL, [0.1], seeds=[0])
+    units = table.attrs["units"]
+    assert units["displacement"] == "Å" and units["change/gap"] == "eV" and units["change/bulk"] == "GPa"
+    assert units["mean_rotation/1"] == units["max_rotation/0"] == "degrees"
+    assert set(units) <= set(table.columns)
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("displacements", "seeds", "message"),
+    [
+        ([-0.1], [0], "displacement -0.1 must be a finite distance"),
+        ([np.nan], [0], "displacement nan must"),
+        ([], [0], "at least one displacement"),
+        ([0.1], [], "and one seed"),
+    ],
+)
+def test_displacements_that_make_no_sense(displacements: list, seeds: list, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        perturb(make_model(), CRYSTAL, displacements, seeds)
+
+
+def test_a_structure_that_is_none() -> None:
+    with pytest.raises(CrystalError, match=r"nowhere\.cif"):
+        perturb(make_model(), "nowhere.cif")
