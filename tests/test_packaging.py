@@ -41,7 +41,6 @@ IMPORTERS = ("import_module", "_require")
 WITH_TORCH = {"triton"}
 """Comes with torch where there are CUDA devices, and is imported only where it is there; `dev` brings it elsewhere."""
 USED_UNSEEN = {
-    "anywidget",  # imported by plotly's FigureWidget
     "tensorboard",  # imported by Lightning's logger
 }
 
