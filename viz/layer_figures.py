@@ -50,8 +50,8 @@ def entropy_figure(trace: CrystalTrace, *, width: int = 760, height: int = 380) 
     """
     rows = [_Row("effective neighbours exp(H)", effective_neighbors(trace), "%{y:.1f} neighbours")]
     figure = _by_layer(trace, rows)
-    # Plotly's own ticks of such an axis are 2, 5, 10, 2, 5.
-    figure.update_yaxes(type="log", tickvals=[n * 10**power for power in range(5) for n in (1, 2, 5)])
+    # Plotly's own labels of such ticks are single digits: 2, 5, 10, 2, 5.
+    figure.update_yaxes(type="log", tickvals=[n * 10**power for power in range(5) for n in (1, 1.5, 2, 3, 5, 7)])
     return styled(figure, f"Among how many neighbours attention is shared, {crystal_name(trace)}", width, height)
 
 

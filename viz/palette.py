@@ -19,6 +19,8 @@ ATTENTION_RAMP = ("#E9C6DB", ATTENTION_COLOR, "#7B2C5A")
 """Weak to strong attention lines: one hue, lightness falls with the weight."""
 SERIES_COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000")
 """Curves of one figure, Okabe and Ito's palette."""
+SERIES_MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
+"""Of the same curves, by plotly's names: they tell them apart in grey."""
 HEATMAP_SCALE = "Cividis"
 """Uniform in lightness, and the same for the colour-blind."""
 HEATMAP_RAMP = (

@@ -9,10 +9,9 @@ from viz.palette import INK
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-TITLE_SIZE = 15
-"""Pixels."""
-PART_TITLE_SIZE = 13
-"""Of one picture among several, pixels."""
+TEXT_SIZE = 14
+"""Pixels: legible when the picture is shown at half its size."""
+TITLE_SIZE = 16
 
 
 def styled(figure: go.Figure, title: str, width: int, height: int) -> go.Figure:
@@ -20,10 +19,10 @@ def styled(figure: go.Figure, title: str, width: int, height: int) -> go.Figure:
     figure.update_layout(
         template="simple_white",
         title={"text": title, "font": {"size": TITLE_SIZE}},
-        font={"color": INK},
+        font={"color": INK, "size": TEXT_SIZE},
         width=width,
         height=height,
-        margin={"l": 60, "r": 20, "t": 60, "b": 50},
+        margin={"l": 70, "r": 20, "t": 60, "b": 60},
     )
-    figure.update_annotations(font_size=PART_TITLE_SIZE)
+    figure.update_annotations(font_size=TEXT_SIZE)
     return figure

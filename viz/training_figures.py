@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from viz.palette import INK, PAPER, SERIES_COLORS
+from viz.palette import INK, PAPER, SERIES_COLORS, SERIES_MARKERS
 from viz.style import styled
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def learning_curve(
             f"it has {list(history.columns)}"
         )
     figure = go.Figure()
-    for name, color in zip(columns, SERIES_COLORS, strict=False):
+    for name, color, marker in zip(columns, SERIES_COLORS, SERIES_MARKERS, strict=False):
         rows = history[["epoch", name]].dropna()
         figure.add_scatter(
             x=rows["epoch"],
@@ -131,7 +131,7 @@ def learning_curve(
             name=name.removesuffix(suffix).replace("_", " "),
             mode="lines+markers",
             line={"color": color, "width": 2},
-            marker={"size": 4},
+            marker={"size": 7, "symbol": marker},
             hovertemplate=f"epoch %{{x}}<br>MAE %{{y:.3g}} {unit}".rstrip(),
         )
     if baseline is not None:

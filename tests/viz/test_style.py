@@ -13,6 +13,7 @@ import viz
 from crystalframer.trace import CrystalTrace
 from viz import Scene
 from viz.palette import INK
+from viz.style import TEXT_SIZE, TITLE_SIZE
 
 HISTORY = pd.DataFrame({"epoch": [1, 2], "train_mae/gap": [0.9, 0.6], "validation_mae/gap": [1.0, 0.8]})
 
@@ -37,7 +38,9 @@ def figure(request: pytest.FixtureRequest, perovskite_scene: Scene, perovskite_t
 
 def test_one_look(figure: Any) -> None:
     assert figure.layout.font.color == INK and figure.layout.font.family is None
-    assert figure.layout.title.text and figure.layout.title.font.size == 15
+    assert (
+        figure.layout.title.text and figure.layout.title.font.size == TITLE_SIZE > TEXT_SIZE == figure.layout.font.size
+    )
     assert figure.layout.template.layout.plot_bgcolor == "white"
     assert figure.layout.width and figure.layout.height
 

@@ -52,6 +52,7 @@ def test_learning_curve(history: pd.DataFrame) -> None:
     figure: Any = learning_curve(history, "gap", unit="eV", baseline=2.0)
     train, validation, averaged, baseline = figure.data
     assert [t.name for t in figure.data[:3]] == ["train", "validation", "swa validation"]
+    assert len({curve.marker.symbol for curve in figure.data[:3]}) == 3  # told apart in grey
     assert list(train.y) == [1.0, 0.5, 0.25] and list(validation.x) == [1, 2, 3]
     assert list(averaged.x) == [3] and list(averaged.y) == [0.3]
     assert list(baseline.y) == [2.0, 2.0] and list(baseline.x) == [1, 3]
