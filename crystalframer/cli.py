@@ -270,6 +270,30 @@ class DataShow(Command):
 
 
 @dataclass(frozen=True)
+class DataGet(Command):
+    """Download a public data set once, check it, and pack it; without a name, list what there is.
+
+    Afterwards its name stands for it wherever a data set is asked for, without network. A download that was cut off
+    goes on where it stopped. $CRYSTALFRAMER_CACHE says where the files are kept (default: ~/.cache/crystalframer).
+    """
+
+    EXAMPLES: ClassVar[str] = """
+    $ crystalframer data get
+    $ crystalframer data get jarvis
+    $ crystalframer train --data.source jarvis --model.targets mbj_bandgap:eV --output runs/mbj
+    """
+
+    name: Annotated[Positional[str | None], arg(metavar="[NAME]", help_behavior_hint="")] = None
+    """Public data set."""
+
+    def run(self) -> int:
+        from crystalframer.data.sources import catalogue, get
+
+        print(catalogue() if self.name is None else get(self.name))
+        return 0
+
+
+@dataclass(frozen=True)
 class DataPack(Command):
     """Pack structures and labels into one file that loads in seconds.
 
@@ -384,6 +408,7 @@ COMMANDS: dict[str, type[Command]] = {
     "predict": Predict,
     "evaluate": Evaluate,
     "trace": Trace,
+    "data get": DataGet,
     "data show": DataShow,
     "data pack": DataPack,
     "data pack-authors": DataPackAuthors,

@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ SCHEMA_VERSION = 1
 METADATA_KEY = b"crystalframer"
 ROWS_PER_GROUP = 32_768
 """Crystals per parquet row group: what reading and writing hold in memory at a time beside the result."""
+_STORAGE: Any = {"compression": "zstd", "use_dictionary": False}
 
 
 def save(dataset: CrystalDataset, path: Path) -> None:
@@ -63,6 +65,37 @@ def write(path: Path, crystals: Iterable[Crystal], targets: Sequence[Target], pr
             yield CrystalDataset.from_crystals(group, targets)
 
     _write_groups(path, groups(), targets, False, provenance)
+
+
+def add_splits(path: Path, output: Path, splits: Mapping[str, np.ndarray], provenance: Provenance) -> None:
+    """Copy a packed file, row group by row group, with a column of parts (or empty) for each named split. They do not
+    count as the file's own split: `read_split` reads one.
+    """
+    from pyarrow import Table, array, field, parquet, string
+
+    with parquet.ParquetFile(path) as file:
+        metadata = _packed_metadata(path, file.schema_arrow) | {"provenance": dataclasses.asdict(provenance)}
+        schema = file.schema_arrow.with_metadata({METADATA_KEY: json.dumps(metadata).encode()})
+        for name in splits:
+            schema = schema.append(field(_split_column(name), string()))
+        start = 0
+        with _replacing(output) as unfinished, parquet.ParquetWriter(unfinished, schema, **_STORAGE) as writer:
+            for batch in file.iter_batches(batch_size=ROWS_PER_GROUP):
+                columns = [array(parts[start : start + len(batch)], string()) for parts in splits.values()]
+                writer.write_table(Table.from_arrays([*batch.columns, *columns], schema=schema))
+                start += len(batch)
+
+
+def read_split(path: Path, name: str) -> np.ndarray:
+    """The part of each crystal in a split that `add_splits` wrote; None: in no part."""
+    from pyarrow import parquet
+
+    column = _split_column(name)
+    return text_array(parquet.read_table(path, columns=[column])[column].to_pylist())
+
+
+def _split_column(name: str) -> str:
+    return f"split {name}"
 
 
 def load(path: Path, targets: Sequence[str | Target] | None) -> CrystalDataset:
@@ -140,12 +173,18 @@ def _write_groups(
     if reserved:
         raise DataError(f"{path}: a target cannot be called {sorted(reserved)[0]!r}; that column has another use")
     schema = _schema(targets, with_parts, provenance)
+    with _replacing(path) as unfinished, parquet.ParquetWriter(unfinished, schema, **_STORAGE) as writer:
+        for group in groups:
+            writer.write_table(_to_table(group, schema))
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A place to write a file that takes the place of `path` when it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
-        with parquet.ParquetWriter(unfinished, schema, compression="zstd", use_dictionary=False) as writer:
-            for group in groups:
-                writer.write_table(_to_table(group, schema))
+        yield unfinished
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -1,0 +1,53 @@
+"""Small files of exactly the formats in which public data sets come, made of random crystals."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from crystalframer.data.crystal import Crystal
+from crystalframer.data.elements import SYMBOLS
+from crystalframer.testing import random_crystal
+
+
+def jarvis_atoms(crystal: Crystal) -> dict[str, Any]:
+    """The `atoms` dictionary of JARVIS. Some of its data sets have a blank after the symbols."""
+    lengths = np.linalg.norm(crystal.lattice, axis=1)
+    return {
+        "lattice_mat": crystal.lattice.tolist(),
+        "coords": crystal.frac_coords.tolist(),
+        "elements": [f"{SYMBOLS[z - 1]} " for z in crystal.atomic_numbers],
+        "abc": lengths.tolist(),
+        "angles": [90.0, 90.0, 90.0],
+        "cartesian": False,
+        "props": [""] * len(crystal),
+    }
+
+
+def jarvis_list(n: int, id_key: str, ids: Sequence[Any], labels: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    return [
+        {
+            id_key: ids[row],
+            "atoms": jarvis_atoms(random_crystal(row, 1 + row % 5)),
+            **{name: column[row] for name, column in labels.items()},
+            "other": ["not", {"a": "label"}],
+        }
+        for row in range(n)
+    ]
+
+
+def zipped(member: str, document: Any) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(member, json.dumps(document))
+    return buffer.getvalue()
+
+
+def gzipped(document: Any) -> bytes:
+    return gzip.compress(json.dumps(document).encode())
