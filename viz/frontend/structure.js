@@ -73,19 +73,24 @@ export class Structure {
     const container = viewer.container;
     const { width, height } = container.style;
     const [right, down] = [container.clientWidth, container.clientHeight];
-    Object.assign(container.style, { width: `${scale * right}px`, height: `${scale * down}px` });
     const fonts = this.#axisLabels.concat(this.#cellLabels).map((label) => [label, label.stylespec.fontSize]);
-    try {
-      for (const [label, size] of fonts) viewer.setLabelStyle(label, { ...label.stylespec, fontSize: scale * size });
-      viewer.resize();
-      viewer.render();
-      return viewer.pngURI();
-    } finally {
-      Object.assign(container.style, { width, height });
-      for (const [label, size] of fonts) viewer.setLabelStyle(label, { ...label.stylespec, fontSize: size });
-      viewer.resize();
-      viewer.render();
-    }
+    const letter = (factor) => {
+      for (const [label, size] of fonts) viewer.setLabelStyle(label, { ...label.stylespec, fontSize: factor * size });
+    };
+    // Every change of a label renders, so labels change while the picture is small.
+    letter(scale);
+    Object.assign(container.style, { width: `${scale * right}px`, height: `${scale * down}px` });
+    viewer.resize();
+    const url = viewer.pngURI();
+    Object.assign(container.style, { width, height });
+    viewer.resize();
+    letter(1);
+    return url;
+  }
+
+  /** The camera, as 3Dmol describes it: for tests. */
+  view() {
+    return this.#viewer.getView();
   }
 
   /** Where an atom is on the page, in pixels: for tests. */

@@ -1,0 +1,148 @@
+"""The widget in a real JupyterLab with a real kernel, started from this environment."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import nbformat
+import pytest
+from browsing import open_page
+from nbformat.v4 import new_code_cell, new_notebook
+from synthetic_traces import perovskite, skewed, synthetic_trace
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Locator, Page
+
+ROOT = Path(__file__).parents[2]
+START_SECONDS = 60
+
+CELLS = (
+    "import viz\nfrom crystalframer.trace import CrystalTrace",
+    'first = viz.AttentionExplorer(CrystalTrace.load("first.safetensors"), layer=0, head=0, atom=1)\nfirst',
+    'second = viz.AttentionExplorer(CrystalTrace.load("second.safetensors"), layer=1, head=None)\nsecond',
+    'print("second has head", second.head)',
+    'first.layer, first.atom = 2, 3\nprint("set from Python")',
+    "first.head = 9",
+)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a JupyterLab over a folder with one notebook and the two traces that it shows."""
+    folder = tmp_path_factory.mktemp("lab")
+    synthetic_trace(perovskite()).save(folder / "first.safetensors")
+    synthetic_trace(skewed()).save(folder / "second.safetensors")
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = new_notebook(cells=[new_code_cell(cell) for cell in CELLS], metadata={"kernelspec": kernel})
+    nbformat.write(notebook, folder / "explorer.ipynb")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    # Settings and layouts of whoever runs the tests stay out of it.
+    places = {f"JUPYTER{name}_DIR": str(folder / f".jupyter{name.lower()}") for name in ("_CONFIG", "_RUNTIME")}
+    environment = os.environ | places | {"JUPYTER_CONFIG_PATH": str(ROOT / ".jupyter")}
+    options = [
+        *("--no-browser", "--allow-root", "--expose-app-in-browser", f"--port={port}", "--ip=127.0.0.1"),
+        *("--IdentityProvider.token=", f"--ServerApp.root_dir={folder}", "--ServerApp.port_retries=0"),
+        *(f"--LabApp.{kind}_dir={folder / kind}" for kind in ("workspaces", "user_settings")),
+    ]
+    command = [sys.executable, "-m", "jupyter", "lab", *options]
+    log = (folder / "server.log").open("w")
+    server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not _answers(f"{address}/api"):
+            assert server.poll() is None and time.monotonic() < deadline, (folder / "server.log").read_text()
+            time.sleep(0.2)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(30)
+        log.close()
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urlopen(address, timeout=1) as reply:
+            return reply.status == 200
+    except (URLError, TimeoutError, ConnectionError):
+        return False
+
+
+def run_cell(page: Page, number: int) -> None:
+    page.evaluate(
+        """async (number) => {
+            const notebook = jupyterapp.shell.currentWidget.content;
+            notebook.activeCellIndex = number;
+            notebook.deselectAll();
+            await jupyterapp.commands.execute("notebook:run-cell");
+        }""",
+        number,
+    )
+
+
+def explorers(page: Page) -> Locator:
+    return page.locator(".cf-explorer")
+
+
+def drawn(page: Page, number: int) -> Locator:
+    """An explorer once its crystal is there."""
+    explorer = explorers(page).nth(number)
+    explorer.scroll_into_view_if_needed(timeout=60_000)
+    explorer.locator(".cf-structure canvas").wait_for()
+    page.wait_for_function(
+        "(n) => document.querySelectorAll('.cf-caption')[n]?.textContent.length > 0", arg=number, timeout=30_000
+    )
+    return explorer
+
+
+def pixels(page: Page, explorer: Locator) -> str:
+    """What the canvas holds; where the page is scrolled to does not count."""
+    page.evaluate("async () => { for (let n = 3; n; n--) await new Promise(requestAnimationFrame); }")
+    return explorer.locator(".cf-structure canvas").evaluate("(canvas) => canvas.toDataURL()")
+
+
+def test_the_explorer_in_a_notebook(browser: Browser, lab: str) -> None:
+    with open_page(browser, width=1400, height=1000) as page:
+        page.goto(f"{lab}/lab/tree/explorer.ipynb")
+        page.wait_for_function("window.jupyterapp?.shell.currentWidget?.content?.widgets?.length > 1", timeout=60_000)
+        page.evaluate("jupyterapp.shell.currentWidget.sessionContext.ready")
+        for number in (0, 1, 2):
+            run_cell(page, number)
+        first, second = drawn(page, 0), drawn(page, 1)
+        assert "SrTiO3" in first.locator(".cf-title").inner_text()
+
+        # Sliders and keys redraw, and only the explorer that they belong to.
+        before = pixels(page, first), pixels(page, second)
+        first.get_by_role("slider", name="Head", exact=True).fill("3")
+        first.locator(".cf-structure").focus()
+        page.keyboard.press("ArrowUp")
+        first.get_by_text("Ti1, layer 1, head 3").wait_for()
+        after = pixels(page, first), pixels(page, second)
+        assert after[0] != before[0]
+        assert after[1] == before[1]
+
+        # Python hears of it, sets values itself, and refuses wrong ones.
+        second.get_by_role("slider", name="Head", exact=True).fill("2")
+        run_cell(page, 3)
+        page.get_by_text("second has head 2").wait_for()
+        run_cell(page, 4)
+        page.get_by_text("set from Python").last.wait_for()
+        first.get_by_text("O2, layer 2, head 3").wait_for()
+        run_cell(page, 5)
+        page.get_by_text("no head 9; choose from 0 to 3").last.wait_for()
+
+        # A page that is loaded again shows what the kernel has.
+        page.evaluate("jupyterapp.commands.execute('docmanager:save')")
+        page.reload()
+        drawn(page, 0).get_by_text("O2, layer 2, head 3").wait_for()

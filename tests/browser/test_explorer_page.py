@@ -1,0 +1,308 @@
+"""The exported page, opened from disk with the network off: what it works out, draws, and does when it is used."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from browsing import open_page
+from synthetic_traces import perovskite, skewed, synthetic_trace
+
+from viz import (
+    Scene,
+    attention_by_distance,
+    attention_matrix,
+    drawing,
+    explorer_html,
+    scene_from_trace,
+    strongest_edges,
+)
+from viz.explorer_page import FRONTEND
+from viz.packing import pack
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+OpenScene = Callable[..., AbstractContextManager["Page"]]
+
+EXPLORER = "document.querySelector('.cf-explorer').explorer"
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    return scene_from_trace(synthetic_trace(perovskite()))
+
+
+def frames_later(page: Page, n: int = 2) -> None:
+    """Wait until the browser has drawn what was asked for."""
+    page.evaluate("async (n) => { for (; n; n--) await new Promise(requestAnimationFrame); }", n)
+
+
+def pixels(page: Page, selector: str) -> bytes:
+    frames_later(page)
+    return page.locator(selector).screenshot()
+
+
+def state(page: Page) -> dict[str, Any]:
+    return page.evaluate(f"Object.fromEntries(['layer', 'head', 'atom'].map((k) => [k, {EXPLORER}.model.get(k)]))")
+
+
+def slide(page: Page, name: str, value: int) -> None:
+    page.get_by_role("slider", name=name, exact=True).fill(str(value))
+    frames_later(page)
+
+
+def caption(page: Page) -> str:
+    frames_later(page)
+    return page.locator(".cf-caption").inner_text()
+
+
+# --- what it works out ------------------------------------------------------------------------------------------------
+
+SUMS = """async ([source, header, text, layer, head, atom, nLines]) => {
+  const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
+  const { unpack, edgeWeights, attentionMatrix, strongestEdges, attentionByDistance, frameOf } = await import(url);
+  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const crystal = unpack(header, bytes);
+  const weights = edgeWeights(crystal, layer, head);
+  const lines = strongestEdges(crystal, weights, atom, nLines);
+  return {
+    matrix: Array.from(attentionMatrix(crystal, weights)),
+    shells: attentionByDistance(crystal, weights, atom),
+    lines: lines.edges.map((edge) => [crystal.edgeKey[edge], ...crystal.edgeImage.slice(3 * edge, 3 * edge + 3)]),
+    itself: lines.itself,
+    frame: head === null ? null : frameOf(crystal, layer, head, atom),
+  };
+}"""
+
+
+@pytest.mark.parametrize("crystal", [perovskite(), skewed()], ids=lambda crystal: crystal.id)
+@pytest.mark.parametrize(("layer", "head", "atom"), [(0, 0, 1), (2, 3, 4), (1, None, 2)])
+def test_the_browser_sums_as_python_does(browser: Any, crystal: Any, layer: int, head: int | None, atom: int) -> None:
+    scene = scene_from_trace(synthetic_trace(crystal))
+    header, data = pack(scene)
+    source = (FRONTEND / "crystal.js").read_text(encoding="utf-8")
+    with open_page(browser) as page:
+        found = page.evaluate(SUMS, [source, header, base64.b64encode(data).decode(), layer, head, atom, 12])
+    matrix = np.array(found["matrix"]).reshape(scene.n_atoms, -1)
+    np.testing.assert_allclose(matrix, attention_matrix(scene, layer, head), atol=2e-4)
+    profile = attention_by_distance(scene, layer, head, atom)
+    for name, expected in (
+        ("distance", profile.distance),
+        ("attention", profile.attention),
+        ("within", profile.cumulative),
+        ("nNeighbors", profile.n_neighbors),
+    ):
+        np.testing.assert_allclose([shell[name] for shell in found["shells"]], expected, atol=5e-4)
+    lines = strongest_edges(scene, layer, head, atom)
+    expected_lines = {(int(key), *map(int, image)) for key, image in zip(lines.key, lines.image, strict=True)}
+    assert {tuple(line) for line in found["lines"]} == expected_lines
+    assert found["itself"] == pytest.approx(lines.itself, abs=1e-4)
+    if head is not None:
+        assert scene.frames is not None
+        np.testing.assert_allclose(found["frame"], scene.frames[layer, head, atom], atol=1e-4)
+
+
+# --- what it shows ----------------------------------------------------------------------------------------------------
+
+
+def test_sliders_redraw_every_picture_and_the_words_are_those_of_python(open_scene: OpenScene, scene: Scene) -> None:
+    with open_scene(scene, layer=0, head=0, atom=1) as page:
+        before = {part: pixels(page, part) for part in (".cf-structure", ".cf-heatmap", ".cf-profile")}
+        for name, value in (("Layer", 2), ("Head", 3)):
+            slide(page, name, value)
+            after = {part: pixels(page, part) for part in before}
+            assert all(after[part] != before[part] for part in before), name
+            before = after
+        assert caption(page) == drawing(scene, 2, 3, 1).caption
+
+
+def test_the_mean_over_heads(open_scene: OpenScene, scene: Scene) -> None:
+    with open_scene(scene, layer=1, head=2, atom=1) as page:
+        page.get_by_label("Mean over heads").check()
+        assert caption(page) == drawing(scene, 1, None, 1).caption
+        assert page.get_by_label("Frames: whose axes are drawn").is_disabled()
+        slide(page, "Head", 1)
+        assert state(page)["head"] == 1 and not page.get_by_label("Mean over heads").is_checked()
+
+
+@pytest.mark.parametrize("control", ["Frames: whose axes are drawn", "Polyhedra: around which atoms they are drawn"])
+def test_choices_of_what_is_drawn(open_scene: OpenScene, scene: Scene, control: str) -> None:
+    with open_scene(scene, atom=1) as page:
+        seen = set()
+        for choice in ("all", "selected", "none", "all"):
+            page.get_by_label(control).select_option(choice)
+            seen.add(pixels(page, ".cf-structure"))
+        # The only polyhedron is that of the chosen atom.
+        assert len(seen) == (3 if control.startswith("Frames") else 2)
+
+
+def test_a_trace_without_frames(open_scene: OpenScene) -> None:
+    scene = scene_from_trace(synthetic_trace(perovskite(), method="none"))
+    with open_scene(scene, atom=1) as page:
+        assert page.get_by_text("frames: none").is_visible()
+        assert caption(page) == drawing(scene, 0, 0, 1).caption
+        assert page.locator(".cf-axis").count() == 0
+        slide(page, "Layer", 1)
+        assert caption(page) == drawing(scene, 1, 0, 1).caption
+
+
+def test_tied_frames_are_marked(open_scene: OpenScene, scene: Scene) -> None:
+    tied = np.zeros_like(scene.tied)
+    tied[1, 2, 1] = True
+    with open_scene(replace(scene, tied=tied), layer=1, head=1, atom=1) as page:
+        badge = page.get_by_text("tied frame")
+        assert not badge.is_visible()
+        slide(page, "Head", 2)
+        assert badge.is_visible()
+
+
+def test_texts_of_files_are_shown_as_texts(open_scene: OpenScene, scene: Scene) -> None:
+    text = "</script><script>window.broken = 1</script><img src=x onerror='window.broken = 1'>"
+    with open_scene(replace(scene, id=text)) as page:
+        assert page.locator(".cf-title").inner_text() == f"SrTiO3 · {text}"
+        assert page.title() == f"SrTiO3 {text}"
+        assert page.evaluate("window.broken") is None
+
+
+def test_side_by_side_where_there_is_room_and_stacked_where_not(open_scene: OpenScene, scene: Scene) -> None:
+    for width, beside in ((900, True), (560, False)):
+        with open_scene(scene, width=width) as page:
+            structure, heatmap = (page.locator(part).bounding_box() for part in (".cf-structure", ".cf-heatmap"))
+            assert structure and heatmap
+            assert (heatmap["x"] >= structure["x"] + structure["width"]) == beside
+            assert (heatmap["y"] >= structure["y"] + structure["height"]) != beside
+            assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+# --- what it does -----------------------------------------------------------------------------------------------------
+
+
+def test_a_click_on_an_atom_chooses_its_row_and_a_click_on_a_row_its_atom(open_scene: OpenScene, scene: Scene) -> None:
+    with open_scene(scene, atom=0, frames="none", polyhedra="none") as page:
+        before = pixels(page, ".cf-heatmap")
+        at = page.evaluate(f"{EXPLORER}.structure().pixelOf(1)")
+        page.mouse.click(at["x"], at["y"])
+        assert state(page)["atom"] == 1
+        assert pixels(page, ".cf-heatmap") != before
+        assert page.get_by_label("Atom: its attention is shown").input_value() == "1"
+
+        drawn = pixels(page, ".cf-structure")
+        page.locator(".cf-heatmap").click(position=page.evaluate(f"{EXPLORER}.heatmap.pixelOf(4, 2)"))
+        assert state(page)["atom"] == 4
+        assert pixels(page, ".cf-structure") != drawn
+        assert caption(page) == drawing(scene, 0, 0, 4).caption
+
+
+def test_pointing_at_a_cell_tells_its_value(open_scene: OpenScene, scene: Scene) -> None:
+    with open_scene(scene, layer=1, head=2) as page:
+        page.locator(".cf-heatmap").hover(position=page.evaluate(f"{EXPLORER}.heatmap.pixelOf(1, 3)"))
+        value = attention_matrix(scene, 1, 2)[1, 3]
+        assert page.locator(".cf-tip").inner_text() == f"Ti1 → O2: attention {value:.3f} (all images together)"
+        page.locator(".cf-profile").hover(position={"x": 120, "y": 60})
+        assert "attention" in page.locator(".cf-tip").inner_text() and "within" in page.locator(".cf-tip").inner_text()
+        page.locator(".cf-title").hover()
+        assert not page.locator(".cf-tip").is_visible()
+
+
+def test_arrow_keys_step_layer_and_head_and_stop_at_the_ends(open_scene: OpenScene, scene: Scene) -> None:
+    with open_scene(scene, layer=0, head=0) as page:
+        page.locator(".cf-structure").focus()
+        for key, expected in (
+            ("ArrowUp", (1, 0)),
+            ("ArrowRight", (1, 1)),
+            ("ArrowRight", (1, 2)),
+            ("ArrowLeft", (1, 1)),
+            ("ArrowUp", (2, 1)),
+            ("ArrowUp", (2, 1)),
+            ("ArrowDown", (1, 1)),
+        ):
+            page.keyboard.press(key)
+            assert (state(page)["layer"], state(page)["head"]) == expected
+        page.locator(".cf-heatmap").focus()
+        page.keyboard.press("ArrowDown")
+        assert state(page)["atom"] == 1
+
+
+def test_the_camera_stays_where_it_is(open_scene: OpenScene, scene: Scene) -> None:
+    with open_scene(scene) as page:
+        at_first = page.evaluate(f"{EXPLORER}.structure().view()")
+        box = page.locator(".cf-structure").bounding_box()
+        assert box
+        page.mouse.move(box["x"] + 20, box["y"] + 20)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 120, box["y"] + 60, steps=3)
+        page.mouse.up()
+        turned = page.evaluate(f"{EXPLORER}.structure().view()")
+        assert turned != at_first
+        slide(page, "Layer", 1)
+        slide(page, "Head", 2)
+        assert page.evaluate(f"{EXPLORER}.structure().view()") == turned
+
+
+def test_play_steps_until_it_is_stopped(open_scene: OpenScene, scene: Scene) -> None:
+    with open_scene(scene) as page:
+        page.clock.install()
+        play = page.get_by_role("button", name="Play through the layers")
+        play.click()
+        assert play.get_attribute("aria-pressed") == "true"
+        seen = []
+        for _ in range(4):
+            page.clock.run_for(901)
+            seen.append(state(page)["layer"])
+        assert seen == [1, 2, 0, 1]
+        play.click()
+        page.clock.run_for(3000)
+        assert state(page)["layer"] == 1 and play.get_attribute("aria-pressed") == "false"
+
+
+def test_every_control_has_a_name_and_is_reached_by_tab(open_scene: OpenScene, scene: Scene) -> None:
+    describe = """() => {
+        const e = document.activeElement;
+        return e === document.body ? null : [e.tagName, e.getAttribute("aria-label")];
+    }"""
+    with open_scene(scene) as page:
+        controls = page.evaluate(
+            "Array.from(document.querySelectorAll('input, select, button, [tabindex]'),"
+            " (e) => [e.tagName, e.getAttribute('aria-label')])"
+        )
+        reached = []
+        for _ in controls:
+            page.keyboard.press("Tab")
+            reached.append(page.evaluate(describe))
+        assert reached == controls and len(controls) == 11
+        assert all(name for _, name in controls) and len({name for _, name in controls}) == len(controls)
+        assert page.locator(".cf-caption").get_attribute("aria-live") == "polite"
+
+
+def test_the_picture_is_saved_large(open_scene: OpenScene, scene: Scene) -> None:
+    from PIL import Image
+
+    with open_scene(scene, layer=1, head=2, atom=1) as page:
+        on_screen = pixels(page, ".cf-structure")
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Save the structure as a PNG picture").click()
+        assert download.value.suggested_filename == "SrTiO3-Ti1-layer1-head2.png"
+        image = Image.open(Path(download.value.path()))
+        assert min(image.size) >= 1800
+        assert len(np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)) > 100
+        assert Image.open(io.BytesIO(pixels(page, ".cf-structure"))).size == Image.open(io.BytesIO(on_screen)).size
+
+
+def test_without_webgl_a_sentence_says_so_and_the_rest_works(browser: Browser, scene: Scene, tmp_path: Path) -> None:
+    path = tmp_path / "explorer.html"
+    path.write_text(explorer_html(scene, atom=1), encoding="utf-8")
+    with open_page(browser) as page:
+        page.add_init_script("OffscreenCanvas.prototype.getContext = () => null;")
+        page.goto(path.as_uri())
+        page.get_by_text("gives no WebGL").wait_for()
+        slide(page, "Layer", 2)
+        assert caption(page) == drawing(scene, 2, 0, 1).caption
+        assert page.get_by_role("button", name="Save the structure as a PNG picture").is_disabled()

@@ -1,0 +1,72 @@
+"""A browser without a network, and what it complained about."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, ConsoleMessage, Page, Request
+
+# Software WebGL, and nothing that a browser does on its own over the network.
+FLAGS = (
+    "--no-sandbox",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+REQUIRED = "CRYSTALFRAMER_REQUIRE_BROWSER"
+LOCAL = ("file:", "blob:", "data:", "http://127.0.0.1:", "ws://127.0.0.1:")
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """The Chromium of this machine; skips the test where there is none, or fails it if `REQUIRED` is set to 1."""
+    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if executable is None:
+        _missing("no Chromium; on Debian: apt-get install chromium")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        _missing("no playwright; pip install -e .[dev]")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+def _missing(what: str) -> NoReturn:
+    stop = pytest.fail if os.environ.get(REQUIRED) == "1" else pytest.skip
+    stop(f"browser tests: {what}")
+
+
+@contextmanager
+def open_page(browser: Browser, width: int = 1100, height: int = 850) -> Iterator[Page]:
+    """A page that may only speak to this machine; an error of its console, or any other request, fails the test."""
+    context = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True)
+    page = context.new_page()
+    complaints: list[str] = []
+
+    def note_request(request: Request) -> None:
+        if not request.url.startswith(LOCAL):
+            complaints.append(f"request {request.url}")
+
+    def note_console(said: ConsoleMessage) -> None:
+        if said.type == "error":
+            complaints.append(f"console: {said.text}")
+
+    context.route(lambda url: not url.startswith(LOCAL), lambda route: route.abort())
+    page.on("request", note_request)
+    page.on("console", note_console)
+    page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
+    yield page
+    context.close()
+    assert complaints == []
