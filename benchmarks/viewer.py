@@ -1,0 +1,127 @@
+"""How long the explorer takes: a step of a slider until drawn, the first view, and how large its page is.
+
+Needs Chromium and playwright; draws with software WebGL, the slowest case there is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from tqdm.auto import tqdm
+
+import crystalframer as cf
+from benchmarks.command import parse, parser, session
+from benchmarks.report import Bar, Report, Row
+from benchmarks.timing import Timing
+from crystalframer.testing import random_crystal
+from viz import explorer_html, scene_from_trace
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+SIZES = (40, 500)
+STEP_BARS = {40: 60.0, 500: 250.0}
+"""ms, by number of atoms."""
+FIRST_VIEW_BAR = 6.0
+"""s."""
+PAGE_BAR = 1.5
+"""MB, of 40 atoms, 4 layers and 8 heads."""
+N_STEPS = 20
+FLAGS = ("--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
+
+_DRAWN = (
+    "document.querySelector('.cf-explorer')?.explorer.structure() && document.querySelector('.cf-caption').textContent"
+)
+
+# From moving the slider until the canvas can be read: reading one pixel waits for all that draws it.
+_STEPS = """async (n) => {
+  const root = document.querySelector(".cf-explorer");
+  const slider = root.querySelector('input[aria-label="Layer"]');
+  const canvas = root.querySelector(".cf-structure canvas");
+  const probe = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+  const seconds = [];
+  for (let step = 0; step < n + 2; step++) {
+    const started = performance.now();
+    slider.value = (Number(slider.value) + 1) % (Number(slider.max) + 1);
+    slider.dispatchEvent(new Event("input"));
+    await new Promise(requestAnimationFrame);
+    probe.drawImage(canvas, 0, 0, 1, 1);
+    probe.getImageData(0, 0, 1, 1);
+    seconds.push((performance.now() - started) / 1000);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  return seconds.slice(2);
+}"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse(parser("viewer", __doc__ or ""), arguments)
+    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if executable is None:
+        raise SystemExit("benchmarks.viewer: no Chromium here; on Debian: apt-get install chromium")
+    with session(options) as report, tempfile.TemporaryDirectory() as folder:
+        measure(report, options, Path(folder), executable)
+
+
+def measure(report: Report, options: argparse.Namespace, folder: Path, executable: str) -> None:
+    from playwright.sync_api import sync_playwright
+
+    model = cf.load()
+    n_layers, n_heads = model.config.n_layers, model.config.n_heads
+    sizes = (8,) if options.quick else SIZES
+    report.data = {"name": f"random crystals of {sizes} atoms, {n_layers} layers, {n_heads} heads (seed 0)"}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=list(FLAGS))
+        report.notes.append(f"Chromium {browser.version}, software WebGL, 1100 × 850 pixels, page from disk, offline.")
+        for n_atoms in tqdm(sizes, desc="viewer", unit="crystal", leave=False):
+            path = folder / f"{n_atoms}.html"
+            scene = scene_from_trace(cf.trace(random_crystal(0, n_atoms), model))
+            path.write_text(explorer_html(scene), encoding="utf-8")
+            page = browser.new_page(viewport={"width": 1100, "height": 850})
+            page.context.set_offline(True)
+            _add(report, page, path, n_atoms, 2 if options.quick else options.passes)
+            page.close()
+        browser.close()
+
+
+def _add(report: Report, page: Page, path: Path, n_atoms: int, passes: int) -> None:
+    first = Timing(tuple(_first_view(page, path) for _ in range(passes)))
+    step = Timing(tuple(median(page.evaluate(_STEPS, N_STEPS)) for _ in range(passes)))
+    megabytes = path.stat().st_size / 1e6
+    work = f"{n_atoms} atoms"
+    for what, timing, factor, unit in (("first view", first, 1.0, "s"), ("step until drawn", step, 1e3, "ms")):
+        report.rows.append(
+            Row(
+                work=f"{work}: {what}",
+                candidate="crystalframer",
+                version=cf.__version__,
+                unit=unit,
+                value=timing.median * factor,
+                timing=timing,
+                ratio=1.0,
+                details={"page (MB)": megabytes},
+            )
+        )
+    report.bars.append(Bar(f"first view, {work}", first.median, FIRST_VIEW_BAR, "s"))
+    if n_atoms in STEP_BARS:
+        report.bars.append(Bar(f"step until drawn, {work}", step.median * 1e3, STEP_BARS[n_atoms], "ms"))
+    if n_atoms == SIZES[0]:
+        report.bars.append(Bar(f"page, {work}", megabytes, PAGE_BAR, "MB"))
+
+
+def _first_view(page: Page, path: Path) -> float:
+    started = time.perf_counter()
+    page.goto(path.as_uri())
+    page.wait_for_function(_DRAWN)
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()
