@@ -6,6 +6,7 @@ when a picture is made, so this import stays light.
 
 from typing import TYPE_CHECKING, Any
 
+from viz.ablation_figure import ablation_figure
 from viz.attention_figures import attention_distance_figure, attention_figure, attention_grid, attention_heatmap
 from viz.drawing import Drawing, drawing
 from viz.explorer_page import explorer_html
@@ -46,6 +47,7 @@ __all__ = [
     "Scene",
     "SceneError",
     "TrainingMonitor",
+    "ablation_figure",
     "anchor_distances",
     "attended_distance",
     "attended_distance_figure",

@@ -1,0 +1,193 @@
+"""Frame methods compared: accuracy, cost and convergence side by side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from viz.palette import INK, SERIES_COLORS, SERIES_MARKERS
+from viz.style import styled
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+SERIES_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
+"""Of curves, beside the colours and markers: they tell them apart in grey."""
+N_MARKERS = 8
+"""Markers of a curve, at most, each with its error bar."""
+
+
+def ablation_figure(
+    table: pd.DataFrame,
+    histories: pd.DataFrame | None = None,
+    *,
+    target: str | None = None,
+    width: int = 1180,
+    height: int = 440,
+) -> go.Figure:
+    """Error, time of a training step and learning curve of each frame method, over the seeds.
+
+    Large markers are means over the seeds, small ones single runs, bars one standard deviation. Each method has a
+    colour, a marker and a dash of its own. Runs without a result are left out, and counted in the title.
+
+    Args:
+        table: one row a run, as `AblationResult.table`: `frame_method`, `seed`, `test_mae/<target>` (or
+            `validation_mae/<target>` if no run has it), `ms_per_step`; `table.attrs["units"]` may map target to unit.
+        histories: the epochs of all runs, as `AblationResult.histories`: `frame_method`, `seed`, `epoch` and
+            `validation_mae/<target>`. Without them there is no learning curve.
+        target: which one. Default: the first of the table.
+        width: pixels.
+        height: pixels.
+
+    Raises:
+        ValueError: a column is missing, there is no such target, or no run has a result.
+
+    Example:
+        >>> import pandas as pd
+        >>> table = pd.DataFrame({"frame_method": ["max", "max", "none"], "seed": [0, 1, 0]})
+        >>> table["test_mae/gap"], table["ms_per_step"] = [0.20, 0.22, 0.30], [21.0, 20.0, 12.0]
+        >>> table.attrs["units"] = {"gap": "eV"}
+        >>> figure = ablation_figure(table)
+        >>> figure.layout.xaxis.title.text, figure.layout.xaxis2.title.text
+        ('test MAE (eV)', 'time of a training step (ms)')
+    """
+    from plotly.subplots import make_subplots
+
+    target = _target(table, target)
+    error_column = _error_column(table, target)
+    done = table.dropna(subset=[error_column])
+    _check_columns(done, ("frame_method", "seed", "ms_per_step"), "table")
+    if histories is not None:
+        _check_columns(histories, ("frame_method", "epoch", f"validation_mae/{target}"), "histories")
+    unit = table.attrs.get("units", {}).get(target, "")
+    methods = list(dict.fromkeys(done["frame_method"]))
+    parts = ("Accuracy", "Cost", "Convergence")[: 2 if histories is None else 3]
+    figure = make_subplots(
+        rows=1,
+        cols=len(parts),
+        subplot_titles=parts,
+        column_widths=[0.27, 0.27, 0.46][: len(parts)],
+        horizontal_spacing=0.08,
+    )
+    for index, method in enumerate(methods):
+        runs = done.loc[done["frame_method"] == method]
+        for column, (name, hover) in enumerate(((error_column, unit), ("ms_per_step", "ms")), start=1):
+            for part in _mean_and_runs(method, index, runs["seed"].to_numpy(), _numbers(runs, name), hover):
+                figure.add_trace(part, row=1, col=column)
+        if histories is not None:
+            epochs = histories.loc[histories["frame_method"] == method]
+            errors = _numbers(epochs, f"validation_mae/{target}")
+            curve = _learning_curve(method, index, epochs["epoch"].to_numpy(), errors, unit)
+            figure.add_trace(curve, row=1, col=3)
+    of = f" ({unit})" if unit else ""
+    which = error_column.partition("_")[0]
+    figure.update_xaxes(title_text=f"{which} MAE{of}", nticks=5, row=1, col=1)
+    figure.update_xaxes(title_text="time of a training step (ms)", rangemode="tozero", row=1, col=2)
+    for column in (1, 2):
+        figure.update_yaxes(categoryorder="array", categoryarray=methods[::-1], row=1, col=column)
+    figure.update_yaxes(title_text="frames", row=1, col=1)
+    figure.update_yaxes(showticklabels=False, row=1, col=2)
+    if histories is not None:
+        figure.update_xaxes(title_text="epoch", row=1, col=3)
+        figure.update_yaxes(title_text=f"validation MAE{of}", type="log", dtick="D2", tickformat=".2~g", row=1, col=3)
+    figure.update_layout(legend={"itemsizing": "constant", "title": {"text": "frames"}})
+    return styled(figure, _title(table, done, target), width, height)
+
+
+def _target(table: pd.DataFrame, target: str | None) -> str:
+    known = [name.removeprefix("validation_mae/").removeprefix("test_mae/") for name in table if "_mae/" in name]
+    if not known or (target is not None and target not in known):
+        asked = "" if target is None else f" of {target!r}"
+        raise ValueError(f"ablation figure: the table has no column test_mae/...{asked}; it has {list(table.columns)}")
+    return known[0] if target is None else target
+
+
+def _error_column(table: pd.DataFrame, target: str) -> str:
+    for name in (f"test_mae/{target}", f"validation_mae/{target}"):
+        if name in table and not np.isnan(_numbers(table, name)).all():
+            return name
+    raise ValueError(f"ablation figure: no run of the table has a result for {target}; see its column error")
+
+
+def _check_columns(frame: pd.DataFrame, names: tuple[str, ...], what: str) -> None:
+    missing = [name for name in names if name not in frame]
+    if missing:
+        raise ValueError(f"ablation figure: {what} has no column {', '.join(missing)}; it has {list(frame.columns)}")
+
+
+def _title(table: pd.DataFrame, done: pd.DataFrame, target: str) -> str:
+    n_seeds = len(set(done["seed"]))
+    over = f"mean ± standard deviation over {n_seeds} seeds" if n_seeds > 1 else "one seed"
+    n_lost = len(table) - len(done)
+    return f"Frame methods on {target}: {over}" + (f"; {n_lost} of {len(table)} runs have no result" if n_lost else "")
+
+
+def _numbers(frame: pd.DataFrame, name: str) -> Float[np.ndarray, " n_rows"]:
+    return frame[name].to_numpy(dtype=float)
+
+
+def _mean_and_runs(
+    method: str, index: int, seeds: Int[np.ndarray, " n_runs"], numbers: Float[np.ndarray, " n_runs"], unit: str
+) -> list[Any]:
+    """A large marker with its bar, and a small one for every seed."""
+    import plotly.graph_objects as go
+
+    mean = numbers.mean()
+    deviation = numbers.std(ddof=1) if len(numbers) > 1 else 0.0
+    spread = f" ± {deviation:.2g}" if len(numbers) > 1 else ""
+    look = {"color": SERIES_COLORS[index], "symbol": SERIES_MARKERS[index]}
+    runs = go.Scatter(
+        x=numbers,
+        y=[method] * len(numbers),
+        mode="markers",
+        marker={**look, "size": 5, "opacity": 0.6},
+        customdata=seeds,
+        hovertemplate=f"{method}, seed %{{customdata}}<br>%{{x:.4g}} {unit}<extra></extra>",
+        legendgroup=method,
+        showlegend=False,
+    )
+    whole = go.Scatter(
+        x=[mean],
+        y=[method],
+        mode="markers",
+        marker={**look, "size": 11, "line": {"color": INK, "width": 1}},
+        error_x={"type": "data", "array": [deviation], "color": INK, "thickness": 1.5, "width": 6},
+        hovertemplate=f"{method}<br>{mean:.4g}{spread} {unit}<extra></extra>",
+        legendgroup=method,
+        showlegend=False,
+    )
+    return [runs, whole]
+
+
+def _learning_curve(
+    method: str, index: int, epochs: Int[np.ndarray, " n_rows"], errors: Float[np.ndarray, " n_rows"], unit: str
+) -> Any:
+    """Mean over the seeds epoch by epoch, with few markers and bars, or they would hide the curve."""
+    import plotly.graph_objects as go
+
+    by_epoch = {int(epoch): errors[epochs == epoch] for epoch in np.unique(epochs)}
+    deviations = [of_seeds.std(ddof=1) if len(of_seeds) > 1 else 0.0 for of_seeds in by_epoch.values()]
+    n_epochs = len(by_epoch)
+    marked = np.zeros(n_epochs, dtype=bool)
+    marked[np.linspace(0, n_epochs - 1, min(N_MARKERS, n_epochs)).round().astype(int)] = True
+    color = SERIES_COLORS[index]
+    return go.Scatter(
+        x=list(by_epoch),
+        y=[of_seeds.mean() for of_seeds in by_epoch.values()],
+        name=method,
+        mode="lines+markers",
+        line={"color": color, "width": 2, "dash": SERIES_DASHES[index]},
+        marker={"symbol": SERIES_MARKERS[index], "size": np.where(marked, 9, 0), "color": color, "opacity": 1.0},
+        error_y={
+            "type": "data",
+            "array": np.where(marked, deviations, np.nan),
+            "color": color,
+            "thickness": 1.2,
+            "width": 3,
+        },
+        hovertemplate=f"{method}, epoch %{{x}}<br>%{{y:.4g}} {unit}<extra></extra>",
+        legendgroup=method,
+    )
