@@ -22,6 +22,8 @@ from viz.measures import (
     nearest_distance,
     self_attention_share,
 )
+from viz.motif_explorer import MotifExplorer
+from viz.motif_figures import motif_angle_figure, motif_overview, motif_share_figure, motif_summary_figure
 from viz.palette import SERIES_COLORS
 from viz.scene import (
     Scene,
@@ -29,6 +31,7 @@ from viz.scene import (
     attention_by_distance,
     attention_matrix,
     scene_from_trace,
+    scene_with_shells,
     strongest_edges,
 )
 from viz.structure_figure import frame_comparison_figure, structure_figure
@@ -44,6 +47,7 @@ __all__ = [
     "SERIES_COLORS",
     "AttentionExplorer",
     "Drawing",
+    "MotifExplorer",
     "Scene",
     "SceneError",
     "TrainingMonitor",
@@ -69,9 +73,14 @@ __all__ = [
     "frame_comparison_figure",
     "layer_table",
     "learning_curve",
+    "motif_angle_figure",
+    "motif_overview",
+    "motif_share_figure",
+    "motif_summary_figure",
     "nearest_distance",
     "parity_figure",
     "scene_from_trace",
+    "scene_with_shells",
     "self_attention_share",
     "strongest_edges",
     "structure_figure",

@@ -12,7 +12,7 @@ from crystalframer.trace import CrystalTrace
 from viz.drawing import Frames, Polyhedra
 from viz.explorer_page import explorer_html, fitting, frontend_script, frontend_style, starting_view
 from viz.packing import pack
-from viz.scene import SceneError, scene_from_trace
+from viz.scene import Scene, SceneError, scene_from_trace
 
 
 class AttentionExplorer(anywidget.AnyWidget):
@@ -42,7 +42,7 @@ class AttentionExplorer(anywidget.AnyWidget):
 
     def __init__(
         self,
-        trace: CrystalTrace,
+        trace: CrystalTrace | Scene,
         *,
         layer: int = 0,
         head: int | None = 0,
@@ -54,7 +54,7 @@ class AttentionExplorer(anywidget.AnyWidget):
         """Everything that the explorer can show goes to the browser here, once.
 
         Args:
-            trace: of `crystalframer.trace`, or one loaded from disk.
+            trace: of `crystalframer.trace`, or one loaded from disk; or a scene made of one.
             layer: counted from 0.
             head: counted from 0; None for the mean over heads.
             atom: the query atom, counted from 0.
@@ -65,7 +65,7 @@ class AttentionExplorer(anywidget.AnyWidget):
         Raises:
             TraitError: no such layer, head or atom, or no such choice; the message names the range.
         """
-        self.scene = scene_from_trace(trace)
+        self.scene = trace if isinstance(trace, Scene) else scene_from_trace(trace)
         header, data = pack(self.scene)
         super().__init__(
             header=header,

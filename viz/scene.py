@@ -7,11 +7,13 @@ needs a model, a browser or a plotting library.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from crystalframer.analysis.motifs import Shell
 from crystalframer.trace import CrystalTrace, FrameTrace
 from viz.palette import Element, element
 
@@ -39,7 +41,7 @@ class SceneError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Polyhedron:
-    """The hull of the non-metals bonded to a metal atom."""
+    """The hull of the neighbours of an atom."""
 
     center: int
     """Atom in the middle."""
@@ -81,7 +83,8 @@ class Scene:
     bonds: Int[np.ndarray, "n_bonds 2"]
     """Pairs of drawn balls, first < second."""
     polyhedra: tuple[Polyhedron, ...]
-    """Of every home atom that is a metal with four or more non-metals bonded to it, not all in one plane."""
+    """Of every home atom that is a metal with four or more non-metals bonded to it, not all in one plane; or as
+    `scene_with_shells` says."""
     edge_index: Int[np.ndarray, "2 n_edges"]
     """Row 0 the query atom, row 1 the key atom."""
     edge_image: Int[np.ndarray, "n_edges 3"]
@@ -214,6 +217,30 @@ def scene_from_trace(trace: CrystalTrace) -> Scene:
         prediction=dict(trace.prediction),
         units=dict(trace.units),
     )
+
+
+def scene_with_shells(scene: Scene, shells: Iterable[Shell]) -> Scene:
+    """The scene with the coordination shells of an analysis as its polyhedra, anions' among them.
+
+    Its own polyhedra are of metals and come from covalent radii; these are the ones that motifs are named by. Shells of
+    fewer than four neighbours, or with all in one plane, have none.
+
+    Args:
+        shells: of `crystalframer.analysis.coordination_shells`, of the trace that the scene was made from.
+
+    Example:
+        >>> from crystalframer.analysis import coordination_shells
+        >>> shells = coordination_shells(trace)
+        >>> [len(solid.key) for solid in scene_with_shells(scene, shells).polyhedra]  # around Sr and Ti
+        [12, 6]
+    """
+    polyhedra = []
+    for shell in shells:
+        points = scene.positions[shell.site] + shell.vectors
+        image = np.rint((points - scene.positions[shell.key]) @ np.linalg.inv(scene.lattice)).astype(np.int64)
+        if len(shell) >= 4 and (hull := _hull(points)):
+            polyhedra.append(Polyhedron(shell.site, shell.key, image, *hull))
+    return replace(scene, polyhedra=tuple(polyhedra))
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,16 +48,17 @@ class TrainingMonitor:
 
         self.rows.append(dict(row))
         self.figure = learning_curve(pd.DataFrame(self.rows), self._target, unit=self._unit, baseline=self._baseline)
-        _show(self.widget, _plotly(self.figure))
+        show_in(self.widget, plotly_bundle(self.figure))
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         return self.widget._repr_mimebundle_(**options)
 
 
-def _plotly(figure: go.Figure) -> dict[str, Any]:
+def plotly_bundle(figure: go.Figure) -> dict[str, Any]:
+    """A figure as the MIME bundle that notebooks draw themselves."""
     return {"application/vnd.plotly.v1+json": json.loads(str(figure.to_json()))}
 
 
-def _show(output: ipywidgets.Output, data: Mapping[str, Any]) -> None:
+def show_in(output: ipywidgets.Output, data: Mapping[str, Any]) -> None:
     """Make a MIME bundle the only content of an Output widget."""
     output.outputs = ({"output_type": "display_data", "data": data, "metadata": {}},)

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import viz
+from crystalframer.analysis import coordination_shells, motif_summary, motif_table
 from crystalframer.trace import CrystalTrace
 from viz import Scene
 from viz.palette import INK
@@ -26,6 +27,9 @@ FIGURES: dict[str, Callable[[Scene, CrystalTrace], Any]] = {
     "decay_length_figure": lambda scene, trace: viz.decay_length_figure(trace),
     "attended_distance_figure": lambda scene, trace: viz.attended_distance_figure(trace),
     "axis_turn_figure": lambda scene, trace: viz.axis_turn_figure(trace),
+    "motif_angle_figure": lambda scene, trace: viz.motif_angle_figure(trace, coordination_shells(trace)[1]),
+    "motif_share_figure": lambda scene, trace: viz.motif_share_figure(trace, coordination_shells(trace)[1]),
+    "motif_summary_figure": lambda scene, trace: viz.motif_summary_figure(motif_summary(motif_table([trace])), "O:6"),
     "parity_figure": lambda scene, trace: viz.parity_figure(np.ones(2), np.zeros(2), label="gap (eV)"),
     "learning_curve": lambda scene, trace: viz.learning_curve(HISTORY, "gap", unit="eV", baseline=1.0),
 }

@@ -1,0 +1,276 @@
+"""The motif explorer for notebooks: what stands around a site, and whether attention and frames follow it."""
+
+from __future__ import annotations
+
+import html
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from crystalframer.analysis.motifs import MotifError, Shell, coordination_shells, motif_summary, motif_table
+from crystalframer.trace import CrystalTrace
+from viz.motif_figures import motif_angle_figure, motif_overview, motif_share_figure, motif_summary_figure
+from viz.palette import element
+from viz.scene import Scene, scene_from_trace, scene_with_shells
+from viz.text import atom_names
+from viz.widgets import plotly_bundle, show_in
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from viz.explorer import AttentionExplorer
+
+
+class MotifExplorer:
+    """Choose a structure and a site: its coordination polyhedron with the axes in 3D, and both against chance.
+
+    Name it on the last line of a cell to show it. Above, the structure with the shell of the chosen site as its
+    polyhedron, and the sliders for layers and heads; these need no kernel. Below, for all layers and heads at once, the
+    angles of the axes to the bonds and the attention that stays in the shell. The button compares all structures.
+    `structure` and `site`, counted from 0, can be set.
+
+    Example:
+        >>> explorer = viz.MotifExplorer([trace], site=1)
+        >>> explorer.shell.name, len(explorer.shell), round(explorer.shell.csm, 2)
+        ('octahedron', 6, 0.0)
+        >>> explorer.site = 0
+        >>> explorer.shell.label, explorer.view.atom
+        ('C:12', 0)
+        >>> explorer.overview["motif"].tolist()
+        ['L:2', 'C:12', 'O:6']
+    """
+
+    def __init__(
+        self, traces: Sequence[CrystalTrace], *, structure: int = 0, site: int = 0, either_sign: bool = False
+    ) -> None:
+        """Shells of a structure are found when it is first chosen.
+
+        Args:
+            traces: of one model; each `id` names its structure.
+            structure: to begin with, counted from 0.
+            site: to begin with, counted from 0.
+            either_sign: an axis and its opposite count as one, as in `crystalframer.analysis.bond_angles`: for methods
+                whose axes have no sense of direction (`pca`, `weighted-pca`).
+
+        Raises:
+            ValueError: no trace, or no such structure or site; the message names the range.
+        """
+        import ipywidgets as widgets
+
+        self.traces = tuple(traces)
+        self.either_sign = either_sign
+        if not self.traces:
+            raise ValueError("no trace to explore; give at least one, such as [crystalframer.trace(structure)]")
+        self._found: dict[int, tuple[Shell | MotifError, ...]] = {}
+        wide: dict[str, Any] = {
+            "style": {"description_width": "auto"},
+            "layout": {"width": "auto", "max_width": "100%"},
+        }
+        names = [(name, number) for number, name in enumerate(map(_structure_name, self.traces))]
+        self._structure: Any = widgets.Dropdown(
+            options=names,
+            value=_checked("structure", structure, len(self.traces)),
+            description="Structure",
+            tooltip="The structure that is shown",
+            **wide,
+        )
+        self._site: Any = widgets.Dropdown(
+            options=[("", 0)], description="Site", tooltip="The atom whose shell, axes and attention are shown", **wide
+        )
+        self._compare = widgets.Button(
+            description="Compare all structures",
+            tooltip="Find the motif of every site of every structure, and average by motif",
+            layout={"width": "auto"},
+        )
+        self._words = widgets.HTML()
+        self._stage = widgets.VBox()
+        self._angles, self._shares, self._progress, self._comparison = (widgets.Output() for _ in range(4))
+        self.view: AttentionExplorer | None = None
+        """The structure, attention and sliders of what is chosen."""
+        self.widget = widgets.VBox(
+            [
+                widgets.HBox([self._structure, self._site, self._compare], layout={"flex_flow": "row wrap"}),
+                self._words,
+                self._stage,
+                widgets.HBox([self._angles, self._shares], layout={"flex_flow": "row wrap"}),
+                self._progress,
+                self._comparison,
+            ]
+        )
+        self._open()
+        self.site = site
+        self._structure.observe(lambda change: (self._open(), self._show()), "value")
+        self._site.observe(lambda change: self._show(), "value")
+        self._compare.on_click(lambda button: self._show_comparison())
+        self._show()
+
+    @property
+    def structure(self) -> int:
+        """Which trace is shown."""
+        return self._structure.value
+
+    @structure.setter
+    def structure(self, number: int) -> None:
+        self._structure.value = _checked("structure", number, len(self.traces))
+
+    @property
+    def site(self) -> int:
+        """Whose shell is shown."""
+        return self._site.value
+
+    @site.setter
+    def site(self, number: int) -> None:
+        self._site.value = _checked("site", number, self.trace.n_atoms)
+
+    @property
+    def trace(self) -> CrystalTrace:
+        """Of the chosen structure."""
+        return self.traces[self.structure]
+
+    @property
+    def shell(self) -> Shell:
+        """Of the chosen site.
+
+        Raises:
+            MotifError: it cannot be found.
+        """
+        found = self._shells()[self.site]
+        if isinstance(found, MotifError):
+            raise found
+        return found
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """`crystalframer.analysis.motif_table` of all structures; made at first use."""
+        return motif_table(self.traces, either_sign=self.either_sign)
+
+    @property
+    def overview(self) -> pd.DataFrame:
+        """One row for each motif of all structures (see `motif_overview`)."""
+        return motif_overview(self.table)
+
+    def _shells(self) -> tuple[Shell | MotifError, ...]:
+        """Of every site of the chosen structure."""
+        if self.structure not in self._found:
+            sites = tqdm(range(self.trace.n_atoms), desc="shells", unit="site", delay=2, leave=False)
+            self._found[self.structure] = tuple(_shell_or_reason(self.trace, site) for site in sites)
+        return self._found[self.structure]
+
+    def _open(self) -> None:
+        """Put the chosen structure on the stage; layer and head stay where they exist."""
+        from viz.explorer import AttentionExplorer
+
+        trace, shells = self.trace, self._shells()
+        scene = scene_from_trace(trace)
+        before, head = self.view, 0
+        layer = 0 if before is None else min(before.layer, trace.n_layers - 1)
+        if before is not None:
+            head = None if before.head is None else min(before.head, trace.n_heads - 1)
+        self.view = AttentionExplorer(
+            scene_with_shells(scene, [shell for shell in shells if isinstance(shell, Shell)]),
+            layer=layer,
+            head=head,
+            frames="selected",
+            polyhedra="selected",
+        )
+        self.view.observe(lambda change: setattr(self, "site", change["new"]), "atom")
+        self._stage.children = (self.view,)
+        if before is not None:
+            before.close()
+        with self._site.hold_trait_notifications():
+            self._site.options = [(_site_name(scene, shell, site), site) for site, shell in enumerate(shells)]
+            self._site.value = 0
+
+    def _show(self) -> None:
+        """All that depends on the site."""
+        assert self.view is not None
+        self.view.atom = self.site
+        found = self._shells()[self.site]
+        if isinstance(found, MotifError):
+            self._words.value = _paragraph(str(found))
+            self._angles.outputs = self._shares.outputs = ()
+            return
+        self._words.value = _paragraph(describe_shell(self.trace, found))
+        angles = _bundle(lambda: motif_angle_figure(self.trace, found, either_sign=self.either_sign))
+        show_in(self._angles, angles)
+        show_in(self._shares, plotly_bundle(motif_share_figure(self.trace, found, height=400)))
+        if "table" in vars(self):
+            self._show_comparison()
+
+    def _show_comparison(self) -> None:
+        """The table, and the figure of the motif of the chosen site."""
+        with self._progress:
+            table = self.table
+        self._progress.clear_output()
+        text = motif_overview(table).to_html(index=False, border=0, na_rep="", float_format="{:.2f}".format)
+        show_in(self._comparison, {"text/html": f"<h4>Motifs of {len(self.traces)} structures</h4>{text}"})
+        found = self._shells()[self.site]
+        if isinstance(found, Shell):
+            label = found.label
+            bundle = _bundle(lambda: motif_summary_figure(motif_summary(table), label))
+            self._comparison.outputs += ({"output_type": "display_data", "data": bundle, "metadata": {}},)
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        return self.widget._repr_mimebundle_(**options)
+
+
+def describe_shell(trace: CrystalTrace, shell: Shell) -> str:
+    """A shell in a sentence.
+
+    Example:
+        >>> from crystalframer.analysis import coordination_shells
+        >>> describe_shell(trace, coordination_shells(trace)[1])
+        'Ti1: octahedron (O:6), symmetry measure 0.00. 6 neighbours: 6 O at 1.95 Å.'
+    """
+    name = atom_names(trace)[shell.site]
+    if not len(shell):
+        return f"{name}: no neighbours."
+    measure = f", symmetry measure {shell.csm:.2f}" if shell.measures else ""
+    symbols = np.array([element(int(trace.atomic_numbers[key])).symbol for key in shell.key])
+    lengths = np.linalg.norm(shell.vectors, axis=1)
+    parts = []
+    for symbol, count in Counter(symbols.tolist()).most_common():
+        low, high = lengths[symbols == symbol].min(), lengths[symbols == symbol].max()
+        span = f"{low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f} to {high:.2f}"
+        parts.append(f"{count} {symbol} at {span} Å")
+    neighbors = f"{len(shell)} neighbour{'s' if len(shell) > 1 else ''}"
+    return f"{name}: {shell.name} ({shell.label}){measure}. {neighbors}: {', '.join(parts)}."
+
+
+def _shell_or_reason(trace: CrystalTrace, site: int) -> Shell | MotifError:
+    try:
+        return coordination_shells(trace, sites=[site])[0]
+    except MotifError as error:
+        return error
+
+
+def _structure_name(trace: CrystalTrace) -> str:
+    formula = scene_from_trace(trace).formula
+    return formula if trace.id in ("", formula) else f"{trace.id} ({formula})"
+
+
+def _site_name(scene: Scene, shell: Shell | MotifError, site: int) -> str:
+    return f"{scene.labels[site]}: {shell.label} {shell.name}" if isinstance(shell, Shell) else scene.labels[site]
+
+
+def _checked(name: str, value: int, size: int) -> int:
+    if not 0 <= value < size:
+        raise ValueError(f"no {name} {value}; choose from 0 to {size - 1}")
+    return value
+
+
+def _paragraph(text: str) -> str:
+    return f'<p role="status" style="margin: 4px 0; font-size: 15px; line-height: 1.4">{html.escape(text)}</p>'
+
+
+def _bundle(build: Callable[[], go.Figure]) -> dict[str, Any]:
+    """The figure, or the sentence that says why there is none."""
+    try:
+        return plotly_bundle(build())
+    except ValueError as error:
+        return {"text/html": _paragraph(str(error))}
