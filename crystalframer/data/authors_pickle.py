@@ -84,12 +84,17 @@ def convert_authors_pickle(
     files = path if isinstance(path, Mapping) else {"": path}
     rows = []
     for part, file in files.items():
-        for entry in tqdm(_unpickle(Path(file)), desc=f"reading {Path(file).name}", unit=" crystals", delay=2):
+        for entry in tqdm(unpickle(Path(file)), desc=f"reading {Path(file).name}", unit=" crystals", delay=2):
             rows.append({**entry, "split": part} if part else entry)
     return pack_rows(", ".join(str(file) for file in files.values()), rows, targets)
 
 
-def _unpickle(path: Path) -> list[dict[str, Any]]:
+def unpickle(path: Path) -> list[dict[str, Any]]:
+    """The dictionaries of a pickled list.
+
+    Raises:
+        DataError: the file is missing, truncated, not such a list, or asks for anything but plain data.
+    """
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     with path.open("rb") as file, warnings.catch_warnings():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from array import array
 from collections.abc import Iterator, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from crystalframer.config import Target, suggestion
 from crystalframer.data.crystal import Crystal, CrystalError
-from crystalframer.data.dataset import CrystalDataset, DataError, Provenance
+from crystalframer.data.dataset import CrystalDataset, DataError, Provenance, text_array
 from crystalframer.data.download import cache_folder, fetch
 from crystalframer.data.published import SOURCES, Source, Split
 from crystalframer.data.rows import to_label
@@ -31,11 +32,12 @@ def dataset(
 
     Args:
         source: `demo` (502 JARVIS crystals, shipped); a public data set by name (`crystalframer data get` lists them),
-            downloaded the first time and kept in `download.cache_folder()`; or a path: a packed data set, a table (CSV,
-            JSON, JSON lines, parquet) or a folder of structure files.
+            perhaps with a split (`matbench-phonons:fold-0`, `jarvis:ehull`), downloaded the first time and kept in
+            `download.cache_folder()`; or a path: a packed data set, a table (CSV, JSON, JSON lines, parquet) or a
+            folder of structure files.
         labels: table of labels, for a folder (default: `labels.csv`, `.json`, `.jsonl` or `.parquet` in it).
         targets: the labels to read. Default: all that the source has. Public data sets come with the split that
-            published results for these targets use.
+            published results for these targets use, unless a split is named.
 
     Raises:
         DataError: no such name or path (the nearest name is given), the data cannot be used, or there is no network and
@@ -48,8 +50,9 @@ def dataset(
     if source == "demo":
         with as_file(files("crystalframer.data") / "demo" / "demo.parquet") as path:
             return CrystalDataset.load(path, targets)
-    if source in SOURCES:
-        return load_published(SOURCES[str(source)], targets)
+    name, _, split = str(source).partition(":")
+    if name in SOURCES:
+        return load_published(SOURCES[name], targets, split)
     path = Path(source).expanduser()
     if path.is_dir():
         return read_folder(path, labels, targets)
@@ -73,7 +76,8 @@ def get(name: str) -> str:
     lines = [f"{path}: {CrystalDataset.load(path).summary()}"]
     for split in source.splits:
         train, validation, test = split.sizes
-        lines.append(f"  split for {', '.join(split.targets)}: {train:,} / {validation:,} / {test:,}")
+        used = f", of {', '.join(split.targets)}" if split.targets else ""
+        lines.append(f"  split {split.name}{used}: {train:,} / {validation:,} / {test:,}")
     return "\n".join(lines)
 
 
@@ -82,17 +86,25 @@ def catalogue() -> str:
     return "\n".join(f"{source.name:<24} {source.n_crystals:>8,}  {source.description}" for source in SOURCES.values())
 
 
-def load_published(source: Source, targets: Sequence[str | Target] | None = None) -> CrystalDataset:
+def load_published(
+    source: Source, targets: Sequence[str | Target] | None = None, split_name: str = ""
+) -> CrystalDataset:
     """A public data set, without the crystals that are in no part of its split; downloaded and packed the first time.
+
+    Args:
+        split_name: one of its splits. Default: that of the targets; none, if it has folds only.
 
     Raises:
         DataError: as `dataset`.
     """
     from crystalframer.data import packed
 
+    chosen = source.split_named(split_name) if split_name else None
     path = prepare(source)
     data = CrystalDataset.load(path, targets)
-    split = source.split_of(list(data.targets) if targets is not None else None)
+    split = chosen or source.split_of(list(data.targets) if targets is not None else None)
+    if split is None:
+        return data
     parts = packed.read_split(path, split.name)
     used = np.flatnonzero(parts != None)  # noqa: E711 (element by element)
     return dataclasses.replace(data.select(used), parts=parts[used])
@@ -115,8 +127,8 @@ def prepare(source: Source) -> Path:
     reading = _Reading(source, downloads)
     try:
         CrystalDataset.write(unsplit, reading, source.targets, source.provenance)
-        _check_count(source, "crystals", source.n_crystals, reading.n_read)
-        splits = {split.name: _parts(source, split, reading)[reading.kept] for split in source.splits}
+        _check_count(source, "crystals", source.n_crystals, reading.n_read, source.splits[0].tolerance)
+        splits = {split.name: _parts(source, split, reading)[np.array(reading.kept)] for split in source.splits}
         packed.add_splits(unsplit, path, splits, reading.provenance)
     finally:
         unsplit.unlink(missing_ok=True)
@@ -130,8 +142,9 @@ class _Reading:
         self._source = source
         self._downloads = downloads
         self.ids: list[str] = []
-        self.labels: dict[str, list[float]] = {target.name: [] for target in source.targets}
-        self.kept: list[int] = []
+        self.labels = {target.name: array("d") for target in source.targets}
+        self.given_parts: list[str | None] = []
+        self.kept = array("q")
         """Rows of the publication whose crystal can be represented."""
         self._failed: list[str] = []
 
@@ -175,6 +188,7 @@ class _Reading:
 
     def _labels_of(self, row: int, entry: Entry) -> dict[str, float]:
         self.ids.append(entry.id)
+        self.given_parts.append(entry.part)
         labels = {}
         for name, column in self.labels.items():
             labels[name] = to_label(entry.labels[name], f"{self._source.name}, entry {row + 1} ({entry.id}): {name}")
@@ -184,13 +198,16 @@ class _Reading:
 
 def _parts(source: Source, split: Split, reading: _Reading) -> Parts:
     """The part of each row of the publication."""
-    labels = np.array(reading.labels[split.targets[0]])
+    labels = np.array(reading.labels[split.label])
     labelled = np.flatnonzero(~np.isnan(labels))
-    _check_count(source, f"labels of {split.targets[0]}", split.n_labelled, len(labelled))
+    _check_count(source, f"labels of {split.label}", split.n_labelled, len(labelled), split.tolerance)
     parts = np.full(len(labels), None, dtype=object)
-    parts[labelled] = split.parts(labels[labelled])
+    given = text_array(reading.given_parts)[labelled]
+    parts[labelled] = given if split.parts is None else split.parts(labels[labelled])
     for name, size in zip(("train", "validation", "test"), split.sizes, strict=True):
-        _check_count(source, f"crystals in the {name} part of {split.name}", size, int((parts == name).sum()))
+        _check_count(
+            source, f"crystals in the {name} part of {split.name}", size, int((parts == name).sum()), split.tolerance
+        )
     if split.test_fingerprint:
         found = fingerprint(reading.ids[row] for row in np.flatnonzero(parts == "test"))
         if found != split.test_fingerprint:
@@ -202,8 +219,8 @@ def _parts(source: Source, split: Split, reading: _Reading) -> Parts:
     return parts
 
 
-def _check_count(source: Source, what: str, published: int, found: int) -> None:
-    if found != published:
+def _check_count(source: Source, what: str, published: int, found: int, tolerance: int) -> None:
+    if abs(found - published) > tolerance:
         raise DataError(
             f"{source.name}: {found:,} {what}, but the publication has {published:,}; the download is another version: "
             f"delete {cache_folder() / source.name} and try again"

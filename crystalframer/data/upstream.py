@@ -5,15 +5,17 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import math
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from crystalframer.data.dataset import DataError
+from crystalframer.data.rows import to_label
 
 CHUNK = 1 << 20
 """Characters of JSON read at a time."""
@@ -21,6 +23,8 @@ LONGEST_VALUE = 1 << 28
 """Characters of one entry; in a damaged text, what looks like one could go on to the end of the file."""
 
 
+LARGEST_LOG = 4.0
+"""log10 of more GPa than any modulus has."""
 _AFTER_VALUE = frozenset(",]}: \t\n\r")
 
 
@@ -35,7 +39,73 @@ class Entry:
     id: str
     structure: Any
     labels: Mapping[str, Any]
-    """Label name → cell, as `rows.to_label` takes it."""
+    """Our name of a label → cell, as `rows.to_label` takes it."""
+    part: str | None = None
+    """The part of a split that the publication itself puts it in."""
+
+
+def jarvis_entries(files: Sequence[Path], member: str, id_key: str, labels: Mapping[str, str]) -> Iterator[Entry]:
+    """A zip archive with one JSON list of objects, as JARVIS publishes its own and other data: labels beside `atoms`.
+
+    Args:
+        labels: our name → theirs.
+    """
+    with open_member(files[0], member) as text:
+        for row, cells in enumerate(iter_json(text), start=1):
+            if not isinstance(cells, Mapping) or id_key not in cells or "atoms" not in cells:
+                raise DataError(
+                    f"{files[0]}, entry {row}: has no {id_key!r} or no 'atoms'; it is not the file expected"
+                )
+            yield Entry(
+                str(cells[id_key]), cells["atoms"], {ours: cells.get(theirs) for ours, theirs in labels.items()}
+            )
+
+
+def matbench_entries(files: Sequence[Path], task: str, n_crystals: int, labels: Mapping[str, str]) -> Iterator[Entry]:
+    """A gzipped table of Matbench in the `split` layout of pandas: `columns`, `index`, and `data` row by row.
+    Structures are dictionaries of pymatgen. Ids are those of Matbench: `mb-phonons-0001`.
+
+    Args:
+        labels: our name → their column; one.
+    """
+    (ours, theirs), width = next(iter(labels.items())), len(str(n_crystals))
+    with open_gzip(files[0]) as text:
+        columns = list(iter_json(text, "columns"))
+    for name in ("structure", theirs):
+        if name not in columns:
+            raise DataError(f"{files[0]}: has no column {name!r}; it has {', '.join(map(str, columns))}")
+    with open_gzip(files[0]) as text:
+        for row, cells in enumerate(iter_json(text, "data"), start=1):
+            value = cells[columns.index(theirs)]
+            value = float(value) if isinstance(value, bool) else value
+            id = f"mb-{task.replace('_', '-')}-{row:0{width}d}"
+            yield Entry(id, cells[columns.index("structure")], {ours: value})
+
+
+def modulus_entries(files: Sequence[Path], ours: str, theirs: str) -> Iterator[Entry]:
+    """Pickled lists of training, validation and test part with a modulus, as its log10 in GPa; nothing in them is run.
+
+    Args:
+        ours: our name of the label.
+        theirs: their name. Values above `LARGEST_LOG` show that it is in GPa; then one that is not above 0 is missing.
+    """
+    from crystalframer.data.authors_pickle import unpickle
+    from crystalframer.data.structures import row_id
+
+    lists = [unpickle(file) for file in files]
+    values = [
+        [to_label(cells.get(theirs), f"{file}: {theirs}") for cells in rows]
+        for file, rows in zip(files, lists, strict=True)
+    ]
+    in_gpa = max((value for column in values for value in column if not math.isnan(value)), default=0.0) > LARGEST_LOG
+    for part, file, rows, column in zip(("train", "validation", "test"), files, lists, values, strict=True):
+        for row, (cells, value) in enumerate(zip(rows, column, strict=True), start=1):
+            structure = cells.get("atoms", cells.get("structure"))
+            if structure is None or not row_id(cells):
+                raise DataError(f"{file}, entry {row}: has no id, or neither 'atoms' nor 'structure'")
+            if in_gpa:
+                value = math.log10(value) if value > 0 else math.nan
+            yield Entry(row_id(cells), structure, {ours: value}, part)
 
 
 def iter_json(file: io.TextIOBase, key: str = "") -> Iterator[Any]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import pickle
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 from file_server import FileServer, file_server
-from published_formats import jarvis_list, zipped
+from published_formats import gzipped, jarvis_atoms, jarvis_list, matbench_table, zipped
 
 from crystalframer.cli import main
 from crystalframer.config import DataConfig
 from crystalframer.data import download, sources
 from crystalframer.data.dataset import DataError
-from crystalframer.data.published import JARVIS, SOURCES, Source
+from crystalframer.data.published import JARVIS, MEGNET, OQMD, SOURCES, Source
 from crystalframer.data.sources import dataset
-from crystalframer.data.splits import alignn_parts, fingerprint
+from crystalframer.data.splits import alignn_parts, fingerprint, matbench_class_folds, matbench_folds
 from crystalframer.testing import random_crystal
 
 N = 40
@@ -177,7 +179,7 @@ def test_getting_data_from_the_shell(jarvis: Source, capsys: pytest.CaptureFixtu
     assert all(name in listed for name in SOURCES)
     assert main(["data", "get", "jarvis"]) == 0
     out = capsys.readouterr().out
-    assert "40 crystals" in out and "split for mbj_bandgap: 16 / 2 / 2" in out and "licence: NIST" in out
+    assert "40 crystals" in out and "split mbj_bandgap, of mbj_bandgap: 16 / 2 / 2" in out and "licence: NIST" in out
     assert main(["data", "get", "jarvs"]) == 2
     assert "did you mean 'jarvis'?" in capsys.readouterr().err
 
@@ -187,6 +189,138 @@ def test_descriptions_fit_together(source: Source) -> None:
     names = [target.name for target in source.targets]
     assert source.provenance.source and source.provenance.licence and source.provenance.citation
     for split in source.splits:
-        assert set(split.targets) <= set(names)
+        assert {split.label, *split.targets} <= set(names)
         assert sum(split.sizes) <= split.n_labelled <= source.n_crystals
-    assert set(names) == {name for split in source.splits for name in split.targets}
+    assert set(names) == {name for split in source.splits for name in (split.label, *split.targets)}
+
+
+def test_megnet(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = {"e_form": [-0.1 * row for row in range(N)], "gap pbe": [0.5] * N, "bulk modulus": ["na"] * N}
+    document = jarvis_list(N, "id", [f"mp-{row}" for row in range(N)], labels)
+    server.files[MEGNET.files[0].name] = zipped("megnet.json", document)
+    use(monkeypatch, small(MEGNET, server, (30, 6, 4)))
+    data = dataset("megnet", targets=["formation_energy_per_atom"])
+    parts = data.split(DataConfig(), seed=0)
+    assert (len(parts.train), len(parts.validation), len(parts.test)) == (30, 6, 4)
+    assert data.ids[3] == "mp-3" and data.targets["formation_energy_per_atom"][3] == pytest.approx(-0.3)
+    assert "CC BY 4.0" in data.provenance.licence
+
+
+def test_oqmd(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = {"_oqmd_delta_e": [0.1] * N, "_oqmd_band_gap": [0.0] * N, "_oqmd_stability": [None, *[0.2] * (N - 1)]}
+    server.files[OQMD.files[0].name] = zipped("all_oqmd.json", jarvis_list(N, "_oqmd_entry_id", range(N), labels))
+    use(monkeypatch, small(OQMD, server, (32, 4, 4)))
+    data = dataset("oqmd")
+    assert data.ids.tolist() == [str(row) for row in range(N)]
+    assert {name: int(np.isfinite(values).sum()) for name, values in data.targets.items()} == {
+        "formation_energy_per_atom": N,
+        "band_gap": N,
+        "stability": N - 1,
+    }
+
+
+def moduli(source: Source, sizes: tuple[int, int, int]) -> Source:
+    split = replace(source.splits[0], n_labelled=sum(sizes), sizes=sizes)
+    return replace(source, n_crystals=sum(sizes), splits=(split,))
+
+
+def put_moduli(kind: str, values: list[list[Any]]) -> None:
+    folder = download.cache_folder() / f"megnet-{kind}"
+    folder.mkdir(parents=True)
+    start = 0
+    for part, column in zip(("train", "val", "test"), values, strict=True):
+        rows = range(start, start + len(column))
+        start += len(column)
+        entries = [
+            {"jid": f"mp-{row}", "atoms": jarvis_atoms(random_crystal(row, 2)), f"{kind} modulus": value}
+            for row, value in zip(rows, column, strict=True)
+        ]
+        (folder / f"{kind}_megnet_{part}.pkl").write_bytes(pickle.dumps(entries))
+
+
+def test_moduli_are_downloaded_by_hand(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, moduli(SOURCES["megnet-bulk"], (4, 2, 1)))
+    with pytest.raises(
+        DataError, match=r"bulk_megnet_train\.pkl: cannot be downloaded by a program.*165430 with a browser"
+    ):
+        dataset("megnet-bulk")
+    put_moduli("bulk", [[1.5, 2.0, 2.1, 0.3], [1.0, 1.1], [2.5]])
+    data = dataset("megnet-bulk")
+    assert data.parts is not None and data.parts.tolist() == ["train"] * 4 + ["validation"] * 2 + ["test"]
+    assert data.targets["log10_bulk_modulus"].tolist() == [1.5, 2.0, 2.1, 0.3, 1.0, 1.1, 2.5]
+    assert data.units == {"log10_bulk_modulus": "log10(GPa)"}
+
+
+def test_moduli_in_gpa_become_logarithms(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, moduli(SOURCES["megnet-shear"], (3, 2, 1)))
+    put_moduli("shear", [[10.0, 100.0, 1.0], [0.0, 1000.0], [0.1]])
+    data = dataset("megnet-shear")
+    assert len(data) == 5  # the one that is not above 0 has no label, as in the publications that have one less
+    np.testing.assert_allclose(data.targets["log10_shear_modulus"], [1, 2, 0, 3, -1], atol=1e-12)
+
+
+def test_pickles_run_nothing(server: FileServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "ran",))
+
+    use(monkeypatch, moduli(SOURCES["megnet-bulk"], (1, 1, 1)))
+    put_moduli("bulk", [[1.0], [1.0], [1.0]])
+    (download.cache_folder() / "megnet-bulk" / "bulk_megnet_val.pkl").write_bytes(pickle.dumps([Evil()]))
+    with pytest.raises(DataError, match="which a file of crystals does not need and which could run any code"):
+        dataset("megnet-bulk")
+    assert not (tmp_path / "ran").exists()
+
+
+def matbench(name: str, column: str, values: list[Any], server: FileServer, monkeypatch: pytest.MonkeyPatch) -> Source:
+    """A task as published, with other numbers of crystals and the checksum of its small file."""
+    source, n = SOURCES[name], len(values)
+    content = gzipped(matbench_table(column, values))
+    server.files[source.files[0].name] = content
+    file = replace(source.files[0], url=server.url(source.files[0].name), sha256=hashlib.sha256(content).hexdigest())
+    splits = []
+    for fold, split in enumerate(source.splits):
+        n_test = n // 5 + (fold < n % 5)
+        n_validation = round(0.1 * (n - n_test))
+        sizes = (n - n_test - n_validation, n_validation, n_test)
+        splits.append(replace(split, n_labelled=n, sizes=sizes, test_fingerprint=""))
+    source = replace(source, files=(file,), n_crystals=n, splits=tuple(splits))
+    use(monkeypatch, source)
+    return source
+
+
+def test_matbench_regression(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    matbench("matbench-phonons", "last phdos peak", [100.0 + row for row in range(23)], server, monkeypatch)
+    whole = dataset("matbench-phonons")
+    assert len(whole) == 23 and whole.parts is None
+    assert whole.ids[:2].tolist() == ["mb-phonons-0001", "mb-phonons-0002"]
+    assert whole.targets["last_phdos_peak"][22] == 122.0 and whole.units["last_phdos_peak"] == "1/cm"
+    assert whole[4].atomic_numbers.tolist() == sorted(random_crystal(4, 5).atomic_numbers.tolist())
+    tested = []
+    for fold in range(5):
+        data = dataset(f"matbench-phonons:fold-{fold}")
+        assert data.parts is not None
+        np.testing.assert_array_equal(data.parts == "test", matbench_folds(23) == fold)
+        tested += data.ids[data.parts == "test"].tolist()
+    assert sorted(tested) == whole.ids.tolist()
+    with pytest.raises(DataError, match="matbench-phonons has no split 'fold-5'; did you mean 'fold-"):
+        dataset("matbench-phonons:fold-5")
+
+
+def test_matbench_classification(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = [row % 3 == 0 for row in range(30)]
+    matbench("matbench-mp-is-metal", "is_metal", values, server, monkeypatch)
+    data = dataset("matbench-mp-is-metal:fold-2")
+    assert data.targets["is_metal"].tolist() == [float(value) for value in values]
+    assert data.parts is not None
+    np.testing.assert_array_equal(data.parts == "test", matbench_class_folds(np.array(values, dtype=float)) == 2)
+    assert data.targets["is_metal"][data.parts == "test"].sum() == 2
+
+
+def test_matbench_files_are_checked(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = matbench("matbench-phonons", "another column", [1.0] * 10, server, monkeypatch)
+    with pytest.raises(DataError, match="has no column 'last phdos peak'; it has structure, another column"):
+        dataset("matbench-phonons")
+    use(monkeypatch, replace(source, files=(replace(source.files[0], sha256=SOURCES[source.name].files[0].sha256),)))
+    with pytest.raises(DataError, match="but the published checksum is 4db551f"):
+        dataset("matbench-phonons")

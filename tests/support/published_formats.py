@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from pymatgen.core import Structure
 
 from crystalframer.data.crystal import Crystal
 from crystalframer.data.elements import SYMBOLS
@@ -40,6 +41,16 @@ def jarvis_list(n: int, id_key: str, ids: Sequence[Any], labels: Mapping[str, Se
         }
         for row in range(n)
     ]
+
+
+def matbench_table(column: str, values: Sequence[Any]) -> dict[str, Any]:
+    """As pandas' `split` layout with structures encoded by monty."""
+    rows = []
+    for row, value in enumerate(values):
+        crystal = random_crystal(row, 1 + row % 5)
+        elements = [SYMBOLS[z - 1] for z in sorted(crystal.atomic_numbers)]
+        rows.append([Structure(crystal.lattice, elements, crystal.frac_coords).as_dict(), value])
+    return {"columns": ["structure", column], "index": list(range(len(rows))), "data": rows}
 
 
 def zipped(member: str, document: Any) -> bytes:
