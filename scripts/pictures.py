@@ -1,0 +1,83 @@
+"""Draw the pictures of the README: the explorer, a motif, an ablation.
+
+    python scripts/pictures.py
+
+Writes docs/explorer.png, docs/motif.png and docs/ablation.png. Explorer and ablation are photographed in Chromium
+(which must be installed; no network is used). The ablation trains with the settings below, some ten minutes on two
+CPU cores, unless its folder holds the runs already.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import crystalframer as cf
+import viz
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+DOCS = Path(__file__).parents[1] / "docs"
+N_EPOCHS, SEEDS = 12, (0, 1)
+"""Of the ablation."""
+# Software WebGL: the same picture on every machine.
+FLAGS = ("--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
+
+
+def main(ablation: Path) -> None:
+    model = cf.load()
+    spinel = cf.trace(spinel_structure(), model)
+    scene = viz.scene_from_trace(spinel)
+    aluminium = scene.labels.index("Al1")
+
+    figure = viz.structure_figure(scene, layer=3, head=0, atom=aluminium, polyhedra="selected")
+    figure.savefig(DOCS / "motif.png", dpi=150)
+    explorer = viz.AttentionExplorer(spinel, layer=3, head=0, atom=aluminium, frames="selected")
+    photograph(explorer.to_html(), DOCS / "explorer.png", width=1180, height=640, ready="canvas")
+
+    config = cf.preset("demo").config
+    config = replace(config, training=replace(config.training, n_epochs=N_EPOCHS, swa_epochs=N_EPOCHS // 4))
+    result = cf.ablate(config, seeds=SEEDS, output=ablation)
+    print(result)
+    page = viz.ablation_figure(result.table, result.histories).to_html(include_plotlyjs=True)
+    photograph(page, DOCS / "ablation.png", width=1200, height=470, ready=".plot-container")
+
+
+def spinel_structure() -> Structure:
+    """MgAl₂O₄: aluminium in octahedra, magnesium in tetrahedra. Fd-3m with the origin at the centre of symmetry."""
+    from pymatgen.core import Lattice, Structure
+
+    places = [[1 / 8] * 3, [1 / 2] * 3, [0.2624] * 3]
+    structure = Structure.from_spacegroup("Fd-3m:2", Lattice.cubic(8.08), ["Mg", "Al", "O"], places)
+    return structure.get_primitive_structure()
+
+
+def photograph(page_text: str, path: Path, width: int, height: int, ready: str) -> None:
+    """A page as PNG, twice as fine as it is wide, once an element matches `ready`."""
+    from playwright.sync_api import sync_playwright
+
+    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if executable is None:
+        sys.exit("error: pictures need Chromium; on Debian: apt-get install chromium")
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        source = Path(folder) / "page.html"
+        source.write_text(page_text, encoding="utf-8")
+        browser = playwright.chromium.launch(executable_path=executable, args=list(FLAGS))
+        page = browser.new_page(viewport={"width": width, "height": height}, device_scale_factor=2)
+        page.goto(source.as_uri())
+        page.wait_for_selector(ready)
+        page.wait_for_timeout(2000)  # both draw once more after they are there
+        page.screenshot(path=path)
+        browser.close()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ablation", type=Path, default=Path("runs/ablation"), help="folder of the runs to draw")
+    main(parser.parse_args().ablation)
