@@ -280,6 +280,7 @@ class DataGet(Command):
     EXAMPLES: ClassVar[str] = """
     $ crystalframer data get
     $ crystalframer data get jarvis
+    $ crystalframer data get "optimade:https://optimade.materialsproject.org?elements HAS ALL \\"Li\\",\\"O\\""
     $ crystalframer train --data.source jarvis --model.targets mbj_bandgap:eV --output runs/mbj
     """
 

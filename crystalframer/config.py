@@ -190,7 +190,8 @@ class DataConfig:
     """Which crystals to train on, and how they are divided."""
 
     source: str = "demo"
-    """`demo`, or a path: a packed data set, a table (CSV, JSON, parquet) or a folder of structure files."""
+    """`demo`, a public data set (`crystalframer data get` lists them), or a path: a packed data set, a table (CSV,
+    JSON, parquet) or a folder of structure files."""
     labels: str | None = None
     """Table of labels for a folder of structure files (default: `labels.csv`, `.json` or `.parquet` in it)."""
     split: Literal["given", "random", "group"] = "given"

@@ -16,11 +16,13 @@ from crystalframer.data.crystal import Crystal, CrystalError
 from crystalframer.data.dataset import CrystalDataset, DataError, Provenance, text_array
 from crystalframer.data.download import cache_folder, fetch
 from crystalframer.data.published import SOURCES, Source, Split
+from crystalframer.data.queries import query
 from crystalframer.data.rows import to_label
 from crystalframer.data.splits import Parts, fingerprint
 from crystalframer.data.upstream import Entry
 
 NAMED_SOURCES = ("demo", *SOURCES)
+QUERIES = ("optimade", "mp-api")
 _SHOWN = 5
 """Unreadable crystals named in one message."""
 
@@ -33,7 +35,8 @@ def dataset(
     Args:
         source: `demo` (502 JARVIS crystals, shipped); a public data set by name (`crystalframer data get` lists them),
             perhaps with a split (`matbench-phonons:fold-0`, `jarvis:ehull`), downloaded the first time and kept in
-            `download.cache_folder()`; or a path: a packed data set, a table (CSV, JSON, JSON lines, parquet) or a
+            `download.cache_folder()`; a query (`optimade:BASE_URL?FILTER`, `mp-api:elements=Li,O`, see `queries.py`),
+            kept likewise; or a path: a packed data set, a table (CSV, JSON, JSON lines, parquet) or a
             folder of structure files.
         labels: table of labels, for a folder (default: `labels.csv`, `.json`, `.jsonl` or `.parquet` in it).
         targets: the labels to read. Default: all that the source has. Public data sets come with the split that
@@ -51,6 +54,8 @@ def dataset(
         with as_file(files("crystalframer.data") / "demo" / "demo.parquet") as path:
             return CrystalDataset.load(path, targets)
     name, _, split = str(source).partition(":")
+    if name in QUERIES and split:
+        return query(name, split, targets)
     if name in SOURCES:
         return load_published(SOURCES[name], targets, split)
     path = Path(source).expanduser()
@@ -64,11 +69,14 @@ def dataset(
 
 
 def get(name: str) -> str:
-    """Download and pack a public data set, and say in a few lines what it is, where it lies and how it is split.
+    """Download and pack a public data set or the answer to a query, and say in a few lines what it is.
 
     Raises:
         DataError: no such name (the nearest is given); else as `dataset`.
     """
+    kind, _, text = name.partition(":")
+    if kind in QUERIES and text:
+        return query(kind, text).summary()
     if name not in SOURCES:
         raise DataError(f"there is no public data set {name!r}{suggestion(name, SOURCES)}")
     source = SOURCES[name]
@@ -83,7 +91,10 @@ def get(name: str) -> str:
 
 def catalogue() -> str:
     """A line for each public data set."""
-    return "\n".join(f"{source.name:<24} {source.n_crystals:>8,}  {source.description}" for source in SOURCES.values())
+    lines = [f"{source.name:<24} {source.n_crystals:>8,}  {source.description}" for source in SOURCES.values()]
+    lines.append(f"{'optimade:BASE_URL?FILTER':<34} what a query to an OPTIMADE provider finds")
+    lines.append(f"{'mp-api:elements=Li,O&...':<34} what a query to the Materials Project finds (key in $MP_API_KEY)")
+    return "\n".join(lines)
 
 
 def load_published(
