@@ -42,11 +42,13 @@ from viz.widgets import TrainingMonitor
 
 if TYPE_CHECKING:
     from viz.explorer import AttentionExplorer
+    from viz.frame_comparison import FrameComparison
 
 __all__ = [
     "SERIES_COLORS",
     "AttentionExplorer",
     "Drawing",
+    "FrameComparison",
     "MotifExplorer",
     "Scene",
     "SceneError",
@@ -90,9 +92,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Its class derives from anywidget's, which costs 0.4 s to import and belongs to notebooks.
+    # Their classes derive from anywidget's, which costs 0.4 s to import and belongs to notebooks.
     if name == "AttentionExplorer":
         from viz.explorer import AttentionExplorer
 
         return AttentionExplorer
+    if name == "FrameComparison":
+        from viz.frame_comparison import FrameComparison
+
+        return FrameComparison
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

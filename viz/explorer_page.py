@@ -20,19 +20,21 @@ from viz.scene import Scene
 from viz.structure_view import SCRIPT
 
 FRONTEND = Path(__file__).parent / "frontend"
-MODULES = ("crystal.js", "mesh.js", "structure.js", "heatmap.js", "profile.js", "explorer.js")
+MODULES = ("crystal.js", "mesh.js", "controls.js", "structure.js", "heatmap.js", "profile.js")
 """Each imports only from those before it."""
+ENTRIES = ("explorer.js", "comparison.js")
+"""Each imports only from the modules, and exports what draws a widget."""
 MANY_ATOMS = 40
 """In larger cells the frames and polyhedra of all atoms hide more than they show; they are drawn when asked for."""
 
 
 @cache
-def frontend_script() -> str:
-    """One ECMAScript module: 3Dmol.js of this package as `library`, then the modules of the front end.
+def frontend_script(entry: str = ENTRIES[0]) -> str:
+    """One ECMAScript module: 3Dmol.js of this package as `library`, then the modules of the front end, then the entry.
 
     There is no build step: their imports of each other and their exports are left out, since all share one scope.
     """
-    modules = "\n".join((FRONTEND / name).read_text(encoding="utf-8") for name in MODULES)
+    modules = "\n".join((FRONTEND / name).read_text(encoding="utf-8") for name in (*MODULES, entry))
     modules = re.sub(r'^import \{[^}]*\} from "\./\w+\.js";$', "", modules, flags=re.MULTILINE)
     modules = re.sub(r"^export (?=(async )?function|class|const)", "", modules, flags=re.MULTILINE)
     script = SCRIPT.read_text(encoding="utf-8")

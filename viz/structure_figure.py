@@ -129,7 +129,9 @@ def frame_comparison_figure(
         ['max, layer 0, head 0', 'max, layer 1, head 0', 'max, layer 2, head 0']
         >>> figure.savefig("layers.svg")
     """
-    _check_same_crystal(scenes, layers)
+    check_same_crystal(scenes)
+    if not layers:
+        raise SceneError("comparison in 0 layers: give at least one")
     panels = [(scene, layer) for layer in layers for scene in scenes]
     is_table = len(scenes) > 1 and len(layers) > 1
     n_columns = len(scenes) if is_table else -(-len(panels) // -(-len(panels) // MOST_COLUMNS))
@@ -172,9 +174,10 @@ def frame_comparison_figure(
     return figure
 
 
-def _check_same_crystal(scenes: Sequence[Scene], layers: Sequence[int]) -> None:
-    if not scenes or not layers:
-        raise SceneError(f"comparison of {len(scenes)} scenes in {len(layers)} layers: give at least one of each")
+def check_same_crystal(scenes: Sequence[Scene]) -> None:
+    """Raise SceneError unless there is a scene, and all are of one crystal in one description."""
+    if not scenes:
+        raise SceneError("comparison of 0 scenes: give at least one")
     first = scenes[0]
     for number, scene in enumerate(scenes):
         same = np.array_equal(scene.atomic_numbers, first.atomic_numbers) and np.allclose(scene.lattice, first.lattice)

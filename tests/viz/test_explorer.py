@@ -16,7 +16,7 @@ from traitlets import TraitError
 from crystalframer.testing import random_crystal
 from crystalframer.trace import CrystalTrace
 from viz import AttentionExplorer, Scene, SceneError, explorer_html
-from viz.explorer_page import FRONTEND, MODULES, frontend_script
+from viz.explorer_page import ENTRIES, FRONTEND, MODULES, frontend_script
 from viz.packing import pack
 
 MOST_BYTES = 1_500_000
@@ -135,17 +135,20 @@ def test_the_page_is_small(make_trace: Callable[..., CrystalTrace]) -> None:
 
 
 def test_modules_import_only_from_those_before_them() -> None:
-    for number, name in enumerate(MODULES):
-        text = (FRONTEND / name).read_text(encoding="utf-8")
-        imported = re.findall(r'^import .* from "\./(.*)";$', text, re.MULTILINE)
-        assert set(imported) <= set(MODULES[:number])
-    assert {path.name for path in FRONTEND.glob("*.js")} == set(MODULES)
+    for entry in ENTRIES:
+        names = (*MODULES, entry)
+        for number, name in enumerate(names):
+            text = (FRONTEND / name).read_text(encoding="utf-8")
+            imported = re.findall(r'^import .* from "\./(.*)";$', text, re.MULTILINE)
+            assert set(imported) <= set(names[:number])
+    assert {path.name for path in FRONTEND.glob("*.js")} == {*MODULES, *ENTRIES}
 
 
-def test_modules_join_into_one_without_a_name_twice() -> None:
-    script = frontend_script()
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_modules_join_into_one_without_a_name_twice(entry: str) -> None:
+    script = frontend_script(entry)
     assert not re.search(r"^import ", script, re.MULTILINE)
     assert re.findall(r"^export .*", script, re.MULTILINE) == ["export default { render };"]
-    own = "\n".join((FRONTEND / name).read_text(encoding="utf-8") for name in MODULES)
+    own = "\n".join((FRONTEND / name).read_text(encoding="utf-8") for name in (*MODULES, entry))
     names = re.findall(r"^(?:export )?(?:async )?(?:function|class|const) (\w+)", own, re.MULTILINE)
     assert sorted(names) == sorted(set(names))

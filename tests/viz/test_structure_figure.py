@@ -173,7 +173,9 @@ def test_what_cannot_be_compared_is_refused(perovskite_scene: Scene) -> None:
     shifted = replace(perovskite_scene, positions=perovskite_scene.positions + 0.1, id="shifted")
     with pytest.raises(SceneError, match=r"scene 1 \(shifted\) is another crystal than the first \(SrTiO3\)"):
         frame_comparison_figure([perovskite_scene, shifted], 1)
-    with pytest.raises(SceneError, match="comparison of 0 scenes in 1 layers"):
+    with pytest.raises(SceneError, match="comparison of 0 scenes"):
         frame_comparison_figure([], 1)
+    with pytest.raises(SceneError, match="comparison in 0 layers"):
+        frame_comparison_figure([perovskite_scene], 1, layers=())
     with pytest.raises(SceneError, match="no layer 7"):
         frame_comparison_figure([perovskite_scene], 1, layers=(0, 7))

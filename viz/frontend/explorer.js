@@ -3,6 +3,7 @@
 // files are set as text, never as HTML.
 
 import { attentionByDistance, attentionMatrix, edgeWeights, isTied, strongestEdges, unpack } from "./crystal.js";
+import { make, onArrows, percent, slider } from "./controls.js";
 import { Heatmap } from "./heatmap.js";
 import { Profile } from "./profile.js";
 import { Structure } from "./structure.js";
@@ -88,14 +89,6 @@ const WHICH = [
 ];
 
 // --- what is on the page ----------------------------------------------------------------------------------------------
-
-function make(tag, properties = {}, ...children) {
-  const { attributes, ...rest } = properties;
-  const element = Object.assign(document.createElement(tag), rest);
-  for (const [name, value] of Object.entries(attributes ?? {})) element.setAttribute(name, value);
-  element.append(...children);
-  return element;
-}
 
 function build(crystal) {
   const { labels, nLayers, nHeads, palette, axes } = crystal;
@@ -219,22 +212,6 @@ function build(crystal) {
   return { root, layer, head, mean, atom, frames, polyhedra, png, structure, heatmap, profile, show, point };
 }
 
-/** A range with its value and a Play button. */
-function slider(name, size) {
-  const input = make("input", { type: "range", min: 0, max: size - 1, step: 1, attributes: { "aria-label": name } });
-  const value = make("output");
-  const play = make("button", { type: "button", className: "cf-play", attributes: { "aria-pressed": "false" } }, "▶");
-  play.setAttribute("aria-label", `Play through the ${name.toLowerCase()}s`);
-  input.disabled = play.disabled = size === 1;
-  const group = make("span", { className: "cf-slider" }, make("label", {}, name, input), value, play);
-  const show = (number) => {
-    if (number !== null) input.value = number;
-    value.textContent = number === null ? "mean" : `${number} of 0–${size - 1}`;
-    input.setAttribute("aria-valuetext", value.textContent);
-  };
-  return { group, input, play, size, show };
-}
-
 function prediction({ name, value, unit }) {
   return make("span", { className: "cf-prediction" }, `${name} `, make("b", {}, value.toPrecision(4)), ` ${unit}`);
 }
@@ -273,15 +250,6 @@ function connect(ui, crystal, state, set) {
   return () => Object.keys(timers).forEach(stop);
 }
 
-function onArrows(element, keys, step) {
-  element.addEventListener("keydown", (event) => {
-    if (!keys[event.key]) return;
-    event.preventDefault();
-    event.stopPropagation();
-    step(...keys[event.key]);
-  });
-}
-
 // --- words ------------------------------------------------------------------------------------------------------------
 
 /** One sentence on what is seen; the same as that of viz/drawing.py. */
@@ -298,8 +266,6 @@ function caption(crystal, { layer, head, atom }, { edges, itself }, weights) {
     ? `${text}. Frames belong to one head: choose one to see axes.`
     : `${text}. Frame: ${crystal.method}.`;
 }
-
-const percent = (share) => `${Math.round(100 * share)}%`;
 
 function fileName(crystal, { layer, head, atom }) {
   const which = head === null ? "mean" : `head${head}`;

@@ -93,6 +93,16 @@ export class Structure {
     return this.#viewer.getView();
   }
 
+  /** `call(view)` whenever the picture is drawn, turned or zoomed. */
+  onView(call) {
+    this.#viewer.setViewChangeCallback(call);
+  }
+
+  /** Take the camera of another picture of this crystal. */
+  lookFrom(view) {
+    this.#viewer.setView(view);
+  }
+
   /** Where an atom is on the page, in pixels: for tests. */
   pixelOf(atom) {
     return this.#viewer.modelToScreen(toPoint(place(this.#crystal, atom)));

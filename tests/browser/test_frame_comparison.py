@@ -1,0 +1,119 @@
+"""The comparison of frame methods in a browser: every picture follows sliders, keys and the mouse."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from browsing import open_page
+from synthetic_traces import perovskite, synthetic_trace
+
+from viz import FrameComparison
+from viz.explorer_page import frontend_script, frontend_style
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+METHODS = ("max", "weighted-pca", "none")
+COMPARISON = "document.querySelector('.cf-comparison').comparison"
+DRAWN = f"{COMPARISON}.structures().length && document.querySelector('.cf-caption').textContent"
+SHOW = """async ([source, style, values, data]) => {
+  const bytes = (text) => new DataView(Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer);
+  values.data = data.map(bytes);
+  const listeners = {};
+  const model = {
+    get: (name) => values[name],
+    set(name, value) {
+      if (values[name] === value) return;
+      values[name] = value;
+      for (const call of listeners[`change:${name}`] ?? []) call();
+    },
+    save_changes() {},
+    on: (event, call) => (listeners[event] ??= []).push(call),
+    off() {},
+  };
+  document.head.append(Object.assign(document.createElement("style"), { textContent: style }));
+  const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
+  (await import(url)).default.render({ model, el: document.body });
+}"""
+
+
+@pytest.fixture(scope="module")
+def comparison() -> FrameComparison:
+    traces = {name: synthetic_trace(perovskite(), name, seed=seed) for seed, name in enumerate(METHODS)}
+    return FrameComparison(traces, atom=1)
+
+
+@pytest.fixture
+def page(browser: Browser, comparison: FrameComparison) -> Iterator[Page]:
+    names = ("headers", "names", "sizes", "view", "n_lines", "layer", "head", "atom")
+    values = {name: getattr(comparison, name) for name in names}
+    data = [base64.b64encode(part).decode() for part in comparison.data]
+    with open_page(browser) as opened:
+        opened.evaluate(SHOW, [frontend_script("comparison.js"), frontend_style(), values, data])
+        opened.wait_for_function(
+            f"{COMPARISON}.structures().length && document.querySelector('.cf-caption').textContent"
+        )
+        yield opened
+
+
+def pictures(page: Page) -> list[bytes]:
+    frames_later(page)
+    return [panel.screenshot() for panel in page.locator(".cf-structure").all()]
+
+
+def frames_later(page: Page) -> None:
+    page.evaluate("async () => { for (let n = 2; n; n--) await new Promise(requestAnimationFrame); }")
+
+
+def state(page: Page) -> dict[str, Any]:
+    return page.evaluate(f"Object.fromEntries(['layer', 'head', 'atom'].map((k) => [k, {COMPARISON}.model.get(k)]))")
+
+
+def test_a_picture_for_each_method(page: Page) -> None:
+    assert page.locator(".cf-panel .cf-subtitle").all_inner_texts() == list(METHODS)
+    assert "No frames" in page.locator(".cf-caption").last.inner_text()
+    assert len(set(pictures(page))) == len(METHODS)
+
+
+@pytest.mark.parametrize("name", ["Layer", "Head"])
+def test_a_slider_redraws_every_picture(page: Page, name: str) -> None:
+    before = pictures(page)
+    page.get_by_role("slider", name=name, exact=True).fill("2")
+    assert all(a != b for a, b in zip(before, pictures(page), strict=True))
+
+
+def test_keys_and_the_list_of_atoms(page: Page) -> None:
+    picture = page.locator(".cf-structure").nth(1)
+    picture.focus()
+    for key in ("ArrowUp", "ArrowUp", "ArrowUp", "ArrowRight"):
+        picture.press(key)
+    assert state(page) == {"layer": 2, "head": 1, "atom": 1}
+    before = pictures(page)
+    page.get_by_role("combobox", name="Atom").select_option("O2")
+    assert state(page)["atom"] == 3
+    assert all(a != b for a, b in zip(before, pictures(page), strict=True))
+
+
+def test_all_turn_with_the_one_that_is_turned(page: Page) -> None:
+    views = f"{COMPARISON}.structures().map((structure) => structure.view())"
+    before = page.evaluate(views)
+    box = page.locator(".cf-structure").nth(2).bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 60, box["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 120, box["y"] + 90, steps=3)
+    page.mouse.up()
+    after = page.evaluate(views)
+    assert not np.allclose(before[0], after[0])
+    for view in after:
+        np.testing.assert_allclose(view, after[0])
+
+
+def test_every_control_has_a_name(page: Page) -> None:
+    controls = page.locator("input, select, button, [tabindex]").all()
+    assert len(controls) == 3 + len(METHODS)
+    assert all(control.get_attribute("aria-label") for control in controls)

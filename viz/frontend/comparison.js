@@ -1,0 +1,166 @@
+// One site as several models see it: a picture in 3D for each, moved and turned together. `model` holds layer, head and
+// atom, and a header and bytes for each scene. All texts that come from files are set as text, never as HTML.
+
+import { edgeWeights, isTied, strongestEdges, unpack } from "./crystal.js";
+import { make, onArrows, percent, slider } from "./controls.js";
+import { Structure } from "./structure.js";
+
+const STATE = ["layer", "head", "atom"];
+
+/** Build the comparison in `el` and keep it up to date with `model`; returns what ends it. */
+function render({ model, el }) {
+  const data = model.get("data");
+  const crystals = model.get("headers").map((header, n) => unpack(header, data[n]));
+  const names = model.get("names");
+  const sizes = model.get("sizes");
+  const ui = build(crystals[0], names, sizes);
+  el.append(ui.root);
+  const state = () => Object.fromEntries(STATE.map((name) => [name, model.get(name)]));
+  const set = (name, value) => {
+    model.set(name, value);
+    model.save_changes();
+  };
+  const pick = (atom) => set("atom", atom);
+  let structures = [];
+  let waiting = 0;
+
+  const draw = () => {
+    waiting = 0;
+    const now = state();
+    ui.show(now);
+    crystals.forEach((crystal, n) => {
+      const weights = edgeWeights(crystal, now.layer, now.head);
+      const lines = strongestEdges(crystal, weights, now.atom, model.get("n_lines"));
+      structures[n]?.draw({ ...now, frames: "selected", polyhedra: "selected" }, { edges: lines.edges, weights });
+      ui.panels[n].show(caption(crystal, lines, weights), isTied(crystal, now.layer, now.head, now.atom));
+    });
+  };
+  // However many values change before the next picture, one drawing shows them all.
+  const redraw = () => (waiting ||= requestAnimationFrame(draw));
+  for (const name of STATE) model.on(`change:${name}`, redraw);
+
+  const step = (name, by) => set(name, Math.min(sizes[name] - 1, Math.max(0, state()[name] + by)));
+  const keys = { ArrowUp: ["layer", 1], ArrowDown: ["layer", -1], ArrowRight: ["head", 1], ArrowLeft: ["head", -1] };
+  for (const panel of ui.panels) onArrows(panel.structure, keys, step);
+  for (const name of ["layer", "head"]) {
+    ui[name].input.addEventListener("input", () => set(name, Number(ui[name].input.value)));
+  }
+  ui.atom.addEventListener("change", () => pick(Number(ui.atom.value)));
+
+  // A viewer can be made only where there is room for it: in a hidden tab not before it is shown.
+  const watcher = new ResizeObserver(() => {
+    if (structures.length || !ui.panels[0].structure.clientWidth) return;
+    structures = crystals.map((crystal, n) => makeStructure(ui.panels[n], crystal, pick, model.get("view")));
+    turnTogether(structures.filter(Boolean));
+    redraw();
+  });
+  watcher.observe(ui.panels[0].structure);
+  // For tests and for the console.
+  ui.root.comparison = { crystals, model, structures: () => structures };
+
+  return () => {
+    watcher.disconnect();
+    for (const name of STATE) model.off(`change:${name}`, redraw);
+  };
+}
+
+function makeStructure(panel, crystal, pick, view) {
+  try {
+    return new Structure(library, panel.structure, crystal, pick, view);
+  } catch (error) {
+    panel.structure.replaceChildren(make("p", { className: "cf-sorry" }, NO_WEBGL));
+    return null;
+  }
+}
+
+const NO_WEBGL =
+  "The crystal cannot be drawn in 3D: this browser gives no WebGL. Switch on hardware acceleration or use another " +
+  "browser; viz.frame_comparison_figure draws a still picture.";
+
+/** Whoever is turned or zoomed, the others follow; a drawing that turns nothing moves none. */
+function turnTogether(structures) {
+  let last = "";
+  for (const structure of structures) {
+    structure.onView((view) => {
+      if (view.join() === last) return;
+      last = view.join();
+      for (const other of structures) if (other !== structure) other.lookFrom(view);
+    });
+  }
+}
+
+// --- what is on the page ----------------------------------------------------------------------------------------------
+
+function build({ labels, formula, palette }, names, sizes) {
+  const layer = slider("Layer", sizes.layer);
+  const head = slider("Head", sizes.head);
+  // Methods are compared at one layer and head: nothing to play.
+  for (const part of [layer, head]) part.play.remove();
+  const atom = make("select", { attributes: { "aria-label": "Atom: its frame and attention are shown" } });
+  atom.append(...labels.map((label, n) => new Option(label, n)));
+  const panels = names.map(panel);
+  const legend = make("div", { className: "cf-legend" });
+  palette.axes.forEach((color, k) => {
+    const chip = make("span", { className: "cf-axis" }, `${palette.axisLabels[k]} (${"xyz"[k]})`);
+    chip.style.setProperty("--color", color);
+    legend.append(chip);
+  });
+  const lines = make("span", { className: "cf-lines" }, "attention, weak to strong, relative to the strongest of its picture");
+  lines.style.setProperty("--ramp", `linear-gradient(to right, ${palette.attentionRamp.join(", ")})`);
+  legend.append(lines);
+  const root = make(
+    "div",
+    { className: "cf-explorer cf-comparison", attributes: { "data-lm-suppress-shortcuts": "true" } },
+    make(
+      "div",
+      { className: "cf-inside" },
+      make("div", { className: "cf-head" }, make("span", { className: "cf-title" }, formula)),
+      make("div", { className: "cf-controls" }, layer.group, head.group, make("label", {}, "Atom ", atom)),
+      make("div", { className: "cf-panels" }, ...panels.map(({ root }) => root)),
+      legend,
+    ),
+  );
+  root.style.setProperty("--ink", palette.ink);
+  const show = (now) => {
+    layer.show(now.layer);
+    head.show(now.head);
+    atom.value = now.atom;
+  };
+  return { root, layer, head, atom, panels, show };
+}
+
+/** One model: its name, its picture, and what is seen. */
+function panel(name) {
+  const tied = make("span", { className: "cf-badge cf-tied", hidden: true }, "tied frame");
+  tied.title = "Several neighbours (or directions) are equal here; a rule chose the axes among them.";
+  const structure = make("div", {
+    className: "cf-structure",
+    tabIndex: 0,
+    attributes: {
+      role: "application",
+      "aria-roledescription": "crystal structure",
+      "aria-label": `${name}. Arrow keys up and down: layer; left and right: head. Click an atom to choose it.`,
+    },
+  });
+  const said = make("p", { className: "cf-caption", attributes: { "aria-live": "polite" } });
+  const root = make(
+    "div",
+    { className: "cf-panel" },
+    make("div", { className: "cf-head" }, make("span", { className: "cf-subtitle" }, name), tied),
+    structure,
+    said,
+  );
+  const show = (text, isTied) => {
+    said.textContent = text;
+    tied.hidden = !isTied;
+  };
+  return { root, structure, show };
+}
+
+function caption(crystal, { edges, itself }, weights) {
+  const share = edges.reduce((sum, edge) => sum + weights[edge], 0);
+  const text = `${edges.length} lines carry ${percent(share)}, ${percent(itself)} stays on the atom.`;
+  return crystal.axes ? text : `${text} No frames.`;
+}
+
+export default { render };
