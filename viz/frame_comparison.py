@@ -23,8 +23,8 @@ class FrameComparison(anywidget.AnyWidget):
 
     Name it on the last line of a cell to show it. `layer`, `head` and `atom` can be set and observed; counted from 0.
     Heads of different models have nothing in common but their number. Everything is sent once and drawn by the browser,
-    without the kernel: six methods step about nine times as fast as `frame_comparison_figure` draws them. That one is for
-    paper; `figure()` makes it of what is chosen.
+    without the kernel: six methods step about nine times as fast as `frame_comparison_figure` draws them. That one is
+    for paper; `figure()` makes it of what is chosen.
 
     Example:
         >>> comparison = viz.FrameComparison({"max": trace, "again": trace}, atom=1)
