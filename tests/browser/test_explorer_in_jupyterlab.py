@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -44,6 +45,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook = new_notebook(cells=[new_code_cell(cell) for cell in CELLS], metadata={"kernelspec": kernel})
     nbformat.write(notebook, folder / "explorer.ipynb")
+    shutil.copytree(ROOT / "notebooks" / "structures", folder / "structures")
+    nbformat.write(shortened("01_train"), folder / "01_train.ipynb")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -71,12 +74,27 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         log.close()
 
 
+def shortened(name: str) -> nbformat.NotebookNode:
+    """A shipped notebook with the small numbers that its cells name for tests (nbmake applies the same)."""
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    for cell in notebook.cells:
+        for variable, value in cell.metadata.get("nbmake", {}).get("mock", {}).items():
+            cell.source += f"\n{variable} = {value!r}"
+    return notebook
+
+
 def _answers(address: str) -> bool:
     try:
         with urlopen(address, timeout=1) as reply:
             return reply.status == 200
     except (URLError, TimeoutError, ConnectionError):
         return False
+
+
+def open_notebook(page: Page, address: str) -> None:
+    page.goto(address)
+    page.wait_for_function("window.jupyterapp?.shell.currentWidget?.content?.widgets?.length > 1", timeout=60_000)
+    page.evaluate("jupyterapp.shell.currentWidget.sessionContext.ready")
 
 
 def run_cell(page: Page, number: int) -> None:
@@ -114,9 +132,7 @@ def pixels(page: Page, explorer: Locator) -> str:
 
 def test_the_explorer_in_a_notebook(browser: Browser, lab: str) -> None:
     with open_page(browser, width=1400, height=1000) as page:
-        page.goto(f"{lab}/lab/tree/explorer.ipynb")
-        page.wait_for_function("window.jupyterapp?.shell.currentWidget?.content?.widgets?.length > 1", timeout=60_000)
-        page.evaluate("jupyterapp.shell.currentWidget.sessionContext.ready")
+        open_notebook(page, f"{lab}/lab/tree/explorer.ipynb")
         for number in (0, 1, 2):
             run_cell(page, number)
         first, second = drawn(page, 0), drawn(page, 1)
@@ -146,3 +162,30 @@ def test_the_explorer_in_a_notebook(browser: Browser, lab: str) -> None:
         page.evaluate("jupyterapp.commands.execute('docmanager:save')")
         page.reload()
         drawn(page, 0).get_by_text("O2, layer 2, head 3").wait_for()
+
+
+def test_the_first_notebook_from_top_to_bottom(browser: Browser, lab: str) -> None:
+    # High enough for all of it: JupyterLab draws only the cells in sight.
+    with open_page(browser, width=1400, height=9000) as page:
+        open_notebook(page, f"{lab}/lab/tree/01_train.ipynb")
+        page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
+        explorer = explorers(page).first
+        explorer.locator(".cf-structure canvas").wait_for(timeout=300_000)
+        explorer.get_by_text("Ti2, layer 0, head 0").wait_for(timeout=60_000)
+        page.locator(".jp-RenderedPlotly .main-svg").first.wait_for()
+        assert page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+        assert page.get_by_text("Traceback").count() == 0
+
+        before = pixels(page, explorer)
+        explorer.get_by_role("slider", name="Layer", exact=True).fill("2")
+        explorer.get_by_text("Ti2, layer 2, head 0").wait_for()
+        assert pixels(page, explorer) != before
+        explorer.locator(".cf-structure").focus()
+        page.keyboard.press("ArrowRight")
+        explorer.get_by_text("Ti2, layer 2, head 1").wait_for()
+
+        heatmap = explorer.locator(".cf-heatmap")
+        size = heatmap.bounding_box()
+        assert size is not None
+        heatmap.click(position={"x": size["width"] / 2, "y": size["height"] / 20})  # the first row
+        explorer.get_by_text("Ti1, layer 2, head 1").wait_for()
