@@ -22,7 +22,7 @@ IntArray = NDArray[np.integer]
 
 
 class TraceError(ValueError):
-    """A trace file cannot be read; the message names the file and the cause."""
+    """A trace file cannot be read or written; the message names the file and the cause."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,9 +108,16 @@ class CrystalTrace:
         return np.linalg.norm(self.edge_vectors, axis=1)
 
     def save(self, path: str | Path) -> Path:
-        """Write one safetensors file; returns its path."""
+        """Write one safetensors file, and its folder if need be; returns its path.
+
+        Raises:
+            TraceError: another suffix than .safetensors, or nothing can be written there.
+        """
         from safetensors.numpy import save
 
+        path = Path(path)
+        if path.suffix != ".safetensors":
+            raise TraceError(f"{path}: a trace is a .safetensors file; call it {path.stem}.safetensors")
         arrays = {name: getattr(self, name) for name in _CRYSTAL_ARRAYS}
         for index, layer in enumerate(self.layers):
             arrays |= {f"layers.{index}.{name}": getattr(layer, name) for name in _LAYER_ARRAYS}
@@ -125,9 +132,12 @@ class CrystalTrace:
             "units": self.units,
             "id": self.id,
         }
-        path = Path(path)
         contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        path.write_bytes(save(contiguous, {"crystal_trace": json.dumps(header)}))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(save(contiguous, {"crystal_trace": json.dumps(header)}))
+        except OSError as error:
+            raise TraceError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
         return path
 
     @classmethod

@@ -53,6 +53,18 @@ def test_derived_geometry() -> None:
     assert found.n_edges == len(found.edge_lengths)
 
 
+def test_a_file_is_named_as_what_it_is_and_its_folder_made(tmp_path: Path) -> None:
+    with pytest.raises(TraceError, match=r"x\.npz: a trace is a \.safetensors file; call it x\.safetensors"):
+        trace().save(tmp_path / "x.npz")
+    assert CrystalTrace.load(trace().save(tmp_path / "deep" / "x.safetensors")).n_layers == trace().n_layers
+
+
+def test_a_place_where_nothing_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(TraceError, match=r"file/x\.safetensors: cannot be written"):
+        trace().save(tmp_path / "file" / "x.safetensors")
+
+
 def test_no_such_file(tmp_path: Path) -> None:
     with pytest.raises(TraceError, match=r"absent.safetensors: not a readable trace"):
         CrystalTrace.load(tmp_path / "absent.safetensors")

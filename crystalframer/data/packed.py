@@ -180,9 +180,19 @@ def _write_groups(
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """A place to write a file that takes the place of `path` when it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A place to write a file that takes the place of `path` when it is whole.
+
+    Raises:
+        DataError: another suffix than .parquet, or nothing can be written there.
+    """
+    if path.suffix.lower() != ".parquet":
+        raise DataError(f"{path}: a packed data set is a .parquet file; call it {path.with_suffix('.parquet').name}")
     unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.touch()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
     try:
         yield unfinished
         unfinished.replace(path)

@@ -103,6 +103,15 @@ def test_writing_needs_ids_and_free_names(tmp_path: Path) -> None:
         CrystalDataset.write(tmp_path / "x.parquet", [], [Target("lattice")])
 
 
+def test_a_file_is_named_as_what_it_is_and_written_where_it_can_be(tmp_path: Path) -> None:
+    data = CrystalDataset.from_crystals(some())
+    with pytest.raises(DataError, match=r"x\.csv: a packed data set is a \.parquet file; call it x\.parquet"):
+        data.save(tmp_path / "x.csv")
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"file/x\.parquet: cannot be written"):
+        data.save(tmp_path / "file" / "x.parquet")
+
+
 def test_truncated_foreign_and_missing_files(tmp_path: Path) -> None:
     path = tmp_path / "data.parquet"
     CrystalDataset.from_crystals(some(50)).save(path)
