@@ -1,4 +1,4 @@
-"""One browser for all tests here. They need Chromium and playwright (see tests/support/browsing.py)."""
+"""One browser for the tests of a module, closed before others run. They need Chromium and playwright (see tests/support/browsing.py)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with chromium() as started:
         yield started
