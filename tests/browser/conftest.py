@@ -1,4 +1,7 @@
-"""One browser for the tests of a module, closed before others run. They need Chromium and playwright (see tests/support/browsing.py)."""
+"""One browser for the tests of a module, closed before others run.
+
+They need Chromium and playwright (see tests/support/browsing.py).
+"""
 
 from __future__ import annotations
 
