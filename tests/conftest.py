@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from collections.abc import Iterator
 
 import jaxtyping
@@ -18,6 +19,10 @@ torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "2")))
 # Without a GPU, CUDA kernels run in Triton's interpreter, which has to be known before Triton is imported.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+
+# A shell starts what it puts in the background deaf to Ctrl-C, which the tests of stopping a run send.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Every annotated argument, result and field of these packages is checked while the tests run; free in production.
 install_import_hook(["crystalframer", "viz"], "beartype.beartype")
