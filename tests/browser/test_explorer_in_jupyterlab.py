@@ -165,9 +165,9 @@ def test_the_explorer_in_a_notebook(browser: Browser, lab: str) -> None:
 
 
 def test_the_first_notebook_from_top_to_bottom(browser: Browser, lab: str) -> None:
-    # High enough for all of it: JupyterLab draws only the cells in sight.
+    # High enough for all of it: JupyterLab draws only the cells in sight. `reset`: no notebook of another test is open.
     with open_page(browser, width=1400, height=9000) as page:
-        open_notebook(page, f"{lab}/lab/tree/01_train.ipynb")
+        open_notebook(page, f"{lab}/lab/tree/01_train.ipynb?reset")
         page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
         explorer = explorers(page).first
         explorer.locator(".cf-structure canvas").wait_for(timeout=300_000)
@@ -182,6 +182,12 @@ def test_the_first_notebook_from_top_to_bottom(browser: Browser, lab: str) -> No
         assert pixels(page, explorer) != before
         explorer.locator(".cf-structure").focus()
         page.keyboard.press("ArrowRight")
+        explorer.get_by_text("Ti2, layer 2, head 1").wait_for()
+        # Keys of a slider are its own: JupyterLab does not take them to walk from cell to cell.
+        explorer.get_by_role("slider", name="Head", exact=True).focus()
+        page.keyboard.press("ArrowRight")
+        explorer.get_by_text("Ti2, layer 2, head 2").wait_for()
+        page.keyboard.press("ArrowLeft")
         explorer.get_by_text("Ti2, layer 2, head 1").wait_for()
 
         heatmap = explorer.locator(".cf-heatmap")

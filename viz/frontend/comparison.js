@@ -2,7 +2,7 @@
 // atom, and a header and bytes for each scene. All texts that come from files are set as text, never as HTML.
 
 import { edgeWeights, isTied, strongestEdges, unpack } from "./crystal.js";
-import { make, onArrows, percent, slider } from "./controls.js";
+import { keepKeys, make, onArrows, percent, slider } from "./controls.js";
 import { Structure } from "./structure.js";
 
 const STATE = ["layer", "head", "atom"];
@@ -110,7 +110,7 @@ function build({ labels, formula, palette }, names, sizes) {
   legend.append(lines);
   const root = make(
     "div",
-    { className: "cf-explorer cf-comparison", attributes: { "data-lm-suppress-shortcuts": "true" } },
+    { className: "cf-explorer cf-comparison" },
     make(
       "div",
       { className: "cf-inside" },
@@ -120,6 +120,7 @@ function build({ labels, formula, palette }, names, sizes) {
       legend,
     ),
   );
+  keepKeys(root);
   root.style.setProperty("--ink", palette.ink);
   const show = (now) => {
     layer.show(now.layer);

@@ -36,3 +36,10 @@ export function onArrows(element, keys, step) {
 }
 
 export const percent = (share) => `${Math.round(100 * share)}%`;
+
+// JupyterLab asks the focused element itself, before those around it, whether it wants its keys for its own.
+export function keepKeys(root) {
+  for (const element of [root, ...root.querySelectorAll("input, select, button, [tabindex]")]) {
+    element.setAttribute("data-lm-suppress-shortcuts", "true");
+  }
+}

@@ -3,7 +3,7 @@
 // files are set as text, never as HTML.
 
 import { attentionByDistance, attentionMatrix, edgeWeights, isTied, strongestEdges, unpack } from "./crystal.js";
-import { make, onArrows, percent, slider } from "./controls.js";
+import { keepKeys, make, onArrows, percent, slider } from "./controls.js";
 import { Heatmap } from "./heatmap.js";
 import { Profile } from "./profile.js";
 import { Structure } from "./structure.js";
@@ -167,7 +167,7 @@ function build(crystal) {
 
   const root = make(
     "div",
-    { className: "cf-explorer", attributes: { "data-lm-suppress-shortcuts": "true" } },
+    { className: "cf-explorer" },
     make(
       "div",
       { className: "cf-inside" },
@@ -183,6 +183,7 @@ function build(crystal) {
       tip,
     ),
   );
+  keepKeys(root);
   root.style.setProperty("--ink", palette.ink);
   title.textContent = crystal.formula + (crystal.id && crystal.id !== crystal.formula ? ` · ${crystal.id}` : "");
 
