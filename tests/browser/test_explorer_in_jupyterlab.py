@@ -173,7 +173,10 @@ def test_the_first_notebook_from_top_to_bottom(browser: Browser, lab: str) -> No
         explorer.locator(".cf-structure canvas").wait_for(timeout=300_000)
         explorer.get_by_text("Ti2, layer 0, head 0").wait_for(timeout=60_000)
         page.locator(".jp-RenderedPlotly .main-svg").first.wait_for()
-        assert page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+        # On a fresh machine the notebook compiles the kernels and says so; it has nothing else to warn of.
+        errors = page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']")
+        lines = [line for text in errors.all_inner_texts() for line in text.splitlines() if line.strip()]
+        assert [line for line in lines if not line.startswith("crystalframer: compiling ")] == []
         assert page.get_by_text("Traceback").count() == 0
 
         before = pixels(page, explorer)
