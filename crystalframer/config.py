@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 FrameMethod = Literal["max", "weighted-pca", "static-max", "pca", "lattice", "none"]
 Precision = Literal["32", "bf16-mixed"]
 Accelerator = Literal["auto", "cpu", "cuda", "mps"]
+Schedule = Literal["inverse-sqrt", "warmup-stable-decay"]
 
 FRAME_METHODS: tuple[FrameMethod, ...] = get_args(FrameMethod)
 HIGHEST_ATOMIC_NUMBER = 98
@@ -227,10 +228,20 @@ class TrainingConfig:
     default bounds memory and leaves batches of the paper's data sets as they are (about 270,000 on JARVIS)."""
     accumulate: int = 1
     """Batches whose gradients are added up before a step."""
+    initial_weights: str | None = None
+    """Start from this trained model (a checkpoint or the folder of a run) instead of random weights: to fine-tune it on
+    other crystals, or on other targets, for which the readout starts anew."""
     learning_rate: float = 5e-4
-    """Of the first step."""
+    """The highest; how it changes with the steps is the schedule's."""
+    schedule: Schedule = "inverse-sqrt"
+    """`inverse-sqrt`: learning_rate·√(decay_steps/(decay_steps + t)) after t steps (the paper).
+    `warmup-stable-decay`: up in a line over `warmup_steps`, constant, and down in a line to 0 at the end of the run."""
     decay_steps: int = 4000
-    """lr(t) = learning_rate·√(decay_steps/(decay_steps + t))."""
+    """Of the schedule `inverse-sqrt`."""
+    warmup_steps: int = 0
+    """Of the schedule `warmup-stable-decay`."""
+    decay_fraction: float = 1.0
+    """Of the schedule `warmup-stable-decay`: the share of the run, at its end, in which the rate falls."""
     betas: tuple[float, float] = (0.9, 0.98)
     """Memory of AdamW for gradients and for their squares."""
     eps: float = 1e-8
@@ -262,11 +273,13 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         _check_positive(self, "n_epochs", "batch_size", "accumulate", "learning_rate", "decay_steps", "eps")
         _check_positive(self, "clip_norm", "calibration_batches")
-        for name in ("weight_decay", "bias_weight_decay", "swa_epochs", "n_workers"):
+        for name in ("weight_decay", "bias_weight_decay", "swa_epochs", "n_workers", "warmup_steps"):
             _check(getattr(self, name) >= 0, self, name, "must not be negative")
         _check(
             self.swa_epochs <= self.n_epochs, self, "swa_epochs", f"exceeds n_epochs = {self.n_epochs}; lower it too"
         )
+        _check(0 < self.decay_fraction <= 1, self, "decay_fraction", "must lie in (0, 1]")
+        _check_choice(self, "schedule", get_args(Schedule))
         _check_choice(self, "precision", get_args(Precision))
         _check_choice(self, "accelerator", get_args(Accelerator))
         for name in ("max_atoms", "max_edges", "n_threads"):

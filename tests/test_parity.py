@@ -326,7 +326,7 @@ def test_six_training_steps(tmp_path: Path) -> None:
     model.target_std.copy_(torch.from_numpy(std))
 
     config = TrainingConfig(n_epochs=3, swa_epochs=1, bias_weight_decay=0.01)
-    task, recorder = TrainingTask(model, config, batches[0]), Recorder()
+    task, recorder = TrainingTask(model, config, lambda epoch: len(batches), batches[0]), Recorder()
     trainer = pl.Trainer(
         max_epochs=3,
         accelerator="cpu",

@@ -14,9 +14,18 @@ from torch import Tensor, nn
 from crystalframer.config import ConfigError, TrainingConfig
 
 
-def learning_rate(step: int, config: TrainingConfig) -> float:
-    """lr(t) = learning_rate·√(decay_steps/(decay_steps + t)) after t steps; no warm-up (Crystalformer, appendix)."""
-    return config.learning_rate * math.sqrt(config.decay_steps / (config.decay_steps + step))
+def learning_rate(step: int, progress: float, config: TrainingConfig) -> float:
+    """The rate of the step that follows `step` others, when the share `progress` of the run is done.
+
+    `inverse-sqrt`: lr(t) = learning_rate·√(decay_steps/(decay_steps + t)); no warm-up (Crystalformer, appendix).
+    `warmup-stable-decay`: the smallest of a line up, a constant and a line down to 0 (Hu et al., arXiv 2404.06395; that
+    0 is the best end: Bergsma et al., arXiv 2502.15938).
+    """
+    if config.schedule == "inverse-sqrt":
+        return config.learning_rate * math.sqrt(config.decay_steps / (config.decay_steps + step))
+    warmup = (step + 1) / (config.warmup_steps + 1)
+    decay = (1.0 - progress) / config.decay_fraction
+    return config.learning_rate * min(warmup, 1.0, decay)
 
 
 def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
@@ -31,7 +40,7 @@ def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str,
 def optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
     groups = parameter_groups(model, config)
     # fused: one kernel for all parameters, on the CPU too.
-    return torch.optim.AdamW(groups, learning_rate(0, config), config.betas, config.eps, fused=True)
+    return torch.optim.AdamW(groups, learning_rate(0, 0.0, config), config.betas, config.eps, fused=True)
 
 
 def normalised_errors(

@@ -16,6 +16,7 @@ run that was never interrupted (bit for bit on a CPU with the same number of thr
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import signal
 import sys
@@ -32,8 +33,8 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from crystalframer import memory
-from crystalframer.config import Config, ConfigError
+from crystalframer import checkpoint, memory
+from crystalframer.config import Config, ConfigError, ModelConfig
 from crystalframer.data import sources
 from crystalframer.data.crystal import CrystalError
 from crystalframer.data.dataset import CrystalDataset, DataError, Splits
@@ -189,7 +190,7 @@ def _train(
     order = loader.sampler
     assert isinstance(order, BatchOrder)
     first = np.concatenate(order.batches(0)[: training.calibration_batches])
-    task = TrainingTask(model, training, parts["train"][first])
+    task = TrainingTask(model, training, lambda epoch: len(order.batches(epoch)), parts["train"][first])
     state = folder.state if folder.state.exists() else None
     if state is not None:
         # Lightning draws the first batch before it tells the order which epoch it is.
@@ -222,11 +223,34 @@ def _train(
 
 
 def _new_model(config: Config, crystals: PreparedCrystals) -> CrystalFramer:
+    """Random weights, or trained ones to go on from; a trained readout only for the targets that it was trained on."""
     model = CrystalFramer(config.model, torch.Generator().manual_seed(config.training.seed))
     mean, std = target_statistics(crystals.targets, config.model.target_names)
     model.target_mean.copy_(torch.from_numpy(mean))
     model.target_std.copy_(torch.from_numpy(std))
+    if config.training.initial_weights is not None:
+        trained = checkpoint.load(config.training.initial_weights)
+        weights = _weights_for(config.model, trained, config.training.initial_weights)
+        model.load_state_dict(weights, strict=False)
     return model
+
+
+def _weights_for(wanted: ModelConfig, trained: CrystalFramer, path: str) -> dict[str, torch.Tensor]:
+    """The weights of `trained` that serve a model of config `wanted`, which may differ in its targets alone."""
+    weights = trained.state_dict()
+    if trained.config == wanted:
+        return weights
+    if dataclasses.replace(trained.config, targets=wanted.targets) != wanted:
+        differing = [
+            f"model.{field.name} is {getattr(wanted, field.name)!r}, there {getattr(trained.config, field.name)!r}"
+            for field in dataclasses.fields(wanted)
+            if field.name != "targets" and getattr(wanted, field.name) != getattr(trained.config, field.name)
+        ]
+        raise ConfigError(
+            f"training.initial_weights = {path!r}: the model there is another one: {'; '.join(differing)}. "
+            "Only the targets may differ"
+        )
+    return {name: weight for name, weight in weights.items() if not name.startswith(("readout.", "target_"))}
 
 
 def _farewell(folder: RunFolder, task: TrainingTask, done: int) -> str:

@@ -36,10 +36,18 @@ class TrainingError(RuntimeError):
 class TrainingTask(pl.LightningModule):
     """Trains a `CrystalFramer`, and the running average of its weights over the last epochs (SWA)."""
 
-    def __init__(self, model: CrystalFramer, config: TrainingConfig, calibration_batch: CrystalBatch) -> None:
+    def __init__(
+        self,
+        model: CrystalFramer,
+        config: TrainingConfig,
+        n_batches: Callable[[int], int],
+        calibration_batch: CrystalBatch,
+    ) -> None:
+        """Args: n_batches: how many batches an epoch has, by its number from 0."""
         super().__init__()
         self.model = model
         self.config = config
+        self._n_batches = n_batches
         # Averages parameters and copies buffers. Lightning's WeightAveraging callback would validate the average alone,
         # and hide the raw weights in its checkpoints.
         self.averaged = AveragedModel(model).requires_grad_(False) if config.swa_epochs else None
@@ -77,14 +85,16 @@ class TrainingTask(pl.LightningModule):
         return optimisation.optimizer(self.model, self.config)
 
     def on_train_start(self) -> None:
-        if self.global_step == 0:
+        if self.global_step == 0 and self.config.initial_weights is None:
             with torch.autocast(self.device.type, enabled=False):
                 self.model.calibrate(self._calibration_batch.to(self.device))
 
     def on_train_epoch_start(self) -> None:
         self._start_epoch()
+        self._n_batches_now = self._n_batches(self.current_epoch)
 
     def training_step(self, batch: CrystalBatch, batch_idx: int) -> Tensor:
+        self._progress = (self.current_epoch + batch_idx / self._n_batches_now) / self.config.n_epochs
         seed = optimisation.noise_seed(self.config.seed, self.current_epoch, batch_idx)
         prediction = self.model(batch, seed).float()
         errors, has_label = optimisation.normalised_errors(prediction, batch.targets, self.model.target_std)
@@ -101,7 +111,7 @@ class TrainingTask(pl.LightningModule):
         is_first_averaged = self.current_epoch == self._first_averaged_epoch and not self._norms
         if not self.is_averaging or is_first_averaged:
             for group in optimizer.param_groups:
-                group["lr"] = optimisation.learning_rate(self.global_step, self.config)
+                group["lr"] = optimisation.learning_rate(self.global_step, self._progress, self.config)
         scale = 1.0 / torch.as_tensor(self._n_labels).clamp(min=1)
         norm = optimisation.scale_and_clip(self.model.parameters(), scale, self.config.clip_norm)
         # Without waiting for the device: AdamW changes nothing in a step whose gradient is not finite.

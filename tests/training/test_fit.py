@@ -268,6 +268,47 @@ def test_it_learns_eight_crystals_by_heart(tmp_path: Path) -> None:
     assert list(result.scores) == ["best"]
 
 
+def test_the_rate_falls_to_zero_with_the_run_and_resumes(tmp_path: Path) -> None:
+    config = training(schedule="warmup-stable-decay", warmup_steps=2, decay_fraction=0.5, n_epochs=4, swa_epochs=0)
+    whole = fit(config, DATA, tmp_path / "whole")
+    # Three batches an epoch. A row has the rate of the epoch's last step: 2, 5, 8 and 11 of 12 before it were done.
+    np.testing.assert_allclose(
+        whole.history["learning_rate"], 2e-3 * np.array([1, 1, (1 - 8 / 12) / 0.5, (1 / 12) / 0.5])
+    )
+    with pytest.raises(Interrupted):
+        fit(config, DATA, tmp_path / "cut", callbacks=[StopAt(2, 1)])
+    resumed = fit(config, DATA, tmp_path / "cut", resume=True)
+    pd.testing.assert_frame_equal(without_times(resumed), without_times(whole), check_exact=True)
+
+
+def test_training_goes_on_from_trained_weights(finished: FitResult, tmp_path: Path) -> None:
+    frozen = {"learning_rate": 1e-12, "weight_decay": 0.0, "swa_epochs": 0, "n_epochs": 1}
+    again = fit(training(initial_weights=str(finished.output), **frozen), DATA, tmp_path / "again")
+    start = weights(finished, finished.chosen)
+    for name, value in weights(again, "last").items():
+        torch.testing.assert_close(value, start[name], rtol=0, atol=1e-9, msg=name)
+
+    # Other targets: the body is kept, the readout begins anew with the statistics of the new labels.
+    data = make_data(targets=TARGETS)
+    other = replace(training(initial_weights=str(finished.output), **frozen), model=replace(MODEL, targets=TARGETS))
+    tuned = weights(fit(other, data, tmp_path / "tuned"), "last")
+    for name, value in tuned.items():
+        if name.startswith(("readout.2", "target_")):
+            assert value.shape != start[name].shape
+        elif not name.startswith("readout."):
+            torch.testing.assert_close(value, start[name], rtol=0, atol=1e-9, msg=name)
+    np.testing.assert_allclose(tuned["target_mean"], [np.nanmean(data.train.targets[t.name]) for t in TARGETS])
+
+
+def test_weights_of_another_model_are_refused(finished: FitResult, tmp_path: Path) -> None:
+    other = replace(training(initial_weights=str(finished.output)), model=replace(MODEL, n_heads=4))
+    with pytest.raises(ConfigError, match=r"initial_weights = .*n_heads is 4, there 2.*Only the targets"):
+        fit(other, DATA, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(CheckpointError, match="no checkpoint here"):
+        fit(training(initial_weights=str(tmp_path)), DATA, tmp_path / "run")
+
+
 def test_bfloat16_learns_the_same_and_is_scored_in_full_precision(finished: FitResult, tmp_path: Path) -> None:
     result = fit(training(precision="bf16-mixed"), DATA, tmp_path / "run")
     assert not without_times(result).equals(without_times(finished))

@@ -27,7 +27,16 @@ NAN = float("nan")
 
 @pytest.mark.parametrize(("step", "factor"), [(0, 1.0), (4000, math.sqrt(0.5)), (12000, 0.5)])
 def test_learning_rate_falls_with_the_inverse_square_root(step: int, factor: float) -> None:
-    assert learning_rate(step, CONFIG) == pytest.approx(5e-4 * factor, rel=1e-15)
+    assert learning_rate(step, 0.9, CONFIG) == pytest.approx(5e-4 * factor, rel=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("step", "progress", "factor"),
+    [(0, 0.0, 0.2), (3, 0.1, 0.8), (4, 0.2, 1.0), (50, 0.75, 1.0), (60, 0.875, 0.5), (99, 1.0, 0.0)],
+)
+def test_learning_rate_warms_up_stays_and_decays(step: int, progress: float, factor: float) -> None:
+    config = replace(CONFIG, schedule="warmup-stable-decay", warmup_steps=4, decay_fraction=0.25)
+    assert learning_rate(step, progress, config) == pytest.approx(5e-4 * factor, rel=1e-12)
 
 
 def test_biases_have_a_weight_decay_of_their_own() -> None:
