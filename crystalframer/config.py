@@ -241,7 +241,8 @@ class TrainingConfig:
     warmup_steps: int = 0
     """Of the schedule `warmup-stable-decay`."""
     decay_fraction: float = 1.0
-    """Of the schedule `warmup-stable-decay`: the share of the run, at its end, in which the rate falls."""
+    """Of the schedule `warmup-stable-decay`: the share of the run, at its end, in which the rate falls.
+    0 keeps it constant to the end."""
     betas: tuple[float, float] = (0.9, 0.98)
     """Memory of AdamW for gradients and for their squares."""
     eps: float = 1e-8
@@ -278,7 +279,7 @@ class TrainingConfig:
         _check(
             self.swa_epochs <= self.n_epochs, self, "swa_epochs", f"exceeds n_epochs = {self.n_epochs}; lower it too"
         )
-        _check(0 < self.decay_fraction <= 1, self, "decay_fraction", "must lie in (0, 1]")
+        _check(0 <= self.decay_fraction <= 1, self, "decay_fraction", "must lie in [0, 1]")
         _check_choice(self, "schedule", get_args(Schedule))
         _check_choice(self, "precision", get_args(Precision))
         _check_choice(self, "accelerator", get_args(Accelerator))

@@ -24,7 +24,7 @@ def learning_rate(step: int, progress: float, config: TrainingConfig) -> float:
     if config.schedule == "inverse-sqrt":
         return config.learning_rate * math.sqrt(config.decay_steps / (config.decay_steps + step))
     warmup = (step + 1) / (config.warmup_steps + 1)
-    decay = (1.0 - progress) / config.decay_fraction
+    decay = (1.0 - progress) / config.decay_fraction if config.decay_fraction else 1.0
     return config.learning_rate * min(warmup, 1.0, decay)
 
 

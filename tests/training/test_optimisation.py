@@ -39,6 +39,11 @@ def test_learning_rate_warms_up_stays_and_decays(step: int, progress: float, fac
     assert learning_rate(step, progress, config) == pytest.approx(5e-4 * factor, rel=1e-12)
 
 
+def test_a_rate_that_never_decays() -> None:
+    config = replace(CONFIG, schedule="warmup-stable-decay", decay_fraction=0.0)
+    assert [learning_rate(step, progress, config) for step, progress in ((0, 0.0), (9, 0.999))] == [5e-4, 5e-4]
+
+
 def test_biases_have_a_weight_decay_of_their_own() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2, bias=False))
     biases, weights = parameter_groups(model, replace(CONFIG, bias_weight_decay=0.01))

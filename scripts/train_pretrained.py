@@ -1,0 +1,94 @@
+"""Train the checkpoint that comes with the package: formation energy and band gap of Materials Project crystals.
+
+    python scripts/train_pretrained.py                   # reads ../shared/data/mp2018_train.parquet and _val
+    python scripts/train_pretrained.py --train ... --validation ... --output runs/pretrained
+
+Two stages, each a run of its own (`crystalframer.fit`), because an hour on small cells teaches more than an hour on
+large ones: small cells at a constant rate, then cells of almost all sizes at a rate that falls to zero. The same command
+goes on after any interruption, from the latest complete epoch of the stage that it was in. Each stage is validated on
+crystals of its sizes; the score on all sizes comes at the end.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import crystalframer as cf
+from crystalframer.config import Config, DataConfig, ModelConfig, Target, TrainingConfig
+from crystalframer.data.dataset import CrystalDataset, Splits
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+TARGETS = (Target("formation_energy_per_atom", "eV/atom"), Target("band_gap", "eV"))
+
+SMALL_CELLS = TrainingConfig(
+    n_epochs=60, batch_size=64, learning_rate=1e-3, schedule="warmup-stable-decay", decay_fraction=0.0, swa_epochs=0
+)
+"""Constant rate: the stage may be as long as there is time for."""
+ALL_CELLS = replace(SMALL_CELLS, n_epochs=8, warmup_steps=100, decay_fraction=1.0)
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+    max_atoms_per_crystal: int
+    training: TrainingConfig
+
+
+STAGES = (Stage("1-small-cells", 20, SMALL_CELLS), Stage("2-all-cells", 60, ALL_CELLS))
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train the checkpoint that comes with the package; stopped, the same command goes on."""
+
+    train: Path = SHARED / "mp2018_train.parquet"
+    """Training crystals, with the labels formation_energy_per_atom (eV/atom) and band_gap (eV)."""
+    validation: Path = SHARED / "mp2018_val.parquet"
+    output: Path = Path("runs/pretrained")
+    """Folder of the stages' run folders."""
+    n_threads: int = 2
+    """Of torch and of the kernels."""
+
+
+def config(stage: Stage, before: Path | None, n_threads: int) -> Config:
+    """The experiment of a stage, which starts from the last weights of the one before."""
+    start = None if before is None else str(before / "checkpoints" / "last")
+    return Config(
+        ModelConfig(targets=TARGETS),
+        DataConfig(source="mp2018", max_atoms_per_crystal=stage.max_atoms_per_crystal),
+        replace(stage.training, seed=1, initial_weights=start, n_threads=n_threads),
+    )
+
+
+def of_size(data: CrystalDataset, max_atoms: int) -> CrystalDataset:
+    return data.select(data.n_atoms <= max_atoms)
+
+
+def train(options: Options) -> Path:
+    """Train what is not trained yet; the folder of the last stage."""
+    train, validation = (cf.dataset(str(path), targets=TARGETS) for path in (options.train, options.validation))
+    folder = None
+    for stage in STAGES:
+        before, folder = folder, options.output / stage.name
+        if (folder / "result.json").exists():
+            continue
+        parts = [of_size(part, stage.max_atoms_per_crystal) for part in (train, validation)]
+        print(
+            f"stage {stage.name}: {len(parts[0]):,} crystals of at most {stage.max_atoms_per_crystal} atoms", flush=True
+        )
+        resume = (folder / "config.json").exists()
+        cf.fit(config(stage, before, options.n_threads), Splits(*parts, test=parts[1].select([])), folder, resume)
+    assert folder is not None
+    evaluation = cf.evaluate(folder / "checkpoints" / "last", validation)
+    print(evaluation.summary())
+    scores = {name: score.mae for name, score in evaluation.scores.items()}
+    (options.output / "validation.json").write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+    return folder
+
+
+if __name__ == "__main__":
+    import tyro
+
+    train(tyro.cli(Options))
