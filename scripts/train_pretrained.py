@@ -4,7 +4,7 @@
     python scripts/train_pretrained.py --train ... --validation ... --output runs/pretrained
 
 Two stages, each a run of its own (`crystalframer.fit`), because an hour on small cells teaches more than an hour on
-large ones: small cells at a constant rate, then cells of almost all sizes at a rate that falls to zero. The same command
+large ones: small cells at a constant rate, then cells of almost all sizes at a rate that falls to zero. The command
 goes on after any interruption, from the latest complete epoch of the stage that it was in. Each stage is validated on
 crystals of its sizes; the score on all sizes comes at the end.
 """
