@@ -38,6 +38,11 @@ def atomic_number(symbol: str) -> int | None:
     return ATOMIC_NUMBERS.get(letters.group().capitalize()) if letters else None
 
 
+def formula_order(z: int) -> tuple[float, str]:
+    """Sorts elements by rising Pauling electronegativity, then symbol."""
+    return float(_ELECTRONEGATIVITY[z - 1]), SYMBOLS[z - 1]
+
+
 def reduced_formula(atomic_numbers: Integer[np.ndarray, " n_atoms"]) -> str:
     """`CaTiO3` for any multiple of it: elements by rising Pauling electronegativity, counts without common factor.
 
@@ -45,6 +50,6 @@ def reduced_formula(atomic_numbers: Integer[np.ndarray, " n_atoms"]) -> str:
     """
     counts = Counter(atomic_numbers.tolist())
     divisor = math.gcd(*counts.values())
-    ordered = sorted(counts, key=lambda z: (_ELECTRONEGATIVITY[z - 1], SYMBOLS[z - 1]))
+    ordered = sorted(counts, key=formula_order)
     parts = ((SYMBOLS[z - 1], counts[z] // divisor) for z in ordered)
     return "".join(symbol if count == 1 else f"{symbol}{count}" for symbol, count in parts)

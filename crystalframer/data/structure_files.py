@@ -1,6 +1,7 @@
 """Files and text of structures, read with the library that knows the format; nothing is converted here.
 
-Results are pymatgen Structures, ASE Atoms or dictionaries, as `structures.to_crystal` takes them. Libraries are loaded
+Results are crystals (of plain CIF files), pymatgen Structures, ASE Atoms or dictionaries, as `structures.to_crystal`
+takes them. Libraries are loaded
 on first use, and their warnings are silenced: what matters is checked here or on conversion, and is an error.
 """
 
@@ -15,8 +16,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from crystalframer.data.crystal import CrystalError
 from crystalframer.data.elements import atomic_number
+from crystalframer.data.plain_cif import check_formula, read_plain_cif, what_is_missing
 
 STRUCTURE_SUFFIXES = (".cif", ".mcif", ".vasp", ".poscar", ".contcar", ".xyz", ".extxyz", ".json", ".res", ".xsf")
 """Taken from a folder, beside files named POSCAR or CONTCAR. A file that is named itself may have any suffix."""
@@ -129,6 +133,11 @@ def _read_with_ase(path: Path) -> list[Any]:
 
 
 def _read_cif(text: str) -> list[Any]:
+    plain = read_plain_cif(text)
+    return _read_cif_with_pymatgen(text) if plain is None else [plain]
+
+
+def _read_cif_with_pymatgen(text: str) -> list[Any]:
     cif = _require("pymatgen.io.cif", "pymatgen", "reading CIF")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -136,18 +145,26 @@ def _read_cif(text: str) -> list[Any]:
             parser = cif.CifParser(io.StringIO(text))
             blocks = parser.as_dict()
         except Exception as error:
-            raise CrystalError(f"cannot be read as CIF ({_reason(error)}); check the file") from error
+            raise CrystalError(f"cannot be read as CIF ({_reason(error)}){_advice(text, 'check the file')}") from error
         for block in blocks.values():
             _check_cif_atoms(block)
         try:
             # Occupancies as they stand: sums above 1 show atoms on one place, which the default would rescale.
             structures = parser.parse_structures(primitive=False, check_occu=False, on_error="raise")
             # With that setting pymatgen leaves out its last step; the order of atoms is to be that of its from_file.
-            return [found.get_sorted_structure() if found.is_ordered else found for found in structures]
+            structures = [found.get_sorted_structure() if found.is_ordered else found for found in structures]
         except Exception as error:
-            raise CrystalError(
-                f"holds no structure that can be read as CIF ({_reason(error)}); check cell, symmetry and atom sites"
-            ) from error
+            advice = _advice(text, "check cell, symmetry and atom sites")
+            raise CrystalError(f"holds no structure that can be read as CIF ({_reason(error)}){advice}") from error
+    if len(blocks) == len(structures) == 1 and structures[0].is_ordered:
+        (block,) = blocks.values()
+        check_formula(block.get("_chemical_formula_sum", ""), np.array(structures[0].atomic_numbers))
+    return structures
+
+
+def _advice(text: str, otherwise: str) -> str:
+    """What a CIF lacks, or else what to do."""
+    return what_is_missing(text) or f"; {otherwise}"
 
 
 def _check_cif_atoms(block: Mapping[str, Any]) -> None:

@@ -1,0 +1,217 @@
+"""The quick way of reading CIF: what it takes it reads as pymatgen does, and it leaves the rest alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ase
+import ase.io
+import numpy as np
+import pytest
+from pymatgen.core import Lattice, Structure
+from pymatgen.io.cif import CifParser, CifWriter
+
+from crystalframer.data.crystal import Crystal, CrystalError
+from crystalframer.data.elements import SYMBOLS
+from crystalframer.data.plain_cif import read_plain_cif, what_is_missing
+from crystalframer.data.structures import to_crystal
+from crystalframer.testing import random_crystal
+
+# One listed atom on a place of three images, with coordinates rounded to four digits: pymatgen's 1/3.
+QUARTZ = """# a comment with 'quotes and _names
+data_quartz
+_publ_section_title
+;
+ A title of two lines, with _cell_length_a 3 and data
+ loop_ in it
+;
+_journal_name_full 'Zeitschrift f"ur Kristallographie'
+_chemical_formula_sum 'O2 Si'   # and a comment behind
+_cell_length_a 4.9137(3)
+_cell_length_b 4.9137(3)
+_cell_length_c 5.4047(4)
+_cell_angle_alpha 90
+_cell_angle_beta 90.0
+_cell_angle_gamma 120
+_symmetry_space_group_name_H-M "P 32 2 1"
+loop_
+_symmetry_equiv_pos_site_id
+_symmetry_equiv_pos_as_xyz
+1 'x, y, z'
+2 -y,x-y,z+2/3
+3 -x+y,-x,1/3+Z
+4 y,x,-z
+5 x-y,-y,-z+.33333333333
+6 -x,-x+y,-z+2/3
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+_atom_site_occupancy
+Si1 Si 0.4697(2) 0 0.66667 1
+O1 O 0.4135 0.2669 0.7858 1.0
+"""
+ROWS = "Si1 Si 0.4697(2) 0 0.66667 1\nO1 O 0.4135 0.2669 0.7858 1.0\n"
+
+
+def by_pymatgen(text: str) -> Crystal:
+    return to_crystal(CifParser.from_str(text).parse_structures(primitive=False)[0])
+
+
+def assert_same(found: Crystal | None, expected: Crystal) -> None:
+    assert found is not None
+    found = to_crystal(found)
+    np.testing.assert_array_equal(found.atomic_numbers, expected.atomic_numbers)
+    np.testing.assert_allclose(found.lattice, expected.lattice, atol=1e-12)
+    difference = found.frac_coords - expected.frac_coords
+    np.testing.assert_allclose(difference - np.round(difference), 0.0, atol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_file_as_people_publish_it() -> None:
+    crystal = read_plain_cif(QUARTZ)
+    assert crystal is not None and np.bincount(crystal.atomic_numbers)[[8, 14]].tolist() == [6, 3]
+    assert_same(crystal, by_pymatgen(QUARTZ))
+
+
+STRUCTURES = {
+    "rock salt": Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]),
+    "spinel": Structure.from_spacegroup(
+        "Fd-3m", Lattice.cubic(8.08), ["Mg", "Al", "O"], [[1 / 8] * 3, [0.5] * 3, [0.2624] * 3]
+    ),
+    "wurtzite": Structure.from_spacegroup(
+        "P6_3mc", Lattice.hexagonal(3.25, 5.2), ["Zn", "O"], [[1 / 3, 2 / 3, 0], [1 / 3, 2 / 3, 0.3819]]
+    ),
+    "elements of one electronegativity": Structure(
+        Lattice.from_parameters(4, 5, 6, 80, 95, 110),
+        ["Rh", "Pd", "H", "Ru"],
+        [[0, 0, 0], [0.5] * 3, [0.2] * 3, [0.8] * 3],
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore:Set OLD_ERROR_HANDLING:DeprecationWarning")
+@pytest.mark.parametrize("symprec", [None, 0.01])
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_files_of_pymatgen_with_and_without_symmetry(name: str, symprec: float | None) -> None:
+    text = str(CifWriter(STRUCTURES[name], symprec=symprec))
+    assert_same(read_plain_cif(text), by_pymatgen(text))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("seed", range(4))
+def test_files_of_ase(seed: int, tmp_path: Path) -> None:
+    crystal = random_crystal(seed, 12)
+    symbols = [SYMBOLS[z - 1] for z in crystal.atomic_numbers]
+    ase.io.write(tmp_path / "x.cif", ase.Atoms(symbols, crystal.positions, cell=crystal.lattice, pbc=True))
+    text = (tmp_path / "x.cif").read_text()
+    assert_same(read_plain_cif(text), by_pymatgen(text))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("data_quartz", "data_quartz\n_a 1\ndata_two"),
+        ("O1 O ", "O1 O2- "),
+        ("O1 O ", "D1 D "),
+        ("O1 O ", "He1 He "),
+        ("O1 O ", "X1 X "),
+        ("1.0\n", "0.5\n"),
+        ("1.0\n", "?\n"),
+        ("0.7858", "?"),
+        ("0.7858", "nan"),
+        ("_cell_angle_gamma 120", ""),
+        ("_cell_angle_gamma 120", "_cell_angle_gamma 190"),
+        ("_cell_angle_gamma 120", "_cell_angle_gamma 0"),
+        ("_cell_length_c 5.4047(4)", "_cell_length_c 0"),
+        ("-y,x-y,z+2/3", "-y,x-y"),
+        ("-y,x-y,z+2/3", "-y,x-y,2z"),
+        ("-y,x-y,z+2/3", "-y,x-y,z+1/0"),
+        ("-y,x-y,z+2/3", "-y,x-y,sin(z)"),
+        ("_symmetry_equiv_pos_as_xyz", "_unknown"),
+        ("_atom_site_label", "_atom_site_moment_label"),
+        (ROWS, f"{ROWS}Si2 Si 0.4697 0 0.66667 1\n"),
+        (ROWS, f"{ROWS}Si2 Si 0.4697 0\n"),
+        (ROWS, ""),
+        ("_cell_angle_beta 90.0", "_cell_angle_beta 90.0 90"),
+        ("_cell_angle_beta 90.0", "_cell_angle_beta 90.0\n_cell_angle_beta 91"),
+        ("_cell_angle_gamma 120", "_cell_angle_gamma 120 loop_ loop_"),
+        ("_cell_angle_gamma 120", "_cell_angle_gamma 120\nsave_frame"),
+    ],
+)
+def test_what_is_not_plain_is_left_to_others(old: str, new: str) -> None:
+    assert old in QUARTZ
+    assert read_plain_cif(QUARTZ.replace(old, new)) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\n", "hello", "data_", "data_x", "data_x loop_", "data_x _a", "'", "data_x\n;\n"]
+)
+def test_what_is_no_cif_is_left_to_others(text: str) -> None:
+    assert read_plain_cif(text) is None
+
+
+def test_every_cut_of_a_file_is_told_or_left_to_others() -> None:
+    """Wherever a file ends, no crystal with fewer atoms comes out of it."""
+    whole = read_plain_cif(QUARTZ)
+    assert whole is not None
+    cuts = [read_plain_cif_or_error(QUARTZ[:length]) for length in range(len(QUARTZ))]
+    told = [cut for cut in cuts if isinstance(cut, str)]
+    read = [cut for cut in cuts if isinstance(cut, Crystal)]
+    assert all("_chemical_formula_sum is 'O2 Si'" in message for message in told) and told
+    assert len(read) == len("\n") + len(".0") and all(len(crystal) == len(whole) for crystal in read)
+
+
+def read_plain_cif_or_error(text: str) -> Crystal | str | None:
+    try:
+        return read_plain_cif(text)
+    except CrystalError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize(
+    ("formula", "is_right"), [("'Si3 O6'", True), ("'Si1.0 O2'", True), ("?", True), ("'C x'", True)]
+)
+def test_formulas_of_any_number_of_units_and_such_as_say_nothing(formula: str, is_right: bool) -> None:
+    assert (read_plain_cif(QUARTZ.replace("'O2 Si'", formula)) is not None) == is_right
+
+
+@pytest.mark.parametrize("formula", ["'O3 Si'", "'Si'", "'O2 Si H'"])
+@pytest.mark.parametrize("rows", ["{}", "{}D1 D 0.1 0.2 0.3 1\n"])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_another_formula_is_an_error_whoever_reads_the_file(formula: str, rows: str) -> None:
+    text = QUARTZ.replace("'O2 Si'", formula).replace(ROWS, rows.format(ROWS))
+    if formula == "'O2 Si H'" and "D1" in rows:
+        text = text.replace("'O2 Si H'", "'O2 Si'")
+    with pytest.raises(CrystalError, match=r"its atom sites make .*O6, but _chemical_formula_sum is"):
+        to_crystal(text)
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        (
+            "_cell_angle_beta",
+            "it lacks _cell_angle_beta, _cell_angle_gamma, the loop of atom sites (_atom_site_label, ",
+        ),
+        ("loop_\n_atom_site_label", "it lacks the loop of atom sites (_atom_site_label, _atom_site_fract_x, "),
+        ("_atom_site_fract_z", "it lacks the loop of atom sites (_atom_site_fract_z)"),
+        (
+            "_atom_site_occupancy",
+            "the loop of _atom_site_label, _atom_site_type_symbol, _atom_site_fract_x, ... has no",
+        ),
+        ("0.2669", "row 2 of the loop of _atom_site_label, _atom_site_type_symbol, _atom_site_fract_x, ... has 3 of 6"),
+    ],
+)
+def test_a_file_that_was_cut_short_says_what_it_lacks(end: str, reason: str, tmp_path: Path) -> None:
+    text = QUARTZ[: QUARTZ.index(end)]
+    if end == "_atom_site_occupancy":
+        text += f"{end}\n"
+    assert reason in what_is_missing(text)
+    (tmp_path / "cut.cif").write_text(text)
+    with pytest.raises(CrystalError) as raised:
+        to_crystal(tmp_path / "cut.cif")
+    assert "cut.cif: " in str(raised.value) and reason in str(raised.value) and "cut short" in str(raised.value)
+    assert what_is_missing(QUARTZ) == ""
