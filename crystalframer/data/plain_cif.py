@@ -27,6 +27,8 @@ CELL_FIELDS = (
     *("_cell_angle_alpha", "_cell_angle_beta", "_cell_angle_gamma"),
 )
 POSITION_FIELDS = ("_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z")
+LONGEST_CELL = 1e5
+"""Å; no file means more."""
 SYMMETRY_FIELDS = (
     "_symmetry_equiv_pos_as_xyz",
     "_symmetry_equiv_pos_as_xyz_",
@@ -86,8 +88,9 @@ def read_plain_cif(text: str) -> Crystal | None:
 
 def what_is_missing(text: str) -> str:
     """What a CIF that cannot be read lacks, as far as can be told: `"; it lacks ..."`, or nothing."""
-    names = {match.group() for match in re.finditer(r"^\s*(_\S+)", text, re.MULTILINE)}
-    names = {name.strip() for name in names}
+    if not _BLOCK.search(text):
+        return "; it holds no block of data (`data_...`): is it a CIF file?"
+    names = set(re.findall(r"^\s*(_\S+)", text, re.MULTILINE))
     lacking = [name for name in CELL_FIELDS if name not in names]
     if "_atom_site_label" not in names or not names.issuperset(POSITION_FIELDS):
         columns = [name for name in ("_atom_site_label", *POSITION_FIELDS) if name not in names]
@@ -99,6 +102,22 @@ def what_is_missing(text: str) -> str:
     except _NotPlain as problem:
         return f"; {problem}"
     return ""
+
+
+def check_cell(fields: Fields) -> None:
+    """That lengths and angles of a CIF block, as far as they are there, can be those of a cell.
+
+    Raises:
+        CrystalError: they cannot; the field is named.
+    """
+    for name in CELL_FIELDS:
+        text = fields.get(name)
+        if not isinstance(text, str):
+            continue
+        match, is_angle = _NUMBER.fullmatch(text), "angle" in name
+        if match is None or not 0 < float(match[1]) < (180 if is_angle else LONGEST_CELL):
+            allowed = "between 0 and 180 degrees" if is_angle else f"above 0 and below {LONGEST_CELL:,.0f} Å"
+            raise CrystalError(f"{name} is {text!r}; it must be a number {allowed}")
 
 
 def check_formula(stated: str, atomic_numbers: Int[np.ndarray, " n_atoms"]) -> None:
@@ -201,6 +220,7 @@ def _crystal(fields: Fields) -> Crystal:
         raise _NotPlain("sites that are not whole atoms")
     sites, frac = _images(_exact_thirds(listed), _operations(fields))
     order = sorted(range(len(sites)), key=lambda image: formula_order(numbers[sites[image]]))
+    check_cell(fields)
     lattice = _lattice(*(_number(_single(fields, name)) for name in CELL_FIELDS))
     return Crystal(np.array(numbers)[sites][order], frac[order] @ lattice, lattice)
 
@@ -282,8 +302,6 @@ def _exact_thirds(frac: Float[np.ndarray, "n_sites 3"]) -> Float[np.ndarray, "n_
 
 def _lattice(a: float, b: float, c: float, alpha: float, beta: float, gamma: float) -> Float[np.ndarray, "3 3"]:
     """Rows a, b, c, Å, from lengths and angles in degrees: c along z, a in the plane of x and z."""
-    if min(a, b, c, alpha, beta, gamma) <= 0 or max(alpha, beta, gamma) >= 180:
-        raise _NotPlain("cell")
     sines, cosines = np.sin(np.radians([alpha, beta, gamma])), np.cos(np.radians([alpha, beta, gamma]))
     cosine = (cosines[0] * cosines[1] - cosines[2]) / (sines[0] * sines[1])  # of the reciprocal angle gamma*
     if abs(cosine) > 1:

@@ -20,7 +20,7 @@ import numpy as np
 
 from crystalframer.data.crystal import CrystalError
 from crystalframer.data.elements import atomic_number
-from crystalframer.data.plain_cif import check_formula, read_plain_cif, what_is_missing
+from crystalframer.data.plain_cif import check_cell, check_formula, read_plain_cif, what_is_missing
 
 STRUCTURE_SUFFIXES = (".cif", ".mcif", ".vasp", ".poscar", ".contcar", ".xyz", ".extxyz", ".json", ".res", ".xsf")
 """Taken from a folder, beside files named POSCAR or CONTCAR. A file that is named itself may have any suffix."""
@@ -147,6 +147,7 @@ def _read_cif_with_pymatgen(text: str) -> list[Any]:
         except Exception as error:
             raise CrystalError(f"cannot be read as CIF ({_reason(error)}){_advice(text, 'check the file')}") from error
         for block in blocks.values():
+            check_cell(block)
             _check_cif_atoms(block)
         try:
             # Occupancies as they stand: sums above 1 show atoms on one place, which the default would rescale.

@@ -190,6 +190,23 @@ def test_another_formula_is_an_error_whoever_reads_the_file(formula: str, rows: 
 
 
 @pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("_cell_angle_beta 90.0", "275", "_cell_angle_beta is '275'; it must be a number between 0 and 180 degrees"),
+        ("_cell_angle_beta 90.0", "0", "between 0 and 180 degrees"),
+        ("_cell_length_c 5.4047(4)", "0", "_cell_length_c is '0'; it must be a number above 0 and below 100,000 Å"),
+        ("_cell_length_c 5.4047(4)", "1e300", "below 100,000 Å"),
+        ("_cell_length_c 5.4047(4)", "nan", "must be a number"),
+        ("_cell_length_c 5.4047(4)", "?", "must be a number"),
+    ],
+)
+def test_a_cell_that_cannot_be_is_named(field: str, value: str, reason: str) -> None:
+    with pytest.raises(CrystalError) as raised:
+        to_crystal(QUARTZ.replace(field, f"{field.split()[0]} {value}"))
+    assert reason in str(raised.value)
+
+
+@pytest.mark.parametrize(
     ("end", "reason"),
     [
         (

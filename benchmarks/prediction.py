@@ -1,0 +1,245 @@
+"""Files a second that `crystalframer.predict` takes from a folder of CIF files, some of them broken, and where the time
+goes.
+
+Half of the files state the symmetry, half list every atom. The stages are timed within the very calls that are
+reported. Every broken file must come out as a row with an error that names it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pandas
+import torch
+from tqdm.auto import tqdm
+
+import crystalframer as cf
+from benchmarks import command, inputs
+from benchmarks.ours import SEARCH_NOTE
+from benchmarks.report import Bar, Report, Row, timed_rows
+from benchmarks.timing import Candidate, alternate, synchronise
+from crystalframer import prediction
+from crystalframer.data import structure_files
+from crystalframer.data.crystal import Crystal, CrystalBatch
+from crystalframer.model.network import CrystalFramer
+
+PYMATGEN = "crystalframer, all CIF by pymatgen"
+STAGES = ("reading and parsing", "neighbours", "model", "batches, table, the rest")
+SHARE_BROKEN = 0.02
+
+NOT_CIF = b"<!DOCTYPE html>\n<html><head><title>404 Not Found</title></head></html>\n"
+BREAKAGES: Mapping[str, Callable[[str], bytes]] = {
+    "empty": lambda _: b"",
+    "web-page": lambda _: NOT_CIF,
+    "random-bytes": lambda _: np.random.default_rng(0).bytes(4096),
+    "compressed": lambda _: b"\x1f\x8b\x08" + np.random.default_rng(1).bytes(512),
+    "cut-in-cell": lambda text: text[: text.index("_cell_angle_beta")].encode(),
+    "cut-before-sites": lambda text: text[: text.index("_atom_site_fract_y")].encode(),
+    "cut-in-row": lambda text: text.rstrip().rpartition(" ")[0].rstrip().encode(),
+    "cut-between-rows": lambda text: text.rstrip().rpartition("\n")[0].encode(),
+    "no-rows": lambda text: text[: text.index("_atom_site_occupancy") + len("_atom_site_occupancy\n")].encode(),
+    "word-for-length": lambda text: _with_value(text, "_cell_length_a", "wide"),
+    "length-zero": lambda text: _with_value(text, "_cell_length_a", "0.0"),
+    "length-tiny": lambda text: _with_value(text, "_cell_length_a", "0.02"),
+    "length-huge": lambda text: _with_value(text, "_cell_length_a", "1e300"),
+    "length-not-a-number": lambda text: _with_value(text, "_cell_length_a", "nan"),
+    "angle-impossible": lambda text: _with_value(text, "_cell_angle_alpha", "275"),
+    "angle-zero": lambda text: _with_value(text, "_cell_angle_alpha", "0"),
+    "half-occupied": lambda text: _with_last(text, -1, "0.5"),
+    "two-on-one-place": lambda text: (text.rstrip() + "\n" + text.rstrip().rpartition("\n")[2] + "\n").encode(),
+    "no-element": lambda text: _with_last(text, 0, "Xq"),
+    "position-unknown": lambda text: _with_last(text, -2, "?"),
+}
+"""Name → what makes such a file of a good one (as pymatgen writes it)."""
+
+
+def _with_value(text: str, name: str, value: str) -> bytes:
+    lines = [f"{name} {value}" if line.startswith(name) else line for line in text.splitlines()]
+    return "\n".join(lines).encode()
+
+
+def _with_last(text: str, column: int, value: str) -> bytes:
+    """Another value in the last site."""
+    rows, _, last = text.rstrip().rpartition("\n")
+    values = last.split()
+    values[column] = value
+    return f"{rows}\n{' '.join(values)}\n".encode()
+
+
+def write_files(crystals: Sequence[Crystal], n_broken: int, folder: Path) -> dict[str, str]:
+    """A CIF file of each crystal, the last ones broken; id of each broken file → how."""
+    broken = {}
+    for row, crystal in enumerate(tqdm(crystals, desc="writing files", delay=2, leave=False)):
+        number = row - (len(crystals) - n_broken)
+        text = cif_text(crystal, is_symmetric=row % 2 == 0 and number < 0)
+        name, content = f"{row:05d}-{crystal.id}", text.encode()
+        if number >= 0:
+            kind = list(BREAKAGES)[number % len(BREAKAGES)]
+            # Broken files lie among the others, as the folder is read by name.
+            name = f"{row * 7919 % len(crystals):05d}-{kind}-{number}"
+            broken[name], content = kind, BREAKAGES[kind](text)
+        (folder / f"{name}.cif").write_bytes(content)
+    return broken
+
+
+def cif_text(crystal: Crystal, is_symmetric: bool) -> str:
+    """As pymatgen writes it: the sites of an asymmetric unit and the symmetry, or every atom."""
+    from pymatgen.core import Structure
+    from pymatgen.io.cif import CifWriter
+
+    structure = Structure(crystal.lattice, crystal.atomic_numbers.tolist(), crystal.frac_coords)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return str(CifWriter(structure, symprec=0.01 if is_symmetric else None))
+
+
+@dataclass
+class Stages:
+    """Seconds of each stage of a call of `predict`."""
+
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    _started: float = 0.0
+
+    @contextlib.contextmanager
+    def timed(self, model: CrystalFramer) -> Iterator[None]:
+        """Counts what happens within."""
+        device = model.target_mean.device
+
+        def start(*_: object) -> None:
+            synchronise(device)
+            self._started = time.perf_counter()
+
+        def stop(*_: object) -> None:
+            synchronise(device)
+            self.seconds["model"] += time.perf_counter() - self._started
+
+        hooks = model.register_forward_pre_hook(start), model.register_forward_hook(stop)
+        reading = self._iterating("reading and parsing", prediction.iter_structures)
+        packing = self._calling("neighbours", prediction.pack)
+        total = time.perf_counter()
+        try:
+            with mock.patch.multiple(prediction, iter_structures=reading, pack=packing):
+                yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+        total = time.perf_counter() - total
+        self.seconds["batches, table, the rest"] = total - sum(self.seconds[name] for name in STAGES[:-1])
+
+    def _iterating(self, name: str, function: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+        def timed(*arguments: object) -> Iterator[Any]:
+            iterator = function(*arguments)
+            while True:
+                started = time.perf_counter()
+                value = next(iterator, None)
+                self.seconds[name] += time.perf_counter() - started
+                if value is None:
+                    return
+                yield value
+
+        return timed
+
+    def _calling(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*arguments: object) -> Any:
+            started = time.perf_counter()
+            try:
+                return function(*arguments)
+            finally:
+                self.seconds[name] += time.perf_counter() - started
+
+        return timed
+
+
+def new_model(sample: inputs.Sample, device: torch.device) -> CrystalFramer:
+    """Preset `default` before training: its predictions mean nothing and cost the same."""
+    config = sample.config("default").model
+    model = CrystalFramer(config, torch.Generator().manual_seed(inputs.SEED)).eval()
+    small = sorted(sample.dataset, key=len)[:16]
+    model.calibrate(CrystalBatch.from_crystals(small, config.radius))
+    return model.to(device)
+
+
+def unnamed_failures(frame: pandas.DataFrame, broken: Mapping[str, str]) -> list[str]:
+    """What is wrong with a table: broken files without an error that names them, good ones with one."""
+    errors = dict(zip(frame["id"], frame["error"], strict=True))
+    silent = [id for id in broken if f"{id}.cif: " not in str(errors.get(id))]
+    refused = [f"{id}: {error}" for id, error in errors.items() if id not in broken and error is not None]
+    return silent + refused
+
+
+def measure(options: argparse.Namespace, report: Report) -> None:
+    device = torch.device(options.device)
+    sample = inputs.sample(options)
+    model = new_model(sample, device)
+    n_files = len(sample.dataset)
+    n_broken = max(1, round(n_files * SHARE_BROKEN))
+    with tempfile.TemporaryDirectory() as folder:
+        broken = write_files(list(sample.dataset), n_broken, Path(folder))
+        report.data |= {"name": sample.name, "files": n_files, "broken": n_broken}
+        runs: list[Stages] = []
+
+        def predict() -> pandas.DataFrame:
+            runs.append(Stages())
+            with runs[-1].timed(model):
+                return cf.predict(folder, model, progress=False)
+
+        def predict_by_pymatgen() -> pandas.DataFrame:
+            with mock.patch.object(structure_files, "read_plain_cif", lambda _: None):
+                return cf.predict(folder, model, progress=False)
+
+        frame, by_pymatgen = predict(), predict_by_pymatgen()  # compiles everything
+        first = sorted(Path(folder).glob("*.cif"))[:2]
+        warm_up = partial(cf.predict, first, model, progress=False)
+        candidates = {
+            "crystalframer": Candidate(predict, warm_up),
+            PYMATGEN: Candidate(predict_by_pymatgen, warm_up),
+        }
+        runs.clear()
+        timings = alternate(candidates, options.passes, device, "predicting files", options.budget)
+    versions = dict.fromkeys(candidates, cf.__version__)
+    speeds = {name: {"files/s": n_files / timing.median} for name, timing in timings.items()}
+    report.rows += timed_rows(f"{n_files:,} files", timings, versions, "ms/file", 1e3 / n_files, {}, speeds)
+    total = median(sum(run.seconds.values()) for run in runs)
+    for name in STAGES:
+        seconds = median(run.seconds[name] for run in runs)
+        details = {"share": f"{seconds / total:.0%}"}
+        report.rows.append(Row(f"  {name}", "crystalframer", "", "ms/file", seconds * 1e3 / n_files, details=details))
+    wrong = unnamed_failures(frame, broken)
+    (target,) = model.config.target_names
+    values, others = frame[target].to_numpy(), by_pymatgen[target].to_numpy()
+    deviation = float(np.nanmax(np.abs(values - others)) / np.nanstd(values))
+    report.bars += [
+        Bar("files without a row that they should have", abs(len(frame) - n_files), 0, "files"),
+        Bar("broken files without an error that names them, and good ones refused", len(wrong), 0, "files"),
+        Bar("largest difference of a prediction to reading by pymatgen, over their spread",
+            deviation, 1e-3, ""),
+    ]  # fmt: skip
+    errors = dict(zip(frame["id"], frame["error"], strict=True))
+    report.notes += [f"{kind}: {str(errors[id]).rpartition('/')[2]}" for id, kind in broken.items()]
+    report.notes += [f"WRONG: {problem}" for problem in wrong]
+    report.notes.append(SEARCH_NOTE)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = command.parser("prediction", "Files a second from a folder of CIF files, and where the time goes.")
+    inputs.add_options(parser, 1000)
+    parser.set_defaults(largest_cell=1000)
+    options = command.parse(parser, arguments)
+    with command.session(options) as report:
+        measure(options, report)
+
+
+if __name__ == "__main__":
+    main()
