@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import glob
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,9 +88,12 @@ def predict(
 
     Raises:
         CheckpointError: the model cannot be loaded.
+        TypeError: structures and model were given the wrong way round.
     """
     import pandas
 
+    if isinstance(structures, CrystalFramer):
+        raise TypeError("the first argument is a model; the order is predict(structures, model)")
     model = _ready(model, device)
     outcomes = _outcomes(iter_structures(structures), model, batch_size, max_atoms)
     rows = list(_with_progress(outcomes, _expected_count(structures), progress))
@@ -128,6 +132,8 @@ class Evaluation:
     n_crystals: int
     n_failed: int
     """Crystals without a prediction; the scores leave them out."""
+    n_train: int = 0
+    """Crystals of the train part of the data set's own split, if all of it was scored."""
 
     def summary(self) -> str:
         """The scores as a table for a person."""
@@ -142,6 +148,11 @@ class Evaluation:
             lines.append(
                 f"{score.target.label:<{width}}  {score.n_crystals:>7,}  {score.mae:>9.4g}  {score.rmse:>9.4g}  "
                 f"{score.r2:>7.3f}  {score.baseline_mae:.4g}{share}"
+            )
+        if self.n_train:
+            lines.append(
+                f"note: {self.n_train:,} of the crystals are the train part of the data set's own split; a model that "
+                'was trained on them knows them (part="test", or --split test, scores those it does not)'
             )
         return "\n".join(lines)
 
@@ -176,6 +187,7 @@ def evaluate(
     model = _ready(model, device)
     targets = model.config.targets
     data = data.with_targets(targets) if isinstance(data, CrystalDataset) else sources.dataset(data, targets=targets)
+    n_train = int((data.parts == "train").sum()) if part is None and data.parts is not None else 0
     data = data if part is None else _part(data, part)
     records = (StructureRecord(crystal.id, crystal.id, crystal, None) for crystal in data)
     outcomes = _outcomes(records, model, batch_size, max_atoms)
@@ -194,7 +206,7 @@ def evaluate(
         frames.append(pandas.DataFrame(columns))
     crystals = pandas.concat(frames, ignore_index=True)
     crystals.attrs["units"] = {target.name: target.unit for target in targets}
-    return Evaluation(crystals, scores, len(data), int(failed.sum()))
+    return Evaluation(crystals, scores, len(data), int(failed.sum()), n_train)
 
 
 def trace(
@@ -359,6 +371,11 @@ def _batch(crystals: Sequence[Crystal], model: CrystalFramer) -> CrystalBatch:
 
 def _ready(model: CrystalFramer | str | Path | None, device: torch.device | str | None) -> CrystalFramer:
     """The model on the device; a model of the caller's is copied rather than moved."""
+    if model is not None and not isinstance(model, (CrystalFramer, str, Path)):
+        raise TypeError(
+            f"a {type(model).__name__} was given as the model; the order is predict(structures, model), "
+            "evaluate(model, data) and trace(structure, model), and a model may also be the path of one"
+        )
     if not isinstance(model, CrystalFramer):
         return load(model, device)
     where = _usable(device)
@@ -409,7 +426,9 @@ def _score(
 
 
 def _with_progress(outcomes: Iterator[_Outcome], total: int | None, progress: bool) -> Iterator[_Outcome]:
-    yield from tqdm(outcomes, "predicting", total, unit=" crystals", delay=2, leave=False, disable=not progress)
+    # Where nothing can be wiped off (a log file, a pipe) the finished bar stays, and what follows begins a new line.
+    leave = not sys.stderr.isatty()
+    yield from tqdm(outcomes, "predicting", total, unit=" crystals", delay=2, leave=leave, disable=not progress)
 
 
 def _expected_count(structures: Any) -> int | None:

@@ -25,7 +25,7 @@ class TraceError(ValueError):
     """A trace file cannot be read or written; the message names the file and the cause."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FrameTrace:
     """The local frames of one layer."""
 
@@ -40,8 +40,11 @@ class FrameTrace:
     """(n_atoms, n_heads, 2): score of the anchor edge minus that of the best other edge, for e₁ and e₂; near 0 or
     negative: a tie that the second criterion decided (`max` and `static-max`)."""
 
+    def __repr__(self) -> str:
+        return f"FrameTrace: {self.method} frames of {self.axes.shape[0]} atoms, {self.axes.shape[1]} heads"
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class LayerTrace:
     """One attention layer."""
 
@@ -58,8 +61,12 @@ class LayerTrace:
     frame: FrameTrace | None = None
     """None for the frame method `none`."""
 
+    def __repr__(self) -> str:
+        frames = "no frames" if self.frame is None else f"{self.frame.method} frames"
+        return f"LayerTrace: {self.attention.shape[0]:,} edges, {self.attention.shape[1]} heads, {frames}"
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class CrystalTrace:
     """One crystal, what every layer attended to, and the prediction."""
 
@@ -79,6 +86,14 @@ class CrystalTrace:
     units: dict[str, str] = field(default_factory=dict)
     """Target name → unit."""
     id: str = ""
+
+    def __repr__(self) -> str:
+        predicted = "".join(f"; {name} = {value:.4g} {self.units[name]}" for name, value in self.prediction.items())
+        heads = f" with {self.n_heads} heads" if self.layers else ""
+        return (
+            f"CrystalTrace {self.id!r}: {self.n_atoms} atoms, {self.n_edges:,} edges, {self.n_layers} layers{heads}"
+            f"{predicted.rstrip()}"
+        )
 
     @property
     def n_atoms(self) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
@@ -285,6 +287,30 @@ def test_a_truncated_parquet_file_is_an_error_in_its_row(tmp_path: Path, model: 
     assert "half.parquet" in frame["error"][0] and frame["error"][1] is None
 
 
+def test_arguments_the_wrong_way_round_are_named(model: CrystalFramer) -> None:
+    with pytest.raises(TypeError, match=r"the first argument is a model; the order is predict\(structures, model\)"):
+        cf.predict(model)
+    ready = inspect.unwrap(prediction._ready)  # as it is without the type checks of the tests
+    with pytest.raises(TypeError, match=r"a Structure was given as the model; .* trace\(structure, model\)"):
+        ready(STRUCTURES["NaCl"], None)
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_the_bar_is_wiped_off_a_terminal_and_ends_its_line_elsewhere(
+    is_terminal: bool, model: CrystalFramer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def bar(rows: Any, *_: Any, **options: Any) -> Any:
+        seen.append(options["leave"])
+        return rows
+
+    monkeypatch.setattr(prediction, "tqdm", bar)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    cf.predict(CRYSTALS, model)
+    assert seen == [not is_terminal]
+
+
 # Models
 
 
@@ -404,7 +430,9 @@ def test_a_part_of_the_given_split() -> None:
     result = cf.evaluate(constant_model(1.0, 1.5), data, part="test")
     assert result.crystals["id"].unique().tolist() == ["CsCl", "CsI"]
     assert result.scores["energy"].mae == pytest.approx(1.0)
-    assert cf.evaluate(constant_model(1.0, 1.5), data).n_crystals == 5
+    whole = cf.evaluate(constant_model(1.0, 1.5), data)
+    assert whole.n_crystals == 5 and "note: 2 of the crystals are the train part of the data set" in whole.summary()
+    assert "note" not in result.summary()
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,13 @@ def test_derived_geometry() -> None:
     assert found.n_edges == len(found.edge_lengths)
 
 
+def test_it_introduces_itself_in_a_line() -> None:
+    found = dataclasses.replace(trace(), id="x", prediction={"gap": 1.25}, units={"gap": "eV"})
+    assert repr(found) == f"CrystalTrace 'x': 3 atoms, {found.n_edges:,} edges, 2 layers with 2 heads; gap = 1.25 eV"
+    assert repr(found.layers[0]) == f"LayerTrace: {found.n_edges:,} edges, 2 heads, max frames"
+    assert repr(found.layers[0].frame) == "FrameTrace: max frames of 3 atoms, 2 heads"
+
+
 def test_a_file_is_named_as_what_it_is_and_its_folder_made(tmp_path: Path) -> None:
     with pytest.raises(TraceError, match=r"x\.npz: a trace is a \.safetensors file; call it x\.safetensors"):
         trace().save(tmp_path / "x.npz")

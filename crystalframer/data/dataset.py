@@ -34,6 +34,14 @@ class DataError(ValueError):
     """A data set that cannot be used; the message names the file, the row and the column, and what to do."""
 
 
+class UnknownTarget(DataError):
+    """A data set has no such label; the message names those that it has."""
+
+    def __init__(self, problem: str, name: str, labels: Iterable[str]) -> None:
+        labels = list(labels)
+        super().__init__(problem + (suggestion(name, labels) if labels else "; it has no column of labels at all"))
+
+
 @dataclass(frozen=True)
 class Provenance:
     """Where the data came from and on which terms."""
@@ -155,7 +163,7 @@ class CrystalDataset:
             DataError: no such target; the message names the nearest.
         """
         if name not in self.targets:
-            raise DataError(f"the data set has no target {name!r}{suggestion(name, self.targets)}")
+            raise UnknownTarget(f"the data set has no target {name!r}", name, self.targets)
         return Target(name, self.units[name])
 
     def with_targets(self, targets: Iterable[str | Target]) -> CrystalDataset:

@@ -28,6 +28,7 @@ from crystalframer.data.dataset import (
     CrystalDataset,
     DataError,
     Provenance,
+    UnknownTarget,
     text_array,
 )
 
@@ -242,19 +243,13 @@ def _choose_columns(
                 "atomic_numbers, positions (or frac_coords) and lattice"
             )
     id_column = next((name for name in ID_COLUMNS if name in names), None)
-    if targets is not None:
-        chosen = [target if isinstance(target, str) else target.name for target in targets]
-        for name in chosen:
-            if name not in names:
-                raise DataError(f"{path}: has no label column {name!r}{suggestion(name, names)}")
-    elif metadata:
-        chosen = list(metadata["units"])
-    else:
-        is_number = {
-            n: types.is_floating(schema.field(n).type) or types.is_integer(schema.field(n).type) for n in names
-        }
-        derived = (*DERIVED_COLUMNS, id_column, "__index_level_0__")  # the last is a pandas index
-        chosen = [name for name in names if is_number[name] and name not in derived]
+    is_number = {n: types.is_floating(schema.field(n).type) or types.is_integer(schema.field(n).type) for n in names}
+    derived = (*DERIVED_COLUMNS, id_column, "__index_level_0__")  # the last is a pandas index
+    labels = list(metadata["units"]) if metadata else [n for n in names if is_number[n] and n not in derived]
+    chosen = labels if targets is None else [t if isinstance(t, str) else t.name for t in targets]
+    for name in chosen:
+        if name not in names:
+            raise UnknownTarget(f"{path}: has no label column {name!r}", name, labels)
     return _Columns(id_column, coordinates, tuple(chosen), "split" if "split" in names else None)
 
 

@@ -77,9 +77,13 @@ def get(name: str) -> str:
     kind, _, text = name.partition(":")
     if kind in QUERIES and text:
         return query(kind, text).summary()
-    if name not in SOURCES:
-        raise DataError(f"there is no public data set {name!r}{suggestion(name, SOURCES)}")
-    source = SOURCES[name]
+    if kind not in SOURCES:
+        nearest = suggestion(kind, SOURCES)
+        folds = ", ".join(name for name, source in SOURCES.items() if source.split_of(None) is None)
+        raise DataError(f"there is no public data set {kind!r}{nearest} ({folds}: each with :fold-0 to :fold-4)")
+    source = SOURCES[kind]
+    if text:
+        source.split_named(text)
     path = prepare(source)
     lines = [f"{path}: {CrystalDataset.load(path).summary()}"]
     for split in source.splits:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from crystalframer.config import Target, suggestion
+from crystalframer.config import Target
 from crystalframer.data.crystal import Crystal, CrystalError
 from crystalframer.data.dataset import (
     DERIVED_COLUMNS,
@@ -17,6 +17,7 @@ from crystalframer.data.dataset import (
     CrystalDataset,
     DataError,
     Provenance,
+    UnknownTarget,
 )
 from crystalframer.data.rows import TABLE_SUFFIXES, is_missing, read_rows, to_label
 from crystalframer.data.structure_files import name_of, structure_files
@@ -137,12 +138,13 @@ def _choose_targets(
     where: str, rows: Sequence[Mapping[str, Any]], targets: Sequence[str | Target] | None
 ) -> list[Target]:
     columns = list(dict.fromkeys(name for cells in rows for name in cells))
+    labels = [name for name in columns if name not in _NOT_LABELS and _is_numeric(rows, name)]
     if targets is None:
-        return [Target(name) for name in columns if name not in _NOT_LABELS and _is_numeric(rows, name)]
+        return [Target(name) for name in labels]
     chosen = [Target(target) if isinstance(target, str) else target for target in targets]
     for target in chosen:
         if target.name not in columns:
-            raise DataError(f"{where}: has no label column {target.name!r}{suggestion(target.name, columns)}")
+            raise UnknownTarget(f"{where}: has no label column {target.name!r}", target.name, labels)
     return chosen
 
 
