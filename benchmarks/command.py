@@ -40,7 +40,7 @@ def parser(benchmark: str, description: str) -> argparse.ArgumentParser:
 
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Options, with the command as it may be published: paths shortened to their last part."""
+    """Options, checked, with the command as it may be published."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(arguments)
     if options.threads < 1 or options.passes < 1:
@@ -49,9 +49,14 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> a
         parser.error(f"--device {options.device}: torch finds no CUDA device here; leave it out to measure the CPU")
     if options.quick:
         options.passes = min(options.passes, 2)
-    published = [argument.rpartition(os.sep)[2] or argument for argument in arguments]
-    options.command = shlex.join(["python", "-m", f"benchmarks.{options.benchmark}", *published])
+    options.command = published(options.benchmark, arguments)
     return options
+
+
+def published(benchmark: str, arguments: Sequence[str]) -> str:
+    """The command as it may be published: paths shortened to their last part."""
+    shortened = [argument.rpartition(os.sep)[2] or argument for argument in arguments]
+    return shlex.join(["python", "-m", f"benchmarks.{benchmark}", *shortened])
 
 
 @contextmanager

