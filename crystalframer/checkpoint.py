@@ -1,4 +1,5 @@
-"""A trained model on disk: a directory with `config.json` and `model.safetensors`.
+"""A trained model on disk: a directory with `config.json` and `model.safetensors`, and, where the model has them, with
+`domain.json` (what it was trained on) and `uncertainty.safetensors` (how far its predictions may be off).
 
 `load` needs nothing else: no Lightning, no data set, and no pickled code. A directory that training can go on from
 holds `resume.ckpt` as well. Saving never damages what is there: a checkpoint is written beside the old one, flushed to
@@ -18,11 +19,14 @@ import torch
 from torch import Tensor
 
 from crystalframer._version import __version__
-from crystalframer.config import ConfigError, ModelConfig, from_tree, suggestion
+from crystalframer.config import ConfigError, ModelConfig, from_json, from_tree, suggestion, to_json
+from crystalframer.domain import Domain
 from crystalframer.model.network import CrystalFramer
+from crystalframer.uncertainty import Uncertainty, UncertaintyError
 
 FORMAT_VERSION = 1
 CONFIG_FILE, WEIGHTS_FILE, RESUME_FILE = "config.json", "model.safetensors", "resume.ckpt"
+DOMAIN_FILE, UNCERTAINTY_FILE = "domain.json", "uncertainty.safetensors"
 RESULT_FILE = "result.json"
 """In the folder of a complete run: its scores, and which weights were chosen."""
 
@@ -56,6 +60,10 @@ def save(model: CrystalFramer, path: Path | str, add: Callable[[Path], None] | N
         new.mkdir(parents=True)
         write_file(new / CONFIG_FILE, json.dumps(description, indent=2).encode())
         write_file(new / WEIGHTS_FILE, to_bytes(weights))
+        if model.domain is not None:
+            write_file(new / DOMAIN_FILE, to_json(model.domain).encode())
+        if model.uncertainty is not None:
+            write_file(new / UNCERTAINTY_FILE, model.uncertainty.to_bytes())
         if add is not None:
             add(new)
         _flush(new)
@@ -89,6 +97,8 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> CrystalFramer:
     with torch.random.fork_rng(devices=[]):  # initial weights draw from the user's generator, and are thrown away
         model = CrystalFramer(read_config(folder))
     model.load_state_dict(_matching(_read_weights(folder / WEIGHTS_FILE), model.state_dict(), folder))
+    model.domain = _read_domain(folder / DOMAIN_FILE)
+    model.uncertainty = _read_uncertainty(folder / UNCERTAINTY_FILE, model.config)
     return model.to(device).eval()
 
 
@@ -153,6 +163,29 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{file}: truncated or damaged ({error}); copy it again, or use another checkpoint"
         ) from error
+
+
+def _read_domain(file: Path) -> Domain | None:
+    try:
+        return from_json(Domain, file.read_text(encoding="utf-8")) if file.exists() else None
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{file}: not the domain of a model ({error}); copy it again, or delete it") from error
+
+
+def _read_uncertainty(file: Path, config: ModelConfig) -> Uncertainty | None:
+    if not file.exists():
+        return None
+    try:
+        uncertainty = Uncertainty.from_bytes(file.read_bytes())
+    except (OSError, UncertaintyError) as error:
+        raise CheckpointError(f"{file}: {error}; copy it again, or delete it") from error
+    fits = len(uncertainty.mean) == config.d_model and uncertainty.target_names == config.target_names
+    if not fits:
+        raise CheckpointError(
+            f"{file}: made for another model (targets {', '.join(uncertainty.target_names)}, {len(uncertainty.mean)} "
+            "features); delete it, and calibrate this one"
+        )
+    return uncertainty
 
 
 def _matching(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], folder: Path) -> Mapping[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
 import os
@@ -20,7 +21,10 @@ from crystalframer import checkpoint
 from crystalframer.checkpoint import CheckpointError
 from crystalframer.config import CosineBasis, DistanceBasis, FrameConfig, ModelConfig, Target
 from crystalframer.data.crystal import Crystal, CrystalBatch
+from crystalframer.data.loading import prepare
+from crystalframer.domain import Domain
 from crystalframer.model.network import CrystalFramer
+from crystalframer.uncertainty import calibrated
 
 CONFIG = ModelConfig(
     targets=(Target("energy", "eV/atom"), Target("gap", "eV")),
@@ -34,9 +38,8 @@ CONFIG = ModelConfig(
     cosine=CosineBasis(n_centers=8),
     weight_tolerance=1e-2,
 )
-BATCH = CrystalBatch.from_crystals(
-    [Crystal(np.array([11, 17]), np.array([[0, 0, 0], [1.4, 1.5, 1.3]]), 3.4 * np.eye(3))], CONFIG.radius
-)
+CRYSTAL = Crystal(np.array([11, 17]), np.array([[0, 0, 0], [1.4, 1.5, 1.3]]), 3.4 * np.eye(3))
+BATCH = CrystalBatch.from_crystals([CRYSTAL], CONFIG.radius)
 
 
 def make_model(seed: int = 0) -> CrystalFramer:
@@ -245,3 +248,57 @@ def test_an_unknown_path_shows_what_is_nearby(saved: Path) -> None:
         checkpoint.load(run.parent)
     with pytest.raises(CheckpointError, match=r"There is none"):
         checkpoint.load(Path(__file__).parent)
+
+
+# What a checkpoint may hold beside the network
+
+
+def with_extras() -> CrystalFramer:
+    model = make_model()
+    model.domain = Domain.of(prepare([CRYSTAL] * 3, CONFIG.radius))
+    rng = np.random.default_rng(0)
+    features, errors = rng.normal(size=(40, CONFIG.d_model)), rng.normal(size=(40, 2))
+    model.uncertainty = calibrated(features, errors, CONFIG.target_names)
+    return model
+
+
+@pytest.fixture(scope="module")
+def complete() -> CrystalFramer:
+    return with_extras()
+
+
+def test_domain_and_uncertainty_come_back(tmp_path: Path, complete: CrystalFramer) -> None:
+    path = tmp_path / "best"
+    checkpoint.save(complete, path)
+    names = ["config.json", "domain.json", "model.safetensors", "uncertainty.safetensors"]
+    assert sorted(file.name for file in path.iterdir()) == names
+    for again in (checkpoint.load(path), copy.deepcopy(complete).to(torch.float64)):
+        assert again.domain == complete.domain
+        assert again.uncertainty is not None and complete.uncertainty is not None
+        assert again.uncertainty.to_bytes() == complete.uncertainty.to_bytes()
+        assert again.state_dict().keys() == complete.state_dict().keys()
+    checkpoint.save(make_model(), path)  # without them: none of another model's may stay behind
+    assert sorted(file.name for file in path.iterdir()) == ["config.json", "model.safetensors"]
+    assert checkpoint.load(path).domain is None and checkpoint.load(path).uncertainty is None
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("domain.json", b"{", "domain.json: not the domain of a model"),
+        ("domain.json", b'{"n_crystals": 3}', "domain.json: not the domain of a model"),
+        ("uncertainty.safetensors", b"nothing", "uncertainty.safetensors: not the uncertainty of a model, or damaged"),
+    ],
+)
+def test_a_damaged_extra_is_named(saved: Path, file: str, content: bytes, message: str) -> None:
+    (saved / file).write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.load(saved)
+
+
+def test_the_uncertainty_of_another_model_is_refused(tmp_path: Path, complete: CrystalFramer) -> None:
+    model = CrystalFramer(replace(CONFIG, targets=(Target("gap", "eV"), Target("energy", "eV/atom"))))
+    model.uncertainty = complete.uncertainty
+    checkpoint.save(model, tmp_path / "best")
+    with pytest.raises(CheckpointError, match=r"made for another model \(targets energy, gap"):
+        checkpoint.load(tmp_path / "best")

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 
 import numpy as np
-from jaxtyping import Integer
+from jaxtyping import Float, Integer
 
 _SYMBOLS = (
     "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr "
@@ -30,6 +30,19 @@ _ELECTRONEGATIVITY: tuple[float, ...] = (
     *(1.30, 1.50, 2.36, 1.90, 2.20, 2.20, 2.28, 2.54, 2.00, 1.62, 2.33, 2.02, 2.00, 2.20, 2.20),
     *(0.70, 0.90, 1.10, 1.30, 1.50, 1.38, 1.36, 1.28, 1.30, 1.30, 1.30, 1.30),
 )
+
+COVALENT_RADII: Float[np.ndarray, " n_numbers"] = np.array(
+    (
+        *(np.nan, 0.31, 0.28, 1.28, 0.96, 0.84, 0.76, 0.71, 0.66, 0.57, 0.58, 1.66, 1.41, 1.21, 1.11, 1.07, 1.05, 1.02),
+        *(1.06, 2.03, 1.76, 1.70, 1.60, 1.53, 1.39, 1.39, 1.32, 1.26, 1.24, 1.32, 1.22, 1.22, 1.20, 1.19, 1.20, 1.20),
+        *(1.16, 2.20, 1.95, 1.90, 1.75, 1.64, 1.54, 1.47, 1.46, 1.42, 1.39, 1.45, 1.44, 1.42, 1.39, 1.39, 1.38, 1.39),
+        *(1.40, 2.44, 2.15, 2.07, 2.04, 2.03, 2.01, 1.99, 1.98, 1.98, 1.96, 1.94, 1.92, 1.92, 1.89, 1.90, 1.87, 1.87),
+        *(1.75, 1.70, 1.62, 1.51, 1.44, 1.41, 1.36, 1.36, 1.32, 1.45, 1.46, 1.48, 1.40, 1.50, 1.50, 2.60, 2.21, 2.15),
+        *(2.06, 2.00, 1.96, 1.90, 1.87, 1.80, 1.69, 1.68, 1.68),
+    )
+)
+"""Å, at the place of the atomic number. Cordero et al., Dalton Trans. 2008, 2832 (sp³ carbon, low spin); Bk and Cf,
+which it lacks, from Pyykkö and Atsumi, Chem. Eur. J. 15, 186 (2009)."""
 
 
 def atomic_number(symbol: str) -> int | None:

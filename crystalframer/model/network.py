@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -16,6 +17,10 @@ from crystalframer.model.edges import Edges
 from crystalframer.model.segments import segment_mean
 from crystalframer.model.tracing import crystal_traces
 from crystalframer.trace import CrystalTrace
+
+if TYPE_CHECKING:
+    from crystalframer.domain import Domain
+    from crystalframer.uncertainty import Uncertainty
 
 
 class Block(nn.Module):
@@ -65,24 +70,31 @@ class CrystalFramer(nn.Module):
         )
         self.register_buffer("target_mean", torch.zeros(len(config.targets)))
         self.register_buffer("target_std", torch.ones(len(config.targets)))
+        self.domain: Domain | None = None
+        """What it was trained on. Like the uncertainty, part of a checkpoint but not of the network."""
+        self.uncertainty: Uncertainty | None = None
+        """How far its predictions may be off: that of these weights, to be made anew when they change."""
         initialise(self, generator)
 
     def forward(self, batch: CrystalBatch, noise_seed: int | None = None) -> Float[Tensor, "n_crystals n_targets"]:
         """Predictions in the units of `config.targets`."""
+        return self.read_out(self.pooled_features(batch, noise_seed))
+
+    def pooled_features(
+        self, batch: CrystalBatch, noise_seed: int | None = None
+    ) -> Float[Tensor, "n_crystals d_model"]:
+        """Features of the last block, averaged over the atoms of each crystal: what the readout sees."""
         features, edges = self.embed(batch), Edges.of(batch)
         for layer, block in enumerate(self.blocks):
             # Any integer seeds the noise, and layers want different ones.
             features = block(features, edges, None if noise_seed is None else noise_seed + layer)
-        return self.read_out(features, batch)
+        return pooled(features, batch)
 
     def embed(self, batch: CrystalBatch) -> Float[Tensor, "n_atoms d_model"]:
         return self.embedding(batch.atomic_numbers - 1)
 
-    def read_out(
-        self, features: Float[Tensor, "n_atoms d_model"], batch: CrystalBatch
-    ) -> Float[Tensor, "n_crystals n_targets"]:
-        """Mean over the atoms of each crystal, perceptron, physical units."""
-        pooled = segment_mean(features, batch.crystal_index, batch.n_crystals)
+    def read_out(self, pooled: Float[Tensor, "n_crystals d_model"]) -> Float[Tensor, "n_crystals n_targets"]:
+        """Perceptron, physical units."""
         return self.readout(pooled) * self.target_std + self.target_mean
 
     @torch.no_grad()
@@ -101,7 +113,12 @@ class CrystalFramer(nn.Module):
         for block in self.blocks:
             features, attended = block.trace(features, edges)
             steps.append((features, attended))
-        return crystal_traces(self.config, batch, edges, steps, self.read_out(features, batch))
+        return crystal_traces(self.config, batch, edges, steps, self.read_out(pooled(features, batch)))
+
+
+def pooled(features: Float[Tensor, "n_atoms d_model"], batch: CrystalBatch) -> Float[Tensor, "n_crystals d_model"]:
+    """Mean over the atoms of each crystal."""
+    return segment_mean(features, batch.crystal_index, batch.n_crystals)
 
 
 def initialise(model: CrystalFramer, generator: torch.Generator | None = None) -> None:

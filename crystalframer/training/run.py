@@ -39,6 +39,7 @@ from crystalframer.data import sources
 from crystalframer.data.crystal import CrystalError
 from crystalframer.data.dataset import CrystalDataset, DataError, Splits
 from crystalframer.data.loading import BatchOrder, PreparedCrystals, evaluation_loader, prepare, train_loader
+from crystalframer.domain import Domain
 from crystalframer.model.network import CrystalFramer
 from crystalframer.training.callbacks import Progress, Recorder, ResumeIO
 from crystalframer.training.folder import Digest, RunFolder
@@ -225,6 +226,7 @@ def _train(
 def _new_model(config: Config, crystals: PreparedCrystals) -> CrystalFramer:
     """Random weights, or trained ones to go on from; a trained readout only for the targets that it was trained on."""
     model = CrystalFramer(config.model, torch.Generator().manual_seed(config.training.seed))
+    model.domain = Domain.of(crystals)
     mean, std = target_statistics(crystals.targets, config.model.target_names)
     model.target_mean.copy_(torch.from_numpy(mean))
     model.target_std.copy_(torch.from_numpy(std))

@@ -1,0 +1,139 @@
+"""What is unlike all training crystals is told in words, and nothing else is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from crystalframer.config import from_json, to_json
+from crystalframer.data.crystal import Crystal, CrystalBatch
+from crystalframer.data.elements import SYMBOLS
+from crystalframer.data.loading import prepare
+from crystalframer.domain import Domain
+from crystalframer.testing import random_rotation, rotated, supercell
+
+RADIUS = 6.0
+
+
+def rock_salt(cation: str, anion: str, length: float) -> Crystal:
+    numbers = np.array([SYMBOLS.index(cation) + 1, SYMBOLS.index(anion) + 1])
+    lattice = 0.5 * length * (np.ones((3, 3)) - np.eye(3))
+    return Crystal(numbers, np.array([[0.0, 0.0, 0.0], [0.5 * length] * 3]), lattice, f"{cation}{anion}")
+
+
+LENGTHS = {
+    ("Li", "F"): 4.03, ("Li", "Cl"): 5.13, ("Li", "Br"): 5.50, ("Na", "F"): 4.62, ("Na", "Cl"): 5.64,
+    ("Na", "Br"): 5.97, ("K", "F"): 5.35, ("K", "Cl"): 6.29, ("K", "Br"): 6.60,
+}  # fmt: skip
+"""Å; rock salts as they are."""
+
+
+def strained(crystal: Crystal, factor: float) -> Crystal:
+    return replace(crystal, positions=factor * crystal.positions, lattice=factor * crystal.lattice)
+
+
+@pytest.fixture(scope="module")
+def domain() -> Domain:
+    """360 alkali halides, each within 2 % of its length, and a single crystal with helium."""
+    rng = np.random.default_rng(0)
+    crystals = [
+        replace(rock_salt(*pair, length * (1.0 + 0.02 * rng.uniform(-1, 1))), id=f"{''.join(pair)}-{n}")
+        for pair, length in LENGTHS.items()
+        for n in range(40)
+    ]
+    helium = Crystal(np.array([2]), np.zeros((1, 3)), 2.2 * np.eye(3), "He")
+    return Domain.of(prepare([*crystals, helium], RADIUS))
+
+
+def test_it_says_what_was_trained_on(domain: Domain) -> None:
+    assert domain.n_crystals == 361 and domain.n_atoms == (1, 2, 2)
+    counts = {element.symbol: element.n_crystals for element in domain.elements}
+    assert counts == {"He": 1, "Li": 120, "F": 120, "Na": 120, "Cl": 120, "K": 120, "Br": 120}
+    assert domain.volume.low < 1.0 < domain.volume.high
+
+
+def test_atomic_volumes_add_up_to_those_of_the_crystals(domain: Domain) -> None:
+    volume = {element.symbol: element.volume for element in domain.elements}
+    for (cation, anion), length in LENGTHS.items():
+        assert volume[cation] + volume[anion] == pytest.approx(0.25 * length**3, rel=0.1)
+
+
+def test_crystals_like_those_of_training_are_inside(domain: Domain) -> None:
+    for pair, length in LENGTHS.items():
+        assert domain.outside_of(rock_salt(*pair, length)) is None
+
+
+def test_an_unseen_element(domain: Domain) -> None:
+    assert domain.outside_of(rock_salt("Rb", "Cl", 6.58)) == "element Rb was not in the training data"
+    both = "element Rb was not in the training data; element I was not in the training data"
+    assert domain.outside_of(rock_salt("Rb", "I", 7.34)) == both
+
+
+def test_an_element_of_one_training_crystal(domain: Domain) -> None:
+    helium = Crystal(np.array([2]), np.zeros((1, 3)), 2.2 * np.eye(3))
+    assert domain.outside_of(helium) == "element He was in only 1 training crystal"
+
+
+@pytest.mark.parametrize(("factor", "volume"), [(0.85, "small"), (1.3, "large")])
+def test_a_strained_cell(domain: Domain, factor: float, volume: str) -> None:
+    said = domain.outside_of(strained(rock_salt("Na", "Cl", 5.64), factor))
+    assert said is not None
+    stated = re.match(rf"volume per atom {factor**3 * 5.64**3 / 8:.3g} Å³ is {volume}: ([0-9.]+) of what", said)
+    assert stated is not None and float(stated[1]) == pytest.approx(factor**3, rel=0.05)
+    # Na 1.66 Å, Cl 1.02 Å
+    nearest = 0.5 * factor * 5.64
+    assert f"Na has its nearest neighbour Cl at {nearest:.3g} Å, {nearest / 2.68:.2f} of the sum" in said
+
+
+def test_one_atom_out_of_place_in_a_large_cell(domain: Domain) -> None:
+    """The volume is as it should be."""
+    crystal = supercell(rock_salt("Na", "Cl", 5.64), (3, 3, 3))
+    assert domain.outside_of(crystal) is None
+    positions = crystal.positions.copy()
+    positions[1] += np.array([1.3, 0.0, 0.0])
+    said = domain.outside_of(replace(crystal, positions=positions))
+    assert said is not None and "volume" not in said
+    assert "Cl has its nearest neighbour Na at 1.52 Å, 0.57 of the sum" in said
+
+
+@pytest.mark.parametrize("factor", [0.85, 1.0, 1.3])
+def test_the_answer_depends_on_neither_cell_nor_orientation(domain: Domain, factor: float) -> None:
+    crystal = strained(rock_salt("K", "Br", 6.60), factor)
+    said = domain.outside_of(crystal)
+    assert (said is None) == (factor == 1.0)
+    assert domain.outside_of(rotated(crystal, random_rotation(seed=1))) == said
+    assert domain.outside_of(supercell(crystal, (2, 1, 3))) == said
+
+
+def test_each_crystal_of_a_batch_gets_its_own_answer(domain: Domain) -> None:
+    good, bad = rock_salt("Na", "Cl", 5.64), rock_salt("Rb", "Cl", 6.58)
+    crystals = [bad, good, strained(good, 0.8), good]
+    answers = domain.outside(CrystalBatch.from_crystals(crystals, RADIUS))
+    assert answers == [domain.outside_of(crystal) for crystal in crystals]
+    assert [answer is None for answer in answers] == [False, True, False, True]
+
+
+def test_a_gas_of_atoms_is_outside(domain: Domain) -> None:
+    """No neighbour lies within the radius: a larger one is taken."""
+    said = domain.outside_of(rock_salt("Na", "Cl", 30.0))
+    assert said is not None and "large" in said and "Na has its nearest neighbour Cl at 15 Å" in said
+
+
+def test_json_there_and_back(domain: Domain) -> None:
+    assert from_json(Domain, to_json(domain)) == domain
+
+
+def test_radii_are_those_of_a_chemistry_library() -> None:
+    """Cordero's, but for the elements of which he gives several."""
+    from pymatgen.analysis.molecule_structure_comparator import CovalentRadius
+
+    from crystalframer.data.elements import COVALENT_RADII
+
+    theirs = CovalentRadius.radius
+    chosen_otherwise = {"C", "Mn", "Fe", "Co"}
+    for z, symbol in enumerate(SYMBOLS[:96], start=1):
+        if symbol not in chosen_otherwise:
+            assert COVALENT_RADII[z] == theirs[symbol], symbol
