@@ -9,6 +9,7 @@ the disk and swapped in whole.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from crystalframer._version import __version__
-from crystalframer.config import ConfigError, ModelConfig, from_json, from_tree, suggestion, to_json
+from crystalframer.config import ConfigError, ModelConfig, from_json, from_tree, to_json
 from crystalframer.domain import Domain
 from crystalframer.model.network import CrystalFramer
 from crystalframer.uncertainty import Uncertainty, UncertaintyError
@@ -27,6 +28,7 @@ from crystalframer.uncertainty import Uncertainty, UncertaintyError
 FORMAT_VERSION = 1
 CONFIG_FILE, WEIGHTS_FILE, RESUME_FILE = "config.json", "model.safetensors", "resume.ckpt"
 DOMAIN_FILE, UNCERTAINTY_FILE = "domain.json", "uncertainty.safetensors"
+_SHOWN_NAMES = 10
 RESULT_FILE = "result.json"
 """In the folder of a complete run: its scores, and which weights were chosen."""
 
@@ -242,5 +244,7 @@ def _nearby(path: Path) -> str:
     names = sorted(child.name for child in parent.iterdir() if child.is_dir() and not child.name.startswith("."))
     if not names:
         return f"{parent} holds no folders"
-    wanted = path.relative_to(parent).parts[0]
-    return f"In {parent}{suggestion(wanted, names[:50])}"
+    near = difflib.get_close_matches(path.relative_to(parent).parts[0], names, n=1, cutoff=0.4)
+    meant = f"Did you mean {str(parent / near[0])!r}? " if near else ""
+    more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+    return f"{meant}The folders in {parent}: {', '.join(names[:_SHOWN_NAMES])}{more}"

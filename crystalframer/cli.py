@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import inspect
+import io
+import re
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, get_args, get_origin, get_type_hints
 
+import numpy as np
 import tyro
 from tyro.conf import DisallowNone, Positional, arg
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from crystalframer._version import __version__
-from crystalframer.config import FRAME_METHODS, Config, ConfigError, FrameMethod, Target, suggestion
+from crystalframer.config import FRAME_METHODS, Config, ConfigError, FrameMethod, Target, from_json, suggestion
 from crystalframer.presets import PRESETS, preset
 
 if TYPE_CHECKING:
     import pandas
+
+    from crystalframer.data.dataset import CrystalDataset
 
 DEFAULT_PRESET = "demo"
 SHOWN_ERRORS = 5
@@ -50,8 +57,8 @@ class Train(Command):
     """Train a model on labelled crystals, and score it on crystals that it has not seen.
 
     Starts from a preset (`crystalframer presets` lists them); every setting can be changed by its option. The run
-    folder receives the model, the errors of every epoch and the final scores. Ctrl-C keeps the last complete epoch; the
-    same command with --resume goes on from there.
+    folder receives the model, the errors of every epoch and the final scores. Ctrl-C keeps the last complete epoch;
+    --resume with the folder goes on from there, with the settings that are kept in it.
     """
 
     EXAMPLES: ClassVar[str] = """
@@ -59,6 +66,7 @@ class Train(Command):
     $ crystalframer train --data.source my.parquet --model.targets band_gap:eV --output runs/gap
     $ crystalframer train --data.source cifs/ --data.split random --training.n-epochs 200
     $ crystalframer train --preset lightweight --training.batch-size 64 --training.max-atoms 2000
+    $ crystalframer train --resume --output runs/gap
     """
 
     preset: Annotated[str, arg(metavar="NAME")] = DEFAULT_PRESET
@@ -66,7 +74,7 @@ class Train(Command):
     output: Annotated[Path, arg(metavar="FOLDER")] = Path("runs/train")
     """Run folder, to be made."""
     resume: Annotated[bool, arg(help_behavior_hint="")] = False
-    """Continue the run in the folder; give all other options as before."""
+    """Continue the run in the folder. Other options are not needed, and must not say otherwise than before."""
     config: Annotated[Config, arg(name="")] = PRESETS[DEFAULT_PRESET].config
 
     def run(self) -> int:
@@ -120,7 +128,8 @@ class Predict(Command):
 
     Takes structure files (CIF, POSCAR, extended XYZ, JSON of pymatgen, ...), folders of them, patterns in quotes, and
     tables (CSV, JSON lines, parquet) with a structure in each row. A structure that cannot be used has an error in its
-    row and does not stop the others. The exit code is 1 only if no structure could be predicted.
+    row and does not stop the others: how many and why goes to standard error. The exit code is 0 if at least one
+    structure could be predicted, 1 if none could.
     """
 
     EXAMPLES: ClassVar[str] = """
@@ -325,6 +334,7 @@ class DataPack(Command):
         data = dataset(self.source, self.labels, self.targets or None)
         data.save(self.output)
         print(f"{self.output}: {data.summary()}")
+        _report_missing_labels(data, "--labels" if Path(self.source).is_dir() else "the table")
         return 0
 
 
@@ -437,7 +447,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug or not _is_for_the_user(error):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_in_options(str(error))}{_advice(words[0], error)}", file=sys.stderr)
         return 2
 
 
@@ -461,23 +471,76 @@ def _parse(words: Sequence[str]) -> Command:
         raise ConfigError(f"command {verb!r} is unknown{suggestion(verb, COMMANDS)}")
     command, options = COMMANDS[verb], words[len(verb.split()) :]
     examples = inspect.cleandoc(command.EXAMPLES)
-    return tyro.cli(
-        command,
-        prog=f"crystalframer {verb}",
-        description=f"{inspect.cleandoc(command.__doc__ or '')}\n\nExamples:\n{examples}",
-        args=options,
-        default=_chosen_preset(command, options) if command in (Train, Ablate) else tyro.MISSING_NONPROP,
-        registry=_registry(),
-        config=() if command in (Train, Ablate) else (DisallowNone,),
-    )
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(
+                command,
+                prog=f"crystalframer {verb}",
+                description=f"{inspect.cleandoc(command.__doc__ or '')}\n\nExamples:\n{examples}",
+                args=options,
+                default=_start(command, options) if command in (Train, Ablate) else tyro.MISSING_NONPROP,
+                registry=_registry(),
+                config=() if command in (Train, Ablate) else (DisallowNone,),
+            )
+    except SystemExit as end:
+        refused = _config_error(end)
+        if refused is not None:  # tyro would show it in the words of the config, not of the options
+            raise refused from None
+        sys.stderr.write(complaint.getvalue())
+        raise
 
 
-def _chosen_preset(command: type[Train | Ablate], options: Sequence[str]) -> Train | Ablate:
-    """The preset among the options: its config is what the other options change, so it has to be known before them."""
+def _start(command: type[Train | Ablate], options: Sequence[str]) -> Train | Ablate:
+    """What the options change, so it has to be known before them: a preset, or the config of a run that goes on."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--preset", default=DEFAULT_PRESET)
-    name = parser.parse_known_args(options)[0].preset
+    parser.add_argument("--preset")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--output", type=Path, default=Train.output)
+    known = parser.parse_known_args(options)[0]
+    name = known.preset or DEFAULT_PRESET
+    file = known.output / "config.json"
+    if command is Train and known.resume and known.preset is None and file.is_file():
+        return command(preset=name, config=from_json(Config, file.read_text(encoding="utf-8")))
     return command(preset=name, config=preset(name).config)
+
+
+def _config_error(error: BaseException) -> ConfigError | None:
+    """The refusal of a config behind an error."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ConfigError):
+        cause = cause.__context__
+    return cause
+
+
+def _in_options(message: str) -> str:
+    """A message with `TrainingConfig.n_epochs`, or `training.n_epochs`, as `--training.n-epochs`."""
+    for prefix, section in _sections(Config):
+        options = {field.name: f"--{prefix}.{field.name}".replace("_", "-") for field in dataclasses.fields(section)}
+        for name, option in options.items():
+            message = re.sub(rf"(?<![\w./-]){re.escape(prefix)}\.{name}\b", option, message)
+            if message.startswith(f"{section.__name__}.{name} "):  # it may name other fields of the section too
+                for other in options:
+                    message = re.sub(rf"(?<=[. ]){other}(?= = )", options[other], message)
+                message = message.removeprefix(f"{section.__name__}.")
+    return message
+
+
+def _sections(config: type, prefix: str = "") -> Iterator[tuple[str, type]]:
+    """`("training", TrainingConfig)` and so on, to any depth."""
+    for name, kind in get_type_hints(config).items():
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            yield f"{prefix}{name}", kind
+            yield from _sections(kind, f"{prefix}{name}.")
+
+
+def _advice(verb: str, error: Exception) -> str:
+    """What to do about an error, where only the command line knows."""
+    from crystalframer.data.dataset import UnknownTarget
+
+    if isinstance(error, UnknownTarget) and verb in ("train", "ablate"):
+        return "; choose what to predict with --model.targets NAME:UNIT"
+    return ""
 
 
 def _registry() -> ConstructorRegistry:
@@ -532,6 +595,16 @@ def _readable(frame: pandas.DataFrame) -> str:
 
 def _labels(frame: pandas.DataFrame) -> str:
     return ", ".join(Target(name, unit).label for name, unit in frame.attrs["units"].items())
+
+
+def _report_missing_labels(data: CrystalDataset, where: str) -> None:
+    if not data.targets:
+        print(
+            f"warning: no labels; a model cannot be trained on them (no column of numbers in {where})", file=sys.stderr
+        )
+    for name, labels in data.targets.items():
+        if np.isnan(labels).all():
+            print(f"warning: {name} has no label at all: its column is empty", file=sys.stderr)
 
 
 def _report_failures(errors: Sequence[str], n_structures: int, shown: int = SHOWN_ERRORS) -> None:

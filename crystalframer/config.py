@@ -37,8 +37,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     """`"; did you mean 'max'? Known: max, ..."` for a name that is not among `known`."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f" did you mean {close[0]!r}?" if close else ""
-    return f";{hint} Known: {', '.join(known)}"
+    return f"; did you mean {close[0]!r}? Known: {', '.join(known)}" if close else f"; known: {', '.join(known)}"
 
 
 def _check(condition: bool, owner: object, name: str, requirement: str) -> None:

@@ -9,10 +9,12 @@ the CIF, and a picture of a frame as PNG and PDF.
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import shutil
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,10 @@ def main(output: Path) -> None:
             sys.exit(f"error: {output} holds something else than an earlier run; name another folder with --output")
         shutil.rmtree(output)
     config = cf.preset("demo").config
+    n_free = free_cores()
+    if n_free < (os.cpu_count() or 1):
+        print(f"Other programs keep this machine busy: the demo computes on {n_free} core(s) and takes longer.")
+        config = replace(config, training=replace(config.training, n_threads=n_free))
     data = cf.dataset("demo").split(config.data, config.training.seed)
     print(f"Training on {len(data.train)} crystals, testing on {len(data.test)} that the model never sees.")
     result = cf.fit(config, data, output)
@@ -74,6 +80,12 @@ def main(output: Path) -> None:
         ("checkpoints/", f"the model; cf.load({str(output)!r}) brings it back"),
     ):
         print(f"  {name:20} {what}")
+
+
+def free_cores() -> int:
+    """Cores that others leave: threads that wait for a core make all the others of a parallel loop wait."""
+    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return max(1, (os.cpu_count() or 1) - round(busy))
 
 
 if __name__ == "__main__":

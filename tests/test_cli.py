@@ -177,7 +177,13 @@ def test_options_change_the_preset_and_nothing_else(config_of: Callable[..., Con
         ("ablate --frame-methods max weighted-pcx", "{max,weighted-pca,static-max,pca,lattice,none}"),
         ("ablate --preset lightwieght", "did you mean 'lightweight'?"),
         ("ablate --seeds 0 0", "none twice"),
-        ("train --model.n-heads 7", "must be a multiple of n_heads = 7"),
+        ("train --model.n-heads 7", "--model.d-model = 128: must be a multiple of --model.n-heads = 7"),
+        ("train --training.n-epochs 2", "--training.swa-epochs = 8: exceeds --training.n-epochs = 2; lower it too"),
+        ("train --model.frame.noise -1", "error: --model.frame.noise = -1.0: must not be negative"),
+        ("train --model.targets nothing:eV", "choose what to predict with --model.targets NAME:UNIT"),
+        ("data get matbench-fonons:fold-0", "did you mean 'matbench-phonons'?"),
+        ("data get matbench-foo:fold-0", "each with :fold-0 to :fold-4"),
+        ("data get matbench-phonons:fold-7", "has no split 'fold-7'; did you mean 'fold-"),
         ("train --data.source dmo", "did you mean 'demo'?"),
         ("train --model.targets band_gp:eV", "did you mean 'band_gap'?"),
         ("data show dmo", "did you mean 'demo'?"),
@@ -243,6 +249,40 @@ def test_training_leaves_a_run_and_says_what_it_came_to(
     assert "holds a run already" in capsys.readouterr().err
     assert exit_code(*words, "--resume") == 2
     assert "the run is complete" in capsys.readouterr().err
+
+
+def test_a_run_is_resumed_by_its_folder_alone(
+    salts: Path,
+    tmp_path: Path,
+    exit_code: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stopped(*_: object) -> None:
+        raise training.Interrupted("stopped")
+
+    words = ["train", "--data.source", salts, *TINY_RUN, "--training.seed", "5", "--output", tmp_path / "run"]
+    with monkeypatch.context() as patched:
+        patched.setattr("crystalframer.training.run._train", stopped)
+        assert exit_code(*words) == 130
+    again = ["train", "--resume", "--output", tmp_path / "run"]
+    assert exit_code(*again, "--training.seed", "6") == 2
+    assert "--training.seed was 5, is 6" in capsys.readouterr().err
+    assert exit_code(*again) == 0
+    assert cf.load(tmp_path / "run").config.targets == (cf.Target("gap", "eV"),)
+
+
+def test_crystals_that_are_left_out_for_their_size_are_counted(
+    tmp_path: Path, exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise training.Interrupted("stopped")
+
+    monkeypatch.setattr("crystalframer.training.run._train", stopped)
+    words = ["train", "--preset", "tiny", "--data.max-atoms-per-crystal", "3", "--training.accelerator", "cpu"]
+    assert exit_code(*words, "--output", tmp_path / "run") == 130
+    n = int((cf.dataset("demo").split(Config().data, 0).train.n_atoms <= 3).sum())
+    assert f"{n} of 398 training crystals have at most 3 atoms" in capsys.readouterr().err
 
 
 def test_comparing_frame_methods(
@@ -333,6 +373,19 @@ def test_packing_and_showing_a_data_set(
     text = capsys.readouterr().out
     assert "15 crystals" in text and "gap (eV): 15 labels, 4 to 10" in text and "hardness" not in text
     assert cf.dataset(packed).target("gap") == cf.Target("gap", "eV")
+
+
+def test_packing_without_labels_is_said(
+    salts: Path, tmp_path: Path, exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = pandas.read_csv(salts / "labels.csv")
+    labels[["id"]].to_csv(tmp_path / "none.csv", index=False)
+    assert exit_code("data", "pack", salts, tmp_path / "a.parquet", "--labels", tmp_path / "none.csv") == 0
+    assert "warning: no labels" in capsys.readouterr().err
+    labels.assign(gap=np.nan).to_csv(tmp_path / "empty.csv", index=False)
+    words = ["data", "pack", salts, tmp_path / "b.parquet", "--labels", tmp_path / "empty.csv", "--targets", "gap:eV"]
+    assert exit_code(*words) == 0
+    assert "warning: gap has no label at all" in capsys.readouterr().err
 
 
 def test_packing_with_a_table_of_labels_elsewhere(salts: Path, tmp_path: Path, exit_code: Callable[..., int]) -> None:

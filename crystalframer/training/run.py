@@ -105,7 +105,11 @@ def load_splits(config: Config, data: Splits | CrystalDataset | None) -> Splits:
     """The three parts, of `config.data.source` if no data are given."""
     if data is None:
         data = sources.dataset(config.data.source, config.data.labels, config.model.targets)
-    return data if isinstance(data, Splits) else data.split(config.data, config.training.seed)
+    if isinstance(data, Splits):
+        return data
+    splits = data.split(config.data, config.training.seed)
+    _announce_large_crystals(config, data, splits)
+    return splits
 
 
 def prepare_parts(config: Config, data: Splits) -> dict[str, PreparedCrystals]:
@@ -125,6 +129,20 @@ def prepare_parts(config: Config, data: Splits) -> dict[str, PreparedCrystals]:
 
 def digest(parts: Mapping[str, PreparedCrystals]) -> Digest:
     return {name: {"crystals": len(part), "sha256": part.fingerprint()} for name, part in parts.items()}
+
+
+def _announce_large_crystals(config: Config, data: CrystalDataset, splits: Splits) -> None:
+    """How many training crystals `max_atoms_per_crystal` leaves out: scores are of another set than one may think."""
+    limit = config.data.max_atoms_per_crystal
+    if limit is None:
+        return
+    everything = data.split(dataclasses.replace(config.data, max_atoms_per_crystal=None), config.training.seed)
+    if len(splits.train) < len(everything.train):
+        print(
+            f"{len(splits.train):,} of {len(everything.train):,} training crystals have at most {limit} atoms "
+            "(data.max_atoms_per_crystal); larger ones are left out of training and validation, not of the test",
+            file=sys.stderr,
+        )
 
 
 def _announce_lone_crystals(config: Config, crystals: PreparedCrystals) -> None:
