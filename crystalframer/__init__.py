@@ -17,11 +17,13 @@ from crystalframer._version import __version__
 
 if TYPE_CHECKING:
     from crystalframer.authors import load_authors_checkpoint
+    from crystalframer.calculator import CrystalFramerCalculator
     from crystalframer.checkpoint import save
     from crystalframer.config import Config, DataConfig, ModelConfig, Target, TrainingConfig
     from crystalframer.data.crystal import Crystal
     from crystalframer.data.dataset import CrystalDataset
     from crystalframer.data.sources import dataset
+    from crystalframer.estimator import CrystalFramerRegressor
     from crystalframer.model.network import CrystalFramer
     from crystalframer.prediction import evaluate, load, predict, trace
     from crystalframer.presets import PRESETS, preset
@@ -34,6 +36,8 @@ __all__ = [
     "Crystal",
     "CrystalDataset",
     "CrystalFramer",
+    "CrystalFramerCalculator",
+    "CrystalFramerRegressor",
     "CrystalTrace",
     "DataConfig",
     "ModelConfig",
@@ -58,6 +62,8 @@ _HOME = {
     "Crystal": "data.crystal",
     "CrystalDataset": "data.dataset",
     "CrystalFramer": "model.network",
+    "CrystalFramerCalculator": "calculator",
+    "CrystalFramerRegressor": "estimator",
     "CrystalTrace": "trace",
     "DataConfig": "config",
     "ModelConfig": "config",

@@ -1,0 +1,153 @@
+"""A model as a scikit-learn estimator, for `cross_val_score`, grid searches, pipelines and matbench."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.exceptions import NotFittedError
+
+from crystalframer.config import Accelerator, Config, ConfigError, Target
+from crystalframer.data.crystal import Crystal, CrystalError
+from crystalframer.data.dataset import CrystalDataset, Splits
+from crystalframer.data.structures import to_crystal
+from crystalframer.prediction import predict
+from crystalframer.presets import preset
+from crystalframer.training import fit
+
+
+class CrystalFramerRegressor(RegressorMixin, BaseEstimator):
+    """Structures in, numbers out: `fit`, `predict`, `score` (R²), `get_params`, `clone`.
+
+    `X` is a list (or array of objects) of structures: pymatgen, ASE, `Crystal`, paths of files; `y` their labels, of
+    one target or one column a target, NaN where missing. Part of them is held out to choose the best epoch.
+
+    >>> from sklearn.model_selection import cross_val_score
+    >>> import crystalframer as cf
+    >>> from crystalframer.testing import random_crystal
+    >>> X = [random_crystal(seed, n_atoms=2) for seed in range(16)]
+    >>> y = [float(crystal.atomic_numbers.mean()) for crystal in X]
+    >>> model = cf.CrystalFramerRegressor(preset="tiny", n_epochs=1)
+    >>> cross_val_score(model, X, y, cv=2, scoring="neg_mean_absolute_error").shape
+    (2,)
+    """
+
+    def __init__(
+        self,
+        preset: str = "default",
+        n_epochs: int | None = None,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        validation_fraction: float = 0.1,
+        initial_weights: str | None = None,
+        config: Config | None = None,
+        random_state: int = 0,
+        accelerator: Accelerator = "auto",
+        output: str | Path | None = None,
+    ) -> None:
+        """Args:
+        preset: settings to start from (`crystalframer presets` lists them).
+        n_epochs, batch_size, learning_rate, initial_weights: as in `TrainingConfig`. Default: the preset's.
+        validation_fraction: share of the structures that chooses the best epoch.
+        config: all settings, in the place of the preset; its targets name the columns of `y` and their units.
+        random_state: seed of the held-out part, initial weights, batches and noise.
+        accelerator: `auto` takes a GPU if there is one.
+        output: folder to keep the run in; it must not hold another. Default: none is kept.
+        """
+        self.preset = preset
+        self.n_epochs = n_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.validation_fraction = validation_fraction
+        self.initial_weights = initial_weights
+        self.config = config
+        self.random_state = random_state
+        self.accelerator = accelerator
+        self.output = output
+
+    def fit(self, X: Sequence[Any], y: Sequence[Any] | np.ndarray) -> CrystalFramerRegressor:
+        """Train. Sets `model_` (the best weights), `history_` (a table of the epochs) and `targets_`.
+
+        Raises:
+            CrystalError: a structure that cannot be used, by its place in `X`.
+            ConfigError: settings that do not fit, or fewer than two structures.
+        """
+        labels = np.asarray(y, dtype=np.float64)
+        columns = labels.reshape(len(labels), -1)
+        if len(X) != len(labels):
+            raise ConfigError(f"X has {len(X)} structures and y {len(labels)} labels; give one label (or row) each")
+        config = self._config(columns.shape[1])
+        crystals = [
+            replace(crystal, targets=dict(zip(config.model.target_names, row.tolist(), strict=True)))
+            for crystal, row in zip(_crystals(X), columns, strict=True)
+        ]
+        splits = self._split(CrystalDataset.from_crystals(crystals, config.model.targets))
+        with tempfile.TemporaryDirectory() as scratch:
+            result = fit(config, splits, self.output or Path(scratch) / "run")
+        self.model_, self.history_ = result.model, result.history
+        self.targets_ = config.model.targets
+        self._is_single = labels.ndim == 1
+        return self
+
+    def predict(self, X: Sequence[Any]) -> Float[np.ndarray, " n"] | Float[np.ndarray, "n n_targets"]:
+        """Predictions in the units of the labels, shaped like `y` was.
+
+        Raises:
+            NotFittedError: before `fit`.
+            CrystalError: structures that cannot be predicted, by their places in `X`.
+        """
+        if not hasattr(self, "model_"):
+            raise NotFittedError("this CrystalFramerRegressor is not fitted yet; call fit(X, y) first")
+        table = predict(_crystals(X), self.model_, progress=False)
+        failed = table["error"].dropna()
+        if len(failed):
+            reasons = "; ".join(f"X[{index}]: {error}" for index, error in failed.iloc[:3].items())
+            raise CrystalError(f"{len(failed)} of {len(table)} structures cannot be predicted: {reasons}")
+        values = table[[target.name for target in self.targets_]].to_numpy()
+        return values[:, 0] if self._is_single else values
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False  # structures, not rows of numbers
+        tags.target_tags.multi_output = True
+        return tags
+
+    def _config(self, n_targets: int) -> Config:
+        config = self.config or preset(self.preset).config
+        if self.config is None:
+            targets = (Target("y"),) if n_targets == 1 else tuple(Target(f"y{n}") for n in range(n_targets))
+            config = replace(config, model=replace(config.model, targets=targets))
+        elif len(config.model.targets) != n_targets:
+            raise ConfigError(f"y has {n_targets} column(s), config.model.targets names {len(config.model.targets)}")
+        asked = {"n_epochs": self.n_epochs, "batch_size": self.batch_size, "learning_rate": self.learning_rate}
+        asked |= {"initial_weights": self.initial_weights}
+        changes = {name: value for name, value in asked.items() if value is not None}
+        training = config.training
+        if self.n_epochs is not None:  # weights are averaged over the same share of a shorter run
+            changes["swa_epochs"] = training.swa_epochs * self.n_epochs // training.n_epochs
+        training = replace(training, seed=self.random_state, accelerator=self.accelerator, **changes)
+        return replace(config, training=training)
+
+    def _split(self, data: CrystalDataset) -> Splits:
+        order = np.random.default_rng(self.random_state).permutation(len(data))
+        n_validation = max(1, round(self.validation_fraction * len(data)))
+        if n_validation >= len(data):
+            raise ConfigError(f"{len(data)} structure(s) are too few to hold {n_validation} out for validation")
+        validation, train = np.sort(order[:n_validation]), np.sort(order[n_validation:])
+        return Splits(data.select(train), data.select(validation), data.select([]))
+
+
+def _crystals(structures: Sequence[Any]) -> list[Crystal]:
+    crystals = []
+    for index, structure in enumerate(structures):
+        try:
+            crystals.append(replace(to_crystal(structure), id=f"X[{index}]"))
+        except CrystalError as error:
+            raise CrystalError(f"X[{index}]: {error}") from error
+    return crystals

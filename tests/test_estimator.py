@@ -1,0 +1,103 @@
+"""The scikit-learn estimator: its conventions, and that it trains what `fit` trains."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import crystalframer as cf
+from crystalframer.config import ConfigError
+from crystalframer.data.crystal import Crystal, CrystalError
+from crystalframer.testing import random_crystal
+
+pytest.importorskip("sklearn")
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils import estimator_checks
+
+X = [random_crystal(seed, n_atoms=2 + seed % 2) for seed in range(20)]
+Y = np.array([float(crystal.atomic_numbers.mean()) for crystal in X])
+
+
+def small(**changes) -> cf.CrystalFramerRegressor:
+    return cf.CrystalFramerRegressor(
+        **{"preset": "tiny", "n_epochs": 2, "batch_size": 4, "accelerator": "cpu", **changes}
+    )
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        estimator_checks.check_no_attributes_set_in_init,
+        estimator_checks.check_parameters_default_constructible,
+        estimator_checks.check_get_params_invariance,
+        estimator_checks.check_set_params,
+        estimator_checks.check_estimator_cloneable,
+        estimator_checks.check_estimator_repr,
+        estimator_checks.check_estimator_tags_renamed,
+        estimator_checks.check_valid_tag_types,
+    ],
+    ids=lambda check: check.__name__,
+)
+def test_scikit_learn_s_checks_that_need_no_rows_of_numbers(check) -> None:
+    check("CrystalFramerRegressor", small())
+
+
+def test_it_trains_what_fit_trains(tmp_path: Path) -> None:
+    model = small(output=tmp_path / "run", random_state=3).fit(X, Y)
+    assert len(model.history_) == 2
+    again = small(random_state=3).fit(X, Y)
+    np.testing.assert_array_equal(again.predict(X), model.predict(X))
+    saved = cf.predict(X, tmp_path / "run")["y"].to_numpy()
+    np.testing.assert_array_equal(saved, model.predict(X))
+    assert not np.array_equal(small(random_state=4).fit(X, Y).predict(X), saved)
+
+
+def test_score_is_r2_and_more_training_helps() -> None:
+    trained = small(n_epochs=60, learning_rate=5e-3).fit(X, Y)
+    residual, total = ((trained.predict(X) - Y) ** 2).sum(), ((Y - Y.mean()) ** 2).sum()
+    assert trained.score(X, Y) == pytest.approx(1 - residual / total)
+    assert trained.score(X, Y) > 0.5 > small(n_epochs=1).fit(X, Y).score(X, Y)
+
+
+def test_several_targets_and_missing_labels() -> None:
+    labels = np.column_stack([Y, -Y])
+    labels[3, 1] = np.nan
+    assert small().fit(X, labels).predict(X[:5]).shape == (5, 2)
+
+
+def test_it_drops_into_cross_validation_searches_and_pipelines() -> None:
+    assert np.isfinite(cross_val_score(small(), X, Y, cv=2)).all()
+    search = GridSearchCV(small(), {"learning_rate": [1e-5, 1e-2]}, cv=2, scoring="neg_mean_absolute_error")
+    search.fit(X, Y)
+    assert set(search.best_params_) == {"learning_rate"} and search.predict(X).shape == Y.shape
+    pipeline = make_pipeline(FunctionTransformer(lambda crystals: list(crystals)), small())
+    assert pipeline.fit(X, Y).predict(X).shape == Y.shape
+
+
+def test_a_fitted_one_can_be_pickled_and_cloned() -> None:
+    model = small().fit(X, Y)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict(X), model.predict(X))
+    with pytest.raises(NotFittedError, match=r"call fit\(X, y\) first"):
+        clone(model).predict(X)
+
+
+def test_what_cannot_be_used_is_named() -> None:
+    with pytest.raises(CrystalError, match=r"X\[1\]: .*banana"):
+        small().fit([X[0], "banana.cif"], [1.0, 2.0])
+    with pytest.raises(ConfigError, match="3 structures and y 2 labels"):
+        small().fit(X[:3], Y[:2])
+    with pytest.raises(ConfigError, match=r"1 structure\(s\) are too few"):
+        small().fit(X[:1], Y[:1])
+    with pytest.raises(ConfigError, match=r"y has 2 column\(s\), config.model.targets names 1"):
+        small(config=cf.PRESETS["tiny"].config).fit(X, np.column_stack([Y, Y]))
+    model = small().fit(X, Y)
+    close = Crystal(np.array([1, 1]), np.array([[0, 0, 0], [0, 0, 1e-4]]), 4 * np.eye(3))
+    with pytest.raises(CrystalError, match=r"X\[1\]: .*0.0001 Å apart"):
+        model.predict([X[0], close])
