@@ -10,7 +10,6 @@ import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -146,6 +145,9 @@ def run(job: Job, folder: JobFolder) -> Outcome:
     """Train and score."""
     recipe = Recipe(**job.settings)
     torch.set_num_threads(job.n_threads)
+    # Gaussians of far neighbours in float32 lie below the normal numbers, which makes a step of CGCNN take 4 times as
+    # long. They add nothing to the result.
+    torch.set_flush_denormal(True)
     torch.manual_seed(job.seed)
     peer = getattr(peers, recipe.adapter)()
     clock = Clock(60.0 * job.minutes, job.clock)
@@ -189,5 +191,4 @@ def _speaker(job: Job, clock: Clock) -> Callable[[str], None]:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path.cwd()))
     work(run)
