@@ -104,7 +104,7 @@ def invariance(
     if not kinds:
         raise ConfigError(f"invariance: name at least one kind of {', '.join(KINDS)}")
     model = model if isinstance(model, CrystalFramer) else load(model)
-    crystals = _readable(structures)
+    crystals = readable(structures)
     names = [f"change/{target.name}" for target in model.config.targets]
     before = _predictions(crystals, model)
     parts = []
@@ -145,7 +145,8 @@ def invariance_summary(table: pandas.DataFrame) -> pandas.DataFrame:
     return pandas.DataFrame.from_dict(rows, orient="index").rename_axis("kind")
 
 
-def _readable(structures: Any) -> list[Crystal]:
+def readable(structures: Any) -> list[Crystal]:
+    """The structures as crystals; one that cannot be read is an error (`CrystalError`), and so is none at all."""
     crystals = []
     for record in iter_structures(structures):
         if record.crystal is None:

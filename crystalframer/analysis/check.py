@@ -1,0 +1,186 @@
+"""A physics suite for any model: what must not change its predictions, tried out and reported."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from crystalframer import ops
+from crystalframer.analysis.batches import batches
+from crystalframer.analysis.invariance import KINDS, invariance, readable
+from crystalframer.data.crystal import Crystal
+from crystalframer.data.loading import prepare
+from crystalframer.data.sources import dataset
+from crystalframer.model.network import CrystalFramer
+from crystalframer.prediction import load
+from crystalframer.testing import random_crystal
+
+if TYPE_CHECKING:
+    import pandas
+
+LIMIT = 1e-4
+"""Largest change, in standard deviations of the training labels, that counts as rounding."""
+DESCRIPTIONS = {
+    "rotation": "turned in space",
+    "translation": "all atoms moved by one vector",
+    "cell": "other lattice vectors of the same crystal",
+    "supercell": "two to four cells in one",
+    "images": "atoms moved by lattice vectors",
+    "order": "atoms written in another order",
+    "ties": "ties between axes decided by chance, as in training",
+    "batch": "predicted alone, and with others",
+    "repetition": "predicted twice: the same bits",
+    "kernels": "compiled kernels, and plain torch",
+    "precision": "32 bits, and 64",
+    "device": "on CUDA, and on the CPU",
+}
+"""What each check compares."""
+N_DEMO, N_RANDOM, LARGEST_CELL = 24, 8, 20
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CheckReport:
+    """What changed, and by how much."""
+
+    table: pandas.DataFrame
+    """One row for each check and target: `check`, `target`, `largest` and `median` size of the change, in `unit`,
+    `worst` (id of the structure that changed most), `relative` (the largest in standard deviations of the training
+    labels), `passed` (None for `ties`, which are reported and not judged)."""
+    n_structures: int
+
+    @property
+    def passed(self) -> bool:
+        return bool((self.table["passed"] != False).all())  # noqa: E712 - None is no failure
+
+    def summary(self) -> str:
+        """The table for a person, and what to make of it."""
+        lines = [
+            f"{self.n_structures} structures; a change of up to {LIMIT:g} standard deviations counts as rounding",
+            "",
+        ]
+        for target, rows in self.table.groupby("target", sort=False):
+            lines.append(f"{target} ({rows['unit'].iloc[0]})" if rows["unit"].iloc[0] else str(target))
+            for row in rows.to_dict("records"):
+                verdict = {True: "same", False: "DIFFERS", None: "for information"}[row["passed"]]
+                worst = "" if row["largest"] == 0 else f"  {row['worst']}"
+                lines.append(
+                    f"  {verdict:<15} {row['check']:<11} largest {row['largest']:<9.2g} median {row['median']:<9.2g} "
+                    f"{DESCRIPTIONS[row['check']]}{worst}"
+                )
+        if not self.passed:
+            lines += [
+                "",
+                "What differs most often differs in symmetric structures, whose frames have ties (docs/limits.md).",
+            ]
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"CheckReport: {self.summary()}"
+
+
+def check(
+    model: CrystalFramer | str | Path | None = None,
+    structures: Any = None,
+    n_draws: int = 4,
+    progress: bool = True,
+) -> CheckReport:
+    """Try out what must not change a prediction: description, company, precision, device, repetition.
+
+    >>> import crystalframer as cf
+    >>> from crystalframer.testing import random_crystal
+    >>> report = cf.check(cf.load(), [random_crystal(seed, n_atoms=3) for seed in (1, 2)], n_draws=1)
+    >>> report.passed
+    True
+
+    Args:
+        model: a model, or the path of one. Default: the weights that come with the package.
+        structures: anything that `predict` takes. Default: real crystals of the shipped data set, many of them
+            symmetric, and random ones.
+        n_draws: other descriptions of each kind and structure.
+        progress: show progress bars.
+
+    Raises:
+        CrystalError: a structure that cannot be read or that the model cannot take.
+        ConfigError: `n_draws` is not positive.
+        CheckpointError: the model cannot be loaded.
+    """
+    import pandas
+
+    model = model if isinstance(model, CrystalFramer) else load(model)
+    crystals = _default_crystals() if structures is None else readable(structures)
+    changes = invariance(model, crystals, KINDS, n_draws, progress)
+    rows = []
+    for kind, part in changes.groupby("kind", sort=False):
+        values = part[[f"change/{name}" for name in model.config.target_names]].to_numpy()
+        rows += _rows(str(kind), part["id"].to_numpy(), values, model)
+    ids = np.array([crystal.id for crystal in crystals])
+    for kind, values in _computed_otherwise(crystals, model, progress):
+        rows += _rows(kind, ids, values, model)
+    return CheckReport(pandas.DataFrame(rows), len(crystals))
+
+
+def _default_crystals() -> list[Crystal]:
+    small = [crystal for crystal in dataset("demo") if len(crystal) <= LARGEST_CELL]
+    chosen = np.linspace(0, len(small) - 1, N_DEMO).round().astype(int)
+    return [small[n] for n in chosen] + [random_crystal(seed, n_atoms=2 + seed) for seed in range(N_RANDOM)]
+
+
+def _computed_otherwise(
+    crystals: list[Crystal], model: CrystalFramer, progress: bool
+) -> Iterator[tuple[str, Float[np.ndarray, "n_crystals n_targets"]]]:
+    """Changes of the predictions of the same structures, by how they are computed."""
+    together = _predictions(crystals, model, progress)
+    packed = prepare(crystals, model.config.radius)
+    weights = model.target_mean
+    alone = []
+    with torch.inference_mode():
+        for row in range(len(packed)):
+            alone.append(model(packed.batch([row], weights.dtype).to(weights.device)))
+    yield "batch", torch.cat(alone).double().cpu().numpy() - together
+    yield "repetition", _predictions(crystals, model, progress) - together
+    if weights.dtype == torch.float32:
+        with ops.use("reference"):
+            yield "kernels", _predictions(crystals, model, progress) - together
+        # On the CPU: some devices have no 64 bits.
+        yield "precision", _predictions(crystals, copy.deepcopy(model).cpu().double(), progress) - together
+    if torch.cuda.is_available():
+        other = "cpu" if weights.is_cuda else "cuda"
+        yield "device", _predictions(crystals, copy.deepcopy(model).to(other), progress) - together
+
+
+def _predictions(
+    crystals: list[Crystal], model: CrystalFramer, progress: bool
+) -> Float[np.ndarray, "n_crystals n_targets"]:
+    with torch.inference_mode():
+        values = [model(batch) for batch in batches(crystals, model, "predicting", progress)]
+    return torch.cat(values).double().cpu().numpy()
+
+
+def _rows(
+    kind: str, ids: np.ndarray, changes: Float[np.ndarray, "n n_targets"], model: CrystalFramer
+) -> list[dict[str, Any]]:
+    rows = []
+    sizes, deviations = np.abs(changes), model.target_std.double().cpu().numpy()
+    for target, size, deviation in zip(model.config.targets, sizes.T, deviations, strict=True):
+        largest = float(size.max())  # NaN if any is
+        limit = 0.0 if kind == "repetition" else LIMIT * deviation
+        rows.append(
+            {
+                "check": kind,
+                "target": target.name,
+                "largest": largest,
+                "median": float(np.median(size)),
+                "unit": target.unit,
+                "worst": str(ids[int(size.argmax())]),
+                "relative": largest / float(deviation),
+                "passed": None if kind == "ties" else largest <= limit,
+            }
+        )
+    return rows

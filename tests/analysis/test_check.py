@@ -1,0 +1,104 @@
+"""The physics suite: it passes sound models and catches unsound ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import crystalframer as cf
+from crystalframer import cli
+from crystalframer.analysis.check import DESCRIPTIONS
+from crystalframer.config import ConfigError, FrameConfig
+from crystalframer.data.crystal import CrystalBatch
+from crystalframer.presets import preset
+from crystalframer.testing import random_crystal
+
+CRYSTALS = [random_crystal(seed, n_atoms=3 + seed) for seed in range(3)]
+CONFIG = preset("tiny").config.model
+
+
+def model(**changes) -> cf.CrystalFramer:
+    made = cf.CrystalFramer(replace(CONFIG, **changes), torch.Generator().manual_seed(0)).eval()
+    made.calibrate(CrystalBatch.from_crystals(CRYSTALS, CONFIG.radius))
+    return made
+
+
+def failed(report) -> set[str]:
+    return set(report.table.loc[report.table["passed"] == False, "check"])  # noqa: E712
+
+
+def test_a_sound_model_passes_and_every_check_was_made() -> None:
+    report = cf.check(model(), CRYSTALS, n_draws=2, progress=False)
+    assert report.passed, report
+    assert set(report.table["check"]) == set(DESCRIPTIONS) - (set() if torch.cuda.is_available() else {"device"})
+    assert (report.table["largest"] >= report.table["median"]).all()
+    assert "same" in report.summary() and "DIFFERS" not in report.summary()
+
+
+def test_frames_of_the_cell_are_caught() -> None:
+    report = cf.check(model(frame=FrameConfig("lattice")), CRYSTALS, n_draws=4, progress=False)
+    assert {"cell", "supercell"} & failed(report)
+    assert not {"rotation", "translation", "repetition", "batch"} & failed(report)
+    assert "DIFFERS" in report.summary()
+
+
+class Restless(cf.CrystalFramer):
+    """Never says the same twice."""
+
+    def forward(self, batch, noise_seed=None):
+        return super().forward(batch, noise_seed) + 1e-6 * torch.rand(1)
+
+
+class Crowded(cf.CrystalFramer):
+    """Each crystal sees how many others there are."""
+
+    def forward(self, batch, noise_seed=None):
+        return super().forward(batch, noise_seed) + 0.1 * batch.n_crystals
+
+
+class Compass(cf.CrystalFramer):
+    """Knows where x is."""
+
+    def forward(self, batch, noise_seed=None):
+        return super().forward(batch, noise_seed) + batch.lattice[:, 0, :1].abs().to(self.target_mean.dtype)
+
+
+@pytest.mark.parametrize(("kind", "caught"), [(Restless, "repetition"), (Crowded, "batch"), (Compass, "rotation")])
+def test_unsound_models_are_caught(kind: type[cf.CrystalFramer], caught: str) -> None:
+    report = cf.check(kind(CONFIG).eval(), CRYSTALS, n_draws=2, progress=False)
+    assert caught in failed(report)
+    assert not report.passed
+
+
+def test_no_draws_are_refused() -> None:
+    with pytest.raises(ConfigError, match="n_draws = 0"):
+        cf.check(model(), CRYSTALS, n_draws=0)
+
+
+def test_the_command_reports_and_its_exit_code_tells(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+    cf.save(model(), tmp_path / "sound")
+    cf.save(model(frame=FrameConfig("lattice")), tmp_path / "unsound")
+    structures = []
+    for crystal in CRYSTALS[:2]:
+        path = tmp_path / f"{crystal.id}.cif"
+        path.write_text(cif(crystal), encoding="utf-8")
+        structures.append(str(path))
+    table = tmp_path / "check.csv"
+    words = ["--structures", *structures, "--n-draws", "4"]
+    assert cli.main(["check", str(tmp_path / "sound"), *words, "--output", str(table)]) == 0
+    assert "2 structures" in capsys.readouterr().out
+    assert "rotation" in table.read_text(encoding="utf-8")
+    assert cli.main(["check", str(tmp_path / "unsound"), *words]) == 1
+    assert "DIFFERS" in capsys.readouterr().out
+
+
+def cif(crystal: cf.Crystal) -> str:
+    from pymatgen.core import Structure
+
+    structure = Structure(
+        crystal.lattice, crystal.atomic_numbers.tolist(), np.asarray(crystal.positions), coords_are_cartesian=True
+    )
+    return structure.to(fmt="cif")
