@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from crystalframer._version import __version__
 
 if TYPE_CHECKING:
+    from crystalframer.analysis.check import check
     from crystalframer.authors import load_authors_checkpoint
     from crystalframer.calculator import CrystalFramerCalculator
     from crystalframer.checkpoint import save
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from crystalframer.data.sources import dataset
     from crystalframer.estimator import CrystalFramerRegressor
     from crystalframer.model.network import CrystalFramer
-    from crystalframer.prediction import evaluate, load, predict, trace
+    from crystalframer.prediction import calibrate, evaluate, load, predict, trace
     from crystalframer.presets import PRESETS, preset
     from crystalframer.trace import CrystalTrace
     from crystalframer.training import ablate, fit
@@ -45,6 +46,8 @@ __all__ = [
     "TrainingConfig",
     "__version__",
     "ablate",
+    "calibrate",
+    "check",
     "dataset",
     "evaluate",
     "fit",
@@ -70,6 +73,8 @@ _HOME = {
     "Target": "config",
     "TrainingConfig": "config",
     "ablate": "training",
+    "check": "analysis.check",
+    "calibrate": "prediction",
     "dataset": "data.sources",
     "evaluate": "prediction",
     "fit": "training",

@@ -224,6 +224,52 @@ class Evaluate(Command):
 
 
 @dataclass(frozen=True)
+class Calibrate(Command):
+    """Give a model intervals that hold the true value of 90 % of further crystals.
+
+    Learns from labelled crystals that the model was not trained on how far its predictions are off, and writes that
+    into the checkpoint. `predict` then gives a lowest and a highest value beside each prediction. The intervals hold
+    for crystals like those of the data set.
+    """
+
+    EXAMPLES: ClassVar[str] = """
+    $ crystalframer calibrate runs/gap --data my.parquet --split validation
+    $ crystalframer calibrate models/jarvis --data measured.csv --coverage 0.95
+    """
+
+    model: Annotated[Positional[Path], arg(metavar="MODEL")]
+    """Run folder or checkpoint."""
+    data: Annotated[str, arg(metavar="DATA")]
+    """`demo`, or a table, packed data set or folder of structures with labels."""
+    split: Annotated[
+        Literal["train", "validation", "test", "all"] | None,
+        arg(help_behavior_hint="(default: validation if the data set has a split of its own, else all)"),
+    ] = None
+    """Which part of the data set."""
+    coverage: float = 0.9
+    """Share of further crystals whose true value the intervals shall hold."""
+    device: Device = None
+    """Where to compute."""
+
+    def run(self) -> int:
+        from crystalframer.checkpoint import UNCERTAINTY_FILE, find, write_file
+        from crystalframer.data.sources import dataset
+        from crystalframer.prediction import calibrate, load
+
+        folder = find(self.model)
+        model = load(folder, self.device)
+        data = dataset(self.data, targets=model.config.targets)
+        split = self.split or ("all" if data.parts is None else "validation")
+        uncertainty = calibrate(model, data, part=None if split == "all" else split, coverage=self.coverage)
+        # A new file alone: what else lies in the folder, such as the state to resume from, stays.
+        write_file(folder / UNCERTAINTY_FILE, uncertainty.to_bytes())
+        counts = zip(model.config.targets, uncertainty.n_crystals, strict=True)
+        learned = ", ".join(f"{target.name} of {n:,} crystals" for target, n in counts)
+        print(f"{folder}: intervals of {self.coverage:.0%}, from the errors in {learned}")
+        return 0
+
+
+@dataclass(frozen=True)
 class Trace(Command):
     """Record what the model looks at in one structure.
 
@@ -257,6 +303,47 @@ class Trace(Command):
             f"{record.n_edges:,} neighbour pairs in {path}"
         )
         return 0
+
+
+@dataclass(frozen=True)
+class Check(Command):
+    """Try out what must not change a prediction: how a crystal is turned, described, batched and computed.
+
+    Prints the largest change of every kind. The exit code is 1 if one is more than rounding.
+    """
+
+    EXAMPLES: ClassVar[str] = """
+    $ crystalframer check
+    $ crystalframer check runs/gap --structures structures/ --n-draws 20 --output check.csv
+    """
+
+    model: Annotated[
+        Positional[Path | None],
+        arg(metavar="[MODEL]", help_behavior_hint="(default: the weights that come with the package)"),
+    ] = None
+    """Run folder or checkpoint."""
+    structures: Annotated[
+        tuple[str, ...],
+        arg(metavar="FILE ...", help_behavior_hint="(default: 24 shipped crystals and 8 random ones)"),
+    ] = ()
+    """Structure files, folders, patterns or tables to try it out on."""
+    n_draws: int = 4
+    """Other descriptions of each kind and structure."""
+    output: Annotated[Path | None, arg(metavar="TABLE", help_behavior_hint="")] = None
+    """Also write the table: .csv, .jsonl or .parquet."""
+
+    def run(self) -> int:
+        from crystalframer.analysis.check import check
+        from crystalframer.prediction import check_table_path, save_table
+
+        if self.output is not None:
+            check_table_path(self.output)
+        report = check(self.model, list(self.structures) or None, self.n_draws)
+        print(report.summary())
+        if self.output is not None:
+            save_table(report.table, self.output)
+            print(f"table in {self.output}")
+        return 0 if report.passed else 1
 
 
 @dataclass(frozen=True)
@@ -418,7 +505,9 @@ COMMANDS: dict[str, type[Command]] = {
     "ablate": Ablate,
     "predict": Predict,
     "evaluate": Evaluate,
+    "calibrate": Calibrate,
     "trace": Trace,
+    "check": Check,
     "data get": DataGet,
     "data show": DataShow,
     "data pack": DataPack,
@@ -590,6 +679,8 @@ def _readable(frame: pandas.DataFrame) -> str:
     """The predictions for the screen, with units in the header; errors are too long for a column."""
     labels = {name: Target(name, unit).label for name, unit in frame.attrs["units"].items()}
     shown = frame.drop(columns="error").rename(columns=labels)
+    if "outside_training" in shown:
+        shown["outside_training"] = shown["outside_training"].fillna("")
     return shown.to_string(index=False, na_rep="none", float_format="{:.6g}".format)
 
 

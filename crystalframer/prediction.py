@@ -21,12 +21,13 @@ from crystalframer.config import ConfigError, ModelConfig, Target
 from crystalframer.data import sources
 from crystalframer.data.crystal import Crystal, CrystalBatch
 from crystalframer.data.dataset import PARTS, CrystalDataset, DataError
-from crystalframer.data.loading import PreparedCrystals, batch_ends, pack
+from crystalframer.data.loading import PreparedCrystals, batch_ends, pack, prepare
 from crystalframer.data.neighbors import TooClose
 from crystalframer.data.structure_files import is_structure_text, structure_files
 from crystalframer.data.structures import StructureRecord, iter_structures, to_crystal
 from crystalframer.model.network import CrystalFramer
 from crystalframer.trace import CrystalTrace
+from crystalframer.uncertainty import Uncertainty, calibrated
 
 if TYPE_CHECKING:
     import pandas
@@ -39,6 +40,7 @@ MAX_EDGES = 250_000
 """Twice what 1,024 atoms have: crystals whose atoms have unusually many neighbours go in smaller batches."""
 
 Part = Literal["train", "validation", "test"]
+_Values = Float[np.ndarray, " n_targets"]
 
 
 def load(path: str | Path | None = None, device: torch.device | str | None = None) -> CrystalFramer:
@@ -85,6 +87,9 @@ def predict(
     Returns:
         One row per structure, in the order of the input: `id`, `formula` (reduced), one column per target in its
         physical unit (`frame.attrs["units"]` maps target to unit), and `error`: why there is no prediction, else None.
+        A calibrated model (`calibrate`) gives `<target>_low` and `<target>_high` as well, between which the true value
+        lies for 90 % of crystals like those that it was calibrated on; one that knows what it was trained on gives
+        `outside_training`: what sets the structure apart from all training crystals, else None.
 
     Raises:
         CheckpointError: the model cannot be loaded.
@@ -99,7 +104,12 @@ def predict(
     rows = list(_with_progress(outcomes, _expected_count(structures), progress))
     frame = pandas.DataFrame({"id": [row.id for row in rows], "formula": [row.formula for row in rows]})
     for column, target in enumerate(model.config.targets):
-        frame[target.name] = np.array([row.values[column] for row in rows], dtype=np.float64)
+        value = frame[target.name] = np.array([row.values[column] for row in rows], dtype=np.float64)
+        if model.uncertainty is not None:
+            half_width = np.array([row.half_widths[column] for row in rows], dtype=np.float64)
+            frame[f"{target.name}_low"], frame[f"{target.name}_high"] = value - half_width, value + half_width
+    if model.domain is not None:
+        frame["outside_training"] = pandas.Series([row.outside_training for row in rows], dtype=object)
     frame["error"] = pandas.Series([row.error for row in rows], dtype=object)
     frame.attrs["units"] = {target.name: target.unit for target in model.config.targets}
     return frame
@@ -209,6 +219,58 @@ def evaluate(
     return Evaluation(crystals, scores, len(data), int(failed.sum()), n_train)
 
 
+def calibrate(
+    model: CrystalFramer | str | Path | None,
+    data: CrystalDataset | str | Path,
+    *,
+    part: Part | None = None,
+    coverage: float = 0.9,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+) -> Uncertainty:
+    """Learn from labelled crystals how far the predictions of a model may be off.
+
+        model.uncertainty = cf.calibrate(model, "my.parquet", part="validation")
+        cf.save(model, "my-model")  # from now on with intervals
+
+    The intervals hold for crystals like these. They must not have been trained on: a model is closer to those than it
+    will be to others. Some hundred make intervals that are narrower for easy crystals; fewer make one width for all.
+
+    Args:
+        model: a model, or the path of one; None for the weights that come with the package.
+        data: a data set, or the name or path of one, with every target of the model in its unit.
+        part: only the crystals of this part of the data set's own split. Default: all crystals.
+        coverage: share of further crystals whose true value the intervals shall hold.
+        device: where to compute, as in `predict`.
+        progress: show a progress bar if it takes more than 2 s.
+
+    Raises:
+        DataError: the data set lacks a target (the nearest is named), has it in another unit, or lacks the part.
+        CrystalError: a crystal that the model cannot take.
+        UncertaintyError: too few labels for the coverage, or a coverage that is no share.
+        CheckpointError: the model cannot be loaded.
+    """
+    model = _ready(model, device)
+    targets = model.config.targets
+    data = data.with_targets(targets) if isinstance(data, CrystalDataset) else sources.dataset(data, targets=targets)
+    data = (data if part is None else _part(data, part)).labelled()
+    packed = prepare(data, model.config.radius, model.config.target_names, "calibration")
+    pooled, errors = [], []
+    with tqdm(
+        total=len(packed), desc="calibrating", unit=" crystals", delay=2, leave=False, disable=not progress
+    ) as bar:
+        ends = batch_ends([(packed.n_edges, MAX_EDGES), (packed.n_atoms, MAX_ATOMS)], len(packed), BATCH_SIZE)
+        for rows in np.split(np.arange(len(packed)), ends[:-1]):
+            crystals = packed.batch(rows, model.target_mean.dtype).to(model.target_mean.device)
+            with torch.inference_mode():
+                features = model.pooled_features(crystals)
+                values = model.read_out(features).double().cpu().numpy()
+            pooled.append(features.float().cpu().numpy())
+            errors.append(values - packed.targets[rows])
+            bar.update(len(rows))
+    return calibrated(np.concatenate(pooled), np.concatenate(errors), model.config.target_names, coverage)
+
+
 def trace(
     structure: Any,
     model: CrystalFramer | str | Path | None = None,
@@ -265,9 +327,21 @@ class _Outcome:
 
     id: str
     formula: str
-    values: Sequence[float]
+    values: _Values
     """Per target, in its unit; NaN if there is an error."""
+    half_widths: _Values
+    """Of the intervals around them; NaN if there is an error or the model is not calibrated."""
+    outside_training: str | None
     error: str | None
+
+
+@dataclass(frozen=True)
+class _Prediction:
+    """As in `_Outcome`."""
+
+    values: _Values
+    half_widths: _Values
+    outside_training: str | None
 
 
 def _outcomes(
@@ -290,16 +364,17 @@ def _outcomes(
 
 def _outcomes_of_batch(records: Sequence[StructureRecord], model: CrystalFramer) -> Iterator[_Outcome]:
     predictions = iter(_predictions([record.crystal for record in records if record.crystal], model))
-    nothing = [float("nan")] * len(model.config.targets)
+    nothing = np.full(len(model.config.targets), np.nan)
     for record in records:
         result = next(predictions) if record.crystal else record.error or "no structure"
         if isinstance(result, str):
-            yield _Outcome(record.id, record.formula, nothing, result)
+            yield _Outcome(record.id, record.formula, nothing, nothing, None, result)
         else:
-            yield _Outcome(record.id, record.formula, result, None)
+            found = result.values, result.half_widths, result.outside_training
+            yield _Outcome(record.id, record.formula, *found, None)
 
 
-def _predictions(crystals: Sequence[Crystal], model: CrystalFramer) -> list[list[float] | str]:
+def _predictions(crystals: Sequence[Crystal], model: CrystalFramer) -> list[_Prediction | str]:
     """The values of each crystal, or why there are none. A batch that fails is tried again crystal by crystal."""
     if not crystals:
         return []
@@ -324,17 +399,30 @@ def _reason(error: Exception, crystals: Sequence[Crystal]) -> str:
     return str(error) if _is_ours(error) else f"the prediction failed ({type(error).__name__}: {error})"
 
 
-def _predict_packed(packed: PreparedCrystals, model: CrystalFramer) -> list[list[float] | str]:
+def _predict_packed(packed: PreparedCrystals, model: CrystalFramer) -> list[_Prediction | str]:
     weights = model.target_mean
-    results: dict[int, list[float] | str] = {**_too_large(packed, model)}
+    results: dict[int, _Prediction | str] = {**_too_large(packed, model)}
     rows = np.array([row for row in range(len(packed)) if row not in results], dtype=np.int64)
     ends = batch_ends([(packed.n_edges[rows], MAX_EDGES)], len(rows), len(packed))
     for batch in np.split(rows, ends)[: len(ends)]:
-        with torch.inference_mode():
-            values = model(packed.batch(batch, weights.dtype).to(weights.device)).double().cpu().numpy()
-        for row, row_values in zip(batch.tolist(), values, strict=True):
-            results[row] = _finite_or_why(row_values, model.config)
+        crystals = packed.batch(batch, weights.dtype)
+        values, half_widths = _evaluate(crystals.to(weights.device), model)
+        outside = [None] * len(batch) if model.domain is None else model.domain.outside(crystals)
+        for row, value, half_width, reason in zip(batch.tolist(), values, half_widths, outside, strict=True):
+            results[row] = _why_not_finite(value, model.config) or _Prediction(value, half_width, reason)
     return [results[row] for row in range(len(packed))]
+
+
+def _evaluate(
+    crystals: CrystalBatch, model: CrystalFramer
+) -> tuple[Float[np.ndarray, "n_crystals n_targets"], Float[np.ndarray, "n_crystals n_targets"]]:
+    """Predictions, and half the widths of the intervals around them."""
+    with torch.inference_mode():
+        if model.uncertainty is None:
+            values = model(crystals).double().cpu().numpy()
+            return values, np.full_like(values, np.nan)
+        pooled = model.pooled_features(crystals)
+        return model.read_out(pooled).double().cpu().numpy(), model.uncertainty.half_width(pooled.float().cpu().numpy())
 
 
 def _too_large(packed: PreparedCrystals, model: CrystalFramer) -> dict[int, str]:
@@ -357,11 +445,11 @@ def _is_ours(error: Exception) -> bool:
     return type(error).__module__.partition(".")[0] == __package__
 
 
-def _finite_or_why(values: Float[np.ndarray, " n_targets"], config: ModelConfig) -> list[float] | str:
+def _why_not_finite(values: Float[np.ndarray, " n_targets"], config: ModelConfig) -> str | None:
     bad = np.flatnonzero(~np.isfinite(values))
-    if bad.size:
-        return f"the model predicts {config.target_names[bad[0]]} = {values[bad[0]]}; check the structure's distances"
-    return values.tolist()
+    if not bad.size:
+        return None
+    return f"the model predicts {config.target_names[bad[0]]} = {values[bad[0]]}; check the structure's distances"
 
 
 def _batch(crystals: Sequence[Crystal], model: CrystalFramer) -> CrystalBatch:

@@ -326,7 +326,7 @@ def test_predictions_are_written_with_the_bad_rows(
     assert "4 predictions in" in said.out and "gap (eV)" in said.out
     assert "1 of 5 structures could not be predicted" in said.err and "bad.cif: the file is empty" in said.err
     read = {".csv": pandas.read_csv, ".jsonl": _read_json_lines, ".parquet": pandas.read_parquet}[suffix](table)
-    assert list(read.columns) == ["id", "formula", "gap", "error"]
+    assert list(read.columns) == ["id", "formula", "gap", "outside_training", "error"]
     assert read["id"].tolist() == ["NaCl", "bad", "CsBr", "CsCl", "CsF"]
     assert read["gap"].isna().tolist() == read["error"].notna().tolist() == [False, True, False, False, False]
     direct = cf.predict(salts / "NaCl.cif", run_folder)["gap"][0]
@@ -343,7 +343,7 @@ def test_predictions_are_printed_with_units(
     assert exit_code("predict", salts, "--model", run_folder) == 0
     said = capsys.readouterr()
     lines = said.out.splitlines()
-    assert lines[0].split() == ["id", "formula", "gap", "(eV)"]
+    assert lines[0].split() == ["id", "formula", "gap", "(eV)", "outside_training"]
     assert len(lines) == 1 + len(ALKALI) * len(HALOGENS)
     assert said.err == ""
 
@@ -468,3 +468,19 @@ def test_packing_the_authors_pickles(tmp_path: Path, exit_code: Callable[..., in
     data = cf.dataset(tmp_path / "all.parquet")
     assert data.parts is not None and data.parts.tolist() == ["train", "validation", "test"]
     assert data.target("energy") == cf.Target("energy", "eV")
+
+
+def test_calibrating_a_run_gives_its_predictions_intervals(
+    run_folder: Path, salts: Path, tmp_path: Path, exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a copy: other tests read the run as it was."""
+    copied = tmp_path / "run"
+    shutil.copytree(run_folder, copied)
+    assert exit_code("calibrate", copied, "--data", salts, "--coverage", "0.8") == 0
+    assert "intervals of 80%, from the errors in gap of " in capsys.readouterr().out
+    assert exit_code("predict", salts, "--model", copied, "--output", tmp_path / "table.csv") == 0
+    frame = pandas.read_csv(tmp_path / "table.csv")
+    assert list(frame.columns) == ["id", "formula", "gap", "gap_low", "gap_high", "outside_training", "error"]
+    assert (frame["gap_low"] < frame["gap"]).all() and (frame["gap"] < frame["gap_high"]).all()
+    assert exit_code("calibrate", copied, "--data", salts, "--coverage", "90") == 2
+    assert "coverage = 90" in capsys.readouterr().err

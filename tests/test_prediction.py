@@ -24,8 +24,11 @@ from crystalframer.checkpoint import CheckpointError
 from crystalframer.config import ConfigError, Target
 from crystalframer.data.crystal import Crystal, CrystalBatch, CrystalError
 from crystalframer.data.dataset import CrystalDataset, DataError
+from crystalframer.data.loading import prepare
 from crystalframer.data.structures import to_crystal
+from crystalframer.domain import Domain
 from crystalframer.model.network import CrystalFramer
+from crystalframer.uncertainty import UncertaintyError
 
 CONFIG = replace(cf.PRESETS["tiny"].config.model, targets=(Target("energy", "eV/atom"), Target("gap", "eV")))
 CAESIUM = 55
@@ -503,3 +506,58 @@ def test_tables_come_back_as_they_were(suffix: str, tmp_path: Path, model: Cryst
 def test_an_unknown_form_of_table_is_refused(tmp_path: Path, model: CrystalFramer) -> None:
     with pytest.raises(DataError, match=r"\.csv, \.jsonl or \.parquet"):
         prediction.save_table(cf.predict(CRYSTALS, model), tmp_path / "table.xlsx")
+
+
+# What a prediction says beside a number
+
+
+@pytest.fixture(scope="module")
+def aware() -> CrystalFramer:
+    """Trained on and calibrated with rock salts near those of the other tests, by labels off by about 1."""
+    rng = np.random.default_rng(0)
+    crystals = []
+    for n in range(12):
+        for cation, anion, a in (("Na", "Cl", 5.64), ("Mg", "O", 4.21), ("Li", "F", 4.03)):
+            crystal = to_crystal(rock_salt(cation, anion, a * (1.0 + 0.01 * rng.uniform(-1, 1))), f"{cation}-{n}")
+            crystals.append(crystal.with_targets({"energy": rng.normal() - 1.0, "gap": rng.normal() + 2.0}))
+    model = copy.deepcopy(trained())
+    model.domain = Domain.of(prepare(crystals, CONFIG.radius))
+    model.uncertainty = prediction.calibrate(model, CrystalDataset.from_crystals(crystals, CONFIG.targets))
+    return model
+
+
+def test_intervals_and_a_flag(aware: CrystalFramer) -> None:
+    squeezed = replace(CRYSTALS[0], positions=0.8 * CRYSTALS[0].positions, lattice=0.8 * CRYSTALS[0].lattice)
+    frame = cf.predict([*CRYSTALS, squeezed, "no such file.cif"], aware)
+    columns = ["energy", "energy_low", "energy_high", "gap", "gap_low", "gap_high"]
+    assert list(frame.columns) == ["id", "formula", *columns, "outside_training", "error"]
+    good = frame.iloc[:-1]
+    np.testing.assert_allclose(values(good)[:5], expected(*STRUCTURES), rtol=1e-5)
+    for target in ("energy", "gap"):
+        np.testing.assert_allclose(good[f"{target}_low"] + good[f"{target}_high"], 2 * good[target])
+        assert (good[f"{target}_high"].to_numpy() - good[f"{target}_low"].to_numpy()).min() > 0.5
+    flags = frame["outside_training"].tolist()
+    assert [flag is None for flag in flags] == [True, False, True, False, True, False, True]
+    assert flags[1] == "element Cs was not in the training data" and flags[5].startswith("volume per atom")
+    assert frame[columns].iloc[-1].isna().all() and "no such file" in frame["error"].tolist()[-1]
+
+
+def test_a_model_that_knows_nothing_of_itself_says_nothing(model: CrystalFramer, aware: CrystalFramer) -> None:
+    assert list(cf.predict(CRYSTALS[:1], model).columns) == ["id", "formula", "energy", "gap", "error"]
+    model.domain = aware.domain
+    assert list(cf.predict(CRYSTALS[:1], model).columns)[-2:] == ["outside_training", "error"]
+
+
+def test_calibrating_needs_labels(model: CrystalFramer) -> None:
+    few = [crystal.with_targets({"energy": 0.0, "gap": 1.0}) for crystal in CRYSTALS]
+    with pytest.raises(UncertaintyError, match="'energy' has 5 labelled crystals to calibrate on"):
+        prediction.calibrate(model, CrystalDataset.from_crystals(few, CONFIG.targets))
+    with pytest.raises(DataError, match="gap"):
+        prediction.calibrate(model, CrystalDataset.from_crystals(few, CONFIG.targets[:1]))
+
+
+def test_a_calibrated_model_stays_so_on_disk(aware: CrystalFramer, tmp_path: Path) -> None:
+    cf.save(aware, tmp_path / "aware")
+    pandas.testing.assert_frame_equal(
+        cf.predict(CRYSTALS, tmp_path / "aware", device="cpu"), cf.predict(CRYSTALS, aware)
+    )
