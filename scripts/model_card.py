@@ -1,0 +1,254 @@
+"""Write the model card of a checkpoint: README.md, by_element.csv and pictures, in its folder.
+
+    python scripts/model_card.py CHECKPOINT --data ../shared/data/mp2018_val.parquet --runs runs/small runs/all
+
+Every number is computed here: errors on the labelled crystals of the table (which must not have been trained on),
+coverage of cross-fitted intervals, hours and epochs from the folders of the training runs. The table needs a column
+`spacegroup` (number) for the errors by crystal system.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas
+import torch
+from matplotlib.figure import Figure
+from pymatgen.core import Element
+from tqdm.auto import tqdm
+
+import crystalframer as cf
+from crystalframer.data.dataset import CrystalDataset
+from crystalframer.data.elements import SYMBOLS
+from crystalframer.data.loading import batch_ends, prepare
+from crystalframer.uncertainty import calibrated
+
+SYSTEMS = ("triclinic", "monoclinic", "orthorhombic", "tetragonal", "trigonal", "hexagonal", "cubic")
+FIRST_GROUP = (1, 3, 16, 75, 143, 168, 195)
+"""Space group that each system begins with."""
+SIZES = ((1, 10), (11, 20), (21, 40), (41, 80), (81, 10_000))
+NOMINAL = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+N_HALVES, N_WORST = 1, 20
+
+ABOUT = """# Model card
+
+`cf.load()` and `cf.predict("NaCl.cif")` use these weights. {predicts}.
+
+**Data, licence, attribution.** Labels: Materials Project (PBE), the MEGNet 2018.6.1 snapshot and its split, of which
+those crystals are used whose structure could still be had. Structures: the Materials Project's of 2025, often relaxed
+anew with r2SCAN, so labels and geometry differ slightly and errors are not those of the published split like for like.
+Data of the Materials Project are licensed CC-BY 4.0: cite Jain et al., APL Materials 1, 011002 (2013), and for the
+snapshot Chen et al., Chem. Mater. 31, 3564 (2019).
+
+**Intended use.** Quick estimates for relaxed, ordered, periodic inorganic crystals, with an interval and a flag
+(`outside_training`) for those unlike all training crystals. Not for strained or unrelaxed structures, molecules,
+energies above hull of close competitors, or true (not PBE) band gaps.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """Labelled crystals, and what the model says of them."""
+
+    model: cf.CrystalFramer
+    data: CrystalDataset
+    pooled: np.ndarray
+    predictions: np.ndarray
+    labels: np.ndarray
+    flags: np.ndarray
+    """What sets a crystal apart from the training crystals, or None."""
+    system: np.ndarray
+    """Crystal system of each, as an index into SYSTEMS."""
+
+    @property
+    def sizes(self) -> np.ndarray:
+        return np.abs(self.predictions - self.labels)
+
+
+def main(checkpoint: Path, data: Path, runs: list[Path]) -> None:
+    scored = score(cf.load(checkpoint), data)
+    elements = by_element(scored)
+    elements.to_csv(checkpoint / "by_element.csv", index=False, float_format="%.4g")
+    coverage = cross_fitted_coverage(scored)
+    for name, figure in {
+        "parity": parity_figure(scored),
+        "elements": element_figure(scored, elements),
+        "coverage": coverage_figure(scored, coverage),
+    }.items():
+        figure.savefig(checkpoint / f"{name}.png", dpi=80, bbox_inches="tight", pil_kwargs={"optimize": True})
+    (checkpoint / "README.md").write_text(card(scored, elements, coverage, runs), encoding="utf-8")
+    print(f"{checkpoint / 'README.md'}, by_element.csv, parity.png, elements.png and coverage.png are written")
+
+
+def score(model: cf.CrystalFramer, path: Path) -> Scored:
+    data = cf.dataset(str(path), targets=model.config.targets).labelled()
+    crystals = prepare(data, model.config.radius, model.config.target_names)
+    ends = batch_ends([(crystals.n_edges, 250_000)], len(crystals), 64)
+    pooled, predictions, flags = [], [], []
+    for rows in tqdm(np.split(np.arange(len(crystals)), ends[:-1]), "scoring"):
+        batch = crystals.batch(rows)
+        with torch.inference_mode():
+            features = model.pooled_features(batch.to(model.target_mean.device))
+            predictions.append(model.read_out(features).double().cpu().numpy())
+        pooled.append(features.cpu().numpy())
+        flags += [None] * len(rows) if model.domain is None else model.domain.outside(batch)
+    table = pandas.read_parquet(path)
+    groups = table.set_index(table["material_id"].astype(str))["spacegroup"].loc[data.ids.tolist()].to_numpy()
+    system = np.searchsorted(FIRST_GROUP, groups, side="right") - 1
+    parts = np.concatenate(pooled), np.concatenate(predictions), crystals.targets, np.array(flags, dtype=object)
+    return Scored(model, data, *parts, system)
+
+
+def by_element(scored: Scored) -> pandas.DataFrame:
+    """A row for each element: crystals that hold it in training and here, and the MAE over the latter."""
+    domain = scored.model.domain
+    trained_on = {} if domain is None else {element.symbol: element.n_crystals for element in domain.elements}
+    crystal = np.repeat(np.arange(len(scored.data)), scored.data.n_atoms)
+    rows = []
+    for z in np.unique(scored.data.atomic_numbers).tolist():
+        mine = np.unique(crystal[scored.data.atomic_numbers == z])
+        row = {"element": SYMBOLS[z - 1], "training_crystals": trained_on.get(SYMBOLS[z - 1], 0), "crystals": len(mine)}
+        mae = np.nanmean(scored.sizes[mine], axis=0)
+        rows.append(row | {f"mae_{target.name}": mae[t] for t, target in enumerate(scored.model.config.targets)})
+    return pandas.DataFrame(rows)
+
+
+def cross_fitted_coverage(scored: Scored) -> np.ndarray:
+    """Share of labels inside, by nominal coverage and target: calibrated on one half, counted in the other."""
+    found = np.zeros((len(NOMINAL), scored.labels.shape[1]))
+    errors, names = scored.predictions - scored.labels, scored.model.config.target_names
+    tasks = list(itertools.product(enumerate(NOMINAL), range(N_HALVES)))
+    for (row, nominal), seed in tqdm(tasks, "coverage"):
+        halves = np.array_split(np.random.default_rng(seed).permutation(len(errors)), 2)
+        for rows, others in (halves, halves[::-1]):
+            width = calibrated(scored.pooled[rows], errors[rows], names, nominal).half_width(scored.pooled[others])
+            known = ~np.isnan(errors[others])
+            found[row] += ((np.abs(errors[others]) <= width) & known).sum(axis=0) / known.sum(axis=0)
+    return found / (2 * N_HALVES)
+
+
+def parity_figure(scored: Scored) -> Figure:
+    targets = scored.model.config.targets
+    figure, axes = plt.subplots(1, len(targets), figsize=(4.2 * len(targets), 4), squeeze=False)
+    for t, (target, axis) in enumerate(zip(targets, axes[0], strict=True)):
+        axis.hexbin(scored.labels[:, t], scored.predictions[:, t], gridsize=60, bins="log", mincnt=1, cmap="viridis")
+        ends = [np.nanmin(scored.labels[:, t]), np.nanmax(scored.labels[:, t])]
+        axis.plot(ends, ends, color="0.5", linewidth=1)
+        axis.set(xlabel=f"label: {target.label}", ylabel="prediction")
+    return figure
+
+
+def element_figure(scored: Scored, elements: pandas.DataFrame) -> Figure:
+    targets = scored.model.config.targets
+    figure, axes = plt.subplots(len(targets), 1, figsize=(8, 4 * len(targets)), squeeze=False)
+    for target, axis in zip(targets, axes[:, 0], strict=True):
+        grid = np.full((10, 18), np.nan)
+        for symbol, mae in zip(elements["element"], elements[f"mae_{target.name}"], strict=True):
+            element = Element(symbol)
+            row, column = element.row - 1, element.group - 1
+            if element.is_lanthanoid or element.is_actinoid:
+                row, column = (8 if element.is_lanthanoid else 9), element.Z - (57 if element.is_lanthanoid else 89) + 2
+            grid[row, column] = mae
+            axis.text(column, row, symbol, ha="center", va="center", fontsize=7, color="white")
+        image = axis.imshow(grid, cmap="plasma", vmax=np.nanquantile(grid, 0.95))
+        figure.colorbar(image, ax=axis, label=f"MAE, {target.unit}", shrink=0.8)
+        axis.set(title=target.name, xticks=[], yticks=[])
+    return figure
+
+
+def coverage_figure(scored: Scored, coverage: np.ndarray) -> Figure:
+    figure, axis = plt.subplots(figsize=(4, 4))
+    for t, target in enumerate(scored.model.config.targets):
+        axis.plot(NOMINAL, coverage[:, t], marker="o", label=target.name)
+    axis.plot((0.45, 1), (0.45, 1), color="0.5", linewidth=1)
+    axis.set(xlabel="coverage asked for", ylabel="coverage found (cross-fitted)")
+    axis.legend()
+    return figure
+
+
+def card(scored: Scored, elements: pandas.DataFrame, coverage: np.ndarray, runs: list[Path]) -> str:
+    targets, n_atoms = scored.model.config.targets, scored.data.n_atoms
+    n_parameters = sum(parameter.numel() for parameter in scored.model.parameters())
+    predicts = f"They predict {', '.join(target.label for target in targets)} ({n_parameters:,} parameters)"
+    text = [ABOUT.format(predicts=predicts)]
+    domain = scored.model.domain
+    if domain is not None:
+        fewest, median, most = domain.n_atoms
+        rare = [f"{element.symbol} ({element.n_crystals})" for element in domain.elements if element.n_crystals < 20]
+        text.append(
+            f"**Trained on** {domain.n_crystals:,} crystals of {fewest} to {most} atoms (median {median}) with "
+            f"{len(domain.elements)} elements; in fewer than 20 of them: {', '.join(rare) or 'none'}.\n"
+        )
+    text += ["## Training\n", *(training(run) for run in runs)]
+    masks = {"all": n_atoms > 0, "at most 20 atoms": n_atoms <= 20}
+    text += ["\n## Errors (MAE)\n", table(scored, masks)]
+    text += ["\n![predictions against labels](parity.png)\n\nBy atoms in the cell:\n"]
+    text += [table(scored, {f"{low} to {high}": (n_atoms >= low) & (n_atoms <= high) for low, high in SIZES})]
+    text += ["\nBy crystal system:\n", table(scored, {name: scored.system == n for n, name in enumerate(SYSTEMS)})]
+    text += ["\nBy whether the training crystals have its like (`outside_training`):\n"]
+    is_outside = np.array([flag is not None for flag in scored.flags])
+    text += [table(scored, {"inside": ~is_outside, "outside": is_outside})]
+    text += [f"\nBy element (by_element.csv has all {len(elements)}):\n\n![errors by element](elements.png)\n"]
+    text += ["## Intervals\n\nCoverage asked for, and found where the intervals were not calibrated:\n"]
+    text += ["| asked | " + " | ".join(target.name for target in targets) + " |", "|---" * (1 + len(targets)) + "|"]
+    text += [
+        f"| {n:.0%} | " + " | ".join(f"{x:.1%}" for x in row) + " |" for n, row in zip(NOMINAL, coverage, strict=True)
+    ]
+    text += ["\n![coverage](coverage.png)\n", "## Known failures\n"]
+    for t, target in enumerate(targets):
+        text += [f"The {N_WORST} largest errors of {target.label}:\n", worst(scored, t), ""]
+    return "\n".join(text) + "\n"
+
+
+def training(run: Path) -> str:
+    """A line of a run folder, from its config and the rows of its epochs."""
+    config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    metrics = pandas.read_csv(run / "metrics.csv")
+    best = metrics.loc[metrics["validation_loss"].idxmin()]
+    columns = [name for name in metrics.columns if name.startswith("validation_mae/")]
+    errors = ", ".join(f"{name.partition('/')[2]} {best[name]:.4g}" for name in columns)
+    settings = config["training"]
+    return (
+        f"- `{run.name}`: {len(metrics)} epochs in {metrics['seconds'].sum() / 3600:.2f} h, at most "
+        f"{config['data']['max_atoms_per_crystal'] or 'any number of'} atoms per cell, batches of "
+        f"{settings['batch_size']}, learning rate {settings['learning_rate']:g}, seed {settings['seed']}; lowest "
+        f"validation loss in epoch {best['epoch']:.0f} with MAE {errors}"
+    )
+
+
+def table(scored: Scored, masks: dict[str, np.ndarray]) -> str:
+    targets = scored.model.config.targets
+    lines = [
+        "| | crystals | " + " | ".join(target.label for target in targets) + " |",
+        "|---" * (2 + len(targets)) + "|",
+    ]
+    for name, mask in masks.items():
+        if mask.any():
+            errors = " | ".join(f"{mae:.4f}" for mae in np.nanmean(scored.sizes[mask], axis=0))
+            lines.append(f"| {name} | {mask.sum():,} | {errors} |")
+    return "\n".join(lines)
+
+
+def worst(scored: Scored, target: int) -> str:
+    lines = ["| id | formula | atoms | label | prediction | what is odd |", "|---|---|---|---|---|---|"]
+    for row in np.argsort(-np.nan_to_num(scored.sizes[:, target]))[:N_WORST].tolist():
+        label, prediction = scored.labels[row, target], scored.predictions[row, target]
+        lines.append(
+            f"| {scored.data.ids[row]} | {scored.data.formulas[row]} | {scored.data.n_atoms[row]} | {label:.3f} | "
+            f"{prediction:.3f} | {scored.flags[row] or ''} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--data", type=Path, required=True, help="labelled crystals that were not trained on")
+    parser.add_argument("--runs", type=Path, nargs="*", default=[], help="folders of the training runs, in order")
+    main(**vars(parser.parse_args()))
