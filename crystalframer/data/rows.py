@@ -1,8 +1,9 @@
-"""Rows of tables: CSV, JSON, JSON lines and parquet, one dictionary per row, with nothing guessed about their cells."""
+"""Rows of tables: CSV, JSON, JSON lines, parquet and databases, one dictionary per row, no cell guessed."""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from crystalframer.data import databases
 from crystalframer.data.dataset import DataError
+from crystalframer.data.places import START, Place
 
-TABLE_SUFFIXES = (".csv", ".json", ".jsonl", ".parquet")
+TABLE_SUFFIXES = (".csv", ".json", ".jsonl", ".parquet", *databases.SUFFIXES)
 _MISSING = ("", "nan", "na", "n/a", "null", "none")
 
 
@@ -24,38 +27,112 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         DataError: the file is missing, cannot be read as what its suffix says, or has no rows.
     """
+    for row in rows_from(path):
+        if isinstance(row, DataError):
+            raise row
+        yield row
+
+
+def rows_from(path: Path, start: Place = START) -> Iterator[dict[str, Any] | DataError]:
+    """The rows from a place on. In place of one that cannot be read, its error; the others follow.
+
+    Raises:
+        DataError: as `read_rows`, where nothing can follow.
+    """
     readers = {".csv": _read_csv, ".json": _read_json, ".jsonl": _read_json_lines, ".parquet": _read_parquet}
+    readers |= dict.fromkeys(databases.SUFFIXES, databases.read)
     if path.suffix.lower() not in readers:
         raise DataError(f"{path}: not a table; known are {', '.join(readers)}")
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"{path}: no such file")
     empty = True
     try:
-        for row in readers[path.suffix.lower()](path):
+        for row in readers[path.suffix.lower()](path, start):
             empty = False
             yield row
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text ({error}); save it again as UTF-8") from error
-    if empty:
+    if empty and start == START:
         raise DataError(f"{path}: the table has no rows")
 
 
-def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        header = file.readline()
-        file.seek(0)
-        reader = csv.DictReader(file, delimiter=max(",;\t", key=header.count), restkey="", strict=True)
+def places_of_rows(path: Path) -> Iterator[Place]:
+    """Where the rows begin, found without reading what is in them as far as the format allows.
+
+    Raises:
+        DataError: where `rows_from` raises one, or earlier.
+    """
+    finders = {".csv": _places_csv, ".json": _places_json, ".jsonl": _places_json_lines, ".parquet": _places_parquet}
+    finders |= dict.fromkeys(databases.SUFFIXES, databases.places)
+    return finders[path.suffix.lower()](path)
+
+
+class _Lines:
+    """The lines of a UTF-8 file as text, and the byte where the next one begins."""
+
+    def __init__(self, file: io.BufferedReader, offset: int = 0) -> None:
+        self._file = file
+        file.seek(offset)
+        self.offset = offset
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self._file:
+            encoding = "utf-8-sig" if self.offset == 0 else "utf-8"
+            self.offset += len(line)
+            yield line.decode(encoding)
+
+
+def _csv_rows(path: Path, start: Place) -> Iterator[tuple[Place, list[str], list[str] | DataError]]:
+    """Place, header and cells of each row; in place of one that ends the file, the error."""
+    with path.open("rb") as file:
+        first = next(iter(_Lines(file)), "")
+        delimiter = max(",;\t", key=first.count)
+        lines = _Lines(file)
+        rows = csv.reader(lines, delimiter=delimiter, strict=True)
+        header: list[str] = []
+        place = start
         try:
-            for row, cells in enumerate(reader, start=1):
-                if "" in cells or None in cells.values():
-                    n_columns = len(reader.fieldnames or ())
-                    raise DataError(f"{path}, row {row}: does not have the {n_columns} cells that the header names")
-                yield cells
+            header = next(rows, [])
+            if isinstance(start.mark, int):
+                lines = _Lines(file, start.mark)
+                rows = csv.reader(lines, delimiter=delimiter, strict=True)
+            place = Place(start.n_before, lines.offset)
+            for cells in rows:
+                if cells:
+                    yield place, header, cells
+                place = Place(place.n_before + bool(cells), lines.offset)
         except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: not readable as CSV ({error})") from error
+            where = f"row {place.n_before + 1}" if isinstance(start.mark, int) else f"line {rows.line_num}"
+            yield place, header, DataError(f"{path}, {where}: not readable as CSV ({error})")
+        except UnicodeDecodeError as error:
+            yield place, header, DataError(f"{path}: not UTF-8 text ({error}); save it again as UTF-8")
 
 
-def _read_json(path: Path) -> Iterator[dict[str, Any]]:
+def _read_csv(path: Path, start: Place) -> Iterator[dict[str, Any] | DataError]:
+    for place, header, cells in _csv_rows(path, start):
+        if isinstance(cells, DataError):
+            raise cells
+        if len(cells) == len(header):
+            yield dict(zip(header, cells, strict=True))
+        else:
+            row = f"{path}, row {place.n_before + 1}"
+            yield DataError(f"{row}: does not have the {len(header)} cells that the header names")
+
+
+def _places_csv(path: Path) -> Iterator[Place]:
+    return (place for place, _, _ in _csv_rows(path, START))
+
+
+def _read_json(path: Path, start: Place) -> Iterator[dict[str, Any] | DataError]:
+    for row, cells in enumerate(_json_rows(path)[start.n_before :], start=start.n_before + 1):
+        yield _checked(path, row, cells)
+
+
+def _places_json(path: Path) -> Iterator[Place]:
+    return map(Place, range(len(_json_rows(path))))
+
+
+def _json_rows(path: Path) -> list[Any]:
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
@@ -64,34 +141,62 @@ def _read_json(path: Path) -> Iterator[dict[str, Any]]:
         tree = [{"id": id, **row} for id, row in tree.items()]
     if not isinstance(tree, list):
         raise DataError(f"{path}: a table in JSON is a list of objects, one per row, or an object of them by id")
-    for row, cells in enumerate(tree, start=1):
-        yield _checked(path, row, cells)
+    return tree
 
 
-def _read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
-        lines = (line for line in file if line.strip())
-        for row, line in enumerate(lines, start=1):
-            try:
-                cells = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path}, row {row}: not valid JSON ({error})") from error
-            yield _checked(path, row, cells)
+def _json_lines(path: Path, start: Place) -> Iterator[tuple[Place, bytes]]:
+    n_rows = start.n_before
+    with path.open("rb") as file:
+        offset = file.seek(start.mark if isinstance(start.mark, int) else 0)
+        for line in file:
+            if line.strip():
+                yield Place(n_rows, offset), line
+                n_rows += 1
+            offset += len(line)
 
 
-def _checked(path: Path, row: int, cells: Any) -> dict[str, Any]:
+def _read_json_lines(path: Path, start: Place) -> Iterator[dict[str, Any] | DataError]:
+    for place, line in _json_lines(path, start):
+        row = place.n_before + 1
+        try:
+            yield _checked(path, row, json.loads(line))
+        except json.JSONDecodeError as error:
+            yield DataError(f"{path}, row {row}: not valid JSON ({error})")
+        except UnicodeDecodeError as error:
+            yield DataError(f"{path}, row {row}: not UTF-8 text ({error}); save it again as UTF-8")
+
+
+def _places_json_lines(path: Path) -> Iterator[Place]:
+    return (place for place, _ in _json_lines(path, START))
+
+
+def _checked(path: Path, row: int, cells: Any) -> dict[str, Any] | DataError:
     if not isinstance(cells, Mapping):
-        raise DataError(f"{path}, row {row}: expected an object with named cells, got {str(cells)[:60]!r}")
+        return DataError(f"{path}, row {row}: expected an object with named cells, got {str(cells)[:60]!r}")
     return dict(cells)
 
 
-def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
+def _read_parquet(path: Path, start: Place) -> Iterator[dict[str, Any]]:
     from pyarrow import ArrowException, parquet
 
     try:
         with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=1024):
-                yield from batch.to_pylist()
+            sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+            ends = np.cumsum(sizes)
+            first = int(np.searchsorted(ends, start.n_before, side="right"))
+            skip = start.n_before - (int(ends[first - 1]) if first else 0)
+            for batch in file.iter_batches(batch_size=1024, row_groups=range(first, len(sizes))):
+                yield from batch.slice(min(skip, len(batch))).to_pylist()
+                skip = max(0, skip - len(batch))
+    except (ArrowException, OSError) as error:
+        raise DataError(f"{path}: not a complete parquet file ({error}); copy or make it again") from error
+
+
+def _places_parquet(path: Path) -> Iterator[Place]:
+    from pyarrow import ArrowException, parquet
+
+    try:
+        return map(Place, range(parquet.read_metadata(path).num_rows))
     except (ArrowException, OSError) as error:
         raise DataError(f"{path}: not a complete parquet file ({error}); copy or make it again") from error
 

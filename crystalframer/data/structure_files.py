@@ -1,8 +1,8 @@
 """Files and text of structures, read with the library that knows the format; nothing is converted here.
 
 Results are crystals (of plain CIF files), pymatgen Structures, ASE Atoms or dictionaries, as `structures.to_crystal`
-takes them. Libraries are loaded
-on first use, and their warnings are silenced: what matters is checked here or on conversion, and is an error.
+takes them. Libraries are loaded on first use, and their warnings are silenced: what matters is checked here or on
+conversion, and is an error.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from crystalframer.data import databases, xyz
 from crystalframer.data.crystal import CrystalError
 from crystalframer.data.elements import atomic_number
 from crystalframer.data.plain_cif import check_cell, check_formula, read_plain_cif, what_is_missing
@@ -26,11 +27,13 @@ STRUCTURE_SUFFIXES = (".cif", ".mcif", ".vasp", ".poscar", ".contcar", ".xyz", "
 """Taken from a folder, beside files named POSCAR or CONTCAR. A file that is named itself may have any suffix."""
 
 POSCAR_NAMES = ("POSCAR", "CONTCAR")
+_CIF_SUFFIXES = (".cif", ".mcif")
+_POSCAR_SUFFIXES = (".vasp", ".poscar", ".contcar")
 
 
 def structure_files(folder: Path) -> list[Path]:
     """Files of a folder that look like structures, by name."""
-    return [path for path in sorted(folder.iterdir()) if path.is_file() and _looks_like_structure(path)]
+    return [path for path in sorted(folder.iterdir()) if _looks_like_structure(path)]
 
 
 def name_of(path: Path) -> str:
@@ -39,11 +42,11 @@ def name_of(path: Path) -> str:
 
 
 def _looks_like_structure(path: Path) -> bool:
-    if path.name.startswith("."):
+    if path.name.startswith(".") or not (path.is_file() or path.suffix.lower() in databases.LMDB_SUFFIXES):
         return False
     if path.suffix.lower() == ".json":
         return is_structure_json(path)
-    return path.suffix.lower() in STRUCTURE_SUFFIXES or path.name.startswith(POSCAR_NAMES)
+    return path.suffix.lower() in (*STRUCTURE_SUFFIXES, *databases.SUFFIXES) or path.name.startswith(POSCAR_NAMES)
 
 
 def is_structure_json(path: Path) -> bool:
@@ -97,13 +100,35 @@ def read_file(path: Path) -> list[Any]:
         raise CrystalError("is a folder, not a structure file" if path.is_dir() else "no such file")
     if path.stat().st_size == 0:
         raise CrystalError("the file is empty")
-    if path.suffix.lower() in (".cif", ".mcif"):
+    if path.suffix.lower() in _CIF_SUFFIXES:
         return _read_cif(path.read_text(encoding="utf-8", errors="replace"))
     if path.suffix.lower() == ".json":
         return [read_text(path.read_text(encoding="utf-8", errors="replace"))]
-    if path.suffix.lower() in (".vasp", ".poscar", ".contcar") or path.name.startswith(POSCAR_NAMES):
+    if _is_poscar(path):
         return [_read_poscar(path)]
+    if path.suffix.lower() in xyz.SUFFIXES:
+        frames = list(xyz.frames_from(path))
+        for frame in frames:
+            if isinstance(frame, CrystalError):
+                raise frame
+        if not frames:
+            raise CrystalError("holds no structure")
+        return frames
     return _read_with_ase(path)
+
+
+def holds_one_at_most(path: Path) -> bool:
+    """Whether a file holds one structure (or none that can be read), as far as that shows without reading it."""
+    if path.suffix.lower() in _CIF_SUFFIXES:
+        try:
+            return len(re.findall(rb"^\s*data_", path.read_bytes(), flags=re.MULTILINE | re.IGNORECASE)) < 2
+        except OSError:
+            return True
+    return path.suffix.lower() == ".json" or _is_poscar(path)
+
+
+def _is_poscar(path: Path) -> bool:
+    return path.suffix.lower() in _POSCAR_SUFFIXES or path.name.startswith(POSCAR_NAMES)
 
 
 def _read_poscar(path: Path) -> Any:

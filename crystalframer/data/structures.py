@@ -18,14 +18,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from crystalframer.data import databases, xyz
 from crystalframer.data.crystal import Crystal, CrystalError, cell_heights
 from crystalframer.data.dataset import ID_COLUMNS, DataError
 from crystalframer.data.elements import SYMBOLS, atomic_number, reduced_formula
 from crystalframer.data.neighbors import SMALLEST_DISTANCE
-from crystalframer.data.rows import TABLE_SUFFIXES, is_missing, read_rows
+from crystalframer.data.places import START, Place
+from crystalframer.data.rows import TABLE_SUFFIXES, is_missing, places_of_rows, rows_from
 from crystalframer.data.structure_files import (
     STRUCTURE_SUFFIXES,
     from_dictionary,
+    holds_one_at_most,
     is_structure_json,
     is_structure_text,
     name_of,
@@ -94,28 +97,94 @@ def iter_structures(inputs: Any) -> Iterator[StructureRecord]:
 
     Args:
         inputs: anything `to_crystal` takes, and also: files of several structures, tables (CSV, JSON, JSON lines,
-            parquet, packed data sets), folders, glob patterns, DataFrames, `CrystalDataset`s, and lists of all these.
+            parquet, packed data sets), databases (of ASE, LMDB), folders, glob patterns, DataFrames, `CrystalDataset`s,
+            and lists of all these.
 
     Yields:
         Records with unique ids: the source's own, else the file's stem (with the number of the frame or row if it has
         several), else the formula; repeated ones get `-2`, `-3`, ...
     """
     taken: set[str] = set()
-    for item in _expand(inputs, ""):
+    for entry in iter_entries(inputs):
+        record = entry.read()
+        id = _unique(record.id, taken)
+        crystal = record.crystal and replace(record.crystal, id=id)
+        yield StructureRecord(id, record.source or id, crystal, record.error)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something for `to_crystal` (or the error of getting it), where it came from, and a name for it."""
+
+    structure: Any
+    source: str = ""
+    id: str = ""
+
+    def read(self) -> StructureRecord:
+        """The structure as a record, whose id is the source's own and need not be unique."""
         crystal, error = None, None
-        if isinstance(item.structure, Exception):
-            error = str(item.structure)
+        if isinstance(self.structure, Exception):
+            error = str(self.structure)
         else:
             try:
-                crystal = to_crystal(item.structure, item.id)
+                crystal = to_crystal(self.structure, self.id)
             except CrystalError as problem:
-                error = f"{item.source}: {problem}" if item.source else str(problem)
+                error = f"{self.source}: {problem}" if self.source else str(problem)
         if crystal is None:
-            id = _unique(item.id or item.source or "structure", taken)
+            id = self.id or self.source or "structure"
         else:
-            id = _unique(crystal.id or reduced_formula(crystal.atomic_numbers), taken)
-            crystal = replace(crystal, id=id)
-        yield StructureRecord(id, item.source or id, crystal, error)
+            id = crystal.id or reduced_formula(crystal.atomic_numbers)
+        return StructureRecord(id, self.source, crystal, error)
+
+
+def iter_entries(inputs: Any) -> Iterator[Entry]:
+    """What `iter_structures` reads, before structures are made of it."""
+    return _expand(inputs, "")
+
+
+@dataclass(frozen=True)
+class Span:
+    """Entries of one file in a row."""
+
+    path: Path
+    start: Place
+    n_entries: int
+
+    def entries(self) -> Iterator[Entry]:
+        """As many as there should be: those that a damaged or changed file does not give are errors."""
+        n_read, last = 0, None
+        for entry in itertools.islice(_entries_of_file(self.path, self.start), self.n_entries):
+            n_read, last = n_read + 1, entry
+            yield entry
+        for row in range(self.start.n_before + n_read + 1, self.start.n_before + self.n_entries + 1):
+            if last is not None and isinstance(last.structure, Exception):
+                error = last.structure  # what ended the file
+            else:
+                error = CrystalError(f"{self.path}: ends before entry {row}; has it changed meanwhile?")
+            yield Entry(error, f"{self.path}, entry {row}", f"{name_of(self.path)}-{row}")
+
+
+def places(path: Path) -> Iterator[Place]:
+    """Where the entries of a file begin, found without reading them where the format allows: at least one, which is an
+    error if the file cannot be read.
+    """
+    is_empty = True
+    try:
+        if _is_table(path):
+            found = places_of_rows(path)
+        elif path.suffix.lower() in xyz.SUFFIXES:
+            found = xyz.places_of_frames(path)
+        elif holds_one_at_most(path):
+            found = iter([START])
+        else:
+            found = map(Place, range(len(read_file(path))))
+        for place in found:
+            is_empty = False
+            yield place
+    except (CrystalError, DataError, OSError, UnicodeDecodeError):
+        pass  # the reader says it
+    if is_empty:
+        yield START
 
 
 # One structure
@@ -283,28 +352,19 @@ def _check_places(crystal: Crystal, frac: Float[np.ndarray, "n_atoms 3"]) -> Non
 # Many structures
 
 
-@dataclass(frozen=True)
-class _Item:
-    """Something for `to_crystal` (or the error of getting it), where it came from, and a name for it."""
-
-    structure: Any
-    source: str = ""
-    id: str = ""
-
-
-def _expand(inputs: Any, source: str) -> Iterator[_Item]:
+def _expand(inputs: Any, source: str) -> Iterator[Entry]:
     if _is_instance(inputs, "pandas", "DataFrame"):
         for row, cells in enumerate(inputs.to_dict("records"), start=1):
-            yield _row_item(cells, f"{source}, row {row}".removeprefix(", "), f"row-{row}")
+            yield _row_entry(cells, f"{source}, row {row}".removeprefix(", "), f"row-{row}")
     elif isinstance(inputs, Path) or (isinstance(inputs, str) and not is_structure_text(inputs)):
         yield from _expand_path(str(inputs))
     elif _is_single(inputs):
-        yield _Item(inputs, source)
+        yield Entry(inputs, source)
     elif isinstance(inputs, Iterable):
         for position, entry in enumerate(inputs, start=1):
             yield from _expand(entry, f"item {position}")
     else:
-        yield _Item(inputs, source)
+        yield Entry(inputs, source)
 
 
 def _is_single(inputs: Any) -> bool:
@@ -313,43 +373,75 @@ def _is_single(inputs: Any) -> bool:
     return isinstance(inputs, (Crystal, Mapping, str)) or any(_is_instance(inputs, *kind) for kind in known)
 
 
-def _expand_path(text: str) -> Iterator[_Item]:
+def _expand_path(text: str) -> Iterator[Entry]:
+    try:
+        found = input_files(text)
+    except CrystalError as problem:
+        yield Entry(problem, text, text)
+        return
+    for file in found:
+        yield from _entries_of_file(file)
+
+
+def input_files(text: str) -> list[Path]:
+    """The files that a path or pattern stands for, by name.
+
+    Raises:
+        CrystalError: a folder or pattern without any.
+    """
     path = Path(text).expanduser()
-    if path.is_dir():
-        found = structure_files(path)
-        problem = f"{text}: the folder holds no structure files ({', '.join(STRUCTURE_SUFFIXES)}, POSCAR, CONTCAR)"
+    if path.is_dir() and path.suffix.lower() not in databases.LMDB_SUFFIXES:
+        found = structure_files(path) or sorted(path.glob("[!._]*.parquet"))
+        problem = (
+            f"{text}: the folder holds no structure files ({', '.join(STRUCTURE_SUFFIXES)}, POSCAR, CONTCAR), "
+            "databases or parquet tables"
+        )
     elif glob.has_magic(text) and not path.exists():
         names = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (Path.glob takes no absolute pattern)
-        found = [Path(name) for name in names if Path(name).is_file()]
+        found = [Path(name) for name in names if Path(name).is_file() or Path(name).suffix in databases.LMDB_SUFFIXES]
         problem = f"{text}: no file matches this pattern"
     else:
         found, problem = [path], ""
     if not found:
-        yield _Item(CrystalError(problem), text, text)
-    for file in found:
-        yield from _expand_file(file)
+        raise CrystalError(problem)
+    return found
 
 
-def _expand_file(path: Path) -> Iterator[_Item]:
+def _is_table(path: Path) -> bool:
+    return path.suffix.lower() in TABLE_SUFFIXES and not is_structure_json(path)
+
+
+def _entries_of_file(path: Path, start: Place = START) -> Iterator[Entry]:
+    """The entries from a place on. What ends the file early is an entry with an error, the last one."""
     try:
-        if path.suffix.lower() in TABLE_SUFFIXES and not is_structure_json(path):
-            for row, cells in enumerate(read_rows(path), start=1):
-                yield _row_item(cells, f"{path}, row {row}", f"{name_of(path)}-{row}")
+        if _is_table(path):
+            for row, cells in enumerate(rows_from(path, start), start=start.n_before + 1):
+                yield _row_entry(cells, f"{path}, row {row}", f"{name_of(path)}-{row}")
             return
-        structures = read_file(path)
+        if path.suffix.lower() in xyz.SUFFIXES and path.is_file():
+            structures = xyz.frames_from(path, start)
+        else:
+            structures = iter(read_file(path)[start.n_before :])
+        first = next(structures, CrystalError("holds no structure"))
+        second = next(structures, None)
+        if start == START and second is None:
+            yield _entry(first, str(path), name_of(path))
+            return
+        rest = itertools.chain([first], [] if second is None else [second], structures)
+        for frame, structure in enumerate(rest, start=start.n_before + 1):
+            yield _entry(structure, f"{path}, frame {frame}", f"{name_of(path)}-{frame}")
     except (CrystalError, DataError) as error:
         message = str(error) if isinstance(error, DataError) else f"{path}: {error}"
-        yield _Item(CrystalError(message), str(path), name_of(path))
-        return
-    if len(structures) == 1:
-        yield _Item(structures[0], str(path), name_of(path))
-        return
-    for frame, structure in enumerate(structures, start=1):
-        yield _Item(structure, f"{path}, frame {frame}", f"{name_of(path)}-{frame}")
+        yield Entry(CrystalError(message), str(path), name_of(path))
 
 
-def _row_item(cells: Mapping[str, Any], source: str, id: str) -> _Item:
-    return _Item(cells, source, row_id(cells) or id)
+def _entry(structure: Any, source: str, id: str) -> Entry:
+    is_error = isinstance(structure, Exception)
+    return Entry(CrystalError(f"{source}: {structure}") if is_error else structure, source, id)
+
+
+def _row_entry(cells: Mapping[str, Any] | DataError, source: str, id: str) -> Entry:
+    return Entry(cells, source, id if isinstance(cells, DataError) else row_id(cells) or id)
 
 
 def _unique(name: str, taken: set[str]) -> str:

@@ -1,0 +1,59 @@
+"""Extended XYZ, one frame at a time: a trajectory of any length is never in memory as a whole."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import warnings
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from crystalframer.data.crystal import CrystalError
+from crystalframer.data.places import START, Place
+
+SUFFIXES = (".xyz", ".extxyz")
+
+
+def places_of_frames(path: Path) -> Iterator[Place]:
+    """Where the frames begin; only the lines with their numbers of atoms are looked at."""
+    return (place for place, _ in _frames(path, START))
+
+
+def frames_from(path: Path, start: Place = START) -> Iterator[Any]:
+    """The frames from a place on as ASE Atoms; in place of one that cannot be read, a CrystalError.
+
+    Raises:
+        CrystalError: ase is not installed.
+    """
+    try:
+        ase_io = importlib.import_module("ase.io")
+    except ModuleNotFoundError as error:
+        raise CrystalError(f"reading {path.name} needs ase: pip install 'crystalframer[data]'") from error
+    for _, text in _frames(path, start):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield ase_io.read(io.StringIO(text.decode("utf-8")), format="extxyz", index=0)
+        except Exception as error:  # the reader raises what it likes
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            yield CrystalError(f"cannot be read ({reason}); check the file and its suffix")
+
+
+def _frames(path: Path, start: Place) -> Iterator[tuple[Place, bytes]]:
+    """Place and text of each frame. After a line that should be a number of atoms and is not, there is no next one."""
+    with path.open("rb") as file:
+        offset = file.seek(start.mark if isinstance(start.mark, int) else 0)
+        n_before = start.n_before
+        for first in file:
+            if not first.strip():
+                offset += len(first)
+                continue
+            is_frame = first.strip().isdigit()
+            lines = [first, *islice(file, int(first) + 1 if is_frame else 0)]
+            text = b"".join(lines)
+            yield Place(n_before, offset), text
+            if not is_frame:
+                return
+            n_before, offset = n_before + 1, offset + len(text)
