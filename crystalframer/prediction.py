@@ -95,24 +95,12 @@ def predict(
         CheckpointError: the model cannot be loaded.
         TypeError: structures and model were given the wrong way round.
     """
-    import pandas
-
     if isinstance(structures, CrystalFramer):
         raise TypeError("the first argument is a model; the order is predict(structures, model)")
-    model = _ready(model, device)
+    model = ready(model, device)
     outcomes = _outcomes(iter_structures(structures), model, batch_size, max_atoms)
     rows = list(_with_progress(outcomes, _expected_count(structures), progress))
-    frame = pandas.DataFrame({"id": [row.id for row in rows], "formula": [row.formula for row in rows]})
-    for column, target in enumerate(model.config.targets):
-        value = frame[target.name] = np.array([row.values[column] for row in rows], dtype=np.float64)
-        if model.uncertainty is not None:
-            half_width = np.array([row.half_widths[column] for row in rows], dtype=np.float64)
-            frame[f"{target.name}_low"], frame[f"{target.name}_high"] = value - half_width, value + half_width
-    if model.domain is not None:
-        frame["outside_training"] = pandas.Series([row.outside_training for row in rows], dtype=object)
-    frame["error"] = pandas.Series([row.error for row in rows], dtype=object)
-    frame.attrs["units"] = {target.name: target.unit for target in model.config.targets}
-    return frame
+    return table(rows, model)
 
 
 @dataclass(frozen=True)
@@ -194,7 +182,7 @@ def evaluate(
     """
     import pandas
 
-    model = _ready(model, device)
+    model = ready(model, device)
     targets = model.config.targets
     data = data.with_targets(targets) if isinstance(data, CrystalDataset) else sources.dataset(data, targets=targets)
     n_train = int((data.parts == "train").sum()) if part is None and data.parts is not None else 0
@@ -250,7 +238,7 @@ def calibrate(
         UncertaintyError: too few labels for the coverage, or a coverage that is no share.
         CheckpointError: the model cannot be loaded.
     """
-    model = _ready(model, device)
+    model = ready(model, device)
     targets = model.config.targets
     data = data.with_targets(targets) if isinstance(data, CrystalDataset) else sources.dataset(data, targets=targets)
     data = (data if part is None else _part(data, part)).labelled()
@@ -288,7 +276,7 @@ def trace(
         CrystalError: no structure that the model can take; the message names file, site and what to do.
         CheckpointError: the model cannot be loaded.
     """
-    model = _ready(model, device)
+    model = ready(model, device)
     return model.trace(_batch([to_crystal(structure)], model))[0]
 
 
@@ -322,7 +310,7 @@ def check_table_path(path: str | Path) -> Path:
 
 
 @dataclass(frozen=True)
-class _Outcome:
+class Outcome:
     """One structure, predicted or not."""
 
     id: str
@@ -335,9 +323,26 @@ class _Outcome:
     error: str | None
 
 
+def table(rows: Sequence[Outcome], model: CrystalFramer) -> pandas.DataFrame:
+    """What `predict` returns, of these outcomes."""
+    import pandas
+
+    frame = pandas.DataFrame({"id": [row.id for row in rows], "formula": [row.formula for row in rows]})
+    for column, target in enumerate(model.config.targets):
+        value = frame[target.name] = np.array([row.values[column] for row in rows], dtype=np.float64)
+        if model.uncertainty is not None:
+            half_width = np.array([row.half_widths[column] for row in rows], dtype=np.float64)
+            frame[f"{target.name}_low"], frame[f"{target.name}_high"] = value - half_width, value + half_width
+    if model.domain is not None:
+        frame["outside_training"] = pandas.Series([row.outside_training for row in rows], dtype=object)
+    frame["error"] = pandas.Series([row.error for row in rows], dtype=object)
+    frame.attrs["units"] = {target.name: target.unit for target in model.config.targets}
+    return frame
+
+
 @dataclass(frozen=True)
 class _Prediction:
-    """As in `_Outcome`."""
+    """As in `Outcome`."""
 
     values: _Values
     half_widths: _Values
@@ -346,7 +351,7 @@ class _Prediction:
 
 def _outcomes(
     records: Iterable[StructureRecord], model: CrystalFramer, batch_size: int, max_atoms: int
-) -> Iterator[_Outcome]:
+) -> Iterator[Outcome]:
     """Predictions in the order of the records, of which at most a batch is held."""
     if batch_size < 1 or max_atoms < 1:
         raise ConfigError(f"batch_size = {batch_size} and max_atoms = {max_atoms}: both must be at least 1")
@@ -355,23 +360,24 @@ def _outcomes(
     for record in records:
         size = len(record.crystal) if record.crystal else 0
         if waiting and (len(waiting) == batch_size or n_atoms + size > max_atoms):
-            yield from _outcomes_of_batch(waiting, model)
+            yield from outcomes_of_batch(waiting, model)
             waiting, n_atoms = [], 0
         waiting.append(record)
         n_atoms += size
-    yield from _outcomes_of_batch(waiting, model)
+    yield from outcomes_of_batch(waiting, model)
 
 
-def _outcomes_of_batch(records: Sequence[StructureRecord], model: CrystalFramer) -> Iterator[_Outcome]:
+def outcomes_of_batch(records: Sequence[StructureRecord], model: CrystalFramer) -> Iterator[Outcome]:
+    """An outcome for each record; the crystals are predicted together where they can be."""
     predictions = iter(_predictions([record.crystal for record in records if record.crystal], model))
     nothing = np.full(len(model.config.targets), np.nan)
     for record in records:
         result = next(predictions) if record.crystal else record.error or "no structure"
         if isinstance(result, str):
-            yield _Outcome(record.id, record.formula, nothing, nothing, None, result)
+            yield Outcome(record.id, record.formula, nothing, nothing, None, result)
         else:
             found = result.values, result.half_widths, result.outside_training
-            yield _Outcome(record.id, record.formula, *found, None)
+            yield Outcome(record.id, record.formula, *found, None)
 
 
 def _predictions(crystals: Sequence[Crystal], model: CrystalFramer) -> list[_Prediction | str]:
@@ -457,7 +463,7 @@ def _batch(crystals: Sequence[Crystal], model: CrystalFramer) -> CrystalBatch:
     return CrystalBatch.from_crystals(crystals, model.config.radius, dtype=weights.dtype).to(weights.device)
 
 
-def _ready(model: CrystalFramer | str | Path | None, device: torch.device | str | None) -> CrystalFramer:
+def ready(model: CrystalFramer | str | Path | None, device: torch.device | str | None) -> CrystalFramer:
     """The model on the device; a model of the caller's is copied rather than moved."""
     if model is not None and not isinstance(model, (CrystalFramer, str, Path)):
         raise TypeError(
@@ -513,7 +519,7 @@ def _score(
     )
 
 
-def _with_progress(outcomes: Iterator[_Outcome], total: int | None, progress: bool) -> Iterator[_Outcome]:
+def _with_progress(outcomes: Iterator[Outcome], total: int | None, progress: bool) -> Iterator[Outcome]:
     # Where nothing can be wiped off (a log file, a pipe) the finished bar stays, and what follows begins a new line.
     leave = not sys.stderr.isatty()
     yield from tqdm(outcomes, "predicting", total, unit=" crystals", delay=2, leave=leave, disable=not progress)

@@ -293,7 +293,7 @@ def test_a_truncated_parquet_file_is_an_error_in_its_row(tmp_path: Path, model: 
 def test_arguments_the_wrong_way_round_are_named(model: CrystalFramer) -> None:
     with pytest.raises(TypeError, match=r"the first argument is a model; the order is predict\(structures, model\)"):
         cf.predict(model)
-    ready = inspect.unwrap(prediction._ready)  # as it is without the type checks of the tests
+    ready = inspect.unwrap(prediction.ready)  # as it is without the type checks of the tests
     with pytest.raises(TypeError, match=r"a Structure was given as the model; .* trace\(structure, model\)"):
         ready(STRUCTURES["NaCl"], None)
 
