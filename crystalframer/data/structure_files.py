@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from crystalframer.data import databases, xyz
+from crystalframer.data.cif import check_cell, check_formula, read_plain_cif, what_is_missing
 from crystalframer.data.crystal import CrystalError
 from crystalframer.data.elements import atomic_number
-from crystalframer.data.plain_cif import check_cell, check_formula, read_plain_cif, what_is_missing
 
 STRUCTURE_SUFFIXES = (".cif", ".mcif", ".vasp", ".poscar", ".contcar", ".xyz", ".extxyz", ".json", ".res", ".xsf")
 """Taken from a folder, beside files named POSCAR or CONTCAR. A file that is named itself may have any suffix."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import ase
@@ -11,9 +12,9 @@ import pytest
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.cif import CifParser, CifWriter
 
+from crystalframer.data.cif import read_plain_cif, what_is_missing
 from crystalframer.data.crystal import Crystal, CrystalError
 from crystalframer.data.elements import SYMBOLS
-from crystalframer.data.plain_cif import read_plain_cif, what_is_missing
 from crystalframer.data.structures import to_crystal
 from crystalframer.testing import random_crystal
 
@@ -215,11 +216,8 @@ def test_a_cell_that_cannot_be_is_named(field: str, value: str, reason: str) -> 
         ),
         ("loop_\n_atom_site_label", "it lacks the loop of atom sites (_atom_site_label, _atom_site_fract_x, "),
         ("_atom_site_fract_z", "it lacks the loop of atom sites (_atom_site_fract_z)"),
-        (
-            "_atom_site_occupancy",
-            "the loop of _atom_site_label, _atom_site_type_symbol, _atom_site_fract_x, ... has no",
-        ),
-        ("0.2669", "row 2 of the loop of _atom_site_label, _atom_site_type_symbol, _atom_site_fract_x, ... has 3 of 6"),
+        ("_atom_site_occupancy", "line 26 ('loop_'): empty loop with _atom_site_label"),
+        ("0.2669", "line 26 ('loop_'): Wrong number of values in loop _atom_site_*"),
     ],
 )
 def test_a_file_that_was_cut_short_says_what_it_lacks(end: str, reason: str, tmp_path: Path) -> None:
@@ -232,3 +230,36 @@ def test_a_file_that_was_cut_short_says_what_it_lacks(end: str, reason: str, tmp
         to_crystal(tmp_path / "cut.cif")
     assert "cut.cif: " in str(raised.value) and reason in str(raised.value) and "cut short" in str(raised.value)
     assert what_is_missing(QUARTZ) == ""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("_cell_angle_beta 90.0", "_cell_angle_beta 90.0 91", "line 14 ('_cell_angle_beta 90.0 91'): parse error"),
+        ("_cell_angle_beta 90.0", "_cell_angle_beta 90\n_cell_angle_beta 91", "duplicate tag _cell_angle_beta"),
+        ("_cell_length_c 5.4047(4)", "_cell_length_c", "line 12 ('_cell_length_c'): _cell_length_c has no value"),
+        ("'Zeit", "Zeit'", "parse error"),
+        (" loop_ in it\n;", " loop_ in it\n", "unterminated text field"),
+    ],
+)
+def test_a_mistake_in_a_file_is_shown_with_its_line(old: str, new: str, reason: str) -> None:
+    assert old in QUARTZ and reason in what_is_missing(QUARTZ.replace(old, new))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_without_gemmi_pymatgen_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    crystal = read_plain_cif(QUARTZ)
+    monkeypatch.setitem(sys.modules, "gemmi", None)
+    assert read_plain_cif(QUARTZ) is None
+    assert_same(crystal, to_crystal(QUARTZ))
+    assert "it lacks _cell_angle_beta" in what_is_missing(QUARTZ[: QUARTZ.index("_cell_angle_beta")])
+    assert what_is_missing(QUARTZ) == ""
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("parameters", [(3, 4, 5, 70, 80, 95), (3, 4, 5, 110, 60, 120), (5, 4, 3, 90, 90, 90)])
+def test_lattice_vectors_lie_as_those_of_pymatgen(parameters: tuple[float, ...]) -> None:
+    structure = Structure(Lattice.from_parameters(*parameters), ["Na"], [[0.1, 0.2, 0.3]])
+    crystal = read_plain_cif(str(CifWriter(structure, significant_figures=12)))
+    assert crystal is not None
+    np.testing.assert_allclose(crystal.lattice, structure.lattice.matrix, atol=1e-10)
