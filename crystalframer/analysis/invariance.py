@@ -146,7 +146,16 @@ def invariance_summary(table: pandas.DataFrame) -> pandas.DataFrame:
 
 
 def readable(structures: Any) -> list[Crystal]:
-    """The structures as crystals; one that cannot be read is an error (`CrystalError`), and so is none at all."""
+    """The structures as crystals, with unique ids.
+
+    >>> from crystalframer.analysis.invariance import readable
+    >>> from crystalframer.testing import random_crystal
+    >>> [crystal.id for crystal in readable([random_crystal(seed, n_atoms=2) for seed in (1, 2)])]
+    ['random-1', 'random-2']
+
+    Raises:
+        CrystalError: one that cannot be read, or none at all.
+    """
     crystals = []
     for record in iter_structures(structures):
         if record.crystal is None:
