@@ -1,4 +1,4 @@
-"""Public functions show in their docstrings how to use them, and what they show is true (viz: tests/viz)."""
+"""Public functions and classes show in their docstrings how to use them, and what they show is true (viz: tests/viz)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from importlib import import_module
 import pytest
 
 MODULES = (
+    "crystalframer.analysis.check",
     "crystalframer.analysis.invariance",
     "crystalframer.analysis.perturbation",
     "crystalframer.training.ablation",
@@ -20,8 +21,13 @@ FUNCTIONS = [
     if inspect.isfunction(value) and not name.startswith("_") and inspect.getmodule(value) is import_module(module)
 ]
 
+CLASSES = [
+    ("crystalframer.calculator", "CrystalFramerCalculator"),
+    ("crystalframer.estimator", "CrystalFramerRegressor"),
+]
 
-@pytest.mark.parametrize(("module", "name"), FUNCTIONS, ids=str)
+
+@pytest.mark.parametrize(("module", "name"), FUNCTIONS + CLASSES, ids=str)
 def test_example(module: str, name: str) -> None:
     docstring = inspect.getdoc(getattr(import_module(module), name)) or ""
     example = doctest.DocTestParser().get_doctest(docstring, {}, name, None, None)
