@@ -51,7 +51,7 @@ VARIANTS = {
     "rate falls to 0 from 2e-3": Variant({**FASTER, "learning_rate": 2e-3}),
     "1e-3, constant for half": Variant({**FASTER, "decay_fraction": 0.5}),
     "1e-3, batch 64": Variant({**FASTER, "batch_size": 64}),
-    "1e-3, EMA 0.999": Variant(FASTER, ema=0.999),
+    "1e-3, EMA 0.99": Variant(FASTER, ema=0.99),
     "1e-3, no clipping": Variant({**FASTER, "clip_norm": 1e9}),
     "1e-3, weight decay 0.01": Variant({**FASTER, "weight_decay": 0.01}),
     "1e-3, lightweight": Variant(
