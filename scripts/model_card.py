@@ -24,6 +24,7 @@ from pymatgen.core import Element
 from tqdm.auto import tqdm
 
 import crystalframer as cf
+from crystalframer.config import Target
 from crystalframer.data.dataset import CrystalDataset
 from crystalframer.data.elements import SYMBOLS
 from crystalframer.data.loading import batch_ends, prepare
@@ -71,7 +72,7 @@ class Scored:
         return np.abs(self.predictions - self.labels)
 
 
-def main(checkpoint: Path, data: Path, runs: list[Path]) -> None:
+def main(checkpoint: Path, data: Path, runs: list[Path], hardware: str) -> None:
     scored = score(cf.load(checkpoint), data)
     elements = by_element(scored)
     elements.to_csv(checkpoint / "by_element.csv", index=False, float_format="%.4g")
@@ -80,10 +81,11 @@ def main(checkpoint: Path, data: Path, runs: list[Path]) -> None:
         "parity": parity_figure(scored),
         "elements": element_figure(scored, elements),
         "coverage": coverage_figure(scored, coverage),
+        **({"training": training_figure(runs, scored.model.config.targets)} if runs else {}),
     }.items():
         figure.savefig(checkpoint / f"{name}.png", dpi=80, bbox_inches="tight", pil_kwargs={"optimize": True})
-    (checkpoint / "README.md").write_text(card(scored, elements, coverage, runs), encoding="utf-8")
-    print(f"{checkpoint / 'README.md'}, by_element.csv, parity.png, elements.png and coverage.png are written")
+    (checkpoint / "README.md").write_text(card(scored, elements, coverage, runs, hardware), encoding="utf-8")
+    print(f"{checkpoint / 'README.md'}, by_element.csv and pictures are written")
 
 
 def score(model: cf.CrystalFramer, path: Path) -> Scored:
@@ -149,14 +151,16 @@ def element_figure(scored: Scored, elements: pandas.DataFrame) -> Figure:
     figure, axes = plt.subplots(len(targets), 1, figsize=(8, 4 * len(targets)), squeeze=False)
     for target, axis in zip(targets, axes[:, 0], strict=True):
         grid = np.full((10, 18), np.nan)
+        brightest = np.nanquantile(elements[f"mae_{target.name}"], 0.95)
         for symbol, mae in zip(elements["element"], elements[f"mae_{target.name}"], strict=True):
             element = Element(symbol)
             row, column = element.row - 1, element.group - 1
             if element.is_lanthanoid or element.is_actinoid:
                 row, column = (8 if element.is_lanthanoid else 9), element.Z - (57 if element.is_lanthanoid else 89) + 2
             grid[row, column] = mae
-            axis.text(column, row, symbol, ha="center", va="center", fontsize=7, color="white")
-        image = axis.imshow(grid, cmap="plasma", vmax=np.nanquantile(grid, 0.95))
+            color = "black" if mae > 0.75 * brightest else "white"
+            axis.text(column, row, symbol, ha="center", va="center", fontsize=7, color=color)
+        image = axis.imshow(grid, cmap="plasma", vmax=brightest)
         figure.colorbar(image, ax=axis, label=f"MAE, {target.unit}", shrink=0.8)
         axis.set(title=target.name, xticks=[], yticks=[])
     return figure
@@ -172,7 +176,24 @@ def coverage_figure(scored: Scored, coverage: np.ndarray) -> Figure:
     return figure
 
 
-def card(scored: Scored, elements: pandas.DataFrame, coverage: np.ndarray, runs: list[Path]) -> str:
+def training_figure(runs: list[Path], targets: tuple[Target, ...]) -> Figure:
+    """Errors of the crystals that each run was validated on, over the hours of all runs."""
+    figure, axes = plt.subplots(1, len(targets), figsize=(4.2 * len(targets), 3), squeeze=False)
+    start = 0.0
+    for run in runs:
+        metrics = pandas.read_csv(run / "metrics.csv")
+        hours = start + metrics["seconds"].cumsum() / 3600
+        for target, axis in zip(targets, axes[0], strict=True):
+            axis.plot(hours, metrics[f"validation_mae/{target.name}"], marker=".", label=run.name)
+            axis.set(xlabel="hours of training", ylabel=f"validation MAE ({target.unit})", title=target.name)
+            axis.set_ylim(bottom=0)
+        start = hours.iloc[-1]
+    axes[0, 0].legend()
+    figure.tight_layout()
+    return figure
+
+
+def card(scored: Scored, elements: pandas.DataFrame, coverage: np.ndarray, runs: list[Path], hardware: str) -> str:
     targets, n_atoms = scored.model.config.targets, scored.data.n_atoms
     n_parameters = sum(parameter.numel() for parameter in scored.model.parameters())
     predicts = f"They predict {', '.join(target.label for target in targets)} ({n_parameters:,} parameters)"
@@ -185,7 +206,9 @@ def card(scored: Scored, elements: pandas.DataFrame, coverage: np.ndarray, runs:
             f"**Trained on** {domain.n_crystals:,} crystals of {fewest} to {most} atoms (median {median}) with "
             f"{len(domain.elements)} elements; in fewer than 20 of them: {', '.join(rare) or 'none'}.\n"
         )
-    text += ["## Training\n", *(training(run) for run in runs)]
+    if runs:
+        text += [f"## Training\n\nBy `scripts/train_pretrained.py`, on {hardware}:\n", *(training(run) for run in runs)]
+        text += ["\nConfigs and the rows of all epochs: [training/](training).\n\n![validation errors](training.png)"]
     masks = {"all": n_atoms > 0, "at most 20 atoms": n_atoms <= 20}
     text += ["\n## Errors (MAE)\n", table(scored, masks)]
     text += ["\n![predictions against labels](parity.png)\n\nBy atoms in the cell:\n"]
@@ -250,5 +273,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--data", type=Path, required=True, help="labelled crystals that were not trained on")
+    parser.add_argument("--hardware", default="hardware that was not noted", help="what it was trained on")
     parser.add_argument("--runs", type=Path, nargs="*", default=[], help="folders of the training runs, in order")
     main(**vars(parser.parse_args()))

@@ -1,7 +1,7 @@
 """Train the checkpoint that comes with the package: formation energy and band gap of Materials Project crystals.
 
-    python scripts/train_pretrained.py                   # reads ../shared/data/mp2018_train.parquet and _val
-    python scripts/train_pretrained.py --train ... --validation ... --output runs/pretrained
+    python scripts/train_pretrained.py            # reads ../shared/data/mp2018_train.parquet and mp2018_val.parquet
+    python scripts/train_pretrained.py --ship     # and puts it in its place, with intervals, log and model card
 
 Two stages, each a run of its own (`crystalframer.fit`), because an hour on small cells teaches more than an hour on
 large ones: small cells at a constant rate, then cells of almost all sizes at a rate that falls to zero. The command
@@ -12,12 +12,16 @@ crystals of its sizes; the score on all sizes comes at the end.
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import crystalframer as cf
 from crystalframer.config import Config, DataConfig, ModelConfig, Target, TrainingConfig
 from crystalframer.data.dataset import CrystalDataset, Splits
+from crystalframer.prediction import PRETRAINED
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 TARGETS = (Target("formation_energy_per_atom", "eV/atom"), Target("band_gap", "eV"))
@@ -50,6 +54,10 @@ class Options:
     """Folder of the stages' run folders."""
     n_threads: int = 2
     """Of torch and of the kernels."""
+    ship: bool = False
+    """When it is trained: replace the checkpoint of the package."""
+    hardware: str = "2 CPU cores"
+    """What it was trained on, for the model card."""
 
 
 def config(stage: Stage, before: Path | None, n_threads: int) -> Config:
@@ -88,7 +96,27 @@ def train(options: Options) -> Path:
     return folder
 
 
+def ship(options: Options) -> None:
+    """Put the last weights into the package: calibrated on the validation crystals, with the log of their training."""
+    model = cf.load(options.output / STAGES[-1].name / "checkpoints" / "last")
+    model.uncertainty = cf.calibrate(model, cf.dataset(str(options.validation), targets=TARGETS))
+    cf.save(model, PRETRAINED)
+    logs = []
+    for stage in STAGES:
+        logs.append(PRETRAINED / "training" / stage.name)
+        logs[-1].mkdir(parents=True)
+        shutil.copy(options.output / stage.name / "metrics.csv", logs[-1])
+        config = (options.output / stage.name / "config.json").read_text(encoding="utf-8")
+        (logs[-1] / "config.json").write_text(config.replace(str(options.output), "runs/pretrained"), encoding="utf-8")
+    card = [sys.executable, str(Path(__file__).with_name("model_card.py")), str(PRETRAINED)]
+    card += ["--data", str(options.validation), "--hardware", options.hardware, "--runs", *map(str, logs)]
+    subprocess.run(card, check=True)
+
+
 if __name__ == "__main__":
     import tyro
 
-    train(tyro.cli(Options))
+    options = tyro.cli(Options)
+    train(options)
+    if options.ship:
+        ship(options)
