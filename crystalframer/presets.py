@@ -109,6 +109,21 @@ PRESETS: dict[str, Preset] = {
         "Max frames, 8 blocks, OQMD schedule",
         {"OQMD: formation energy (eV/atom)": 0.01778},
     ),
+    "laptop": Preset(
+        Config(
+            ModelConfig(),
+            training=TrainingConfig(
+                n_epochs=100,
+                batch_size=32,
+                learning_rate=1e-3,
+                schedule="warmup-stable-decay",
+                warmup_steps=100,
+                swa_epochs=0,
+            ),
+        ),
+        # benchmarks/results/recipe-cpu.json: what each change gave.
+        "The default model on a schedule for hours, not days: small batches, a rate that falls from 1e-3 to 0",
+    ),
     "demo": Preset(
         Config(
             LIGHTWEIGHT_MODEL,

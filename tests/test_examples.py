@@ -1,4 +1,4 @@
-"""Public functions and classes show in their docstrings how to use them, and what they show is true (viz: tests/viz)."""
+"""Public functions and classes show in their docstrings how to use them, and it is true (viz: tests/viz)."""
 
 from __future__ import annotations
 
