@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from crystalframer.model.network import CrystalFramer
     from crystalframer.prediction import calibrate, evaluate, load, predict, trace
     from crystalframer.presets import PRESETS, preset
+    from crystalframer.screening import read_screen, screen
     from crystalframer.trace import CrystalTrace
     from crystalframer.training import ablate, fit
 
@@ -55,7 +56,9 @@ __all__ = [
     "load_authors_checkpoint",
     "predict",
     "preset",
+    "read_screen",
     "save",
+    "screen",
     "trace",
 ]
 
@@ -82,7 +85,9 @@ _HOME = {
     "load_authors_checkpoint": "authors",
     "predict": "prediction",
     "preset": "presets",
+    "read_screen": "screening",
     "save": "checkpoint",
+    "screen": "screening",
     "trace": "prediction",
 }
 """Module of each public name."""

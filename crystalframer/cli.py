@@ -173,6 +173,78 @@ class Predict(Command):
 
 
 @dataclass(frozen=True)
+class Screen(Command):
+    """Predict properties of any number of structures, in tables that grow as it goes.
+
+    Takes what `predict` takes, and writes parquet tables `part-00000.parquet`, ... into a folder, each of which is
+    complete or not there. The same command goes on where it was stopped, whatever stopped it, and every structure has
+    one row; `pandas.read_parquet("FOLDER")` reads all. Databases are those of ASE (.db) and LMDB with JSON values
+    (.lmdb, .aselmdb); pickled values are refused. The exit code is 1 if nothing could be predicted.
+    """
+
+    EXAMPLES: ClassVar[str] = """
+    $ crystalframer screen candidates.parquet screened/
+    $ crystalframer screen cifs/ "more/*.extxyz" oqmd.db screened/ --model runs/gap --n-workers 8
+    $ crystalframer screen candidates.parquet screened/ --where "band_gap > 3" --selection insulators.csv
+    $ crystalframer screen candidates.parquet screened/ --top 20 --by formation_energy_per_atom --lowest
+    """
+
+    paths: Annotated[Positional[tuple[str, ...]], arg(metavar="INPUT ... FOLDER", help_behavior_hint="")]
+    """Structure files, folders, patterns, tables or databases; last the folder for the tables."""
+    model: Model = None
+    """Run folder or checkpoint."""
+    n_workers: int = 1
+    """Processes, which share the CPU cores or GPUs."""
+    shard_size: int = 10_000
+    """Structures in a table: what is lost of each worker's work at most when it is stopped."""
+    max_atoms: int = 1024
+    """Atoms predicted at a time, at most. Lower it if memory runs out."""
+    device: Device = None
+    """Where to compute."""
+    ray: Annotated[str | None, arg(metavar="auto|ADDRESS", help_behavior_hint="(default: this machine alone)")] = None
+    """Ray cluster whose actors are the workers, one on each GPU. Input and folder must be there on all machines."""
+    where: Annotated[str | None, arg(metavar="EXPRESSION", help_behavior_hint="")] = None
+    """Show rows for which this holds."""
+    top: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    """Show so many rows: those with the highest values of the column --by."""
+    by: Annotated[str | None, arg(metavar="COLUMN", help_behavior_hint="")] = None
+    """Column that decides which rows are the top."""
+    lowest: Annotated[bool, arg(help_behavior_hint="")] = False
+    """The top are the lowest values."""
+    selection: Annotated[Path | None, arg(metavar="TABLE", help_behavior_hint="(default: print them)")] = None
+    """Table to write the chosen rows to: .csv, .jsonl or .parquet."""
+
+    def run(self) -> int:
+        from crystalframer.prediction import check_table_path, save_table
+        from crystalframer.screening import read_screen, screen
+
+        if len(self.paths) < 2:
+            raise ConfigError("name what to screen, and last the folder for the tables")
+        if self.selection is not None:
+            check_table_path(self.selection)
+        *inputs, output = self.paths
+        result = screen(
+            inputs,
+            output,
+            self.model,
+            shard_size=self.shard_size,
+            n_workers=self.n_workers,
+            max_atoms=self.max_atoms,
+            device=self.device,
+            ray=self.ray,
+        )
+        print(result.summary())
+        if self.where is not None or self.top is not None or self.by is not None or self.selection is not None:
+            chosen = read_screen(output, self.where, self.top, self.by, self.lowest)
+            if self.selection is None:
+                print(_readable(chosen))
+            else:
+                save_table(chosen, self.selection)
+                print(f"{len(chosen):,} rows in {self.selection}")
+        return 1 if result.n_failed == result.n_structures else 0
+
+
+@dataclass(frozen=True)
 class Evaluate(Command):
     """Score a model on labelled crystals.
 
@@ -504,6 +576,7 @@ COMMANDS: dict[str, type[Command]] = {
     "train": Train,
     "ablate": Ablate,
     "predict": Predict,
+    "screen": Screen,
     "evaluate": Evaluate,
     "calibrate": Calibrate,
     "trace": Trace,

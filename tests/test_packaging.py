@@ -32,7 +32,7 @@ CONSTRAINTS = (ROOT / "constraints.txt").read_text()
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
-CONDA_NAMES = {"torch": "pytorch"}
+CONDA_NAMES = {"lmdb": "python-lmdb", "ray": "ray-data", "torch": "pytorch"}
 """Where conda-forge names a package otherwise than PyPI."""
 IMPORT_NAMES = {"py3dmol": "py3Dmol", "scikit-learn": "sklearn"}
 """Where a package is imported under another name than that of its distribution."""
@@ -152,7 +152,7 @@ def import_names(*groups: str) -> set[str]:
 
 
 def test_every_import_is_declared_where_it_is_needed() -> None:
-    assert third_party_imports("crystalframer") - import_names("core", "data", "sklearn") == WITH_TORCH
+    assert third_party_imports("crystalframer") - import_names("core", "data", "ray", "sklearn") == WITH_TORCH
     assert third_party_imports("viz") - import_names("core", "viz", "crystal-toolkit") == set()
 
 

@@ -1,0 +1,393 @@
+"""Every structure has one row, whatever is killed; what goes on is what was begun."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+import pytest
+import torch
+from processes import tiny_model
+
+import crystalframer as cf
+from crystalframer import checkpoint
+from crystalframer.cli import main
+from crystalframer.data.crystal import Crystal
+from crystalframer.data.dataset import DataError
+from crystalframer.data.structures import StructureRecord
+from crystalframer.model.network import CrystalFramer
+from crystalframer.screening import ScreeningError, shards
+from crystalframer.screening.shards import even_batches, reason_of
+from crystalframer.testing import random_crystal
+
+N = 23
+BROKEN = (4, 11)
+
+
+@pytest.fixture(scope="module")
+def crystals() -> list[Crystal]:
+    return [random_crystal(seed, 1 + seed % 7) for seed in range(N)]
+
+
+@pytest.fixture(scope="module")
+def model() -> CrystalFramer:
+    return tiny_model().eval()
+
+
+@pytest.fixture(scope="module")
+def saved(model: CrystalFramer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    checkpoint.save(model, folder)
+    return folder
+
+
+def write_lines(path: Path, crystals: list[Crystal], broken: tuple[int, ...] = BROKEN) -> Path:
+    """JSON lines, some of them without a lattice."""
+    rows = []
+    for number, crystal in enumerate(crystals):
+        row = {
+            "id": f"x{number}",
+            "atomic_numbers": crystal.atomic_numbers.tolist(),
+            "positions": crystal.positions.tolist(),
+            "lattice": crystal.lattice.tolist(),
+        }
+        if number in broken:
+            del row["lattice"]
+        rows.append(json.dumps(row))
+    path.write_text("\n".join(rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def lines(crystals: list[Crystal], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_lines(tmp_path_factory.mktemp("input") / "many.jsonl", crystals)
+
+
+def assert_same(found: pandas.DataFrame, expected: pandas.DataFrame) -> None:
+    """The rows of `predict`, in the order of the input, each once."""
+    assert found["index"].tolist() == list(range(len(expected)))
+    names = list(expected)
+    assert list(found) == ["index", *names]
+    assert found["error"].isna().tolist() == expected["error"].isna().tolist()
+    for name in names:
+        if expected[name].dtype == np.float64:
+            # Another batch may round otherwise.
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-5)
+        else:
+            assert found[name].fillna("").tolist() == expected[name].fillna("").tolist()
+
+
+def test_the_tables_hold_what_predict_gives(lines: Path, model: CrystalFramer, tmp_path: Path) -> None:
+    result = cf.screen(lines, tmp_path / "out", model, shard_size=5, progress=False)
+    expected = cf.predict(lines, model, progress=False)
+    found = cf.read_screen(tmp_path / "out")
+    assert_same(found, expected)
+    assert found.attrs["units"] == expected.attrs["units"]
+    assert (result.n_structures, result.n_shards, result.n_new, result.n_failed) == (N, 5, N, 2)
+    assert list(result.failures) == [
+        "has no …; a row needs atomic_numbers, positions (or frac_coords) and lattice, or a structure. It has: id, "
+        "atomic_numbers, positions"[:120]
+    ]
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.parquet")) == [
+        f"part-0000{n}.parquet" for n in range(5)
+    ]
+    whole = pandas.read_parquet(tmp_path / "out")
+    assert whole["index"].tolist() == list(range(N))
+
+
+def test_a_complete_screening_is_not_done_again(lines: Path, model: CrystalFramer, tmp_path: Path) -> None:
+    first = cf.screen(lines, tmp_path, model, shard_size=5, progress=False)
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.parquet")}
+    again = cf.screen(lines, tmp_path, model, shard_size=5, progress=False)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.parquet")} == times
+    assert (again.n_new, again.n_structures, again.failures) == (0, N, first.failures)
+    assert "all of them were there before" in again.summary() and "2  has no" in again.summary()
+
+
+def test_only_what_is_missing_or_damaged_is_done_again(lines: Path, model: CrystalFramer, tmp_path: Path) -> None:
+    cf.screen(lines, tmp_path, model, shard_size=5, progress=False)
+    expected = cf.read_screen(tmp_path)
+    (tmp_path / "part-00001.parquet").unlink()
+    damaged = tmp_path / "part-00003.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    (tmp_path / ".part-00001.parquet.77").write_bytes(b"left behind")
+    kept = (tmp_path / "part-00000.parquet").stat().st_mtime_ns
+    result = cf.screen(lines, tmp_path, model, shard_size=5, progress=False)
+    assert result.n_new == 10
+    assert (tmp_path / "part-00000.parquet").stat().st_mtime_ns == kept
+    pandas.testing.assert_frame_equal(cf.read_screen(tmp_path), expected)
+    assert not list(tmp_path.glob(".part-*"))
+
+
+def test_several_inputs_are_one_after_another(
+    lines: Path, crystals: list[Crystal], model: CrystalFramer, tmp_path: Path
+) -> None:
+    frame = pandas.DataFrame(
+        {
+            "id": [f"y{number}" for number in range(4)],
+            "atomic_numbers": [crystal.atomic_numbers.tolist() for crystal in crystals[:4]],
+            "positions": [crystal.positions.ravel().tolist() for crystal in crystals[:4]],
+            "lattice": [crystal.lattice.ravel().tolist() for crystal in crystals[:4]],
+        }
+    )
+    frame.to_parquet(tmp_path / "four.parquet")
+    (tmp_path / "none.parquet").write_text("not parquet")
+    inputs = [str(tmp_path / "four.parquet"), lines, str(tmp_path / "no*.parquet")]
+    cf.screen(inputs, tmp_path / "out", model, shard_size=6, progress=False)
+    found = cf.read_screen(tmp_path / "out")
+    assert_same(found, cf.predict(inputs, model, progress=False))
+    assert found["id"].tolist() == [f"y{n}" for n in range(4)] + [f"x{n}" for n in range(N)] + ["none"]
+
+
+def test_a_stream_is_read_once_and_not_ahead(crystals: list[Crystal], model: CrystalFramer, tmp_path: Path) -> None:
+    taken = []
+
+    def stream() -> Iterator[Crystal]:
+        for number, crystal in enumerate(crystals):
+            taken.append((number, len(list(tmp_path.glob("part-*")))))
+            yield crystal
+
+    cf.screen(stream(), tmp_path, model, shard_size=5, progress=False)
+    assert taken == [(number, number // 5) for number in range(N)]
+    assert_same(cf.read_screen(tmp_path), cf.predict(crystals, model, progress=False))
+    (tmp_path / "part-00002.parquet").unlink()
+    result = cf.screen(stream(), tmp_path, model, shard_size=5, progress=False)
+    assert result.n_new == 5
+    with pytest.raises(
+        ScreeningError, match=r"part-00000.parquet was made of other structures: 5 from .* and now there"
+    ):
+        cf.screen(reversed(crystals), tmp_path, model, shard_size=5, progress=False)
+    with pytest.raises(ScreeningError, match=r"part-00004.parquet was made of other structures: 3 from"):
+        cf.screen(iter(crystals[:-1]), tmp_path, model, shard_size=5, progress=False)
+
+
+def test_what_is_not_the_same_is_refused_and_named(
+    lines: Path, crystals: list[Crystal], model: CrystalFramer, tmp_path: Path
+) -> None:
+    mine = write_lines(tmp_path / "mine.jsonl", crystals)
+    out = tmp_path / "out"
+    cf.screen(mine, out, model, shard_size=9, progress=False)
+    with pytest.raises(ScreeningError, match=r"its tables have 9 structures each, not 8"):
+        cf.screen(mine, out, model, shard_size=8, progress=False)
+    with pytest.raises(ScreeningError, match=rf"its input is {mine}, not {lines}"):
+        cf.screen(lines, out, model, shard_size=9, progress=False)
+    other = tiny_model().eval()
+    with torch.no_grad():
+        other.target_mean += 1
+    with pytest.raises(ScreeningError, match=r"its model has the digest \w+, and this one \w+"):
+        cf.screen(mine, out, other, shard_size=9, progress=False)
+    os.utime(mine, (1, 1))
+    with pytest.raises(ScreeningError, match=r"mine.jsonl has changed since \(names or times of its files\)"):
+        cf.screen(mine, out, model, shard_size=9, progress=False)
+    write_lines(mine, crystals[:-1])
+    with pytest.raises(
+        ScreeningError, match=r"mine.jsonl had [\d,]+ bytes, and now has [\d,]+\. Choose another folder"
+    ):
+        cf.screen(mine, out, model, shard_size=9, progress=False)
+    assert len(cf.read_screen(out)) == N
+
+
+def test_a_folder_with_other_tables_is_refused(lines: Path, model: CrystalFramer, tmp_path: Path) -> None:
+    (tmp_path / "part-00000.parquet").write_text("mine")
+    with pytest.raises(ScreeningError, match=r"holds tables of something else"):
+        cf.screen(lines, tmp_path, model, progress=False)
+    assert (tmp_path / "part-00000.parquet").read_text() == "mine"
+
+
+def test_inputs_that_are_not_there_are_named(model: CrystalFramer, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none.csv: cannot be read \(No such file"):
+        cf.screen(tmp_path / "none.csv", tmp_path / "out", model, progress=False)
+    with pytest.raises(DataError, match=r"no file matches"):
+        cf.screen(str(tmp_path / "*.csv"), tmp_path / "out", model, progress=False)
+    with pytest.raises(DataError, match=r"nothing to screen"):
+        cf.screen([], tmp_path / "out", model, progress=False)
+    bounds: tuple[dict[str, Any], ...] = ({"shard_size": 0}, {"n_workers": 0}, {"max_atoms": 0})
+    for bound in bounds:
+        with pytest.raises(ScreeningError, match=rf"{next(iter(bound))} = 0: must be at least 1"):
+            cf.screen([], tmp_path / "out", model, **bound)
+
+
+def test_batches_are_even(crystals: list[Crystal]) -> None:
+    large = random_crystal(5, 90)
+    records = [StructureRecord(str(n), "", c, None) for n, c in enumerate([*crystals, large])]
+    records.insert(3, StructureRecord("bad", "", None, "no"))
+    batches = list(even_batches(records, 4.0, 30))
+    assert sorted(row for batch in batches for row in batch) == list(range(len(records)))
+    assert batches[0] == [len(records) - 1]  # alone, as it exceeds the bound
+    sizes = [sum(len(records[row].crystal or []) for row in batch) for batch in batches[1:]]
+    assert max(sizes) <= 30 and min(sizes[:-1]) > 30 - 7
+
+
+def test_windows_bound_what_is_in_memory(
+    lines: Path, model: CrystalFramer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "WINDOW", 4)
+    monkeypatch.setattr(shards, "WINDOW_ATOMS", 12)
+    sizes = []
+
+    def spy(records: list[StructureRecord], radius: float, max_atoms: int) -> Iterator[list[int]]:
+        sizes.append((len(records), sum(len(record.crystal or []) for record in records)))
+        return even_batches(records, radius, max_atoms)
+
+    monkeypatch.setattr(shards, "even_batches", spy)
+    cf.screen(lines, tmp_path, model, progress=False)
+    assert sum(n for n, _ in sizes) == N
+    assert max(n for n, _ in sizes) <= 4 and max(n_atoms for _, n_atoms in sizes) <= 12
+    monkeypatch.undo()
+    assert_same(cf.read_screen(tmp_path), cf.predict(lines, model, progress=False))
+
+
+@pytest.mark.parametrize(
+    ("error", "source", "reason"),
+    [
+        ("a/b.cif: the file is empty", "a/b.cif", "the file is empty"),
+        ("t.csv, row 7: crystal 'mp-1': has no atoms", "t.csv, row 7", "has no atoms"),
+        ("t.jsonl, row 9: not valid JSON (char 7)", "t.jsonl, row 9", "not valid JSON (char …)"),
+        (
+            "crystal 'q': sites 0 (Na) and 1 (Cl) lie 0.01 Å apart; remove",
+            "",
+            "sites … (Na) and … (Cl) lie … Å apart; remove",
+        ),
+    ],
+)
+def test_like_errors_count_as_one(error: str, source: str, reason: str) -> None:
+    assert reason_of(error, source) == reason
+
+
+def test_choosing_rows(lines: Path, model: CrystalFramer, tmp_path: Path) -> None:
+    cf.screen(lines, tmp_path, model, shard_size=5, progress=False)
+    whole = cf.read_screen(tmp_path)
+    target = model.config.target_names[0]
+    highest = cf.read_screen(tmp_path, top=3, by=target)
+    assert highest["id"].tolist() == whole.sort_values(target, ascending=False)["id"].tolist()[:3]
+    lowest = cf.read_screen(tmp_path, where="index >= 7", top=4, by=target, lowest=True)
+    assert lowest["id"].tolist() == whole.iloc[7:].sort_values(target)["id"].tolist()[:4]
+    assert len(cf.read_screen(tmp_path, where="error.notna()")) == 2
+    assert lowest.attrs["units"] == whole.attrs["units"]
+    with pytest.raises(
+        ScreeningError, match=r"where = 'gap > 1' cannot be evaluated \(.*gap.*\); the columns are index, id"
+    ):
+        cf.read_screen(tmp_path, where="gap > 1")
+    with pytest.raises(ScreeningError, match=r"by = 'formula' is no column of numbers; there are index, "):
+        cf.read_screen(tmp_path, top=3, by="formula")
+    with pytest.raises(ScreeningError, match="top and by go together"):
+        cf.read_screen(tmp_path, top=3)
+    with pytest.raises(ScreeningError, match="holds no screening"):
+        cf.read_screen(tmp_path / "none")
+
+
+# Processes
+
+
+def command(lines: Path, saved: Path, out: Path, *options: str) -> list[str]:
+    words = ["screen", str(lines), str(out), "--model", str(saved), "--shard-size", "3", "--device", "cpu", *options]
+    return [sys.executable, "-m", "crystalframer", *words]
+
+
+def wait_for_tables(process: subprocess.Popen, out: Path, n_tables: int) -> None:
+    deadline = time.monotonic() + 120
+    while len(list(out.glob("part-*"))) < n_tables and process.poll() is None:
+        assert time.monotonic() < deadline, "the screening writes no table"
+        time.sleep(0.005)
+
+
+def test_processes_give_the_same_and_one_that_is_killed_costs_nothing(
+    lines: Path, crystals: list[Crystal], model: CrystalFramer, tmp_path: Path
+) -> None:
+    import multiprocessing
+
+    expected = cf.predict(lines, model, progress=False)
+    killed = []
+
+    def stream() -> Iterator[Crystal]:
+        for number, crystal in enumerate(crystals):
+            workers = multiprocessing.active_children()
+            if number >= 12 and workers and not killed:
+                killed.append(workers[0].pid)
+                workers[0].kill()
+            yield crystal
+
+    cf.screen(stream(), tmp_path / "stream", model, shard_size=2, n_workers=2, progress=False)
+    assert killed
+    assert_same(cf.read_screen(tmp_path / "stream"), cf.predict(crystals, model, progress=False))
+    cf.screen(lines, tmp_path / "lines", model, shard_size=3, n_workers=2, progress=False)
+    assert_same(cf.read_screen(tmp_path / "lines"), expected)
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_killed_at_any_moment_every_structure_has_one_row(
+    n_workers: int, lines: Path, saved: Path, model: CrystalFramer, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    words = command(lines, saved, out, "--n-workers", str(n_workers))
+    for n_tables in (1, 4) if n_workers == 1 else (2,):
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for_tables(process, out, n_tables)
+        time.sleep(random.random() * 0.02)
+        process.kill()
+        process.wait()
+    there = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*") if path.is_file()}
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "23 structures in 8 tables" in done.stdout
+    assert_same(cf.read_screen(out), cf.predict(lines, model, progress=False))
+    if n_workers == 1:  # what was complete was kept; workers may have ended a table after their parent
+        assert {name: (out / name).stat().st_mtime_ns for name in there} == there
+
+
+def test_ctrl_c_says_how_to_go_on(lines: Path, saved: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        command(lines, saved, out, "--n-workers", "2"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for_tables(process, out, 1)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+    _, complaint = process.communicate(timeout=60)
+    if process.returncode == 0:
+        pytest.skip("it was complete before it could be stopped")
+    assert process.returncode == 130
+    assert f"structures are complete in {out}, and the same command goes on from there" in complaint
+    assert "Traceback" not in complaint
+
+
+def test_a_second_process_is_refused(lines: Path, model: CrystalFramer, tmp_path: Path) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    cf.screen(lines, tmp_path, model, shard_size=5, progress=False)
+    with (tmp_path / "_lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ScreeningError, match="another process is screening into it"):
+            cf.screen(lines, tmp_path, model, shard_size=5, progress=False)
+
+
+def test_the_command_prints_the_choice_or_writes_it(
+    lines: Path, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = checkpoint.load(saved).config.target_names[0]
+    words = ["screen", str(lines), str(tmp_path / "out"), "--model", str(saved), "--device", "cpu"]
+    assert main(words) == 0
+    assert "23 structures in 1 tables" in capsys.readouterr().out
+    assert main([*words, "--top", "3", "--by", name, "--selection", str(tmp_path / "best.csv")]) == 0
+    assert "3 rows in" in capsys.readouterr().out
+    best = pandas.read_csv(tmp_path / "best.csv")
+    assert best["id"].tolist() == cf.read_screen(tmp_path / "out", top=3, by=name)["id"].tolist()
+    assert main([*words, "--where", "index < 2"]) == 0
+    assert "x1" in capsys.readouterr().out
+    assert main([*words, "--shard-size", "7"]) == 2
+    assert "holds a screening of something else" in capsys.readouterr().err
+    empty = write_lines(tmp_path / "bad.jsonl", [random_crystal(0, 2)], (0,))
+    assert main(["screen", str(empty), str(tmp_path / "bad"), "--model", str(saved), "--device", "cpu"]) == 1
