@@ -26,9 +26,13 @@ N = 24
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100_000_000)
-    yield
-    ray.shutdown()
+    options = {"include_dashboard": False, "log_to_driver": False, "object_store_memory": 100_000_000}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # else a token is written into the home folder
+        patch.setenv("RAY_raylet_start_wait_time_s", "180")  # on a busy machine
+        ray.init(num_cpus=2, _node_ip_address="127.0.0.1", **options)
+        yield
+        ray.shutdown()
 
 
 @pytest.fixture
