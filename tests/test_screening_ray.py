@@ -18,6 +18,9 @@ from crystalframer.data.crystal import Crystal
 from crystalframer.screening import ScreeningError
 from crystalframer.testing import random_crystal
 
+# Starting a cluster takes Ray half a minute, or fails where the machine is busy: asked for, not run by default.
+if os.environ.get("CRYSTALFRAMER_TEST_RAY") != "1":
+    pytest.skip("a Ray cluster is started only with CRYSTALFRAMER_TEST_RAY=1", allow_module_level=True)
 ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'crystalframer[ray]'")
 pytestmark = pytest.mark.filterwarnings("default")  # of Ray's own code
 
