@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import attention, command, floor, loader, peers, scaling, screening, training
+from benchmarks import attention, command, floor, loader, peers, scaling, training
 from benchmarks.floor import Shape, Work
 from benchmarks.machine import Load, Peak
 from benchmarks.report import Bar, Report, Row, table, timed_rows
@@ -33,7 +33,6 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], list[str]]] = {
     "training": (training.main, [*TINY, "--preset", "tiny", "--batch", "4"]),
     "scaling": (scaling.main, ["--quick", "--threads", "1", "--preset", "tiny", "--reference-up-to", "8"]),
     "loader": (loader.main, [*TINY, "--preset", "tiny", "--batch", "3", "--workers", "0"]),
-    "screening": (screening.main, TINY),
 }
 
 
