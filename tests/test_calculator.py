@@ -33,7 +33,7 @@ def test_the_energy_is_the_prediction_of_all_atoms() -> None:
     larger = atoms.repeat((2, 2, 1))
     larger.calc = atoms.calc
     assert larger.get_potential_energy() == pytest.approx(8 * row["e_form"], rel=1e-5)
-    atoms.set_cell(atoms.cell * 1.05, scale_atoms=True)
+    atoms.set_cell(1.05 * atoms.cell.array, scale_atoms=True)
     assert atoms.get_potential_energy() == pytest.approx(2 * cf.predict(atoms, model)["e_form"].item(), rel=1e-12)
     assert atoms.get_potential_energy() != pytest.approx(2 * row["e_form"], rel=1e-6)
 
@@ -69,7 +69,7 @@ def test_what_cannot_be_an_energy_is_refused(targets: tuple[Target, ...], chosen
 def test_a_structure_without_a_prediction_is_a_failed_calculation(tmp_path: Path) -> None:
     cf.save(small_model(FORMATION), tmp_path / "model")
     atoms = bulk("Cu")
-    atoms.set_cell(atoms.cell * 0.01)
+    atoms.set_cell(0.01 * atoms.cell.array)
     atoms.calc = cf.CrystalFramerCalculator(tmp_path / "model")
     with pytest.raises(CalculationFailed, match="lattice vectors"):
         atoms.get_potential_energy()

@@ -481,6 +481,6 @@ def test_calibrating_a_run_gives_its_predictions_intervals(
     assert exit_code("predict", salts, "--model", copied, "--output", tmp_path / "table.csv") == 0
     frame = pandas.read_csv(tmp_path / "table.csv")
     assert list(frame.columns) == ["id", "formula", "gap", "gap_low", "gap_high", "outside_training", "error"]
-    assert (frame["gap_low"] < frame["gap"]).all() and (frame["gap"] < frame["gap_high"]).all()
+    assert (frame["gap_low"] < frame["gap"]).all() and (frame["gap"] < frame["gap_high"]).all()  # type: ignore[reportGeneralTypeIssues]
     assert exit_code("calibrate", copied, "--data", salts, "--coverage", "90") == 2
     assert "coverage = 90" in capsys.readouterr().err

@@ -85,7 +85,7 @@ def test_a_fitted_one_can_be_pickled_and_cloned() -> None:
     model = small().fit(X, Y)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict(X), model.predict(X))
     with pytest.raises(NotFittedError, match=r"call fit\(X, y\) first"):
-        clone(model).predict(X)
+        clone(model).predict(X)  # type: ignore[union-attr]
 
 
 def test_what_cannot_be_used_is_named() -> None:

@@ -51,7 +51,7 @@ def compute_on_ray(
     screener = replace(screener, folder=screener.folder.absolute())
     has_gpus = ray.cluster_resources().get("GPU", 0) > 0
     results = ray.data.from_items(work, override_num_blocks=len(work)).map(
-        _Actor,
+        _Actor,  # type: ignore[arg-type]
         fn_constructor_args=(pickle.dumps(on_cpu(screener)), has_gpus),
         compute=ray.data.ActorPoolStrategy(size=n_workers),
         num_cpus=0 if has_gpus else 1,
