@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
+import threading
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
@@ -66,6 +69,49 @@ class Recorder(pl.Callback):
         self.folder.write_metrics(_task(pl_module).history[: self.n_saved])
         if not self.n_saved:
             checkpoint.save(_task(pl_module).model, self.folder.checkpoint("last"))
+
+
+class PoliteInterrupt(pl.Callback):
+    """Ctrl-C waits for the end of the batch: within a compiled kernel or a save it would surface as another error.
+
+    Comes after all callbacks that save. Whoever calls `fit` puts the earlier handler of the signal back.
+    """
+
+    def __init__(self) -> None:
+        self.was_asked = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self._on_signal)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._stop_if_asked()
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._stop_if_asked()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._stop_if_asked()
+
+    def _stop_if_asked(self) -> None:
+        if self.was_asked:
+            raise KeyboardInterrupt
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.was_asked:
+            raise KeyboardInterrupt
+        self.was_asked = True
+        print("\nstopping at the end of this batch; Ctrl-C again stops at once", file=sys.stderr, flush=True)
 
 
 class Progress(pl.Callback):

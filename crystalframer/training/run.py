@@ -41,7 +41,7 @@ from crystalframer.data.dataset import CrystalDataset, DataError, Splits
 from crystalframer.data.loading import BatchOrder, PreparedCrystals, evaluation_loader, prepare, train_loader
 from crystalframer.domain import Domain
 from crystalframer.model.network import CrystalFramer
-from crystalframer.training.callbacks import Progress, Recorder, ResumeIO
+from crystalframer.training.callbacks import PoliteInterrupt, Progress, Recorder, ResumeIO
 from crystalframer.training.folder import Digest, RunFolder
 from crystalframer.training.optimisation import target_statistics
 from crystalframer.training.result import FitResult, conclude
@@ -223,7 +223,7 @@ def _train(
             precision="32-true" if training.precision == "32" else training.precision,
             accumulate_grad_batches=training.accumulate,
             logger=TensorBoardLogger(folder.path, name="tensorboard", version=""),
-            callbacks=[recorder, Progress(order, config.model.targets[0]), *callbacks],
+            callbacks=[recorder, Progress(order, config.model.targets[0]), *callbacks, PoliteInterrupt()],
             plugins=[ResumeIO(), LightningEnvironment()],
             default_root_dir=folder.path,
             enable_checkpointing=False,

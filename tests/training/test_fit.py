@@ -117,6 +117,20 @@ class StopAt(pl.Callback):
             raise KeyboardInterrupt
 
 
+class PressCtrlC(pl.Callback):
+    """So many times, within one batch."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+        self.went_on = False
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        if (trainer.current_epoch, batch_idx) == (2, 1):
+            for _ in range(self.times):
+                signal.raise_signal(signal.SIGINT)
+            self.went_on = True
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> FitResult:
     """An uninterrupted run of CONFIG on DATA."""
@@ -403,6 +417,18 @@ def test_an_interrupted_run_resumes_to_the_same_numbers(
     pd.testing.assert_frame_equal(
         pd.read_csv(output / "metrics.csv").drop(columns=TIMES), without_times(finished), check_exact=True
     )
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_waits_for_the_end_of_the_batch_unless_repeated(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], times: int
+) -> None:
+    keys = PressCtrlC(times)
+    with pytest.raises(Interrupted, match="after epoch 2 of 5"):
+        fit(CONFIG, DATA, tmp_path / "run", callbacks=[keys])
+    assert keys.went_on == (times == 1)
+    assert capfd.readouterr().err.count("stopping at the end of this batch; Ctrl-C again stops at once") == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_resuming_with_uneven_accumulated_batches_and_noise(tmp_path: Path) -> None:
