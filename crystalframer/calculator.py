@@ -12,7 +12,7 @@ from ase.calculators.calculator import CalculationFailed, Calculator, PropertyNo
 
 from crystalframer.config import ConfigError, Target, suggestion
 from crystalframer.model.network import CrystalFramer
-from crystalframer.prediction import load, predict
+from crystalframer.prediction import predict, ready
 
 PER_ATOM, PER_CELL = "eV/atom", "eV"
 
@@ -54,8 +54,7 @@ class CrystalFramerCalculator(Calculator):
             CheckpointError: the model cannot be loaded.
         """
         super().__init__(**ase_options)
-        self.model = model if isinstance(model, CrystalFramer) else load(model, device)
-        self.device = device
+        self.model = ready(model, device)
         self.target = _energy(self.model.config.targets, target)
         self.predictions: dict[str, float] = {}
         """All targets of the structure calculated last, each in its unit."""
@@ -67,7 +66,7 @@ class CrystalFramerCalculator(Calculator):
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
         super().calculate(atoms, properties, system_changes)
-        row = predict(self.atoms, self.model, device=self.device, progress=False).iloc[0]
+        row = predict(self.atoms, self.model, progress=False).iloc[0]
         if row["error"] is not None:
             raise CalculationFailed(row["error"])
         self.predictions = {name: float(row[name]) for name in self.model.config.target_names}

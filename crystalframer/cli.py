@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, get_args, get_origin, get_type_hints
 
-import numpy as np
 import tyro
 from tyro.conf import DisallowNone, Positional, arg
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
@@ -767,7 +766,7 @@ def _report_missing_labels(data: CrystalDataset, where: str) -> None:
             f"warning: no labels; a model cannot be trained on them (no column of numbers in {where})", file=sys.stderr
         )
     for name, labels in data.targets.items():
-        if np.isnan(labels).all():
+        if not (labels == labels).any():  # all NaN
             print(f"warning: {name} has no label at all: its column is empty", file=sys.stderr)
 
 

@@ -243,20 +243,34 @@ def calibrate(
     data = data.with_targets(targets) if isinstance(data, CrystalDataset) else sources.dataset(data, targets=targets)
     data = (data if part is None else _part(data, part)).labelled()
     packed = prepare(data, model.config.radius, model.config.target_names, "calibration")
-    pooled, errors = [], []
-    with tqdm(
-        total=len(packed), desc="calibrating", unit=" crystals", delay=2, leave=False, disable=not progress
-    ) as bar:
-        ends = batch_ends([(packed.n_edges, MAX_EDGES), (packed.n_atoms, MAX_ATOMS)], len(packed), BATCH_SIZE)
-        for rows in np.split(np.arange(len(packed)), ends[:-1]):
-            crystals = packed.batch(rows, model.target_mean.dtype).to(model.target_mean.device)
+    pooled, predicted = pooled_and_predicted(packed, model, "calibrating", progress=progress)
+    return calibrated(pooled, predicted - packed.targets, model.config.target_names, coverage)
+
+
+def pooled_and_predicted(
+    crystals: PreparedCrystals,
+    model: CrystalFramer,
+    title: str,
+    noise_seed: int | None = None,
+    progress: bool = True,
+) -> tuple[Float[np.ndarray, "n_crystals d_model"], Float[np.ndarray, "n_crystals n_targets"]]:
+    """What the model's readout sees of many crystals, and what it makes of it, each target in its unit.
+
+    Args:
+        title: of the progress bar, which shows if it takes more than 2 s.
+        noise_seed: see `CrystalFramer`.
+    """
+    weights = model.target_mean
+    pooled, predicted = [], []
+    ends = batch_ends([(crystals.n_edges, MAX_EDGES), (crystals.n_atoms, MAX_ATOMS)], len(crystals), BATCH_SIZE)
+    with tqdm(total=len(crystals), desc=title, unit=" crystals", delay=2, leave=False, disable=not progress) as bar:
+        for rows in np.split(np.arange(len(crystals)), ends[:-1]):
             with torch.inference_mode():
-                features = model.pooled_features(crystals)
-                values = model.read_out(features).double().cpu().numpy()
+                features = model.pooled_features(crystals.batch(rows, weights.dtype).to(weights.device), noise_seed)
+                predicted.append(model.read_out(features).double().cpu().numpy())
             pooled.append(features.float().cpu().numpy())
-            errors.append(values - packed.targets[rows])
             bar.update(len(rows))
-    return calibrated(np.concatenate(pooled), np.concatenate(errors), model.config.target_names, coverage)
+    return np.concatenate(pooled), np.concatenate(predicted)
 
 
 def trace(

@@ -26,7 +26,8 @@ from torch import nn
 from tqdm.auto import tqdm
 
 import crystalframer as cf
-from crystalframer.data.loading import batch_ends, prepare
+from crystalframer.data.loading import prepare
+from crystalframer.prediction import pooled_and_predicted
 from crystalframer.uncertainty import calibrated
 
 N_HALVES, N_MEMBERS, N_EPOCHS = 6, 4, 6
@@ -79,14 +80,8 @@ def main(checkpoint: Path, train: Path, validation: Path) -> None:
 def outputs(model: cf.CrystalFramer, path: Path, noise_seed: int | None = None) -> Outputs:
     data = cf.dataset(str(path), targets=model.config.targets).labelled()
     crystals = prepare(data, model.config.radius, model.config.target_names)
-    ends = batch_ends([(crystals.n_edges, 250_000)], len(crystals), 64)
-    pooled, predictions = [], []
-    for rows in tqdm(np.split(np.arange(len(crystals)), ends[:-1]), f"features of {path.name}"):
-        with torch.inference_mode():
-            features = model.pooled_features(crystals.batch(rows).to(model.target_mean.device), noise_seed)
-            pooled.append(features.cpu().numpy())
-            predictions.append(model.read_out(features).double().cpu().numpy())
-    return Outputs(np.concatenate(pooled), np.concatenate(predictions), crystals.targets, crystals.n_atoms)
+    pooled, predictions = pooled_and_predicted(crystals, model, f"features of {path.name}", noise_seed)
+    return Outputs(pooled, predictions, crystals.targets, crystals.n_atoms)
 
 
 def ensemble_spread(train: Outputs, validation: Outputs) -> np.ndarray:

@@ -18,7 +18,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas
-import torch
 from matplotlib.figure import Figure
 from pymatgen.core import Element
 from tqdm.auto import tqdm
@@ -27,7 +26,8 @@ import crystalframer as cf
 from crystalframer.config import Target
 from crystalframer.data.dataset import CrystalDataset
 from crystalframer.data.elements import SYMBOLS
-from crystalframer.data.loading import batch_ends, prepare
+from crystalframer.data.loading import prepare
+from crystalframer.prediction import pooled_and_predicted
 from crystalframer.uncertainty import calibrated
 
 SYSTEMS = ("triclinic", "monoclinic", "orthorhombic", "tetragonal", "trigonal", "hexagonal", "cubic")
@@ -91,20 +91,14 @@ def main(checkpoint: Path, data: Path, runs: list[Path], hardware: str) -> None:
 def score(model: cf.CrystalFramer, path: Path) -> Scored:
     data = cf.dataset(str(path), targets=model.config.targets).labelled()
     crystals = prepare(data, model.config.radius, model.config.target_names)
-    ends = batch_ends([(crystals.n_edges, 250_000)], len(crystals), 64)
-    pooled, predictions, flags = [], [], []
-    for rows in tqdm(np.split(np.arange(len(crystals)), ends[:-1]), "scoring"):
-        batch = crystals.batch(rows)
-        with torch.inference_mode():
-            features = model.pooled_features(batch.to(model.target_mean.device))
-            predictions.append(model.read_out(features).double().cpu().numpy())
-        pooled.append(features.cpu().numpy())
-        flags += [None] * len(rows) if model.domain is None else model.domain.outside(batch)
+    pooled, predictions = pooled_and_predicted(crystals, model, "scoring")
+    flags = np.full(len(crystals), None)
+    if model.domain is not None:
+        flags[:] = [model.domain.outside_of(crystal) for crystal in data]
     table = pandas.read_parquet(path)
     groups = table.set_index(table["material_id"].astype(str))["spacegroup"].loc[data.ids.tolist()].to_numpy()
     system = np.searchsorted(FIRST_GROUP, groups, side="right") - 1
-    parts = np.concatenate(pooled), np.concatenate(predictions), crystals.targets, np.array(flags, dtype=object)
-    return Scored(model, data, *parts, system)
+    return Scored(model, data, pooled, predictions, crystals.targets, flags, system)
 
 
 def by_element(scored: Scored) -> pandas.DataFrame:

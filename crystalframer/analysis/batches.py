@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
+from jaxtyping import Float
 from tqdm.auto import tqdm
 
 from crystalframer.data.crystal import Crystal, CrystalBatch
@@ -33,3 +35,20 @@ def batches(
         for rows in np.split(np.arange(len(packed)), ends[:-1]):
             yield packed.batch(rows, weights.dtype).to(weights.device)
             bar.update(len(rows))
+
+
+def predictions(
+    crystals: Sequence[Crystal], model: CrystalFramer, noise_seed: int | None = None, progress: bool = True
+) -> Float[np.ndarray, "n_crystals n_targets"]:
+    """What the model predicts for the crystals in their order, each target in its unit.
+
+    Args:
+        noise_seed: see `CrystalFramer`.
+        progress: show a progress bar if it takes more than 2 s.
+
+    Raises:
+        CrystalError: a crystal whose neighbours cannot be listed, with its row and id.
+    """
+    with torch.inference_mode():
+        values = [model(batch, noise_seed) for batch in batches(crystals, model, "predicting", progress)]
+    return torch.cat(values).double().cpu().numpy()

@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Float
 
 from crystalframer import ops
-from crystalframer.analysis.batches import batches
+from crystalframer.analysis.batches import predictions
 from crystalframer.analysis.invariance import KINDS, invariance, readable
 from crystalframer.data.crystal import Crystal
 from crystalframer.data.loading import prepare
 from crystalframer.data.sources import dataset
 from crystalframer.model.network import CrystalFramer
-from crystalframer.prediction import load
+from crystalframer.prediction import ready
 from crystalframer.testing import random_crystal
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def check(
     """
     import pandas
 
-    model = model if isinstance(model, CrystalFramer) else load(model)
+    model = ready(model, None)
     crystals = _default_crystals() if structures is None else readable(structures)
     changes = invariance(model, crystals, KINDS, n_draws, progress)
     rows = []
@@ -136,7 +136,7 @@ def _computed_otherwise(
     crystals: list[Crystal], model: CrystalFramer, progress: bool
 ) -> Iterator[tuple[str, Float[np.ndarray, "n_crystals n_targets"]]]:
     """Changes of the predictions of the same structures, by how they are computed."""
-    together = _predictions(crystals, model, progress)
+    together = predictions(crystals, model, progress=progress)
     packed = prepare(crystals, model.config.radius)
     weights = model.target_mean
     alone = []
@@ -144,23 +144,15 @@ def _computed_otherwise(
         for row in range(len(packed)):
             alone.append(model(packed.batch([row], weights.dtype).to(weights.device)))
     yield "batch", torch.cat(alone).double().cpu().numpy() - together
-    yield "repetition", _predictions(crystals, model, progress) - together
+    yield "repetition", predictions(crystals, model, progress=progress) - together
     if weights.dtype == torch.float32:
         with ops.use("reference"):
-            yield "kernels", _predictions(crystals, model, progress) - together
+            yield "kernels", predictions(crystals, model, progress=progress) - together
         # On the CPU: some devices have no 64 bits.
-        yield "precision", _predictions(crystals, copy.deepcopy(model).cpu().double(), progress) - together
+        yield "precision", predictions(crystals, copy.deepcopy(model).cpu().double(), progress=progress) - together
     if torch.cuda.is_available():
         other = "cpu" if weights.is_cuda else "cuda"
-        yield "device", _predictions(crystals, copy.deepcopy(model).to(other), progress) - together
-
-
-def _predictions(
-    crystals: list[Crystal], model: CrystalFramer, progress: bool
-) -> Float[np.ndarray, "n_crystals n_targets"]:
-    with torch.inference_mode():
-        values = [model(batch) for batch in batches(crystals, model, "predicting", progress)]
-    return torch.cat(values).double().cpu().numpy()
+        yield "device", predictions(crystals, copy.deepcopy(model).to(other), progress=progress) - together
 
 
 def _rows(

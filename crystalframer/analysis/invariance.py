@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from tqdm.auto import tqdm
 
-from crystalframer.analysis.batches import batches
+from crystalframer.analysis.batches import predictions
 from crystalframer.config import ConfigError, suggestion
 from crystalframer.data.crystal import Crystal, CrystalError
 from crystalframer.data.structures import iter_structures
 from crystalframer.model.network import CrystalFramer
-from crystalframer.prediction import load
+from crystalframer.prediction import ready
 from crystalframer.testing import permuted, random_rotation, rewrapped, rotated, supercell, translated, with_cell
 
 if TYPE_CHECKING:
@@ -103,15 +102,15 @@ def invariance(
         raise ConfigError(f"invariance: n_draws = {n_draws}; draw at least once")
     if not kinds:
         raise ConfigError(f"invariance: name at least one kind of {', '.join(KINDS)}")
-    model = model if isinstance(model, CrystalFramer) else load(model)
+    model = ready(model, None)
     crystals = readable(structures)
     names = [f"change/{target.name}" for target in model.config.targets]
-    before = _predictions(crystals, model)
+    before = predictions(crystals, model, progress=False)
     parts = []
     draws: list[tuple[Kind, int]] = [(kind, draw) for kind in kinds for draw in range(n_draws)]
     for kind, draw in tqdm(draws, "describing otherwise", delay=2, leave=False, disable=not progress):
         noise_seed = draw * model.config.n_layers if kind == "ties" else None
-        after = _predictions([changed(crystal, kind, draw) for crystal in crystals], model, noise_seed)
+        after = predictions([changed(crystal, kind, draw) for crystal in crystals], model, noise_seed, False)
         part = pandas.DataFrame({"id": [crystal.id for crystal in crystals], "kind": kind, "draw": draw})
         parts.append(part.join(pandas.DataFrame(after - before, columns=names)))
     table = pandas.concat(parts, ignore_index=True)
@@ -164,14 +163,6 @@ def readable(structures: Any) -> list[Crystal]:
     if not crystals:
         raise CrystalError("invariance: there are no structures; name files, or give structures")
     return crystals
-
-
-def _predictions(
-    crystals: Sequence[Crystal], model: CrystalFramer, noise_seed: int | None = None
-) -> Float[np.ndarray, "n_crystals n_targets"]:
-    with torch.inference_mode():
-        values = [model(batch, noise_seed) for batch in batches(crystals, model, "predicting", progress=False)]
-    return torch.cat(values).double().cpu().numpy()
 
 
 def _unimodular(rng: np.random.Generator) -> Int[np.ndarray, "3 3"]:

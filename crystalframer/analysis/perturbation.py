@@ -17,7 +17,7 @@ from crystalframer.config import ConfigError
 from crystalframer.data.crystal import Crystal
 from crystalframer.data.structures import to_crystal
 from crystalframer.model.network import CrystalFramer
-from crystalframer.prediction import load
+from crystalframer.prediction import ready
 from crystalframer.trace import CrystalTrace, FrameTrace
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def perturb(
     for value in displacements:
         if not 0 <= value < np.inf:
             raise ConfigError(f"perturb: displacement {value} must be a finite distance in Å, 0 or more")
-    model = _in_double(model if isinstance(model, CrystalFramer) else load(model))
+    model = _in_double(ready(model, None))
     crystal = to_crystal(structure)
     steps = [(float(displacement), int(seed)) for displacement in displacements for seed in seeds]
     copies = [displaced(crystal, displacement, seed) for displacement, seed in steps]
