@@ -146,11 +146,13 @@ def read_config(folder: Path) -> ModelConfig:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file and wait until it is on the disk."""
-    with path.open("wb") as file:
+    """Write a file, all of it or nothing, and wait until it is on the disk."""
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+    partial.replace(path)
 
 
 def _read_weights(file: Path) -> dict[str, Tensor]:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from crystalframer.checkpoint import RESULT_FILE, RESUME_FILE, write_file
 from crystalframer.config import Config, ConfigError, from_json, to_json
@@ -57,14 +61,19 @@ class RunFolder:
         return self.checkpoint("last") / RESUME_FILE
 
     def start(self, config: Config, digest: Digest) -> None:
-        """Make the folder of a new run."""
-        self.checkpoints.mkdir(parents=True)
-        write_file(self.data, json.dumps(digest, indent=2).encode())
-        write_file(self.config, to_json(config).encode())
+        """Make the folder of a new run. It is one from the moment that it has its config.
+
+        Raises:
+            TrainingError: nothing can be written there.
+        """
+        with self._writing():
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            write_file(self.data, json.dumps(digest, indent=2).encode())
+            write_file(self.config, to_json(config).encode())
 
     def check_new(self) -> None:
         """Raises: TrainingError: there is a run here."""
-        if self.config.exists() or self.checkpoints.exists():
+        if self.config.exists() or (self.checkpoints.exists() and any(self.checkpoints.iterdir())):
             raise TrainingError(
                 f"{self.path} holds a run already; continue it with resume=True (--resume), "
                 "choose another folder, or delete it"
@@ -104,6 +113,24 @@ class RunFolder:
                 f"{', '.join(sorted(changed))}); resume with the same data, or start a new run"
             )
 
+    def read_state(self) -> dict[str, Any] | None:
+        """What the run goes on from; None if no epoch is complete.
+
+        Raises:
+            TrainingError: the file is damaged.
+        """
+        if not self.state.exists():
+            return None
+        try:
+            return torch.load(self.state, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+            best = self.checkpoint("best")
+            raise TrainingError(
+                f"{self.state}: truncated or damaged ({str(error).partition(chr(10))[0]}), so the run cannot go on. "
+                f"The last good weights are those in {best}: a new run can start from them "
+                f"(training.initial_weights = {str(best)!r})"
+            ) from error
+
     def write_metrics(self, history: Sequence[Row]) -> None:
         """The table of the epochs so far, anew."""
         self.metrics.unlink(missing_ok=True)
@@ -111,11 +138,22 @@ class RunFolder:
             self.append_metrics(row)
 
     def append_metrics(self, row: Row) -> None:
-        with self.metrics.open("a", newline="", encoding="utf-8") as file:
+        """Raises: TrainingError: nothing can be written."""
+        with self._writing(), self.metrics.open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(row))
             if file.tell() == 0:
                 writer.writeheader()
             writer.writerow(row)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise TrainingError(
+                f"{self.path}: the folder of the run cannot be written ({error}). Free some space, or choose another "
+                "folder; a run that was under way resumes from its latest complete epoch"
+            ) from error
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

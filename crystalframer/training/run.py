@@ -210,10 +210,10 @@ def _train(
     assert isinstance(order, BatchOrder)
     first = np.concatenate(order.batches(0)[: training.calibration_batches])
     task = TrainingTask(model, training, lambda epoch: len(order.batches(epoch)), parts["train"][first])
-    state = folder.state if folder.state.exists() else None
+    state = folder.read_state()
     if state is not None:
         # Lightning draws the first batch before it tells the order which epoch it is.
-        order.set_epoch(len(torch.load(state, map_location="cpu", weights_only=True)["history"]))
+        order.set_epoch(len(state["history"]))
     recorder = Recorder(folder)
     with _quiet_lightning():
         trainer = pl.Trainer(
@@ -233,7 +233,7 @@ def _train(
             use_distributed_sampler=False,
         )
         try:
-            trainer.fit(task, loader, validation, ckpt_path=state, weights_only=True)
+            trainer.fit(task, loader, validation, ckpt_path=state and folder.state, weights_only=True)
         except SystemExit:  # how Lightning ends on Ctrl-C
             if not recorder.was_interrupted:
                 raise

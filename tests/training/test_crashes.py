@@ -1,0 +1,159 @@
+"""What is left of a run that ends without a warning, and that it goes on to the same numbers, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from crystalframer import checkpoint
+from crystalframer.config import Config, DistanceBasis, ModelConfig, Target, TrainingConfig, from_json, to_json
+from crystalframer.data.dataset import CrystalDataset, Splits
+from crystalframer.testing import random_crystal
+from crystalframer.training import FitResult, TrainingError, fit
+
+N_KILLS = int(os.environ.get("CRYSTALFRAMER_N_KILLS", "3"))
+"""More for a long trial: the moments are drawn at random, every time others."""
+TARGET = Target("energy", "eV/atom")
+CONFIG = Config(
+    ModelConfig(
+        targets=(TARGET,), n_layers=1, n_heads=2, d_model=16, d_feedforward=32, d_readout=16,
+        distance=DistanceBasis(n_centers=8), weight_tolerance=1e-2,
+    ),
+    training=TrainingConfig(
+        n_epochs=12 * (N_KILLS + 1), batch_size=8, swa_epochs=6 * N_KILLS, accelerator="cpu", learning_rate=2e-3,
+        n_threads=1,
+    ),
+)  # fmt: skip
+
+
+def data() -> Splits:
+    crystals = [random_crystal(seed, 1 + seed % 3) for seed in range(40)]
+    labels = np.array([float(crystal.atomic_numbers.mean()) for crystal in crystals])
+    dataset = CrystalDataset.from_crystals(crystals)
+    dataset = CrystalDataset(
+        dataset.ids, dataset.atomic_numbers, dataset.positions, dataset.offsets, dataset.lattice,
+        targets={TARGET.name: labels}, units={TARGET.name: TARGET.unit},
+    )  # fmt: skip
+    return Splits(*(dataset.select(np.arange(start, start + n)) for start, n in ((0, 24), (24, 8), (32, 8))))
+
+
+def run(output: Path, config: Config = CONFIG) -> FitResult:
+    """Begin, or go on."""
+    return fit(config, data(), output, resume=(output / "config.json").exists())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> FitResult:
+    """A run that nothing happened to."""
+    return run(tmp_path_factory.mktemp("finished") / "run")
+
+
+def assert_same(found: FitResult, expected: FitResult) -> None:
+    times = ["training_seconds", "seconds"]
+    history = found.history.drop(columns=times)
+    pd.testing.assert_frame_equal(history, expected.history.drop(columns=times), check_exact=True)
+    assert found.scores == expected.scores
+    for name in ("best", "swa", "last"):
+        one, other = (
+            checkpoint.load(result.output / "checkpoints" / name).state_dict() for result in (found, expected)
+        )
+        assert all(torch.equal(one[key], other[key]) for key in other), name
+
+
+def n_epochs(output: Path) -> int:
+    try:
+        return len((output / "metrics.csv").read_text(encoding="utf-8").splitlines()) - 1
+    except FileNotFoundError:
+        return 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
+@pytest.mark.timeout(120 + 60 * N_KILLS)
+def test_a_run_that_is_killed_again_and_again(finished: FitResult, tmp_path: Path) -> None:
+    """SIGKILL at random moments: in a step, in a save, between two files."""
+    output, rng = tmp_path / "run", np.random.default_rng()
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_crashes; from pathlib import Path"
+    )
+    code += f"; test_crashes.run(Path({str(output)!r}))"
+    for kill in range(N_KILLS):
+        before = n_epochs(output)
+        process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
+        while n_epochs(output) < before + rng.integers(1, 6) and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.3))
+        process.kill()
+        _, errors = process.communicate()
+        assert process.returncode == -9, f"kill {kill + 1}: the run had ended before it: {errors.decode()}"
+    assert_same(run(output), finished)
+
+
+class Disk:
+    """Writes that fail from the nth on, as on a full disk, until there is space again."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, n_good: int) -> None:
+        self.n_left, self.fsync = n_good, os.fsync
+        monkeypatch.setattr(os, "fsync", self.sync)
+
+    def sync(self, file: int) -> None:
+        self.n_left -= 1
+        if self.n_left < 0:
+            raise OSError(28, "No space left on device")
+        self.fsync(file)
+
+
+SHORT = Config(
+    CONFIG.model, training=TrainingConfig(n_epochs=2, swa_epochs=1, batch_size=8, accelerator="cpu", n_threads=1)
+)
+
+
+@pytest.mark.parametrize("n_good", [0, 2, 7, 15, 24])
+def test_a_disk_that_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_good: int) -> None:
+    """At the first file, and at later ones: it is said what to do, and doing it works."""
+    with monkeypatch.context() as patch:
+        disk = Disk(patch, n_good)
+        with pytest.raises((TrainingError, checkpoint.CheckpointError), match=r"No space left on device.*[Ff]ree some"):
+            run(tmp_path / "run", SHORT)
+        assert disk.n_left < 0
+    assert_same(run(tmp_path / "run", SHORT), run(tmp_path / "other", SHORT))
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="nothing is read-only for root")
+def test_a_folder_that_is_read_only(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(TrainingError, match=r"run: the folder of the run cannot be written .*Permission denied"):
+        run(tmp_path / "run")
+
+
+def test_a_path_that_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    with pytest.raises(TrainingError, match=r"run: the folder of the run cannot be written .*Not a directory"):
+        run(tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_damaged_state(finished: FitResult, tmp_path: Path, share: float) -> None:
+    """It names the last good weights, and they are good."""
+    output = tmp_path / "run"
+    run(output, SHORT)
+    (output / "result.json").unlink()
+    state = output / "checkpoints" / "last" / "resume.ckpt"
+    state.write_bytes(state.read_bytes()[: int(share * state.stat().st_size)])
+    with pytest.raises(
+        TrainingError, match=r"resume\.ckpt: truncated or damaged .* last good weights are those in"
+    ) as e:
+        run(output, SHORT)
+    best = output / "checkpoints" / "best"
+    assert str(best) in str(e.value)
+    start = json.loads(to_json(SHORT))
+    start["training"]["initial_weights"] = str(best)
+    run(tmp_path / "again", from_json(Config, json.dumps(start)))
