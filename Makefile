@@ -11,10 +11,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python)
 
-.PHONY: help demo test lab clean
+.PHONY: help demo test coverage test-lowest audit lab clean
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: $(INSTALLED) ## Train on the shipped crystals, predict a CIF, draw a figure (results in runs/demo)
 	@$(BIN)/python scripts/demo.py --output runs/demo
@@ -31,6 +31,26 @@ test: $(INSTALLED) ## Everything that CI checks: format, lint, import layers, ty
 	$(BIN)/pyright
 	$(BIN)/pytest --nbmake --nbmake-timeout=600 tests notebooks
 
+coverage: export OMP_NUM_THREADS ?= 2
+coverage: $(INSTALLED) ## Which lines the tests run; fails below 95 %
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest tests
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+# uv resolves to the oldest releases that pyproject.toml allows. On Linux that torch brings several GB of CUDA packages.
+test-lowest: export OMP_NUM_THREADS ?= 2
+test-lowest: $(INSTALLED) ## The tests, with the oldest dependencies that are allowed (an environment of its own)
+	$(BIN)/python -m venv --clear .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet "uv>=0.9,<1"
+	.venv-lowest/bin/uv pip install --python .venv-lowest/bin/python --resolution lowest-direct --editable ".[all]"
+	.venv-lowest/bin/python -m pytest tests
+
+audit: $(INSTALLED) ## Whether a pinned dependency has a published vulnerability (asks the network)
+	$(BIN)/python -m venv --clear .venv-audit
+	.venv-audit/bin/python -m pip install --quiet "pip-audit>=2.9,<3"
+	.venv-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
+
 # .jupyter: JupyterLab proposes no rebuild (dash brings an old extension that nothing here needs) and asks the network
 # for no news.
 lab: export JUPYTER_CONFIG_PATH := $(CURDIR)/.jupyter$(if $(JUPYTER_CONFIG_PATH),:$(JUPYTER_CONFIG_PATH))
@@ -38,7 +58,7 @@ lab: $(INSTALLED) ## Open the first notebook in JupyterLab
 	@$(BIN)/jupyter-lab notebooks/01_train.ipynb
 
 clean: ## Remove the environment, caches and build products (runs/ stays)
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build
+	rm -rf .venv .venv-* .coverage* .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml constraints.txt
