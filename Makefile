@@ -39,13 +39,13 @@ coverage: $(INSTALLED) ## Which lines the tests run; fails below 95 %
 	$(BIN)/coverage report
 
 # uv resolves to the oldest releases that pyproject.toml allows. On Linux that torch brings several GB of CUDA packages.
-# What old releases deprecate in newer ones below them is nobody's error.
+# What old releases still call and newer ones below them deprecate is nobody's error.
 test-lowest: export OMP_NUM_THREADS ?= 2
 test-lowest: $(INSTALLED) ## The tests, with the oldest dependencies that are allowed (an environment of its own)
 	$(BIN)/python -m venv --clear .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet "uv>=0.9,<1"
 	.venv-lowest/bin/uv pip install --python .venv-lowest/bin/python --resolution lowest-direct --editable ".[all]"
-	.venv-lowest/bin/python -m pytest -W default::DeprecationWarning tests
+	.venv-lowest/bin/python -m pytest -W default::DeprecationWarning -W default::FutureWarning tests
 
 audit: $(INSTALLED) ## Whether a pinned dependency has a published vulnerability (asks the network)
 	$(BIN)/python -m venv --clear .venv-audit

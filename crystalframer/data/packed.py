@@ -110,10 +110,9 @@ def load(path: Path, targets: Sequence[str | Target] | None) -> CrystalDataset:
             schema = file.schema_arrow
             metadata = _packed_metadata(path, schema)
             columns = _choose_columns(path, schema, metadata, targets)
-            batches = [
-                _Batch.read(batch, columns)
-                for batch in file.iter_batches(batch_size=ROWS_PER_GROUP, columns=columns.names)
-            ]
+            # pyarrow before 19 cannot iterate over a file without row groups.
+            found = file.iter_batches(batch_size=ROWS_PER_GROUP, columns=columns.names) if file.num_row_groups else ()
+            batches = [_Batch.read(batch, columns) for batch in found]
     except (ArrowException, OSError) as error:
         raise DataError(f"{path}: not a complete parquet file ({error}); copy or make it again") from error
     except _BadColumn as error:
@@ -267,7 +266,7 @@ class _Batch:
     n_atoms: np.ndarray
     lattice: np.ndarray
     targets: dict[str, np.ndarray]
-    parts: list[str] | None
+    parts: list[str | None] | None
 
     @classmethod
     def read(cls, batch: pyarrow.RecordBatch, columns: _Columns) -> _Batch:
