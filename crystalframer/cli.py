@@ -80,6 +80,8 @@ class Train(Command):
         from crystalframer.training import fit
 
         result = fit(self.config, output=self.output, resume=self.resume)
+        if not _speaks():
+            return 0
         print(f"\n{result.summary()}\n")
         print(f"run folder   {self.output}")
         print(f"model        {result.checkpoint}")
@@ -603,13 +605,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _parse(words).run()
     except KeyboardInterrupt as stop:
-        print(f"\n{stop or 'stopped'}", file=sys.stderr)
+        if _speaks():
+            print(f"\n{stop or 'stopped'}", file=sys.stderr)
         return 130
     except Exception as error:
         if debug or not _is_for_the_user(error):
             raise
-        print(f"error: {_in_options(str(error))}{_advice(words[0], error)}", file=sys.stderr)
+        if _speaks(error):
+            print(f"error: {_in_options(str(error))}{_advice(words[0], error)}", file=sys.stderr)
         return 2
+
+
+def _speaks(error: BaseException | None = None) -> bool:
+    """Whether it is for this process to say what came of a training, which may run in several at once."""
+    from crystalframer.training import ranks
+
+    place = ranks.launched()
+    return place is None or place.rank == 0 or (error is not None and not ranks.is_said_elsewhere(error))
 
 
 def _overview() -> str:

@@ -268,7 +268,13 @@ class TrainingConfig:
     """Loader processes; 0 builds batches in the training process. Building one takes 0.02 ms a crystal, passing it from
     process to process five times as long, so more than 0 seldom helps."""
     n_threads: int | None = None
-    """Torch threads; None leaves torch's default."""
+    """Torch threads of a process; None leaves torch's default, shared out among the processes of `n_devices`."""
+    n_devices: int | None = None
+    """GPUs of each machine to train on at once, or processes on the CPU. `batch_size`, `max_atoms` and `max_edges` are
+    those of all together, so that the number does not change what is learnt. None: as many as torchrun or SLURM has
+    started processes for, else one."""
+    n_nodes: int | None = None
+    """Machines. More than one are started by torchrun or SLURM, and have to be as many as this says, if it is set."""
 
     def __post_init__(self) -> None:
         _check_positive(self, "n_epochs", "batch_size", "accumulate", "learning_rate", "decay_steps", "eps")
@@ -282,7 +288,7 @@ class TrainingConfig:
         _check_choice(self, "schedule", get_args(Schedule))
         _check_choice(self, "precision", get_args(Precision))
         _check_choice(self, "accelerator", get_args(Accelerator))
-        for name in ("max_atoms", "max_edges", "n_threads"):
+        for name in ("max_atoms", "max_edges", "n_threads", "n_devices", "n_nodes"):
             if getattr(self, name) is not None:
                 _check_positive(self, name)
 

@@ -11,8 +11,9 @@ run whose every epoch takes minutes. A cache that could be stale, torn or read-o
 from __future__ import annotations
 
 import hashlib
+import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -143,7 +144,8 @@ class BatchOrder:
     """Which crystals form which batch of an epoch; a sampler of index arrays for `DataLoader(batch_size=None)`.
 
     A batch holds at most `batch_size` crystals, `max_atoms` atoms and `max_edges` edges; a crystal that exceeds one of
-    these alone has a batch to itself.
+    these alone has a batch to itself. Where several processes (ranks) train together, each iterates over its shares of
+    the batches of all.
     """
 
     def __init__(
@@ -155,14 +157,19 @@ class BatchOrder:
         drop_last: bool = False,
         n_edges: Int[np.ndarray, " n_crystals"] | None = None,
         max_edges: int | None = None,
+        rank: int = 0,
+        n_ranks: int = 1,
     ) -> None:
         """Args:
         seed: shuffle anew each epoch; None keeps the order of the data set.
         drop_last: leave out a last batch that is not full, unless it is the only one.
-        n_edges: edges of each crystal, for `max_edges`.
+        n_edges: edges of each crystal, for `max_edges` and for even shares.
+        rank: whose shares to iterate over, of `n_ranks`.
         """
         self.n_crystals, self.batch_size = len(n_atoms), batch_size
         self.seed, self.drop_last = seed, drop_last
+        self.rank, self.n_ranks = rank, n_ranks
+        self._work = n_atoms if n_edges is None else n_edges
         self._bounds = [(n_atoms, max_atoms)] if max_atoms is not None else []
         if max_edges is not None and n_edges is not None:
             self._bounds.append((n_edges, max_edges))
@@ -173,7 +180,12 @@ class BatchOrder:
 
     # No __len__: with a bound the number of batches differs from epoch to epoch, and Lightning reads it only once.
     def __iter__(self) -> Iterator[np.ndarray]:
-        return iter(self.batches(self.epoch))
+        batches = self.batches(self.epoch)
+        return iter(batches) if self.n_ranks == 1 else (self.shares(batch)[self.rank] for batch in batches)
+
+    def shares(self, batch: Int[np.ndarray, " batch"]) -> list[Int[np.ndarray, " share"]]:
+        """The batch divided among the ranks; a share is empty where crystals are fewer than ranks."""
+        return [batch[places] for places in even_shares(self._work[batch], self.n_ranks)]
 
     def batches(self, epoch: int) -> list[Int[np.ndarray, " batch"]]:
         """The batches of an epoch: a pure function of the seed and the epoch."""
@@ -186,6 +198,19 @@ class BatchOrder:
             sizes[batches[-1]].sum() >= limit for sizes, limit in self._bounds
         )
         return batches[:-1] if self.drop_last and not is_full and len(batches) > 1 else batches
+
+
+def even_shares(work: Int[np.ndarray, " n_items"], n_shares: int) -> list[Int64[np.ndarray, " share"]]:
+    """Which items go to which share, so that the shares have about the same work: the largest first, each to the share
+    with the least so far (Graham, SIAM J. Appl. Math. 17, 416 (1969): at most 4/3 of the best). Items keep their order.
+    """
+    shares: list[list[int]] = [[] for _ in range(n_shares)]
+    loads = [(0, share) for share in range(n_shares)]
+    for item in np.argsort(-work, kind="stable").tolist():
+        load, share = loads[0]
+        shares[share].append(item)
+        heapq.heapreplace(loads, (load + int(work[item]), share))
+    return [np.array(sorted(share), dtype=np.int64) for share in shares]
 
 
 def batch_ends(
@@ -203,29 +228,61 @@ def batch_ends(
     return ends
 
 
-def train_loader(crystals: PreparedCrystals, config: TrainingConfig, pin_memory: bool = False) -> DataLoader:
-    """Shuffled batches of at most `config.batch_size` crystals, `max_atoms` atoms and `max_edges` edges."""
-    order = _order(crystals, config, config.seed, config.drop_last)
+def train_loader(
+    crystals: PreparedCrystals, config: TrainingConfig, pin_memory: bool = False, rank: int = 0, n_ranks: int = 1
+) -> DataLoader:
+    """Shuffled batches of at most `config.batch_size` crystals, `max_atoms` atoms and `max_edges` edges: of all ranks
+    together, of which the loader yields the shares of one. An empty share is a crystal without labels."""
+    order = _order(crystals, config, config.seed, config.drop_last, rank, n_ranks)
     return _loader(crystals, order, config.n_workers, pin_memory)
 
 
-def evaluation_loader(crystals: PreparedCrystals, config: TrainingConfig, pin_memory: bool = False) -> DataLoader:
-    """Every crystal once, in order, in batches of the same size as in training."""
-    return _loader(crystals, _order(crystals, config), 0, pin_memory)
+def evaluation_loader(
+    crystals: PreparedCrystals, config: TrainingConfig, pin_memory: bool = False, rank: int = 0, n_ranks: int = 1
+) -> DataLoader:
+    """Every crystal once, in order, in batches of the same size as in training; or those of one rank, likewise."""
+    return _loader(crystals, _order(crystals, config, rank=rank, n_ranks=n_ranks), 0, pin_memory)
 
 
 def _order(
-    crystals: PreparedCrystals, config: TrainingConfig, seed: int | None = None, drop_last: bool = False
+    crystals: PreparedCrystals,
+    config: TrainingConfig,
+    seed: int | None = None,
+    drop_last: bool = False,
+    rank: int = 0,
+    n_ranks: int = 1,
 ) -> BatchOrder:
-    sizes = crystals.n_atoms, crystals.n_edges
-    return BatchOrder(sizes[0], config.batch_size, config.max_atoms, seed, drop_last, sizes[1], config.max_edges)
+    return BatchOrder(
+        crystals.n_atoms,
+        config.batch_size,
+        config.max_atoms,
+        seed,
+        drop_last,
+        crystals.n_edges,
+        config.max_edges,
+        rank,
+        n_ranks,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Shares:
+    """Crystals for ranks that all have to take part in every step: a share of none becomes one that does not count."""
+
+    crystals: PreparedCrystals
+
+    def __getitem__(self, rows: Int[np.ndarray, " n_rows"]) -> CrystalBatch:
+        if len(rows):
+            return self.crystals[rows]
+        smallest = self.crystals[[int(self.crystals.n_edges.argmin())]]
+        return replace(smallest, targets=torch.full_like(smallest.targets, torch.nan))
 
 
 def _loader(crystals: PreparedCrystals, order: BatchOrder, n_workers: int, pin_memory: bool) -> DataLoader:
     from torch.utils.data import DataLoader
 
     return DataLoader(
-        crystals,  # type: ignore[arg-type]
+        crystals if order.n_ranks == 1 else _Shares(crystals),  # type: ignore[arg-type]
         sampler=order,
         batch_size=None,
         num_workers=n_workers,

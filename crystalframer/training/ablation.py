@@ -23,6 +23,7 @@ import numpy as np
 
 from crystalframer.config import FRAME_METHODS, Config, ConfigError, FrameMethod, Target
 from crystalframer.data.dataset import CrystalDataset, Splits
+from crystalframer.training import ranks
 from crystalframer.training.callbacks import where_to_draw
 from crystalframer.training.folder import RunFolder
 from crystalframer.training.result import FitResult, read_result
@@ -110,11 +111,17 @@ def ablate(
         output: folder of the run folders and of `table.csv`, which is up to date after every run.
 
     Raises:
-        ConfigError: an unknown or repeated method, or `output` holds runs of another config (the fields are named).
+        ConfigError: an unknown or repeated method, or `output` holds runs of another config (the fields are named), or
+            this is one of several processes of torchrun or SLURM.
         TrainingError: `output` holds runs on other data.
         DataError: the data cannot be used.
         Interrupted: Ctrl-C; the same call goes on from there.
     """
+    if ranks.launched() is not None:
+        raise ConfigError(
+            "ablate starts the processes of its runs itself, on this machine, as many as training.n_devices says: call "
+            "it without torchrun or srun"
+        )
     output = Path(output)
     runs = _plan(config, frame_methods, seeds, output)
     outcomes = {run: _result_or_why(partial(read_result, run.folder)) for run in runs if run.is_finished}

@@ -18,6 +18,7 @@ from crystalframer import checkpoint
 from crystalframer.checkpoint import write_file
 from crystalframer.config import Target
 from crystalframer.data.loading import BatchOrder
+from crystalframer.training import ranks
 from crystalframer.training.folder import RunFolder
 from crystalframer.training.task import TrainingTask
 
@@ -61,8 +62,10 @@ class Recorder(pl.Callback):
         folder.append_metrics(row)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        # Ctrl-C, or the SIGTERM of a scheduler, which Lightning turns into a SystemExit.
-        self.was_interrupted = isinstance(exception, (KeyboardInterrupt, SystemExit))
+        # Ctrl-C, or the SIGTERM of a scheduler, which Lightning turns into a SystemExit, unless another rank was faster
+        # and its end has been an error here.
+        was_told = trainer.received_sigterm and ranks.n_ranks() > 1
+        self.was_interrupted = isinstance(exception, (KeyboardInterrupt, SystemExit)) or was_told
         if not self.was_interrupted:
             return
         # It may have come between the end of an epoch and its checkpoint, or between that and its row.
@@ -112,6 +115,13 @@ class PoliteInterrupt(pl.Callback):
             raise KeyboardInterrupt
         self.was_asked = True
         print("\nstopping at the end of this batch; Ctrl-C again stops at once", file=sys.stderr, flush=True)
+
+
+class StopTogether(pl.Callback):
+    """Lets a callback of one rank end the training of all, at the end of an epoch."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop = any(ranks.gather(trainer.should_stop))
 
 
 class Progress(pl.Callback):

@@ -18,7 +18,7 @@ from crystalframer.checkpoint import RESULT_FILE, RESUME_FILE, write_file
 from crystalframer.config import Config, ConfigError, from_json, to_json
 from crystalframer.training.task import Row, TrainingError
 
-WHERE_IT_RUNS = ("training.accelerator", "training.n_workers", "training.n_threads")
+WHERE_IT_RUNS = tuple(f"training.{name}" for name in ("accelerator", "n_workers", "n_threads", "n_devices", "n_nodes"))
 """Fields that say where a run computes, not what: they may differ on resuming."""
 
 Digest = Mapping[str, Mapping[str, Any]]

@@ -113,6 +113,7 @@ def mean_absolute_error(
     return np.divide(errors.sum(axis=0), n_labels, out=np.full(len(n_labels), np.nan), where=n_labels > 0)
 
 
-def noise_seed(seed: int, epoch: int, batch: int) -> int:
+def noise_seed(seed: int, epoch: int, batch: int, rank: int = 0) -> int:
     """Seed of the training noise of one batch: a function of its place in the run, so that resuming needs no state."""
-    return int(np.random.SeedSequence((seed, epoch, batch)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    place = (seed, epoch, batch, rank) if rank else (seed, epoch, batch)
+    return int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> np.uint64(1))

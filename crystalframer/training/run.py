@@ -11,24 +11,31 @@
 
 A run is a pure function of config and data: batches, training noise and initial weights come from `training.seed` and
 their place in the run. Resuming starts at the end of the latest complete epoch and continues to the same numbers as a
-run that was never interrupted (bit for bit on a CPU with the same number of threads).
+run that was never interrupted (bit for bit on a CPU with the same number of threads and of devices).
+
+On several devices (`ranks`) every process reads the data, but of those that `fit` starts itself, which share its own.
+Rank 0 alone writes.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from functools import partial
 from pathlib import Path
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from jaxtyping import Int
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -41,11 +48,12 @@ from crystalframer.data.dataset import CrystalDataset, DataError, Splits
 from crystalframer.data.loading import BatchOrder, PreparedCrystals, evaluation_loader, prepare, train_loader
 from crystalframer.domain import Domain
 from crystalframer.model.network import CrystalFramer
-from crystalframer.training.callbacks import PoliteInterrupt, Progress, Recorder, ResumeIO
+from crystalframer.training import ranks
+from crystalframer.training.callbacks import PoliteInterrupt, Progress, Recorder, ResumeIO, StopTogether
 from crystalframer.training.folder import Digest, RunFolder
 from crystalframer.training.optimisation import target_statistics
-from crystalframer.training.result import FitResult, conclude
-from crystalframer.training.task import TrainingTask
+from crystalframer.training.result import FitResult, conclude, read_result
+from crystalframer.training.task import TrainingError, TrainingTask
 
 
 class Interrupted(KeyboardInterrupt):
@@ -73,32 +81,80 @@ def fit(
         output: the run folder (see the module). It must not hold another run.
         resume: continue the run in `output` from its latest complete epoch.
         callbacks: further Lightning callbacks; at `on_validation_end`, `pl_module.history[-1]` is the row of the epoch.
+            They may end the training at the end of an epoch. Processes that `fit` starts for further devices do
+            without them.
 
     Raises:
-        ConfigError: the config does not fit the data or the device's memory, or a resumed run was started with another
-            one (fields are named).
+        ConfigError: the config does not fit the data, the device's memory or the number of devices, or a resumed run
+            was started with another one (fields are named).
         DataError: the data cannot be used.
         CrystalError: a crystal that the model cannot take, or that is too large for the device's memory.
         TrainingError: `output` holds a run already, or nothing to resume; or the loss is not finite.
         CheckpointError: a checkpoint could not be saved.
+        RankError: the process of one of several devices was killed.
         Interrupted: Ctrl-C; the latest epoch is saved.
     """
-    folder = RunFolder(Path(output))
-    if resume:
+    training, folder = config.training, RunFolder(Path(output))
+    device_kind = _device_kind(config)
+    ranks.check(training, device_kind)
+    ranks.join_launched(device_kind == "cuda")
+    n_started = 1 if ranks.launched() else training.n_devices or 1
+    with _silent_unless_first():
+        parts, model = ranks.agreed(partial(_set_up, config, data, folder, resume, n_started))
+    ranks.agreed(partial(_check_shared, folder))
+    n_threads = training.n_threads
+    if n_started > 1 and n_threads is None:
+        n_threads = max(1, torch.get_num_threads() // n_started)
+    with _threads(n_threads):
+        if n_started > 1:
+            shared = {name: parts[name] for name in ("train", "validation")}
+            with ranks.followers(n_started, partial(_follow, config, shared, folder, n_threads), device_kind == "cuda"):
+                task = _train(config, model, parts, folder, callbacks)
+        else:
+            task = _train(config, model, parts, folder, callbacks)
+        if ranks.n_ranks() == 1:
+            return conclude(config, parts, folder, task.history, task.device)
+        is_first = ranks.rank() == 0
+        result = ranks.agreed(lambda: conclude(config, parts, folder, task.history, task.device) if is_first else None)
+        return result or read_result(folder)
+
+
+def _set_up(
+    config: Config, data: Splits | CrystalDataset | None, folder: RunFolder, resume: bool, n_started: int
+) -> tuple[dict[str, PreparedCrystals], CrystalFramer]:
+    """What training needs. Rank 0 makes or checks the folder, and has the initial weights."""
+    is_first = ranks.rank() == 0
+    if is_first and resume:
         folder.check_resumable(config)
-    else:
+    elif is_first:
         folder.check_new()
     parts = prepare_parts(config, load_splits(config, data))
-    _check_memory(config, parts)
+    _check_memory(config, parts, max(n_started, ranks.n_ranks()))
     _announce_lone_crystals(config, parts["train"])
-    model = _new_model(config, parts["train"])
-    if resume:
+    model = _new_model(config, parts["train"]) if is_first else CrystalFramer(config.model)
+    if is_first and resume:
         folder.check_same_data(digest(parts))
-    else:
+    elif is_first:
         folder.start(config, digest(parts))
-    with _threads(config.training.n_threads):
-        task = _train(config, model, parts, folder, callbacks)
-        return conclude(config, parts, folder, task.history, task.device)
+    return parts, model
+
+
+def _check_shared(folder: RunFolder) -> None:
+    """That all ranks see what rank 0 has written."""
+    ends = time.monotonic() + 60.0
+    while not folder.config.exists():
+        if time.monotonic() > ends:
+            raise TrainingError(
+                f"{folder.path.absolute()}: the machine of rank {ranks.rank()} does not see what rank 0 wrote there; "
+                "choose a folder that all machines share, and delete this one"
+            )
+        time.sleep(0.5)
+
+
+def _follow(config: Config, parts: Mapping[str, PreparedCrystals], folder: RunFolder, n_threads: int | None) -> None:
+    """What a process does that `fit` has started for a further device."""
+    with _threads(n_threads):
+        _train(config, CrystalFramer(config.model), parts, folder, ())
 
 
 def load_splits(config: Config, data: Splits | CrystalDataset | None) -> Splits:
@@ -158,8 +214,8 @@ def _announce_lone_crystals(config: Config, crystals: PreparedCrystals) -> None:
             )
 
 
-def _check_memory(config: Config, parts: Mapping[str, PreparedCrystals]) -> None:
-    """That the largest crystal of each part fits into the device, and the largest batch of the first epoch."""
+def _check_memory(config: Config, parts: Mapping[str, PreparedCrystals], n_ranks: int) -> None:
+    """That the largest crystal of each part fits into the device, and the largest share of a batch of an epoch."""
     training = config.training
     kind = _device_kind(config)
     device = torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
@@ -173,16 +229,29 @@ def _check_memory(config: Config, parts: Mapping[str, PreparedCrystals]) -> None
                 f"crystal {part.ids[row]!r} of the {name} part does not fit into memory: its {missing}; {advice}, or "
                 "train on a device with more memory or a model with fewer heads or layers"
             )
-    order = train_loader(parts["train"], training).sampler
+    order = train_loader(parts["train"], training, n_ranks=n_ranks).sampler
     assert isinstance(order, BatchOrder)
-    sums = [(int(parts["train"].n_edges[b].sum()), int(parts["train"].n_atoms[b].sum())) for b in order.batches(0)]
-    n_edges, n_atoms = max(sums)
+    shares = [share for batch in order.batches(0) for share in order.shares(batch)]
+    n_edges, n_atoms = max(_sizes(parts["train"], share) for share in shares)
     missing = memory.shortage(config.model, n_atoms, n_edges, device, torch.float32, True)
     if missing:
         raise ConfigError(
             f"a batch does not fit into memory: {missing}; lower training.max_edges = {training.max_edges} or "
             f"training.batch_size = {training.batch_size} (and raise training.accumulate in return)"
         )
+    if n_ranks > 1 and training.initial_weights is None:
+        n_edges, n_atoms = _sizes(parts["train"], np.concatenate(order.batches(0)[: training.calibration_batches]))
+        missing = memory.shortage(config.model, n_atoms, n_edges, device, torch.float32)
+        if missing:
+            raise ConfigError(
+                f"the first batch, with which one device calibrates the model, does not fit into memory: {missing}; "
+                f"lower training.batch_size = {training.batch_size}"
+            )
+
+
+def _sizes(crystals: PreparedCrystals, rows: Int[np.ndarray, " n_rows"]) -> tuple[int, int]:
+    """Edges and atoms of a batch."""
+    return int(crystals.n_edges[rows].sum()), int(crystals.n_atoms[rows].sum())
 
 
 def _device_kind(config: Config) -> str:
@@ -204,8 +273,9 @@ def _train(
     """Train from the state in the folder, or from the beginning if there is none."""
     training = config.training
     on_cuda = _device_kind(config) == "cuda"
-    loader = train_loader(parts["train"], training, pin_memory=on_cuda)
-    validation = evaluation_loader(parts["validation"], training, pin_memory=on_cuda)
+    rank, n_ranks = ranks.rank(), ranks.n_ranks()
+    loader = train_loader(parts["train"], training, on_cuda, rank, n_ranks)
+    validation = evaluation_loader(parts["validation"], training, on_cuda, rank, n_ranks)
     order = loader.sampler
     assert isinstance(order, BatchOrder)
     first = np.concatenate(order.batches(0)[: training.calibration_batches])
@@ -215,15 +285,17 @@ def _train(
         # Lightning draws the first batch before it tells the order which epoch it is.
         order.set_epoch(len(state["history"]))
     recorder = Recorder(folder)
+    further = [recorder, Progress(order, config.model.targets[0])] if rank == 0 else []
+    further += [*callbacks, *([StopTogether()] if n_ranks > 1 else []), *([PoliteInterrupt()] if rank == 0 else [])]
     with _quiet_lightning():
         trainer = pl.Trainer(
             max_epochs=training.n_epochs,
             accelerator="gpu" if training.accelerator == "cuda" else training.accelerator,
-            devices=1,
+            devices=[torch.cuda.current_device()] if on_cuda and n_ranks > 1 else 1,
             precision="32-true" if training.precision == "32" else training.precision,
             accumulate_grad_batches=training.accumulate,
-            logger=TensorBoardLogger(folder.path, name="tensorboard", version=""),
-            callbacks=[recorder, Progress(order, config.model.targets[0]), *callbacks, PoliteInterrupt()],
+            logger=TensorBoardLogger(folder.path, name="tensorboard", version="") if rank == 0 else False,
+            callbacks=further,
             plugins=[ResumeIO(), LightningEnvironment()],
             default_root_dir=folder.path,
             enable_checkpointing=False,
@@ -234,7 +306,7 @@ def _train(
         )
         try:
             trainer.fit(task, loader, validation, ckpt_path=state and folder.state, weights_only=True)
-        except SystemExit:  # how Lightning ends on Ctrl-C
+        except (Exception, SystemExit):  # Lightning ends with a SystemExit on Ctrl-C
             if not recorder.was_interrupted:
                 raise
             raise Interrupted(_farewell(folder, task, recorder.n_saved)) from None
@@ -283,6 +355,16 @@ def _farewell(folder: RunFolder, task: TrainingTask, done: int) -> str:
         )
     again = f"the same command with --resume, or fit(..., output={str(folder.path)!r}, resume=True)"
     return f"training was stopped {saved}: {again}"
+
+
+@contextmanager
+def _silent_unless_first() -> Iterator[None]:
+    """Without the messages and bars of what every rank does."""
+    if ranks.rank() == 0:
+        yield
+        return
+    with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):
+        yield
 
 
 @contextmanager

@@ -2,24 +2,32 @@
 
 Nothing is logged, compared or copied from the device within an epoch: errors and norms stay on the device as small
 tensors and are read together, so that the cost of a step is the model's.
+
+On several devices each rank computes its share of every batch. Gradients are summed over ranks and divided by the
+labels of all, so all ranks take the same step; errors are put together once an epoch. To Lightning every rank is a
+training on one device. Its own strategy for several would wait for the device at every step (to pass on a SIGTERM),
+and cannot start from a notebook.
 """
 
 from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from crystalframer.config import TrainingConfig
 from crystalframer.data.crystal import CrystalBatch
 from crystalframer.model.network import CrystalFramer
-from crystalframer.training import optimisation
+from crystalframer.training import optimisation, ranks
 
 CHECK_EVERY = 50
 """Steps between two looks at whether the losses are finite; the report names the exact step all the same."""
@@ -27,6 +35,9 @@ CHECK_EVERY = 50
 
 Row = dict[str, int | float]
 """Figures of one epoch (see `fit`)."""
+
+Prediction = tuple[Tensor, Tensor | None, Tensor]
+"""Of a batch, by the raw and by the averaged weights, and its labels."""
 
 
 class TrainingError(RuntimeError):
@@ -53,6 +64,8 @@ class TrainingTask(pl.LightningModule):
         self.averaged = AveragedModel(model).requires_grad_(False) if config.swa_epochs else None
         self.history: list[Row] = []
         self._calibration_batch = calibration_batch
+        # Not as a submodule, which would be saved as well.
+        self._in_parallel: tuple[DistributedDataParallel, ...] = ()
         self._start_epoch()
 
     def _start_epoch(self) -> None:
@@ -61,7 +74,7 @@ class TrainingTask(pl.LightningModule):
         self._ids: list[tuple[str, ...]] = []
         self._norms: list[Tensor] = []
         self._n_labels: Tensor | int = 0
-        self._validation: list[tuple[Tensor, Tensor | None, Tensor]] = []
+        self._validation: list[Prediction] = []
         self._started = time.perf_counter()
         self._training_seconds = 0.0
 
@@ -85,9 +98,18 @@ class TrainingTask(pl.LightningModule):
         return optimisation.optimizer(self.model, self.config)
 
     def on_train_start(self) -> None:
-        if self.global_step == 0 and self.config.initial_weights is None:
+        if self.global_step == 0 and self.config.initial_weights is None and ranks.rank() == 0:
             with torch.autocast(self.device.type, enabled=False):
                 self.model.calibrate(self._calibration_batch.to(self.device))
+        if ranks.n_ranks() > 1:
+            ranks.spread(self.model.state_dict().values())
+            with warnings.catch_warnings():
+                # torch 2.13 prefers a name that torch 2.9 does not know.
+                warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)
+                model = DistributedDataParallel(
+                    self.model, broadcast_buffers=False, init_sync=False, gradient_as_bucket_view=True
+                )
+            self._in_parallel = (model,)
 
     def on_train_epoch_start(self) -> None:
         self._start_epoch()
@@ -95,16 +117,24 @@ class TrainingTask(pl.LightningModule):
 
     def training_step(self, batch: CrystalBatch, batch_idx: int) -> Tensor:
         self._progress = (self.current_epoch + batch_idx / self._n_batches_now) / self.config.n_epochs
-        seed = optimisation.noise_seed(self.config.seed, self.current_epoch, batch_idx)
-        prediction = self.model(batch, seed).float()
+        seed = optimisation.noise_seed(self.config.seed, self.current_epoch, batch_idx, ranks.rank())
+        prediction = self._predict_for_training(batch, seed, batch_idx).float()
         errors, has_label = optimisation.normalised_errors(prediction, batch.targets, self.model.target_std)
         self._errors.append(errors.detach())
         self._has_label.append(has_label)
         self._ids.append(batch.ids)
         self._n_labels = self._n_labels + has_label.sum()
         # The sum: divided by the number of labels of all accumulated batches before the step, which makes k batches the
-        # same as one batch k times as large. Lightning divides by their number.
-        return errors.sum() * self.config.accumulate
+        # same as one batch k times as large. Lightning divides by their number, torch by that of the ranks.
+        return errors.sum() * (self.config.accumulate * ranks.n_ranks())
+
+    def _predict_for_training(self, batch: CrystalBatch, seed: int, batch_idx: int) -> Tensor:
+        if not self._in_parallel:
+            return self.model(batch, seed)
+        (model,) = self._in_parallel
+        is_step = (batch_idx + 1) % self.config.accumulate == 0 or batch_idx + 1 == self._n_batches_now
+        with nullcontext() if is_step else model.no_sync():
+            return model(batch, seed)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         # The first step of the averaged epochs sets the rate that the others keep.
@@ -112,7 +142,7 @@ class TrainingTask(pl.LightningModule):
         if not self.is_averaging or is_first_averaged:
             for group in optimizer.param_groups:
                 group["lr"] = optimisation.learning_rate(self.global_step, self._progress, self.config)
-        scale = 1.0 / torch.as_tensor(self._n_labels).clamp(min=1)
+        scale = 1.0 / ranks.total(torch.as_tensor(self._n_labels)).clamp(min=1)
         norm = optimisation.scale_and_clip(self.model.parameters(), scale, self.config.clip_norm)
         # Without waiting for the device: AdamW changes nothing in a step whose gradient is not finite.
         # The model stays sound until `_check_finite` stops the run.
@@ -149,7 +179,7 @@ class TrainingTask(pl.LightningModule):
             self._validation.append((self.model(batch), averaged, batch.targets))
 
     def on_validation_epoch_end(self) -> None:
-        raw, averaged, targets = zip(*self._validation, strict=True)
+        raw, averaged, targets = zip(*_of_all_ranks(self._validation), strict=True)
         scores = self._training_scores() | self._validation_scores("validation", raw, targets)
         if self.averaged is not None:
             unknown = tuple(torch.full_like(target, torch.nan) for target in targets)
@@ -162,11 +192,14 @@ class TrainingTask(pl.LightningModule):
     def _training_scores(self) -> dict[str, float]:
         errors, has_label = (torch.cat(parts).cpu() for parts in (self._errors, self._has_label))
         std = self.model.target_std.cpu().double()
-        mae = errors.double().sum(dim=0) / has_label.sum(dim=0) * std
+        sums = errors.double().sum(dim=0), has_label.sum(dim=0), errors.double().sum(), has_label.sum()
+        of_ranks = zip(*ranks.gather(sums), strict=True)
+        error, n_labels, error_of_all, n_labels_of_all = (torch.stack(values).sum(dim=0) for values in of_ranks)
+        mae = error / n_labels * std
         return {
             "learning_rate": self.optimizers(use_pl_optimizer=False).param_groups[0]["lr"],  # type: ignore[union-attr]
             "gradient_norm": torch.stack(self._norms).cpu().double().mean().item(),
-            "train_loss": (errors.double().sum() / has_label.sum()).item(),
+            "train_loss": (error_of_all / n_labels_of_all).item(),
         } | self._named("train_mae", mae.tolist())
 
     def _validation_scores(
@@ -181,27 +214,40 @@ class TrainingTask(pl.LightningModule):
         return {f"{quantity}/{name}": value for name, value in zip(self.model.config.target_names, values, strict=True)}
 
     def _check_finite(self) -> None:
-        """Stop at the first step of the epoch whose loss or gradient is not finite."""
+        """Stop at the first step of the epoch whose loss or gradient is not finite: all ranks, with one error."""
+        found = [failure for failure in ranks.gather(self._failure()) if failure is not None]
+        if not found:
+            return
+        # A loss that is not finite spoils the gradient of all ranks in the same step: "loss" sorts first among those.
+        step, is_gradient = min((step, is_gradient) for step, is_gradient, _ in found)
+        ids = [name for *where, names in found if where == [step, is_gradient] for name in names]
+        what = "the gradient" if is_gradient else "the loss"
+        listed = ", ".join(map(repr, ids[:8])) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
+
+        def stop() -> None:
+            raise TrainingError(
+                f"epoch {self.current_epoch + 1}, step {step}: {what} is not finite; crystals {listed}. Look at their "
+                "structures and labels, or lower training.learning_rate; the checkpoints of the epochs before are "
+                "unharmed"
+            )
+
+        ranks.agreed(stop)
+
+    def _failure(self) -> tuple[int, bool, list[str]] | None:
+        """The first step of this rank that failed, whether only its gradient did, and the crystals to blame."""
         everything = torch.cat([torch.cat(self._errors).flatten(), *(norm.reshape(1) for norm in self._norms)])
         if bool(everything.isfinite().all()):
-            return
+            return None
         per_step, n_steps = self.config.accumulate, len(self._norms)
         bad_batch = next((n for n, errors in enumerate(self._errors) if not errors.isfinite().all()), None)
         bad_norm = next((n for n, norm in enumerate(self._norms) if not norm.isfinite()), n_steps)
         bad_step = bad_norm if bad_batch is None else min(bad_batch // per_step, bad_norm)
         step = self.global_step - n_steps + bad_step + 1
-        where = f"epoch {self.current_epoch + 1}, step {step}"
         if bad_batch is not None and bad_batch // per_step == bad_step:
             rows = (~self._errors[bad_batch].isfinite()).any(dim=1).nonzero().flatten().tolist()
-            what, ids = "the loss", [self._ids[bad_batch][row] for row in rows]
-        else:
-            batches = self._ids[bad_step * per_step : (bad_step + 1) * per_step]
-            what, ids = "the gradient", [name for batch in batches for name in batch]
-        listed = ", ".join(map(repr, ids[:8])) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
-        raise TrainingError(
-            f"{where}: {what} is not finite; crystals {listed}. Look at their structures and labels, or lower "
-            "training.learning_rate; the checkpoints of the epochs before are unharmed"
-        )
+            return step, False, [self._ids[bad_batch][row] for row in rows]
+        batches = self._ids[bad_step * per_step : (bad_step + 1) * per_step]
+        return step, True, [name for batch in batches for name in batch]
 
     # Resuming
 
@@ -210,3 +256,14 @@ class TrainingTask(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history = checkpoint["history"]
+
+
+def _of_all_ranks(predictions: list[Prediction]) -> list[Prediction]:
+    """Without the crystals that fill empty shares: every other one has a label."""
+    if ranks.n_ranks() == 1:
+        return predictions
+    mine = []
+    for raw, averaged, targets in predictions:
+        counts = (~targets.isnan()).any(dim=1)
+        mine.append((raw[counts].cpu(), None if averaged is None else averaged[counts].cpu(), targets[counts].cpu()))
+    return [prediction for share in ranks.gather(mine) for prediction in share]

@@ -1,0 +1,329 @@
+"""Training on several devices: the same curve as on one, from start to end, and nobody left waiting."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from crystalframer import checkpoint
+from crystalframer.config import (
+    Config,
+    ConfigError,
+    CosineBasis,
+    DistanceBasis,
+    FrameConfig,
+    ModelConfig,
+    Target,
+    TrainingConfig,
+)
+from crystalframer.data.dataset import CrystalDataset, Splits
+from crystalframer.data.loading import BatchOrder, even_shares, prepare, train_loader
+from crystalframer.testing import random_crystal
+from crystalframer.training import FitResult, Interrupted, ablate, fit, ranks
+from crystalframer.training.ranks import RankError
+
+# Without noise: it picks among ties by place, and a crystal has another place in a share than in the batch. Random
+# crystals have no ties.
+MODEL = ModelConfig(
+    targets=(Target("energy"), Target("gap")),
+    n_layers=1,
+    n_heads=2,
+    d_model=16,
+    d_feedforward=32,
+    d_readout=16,
+    frame=FrameConfig(noise=0.0),
+    distance=DistanceBasis(n_centers=8),
+    cosine=CosineBasis(n_centers=8),
+    weight_tolerance=1e-2,
+)
+# 25 crystals are 3 batches of 8 and one of a single crystal, fewer than ranks; 4 batches are a step of 3 and one of 1.
+TRAINING = TrainingConfig(
+    n_epochs=4,
+    batch_size=8,
+    accumulate=3,
+    drop_last=False,
+    swa_epochs=2,
+    accelerator="cpu",
+    learning_rate=2e-3,
+    decay_steps=20,
+    n_threads=1,
+)
+CONFIG = Config(MODEL, training=TRAINING)
+TIMES = ["training_seconds", "seconds"]
+
+
+def make_data() -> Splits:
+    """Crystals of 1 to 6 atoms; one label of three is missing, so that shares differ in how many they have."""
+    rng = np.random.default_rng(0)
+    crystals = []
+    for index in range(25 + 7 + 5):
+        crystal = random_crystal(index, 1 + index % 6)
+        gap = np.nan if index % 3 == 0 else rng.random()
+        energy = np.nan if index % 7 == 1 else 0.1 * float(crystal.atomic_numbers.mean()) + rng.random()
+        crystals.append(replace(crystal, id=f"c{index}", targets={"energy": energy, "gap": gap}))
+    data = CrystalDataset.from_crystals(crystals, MODEL.targets)
+    return Splits(*(data.select(np.arange(*ends)) for ends in itertools.pairwise([0, 25, 32, 37])))
+
+
+DATA = make_data()
+
+
+def on(n_devices: int | None) -> Config:
+    return replace(CONFIG, training=replace(TRAINING, n_devices=n_devices))
+
+
+class StopAt(pl.Callback):
+    """Ctrl-C before a batch of an epoch."""
+
+    def __init__(self, epoch: int, batch: int) -> None:
+        self.moment = (epoch, batch)
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        if (trainer.current_epoch, batch_idx) == self.moment:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> FitResult:
+    return fit(CONFIG, DATA, tmp_path_factory.mktemp("alone") / "run")
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> FitResult:
+    return fit(on(2), DATA, tmp_path_factory.mktemp("together") / "run")
+
+
+def assert_same_curve(one: FitResult, other: FitResult) -> None:
+    """To rounding: sums of float32 are made in another order."""
+    assert (one.history["step"] == other.history["step"]).all()
+    pd.testing.assert_frame_equal(
+        one.history.drop(columns=TIMES), other.history.drop(columns=TIMES), check_exact=False, rtol=2e-5
+    )
+    for name in ("best", "swa"):
+        found, expected = (checkpoint.load(run.output / "checkpoints" / name).state_dict() for run in (one, other))
+        for key, value in expected.items():
+            # The gradient of a key bias is rounding alone, which Adam blows up.
+            if not key.endswith("key.bias"):
+                torch.testing.assert_close(found[key], value, rtol=1e-3, atol=2e-5, msg=lambda m, k=key: f"{k}: {m}")
+
+
+# What is computed
+
+
+def test_two_ranks_learn_what_one_learns(alone: FitResult, together: FitResult) -> None:
+    """Curve, norms and weights, with missing labels, batches of fewer crystals than ranks, and accumulation; validation
+    on 7 crystals, each of which counts once."""
+    assert_same_curve(together, alone)
+    assert together.chosen == alone.chosen and together.scores.keys() == alone.scores.keys()
+    for name, score in together.scores.items():
+        for target, error in score.test_mae.items():
+            assert error == pytest.approx(alone.scores[name].test_mae[target], rel=1e-4)
+    # As the model that is saved predicts them, one by one.
+    row = together.history.loc[together.history["validation_loss"].idxmin()]
+    model, crystals = checkpoint.load(together.output / "checkpoints" / "best"), prepare(DATA.validation, MODEL.radius)
+    with torch.no_grad():
+        predictions = torch.cat([model(crystals[[index]]) for index in range(len(crystals))])
+    for column, name in enumerate(MODEL.target_names):
+        errors = np.abs(predictions[:, column].numpy() - DATA.validation.targets[name])
+        assert row[f"validation_mae/{name}"] == pytest.approx(np.nanmean(errors), rel=1e-5)
+
+
+def test_rank_0_alone_writes(together: FitResult) -> None:
+    events = list((together.output / "tensorboard").glob("events*"))
+    assert len(events) == 1
+    saved = pd.read_csv(together.output / "metrics.csv")
+    pd.testing.assert_frame_equal(saved, together.history, check_exact=True)
+    assert sorted(folder.name for folder in (together.output / "checkpoints").iterdir()) == ["best", "last", "swa"]
+    assert ranks.n_ranks() == 1  # nothing is left behind
+
+
+def test_a_run_goes_on_with_another_number_of_ranks(
+    alone: FitResult, together: FitResult, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(Interrupted, match="stopped after epoch 2 of 4"):
+        fit(on(2), DATA, tmp_path / "two", callbacks=[StopAt(2, 1)])
+    assert capfd.readouterr().err.count("Traceback") == 0  # the other rank ends in silence
+    shutil.copytree(tmp_path / "two", tmp_path / "two-then-one")
+    assert_same_curve(fit(CONFIG, DATA, tmp_path / "two-then-one", resume=True), alone)
+    again = fit(on(2), DATA, tmp_path / "two", resume=True)
+    pd.testing.assert_frame_equal(
+        again.history.drop(columns=TIMES), together.history.drop(columns=TIMES), check_exact=True
+    )
+    for name in ("best", "last", "swa"):
+        found, expected = (checkpoint.load(run.output / "checkpoints" / name) for run in (again, together))
+        assert all(torch.equal(found.state_dict()[key], value) for key, value in expected.state_dict().items())
+    with pytest.raises(Interrupted):
+        fit(CONFIG, DATA, tmp_path / "one-then-two", callbacks=[StopAt(1, 2)])
+    assert_same_curve(fit(on(2), DATA, tmp_path / "one-then-two", resume=True), alone)
+
+
+# What goes wrong
+
+
+class Kill(pl.Callback):
+    """What the system does when memory runs out."""
+
+    def __init__(self, started: list[subprocess.Popen[bytes]]) -> None:
+        self.started = started
+
+    def on_train_epoch_start(self, trainer, pl_module) -> None:
+        if trainer.current_epoch == 1:
+            self.started[0].kill()
+
+
+def test_a_killed_rank_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started, popen = [], subprocess.Popen
+
+    def start(*arguments, **options):
+        started.append(popen(*arguments, **options))
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    with pytest.raises(RankError, match=r"the process of rank 1 ended \(exit code -9: killed, perhaps for want of mem"):
+        fit(on(2), DATA, tmp_path / "run", callbacks=[Kill(started)])
+    assert len(pd.read_csv(tmp_path / "run" / "metrics.csv")) == 1
+    assert ranks.n_ranks() == 1 and started[0].poll() is not None
+
+
+def torchrun(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *map(str, command)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=300)
+
+
+POISONED = """
+import importlib.util, sys
+import torch
+from crystalframer.model.network import CrystalFramer
+from crystalframer.training import fit, ranks
+
+spec = importlib.util.spec_from_file_location("tests_of_ranks", sys.argv[1])
+tests = importlib.util.module_from_spec(spec)
+sys.modules["tests_of_ranks"] = tests
+spec.loader.exec_module(tests)
+forward, n_calls = CrystalFramer.forward, 0
+
+def poisoned(self, batch, noise_seed=None):
+    global n_calls
+    n_calls += noise_seed is not None
+    prediction = forward(self, batch, noise_seed)
+    return prediction * torch.nan if noise_seed is not None and ranks.rank() == 1 and n_calls == 5 else prediction
+
+CrystalFramer.forward = poisoned
+try:
+    fit(tests.CONFIG, tests.DATA, sys.argv[2])
+except Exception as error:
+    print(f"rank {ranks.rank()} ends with {type(error).__name__}: {error}", flush=True)
+"""
+
+
+def test_an_error_of_one_rank_ends_all_with_the_same(tmp_path: Path) -> None:
+    """Started by torchrun. The fifth batch is the first of epoch 2; it belongs to the third step."""
+    (tmp_path / "script.py").write_text(POISONED)
+    done = torchrun(tmp_path / "script.py", __file__, tmp_path / "run")
+    said = re.findall(r"rank (\d) ends with (.*)", done.stdout)
+    assert sorted(rank for rank, _ in said) == ["0", "1"], done.stderr
+    assert said[0][1] == said[1][1]
+    assert "TrainingError: epoch 2, step 3: the loss is not finite; crystals 'c" in said[0][1]
+    crystals = prepare(DATA.train, MODEL.radius, MODEL.target_names)
+    order = BatchOrder(crystals.n_atoms, 8, seed=TRAINING.seed, n_edges=crystals.n_edges, rank=1, n_ranks=2)
+    share = order.shares(order.batches(1)[0])[1]
+    assert re.findall(r"'(c\d+)'", said[0][1]) == [crystals.ids[row] for row in share]
+
+
+def test_the_command_line_under_torchrun_speaks_once(tmp_path: Path) -> None:
+    options = ["train", "--preset", "tiny", "--training.accelerator", "cpu"]
+    options += ["--training.n-epochs", "1", "--training.swa-epochs", "0"]
+    done = torchrun("-m", "crystalframer", *options, "--training.batch-size", "128", "--output", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("run folder") == 1 and done.stdout.count("test MAE") == 1
+    refused = torchrun("-m", "crystalframer", *options, "--output", tmp_path / "run")
+    assert refused.returncode != 0
+    assert refused.stderr.count("holds a run already") == 1
+
+
+def test_more_than_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="n_devices = 0: must be above 0"):
+        on(0)
+    with pytest.raises(
+        ConfigError, match=r"n_nodes = 2: several machines are started by torchrun .*--nproc-per-node 4"
+    ):
+        ranks.check(replace(TRAINING, n_devices=4, n_nodes=2), "cpu")
+    with pytest.raises(ConfigError, match=r"n_devices = 64: torch finds \d+ GPUs"):
+        ranks.check(replace(TRAINING, n_devices=64), "cuda")
+    with pytest.raises(ConfigError, match="n_devices = 2: this machine has one GPU"):
+        ranks.check(replace(TRAINING, n_devices=2), "mps")
+    under_torchrun = {"TORCHELASTIC_RUN_ID": "x", "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}
+    for name, value in (under_torchrun | {"LOCAL_WORLD_SIZE": "4"}).items():
+        monkeypatch.setenv(name, value)
+    assert ranks.launched() == ranks.Place(5, 8, 1, "env://")
+    ranks.check(replace(TRAINING, n_devices=4, n_nodes=2), "cuda")
+    with pytest.raises(ConfigError, match="n_devices = 2: torchrun or SLURM has started 2 x 4 processes"):
+        ranks.check(replace(TRAINING, n_devices=2), "cuda")
+    with pytest.raises(ConfigError, match="without torchrun or srun"):
+        ablate(CONFIG, ["none"], [0], DATA, tmp_path)
+
+
+def test_a_place_from_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    of_job = {"SLURM_JOB_ID": "4711234", "SLURM_NTASKS": "8", "SLURM_PROCID": "0"}
+    for name, value in of_job.items():
+        monkeypatch.setenv(name, value)
+    assert ranks.launched() is None  # the script of sbatch itself, without srun
+    of_step = {"SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "6", "SLURM_LOCALID": "2", "SLURM_STEP_NUM_NODES": "2"}
+    for name, value in (of_step | {"SLURM_STEP_NODELIST": "gpu[007-008]"}).items():
+        monkeypatch.setenv(name, value)
+    assert ranks.launched() == ranks.Place(6, 8, 2, "tcp://gpu007:16234")
+    ranks.check(replace(TRAINING, n_devices=4, n_nodes=2), "cuda")
+    with pytest.raises(ConfigError, match=r"n_nodes = 3: .* 2 x 4 processes"):
+        ranks.check(replace(TRAINING, n_nodes=3), "cuda")
+
+
+# Shares
+
+
+def test_shares_are_even_and_whole() -> None:
+    rng = np.random.default_rng(0)
+    work = (1000 * rng.lognormal(0.0, 1.0, 256)).astype(np.int64)
+    shares = even_shares(work, 8)
+    np.testing.assert_array_equal(np.sort(np.concatenate(shares)), np.arange(256))
+    assert all((np.diff(share) > 0).all() for share in shares)
+    loads = np.array([work[share].sum() for share in shares])
+    assert loads.max() < 1.01 * loads.mean()
+    by_turns = np.array([work[first::8].sum() for first in range(8)])
+    assert by_turns.max() > 1.05 * by_turns.mean()
+    assert [share.tolist() for share in even_shares(np.array([3, 5]), 4)] == [[1], [0], [], []]
+
+
+def test_ranks_see_every_crystal_once_and_fill_what_is_empty() -> None:
+    crystals = prepare(DATA.train, MODEL.radius, MODEL.target_names)
+    seen = [list(train_loader(crystals, TRAINING, rank=rank, n_ranks=3)) for rank in range(3)]
+    whole = list(train_loader(crystals, TRAINING))
+    assert [len(batches) for batches in seen] == [len(whole)] * 3
+    for batch, *shares in zip(whole, *seen, strict=True):
+        labelled = [share for share in shares if not share.targets.isnan().all()]
+        assert sorted(batch.ids) == sorted(name for share in labelled for name in share.ids)
+        assert all(share.n_crystals > 0 for share in shares)
+    assert [share[-1].targets.isnan().all().item() for share in seen] == [False, True, True]
+
+
+def test_arrays_are_shared_between_processes(tmp_path: Path) -> None:
+    crystals = prepare(DATA.train, MODEL.radius, MODEL.target_names)
+    ranks.write_shared(tmp_path, {"crystals": crystals, "nothing": np.zeros(0)})
+    assert (tmp_path / "value").stat().st_size < len(pickle.dumps(crystals)) / 2
+    read = ranks.read_shared(tmp_path)
+    assert read["crystals"].fingerprint() == crystals.fingerprint() and read["nothing"].shape == (0,)
+    read["crystals"].targets[:] = 0.0  # allowed, and private
+    assert ranks.read_shared(tmp_path)["crystals"].fingerprint() == crystals.fingerprint()
