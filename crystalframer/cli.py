@@ -66,6 +66,8 @@ class Train(Command):
     $ crystalframer train --data.source cifs/ --data.split random --training.n-epochs 200
     $ crystalframer train --preset lightweight --training.batch-size 64 --training.max-atoms 2000
     $ crystalframer train --resume --output runs/gap
+    $ crystalframer train --preset default --data.source jarvis --training.n-devices 4
+    $ torchrun --nproc-per-node 4 -m crystalframer train --preset default --data.source jarvis
     """
 
     preset: Annotated[str, arg(metavar="NAME")] = DEFAULT_PRESET
@@ -618,10 +620,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _speaks(error: BaseException | None = None) -> bool:
     """Whether it is for this process to say what came of a training, which may run in several at once."""
-    from crystalframer.training import ranks
+    from crystalframer.training.places import launched
 
-    place = ranks.launched()
-    return place is None or place.rank == 0 or (error is not None and not ranks.is_said_elsewhere(error))
+    place = launched()
+    if place is None or place.rank == 0:
+        return True
+    if error is None:
+        return False
+    from crystalframer.training.ranks import is_said_elsewhere
+
+    return not is_said_elsewhere(error)
 
 
 def _overview() -> str:

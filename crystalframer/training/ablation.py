@@ -23,7 +23,7 @@ import numpy as np
 
 from crystalframer.config import FRAME_METHODS, Config, ConfigError, FrameMethod, Target
 from crystalframer.data.dataset import CrystalDataset, Splits
-from crystalframer.training import ranks
+from crystalframer.training import places
 from crystalframer.training.callbacks import where_to_draw
 from crystalframer.training.folder import RunFolder
 from crystalframer.training.result import FitResult, read_result
@@ -117,7 +117,7 @@ def ablate(
         DataError: the data cannot be used.
         Interrupted: Ctrl-C; the same call goes on from there.
     """
-    if ranks.launched() is not None:
+    if places.launched() is not None:
         raise ConfigError(
             "ablate starts the processes of its runs itself, on this machine, as many as training.n_devices says: call "
             "it without torchrun or srun"

@@ -12,6 +12,7 @@ import traceback
 from pathlib import Path
 
 from crystalframer.training import ranks
+from crystalframer.training.places import Place
 
 
 def main(folder: Path, n_ranks: int, on_cuda: bool, rank: int) -> int:
@@ -24,7 +25,7 @@ def main(folder: Path, n_ranks: int, on_cuda: bool, rank: int) -> int:
     try:
         work = ranks.read_shared(folder)
         ranks.started_file(folder, rank).touch()
-        ranks.join(ranks.Place(rank, n_ranks, rank, ranks.meeting(folder)), on_cuda)
+        ranks.join(Place(rank, n_ranks, rank, ranks.meeting(folder)), on_cuda)
         work()
     except BaseException as error:
         _report(error, ranks.error_file(folder, rank), rank)

@@ -48,7 +48,7 @@ from crystalframer.data.dataset import CrystalDataset, DataError, Splits
 from crystalframer.data.loading import BatchOrder, PreparedCrystals, evaluation_loader, prepare, train_loader
 from crystalframer.domain import Domain
 from crystalframer.model.network import CrystalFramer
-from crystalframer.training import ranks
+from crystalframer.training import places, ranks
 from crystalframer.training.callbacks import PoliteInterrupt, Progress, Recorder, ResumeIO, StopTogether
 from crystalframer.training.folder import Digest, RunFolder
 from crystalframer.training.optimisation import target_statistics
@@ -96,9 +96,9 @@ def fit(
     """
     training, folder = config.training, RunFolder(Path(output))
     device_kind = _device_kind(config)
-    ranks.check(training, device_kind)
+    places.check(training, device_kind)
     ranks.join_launched(device_kind == "cuda")
-    n_started = 1 if ranks.launched() else training.n_devices or 1
+    n_started = 1 if places.launched() else training.n_devices or 1
     with _silent_unless_first():
         parts, model = ranks.agreed(partial(_set_up, config, data, folder, resume, n_started))
     ranks.agreed(partial(_check_shared, folder))

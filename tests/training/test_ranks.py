@@ -31,7 +31,7 @@ from crystalframer.config import (
 from crystalframer.data.dataset import CrystalDataset, Splits
 from crystalframer.data.loading import BatchOrder, even_shares, prepare, train_loader
 from crystalframer.testing import random_crystal
-from crystalframer.training import FitResult, Interrupted, ablate, fit, ranks
+from crystalframer.training import FitResult, Interrupted, ablate, fit, places, ranks
 from crystalframer.training.ranks import RankError
 
 # Without noise: it picks among ties by place, and a crystal has another place in a share than in the batch. Random
@@ -107,7 +107,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> FitResult:
 
 def assert_same_curve(one: FitResult, other: FitResult) -> None:
     """To rounding: sums of float32 are made in another order."""
-    assert (one.history["step"] == other.history["step"]).all()
+    assert one.history["step"].tolist() == other.history["step"].tolist()
     pd.testing.assert_frame_equal(
         one.history.drop(columns=TIMES), other.history.drop(columns=TIMES), check_exact=False, rtol=2e-5
     )
@@ -259,18 +259,18 @@ def test_more_than_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(
         ConfigError, match=r"n_nodes = 2: several machines are started by torchrun .*--nproc-per-node 4"
     ):
-        ranks.check(replace(TRAINING, n_devices=4, n_nodes=2), "cpu")
+        places.check(replace(TRAINING, n_devices=4, n_nodes=2), "cpu")
     with pytest.raises(ConfigError, match=r"n_devices = 64: torch finds \d+ GPUs"):
-        ranks.check(replace(TRAINING, n_devices=64), "cuda")
+        places.check(replace(TRAINING, n_devices=64), "cuda")
     with pytest.raises(ConfigError, match="n_devices = 2: this machine has one GPU"):
-        ranks.check(replace(TRAINING, n_devices=2), "mps")
+        places.check(replace(TRAINING, n_devices=2), "mps")
     under_torchrun = {"TORCHELASTIC_RUN_ID": "x", "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}
     for name, value in (under_torchrun | {"LOCAL_WORLD_SIZE": "4"}).items():
         monkeypatch.setenv(name, value)
-    assert ranks.launched() == ranks.Place(5, 8, 1, "env://")
-    ranks.check(replace(TRAINING, n_devices=4, n_nodes=2), "cuda")
+    assert places.launched() == places.Place(5, 8, 1, "env://")
+    places.check(replace(TRAINING, n_devices=4, n_nodes=2), "cuda")
     with pytest.raises(ConfigError, match="n_devices = 2: torchrun or SLURM has started 2 x 4 processes"):
-        ranks.check(replace(TRAINING, n_devices=2), "cuda")
+        places.check(replace(TRAINING, n_devices=2), "cuda")
     with pytest.raises(ConfigError, match="without torchrun or srun"):
         ablate(CONFIG, ["none"], [0], DATA, tmp_path)
 
@@ -281,14 +281,14 @@ def test_a_place_from_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
     of_job = {"SLURM_JOB_ID": "4711234", "SLURM_NTASKS": "8", "SLURM_PROCID": "0"}
     for name, value in of_job.items():
         monkeypatch.setenv(name, value)
-    assert ranks.launched() is None  # the script of sbatch itself, without srun
+    assert places.launched() is None  # the script of sbatch itself, without srun
     of_step = {"SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "6", "SLURM_LOCALID": "2", "SLURM_STEP_NUM_NODES": "2"}
     for name, value in (of_step | {"SLURM_STEP_NODELIST": "gpu[007-008]"}).items():
         monkeypatch.setenv(name, value)
-    assert ranks.launched() == ranks.Place(6, 8, 2, "tcp://gpu007:16234")
-    ranks.check(replace(TRAINING, n_devices=4, n_nodes=2), "cuda")
+    assert places.launched() == places.Place(6, 8, 2, "tcp://gpu007:16234")
+    places.check(replace(TRAINING, n_devices=4, n_nodes=2), "cuda")
     with pytest.raises(ConfigError, match=r"n_nodes = 3: .* 2 x 4 processes"):
-        ranks.check(replace(TRAINING, n_nodes=3), "cuda")
+        places.check(replace(TRAINING, n_nodes=3), "cuda")
 
 
 # Shares
