@@ -162,11 +162,12 @@ def followers(n_ranks: int, work: Callable[[], object], on_cuda: bool) -> Iterat
             )
             for other in range(1, n_ranks)
         }
+        is_over = threading.Event()
         try:
             _await_start(folder, others)
-            watch = threading.Thread(target=_give_up_waiting, args=(list(others.values()),), daemon=True)
             if on_cuda:
-                watch.start()
+                processes = list(others.values())
+                threading.Thread(target=_give_up_waiting, args=(processes, is_over), daemon=True).start()
             join(Place(0, n_ranks, 0, meeting(folder)), on_cuda)
             yield
             for process in others.values():
@@ -177,6 +178,7 @@ def followers(n_ranks: int, work: Callable[[], object], on_cuda: bool) -> Iterat
                 raise
             raise earlier from error
         finally:
+            is_over.set()
             for process in others.values():
                 process.kill()
                 process.wait()
@@ -206,26 +208,24 @@ def _await_start(folder: Path, others: dict[int, subprocess.Popen[bytes]]) -> No
         time.sleep(0.02)
 
 
-def _give_up_waiting(processes: list[subprocess.Popen[bytes]]) -> None:
+def _give_up_waiting(processes: list[subprocess.Popen[bytes]], is_over: threading.Event) -> None:
     """NCCL does not notice that a process is gone, and waits; gloo does."""
-    while not any(process.poll() for process in processes):
-        if all(process.poll() == 0 for process in processes):
+    while not is_over.wait(1.0):
+        if any(process.poll() for process in processes):
+            if not is_over.wait(GRACE) and dist.is_initialized():
+                dist.distributed_c10d._abort_process_group()
             return
-        time.sleep(1.0)
-    time.sleep(GRACE)
-    if dist.is_initialized():
-        dist.distributed_c10d._abort_process_group()
 
 
 def _failure_of(folder: Path, others: dict[int, subprocess.Popen[bytes]], error: Exception) -> Exception | None:
     """What went wrong in another process before it went wrong here; None if nothing did."""
-    if type(error).__module__.startswith("crystalframer."):
-        return None
+    if type(error).__module__.startswith("crystalframer.") and not isinstance(error, RankError):
+        return None  # all ranks agree on it
     reports = [error_file(folder, other) for other in others if error_file(folder, other).exists()]
     if reports:
         # Those that lost the connection to the first failed later.
         return pickle.loads(min(reports, key=lambda report: report.stat().st_mtime_ns).read_bytes())
-    if not isinstance(error, RuntimeError):
+    if not isinstance(error, RuntimeError) or isinstance(error, RankError):
         return None
     ends = time.monotonic() + GRACE
     while time.monotonic() < ends:
