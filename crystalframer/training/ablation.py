@@ -26,8 +26,9 @@ from crystalframer.data.dataset import CrystalDataset, Splits
 from crystalframer.training import places
 from crystalframer.training.callbacks import where_to_draw
 from crystalframer.training.folder import RunFolder
+from crystalframer.training.parts import digest, load_splits, prepare_parts
 from crystalframer.training.result import FitResult, read_result
-from crystalframer.training.run import Interrupted, digest, fit, load_splits, prepare_parts
+from crystalframer.training.run import Interrupted, fit
 
 if TYPE_CHECKING:
     import pandas

@@ -23,7 +23,6 @@ import dataclasses
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 import warnings
@@ -35,23 +34,21 @@ from pathlib import Path
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from jaxtyping import Int
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from crystalframer import checkpoint, memory
+from crystalframer import checkpoint
 from crystalframer.config import Config, ConfigError, ModelConfig
-from crystalframer.data import sources
-from crystalframer.data.crystal import CrystalError
-from crystalframer.data.dataset import CrystalDataset, DataError, Splits
-from crystalframer.data.loading import BatchOrder, PreparedCrystals, evaluation_loader, prepare, train_loader
+from crystalframer.data.dataset import CrystalDataset, Splits
+from crystalframer.data.loading import BatchOrder, PreparedCrystals, evaluation_loader, train_loader
 from crystalframer.domain import Domain
 from crystalframer.model.network import CrystalFramer
 from crystalframer.training import places, ranks
 from crystalframer.training.callbacks import PoliteInterrupt, Progress, Recorder, ResumeIO, StopTogether
-from crystalframer.training.folder import Digest, RunFolder
+from crystalframer.training.folder import RunFolder
 from crystalframer.training.optimisation import target_statistics
+from crystalframer.training.parts import announce_lone_crystals, check_memory, digest, load_splits, prepare_parts
 from crystalframer.training.result import FitResult, conclude, read_result
 from crystalframer.training.task import TrainingError, TrainingTask
 
@@ -112,8 +109,6 @@ def fit(
                 task = _train(config, model, parts, folder, callbacks)
         else:
             task = _train(config, model, parts, folder, callbacks)
-        if ranks.n_ranks() == 1:
-            return conclude(config, parts, folder, task.history, task.device)
         is_first = ranks.rank() == 0
         result = ranks.agreed(lambda: conclude(config, parts, folder, task.history, task.device) if is_first else None)
         return result or read_result(folder)
@@ -129,8 +124,8 @@ def _set_up(
     elif is_first:
         folder.check_new()
     parts = prepare_parts(config, load_splits(config, data))
-    _check_memory(config, parts, max(n_started, ranks.n_ranks()))
-    _announce_lone_crystals(config, parts["train"])
+    check_memory(config, parts, _device(config), max(n_started, ranks.n_ranks()))
+    announce_lone_crystals(config, parts["train"])
     model = _new_model(config, parts["train"]) if is_first else CrystalFramer(config.model)
     if is_first and resume:
         folder.check_same_data(digest(parts))
@@ -157,103 +152,6 @@ def _follow(config: Config, parts: Mapping[str, PreparedCrystals], folder: RunFo
         _train(config, CrystalFramer(config.model), parts, folder, ())
 
 
-def load_splits(config: Config, data: Splits | CrystalDataset | None) -> Splits:
-    """The three parts, of `config.data.source` if no data are given."""
-    if data is None:
-        data = sources.dataset(config.data.source, config.data.labels, config.model.targets)
-    if isinstance(data, Splits):
-        return data
-    splits = data.split(config.data, config.training.seed)
-    _announce_large_crystals(config, data, splits)
-    return splits
-
-
-def prepare_parts(config: Config, data: Splits) -> dict[str, PreparedCrystals]:
-    """Labelled crystals of the three parts with their neighbours; no test part if it would be empty."""
-    parts = {}
-    for name in ("train", "validation", "test"):
-        labelled = getattr(data, name).with_targets(config.model.targets).labelled()
-        if len(labelled):
-            parts[name] = prepare(labelled, config.model.radius, config.model.target_names, name)
-        elif name != "test":
-            raise DataError(
-                f"the {name} part has no crystal with a label of {', '.join(config.model.target_names)}; "
-                "choose another split or other targets"
-            )
-    return parts
-
-
-def digest(parts: Mapping[str, PreparedCrystals]) -> Digest:
-    return {name: {"crystals": len(part), "sha256": part.fingerprint()} for name, part in parts.items()}
-
-
-def _announce_large_crystals(config: Config, data: CrystalDataset, splits: Splits) -> None:
-    """How many training crystals `max_atoms_per_crystal` leaves out: scores are of another set than one may think."""
-    limit = config.data.max_atoms_per_crystal
-    if limit is None:
-        return
-    everything = data.split(dataclasses.replace(config.data, max_atoms_per_crystal=None), config.training.seed)
-    if len(splits.train) < len(everything.train):
-        print(
-            f"{len(splits.train):,} of {len(everything.train):,} training crystals have at most {limit} atoms "
-            "(data.max_atoms_per_crystal); larger ones are left out of training and validation, not of the test",
-            file=sys.stderr,
-        )
-
-
-def _announce_lone_crystals(config: Config, crystals: PreparedCrystals) -> None:
-    """A limit of batches that is set too low costs time, and nothing else would show it."""
-    for name, sizes in (("max_atoms", crystals.n_atoms), ("max_edges", crystals.n_edges)):
-        limit = getattr(config.training, name)
-        n_alone = 0 if limit is None else int((sizes > limit).sum())
-        if n_alone:
-            print(
-                f"{n_alone:,} of {len(crystals):,} training crystals exceed training.{name} = {limit:,}; "
-                "each of them is a batch by itself",
-                file=sys.stderr,
-            )
-
-
-def _check_memory(config: Config, parts: Mapping[str, PreparedCrystals], n_ranks: int) -> None:
-    """That the largest crystal of each part fits into the device, and the largest share of a batch of an epoch."""
-    training = config.training
-    kind = _device_kind(config)
-    device = torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
-    for name, part in parts.items():
-        row = int(part.n_edges.argmax())
-        sizes = int(part.n_atoms[row]), int(part.n_edges[row])
-        missing = memory.shortage(config.model, *sizes, device, torch.float32, name == "train")
-        if missing:
-            advice = "leave such crystals out (data.max_atoms_per_crystal)" if name != "test" else "remove it"
-            raise CrystalError(
-                f"crystal {part.ids[row]!r} of the {name} part does not fit into memory: its {missing}; {advice}, or "
-                "train on a device with more memory or a model with fewer heads or layers"
-            )
-    order = train_loader(parts["train"], training, n_ranks=n_ranks).sampler
-    assert isinstance(order, BatchOrder)
-    shares = [share for batch in order.batches(0) for share in order.shares(batch)]
-    n_edges, n_atoms = max(_sizes(parts["train"], share) for share in shares)
-    missing = memory.shortage(config.model, n_atoms, n_edges, device, torch.float32, True)
-    if missing:
-        raise ConfigError(
-            f"a batch does not fit into memory: {missing}; lower training.max_edges = {training.max_edges} or "
-            f"training.batch_size = {training.batch_size} (and raise training.accumulate in return)"
-        )
-    if n_ranks > 1 and training.initial_weights is None:
-        n_edges, n_atoms = _sizes(parts["train"], np.concatenate(order.batches(0)[: training.calibration_batches]))
-        missing = memory.shortage(config.model, n_atoms, n_edges, device, torch.float32)
-        if missing:
-            raise ConfigError(
-                f"the first batch, with which one device calibrates the model, does not fit into memory: {missing}; "
-                f"lower training.batch_size = {training.batch_size}"
-            )
-
-
-def _sizes(crystals: PreparedCrystals, rows: Int[np.ndarray, " n_rows"]) -> tuple[int, int]:
-    """Edges and atoms of a batch."""
-    return int(crystals.n_edges[rows].sum()), int(crystals.n_atoms[rows].sum())
-
-
 def _device_kind(config: Config) -> str:
     """Where Lightning will train: `cpu`, `cuda` or `mps`."""
     if config.training.accelerator != "auto":
@@ -261,6 +159,11 @@ def _device_kind(config: Config) -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _device(config: Config) -> torch.device:
+    kind = _device_kind(config)
+    return torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
 
 
 def _train(
