@@ -36,9 +36,8 @@ class ResumeIO(TorchCheckpointIO):
 class Recorder(pl.Callback):
     """Keeps `metrics.csv` and the checkpoints `best`, `swa` and `last` up to date, epoch by epoch."""
 
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder = folder
-        self.was_interrupted = False
+    def __init__(self, folder: RunFolder, interrupt: PoliteInterrupt) -> None:
+        self.folder, self.interrupt = folder, interrupt
         self.n_saved = 0
         """Epochs that the checkpoint `last` holds."""
 
@@ -62,11 +61,7 @@ class Recorder(pl.Callback):
         folder.append_metrics(row)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        # Ctrl-C, or the SIGTERM of a scheduler, which Lightning turns into a SystemExit, unless another rank was faster
-        # and its end has been an error here.
-        was_told = trainer.received_sigterm and ranks.n_ranks() > 1
-        self.was_interrupted = isinstance(exception, (KeyboardInterrupt, SystemExit)) or was_told
-        if not self.was_interrupted:
+        if not self.interrupt.explains(exception, trainer):
             return
         # It may have come between the end of an epoch and its checkpoint, or between that and its row.
         self.folder.write_metrics(_task(pl_module).history[: self.n_saved])
@@ -77,7 +72,8 @@ class Recorder(pl.Callback):
 class PoliteInterrupt(pl.Callback):
     """Ctrl-C waits for the end of the batch: within a compiled kernel or a save it would surface as another error.
 
-    Comes after all callbacks that save. Whoever calls `fit` puts the earlier handler of the signal back.
+    Comes after all callbacks that save. Whoever calls `fit` puts the earlier handler of the signal back. On several
+    devices rank 0 stops; the others, which torchrun and SLURM tell as well, go on until they find it gone.
     """
 
     def __init__(self) -> None:
@@ -106,15 +102,21 @@ class PoliteInterrupt(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._stop_if_asked()
 
+    def explains(self, error: BaseException, trainer: pl.Trainer) -> bool:
+        """Whether training ended with this error because of Ctrl-C, or of the SIGTERM of a scheduler, which Lightning
+        turns into a SystemExit; where another rank was told and ended first, that is a failed exchange with it here."""
+        was_told = self.was_asked or trainer.received_sigterm
+        return isinstance(error, (KeyboardInterrupt, SystemExit)) or (was_told and ranks.n_ranks() > 1)
+
     def _stop_if_asked(self) -> None:
-        if self.was_asked:
+        if self.was_asked and ranks.rank() == 0:
             raise KeyboardInterrupt
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.was_asked:
-            raise KeyboardInterrupt
+        self._stop_if_asked()
         self.was_asked = True
-        print("\nstopping at the end of this batch; Ctrl-C again stops at once", file=sys.stderr, flush=True)
+        if ranks.rank() == 0:
+            print("\nstopping at the end of this batch; Ctrl-C again stops at once", file=sys.stderr, flush=True)
 
 
 class StopTogether(pl.Callback):

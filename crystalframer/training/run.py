@@ -187,9 +187,10 @@ def _train(
     if state is not None:
         # Lightning draws the first batch before it tells the order which epoch it is.
         order.set_epoch(len(state["history"]))
-    recorder = Recorder(folder)
-    further = [recorder, Progress(order, config.model.targets[0])] if rank == 0 else []
-    further += [*callbacks, *([StopTogether()] if n_ranks > 1 else []), *([PoliteInterrupt()] if rank == 0 else [])]
+    interrupt = PoliteInterrupt()
+    recorder = Recorder(folder, interrupt)
+    of_first = [recorder, Progress(order, config.model.targets[0])] if rank == 0 else []
+    together = [StopTogether()] if n_ranks > 1 else []
     with _quiet_lightning():
         trainer = pl.Trainer(
             max_epochs=training.n_epochs,
@@ -198,7 +199,7 @@ def _train(
             precision="32-true" if training.precision == "32" else training.precision,
             accumulate_grad_batches=training.accumulate,
             logger=TensorBoardLogger(folder.path, name="tensorboard", version="") if rank == 0 else False,
-            callbacks=further,
+            callbacks=[*of_first, *callbacks, *together, interrupt],
             plugins=[ResumeIO(), LightningEnvironment()],
             default_root_dir=folder.path,
             enable_checkpointing=False,
@@ -209,9 +210,11 @@ def _train(
         )
         try:
             trainer.fit(task, loader, validation, ckpt_path=state and folder.state, weights_only=True)
-        except (Exception, SystemExit):  # Lightning ends with a SystemExit on Ctrl-C
-            if not recorder.was_interrupted:
+        except (Exception, SystemExit) as error:  # Lightning ends with a SystemExit on Ctrl-C
+            if not interrupt.explains(error, trainer):
                 raise
+            if rank > 0:
+                raise Interrupted("training was stopped; rank 0 says what was saved") from None
             raise Interrupted(_farewell(folder, task, recorder.n_saved)) from None
     return task
 

@@ -6,8 +6,10 @@ import itertools
 import pickle
 import re
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,15 +86,30 @@ def on(n_devices: int | None) -> Config:
     return replace(CONFIG, training=replace(TRAINING, n_devices=n_devices))
 
 
-class StopAt(pl.Callback):
-    """Ctrl-C before a batch of an epoch."""
+class PressCtrlC(pl.Callback):
+    """In a batch of an epoch, for this process and others, as a terminal does."""
 
-    def __init__(self, epoch: int, batch: int) -> None:
-        self.moment = (epoch, batch)
+    def __init__(self, epoch: int, batch: int, others: Sequence[subprocess.Popen[bytes]] = ()) -> None:
+        self.moment, self.others = (epoch, batch), others
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
         if (trainer.current_epoch, batch_idx) == self.moment:
-            raise KeyboardInterrupt
+            for other in self.others:
+                other.send_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
+    """The processes that `fit` starts."""
+    started, popen = [], subprocess.Popen
+
+    def start(*arguments, **options):
+        started.append(popen(*arguments, **options))
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    return started
 
 
 @pytest.fixture(scope="module")
@@ -151,11 +168,18 @@ def test_rank_0_alone_writes(together: FitResult) -> None:
 
 
 def test_a_run_goes_on_with_another_number_of_ranks(
-    alone: FitResult, together: FitResult, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    alone: FitResult,
+    together: FitResult,
+    started: list[subprocess.Popen[bytes]],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(Interrupted, match="stopped after epoch 2 of 4"):
-        fit(on(2), DATA, tmp_path / "two", callbacks=[StopAt(2, 1)])
-    assert capfd.readouterr().err.count("Traceback") == 0  # the other rank ends in silence
+        fit(on(2), DATA, tmp_path / "two", callbacks=[PressCtrlC(2, 1, started)])
+    (other,) = started
+    assert other.poll() is not None
+    said = capfd.readouterr().err
+    assert said.count("stopping at the end of this batch") == 1 and "Traceback" not in said
     shutil.copytree(tmp_path / "two", tmp_path / "two-then-one")
     assert_same_curve(fit(CONFIG, DATA, tmp_path / "two-then-one", resume=True), alone)
     again = fit(on(2), DATA, tmp_path / "two", resume=True)
@@ -166,7 +190,7 @@ def test_a_run_goes_on_with_another_number_of_ranks(
         found, expected = (checkpoint.load(run.output / "checkpoints" / name) for run in (again, together))
         assert all(torch.equal(found.state_dict()[key], value) for key, value in expected.state_dict().items())
     with pytest.raises(Interrupted):
-        fit(CONFIG, DATA, tmp_path / "one-then-two", callbacks=[StopAt(1, 2)])
+        fit(CONFIG, DATA, tmp_path / "one-then-two", callbacks=[PressCtrlC(1, 2)])
     assert_same_curve(fit(on(2), DATA, tmp_path / "one-then-two", resume=True), alone)
 
 
@@ -184,26 +208,20 @@ class Kill(pl.Callback):
             self.started[0].kill()
 
 
-def test_a_killed_rank_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    started, popen = [], subprocess.Popen
-
-    def start(*arguments, **options):
-        started.append(popen(*arguments, **options))
-        return started[-1]
-
-    monkeypatch.setattr(subprocess, "Popen", start)
+def test_a_killed_rank_is_reported(tmp_path: Path, started: list[subprocess.Popen[bytes]]) -> None:
     with pytest.raises(RankError, match=r"the process of rank 1 ended \(exit code -9: killed, perhaps for want of mem"):
         fit(on(2), DATA, tmp_path / "run", callbacks=[Kill(started)])
     assert len(pd.read_csv(tmp_path / "run" / "metrics.csv")) == 1
     assert ranks.n_ranks() == 1 and started[0].poll() is not None
 
 
-def torchrun(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *map(str, command)]
-    return subprocess.run(words, capture_output=True, text=True, timeout=300)
+def torchrun(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words += ["--no-python", sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=540)
 
 
-POISONED = """
+ENDS = """
 import importlib.util, sys
 from pathlib import Path
 import torch
@@ -222,20 +240,31 @@ def poisoned(self, batch, noise_seed=None):
     prediction = forward(self, batch, noise_seed)
     return prediction * torch.nan if noise_seed is not None and ranks.rank() == 1 and n_calls == 5 else prediction
 
+def end(name, *callbacks):
+    try:
+        fit(tests.CONFIG, tests.DATA, Path(sys.argv[2], name), callbacks=callbacks)
+    except BaseException as error:
+        Path(sys.argv[2], f"{name}-{ranks.rank()}").write_text(f"{type(error).__name__}: {error}")
+
 CrystalFramer.forward = poisoned
-try:
-    fit(tests.CONFIG, tests.DATA, sys.argv[2])
-except Exception as error:
-    Path(f"{sys.argv[2]}-{ranks.rank()}").write_text(f"{type(error).__name__}: {error}")
+end("poisoned")
+CrystalFramer.forward = forward
+end("interrupted", tests.PressCtrlC(2, 1))
 """
 
 
-def test_an_error_of_one_rank_ends_all_with_the_same(tmp_path: Path) -> None:
-    """Started by torchrun. The fifth batch is the first of epoch 2; it belongs to the third step."""
-    (tmp_path / "script.py").write_text(POISONED)
-    done = torchrun(tmp_path / "script.py", __file__, tmp_path / "run")
+@pytest.fixture(scope="module")
+def ends(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What each rank of torchrun said at the end of a run with an error in one of them, and of one with Ctrl-C."""
+    folder = tmp_path_factory.mktemp("ends")
+    done = torchrun(ENDS, __file__, folder)
     assert done.returncode == 0, done.stderr
-    said, said_by_other = ((tmp_path / f"run-{rank}").read_text() for rank in range(2))
+    return folder
+
+
+def test_an_error_of_one_rank_ends_all_with_the_same(ends: Path) -> None:
+    """The fifth batch is the first of epoch 2; it belongs to the third step."""
+    said, said_by_other = ((ends / f"poisoned-{rank}").read_text() for rank in range(2))
     assert said == said_by_other
     assert said.startswith("TrainingError: epoch 2, step 3: the loss is not finite; crystals 'c")
     crystals = prepare(DATA.train, MODEL.radius, MODEL.target_names)
@@ -244,15 +273,32 @@ def test_an_error_of_one_rank_ends_all_with_the_same(tmp_path: Path) -> None:
     assert re.findall(r"'(c\d+)'", said) == [crystals.ids[row] for row in share]
 
 
+def test_ctrl_c_under_torchrun_ends_all_ranks(ends: Path) -> None:
+    """Every rank is told. The second does not end before the first, but because of it."""
+    said = (ends / "interrupted-0").read_text()
+    assert said.startswith("Interrupted: training was stopped after epoch 2 of 4")
+    assert (ends / "interrupted-1").read_text() == "Interrupted: training was stopped; rank 0 says what was saved"
+    assert len(pd.read_csv(ends / "interrupted" / "metrics.csv")) == 2
+
+
+TRAINS_TWICE = """
+import os, sys
+from pathlib import Path
+from crystalframer.cli import main
+
+codes = [main(sys.argv[2:]) for _ in range(2)]
+Path(sys.argv[1], os.environ["RANK"]).write_text(str(codes))
+"""
+
+
 def test_the_command_line_under_torchrun_speaks_once(tmp_path: Path) -> None:
-    options = ["train", "--preset", "tiny", "--training.accelerator", "cpu"]
-    options += ["--training.n-epochs", "1", "--training.swa-epochs", "0"]
-    done = torchrun("-m", "crystalframer", *options, "--training.batch-size", "128", "--output", tmp_path / "run")
-    assert done.returncode == 0, done.stderr
+    """The second training is refused: the folder holds the first."""
+    options = ["train", "--preset", "tiny", "--training.accelerator", "cpu", "--training.batch-size", "128"]
+    options += ["--training.n-epochs", "1", "--training.swa-epochs", "0", "--output", str(tmp_path / "run")]
+    done = torchrun(TRAINS_TWICE, tmp_path, *options)
+    assert [(tmp_path / rank).read_text() for rank in "01"] == ["[0, 2]"] * 2, done.stderr
     assert done.stdout.count("run folder") == 1 and done.stdout.count("test MAE") == 1
-    refused = torchrun("-m", "crystalframer", *options, "--output", tmp_path / "run")
-    assert refused.returncode != 0
-    assert refused.stderr.count("holds a run already") == 1
+    assert done.stderr.count("holds a run already") == 1
 
 
 def test_more_than_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
