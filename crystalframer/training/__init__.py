@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from crystalframer.training.ablation import AblationResult, ablate
+    from crystalframer.training.ranks import RankError
     from crystalframer.training.result import FitResult, Score
     from crystalframer.training.run import Interrupted, fit
     from crystalframer.training.task import TrainingError
 
-__all__ = ["AblationResult", "FitResult", "Interrupted", "Score", "TrainingError", "ablate", "fit"]
+__all__ = ["AblationResult", "FitResult", "Interrupted", "RankError", "Score", "TrainingError", "ablate", "fit"]
 
 _HOMES = {
     "AblationResult": "ablation",
     "FitResult": "result",
     "Interrupted": "run",
+    "RankError": "ranks",
     "Score": "result",
     "TrainingError": "task",
     "ablate": "ablation",

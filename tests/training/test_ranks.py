@@ -33,8 +33,7 @@ from crystalframer.config import (
 from crystalframer.data.dataset import CrystalDataset, Splits
 from crystalframer.data.loading import BatchOrder, even_shares, prepare, train_loader
 from crystalframer.testing import random_crystal
-from crystalframer.training import FitResult, Interrupted, ablate, fit, places, ranks
-from crystalframer.training.ranks import RankError
+from crystalframer.training import FitResult, Interrupted, RankError, ablate, fit, places, ranks
 
 # Without noise: it picks among ties by place, and a crystal has another place in a share than in the batch. Random
 # crystals have no ties.
