@@ -209,7 +209,7 @@ def _train(
             use_distributed_sampler=False,
         )
         try:
-            trainer.fit(task, loader, validation, ckpt_path=state and folder.state, weights_only=True)
+            trainer.fit(task, loader, validation, ckpt_path=None if state is None else folder.state, weights_only=True)
         except (Exception, SystemExit) as error:  # Lightning ends with a SystemExit on Ctrl-C
             if not interrupt.explains(error, trainer):
                 raise
