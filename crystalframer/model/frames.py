@@ -17,9 +17,10 @@ method          axes from                    independent of the chosen cell
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TypeVar
 
 import torch
@@ -35,20 +36,22 @@ from crystalframer.model.segments import segment_argmax, segment_first, segment_
 COLLINEAR = 0.9999
 """|cosine| to the first axis above which an edge cannot set the second."""
 SMALLEST_SINE_SCORE = 1e-5
-SECOND_AXIS_MOMENTS = (
-    (2,),
-    (3,),
-    (1, 2),
-    (2, 2),
-    (1, 3),
-    (2, 3),
-    (1, 2, 3),
-    (2, 2, 2),
-    (3, 3, 3),
-    (1, 1, 3),
-    (2, 2, 3),
+HIGHEST_MOMENT = 5
+POWERS = tuple(
+    (a, b, degree - a - b)
+    for degree in range(1, HIGHEST_MOMENT + 1)
+    for a in range(degree + 1)
+    for b in range(degree + 1 - a)
 )
-"""What decides ties of the second axis, one after another: moments of the surroundings along these axes."""
+"""Of x, y and z in the products of first to fifth degree."""
+TIE_WEIGHTS = (
+    (1.00, 0.38, 0.47, 0.29, 0.21),
+    (0.31, 0.12, 0.19, 0.10, 0.14),
+    (0.13, 0.05, 0.11, 0.08, 0.06),
+)
+"""Of the five moments along e₁, e₂ and e₃, in what decides ties. Any numbers would do that have no simple ratios."""
+EQUIVALENT = 1e-5
+"""Frames whose moments differ by less are one for the head: the first of them serves."""
 RIGHT_ANGLE = 1e-5
 """Cosine below which two lattice vectors count as perpendicular: rounding shall not decide a sign."""
 FLAT = 1e-6
@@ -91,6 +94,16 @@ class AttendedEdges:
         """Σ p r⊗r⊗r, Å³."""
         r = self.edges.vectors
         return self._moment(r[:, :, None, None] * r[:, None, :, None] * r[:, None, None, :])
+
+    @cached_property
+    def direction_moments(self) -> Float[Tensor, "n_atoms n_heads n_products"]:
+        """Σ p xᵃ yᵇ zᶜ of the unit vectors, with the powers of `POWERS`."""
+        products = _products(self.edges.directions)
+        by_head = [
+            segment_sum(weights[:, None] * products, self.edges.query, self.edges.n_atoms)
+            for weights in self.attention.unbind(1)
+        ]
+        return torch.stack(by_head, dim=1)
 
     def _moment(self, products: Tensor) -> Tensor:
         weights = self.attention.view(*self.attention.shape, *[1] * (products.ndim - 1))
@@ -148,26 +161,37 @@ def _frames_from_scores(
 ) -> Frame:
     edges = attended.edges
     first_scores = first_scores.masked_fill(edges.is_self[:, None], -torch.inf)
-    first = _choose(first_scores, edges, config, noise_seed, 0, _first_axis_criteria(attended))
-    e1 = edges.directions[first]
-    second, second_scores = _second_anchor(attended, e1, second_scores, config, noise_seed)
-    axes = _right_handed(e1, edges.directions[second])
+    if noise_seed is None and config.tie_margin > 0:
+        first, second = _strongest_pair(attended, first_scores, second_scores, config.tie_margin)
+        second_scores = _off_axis(edges, edges.directions[first], second_scores)
+    else:
+        first = _strongest(first_scores, edges, config, noise_seed, 0)
+        second_scores = _off_axis(edges, edges.directions[first], second_scores)
+        second = _strongest(second_scores, edges, config, noise_seed, 1)
+    axes = _right_handed(edges.directions[first], edges.directions[second])
     return Frame(axes, torch.stack([first, second], dim=-1), (first_scores, second_scores))
 
 
-def _second_anchor(
-    attended: AttendedEdges,
-    e1: Float[Tensor, "n_atoms n_heads 3"],
-    scores: Float[Tensor, "n_edges n_heads"],
-    config: FrameConfig,
-    noise_seed: int | None,
-) -> tuple[Int[Tensor, "n_atoms n_heads"], Float[Tensor, "n_edges n_heads"]]:
-    """The strongest edge off the first axis, and the scores: log-weight + log(1 - |cosine to e₁|)."""
-    edges = attended.edges
-    cosines = einsum(edges.directions, e1[edges.query], "e xyz, e h xyz -> e h").abs()
-    scores = scores + torch.log((1.0 - cosines).clamp(min=SMALLEST_SINE_SCORE))
-    scores = scores.masked_fill(edges.is_self[:, None] | (cosines >= COLLINEAR), -torch.inf)
-    return _choose(scores, edges, config, noise_seed, 1, _second_axis_criteria(attended, e1)), scores
+def _off_axis(
+    edges: Edges, e1: Float[Tensor, "n_atoms n_heads 3"], scores: Float[Tensor, "n_edges n_heads"]
+) -> Float[Tensor, "n_edges n_heads"]:
+    """What the second anchor edge is the maximum of: log-weight + log(1 - |cosine to e₁|); -inf along the axis."""
+    cosines = einsum(edges.directions, e1[edges.query], "e xyz, e h xyz -> e h")
+    return _lowered(scores, cosines).masked_fill(edges.is_self[:, None], -torch.inf)
+
+
+def _lowered(scores: Float[Tensor, "*n"], cosines: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    sines = (1.0 - cosines.abs()).clamp(min=SMALLEST_SINE_SCORE)
+    return (scores + torch.log(sines)).masked_fill(cosines.abs() >= COLLINEAR, -torch.inf)
+
+
+def _strongest(
+    scores: Float[Tensor, "n_edges n_heads"], edges: Edges, config: FrameConfig, noise_seed: int | None, axis: int
+) -> Int[Tensor, "n_atoms n_heads"]:
+    """The edge of the highest score; ties go to noise, or without it to the first."""
+    if noise_seed is not None:
+        scores = scores + config.noise * (2.0 * uniform(noise_key(noise_seed, axis), scores) - 1.0)
+    return segment_argmax(scores, edges.query, edges.n_atoms)
 
 
 def _right_handed(e1: Float[Tensor, "*n 3"], towards: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3 3"]:
@@ -208,82 +232,116 @@ def _hash(x: _Bits) -> _Bits:
 
 # --- choosing among ties ----------------------------------------------------------------------------------------------
 
-Criterion = Callable[[Int[Tensor, " n_candidates"], Int[Tensor, " n_candidates"]], Float[Tensor, " n_candidates"]]
-"""(edge, atom × n_heads + head) of each candidate → a number that turns with the crystal."""
+
+def _strongest_pair(
+    attended: AttendedEdges,
+    first_scores: Float[Tensor, "n_edges n_heads"],
+    second_scores: Float[Tensor, "n_edges n_heads"],
+    margin: float,
+) -> tuple[Int[Tensor, "n_atoms n_heads"], Int[Tensor, "n_atoms n_heads"]]:
+    """The strongest edge and the strongest off its axis; ties of either are decided together, by what the frames see."""
+    edges, n_heads = attended.edges, attended.n_heads
+    group = edges.query[:, None] * n_heads + torch.arange(n_heads, device=edges.query.device)
+    item, cost = _tied(first_scores.flatten(), group.flatten(), edges.n_atoms * n_heads, margin)
+    first, group = item // n_heads, group.flatten()[item]
+    chosen, second = _best_frame(attended, edges.directions[first], group, cost, second_scores, margin)
+    return first[chosen], second
 
 
-def _choose(
+def _best_frame(
+    attended: AttendedEdges,
+    e1: Float[Tensor, "n_candidates 3"],
+    group: Int[Tensor, " n_candidates"],
+    cost: Float[Tensor, " n_candidates"],
     scores: Float[Tensor, "n_edges n_heads"],
-    edges: Edges,
-    config: FrameConfig,
-    noise_seed: int | None,
-    axis: int,
-    criteria: Iterable[Criterion],
-) -> Int[Tensor, "n_atoms n_heads"]:
-    """The edge of the highest score; ties go to noise in training, to the criteria in evaluation."""
-    if noise_seed is not None:
-        noise = config.noise * (2.0 * uniform(noise_key(noise_seed, axis), scores) - 1.0)
-        return segment_argmax(scores + noise, edges.query, edges.n_atoms)
-    if config.tie_margin == 0:
-        return segment_argmax(scores, edges.query, edges.n_atoms)
-    best = segment_max(scores, edges.query, edges.n_atoms)[edges.query]
-    # "Not below" rather than "at least": NaN scores give some frame and NaN further on, not an error about indices.
-    return _resolve_ties(~(scores < best - config.tie_margin), edges, config.tie_margin, criteria)
+    margin: float,
+) -> tuple[Int[Tensor, "n_atoms n_heads"], Int[Tensor, "n_atoms n_heads"]]:
+    """Which of the first axes (by number) and which second edge, for each group: atom × n_heads + head.
 
-
-def _resolve_ties(
-    tied: Bool[Tensor, "n_edges n_heads"], edges: Edges, margin: float, criteria: Iterable[Criterion]
-) -> Int[Tensor, "n_atoms n_heads"]:
-    """Narrow the tied edges down by one criterion after another; what still ties is equivalent, the first serves."""
-    n_heads = tied.shape[1]
-    n_groups = edges.n_atoms * n_heads
-    edge, head = tied.nonzero(as_tuple=True)
-    group = edges.query[edge] * n_heads + head
-    for criterion in criteria:
-        if len(edge) == n_groups:
-            break
-        value = criterion(edge, group)
-        kept = ~(value < segment_max(value, group, n_groups)[group] - margin)
-        edge, group = edge[kept], group[kept]
-    position = segment_first(torch.ones_like(edge, dtype=torch.bool)[:, None], group, n_groups)
-    return edge[position.view(edges.n_atoms, n_heads)]
-
-
-def _first_axis_criteria(attended: AttendedEdges) -> Iterable[Criterion]:
-    """Moments of the attended surroundings along the candidate u: Σp(r·u), Σp(r·u)², Σp(r·u)³."""
-
-    def along(edge: Tensor) -> Tensor:
-        return attended.edges.directions[edge]
-
-    yield lambda edge, group: (attended.dipole.flatten(0, 1)[group] * along(edge)).sum(-1)
-    yield lambda edge, group: _contract(attended.quadrupole.flatten(0, 1)[group], along(edge), along(edge))
-    yield lambda edge, group: _contract(attended.octupole.flatten(0, 1)[group], along(edge), along(edge), along(edge))
-
-
-def _second_axis_criteria(attended: AttendedEdges, e1: Float[Tensor, "n_atoms n_heads 3"]) -> Iterable[Criterion]:
-    """Moments in the frame that the candidate would give.
-
-    Those odd in e₃ tell mirror images apart: a right-handed frame sees a mirrored candidate as another surrounding.
+    A head sees a frame by the cosines of its edges to the axes alone. So that the choice turns with the crystal it goes
+    by their moments; frames that tie in those as well are mirrored or turned into each other by the site's symmetry, or
+    differ in nothing that the head sees.
     """
+    n_groups = attended.edges.n_atoms * attended.n_heads
+    parts = []
+    for part in torch.arange(len(group), device=group.device).split(_candidates_at_once(attended.edges)):
+        item, second, more = _tied_off_axis(attended.edges, e1[part], group[part], scores, margin)
+        parts.append((part[item], second, cost[part[item]] + more))
+    candidate, second, cost = (torch.cat(columns) for columns in zip(*parts, strict=True))
+    group = group[candidate]
+    if len(group) > n_groups:
+        value = _seen(attended, e1[candidate], attended.edges.directions[second], group) - cost
+        best = segment_max(value[:, None], group, n_groups)[group, 0]
+        chosen = segment_first(~(value < best - EQUIVALENT)[:, None], group, n_groups)
+    else:
+        chosen = segment_first(torch.ones_like(group, dtype=torch.bool)[:, None], group, n_groups)
+    shape = (attended.edges.n_atoms, attended.n_heads)
+    return candidate[chosen].view(shape), second[chosen].view(shape)
 
-    def moment(*orders: int) -> Criterion:
-        tensors = {1: lambda: attended.dipole, 2: lambda: attended.quadrupole, 3: lambda: attended.octupole}
 
-        def value(edge: Tensor, group: Tensor) -> Tensor:
-            axes = _right_handed(e1.flatten(0, 1)[group], attended.edges.directions[edge])
-            return _contract(tensors[len(orders)]().flatten(0, 1)[group], *(axes[:, k - 1] for k in orders))
+def _tied_off_axis(
+    edges: Edges,
+    e1: Float[Tensor, "n_candidates 3"],
+    group: Int[Tensor, " n_candidates"],
+    scores: Float[Tensor, "n_edges n_heads"],
+    margin: float,
+) -> tuple[Int[Tensor, " n_tied"], Int[Tensor, " n_tied"], Float[Tensor, " n_tied"]]:
+    """Of each first axis, the strongest edges off it: number of the axis, edge, cost."""
+    n_heads = scores.shape[1]
+    n_edges = torch.bincount(edges.query, minlength=edges.n_atoms)
+    count = n_edges[group // n_heads]
+    item = torch.repeat_interleave(torch.arange(len(group), device=group.device), count)
+    start = (n_edges.cumsum(0) - n_edges)[group // n_heads] - (count.cumsum(0) - count)
+    edge = torch.arange(len(item), device=group.device) + start[item]
+    lowered = _lowered(scores[edge, group[item] % n_heads], (edges.directions[edge] * e1[item]).sum(-1))
+    tied, cost = _tied(lowered.masked_fill(edges.is_self[edge], -torch.inf), item, len(group), margin)
+    return item[tied], edge[tied], cost
 
-        return value
 
-    for orders in SECOND_AXIS_MOMENTS:
-        yield moment(*orders)
+def _tied(
+    scores: Float[Tensor, " n_items"], segment: Int[Tensor, " n_items"], n_segments: int, margin: float
+) -> tuple[Int[Tensor, " n_tied"], Float[Tensor, " n_tied"]]:
+    """The items within the margin of the best of their segment, and what it costs to choose one: 0 for the best, without
+    bound towards the margin, so that rounding there decides nothing.
+    """
+    lag = (segment_max(scores[:, None], segment, n_segments)[segment, 0] - scores) / margin
+    within = lag < 1.0
+    within[segment_argmax(scores[:, None], segment, n_segments)] = True  # where all are NaN too
+    item = within.nonzero()[:, 0]
+    squared = lag[item].square()
+    return item, squared / (1.0 - squared)
 
 
-def _contract(tensor: Float[Tensor, "n *axes"], *vectors: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
-    """A moment tensor along one vector per index."""
-    for vector in vectors:
-        tensor = (tensor * vector.view(len(vector), 3, *[1] * (tensor.ndim - 2))).sum(1)
-    return tensor
+def _seen(
+    attended: AttendedEdges,
+    e1: Float[Tensor, "n_frames 3"],
+    towards: Float[Tensor, "n_frames 3"],
+    group: Int[Tensor, " n_frames"],
+) -> Float[Tensor, " n_frames"]:
+    """Σ p (w₁(cos θ₁) + w₂(cos θ₂) + w₃(cos θ₃)) over the edges, with polynomials w."""
+    axes = _right_handed(e1, towards)
+    weights = tie_weights().to(axes)
+    moments = attended.direction_moments.flatten(0, 1)
+    return sum((moments[group] * weights[k] * _products(axes[:, k])).sum(-1) for k in range(3))
+
+
+def _products(vectors: Float[Tensor, "n 3"]) -> Float[Tensor, "n n_products"]:
+    """xᵃ yᵇ zᶜ for all powers of `POWERS`."""
+    powers = vectors[:, None] ** torch.arange(HIGHEST_MOMENT + 1, device=vectors.device)[:, None]
+    a, b, c = torch.tensor(POWERS, device=vectors.device).T
+    return powers[:, a, 0] * powers[:, b, 1] * powers[:, c, 2]
+
+
+@lru_cache
+def tie_weights() -> Float[Tensor, "3 n_products"]:
+    """What Σ p xᵃ yᵇ zᶜ counts along each axis: (r·e)ᵐ multiplied out."""
+    counts = [math.factorial(sum(n)) / math.prod(map(math.factorial, n)) for n in POWERS]
+    weights = [[of_axis[sum(n) - 1] * count for n, count in zip(POWERS, counts)] for of_axis in TIE_WEIGHTS]
+    return torch.tensor(weights, dtype=torch.float64)
+
+
+def _candidates_at_once(edges: Edges) -> int:
+    return max(1, 2**21 // int(torch.bincount(edges.query).max()))
 
 
 def tie_margin(frame: Frame, edges: Edges) -> Float[Tensor, "n_atoms n_heads 2"] | None:
@@ -316,11 +374,22 @@ def weighted_pca_frames(attended: AttendedEdges, config: FrameConfig, noise_seed
         strongest = max_frames(attended, config, noise_seed).axes[..., 0, :]
         attends_others = eigenvalues[..., 2:] > FLAT * FLAT
         third = torch.where(attends_others, axes[..., 2, :], strongest)
-        second, _ = _second_anchor(attended, third, attended.logits, config, noise_seed)
+        second = _second_edge(attended, third, config, noise_seed)
         completed = _right_handed(third, attended.edges.directions[second]).flip(-2)
         completed = completed * completed.new_tensor([-1.0, 1.0, 1.0])[:, None]  # reversed rows: keep right-handed
         axes = torch.where(linear[..., None, None], completed, axes)
     return Frame(axes, eigenvalues=eigenvalues)
+
+
+def _second_edge(
+    attended: AttendedEdges, e1: Float[Tensor, "n_atoms n_heads 3"], config: FrameConfig, noise_seed: int | None
+) -> Int[Tensor, "n_atoms n_heads"]:
+    """The strongest edge off a given axis."""
+    if noise_seed is None and config.tie_margin > 0:
+        group = torch.arange(e1[..., 0].numel(), device=e1.device)
+        cost = torch.zeros_like(e1[..., 0]).flatten()
+        return _best_frame(attended, e1.flatten(0, 1), group, cost, attended.logits, config.tie_margin)[1]
+    return _strongest(_off_axis(attended.edges, e1, attended.logits), attended.edges, config, noise_seed, 1)
 
 
 def pca_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: int | None) -> Frame:

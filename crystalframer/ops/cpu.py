@@ -201,12 +201,11 @@ def _axes(
     anchors = torch.empty(edges.n_atoms, n_heads, 2, dtype=torch.long)
     _over_atoms(
         frame_kernels.max_frames,
-        *_arrays(layout.pairs.first_edge, layout.first_given, layout.is_self, layout.directions, layout.lengths),
+        *_arrays(layout.pairs.first_edge, layout.first_given, layout.is_self, layout.directions),
         *_arrays(scores, weights, attention),
         np.float32(noise),
         *keys,
         np.float32(margin),
-        frame_kernels.SECOND_AXIS_MOMENTS,
         *_arrays(axes, anchors),
     )
     return axes

@@ -17,10 +17,22 @@ from crystalframer.ops.kernels import MATHS, most_items
 COLLINEAR = np.float32(frames.COLLINEAR)
 SMALLEST_SINE_SCORE = np.float32(frames.SMALLEST_SINE_SCORE)
 MULTIPLIERS = tuple(np.uint32(number) for number in frames.MULTIPLIERS)
-SECOND_AXIS_MOMENTS = np.array([orders + (0,) * (3 - len(orders)) for orders in frames.SECOND_AXIS_MOMENTS])
-"""The criteria of `model.frames`; 0 stands for "no further axis"."""
+EQUIVALENT = np.float32(frames.EQUIVALENT)
 SMALLEST_WEIGHT = np.float32(2.0**-90)
 """Below this, weights are formed anew from their logarithms, relative to the largest."""
+
+
+POWERS = ((0, 0, 0), *frames.POWERS)
+PARENTS = [tuple(n - (i == next(j for j in range(3) if of[j])) for i, n in enumerate(of)) for of in POWERS[1:]]
+FACTOR = np.array([0, *(next(j for j in range(3) if of[j]) for of in POWERS[1:])])
+REST = np.array([0, *map(POWERS.index, PARENTS)])
+"""A product of powers, by number, is coordinate FACTOR times product REST; product 0 is 1."""
+SEEN = np.concatenate([np.zeros((3, 1)), frames.tie_weights().numpy()], axis=1).astype(np.float32)
+"""What the moment of each product counts along each axis."""
+WIDTH = 8
+"""Candidates at a time."""
+LISTED = np.float32(0.5)
+"""Share of the strongest second edge below which others are not looked at for further first axes."""
 
 
 @kernel(MATHS)
@@ -31,7 +43,6 @@ def max_frames(
     first_given,
     is_self,
     directions,
-    lengths,
     scores,
     weights,
     attention,
@@ -39,7 +50,6 @@ def max_frames(
     first_key,
     second_key,
     margin,
-    moments_of_e2,
     axes,
     anchors,
 ):
@@ -51,50 +61,179 @@ def max_frames(
     n_heads = scores.shape[0]
     most = most_items(first_atom, last_atom, first_edge)
     values, sines, candidates = np.empty(most, np.float32), np.empty(most, np.float32), np.empty(most, np.int64)
-    moments = (np.empty(3), np.empty((3, 3)), np.empty((3, 3, 3)))
-    frame = np.empty((3, 3))
+    firsts, first_costs = np.empty(most, np.int64), np.empty(most, np.float32)
+    listed, few = np.empty(most, np.int64), np.empty((5, most), np.float32)
+    products = np.empty((len(POWERS), most), np.float32)
+    seen = np.empty((3, len(POWERS)), np.float32)
+    tried, work = np.zeros((7, most + WIDTH), np.float32), np.zeros((len(POWERS), most + WIDTH), np.float32)
+    frame = np.empty((3, 3), np.float32)
     for i in range(first_atom, last_atom):
         start, stop = first_edge[i], first_edge[i + 1]
+        count = stop - start
         x, y, z = directions[0, start:stop], directions[1, start:stop], directions[2, start:stop]
-        distances, is_itself = lengths[start:stop], is_self[start:stop]
+        is_itself = is_self[start:stop]
+        have_products = False
         for h in range(n_heads):
             logarithms, sizes = scores[h, start:stop], weights[h, start:stop]
             place = first_given[i] * n_heads + h
-            have_moments = False
 
-            for n in range(stop - start):
+            for n in range(count):
                 sines[n] = np.float32(0.0) if is_itself[n] else np.float32(1.0)
-            tied = _strongest(logarithms, sizes, sines, margin, values, candidates)
-            if tied > 1 and noise > 0:
-                _pick_by_noise(values, candidates, tied, noise, first_key, place, n_heads)
-            elif tied > 1 and margin > 0:
-                _moments(x, y, z, distances, attention[h, start:stop], moments)
-                have_moments = True
-                _pick_first_by_moments(directions, start, frame, moments, values, candidates, tied, margin)
-            first = candidates[0]
+            n_first = _strongest(logarithms, sizes, sines[:count], margin, values, candidates)
+            if n_first > 1 and noise > 0:
+                _pick_by_noise(values, candidates, n_first, noise, first_key, place, n_heads)
+            if noise > 0 or margin == 0:
+                n_first = 1
+            _costs(values, candidates, n_first, margin, first_costs)
+            firsts[:n_first] = candidates[:n_first]
+
+            first, second, best = firsts[0], 0, np.float32(-np.inf)
+            n_listed, least = -1, np.float32(0.0)
+            have_moments = False
+            for c in range(n_first):
+                e1 = firsts[c]
+                tied = 0
+                if n_listed > 0:
+                    fx, fy, fz = few[0, :n_listed], few[1, :n_listed], few[2, :n_listed]
+                    _off_axis(fx, fy, fz, x[e1], y[e1], z[e1], sines)
+                    tied = _strongest(
+                        few[3, :n_listed], few[4, :n_listed], sines[:n_listed], margin, values, candidates
+                    )
+                    if values[candidates[0]] * np.float32(math.exp(-2 * margin)) < least:
+                        tied = 0
+                    else:
+                        _costs(values, candidates, tied, margin, tried[6])
+                        for n in range(tied):
+                            candidates[n] = listed[candidates[n]]
+                if tied == 0:
+                    _off_axis(x, y, z, x[e1], y[e1], z[e1], sines)
+                    for n in range(count):
+                        if is_itself[n]:
+                            sines[n] = np.float32(0.0)
+                    tied = _strongest(logarithms, sizes, sines[:count], margin, values, candidates)
+                    if tied > 1 and noise > 0:
+                        _pick_by_noise(values, candidates, tied, noise, second_key, place, n_heads)
+                    if noise > 0 or margin == 0:
+                        tied = 1
+                    _costs(values, candidates, tied, margin, tried[6])
+                    if c == 0 and n_first > 1:
+                        strongest = sizes[candidates[0]] * sines[candidates[0]]
+                        if strongest >= SMALLEST_WEIGHT:
+                            least = LISTED * strongest
+                            n_listed = _list(x, y, z, logarithms, sizes, is_itself, least, listed, few)
+                if c == 0:
+                    second = candidates[0]
+                if n_first == 1 and tied == 1:
+                    break
+                if not have_products:
+                    _products(x, y, z, products)
+                    have_products = True
+                if not have_moments:
+                    _moments(products, attention[h, start:stop], seen)
+                    have_moments = True
+                _try(x, y, z, e1, candidates, tied, seen, tried, work)
+                for n in range(tied):
+                    value = tried[5, n] - tried[6, n] - first_costs[c]
+                    if value > best + EQUIVALENT:
+                        best, first, second = value, e1, candidates[n]
+
             for axis in range(3):
                 frame[0, axis] = directions[axis, start + first]
-
-            for n in range(stop - start):
-                cosine = abs(x[n] * x[first] + y[n] * y[first] + z[n] * z[first])
-                sine = max(np.float32(1.0) - cosine, SMALLEST_SINE_SCORE)
-                sines[n] = np.float32(0.0) if cosine >= COLLINEAR or is_itself[n] else sine
-            tied = _strongest(logarithms, sizes, sines, margin, values, candidates)
-            if tied > 1 and noise > 0:
-                _pick_by_noise(values, candidates, tied, noise, second_key, place, n_heads)
-            elif tied > 1 and margin > 0:
-                if not have_moments:
-                    _moments(x, y, z, distances, attention[h, start:stop], moments)
-                _pick_second_by_moments(
-                    directions, start, frame, moments, moments_of_e2, values, candidates, tied, margin
-                )
-            second = candidates[0]
             _complete(frame, directions, start + second)
-
             anchors[i, h, 0], anchors[i, h, 1] = first, second
             for axis in range(3):
                 for n in range(3):
                     axes[i, h, axis, n] = frame[axis, n]
+
+
+@kernel(MATHS)
+def _off_axis(x, y, z, x1, y1, z1, sines):
+    """1 - |cosine| to an axis; 0 along it."""
+    for n in range(len(x)):
+        cosine = abs(x[n] * x1 + y[n] * y1 + z[n] * z1)
+        sines[n] = np.float32(0.0) if cosine >= COLLINEAR else max(np.float32(1.0) - cosine, SMALLEST_SINE_SCORE)
+
+
+@kernel(MATHS)
+def _list(x, y, z, scores, weights, is_self, least, listed, few):
+    """Gather the edges of at least this weight: their numbers, their directions, scores and weights; how many."""
+    found = 0
+    for n in range(len(x)):
+        if weights[n] >= least and not is_self[n]:
+            listed[found] = n
+            few[0, found], few[1, found], few[2, found] = x[n], y[n], z[n]
+            few[3, found], few[4, found] = scores[n], weights[n]
+            found += 1
+    return found
+
+
+@kernel(MATHS)
+def _costs(values, candidates, count, margin, costs):
+    """What it takes to choose a candidate that is not the strongest; see `model.frames._tied`."""
+    largest = np.float32(0.0)
+    for n in range(count):
+        largest = max(largest, values[candidates[n]])
+    for n in range(count):
+        costs[n] = np.float32(0.0)
+        if values[candidates[n]] < largest:
+            lag = -math.log(values[candidates[n]] / largest) / margin
+            costs[n] = np.float32(lag**2 / (1.0 - lag**2)) if lag < 1.0 else np.float32(np.inf)
+
+
+@kernel(MATHS)
+def _products(x, y, z, products):
+    """xᵃ yᵇ zᶜ of each edge."""
+    for n in range(len(x)):
+        products[0, n] = np.float32(1.0)
+    for p in range(1, len(products)):
+        factor = x if FACTOR[p] == 0 else y if FACTOR[p] == 1 else z
+        for n in range(len(x)):
+            products[p, n] = products[REST[p], n] * factor[n]
+
+
+@kernel(MATHS)
+def _moments(products, weights, seen):
+    """Σ p xᵃ yᵇ zᶜ, times what it counts along each axis."""
+    for p in range(1, len(products)):
+        total = np.float32(0.0)
+        for n in range(len(weights)):
+            total += weights[n] * products[p, n]
+        for k in range(3):
+            seen[k, p] = SEEN[k, p] * total
+
+
+@kernel(MATHS)
+def _try(x, y, z, first, candidates, count, seen, tried, work):
+    """What the head sees of the frames of a first edge and of each candidate for the second: tried[5]."""
+    x1, y1, z1 = x[first], y[first], z[first]
+    padded = (count + WIDTH - 1) // WIDTH * WIDTH
+    total = tried[5, :padded]
+    tried[0, :padded], tried[1, :padded], tried[2, :padded] = x1, y1, z1
+    total[:] = np.float32(0.0)
+    _add_seen(tried[0, :padded], tried[1, :padded], tried[2, :padded], seen[0], work, total)
+    for n in range(count):
+        x2, y2, z2 = x[candidates[n]], y[candidates[n]], z[candidates[n]]
+        along = x1 * x2 + y1 * y2 + z1 * z2
+        x2, y2, z2 = x2 - along * x1, y2 - along * y1, z2 - along * z1
+        length = max(np.float32(math.sqrt(x2 * x2 + y2 * y2 + z2 * z2)), np.float32(1e-12))
+        tried[0, n], tried[1, n], tried[2, n] = x2 / length, y2 / length, z2 / length
+    _add_seen(tried[0, :padded], tried[1, :padded], tried[2, :padded], seen[1], work, total)
+    for n in range(count):
+        x2, y2, z2 = tried[0, n], tried[1, n], tried[2, n]
+        tried[0, n], tried[1, n], tried[2, n] = y1 * z2 - z1 * y2, z1 * x2 - x1 * z2, x1 * y2 - y1 * x2
+    _add_seen(tried[0, :padded], tried[1, :padded], tried[2, :padded], seen[2], work, total)
+
+
+@kernel(MATHS)
+def _add_seen(x, y, z, seen, work, total):
+    """Add Σ seen xᵃ yᵇ zᶜ of each candidate to its total."""
+    for n in range(len(x)):
+        work[0, n] = np.float32(1.0)
+    for p in range(1, len(seen)):
+        factor = x if FACTOR[p] == 0 else y if FACTOR[p] == 1 else z
+        for n in range(len(x)):
+            work[p, n] = work[REST[p], n] * factor[n]
+            total[n] += seen[p] * work[p, n]
 
 
 @kernel(MATHS)
@@ -141,29 +280,6 @@ def _pick_by_noise(values, candidates, count, noise, key, place, n_heads):
 
 
 @kernel(MATHS)
-def _pick_first_by_moments(directions, start, frame, moments, values, candidates, count, margin):
-    for order in range(1, 4):
-        for n in range(count):
-            for x in range(3):
-                frame[0, x] = directions[x, start + candidates[n]]
-            values[n] = _moment(order, 1, 1, 1, frame, moments)
-        count = _narrow(values, count, candidates, margin)
-
-
-@kernel(MATHS)
-def _pick_second_by_moments(directions, start, frame, moments, criteria, values, candidates, count, margin):
-    for criterion in range(len(criteria)):
-        if count == 1:
-            break
-        a, b, c = criteria[criterion]
-        order = 1 + (b > 0) + (c > 0)
-        for n in range(count):
-            _complete(frame, directions, start + candidates[n])
-            values[n] = _moment(order, a, b, c, frame, moments)
-        count = _narrow(values, count, candidates, margin)
-
-
-@kernel(MATHS)
 def _first_largest(values):
     """Where the first maximum of numbers >= 0 is.
 
@@ -190,21 +306,6 @@ def _uniform(key, place):
 
 
 @kernel(MATHS)
-def _narrow(values, count, candidates, margin):
-    """Keep the candidates whose value lies within the margin of the best."""
-    best = values[0]
-    for n in range(1, count):
-        if values[n] > best:
-            best = values[n]
-    kept = 0
-    for n in range(count):
-        if not values[n] < best - margin:
-            candidates[kept] = candidates[n]
-            kept += 1
-    return kept
-
-
-@kernel(MATHS)
 def _complete(frame, directions, edge):
     """e₂ from an edge, made orthogonal to e₁, and e₃ = e₁ × e₂."""
     along = 0.0
@@ -220,54 +321,3 @@ def _complete(frame, directions, edge):
     for x in range(3):
         y, z = (x + 1) % 3, (x + 2) % 3
         frame[2, x] = frame[0, y] * frame[1, z] - frame[0, z] * frame[1, y]
-
-
-@kernel(MATHS)
-def _moments(x, y, z, lengths, weights, moments):
-    """Σ p r, Σ p r rᵀ, Σ p r⊗r⊗r over the edges of an atom, from their directions and lengths.
-
-    All in one pass, each in a variable of its own: sums that stay in registers.
-    """
-    dx = dy = dz = qxx = qxy = qxz = qyy = qyz = qzz = np.float32(0.0)
-    oxxx = oxxy = oxxz = oxyy = oxyz = oxzz = oyyy = oyyz = oyzz = ozzz = np.float32(0.0)
-    for n in range(len(weights)):
-        u, v, w = lengths[n] * x[n], lengths[n] * y[n], lengths[n] * z[n]
-        pu, pv, pw = weights[n] * u, weights[n] * v, weights[n] * w
-        puu, puv, puw, pvv, pvw, pww = pu * u, pu * v, pu * w, pv * v, pv * w, pw * w
-        dx, dy, dz = dx + pu, dy + pv, dz + pw
-        qxx, qxy, qxz, qyy, qyz, qzz = qxx + puu, qxy + puv, qxz + puw, qyy + pvv, qyz + pvw, qzz + pww
-        oxxx, oxxy, oxxz, oxyy, oxyz = oxxx + puu * u, oxxy + puu * v, oxxz + puu * w, oxyy + puv * v, oxyz + puv * w
-        oxzz, oyyy, oyyz, oyzz, ozzz = oxzz + puw * w, oyyy + pvv * v, oyyz + pvv * w, oyzz + pvw * w, ozzz + pww * w
-    dipole, quadrupole, octupole = moments
-    dipole[0], dipole[1], dipole[2] = dx, dy, dz
-    second = (qxx, qxy, qyy, qxz, qyz, qzz)
-    third = (oxxx, oxxy, oxyy, oyyy, oxxz, oxyz, oyyz, oxzz, oyzz, ozzz)
-    n_second, n_third = 0, 0
-    for a in range(3):
-        for b in range(a + 1):
-            quadrupole[a, b] = quadrupole[b, a] = second[n_second]
-            n_second += 1
-            for c in range(b + 1):
-                value = third[n_third]
-                octupole[a, b, c] = octupole[a, c, b] = octupole[b, a, c] = value
-                octupole[b, c, a] = octupole[c, a, b] = octupole[c, b, a] = value
-                n_third += 1
-
-
-@kernel(MATHS)
-def _moment(order, a, b, c, frame, moments):
-    """A moment along axes a, b, c of the frame (counted from 1), of the first one, two or three."""
-    dipole, quadrupole, octupole = moments
-    total = 0.0
-    for x in range(3):
-        if order == 1:
-            total += frame[a - 1, x] * dipole[x]
-            continue
-        for y in range(3):
-            both = frame[a - 1, x] * frame[b - 1, y]
-            if order == 2:
-                total += both * quadrupole[x, y]
-                continue
-            for z in range(3):
-                total += both * frame[c - 1, z] * octupole[x, y, z]
-    return total
