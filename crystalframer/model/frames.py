@@ -50,7 +50,7 @@ TIE_WEIGHTS = (
     (0.13, 0.05, 0.11, 0.08, 0.06),
 )
 """Of the five moments along e₁, e₂ and e₃, in what decides ties. Any numbers would do that have no simple ratios."""
-EQUIVALENT = 1e-5
+EQUIVALENT = 1e-6
 """Frames whose moments differ by less are one for the head: the first of them serves."""
 RIGHT_ANGLE = 1e-5
 """Cosine below which two lattice vectors count as perpendicular: rounding shall not decide a sign."""
@@ -308,8 +308,8 @@ def _tied(
     within = lag < 1.0
     within[segment_argmax(scores[:, None], segment, n_segments)] = True  # where all are NaN too
     item = within.nonzero()[:, 0]
-    squared = lag[item].square()
-    return item, squared / (1.0 - squared)
+    power = lag[item] ** 4
+    return item, power / (1.0 - power)
 
 
 def _seen(

@@ -177,7 +177,7 @@ def _costs(values, candidates, count, margin, costs):
         costs[n] = np.float32(0.0)
         if values[candidates[n]] < largest:
             lag = -math.log(values[candidates[n]] / largest) / margin
-            costs[n] = np.float32(lag**2 / (1.0 - lag**2)) if lag < 1.0 else np.float32(np.inf)
+            costs[n] = np.float32(lag**4 / (1.0 - lag**4)) if lag < 1.0 else np.float32(np.inf)
 
 
 @kernel(MATHS)
