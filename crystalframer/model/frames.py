@@ -38,12 +38,12 @@ COLLINEAR = 0.9999
 SMALLEST_SINE_SCORE = 1e-5
 HIGHEST_MOMENT = 5
 POWERS = tuple(
-    (a, b, degree - a - b)
-    for degree in range(1, HIGHEST_MOMENT + 1)
-    for a in range(degree + 1)
-    for b in range(degree + 1 - a)
+    (a, b, c)
+    for a in range(HIGHEST_MOMENT + 1)
+    for b in range(HIGHEST_MOMENT + 1 - a)
+    for c in range(HIGHEST_MOMENT + 1 - a - b)
 )
-"""Of x, y and z in the products of first to fifth degree."""
+"""Of x, y and z in their products up to the fifth degree."""
 TIE_WEIGHTS = (
     (1.00, 0.38, 0.47, 0.29, 0.21),
     (0.31, 0.12, 0.19, 0.10, 0.14),
@@ -239,7 +239,7 @@ def _strongest_pair(
     second_scores: Float[Tensor, "n_edges n_heads"],
     margin: float,
 ) -> tuple[Int[Tensor, "n_atoms n_heads"], Int[Tensor, "n_atoms n_heads"]]:
-    """The strongest edge and the strongest off its axis; ties of either are decided together, by what the frames see."""
+    """The strongest edge and the strongest off its axis; ties of the two are decided together."""
     edges, n_heads = attended.edges, attended.n_heads
     group = edges.query[:, None] * n_heads + torch.arange(n_heads, device=edges.query.device)
     item, cost = _tied(first_scores.flatten(), group.flatten(), edges.n_atoms * n_heads, margin)
@@ -301,8 +301,9 @@ def _tied_off_axis(
 def _tied(
     scores: Float[Tensor, " n_items"], segment: Int[Tensor, " n_items"], n_segments: int, margin: float
 ) -> tuple[Int[Tensor, " n_tied"], Float[Tensor, " n_tied"]]:
-    """The items within the margin of the best of their segment, and what it costs to choose one: 0 for the best, without
-    bound towards the margin, so that rounding there decides nothing.
+    """The items within the margin of the best of their segment, and what it costs to choose one.
+
+    0 for the best, without bound towards the margin: where exactly that lies decides nothing.
     """
     lag = (segment_max(scores[:, None], segment, n_segments)[segment, 0] - scores) / margin
     within = lag < 1.0
@@ -336,7 +337,9 @@ def _products(vectors: Float[Tensor, "n 3"]) -> Float[Tensor, "n n_products"]:
 def tie_weights() -> Float[Tensor, "3 n_products"]:
     """What Σ p xᵃ yᵇ zᶜ counts along each axis: (r·e)ᵐ multiplied out."""
     counts = [math.factorial(sum(n)) / math.prod(map(math.factorial, n)) for n in POWERS]
-    weights = [[of_axis[sum(n) - 1] * count for n, count in zip(POWERS, counts)] for of_axis in TIE_WEIGHTS]
+    weights = [
+        [(0.0, *of_axis)[sum(n)] * count for n, count in zip(POWERS, counts, strict=True)] for of_axis in TIE_WEIGHTS
+    ]
     return torch.tensor(weights, dtype=torch.float64)
 
 

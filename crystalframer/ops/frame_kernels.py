@@ -22,15 +22,22 @@ SMALLEST_WEIGHT = np.float32(2.0**-90)
 """Below this, weights are formed anew from their logarithms, relative to the largest."""
 
 
-POWERS = ((0, 0, 0), *frames.POWERS)
-PARENTS = [tuple(n - (i == next(j for j in range(3) if of[j])) for i, n in enumerate(of)) for of in POWERS[1:]]
-FACTOR = np.array([0, *(next(j for j in range(3) if of[j]) for of in POWERS[1:])])
-REST = np.array([0, *map(POWERS.index, PARENTS)])
-"""A product of powers, by number, is coordinate FACTOR times product REST; product 0 is 1."""
-SEEN = np.concatenate([np.zeros((3, 1)), frames.tie_weights().numpy()], axis=1).astype(np.float32)
+POWERS = frames.POWERS
+FACTOR = np.array([0, *(max(axis for axis in range(3) if of[axis]) for of in POWERS[1:])])
+REST = np.array(
+    [
+        0,
+        *(
+            POWERS.index(tuple(of - np.eye(3, dtype=int)[axis]))
+            for of, axis in zip(POWERS[1:], FACTOR[1:], strict=True)
+        ),
+    ]
+)
+"""A product of powers is coordinate FACTOR times product REST; the first is 1."""
+SEEN = frames.tie_weights().numpy().astype(np.float32)
 """What the moment of each product counts along each axis."""
-WIDTH = 8
-"""Candidates at a time."""
+FREE = np.float32(0.01)
+"""Share of the margin within which the cost of a candidate, 1e-8, is not worth a logarithm."""
 LISTED = np.float32(0.5)
 """Share of the strongest second edge below which others are not looked at for further first axes."""
 
@@ -65,7 +72,11 @@ def max_frames(
     listed, few = np.empty(most, np.int64), np.empty((5, most), np.float32)
     products = np.empty((len(POWERS), most), np.float32)
     seen = np.empty((3, len(POWERS)), np.float32)
-    tried, work = np.zeros((7, most + WIDTH), np.float32), np.zeros((len(POWERS), most + WIDTH), np.float32)
+    costs, tried, tried_edges = (
+        np.empty(most, np.float32),
+        np.zeros((11, 2 * most), np.float32),
+        np.empty((2, 2 * most), np.int64),
+    )
     frame = np.empty((3, 3), np.float32)
     for i in range(first_atom, last_atom):
         start, stop = first_edge[i], first_edge[i + 1]
@@ -88,7 +99,7 @@ def max_frames(
             firsts[:n_first] = candidates[:n_first]
 
             first, second, best = firsts[0], 0, np.float32(-np.inf)
-            n_listed, least = -1, np.float32(0.0)
+            n_listed, least, n_tried = -1, np.float32(0.0), 0
             have_moments = False
             for c in range(n_first):
                 e1 = firsts[c]
@@ -99,10 +110,10 @@ def max_frames(
                     tied = _strongest(
                         few[3, :n_listed], few[4, :n_listed], sines[:n_listed], margin, values, candidates
                     )
-                    if values[candidates[0]] * np.float32(math.exp(-2 * margin)) < least:
+                    if values[candidates[0]] < least:
                         tied = 0
                     else:
-                        _costs(values, candidates, tied, margin, tried[6])
+                        _costs(values, candidates, tied, margin, costs)
                         for n in range(tied):
                             candidates[n] = listed[candidates[n]]
                 if tied == 0:
@@ -115,31 +126,35 @@ def max_frames(
                         _pick_by_noise(values, candidates, tied, noise, second_key, place, n_heads)
                     if noise > 0 or margin == 0:
                         tied = 1
-                    _costs(values, candidates, tied, margin, tried[6])
-                    if c == 0 and n_first > 1:
-                        strongest = sizes[candidates[0]] * sines[candidates[0]]
-                        if strongest >= SMALLEST_WEIGHT:
-                            least = LISTED * strongest
-                            n_listed = _list(x, y, z, logarithms, sizes, is_itself, least, listed, few)
-                if c == 0:
-                    second = candidates[0]
-                if n_first == 1 and tied == 1:
-                    break
+                    if c == 0:
+                        second = candidates[0]
+                        if n_first == 1 and tied == 1:
+                            break
+                        least = sizes[second] * sines[second]
+                        if n_first > 1 and least >= SMALLEST_WEIGHT:
+                            n_listed = _list(x, y, z, logarithms, sizes, is_itself, LISTED * least, listed, few)
+                            least *= LISTED * np.float32(math.exp(2 * margin))
+                    _costs(values, candidates, tied, margin, costs)
                 if not have_products:
                     _products(x, y, z, products)
                     have_products = True
                 if not have_moments:
                     _moments(products, attention[h, start:stop], seen)
                     have_moments = True
-                _try(x, y, z, e1, candidates, tied, seen, tried, work)
+                if n_tried + tied > tried.shape[1]:
+                    best, first, second = _best(seen, tried, n_tried, tried_edges, best, first, second)
+                    n_tried = 0
                 for n in range(tied):
-                    value = tried[5, n] - tried[6, n] - first_costs[c]
-                    if value > best + EQUIVALENT:
-                        best, first, second = value, e1, candidates[n]
+                    _complete(frame, x[e1], y[e1], z[e1], directions, start + candidates[n])
+                    for axis in range(9):
+                        tried[axis, n_tried] = frame[axis // 3, axis % 3]
+                    tried[9, n_tried] = first_costs[c] + costs[n]
+                    tried_edges[0, n_tried], tried_edges[1, n_tried] = e1, candidates[n]
+                    n_tried += 1
+            if n_tried:
+                best, first, second = _best(seen, tried, n_tried, tried_edges, best, first, second)
 
-            for axis in range(3):
-                frame[0, axis] = directions[axis, start + first]
-            _complete(frame, directions, start + second)
+            _complete(frame, x[first], y[first], z[first], directions, start + second)
             anchors[i, h, 0], anchors[i, h, 1] = first, second
             for axis in range(3):
                 for n in range(3):
@@ -175,7 +190,7 @@ def _costs(values, candidates, count, margin, costs):
         largest = max(largest, values[candidates[n]])
     for n in range(count):
         costs[n] = np.float32(0.0)
-        if values[candidates[n]] < largest:
+        if values[candidates[n]] < largest * (np.float32(1.0) - FREE * margin):
             lag = -math.log(values[candidates[n]] / largest) / margin
             costs[n] = np.float32(lag**4 / (1.0 - lag**4)) if lag < 1.0 else np.float32(np.inf)
 
@@ -185,55 +200,61 @@ def _products(x, y, z, products):
     """xᵃ yᵇ zᶜ of each edge."""
     for n in range(len(x)):
         products[0, n] = np.float32(1.0)
-    for p in range(1, len(products)):
+    for p in range(1, len(POWERS)):
         factor = x if FACTOR[p] == 0 else y if FACTOR[p] == 1 else z
+        row, rest = products[p], products[REST[p]]
         for n in range(len(x)):
-            products[p, n] = products[REST[p], n] * factor[n]
+            row[n] = rest[n] * factor[n]
 
 
 @kernel(MATHS)
 def _moments(products, weights, seen):
-    """Σ p xᵃ yᵇ zᶜ, times what it counts along each axis."""
-    for p in range(1, len(products)):
-        total = np.float32(0.0)
+    """Σ p xᵃ yᵇ zᶜ, times what it counts along each axis; four sums at a time, which stay in registers."""
+    for p in range(0, len(POWERS), 4):
+        a = b = c = d = np.float32(0.0)
+        of_a, of_b, of_c, of_d = products[p], products[p + 1], products[p + 2], products[p + 3]
         for n in range(len(weights)):
-            total += weights[n] * products[p, n]
+            weight = weights[n]
+            a, b, c, d = a + weight * of_a[n], b + weight * of_b[n], c + weight * of_c[n], d + weight * of_d[n]
         for k in range(3):
-            seen[k, p] = SEEN[k, p] * total
+            seen[k, p], seen[k, p + 1] = SEEN[k, p] * a, SEEN[k, p + 1] * b
+            seen[k, p + 2], seen[k, p + 3] = SEEN[k, p + 2] * c, SEEN[k, p + 3] * d
 
 
 @kernel(MATHS)
-def _try(x, y, z, first, candidates, count, seen, tried, work):
-    """What the head sees of the frames of a first edge and of each candidate for the second: tried[5]."""
-    x1, y1, z1 = x[first], y[first], z[first]
-    padded = (count + WIDTH - 1) // WIDTH * WIDTH
-    total = tried[5, :padded]
-    tried[0, :padded], tried[1, :padded], tried[2, :padded] = x1, y1, z1
-    total[:] = np.float32(0.0)
-    _add_seen(tried[0, :padded], tried[1, :padded], tried[2, :padded], seen[0], work, total)
+def _best(seen, tried, count, edges, best, first, second):
+    """The frame of which the head sees most, less what it costs, if that is more than the best before."""
     for n in range(count):
-        x2, y2, z2 = x[candidates[n]], y[candidates[n]], z[candidates[n]]
-        along = x1 * x2 + y1 * y2 + z1 * z2
-        x2, y2, z2 = x2 - along * x1, y2 - along * y1, z2 - along * z1
-        length = max(np.float32(math.sqrt(x2 * x2 + y2 * y2 + z2 * z2)), np.float32(1e-12))
-        tried[0, n], tried[1, n], tried[2, n] = x2 / length, y2 / length, z2 / length
-    _add_seen(tried[0, :padded], tried[1, :padded], tried[2, :padded], seen[1], work, total)
+        tried[10, n] = _polynomial(seen[0], tried[0, n], tried[1, n], tried[2, n]) - tried[9, n]
     for n in range(count):
-        x2, y2, z2 = tried[0, n], tried[1, n], tried[2, n]
-        tried[0, n], tried[1, n], tried[2, n] = y1 * z2 - z1 * y2, z1 * x2 - x1 * z2, x1 * y2 - y1 * x2
-    _add_seen(tried[0, :padded], tried[1, :padded], tried[2, :padded], seen[2], work, total)
+        tried[10, n] += _polynomial(seen[1], tried[3, n], tried[4, n], tried[5, n])
+    for n in range(count):
+        tried[10, n] += _polynomial(seen[2], tried[6, n], tried[7, n], tried[8, n])
+    for n in range(count):
+        if tried[10, n] > best + EQUIVALENT:
+            best, first, second = tried[10, n], edges[0, n], edges[1, n]
+    return best, first, second
 
 
-@kernel(MATHS)
-def _add_seen(x, y, z, seen, work, total):
-    """Add Σ seen xᵃ yᵇ zᶜ of each candidate to its total."""
-    for n in range(len(x)):
-        work[0, n] = np.float32(1.0)
-    for p in range(1, len(seen)):
-        factor = x if FACTOR[p] == 0 else y if FACTOR[p] == 1 else z
-        for n in range(len(x)):
-            work[p, n] = work[REST[p], n] * factor[n]
-            total[n] += seen[p] * work[p, n]
+@kernel(MATHS, inlined=True)
+def _polynomial(g, x, y, z):
+    """Σ g xᵃ yᵇ zᶜ, in the order of `POWERS`."""
+    a = g[0] + z * (g[1] + z * (g[2] + z * (g[3] + z * (g[4] + z * g[5]))))
+    b = g[6] + z * (g[7] + z * (g[8] + z * (g[9] + z * g[10])))
+    c = g[11] + z * (g[12] + z * (g[13] + z * g[14]))
+    d = g[15] + z * (g[16] + z * g[17])
+    of_1 = a + y * (b + y * (c + y * (d + y * (g[18] + z * g[19] + y * g[20]))))
+    a = g[21] + z * (g[22] + z * (g[23] + z * (g[24] + z * g[25])))
+    b = g[26] + z * (g[27] + z * (g[28] + z * g[29]))
+    c = g[30] + z * (g[31] + z * g[32])
+    of_x = a + y * (b + y * (c + y * (g[33] + z * g[34] + y * g[35])))
+    a = g[36] + z * (g[37] + z * (g[38] + z * g[39]))
+    b = g[40] + z * (g[41] + z * g[42])
+    of_xx = a + y * (b + y * (g[43] + z * g[44] + y * g[45]))
+    a = g[46] + z * (g[47] + z * g[48])
+    of_xxx = a + y * (g[49] + z * g[50] + y * g[51])
+    of_xxxx = g[52] + z * g[53] + y * g[54]
+    return of_1 + x * (of_x + x * (of_xx + x * (of_xxx + x * (of_xxxx + x * g[55]))))
 
 
 @kernel(MATHS)
@@ -306,18 +327,13 @@ def _uniform(key, place):
 
 
 @kernel(MATHS)
-def _complete(frame, directions, edge):
-    """e₂ from an edge, made orthogonal to e₁, and e₃ = e₁ × e₂."""
-    along = 0.0
-    for x in range(3):
-        along += frame[0, x] * directions[x, edge]
-    length = 0.0
-    for x in range(3):
-        frame[1, x] = directions[x, edge] - along * frame[0, x]
-        length += frame[1, x] ** 2
-    length = max(math.sqrt(length), 1e-12)
-    for x in range(3):
-        frame[1, x] /= length
-    for x in range(3):
-        y, z = (x + 1) % 3, (x + 2) % 3
-        frame[2, x] = frame[0, y] * frame[1, z] - frame[0, z] * frame[1, y]
+def _complete(frame, x, y, z, directions, edge):
+    """e₁ as given, e₂ from an edge, made orthogonal to e₁, and e₃ = e₁ × e₂."""
+    u, v, w = directions[0, edge], directions[1, edge], directions[2, edge]
+    along = x * u + y * v + z * w
+    u, v, w = u - along * x, v - along * y, w - along * z
+    shrink = np.float32(1.0) / max(np.float32(math.sqrt(u * u + v * v + w * w)), np.float32(1e-12))
+    u, v, w = u * shrink, v * shrink, w * shrink
+    frame[0, 0], frame[0, 1], frame[0, 2] = x, y, z
+    frame[1, 0], frame[1, 1], frame[1, 2] = u, v, w
+    frame[2, 0], frame[2, 1], frame[2, 2] = y * w - z * v, z * u - x * w, x * v - y * u

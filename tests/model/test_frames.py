@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from crystalframer.config import FrameConfig, FrameMethod
 from crystalframer.model.edges import Edges
 from crystalframer.model.frames import (
     METHODS,
+    POWERS,
     AttendedEdges,
     Frame,
     build_frames,
@@ -110,7 +113,7 @@ def test_lattice_frame_by_hand(lattice: np.ndarray, expected: list[list[float]] 
 def test_ties_go_to_the_side_of_the_dipole_in_any_orientation(seed: int) -> None:
     """±x tie; a weak neighbour leans to +x and decides. Written in any order, in any orientation, the same axes."""
     rotation = torch.from_numpy(random_rotation(seed))
-    vectors = torch.tensor([[-2.0, 0, 0], [2, 0, 0], [0, 0, 2.2], [0.6, 2.5, 0.3]], dtype=torch.float64)
+    vectors = torch.tensor([[-2.0, 0, 0], [2, 0, 0], [0, 0, 2.2], [2.1, 1.5, 0.3]], dtype=torch.float64)
     logits = [2.0, 2.0, 0.5, 0.0]
     order = np.random.default_rng(seed).permutation(4)
     turned = attended((vectors @ rotation.T)[order].tolist(), [logits[n] for n in order])
@@ -120,13 +123,103 @@ def test_ties_go_to_the_side_of_the_dipole_in_any_orientation(seed: int) -> None
 
 
 def test_ties_without_dipole_go_by_higher_moments() -> None:
-    """Dipole 0, but the surroundings reach farther to +z in the third moment: +z wins over -z."""
+    """Directions cancel, but their cubes do not: 1 to +z against twice 1/8 to -z."""
+    side = 0.75**0.5
     seen = attended(
-        [[0, 0, 1], [0, 0, -1], [0, 0, 3], [1.5, 0, -1.5], [-1.5, 0, -1.5], [0.0, 1.0, 0.0]],
+        [[0, 0, 1], [0, 0, -1], [0, 0, 3], [3 * side, 0, -1.5], [-3 * side, 0, -1.5], [0.0, 1.0, 0.0]],
         [1.0, 1.0, 0.0, 0.0, 0.0, -8.0],
     )
-    assert abs(float(seen.dipole[0, 0, 2])) < 1e-9
+    dipole, cubes = (seen.direction_moments[0, 0, POWERS.index((0, 0, n))] for n in (1, 3))
+    assert abs(float(dipole)) < 1e-9 < float(cubes)
     assert axes_of("max", seen)[0].tolist() == [0, 0, 1]
+
+
+INVERSION, MIRROR, FOURFOLD_ROTOINVERSION, THREEFOLD = (
+    np.array(matrix, dtype=float)
+    for matrix in (
+        [[-1, 0, 0], [0, -1, 0], [0, 0, -1]],
+        [[1, 0, 0], [0, 1, 0], [0, 0, -1]],
+        [[0, -1, 0], [1, 0, 0], [0, 0, -1]],
+        [[0, 0, 1], [1, 0, 0], [0, 1, 0]],
+    )
+)
+SITES = {
+    "-1": [INVERSION],
+    "m": [MIRROR],
+    "2/m": [INVERSION, MIRROR],
+    "-4": [FOURFOLD_ROTOINVERSION],
+    "-42m": [FOURFOLD_ROTOINVERSION, np.diag([1.0, -1, -1])],
+    "3m": [THREEFOLD, THREEFOLD[:, [1, 0, 2]]],
+    "m-3": [MIRROR, INVERSION, THREEFOLD],
+    "-43m": [FOURFOLD_ROTOINVERSION, THREEFOLD],
+    "m-3m": [FOURFOLD_ROTOINVERSION, THREEFOLD, INVERSION],
+}
+"""Generators of site symmetries with mirror images."""
+
+
+def group_of(generators: list[np.ndarray]) -> list[np.ndarray]:
+    found = [np.eye(3)]
+    for one in found:  # grows while it is read
+        for product in (one @ generator for generator in generators):
+            if not any(np.allclose(product, other) for other in found):
+                found.append(product)
+    return found
+
+
+def site(symmetry: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Edges in general position about a site, and their logits: orbits of random vectors."""
+    rng = np.random.default_rng(seed)
+    group = group_of(SITES[symmetry])
+    orbits = [[operation @ vector for operation in group] for vector in rng.normal(size=(4, 3)) * 2]
+    return np.concatenate(orbits), np.repeat([3.0, 2.0, 1.5, 0.0], len(group))
+
+
+def seen_cosines(seen: AttendedEdges, axes: Tensor) -> Tensor:
+    """(3, 16): all that a head can tell of a frame: moments of the cosines to each axis."""
+    cosines = seen.edges.directions @ axes.T
+    return torch.stack([(seen.attention * cosines**n).sum(0) for n in range(1, 17)], dim=1)
+
+
+def views(symmetry: str, seed: int, tie_rule: float, precision: torch.dtype = torch.float64) -> Tensor:
+    """What is seen of a site that is turned and whose edges are written in other orders."""
+    vectors, logits = site(symmetry, seed)
+    found = []
+    for draw in range(6):
+        order = np.random.default_rng(draw).permutation(len(vectors))
+        turned = (vectors @ random_rotation(draw).T)[order]
+        seen = attended(turned.tolist(), logits[order].tolist())
+        given = replace(
+            seen.edges,
+            **{name: getattr(seen.edges, name).to(precision) for name in ("vectors", "lengths", "directions")},
+        )
+        rounded = AttendedEdges(given, seen.logits.to(precision), seen.attention.to(precision))
+        found.append(seen_cosines(seen, axes_of("max", rounded, tie_rule).double()))
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("precision", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("symmetry", SITES)
+def test_mirror_images_of_a_site_are_told_apart(symmetry: str, seed: int, precision: torch.dtype) -> None:
+    """First axes that mirror images share lead to two kinds of right-handed frames; all ways of writing find one."""
+    bar = 1e-12 if precision == torch.float64 else 1e-5
+    assert float(np.ptp(views(symmetry, seed, 1e-4, precision).numpy(), axis=0).max()) < bar
+
+
+@pytest.mark.parametrize("symmetry", ["m", "-4", "-42m", "3m", "-43m"])
+def test_without_the_rule_mirror_images_are_a_gamble(symmetry: str) -> None:
+    assert float(np.ptp(views(symmetry, 0, 0.0).numpy(), axis=0).max()) > 1e-2
+
+
+def test_near_the_margin_rounding_decides_nothing() -> None:
+    """Whatever its lag, one of two edges wins for good: the choice changes once, well within the margin."""
+    vectors = [[-2.0, 0, 0], [2, 0, 0], [0, 0, 2.2], [2.1, 1.5, 0.3]]
+    sides = [
+        axes_of("max", attended(vectors, [2.0, 2.0 - lag * 1e-4, 0.5, 0.0]))[0, 0] for lag in np.linspace(0, 2, 81)
+    ]
+    changes = [n for n in range(80) if sides[n] != sides[n + 1]]
+    assert sides[0] == 1 and sides[-1] == -1
+    assert len(changes) == 1 and 0.3 < changes[0] / 40 < 0.95
 
 
 def test_without_the_rule_the_first_of_equals_wins() -> None:
