@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import attention, command, floor, loader, peers, scaling, training
+from benchmarks import attention, command, floor, invariance, loader, peers, scaling, training
 from benchmarks.floor import Shape, Work
 from benchmarks.machine import Load, Peak
 from benchmarks.report import Bar, Report, Row, table, timed_rows
@@ -357,3 +357,18 @@ def test_structures_for_peers_are_the_same_crystals() -> None:
     assert structure.atomic_numbers == tuple(crystal.atomic_numbers.tolist())
     np.testing.assert_allclose(structure.cart_coords, crystal.positions, atol=1e-12)
     np.testing.assert_allclose(structure.lattice.matrix, crystal.lattice)
+
+
+def test_invariance_lists_what_still_moves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Shares with the tie rule and without it, and by name every crystal that moves."""
+    path = tmp_path / "result.json"
+    invariance.main([*TINY, "--output", str(path)])
+    record = json.loads(path.read_text(encoding="utf-8"))
+    shares = {(row["work"].partition(" ")[0], row["candidate"]): row["value"] for row in record["rows"]}
+    assert shares["AFLOW", "crystalframer"] > shares["AFLOW", "without tie rule"]
+    assert record["data"]["draws"] == {"rotation": 1, "cell": 1}
+    for work, remaining in record["data"]["remaining"].items():
+        row = next(row for row in record["rows"] if (row["work"], row["candidate"]) == (work, "crystalframer"))
+        assert row["value"] == pytest.approx(100 * (1 - len(remaining) / row["details"]["crystals"]))
+        assert all(size >= 1e-4 for size in remaining.values())
+    assert "QUICK" in capsys.readouterr().out

@@ -254,14 +254,12 @@ from triton.compiler import ASTSource
 from crystalframer.ops import triton_frames, triton_kernels
 
 INTEGERS = ("n_heads", "first_key", "second_key")
-NUMBERS = ("scale", "factor", "spacing", "sharpness", "noise", "margin")
-POINTERS = {"is_self": "*i1", "first_criteria": "*i32", "second_criteria": "*i32"}
+NUMBERS = ("scale", "factor", "spacing", "sharpness", "noise")
+POINTERS = {"is_self": "*i1"}
 POINTERS |= dict.fromkeys(("key_atom", "query_atom", "first_edge", "incoming", "first_incoming"), "*i64")
 SIZES = dict(HEADS=8, D_HEAD=16, D=16, N_CENTERS=64, CENTERS=64, DEGREE=40, DEGREES=64, ROW=24, BLOCK=16)
-TRAINING, EVALUATION = (SIZES | dict(NEAREST=False, NOISY=noisy, BY_MOMENTS=not noisy) for noisy in (True, False))
 jobs = {name: (getattr(triton_kernels, name), SIZES) for name in sys.argv[1:]}
-jobs |= {"moments_of_attention": (triton_frames.moments_of_attention, SIZES)}
-jobs |= {"max_frames": (triton_frames.max_frames, TRAINING), "max_frames, ties": (triton_frames.max_frames, EVALUATION)}
+jobs |= {"max_frames": (triton_frames.max_frames, SIZES | dict(NEAREST=False, NOISY=True))}
 tools = Path(triton.__file__).parent / "backends/nvidia/bin"
 for job, (kernel, sizes) in jobs.items():
     kind = lambda n: "i32" if n in INTEGERS else "fp32" if n in NUMBERS else POINTERS.get(n, "*fp32")
@@ -294,7 +292,7 @@ def test_kernels_compile_for_hopper_and_keep_sums_in_registers(tmp_path: Path) -
     assert result.returncode == 0, result.stderr
     rows = [line.split(";") for line in result.stdout.splitlines()]
     found = {name: [int(number) for number in numbers] for name, *numbers in rows}
-    assert found.keys() == {*names, "moments_of_attention", "max_frames", "max_frames, ties"}
+    assert found.keys() == {*names, "max_frames"}
     assert {name: stack for name, (stack, _, _) in found.items()} == dict.fromkeys(found, 0)
     # An edge of a block of 16: 80 multiplications for the cosines and 26 for the distances of the forward pass; half of
     # the cosines' are additions in the backward pass.

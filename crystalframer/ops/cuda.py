@@ -2,8 +2,9 @@
 
 The same function as `reference`, rearranged as in `cpu`: weights of the edges are all that is kept of an edge; cosines
 enter as Chebyshev polynomials; everything linear happens once per atom, as one matrix product. `triton_kernels` counts
-what that takes. No operator waits for the device. With TRITON_INTERPRET=1 in the environment before Triton is imported,
-all of this runs on CPU tensors, slowly: so it is tested where there is no GPU.
+what that takes. No operator waits for the device but the one that decides ties in evaluation. With TRITON_INTERPRET=1
+in the environment before Triton is imported, all of this runs on CPU tensors, slowly: so it is tested where there is no
+GPU.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import Tensor
 from crystalframer.config import CosineBasis, DistanceBasis, FrameConfig, ModelConfig
 from crystalframer.model.basis import chebyshev_of_gaussians
 from crystalframer.model.edges import Edges
-from crystalframer.model.frames import SECOND_AXIS_MOMENTS, AttendedEdges, build_frames, noise_key
+from crystalframer.model.frames import AttendedEdges, build_frames, noise_key
 from crystalframer.ops import triton_frames, triton_kernels
 
 BLOCK = 16
@@ -346,24 +347,38 @@ def max_frames(
 ) -> Tensor:
     """(n_atoms, n_heads, 3, 3) axes, by the rule of `model.frames.max_frames`, or of `static_max_frames` if `nearest`.
 
-    Scores get noise of this half-width, of the streams named by the keys; moments decide among those within the margin.
+    Scores get noise of this half-width, of the streams named by the keys. Where moments decide among those within a
+    margin, frames are the reference's: the choice is one of pairs of edges, of which there are few or hundreds.
     """
     n_atoms, n_heads = len(first_edge) - 1, logits.shape[1]
+    if margin > 0:
+        config = FrameConfig("static-max" if nearest else "max", tie_margin=margin)
+        edges = _edges_alone(length, direction, is_self, first_edge)
+        return build_frames(AttendedEdges(edges, logits, attention), config).axes.contiguous()
     axes = logits.new_empty(n_atoms, n_heads, 3, 3)
-    by_moments = margin > 0
-    tied = logits.new_empty(logits.shape if by_moments else 0)
-    moments = logits.new_empty((n_atoms, n_heads, 64) if by_moments else 0)
-    if by_moments:
-        inputs = (attention, length, direction, first_edge)
-        sizes = {"HEADS": _padded(n_heads), "BLOCK": BLOCK}
-        _launch(triton_frames.moments_of_attention, n_atoms, *inputs, moments, n_heads, **sizes)
-    inputs = (logits, length, direction, is_self, first_edge, *_criteria(logits.device))
+    inputs = (logits, length, direction, is_self, first_edge)
     # As 32 bits with a sign, which Triton takes for one type whatever the number.
     keys = [key - (key >> 31 << 32) for key in (first_key, second_key)]
-    sizes = {"HEADS": _padded(n_heads), "NEAREST": nearest, "NOISY": noise > 0, "BY_MOMENTS": by_moments}
-    numbers = (n_heads, noise, margin, *keys)
-    _launch(triton_frames.max_frames, n_atoms, *inputs, tied, moments, axes, *numbers, **sizes, BLOCK=BLOCK)
+    sizes = {"HEADS": _padded(n_heads), "NEAREST": nearest, "NOISY": noise > 0, "BLOCK": BLOCK}
+    _launch(triton_frames.max_frames, n_atoms, *inputs, axes, n_heads, noise, *keys, **sizes)
     return axes
+
+
+def _edges_alone(length: Tensor, direction: Tensor, is_self: Tensor, first_edge: Tensor) -> Edges:
+    """What frames from single edges need of a batch; nothing of its atoms and cells."""
+    n_atoms = len(first_edge) - 1
+    query = torch.repeat_interleave(torch.arange(n_atoms, device=length.device), first_edge.diff())
+    return Edges(
+        query=query,
+        key=query,
+        vectors=direction * length[:, None],
+        lengths=length,
+        directions=direction,
+        is_self=is_self,
+        positions=length.new_zeros(n_atoms, 3),
+        crystal_index=query.new_zeros(n_atoms),
+        lattice=length.new_zeros(1, 3, 3),
+    )
 
 
 @max_frames.register_fake
@@ -377,14 +392,3 @@ def _(
     *_: Any,
 ) -> Tensor:
     return logits.new_empty(first_edge.shape[0] - 1, logits.shape[1], 3, 3)
-
-
-@lru_cache
-def _criteria(device: torch.device) -> tuple[Tensor, Tensor]:
-    """What decides ties of the first and of the second axis, in turn: up to three axes as digits to base 4."""
-    first = ((1,), (1, 1), (1, 1, 1))
-    orders = [
-        [sum(axis << 2 * n for n, axis in enumerate(order)) for order in of] for of in (first, SECOND_AXIS_MOMENTS)
-    ]
-    codes = [torch.tensor(of, dtype=torch.int32, device=device) for of in orders]
-    return codes[0], codes[1]

@@ -13,6 +13,7 @@ import torch
 from crystalframer.analysis.invariance import KINDS, Kind, changed, invariance, invariance_summary
 from crystalframer.config import ConfigError, FrameConfig, FrameMethod, Target
 from crystalframer.data.crystal import Crystal, CrystalBatch, CrystalError
+from crystalframer.data.structures import to_crystal
 from crystalframer.model.network import CrystalFramer
 from crystalframer.presets import preset
 from crystalframer.testing import TOLERANCES, random_crystal
@@ -147,3 +148,31 @@ def test_what_cannot_be_measured(tmp_path: Path, as_in_production: None) -> None
     twin = Crystal(np.array([8, 8]), np.array([[0, 0, 0], [0.001, 0, 0]]), 4.0 * np.eye(3), "twin")
     with pytest.raises(CrystalError, match="'twin'"):
         invariance(model, [CRYSTALS[0], twin])
+
+
+PROTOTYPES = (229, 286, 77, 170, 34, 195, 152, 154)
+"""V₂Au₄, Ti₅Te₄, CeNiC₂, Sr₂CuO₄, CrB, Zr₂Si₄, α-boron, chalcostibite: sites with
+mirror images, whose first axes tie. Numbers in the AFLOW library."""
+
+
+@pytest.fixture(scope="module")
+def prototypes() -> list[Crystal]:
+    library = pytest.importorskip("pymatgen.analysis.prototypes").AFLOW_PROTOTYPE_LIBRARY
+    return [replace(to_crystal(library[n]["snl"].structure), id=str(n)) for n in PROTOTYPES]
+
+
+@pytest.mark.parametrize(("precision", "bar"), [(torch.float64, 1e-6), (torch.float32, 1e-5)], ids=str)
+def test_prototypes_of_high_symmetry_do_not_depend_on_how_they_are_turned(
+    prototypes: list[Crystal], precision: torch.dtype, bar: float
+) -> None:
+    table = invariance(make_model().to(precision), prototypes, ["rotation", "cell"], n_draws=2, progress=False)
+    worst = table[CHANGE].abs().groupby(table["id"]).max()
+    assert (worst < bar).all(), worst.sort_values()
+
+
+def test_without_the_tie_rule_prototypes_depend_on_how_they_are_turned(prototypes: list[Crystal]) -> None:
+    model = make_model()
+    plain = CrystalFramer(replace(model.config, frame=FrameConfig(tie_margin=0.0))).eval()
+    plain.load_state_dict(model.state_dict())
+    table = invariance(plain, prototypes[:3], ["rotation"], n_draws=2, progress=False)
+    assert table[CHANGE].abs().max() > 1e-3

@@ -1,0 +1,118 @@
+"""How far predictions move when a symmetric crystal is turned or its cell chosen otherwise; with the tie rule, without.
+
+The prototypes of the AFLOW library (pymatgen's), of which nearly every atom has neighbours that tie for a frame axis,
+and crystals of mp2018_val. The largest change over all draws counts, crystal by crystal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+import crystalframer as cf
+from benchmarks import command, inputs
+from benchmarks.report import Bar, Report, Row
+from crystalframer.analysis.invariance import Kind, invariance
+from crystalframer.data.crystal import Crystal
+from crystalframer.data.structures import to_crystal
+from crystalframer.model.network import CrystalFramer
+
+STEADY = 1e-4
+"""Units of the target (eV/atom): a change that nobody notices."""
+SHARE = 0.99
+AT_ONCE = 32
+"""Crystals between two steps of the progress bar."""
+
+
+def prototypes(n: int) -> list[Crystal]:
+    """Of the AFLOW library, in its order; the number is that of the library."""
+    library: Any = import_module("pymatgen.analysis.prototypes").AFLOW_PROTOTYPE_LIBRARY
+    return [
+        replace(to_crystal(entry["snl"].structure), id=f"{entry['snl'].structure.formula.replace(' ', '')} #{number}")
+        for number, entry in enumerate(library[:n])
+    ]
+
+
+def without_tie_rule(model: CrystalFramer) -> CrystalFramer:
+    """The same weights; the first of equal edges wins."""
+    plain = CrystalFramer(replace(model.config, frame=replace(model.config.frame, tie_margin=0.0)))
+    plain.load_state_dict(model.state_dict())
+    return plain.to(next(model.parameters())).eval()
+
+
+def largest_changes(
+    model: CrystalFramer, crystals: Sequence[Crystal], draws: dict[Kind, int], title: str
+) -> dict[str, float]:
+    """Crystal → largest change of the first target over all draws."""
+    column = f"change/{model.config.targets[0].name}"
+    found: dict[str, float] = {}
+    for start in tqdm(range(0, len(crystals), AT_ONCE), title, delay=2, leave=False):
+        part = crystals[start : start + AT_ONCE]
+        for kind, n_draws in draws.items():
+            changes = invariance(model, part, [kind], n_draws, progress=False)[["id", column]]
+            for name, largest in changes.set_index("id")[column].abs().groupby("id").max().items():
+                found[str(name)] = float(np.maximum(found.get(str(name), 0.0), largest))
+    return found
+
+
+def measure(options: argparse.Namespace, report: Report) -> None:
+    model = cf.load(options.model, device=options.device)
+    model = model.double() if options.double else model
+    target, draws = model.config.targets[0], dict[Kind, int](rotation=options.rotations, cell=options.cells)
+    sets = {"AFLOW prototypes": prototypes(4 if options.quick else 288)}
+    sample = inputs.sample(options)
+    sets[sample.name.partition(":")[0]] = [
+        replace(crystal, id=crystal.id or str(n)) for n, crystal in enumerate(sample.dataset)
+    ]
+    precision = "float64" if options.double else "float32"
+    report.data |= {"name": f"AFLOW prototypes; {sample.name}", "draws": dict(draws), "precision": precision}
+    report.data["remaining"] = {}
+    for work, crystals in sets.items():
+        for name, candidate in {"crystalframer": model, "without tie rule": without_tie_rule(model)}.items():
+            start = time.perf_counter()
+            changes = largest_changes(candidate, crystals, draws, f"{work}, {name}")
+            sizes = np.array(list(changes.values()))
+            share = float(np.mean(sizes < STEADY))
+            details: dict[str, float | str] = {
+                "crystals": float(len(changes)),
+                "largest": float(sizes.max()),
+                "99 %": float(np.quantile(sizes, 0.99)),
+                "median": float(np.median(sizes)),
+                "seconds": time.perf_counter() - start,
+            }
+            unit = f"% below {STEADY:g} {target.unit}"
+            report.rows.append(Row(work, name, cf.__version__, unit, 100.0 * share, details=details))
+            if candidate is model:
+                report.bars.append(Bar(f"{work}, steady", 100.0 * share, 100.0 * SHARE, "%", at_most=False))
+                remaining = {
+                    name: size for name, size in sorted(changes.items(), key=lambda x: -x[1]) if size >= STEADY
+                }
+                report.data["remaining"][work] = remaining
+                report.notes += [
+                    f"{work}: {name} moves by {size:.1e} {target.unit}" for name, size in remaining.items()
+                ]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = command.parser("invariance", __doc__ or "")
+    inputs.add_options(parser, n_crystals=500)
+    parser.add_argument("--model", help="checkpoint (default: the weights that come with the package)")
+    parser.add_argument("--rotations", type=int, default=20, help="random rotations of each crystal (default: 20)")
+    parser.add_argument("--cells", type=int, default=5, help="other choices of its cell (default: 5)")
+    parser.add_argument("--double", action="store_true", help="in float64, where rounding plays no part")
+    options = command.parse(parser, arguments)
+    if options.quick:
+        options.rotations, options.cells = min(options.rotations, 1), min(options.cells, 1)
+    with command.session(options) as report:
+        measure(options, report)
+
+
+if __name__ == "__main__":
+    main()
