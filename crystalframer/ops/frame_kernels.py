@@ -17,29 +17,16 @@ from crystalframer.ops.kernels import MATHS, most_items
 COLLINEAR = np.float32(frames.COLLINEAR)
 SMALLEST_SINE_SCORE = np.float32(frames.SMALLEST_SINE_SCORE)
 MULTIPLIERS = tuple(np.uint32(number) for number in frames.MULTIPLIERS)
+TIE_WEIGHTS = tuple(tuple(np.float32(weight) for weight in of_axis) for of_axis in frames.TIE_WEIGHTS)
 EQUIVALENT = np.float32(frames.EQUIVALENT)
+ONE_LINE = np.float32(1e-6)
+"""Unit vectors that differ by less, up to sign, are one axis: what the head sees along it is summed once."""
 SMALLEST_WEIGHT = np.float32(2.0**-90)
 """Below this, weights are formed anew from their logarithms, relative to the largest."""
-
-
-POWERS = frames.POWERS
-FACTOR = np.array([0, *(max(axis for axis in range(3) if of[axis]) for of in POWERS[1:])])
-REST = np.array(
-    [
-        0,
-        *(
-            POWERS.index(tuple(of - np.eye(3, dtype=int)[axis]))
-            for of, axis in zip(POWERS[1:], FACTOR[1:], strict=True)
-        ),
-    ]
-)
-"""A product of powers is coordinate FACTOR times product REST; the first is 1."""
-SEEN = frames.tie_weights().numpy().astype(np.float32)
-"""What the moment of each product counts along each axis."""
+NEGLIGIBLE = np.float32(1e-9)
+"""Attention that counts for nothing among ties."""
 FREE = np.float32(0.01)
 """Share of the margin within which the cost of a candidate, 1e-8, is not worth a logarithm."""
-LISTED = np.float32(0.5)
-"""Share of the strongest second edge below which others are not looked at for further first axes."""
 
 
 @kernel(MATHS)
@@ -67,240 +54,85 @@ def max_frames(
     """
     n_heads = scores.shape[0]
     most = most_items(first_atom, last_atom, first_edge)
-    values, sines, candidates = np.empty(most, np.float32), np.empty(most, np.float32), np.empty(most, np.int64)
+    others, sines, values = np.empty(most, np.float32), np.empty(most, np.float32), np.empty(most, np.float32)
     firsts, first_costs = np.empty(most, np.int64), np.empty(most, np.float32)
-    listed, few = np.empty(most, np.int64), np.empty((5, most), np.float32)
-    products = np.empty((len(POWERS), most), np.float32)
-    seen = np.empty((3, len(POWERS)), np.float32)
-    costs, tried, tried_edges = (
-        np.empty(most, np.float32),
-        np.zeros((11, 2 * most), np.float32),
-        np.empty((2, 2 * most), np.int64),
-    )
-    frame = np.empty((3, 3), np.float32)
+    seconds, second_costs = np.empty(most, np.int64), np.empty(most, np.float32)
+    lines = np.empty((6, most), np.float32)
+    share = np.float32(math.exp(-margin))
+    by_moments = noise == 0 and margin > 0
     for i in range(first_atom, last_atom):
         start, stop = first_edge[i], first_edge[i + 1]
         count = stop - start
         x, y, z = directions[0, start:stop], directions[1, start:stop], directions[2, start:stop]
-        is_itself = is_self[start:stop]
-        have_products = False
+        for n in range(count):
+            others[n] = np.float32(0.0) if is_self[start + n] else np.float32(1.0)
         for h in range(n_heads):
-            logarithms, sizes = scores[h, start:stop], weights[h, start:stop]
+            logarithms, sizes, seen = scores[h, start:stop], weights[h, start:stop], attention[h, start:stop]
             place = first_given[i] * n_heads + h
 
             for n in range(count):
-                sines[n] = np.float32(0.0) if is_itself[n] else np.float32(1.0)
-            n_first = _strongest(logarithms, sizes, sines[:count], margin, values, candidates)
-            if n_first > 1 and noise > 0:
-                _pick_by_noise(values, candidates, n_first, noise, first_key, place, n_heads)
-            if noise > 0 or margin == 0:
-                n_first = 1
-            _costs(values, candidates, n_first, margin, first_costs)
-            firsts[:n_first] = candidates[:n_first]
+                values[n] = sizes[n] * others[n]
+            n_first = _strongest(logarithms, others[:count], values[:count], share, firsts)
+            if n_first > 1:
+                if by_moments:
+                    _costs(values, firsts, n_first, margin, first_costs)
+                else:
+                    n_first = _pick_by_noise(values, firsts, n_first, noise, first_key, place, n_heads)
 
-            first, second, best = firsts[0], 0, np.float32(-np.inf)
-            n_listed, least, n_tried = -1, np.float32(0.0), 0
-            have_moments = False
+            first, second, best, order = firsts[0], 0, np.float32(-np.inf), 0
+            reach = 0
             for c in range(n_first):
-                e1 = firsts[c]
-                tied = 0
-                if n_listed > 0:
-                    fx, fy, fz = few[0, :n_listed], few[1, :n_listed], few[2, :n_listed]
-                    _off_axis(fx, fy, fz, x[e1], y[e1], z[e1], sines)
-                    tied = _strongest(
-                        few[3, :n_listed], few[4, :n_listed], sines[:n_listed], margin, values, candidates
-                    )
-                    if values[candidates[0]] < least:
-                        tied = 0
-                    else:
-                        _costs(values, candidates, tied, margin, costs)
-                        for n in range(tied):
-                            candidates[n] = listed[candidates[n]]
-                if tied == 0:
-                    _off_axis(x, y, z, x[e1], y[e1], z[e1], sines)
-                    for n in range(count):
-                        if is_itself[n]:
-                            sines[n] = np.float32(0.0)
-                    tied = _strongest(logarithms, sizes, sines[:count], margin, values, candidates)
-                    if tied > 1 and noise > 0:
-                        _pick_by_noise(values, candidates, tied, noise, second_key, place, n_heads)
-                    if noise > 0 or margin == 0:
-                        tied = 1
-                    if c == 0:
-                        second = candidates[0]
-                        if n_first == 1 and tied == 1:
-                            break
-                        least = sizes[second] * sines[second]
-                        if n_first > 1 and least >= SMALLEST_WEIGHT:
-                            n_listed = _list(x, y, z, logarithms, sizes, is_itself, LISTED * least, listed, few)
-                            least *= LISTED * np.float32(math.exp(2 * margin))
-                    _costs(values, candidates, tied, margin, costs)
-                if not have_products:
-                    _products(x, y, z, products)
-                    have_products = True
-                if not have_moments:
-                    _moments(products, attention[h, start:stop], seen)
-                    have_moments = True
-                if n_tried + tied > tried.shape[1]:
-                    best, first, second = _best(seen, tried, n_tried, tried_edges, best, first, second)
-                    n_tried = 0
-                for n in range(tied):
-                    _complete(frame, x[e1], y[e1], z[e1], directions, start + candidates[n])
-                    for axis in range(9):
-                        tried[axis, n_tried] = frame[axis // 3, axis % 3]
-                    tried[9, n_tried] = first_costs[c] + costs[n]
-                    tried_edges[0, n_tried], tried_edges[1, n_tried] = e1, candidates[n]
-                    n_tried += 1
-            if n_tried:
-                best, first, second = _best(seen, tried, n_tried, tried_edges, best, first, second)
+                edge = firsts[c]
+                if edge < 0:  # opposite to one before
+                    continue
+                x1, y1, z1 = x[edge], y[edge], z[edge]
+                for n in range(count):
+                    cosine = abs(x[n] * x1 + y[n] * y1 + z[n] * z1)
+                    sine = max(np.float32(1.0) - cosine, SMALLEST_SINE_SCORE)
+                    sines[n] = np.float32(0.0) if cosine >= COLLINEAR else sine * others[n]
+                    values[n] = sizes[n] * sines[n]
+                n_second = _strongest(logarithms, sines[:count], values[:count], share, seconds)
+                if n_first == 1 and n_second == 1:
+                    second = seconds[0]
+                elif by_moments:
+                    _costs(values, seconds, n_second, margin, second_costs)
+                    if reach == 0:
+                        reach = _reach(seen)
+                    best, order, first, second = _better(
+                        x, y, z, seen[:reach], c, firsts, first_costs, n_first, seconds, second_costs, n_second, lines,
+                        best, order, first, second
+                    )  # fmt: skip
+                else:
+                    _pick_by_noise(values, seconds, n_second, noise, second_key, place, n_heads)
+                    second = seconds[0]
 
-            _complete(frame, x[first], y[first], z[first], directions, start + second)
+            _complete(axes[i, h], x, y, z, first, second)
             anchors[i, h, 0], anchors[i, h, 1] = first, second
-            for axis in range(3):
-                for n in range(3):
-                    axes[i, h, axis, n] = frame[axis, n]
-
-
-@kernel(MATHS)
-def _off_axis(x, y, z, x1, y1, z1, sines):
-    """1 - |cosine| to an axis; 0 along it."""
-    for n in range(len(x)):
-        cosine = abs(x[n] * x1 + y[n] * y1 + z[n] * z1)
-        sines[n] = np.float32(0.0) if cosine >= COLLINEAR else max(np.float32(1.0) - cosine, SMALLEST_SINE_SCORE)
-
-
-@kernel(MATHS)
-def _list(x, y, z, scores, weights, is_self, least, listed, few):
-    """Gather the edges of at least this weight: their numbers, their directions, scores and weights; how many."""
-    found = 0
-    for n in range(len(x)):
-        if weights[n] >= least and not is_self[n]:
-            listed[found] = n
-            few[0, found], few[1, found], few[2, found] = x[n], y[n], z[n]
-            few[3, found], few[4, found] = scores[n], weights[n]
-            found += 1
-    return found
-
-
-@kernel(MATHS)
-def _costs(values, candidates, count, margin, costs):
-    """What it takes to choose a candidate that is not the strongest; see `model.frames._tied`."""
-    largest = np.float32(0.0)
-    for n in range(count):
-        largest = max(largest, values[candidates[n]])
-    for n in range(count):
-        costs[n] = np.float32(0.0)
-        if values[candidates[n]] < largest * (np.float32(1.0) - FREE * margin):
-            lag = -math.log(values[candidates[n]] / largest) / margin
-            costs[n] = np.float32(lag**4 / (1.0 - lag**4)) if lag < 1.0 else np.float32(np.inf)
-
-
-@kernel(MATHS)
-def _products(x, y, z, products):
-    """xᵃ yᵇ zᶜ of each edge."""
-    for n in range(len(x)):
-        products[0, n] = np.float32(1.0)
-    for p in range(1, len(POWERS)):
-        factor = x if FACTOR[p] == 0 else y if FACTOR[p] == 1 else z
-        row, rest = products[p], products[REST[p]]
-        for n in range(len(x)):
-            row[n] = rest[n] * factor[n]
-
-
-@kernel(MATHS)
-def _moments(products, weights, seen):
-    """Σ p xᵃ yᵇ zᶜ, times what it counts along each axis; four sums at a time, which stay in registers."""
-    for p in range(0, len(POWERS), 4):
-        a = b = c = d = np.float32(0.0)
-        of_a, of_b, of_c, of_d = products[p], products[p + 1], products[p + 2], products[p + 3]
-        for n in range(len(weights)):
-            weight = weights[n]
-            a, b, c, d = a + weight * of_a[n], b + weight * of_b[n], c + weight * of_c[n], d + weight * of_d[n]
-        for k in range(3):
-            seen[k, p], seen[k, p + 1] = SEEN[k, p] * a, SEEN[k, p + 1] * b
-            seen[k, p + 2], seen[k, p + 3] = SEEN[k, p + 2] * c, SEEN[k, p + 3] * d
-
-
-@kernel(MATHS)
-def _best(seen, tried, count, edges, best, first, second):
-    """The frame of which the head sees most, less what it costs, if that is more than the best before."""
-    for n in range(count):
-        tried[10, n] = _polynomial(seen[0], tried[0, n], tried[1, n], tried[2, n]) - tried[9, n]
-    for n in range(count):
-        tried[10, n] += _polynomial(seen[1], tried[3, n], tried[4, n], tried[5, n])
-    for n in range(count):
-        tried[10, n] += _polynomial(seen[2], tried[6, n], tried[7, n], tried[8, n])
-    for n in range(count):
-        if tried[10, n] > best + EQUIVALENT:
-            best, first, second = tried[10, n], edges[0, n], edges[1, n]
-    return best, first, second
 
 
 @kernel(MATHS, inlined=True)
-def _polynomial(g, x, y, z):
-    """Σ g xᵃ yᵇ zᶜ, in the order of `POWERS`."""
-    a = g[0] + z * (g[1] + z * (g[2] + z * (g[3] + z * (g[4] + z * g[5]))))
-    b = g[6] + z * (g[7] + z * (g[8] + z * (g[9] + z * g[10])))
-    c = g[11] + z * (g[12] + z * (g[13] + z * g[14]))
-    d = g[15] + z * (g[16] + z * g[17])
-    of_1 = a + y * (b + y * (c + y * (d + y * (g[18] + z * g[19] + y * g[20]))))
-    a = g[21] + z * (g[22] + z * (g[23] + z * (g[24] + z * g[25])))
-    b = g[26] + z * (g[27] + z * (g[28] + z * g[29]))
-    c = g[30] + z * (g[31] + z * g[32])
-    of_x = a + y * (b + y * (c + y * (g[33] + z * g[34] + y * g[35])))
-    a = g[36] + z * (g[37] + z * (g[38] + z * g[39]))
-    b = g[40] + z * (g[41] + z * g[42])
-    of_xx = a + y * (b + y * (g[43] + z * g[44] + y * g[45]))
-    a = g[46] + z * (g[47] + z * g[48])
-    of_xxx = a + y * (g[49] + z * g[50] + y * g[51])
-    of_xxxx = g[52] + z * g[53] + y * g[54]
-    return of_1 + x * (of_x + x * (of_xx + x * (of_xxx + x * (of_xxxx + x * g[55]))))
-
-
-@kernel(MATHS)
-def _strongest(scores, weights, sines, margin, values, candidates):
-    """The edges whose weight × sine lies within the margin of the largest, in their order; their number."""
-    count = len(weights)
-    for n in range(count):
-        values[n] = weights[n] * sines[n]
-    first = _first_largest(values[:count])
+def _strongest(scores, sines, values, share, candidates):
+    """The edges whose value, weight × sine, is at least this share of the largest, in their order; their number."""
+    first = _first_largest(values)
     if values[first] < SMALLEST_WEIGHT:
-        highest = np.float32(-np.inf)
-        for n in range(count):
-            if sines[n] > 0:
-                values[n] = scores[n] + np.float32(math.log(sines[n]))
-                highest = max(highest, values[n])
-        for n in range(count):
-            values[n] = np.float32(math.exp(values[n] - highest)) if sines[n] > 0 else np.float32(0.0)
-        first = _first_largest(values[:count])
-    least = values[first] * np.float32(math.exp(-margin))
+        first = _form_anew(scores, sines, values)
+    least = values[first] * share
     within = 0
-    for n in range(count):
+    for n in range(len(values)):
         within += values[n] >= least
     candidates[0] = first
     if within <= 1:  # 0: NaN everywhere, and some frame will do
         return 1
-    found = 0
-    for n in range(count):
+    found, n = 0, 0
+    while found < within:
         if values[n] >= least:
             candidates[found] = n
             found += 1
+        n += 1
     return found
 
 
-@kernel(MATHS)
-def _pick_by_noise(values, candidates, count, noise, key, place, n_heads):
-    best = np.float32(0.0)
-    chosen = candidates[0]
-    for n in range(count):
-        drawn = np.float32(2.0) * _uniform(key, place + candidates[n] * n_heads) - np.float32(1.0)
-        value = values[candidates[n]] * (np.float32(1.0) + noise * drawn)
-        if value > best:
-            best, chosen = value, candidates[n]
-    candidates[0] = chosen
-
-
-@kernel(MATHS)
+@kernel(MATHS, inlined=True)
 def _first_largest(values):
     """Where the first maximum of numbers >= 0 is.
 
@@ -317,6 +149,36 @@ def _first_largest(values):
 
 
 @kernel(MATHS)
+def _form_anew(scores, sines, values):
+    """Values relative to the largest, where weights are too small to be told apart; where the first maximum is."""
+    highest = np.float32(-np.inf)
+    for n in range(len(values)):
+        if sines[n] > 0:
+            values[n] = scores[n] + np.float32(math.log(sines[n]))
+            highest = max(highest, values[n])
+    for n in range(len(values)):
+        values[n] = np.float32(math.exp(values[n] - highest)) if sines[n] > 0 else np.float32(0.0)
+    return _first_largest(values)
+
+
+# --- noise of training ------------------------------------------------------------------------------------------------
+
+
+@kernel(MATHS)
+def _pick_by_noise(values, candidates, count, noise, key, place, n_heads):
+    """Put in front one of the candidates; 1, as many as are left."""
+    best = np.float32(0.0)
+    chosen = candidates[0]
+    for n in range(count):
+        drawn = np.float32(2.0) * _uniform(key, place + candidates[n] * n_heads) - np.float32(1.0)
+        value = values[candidates[n]] * (np.float32(1.0) + noise * drawn)
+        if value > best:
+            best, chosen = value, candidates[n]
+    candidates[0] = chosen
+    return 1
+
+
+@kernel(MATHS)
 def _uniform(key, place):
     """`model.frames.uniform`."""
     x = np.uint32(np.uint32(place) + key)
@@ -326,14 +188,146 @@ def _uniform(key, place):
     return np.float32(x >> np.uint32(8)) * np.float32(2.0**-24)
 
 
+# --- choosing among ties ----------------------------------------------------------------------------------------------
+
+
 @kernel(MATHS)
-def _complete(frame, x, y, z, directions, edge):
-    """e₁ as given, e₂ from an edge, made orthogonal to e₁, and e₃ = e₁ × e₂."""
-    u, v, w = directions[0, edge], directions[1, edge], directions[2, edge]
-    along = x * u + y * v + z * w
-    u, v, w = u - along * x, v - along * y, w - along * z
+def _costs(values, candidates, count, margin, costs):
+    """What it takes to choose a candidate that is not the strongest; see `model.frames._tied`."""
+    largest = np.float32(0.0)
+    for n in range(count):
+        largest = max(largest, values[candidates[n]])
+    for n in range(count):
+        costs[n] = np.float32(0.0)
+        if values[candidates[n]] < largest * (np.float32(1.0) - FREE * margin):
+            lag = -math.log(values[candidates[n]] / largest) / margin
+            costs[n] = np.float32(lag**4 / (1.0 - lag**4)) if lag < 1.0 else np.float32(np.inf)
+
+
+@kernel(MATHS)
+def _better(
+    x,
+    y,
+    z,
+    attention,
+    c,
+    firsts,
+    first_costs,
+    n_first,
+    seconds,
+    second_costs,
+    n_second,
+    lines,
+    best,
+    order,
+    first,
+    second,
+):
+    """The frame of which the head sees most, less what it costs, if that is more than the best before.
+
+    Of first axis `c` and of its opposite, which has the same second edges and is crossed out: axes that are alike up to
+    sign are summed over once, in terms even and odd in the cosine. Of frames that are equivalent serves the first.
+
+    Args:
+        lines: (6, n) memory for the distinct e₂: three coordinates; even terms of e₂ and e₃; odd terms of each.
+    """
+    edge = firsts[c]
+    x1, y1, z1 = x[edge], y[edge], z[edge]
+    even_1 = odd_1 = np.float32(0.0)
+    opposite = c
+    if n_first > 1:
+        even_1, odd_1 = _terms(x, y, z, attention, x1, y1, z1)
+        for other in range(c + 1, n_first):
+            e = firsts[other]
+            if e >= 0 and abs(x[e] + x1) + abs(y[e] + y1) + abs(z[e] + z1) < ONE_LINE:
+                opposite = other
+                break
+    n_lines = 0
+    for n in range(n_second):
+        x2, y2, z2 = _orthogonal(x, y, z, x1, y1, z1, seconds[n])
+        line, sign = 0, np.float32(1.0)
+        while line < n_lines:
+            u, v, w = lines[0, line], lines[1, line], lines[2, line]
+            if abs(x2 - u) + abs(y2 - v) + abs(z2 - w) < ONE_LINE:
+                break
+            if abs(x2 + u) + abs(y2 + v) + abs(z2 + w) < ONE_LINE:
+                sign = np.float32(-1.0)
+                break
+            line += 1
+        if line == n_lines:
+            n_lines += 1
+            lines[0, line], lines[1, line], lines[2, line] = x2, y2, z2
+            x3, y3, z3 = y1 * z2 - z1 * y2, z1 * x2 - x1 * z2, x1 * y2 - y1 * x2
+            even, odd_2, odd_3 = _terms_of_two(x, y, z, attention, x2, y2, z2, x3, y3, z3)
+            lines[3, line], lines[4, line], lines[5, line] = even, odd_2, odd_3
+        even, odd_2, odd_3 = even_1 + lines[3, line], sign * lines[4, line], sign * lines[5, line]
+        number, value = c, even + odd_1 + odd_2 + odd_3
+        for _ in range(1 + (opposite != c)):
+            value -= second_costs[n]
+            if n_first > 1:
+                value -= first_costs[number]
+            place = number * len(x) + n
+            if value > best + EQUIVALENT or (value >= best - EQUIVALENT and place < order):
+                best, order, first, second = max(value, best), place, firsts[number], seconds[n]
+            number, value = opposite, even - odd_1 + odd_2 - odd_3
+    if opposite != c:
+        firsts[opposite] = -1
+    return best, order, first, second
+
+
+@kernel(MATHS)
+def _reach(attention):
+    """Edges up to the last of any weight; their neighbours are given nearest first."""
+    reach = 0
+    for n in range(len(attention)):
+        reach = n + 1 if attention[n] > NEGLIGIBLE else reach
+    return reach
+
+
+@kernel(MATHS, inlined=True)
+def _terms(x, y, z, attention, u, v, w):
+    """Σ p · polynomial of the cosine to e₁: its even and its odd terms."""
+    of_1, of_2, of_3, of_4, of_5 = TIE_WEIGHTS[0]
+    even = odd = np.float32(0.0)
+    for n in range(len(attention)):
+        cosine = x[n] * u + y[n] * v + z[n] * w
+        square = cosine * cosine
+        even += attention[n] * square * (of_2 + square * of_4)
+        odd += attention[n] * cosine * (of_1 + square * (of_3 + square * of_5))
+    return even, odd
+
+
+@kernel(MATHS, inlined=True)
+def _terms_of_two(x, y, z, attention, x2, y2, z2, x3, y3, z3):
+    """The same of e₂ and e₃: the even terms of both, the odd terms of each."""
+    a1, a2, a3, a4, a5 = TIE_WEIGHTS[1]
+    b1, b2, b3, b4, b5 = TIE_WEIGHTS[2]
+    even = odd_2 = odd_3 = np.float32(0.0)
+    for n in range(len(attention)):
+        r, s, t, p = x[n], y[n], z[n], attention[n]
+        c, d = r * x2 + s * y2 + t * z2, r * x3 + s * y3 + t * z3
+        cc, dd = c * c, d * d
+        even += p * (cc * (a2 + cc * a4) + dd * (b2 + dd * b4))
+        odd_2 += p * c * (a1 + cc * (a3 + cc * a5))
+        odd_3 += p * d * (b1 + dd * (b3 + dd * b5))
+    return even, odd_2, odd_3
+
+
+@kernel(MATHS, inlined=True)
+def _orthogonal(x, y, z, x1, y1, z1, edge):
+    """The direction of an edge off e₁."""
+    u, v, w = x[edge], y[edge], z[edge]
+    along = x1 * u + y1 * v + z1 * w
+    u, v, w = u - along * x1, v - along * y1, w - along * z1
     shrink = np.float32(1.0) / max(np.float32(math.sqrt(u * u + v * v + w * w)), np.float32(1e-12))
-    u, v, w = u * shrink, v * shrink, w * shrink
-    frame[0, 0], frame[0, 1], frame[0, 2] = x, y, z
-    frame[1, 0], frame[1, 1], frame[1, 2] = u, v, w
-    frame[2, 0], frame[2, 1], frame[2, 2] = y * w - z * v, z * u - x * w, x * v - y * u
+    return u * shrink, v * shrink, w * shrink
+
+
+@kernel(MATHS, inlined=True)
+def _complete(frame, x, y, z, first, second):
+    """e₁ along one edge, e₂ towards another, and e₃ = e₁ × e₂."""
+    x1, y1, z1 = x[first], y[first], z[first]
+    x2, y2, z2 = _orthogonal(x, y, z, x1, y1, z1, second)
+    frame[0, 0], frame[0, 1], frame[0, 2] = x1, y1, z1
+    frame[1, 0], frame[1, 1], frame[1, 2] = x2, y2, z2
+    frame[2, 0], frame[2, 1], frame[2, 2] = y1 * z2 - z1 * y2, z1 * x2 - x1 * z2, x1 * y2 - y1 * x2
