@@ -323,7 +323,8 @@ def _seen(
     axes = _right_handed(e1, towards)
     weights = tie_weights().to(axes)
     moments = attended.direction_moments.flatten(0, 1)
-    return sum((moments[group] * weights[k] * _products(axes[:, k])).sum(-1) for k in range(3))
+    along = [(moments[group] * weights[k] * _products(axes[:, k])).sum(-1) for k in range(3)]
+    return torch.stack(along).sum(0)
 
 
 def _products(vectors: Float[Tensor, "n 3"]) -> Float[Tensor, "n n_products"]:
