@@ -56,16 +56,17 @@ def largest_changes(
     for start in tqdm(range(0, len(crystals), AT_ONCE), title, delay=2, leave=False):
         part = crystals[start : start + AT_ONCE]
         for kind, n_draws in draws.items():
-            changes = invariance(model, part, [kind], n_draws, progress=False)[["id", column]]
-            for name, largest in changes.set_index("id")[column].abs().groupby("id").max().items():
-                found[str(name)] = float(np.maximum(found.get(str(name), 0.0), largest))
+            table = invariance(model, part, [kind], n_draws, progress=False)
+            for name, change in zip(table["id"], table[column].abs(), strict=True):
+                found[name] = float(np.maximum(found.get(name, 0.0), change))
     return found
 
 
 def measure(options: argparse.Namespace, report: Report) -> None:
     model = cf.load(options.model, device=options.device)
     model = model.double() if options.double else model
-    target, draws = model.config.targets[0], dict[Kind, int](rotation=options.rotations, cell=options.cells)
+    target = model.config.targets[0]
+    draws: dict[Kind, int] = {"rotation": options.rotations, "cell": options.cells}
     sets = {"AFLOW prototypes": prototypes(4 if options.quick else 288)}
     sample = inputs.sample(options)
     sets[sample.name.partition(":")[0]] = [

@@ -166,8 +166,8 @@ def test_prototypes_of_high_symmetry_do_not_depend_on_how_they_are_turned(
     prototypes: list[Crystal], precision: torch.dtype, bar: float
 ) -> None:
     table = invariance(make_model().to(precision), prototypes, ["rotation", "cell"], n_draws=2, progress=False)
-    worst = table[CHANGE].abs().groupby(table["id"]).max()
-    assert (worst < bar).all(), worst.sort_values()
+    moved = table[~(table[CHANGE].abs().to_numpy() < bar)]
+    assert moved.empty, moved.to_string()
 
 
 def test_without_the_tie_rule_prototypes_depend_on_how_they_are_turned(prototypes: list[Crystal]) -> None:
@@ -175,4 +175,4 @@ def test_without_the_tie_rule_prototypes_depend_on_how_they_are_turned(prototype
     plain = CrystalFramer(replace(model.config, frame=FrameConfig(tie_margin=0.0))).eval()
     plain.load_state_dict(model.state_dict())
     table = invariance(plain, prototypes[:3], ["rotation"], n_draws=2, progress=False)
-    assert table[CHANGE].abs().max() > 1e-3
+    assert np.abs(table[CHANGE].to_numpy()).max() > 1e-3
