@@ -37,6 +37,7 @@ COLLINEAR = 0.9999
 """|cosine| to the first axis above which an edge cannot set the second."""
 SMALLEST_SINE_SCORE = 1e-5
 HIGHEST_MOMENT = 5
+"""Of the cosines to an axis, in what decides ties."""
 POWERS = tuple(
     (a, b, c)
     for a in range(HIGHEST_MOMENT + 1)
@@ -262,20 +263,18 @@ def _best_frame(
     by their moments; frames that tie in those as well are mirrored or turned into each other by the site's symmetry, or
     differ in nothing that the head sees.
     """
-    n_groups = attended.edges.n_atoms * attended.n_heads
+    edges, n_groups = attended.edges, attended.edges.n_atoms * attended.n_heads
     parts = []
-    for part in torch.arange(len(group), device=group.device).split(_candidates_at_once(attended.edges)):
-        item, second, more = _tied_off_axis(attended.edges, e1[part], group[part], scores, margin)
-        parts.append((part[item], second, cost[part[item]] + more))
-    candidate, second, cost = (torch.cat(columns) for columns in zip(*parts, strict=True))
+    for part in torch.arange(len(group), device=group.device).split(_candidates_at_once(edges)):
+        item, second, more = _tied_off_axis(edges, e1[part], group[part], scores, margin)
+        item = part[item]
+        seen = _seen(attended, e1[item], edges.directions[second], group[item])
+        parts.append((item, second, seen - cost[item] - more))
+    candidate, second, value = (torch.cat(columns) for columns in zip(*parts, strict=True))
     group = group[candidate]
-    if len(group) > n_groups:
-        value = _seen(attended, e1[candidate], attended.edges.directions[second], group) - cost
-        best = segment_max(value[:, None], group, n_groups)[group, 0]
-        chosen = segment_first(~(value < best - EQUIVALENT)[:, None], group, n_groups)
-    else:
-        chosen = segment_first(torch.ones_like(group, dtype=torch.bool)[:, None], group, n_groups)
-    shape = (attended.edges.n_atoms, attended.n_heads)
+    best = segment_max(value[:, None], group, n_groups)[group, 0]
+    chosen = segment_first(~(value < best - EQUIVALENT)[:, None], group, n_groups)
+    shape = (edges.n_atoms, attended.n_heads)
     return candidate[chosen].view(shape), second[chosen].view(shape)
 
 
@@ -321,7 +320,7 @@ def _seen(
 ) -> Float[Tensor, " n_frames"]:
     """Σ p (w₁(cos θ₁) + w₂(cos θ₂) + w₃(cos θ₃)) over the edges, with polynomials w."""
     axes = _right_handed(e1, towards)
-    weights = tie_weights().to(axes)
+    weights = _tie_weights().to(axes)
     moments = attended.direction_moments.flatten(0, 1)
     along = [(moments[group] * weights[k] * _products(axes[:, k])).sum(-1) for k in range(3)]
     return torch.stack(along).sum(0)
@@ -335,7 +334,7 @@ def _products(vectors: Float[Tensor, "n 3"]) -> Float[Tensor, "n n_products"]:
 
 
 @lru_cache
-def tie_weights() -> Float[Tensor, "3 n_products"]:
+def _tie_weights() -> Float[Tensor, "3 n_products"]:
     """What Σ p xᵃ yᵇ zᶜ counts along each axis: (r·e)ᵐ multiplied out."""
     counts = [math.factorial(sum(n)) / math.prod(map(math.factorial, n)) for n in POWERS]
     weights = [
@@ -345,6 +344,7 @@ def tie_weights() -> Float[Tensor, "3 n_products"]:
 
 
 def _candidates_at_once(edges: Edges) -> int:
+    """First axes whose second edges are compared together: memory for two million of these."""
     return max(1, 2**21 // int(torch.bincount(edges.query).max()))
 
 
