@@ -38,7 +38,7 @@ class FrameTrace:
     """(n_atoms, n_heads, 3), Å², ascending (`pca` and `weighted-pca`)."""
     tie_margin: FloatArray | None = None
     """(n_atoms, n_heads, 2): score of the anchor edge minus that of the best other edge, for e₁ and e₂; near 0 or
-    negative: a tie that the second criterion decided (`max` and `static-max`)."""
+    negative: a tie that moments decided (`max` and `static-max`)."""
 
     def __repr__(self) -> str:
         return f"FrameTrace: {self.method} frames of {self.axes.shape[0]} atoms, {self.axes.shape[1]} heads"

@@ -130,29 +130,9 @@ def test_the_summary_by_hand() -> None:
     assert summary.loc["cell"].isna().all()  # a prediction that is not finite is not passed over
 
 
-# Mistakes
-
-
-def test_what_cannot_be_measured(tmp_path: Path, as_in_production: None) -> None:
-    model = make_model()
-    with pytest.raises(ConfigError, match="did you mean 'rotation'"):
-        invariance(model, CRYSTALS, ["rotatoin"])  # type: ignore[list-item]
-    with pytest.raises(ConfigError, match="n_draws = 0; draw at least once"):
-        invariance(model, CRYSTALS, n_draws=0)
-    with pytest.raises(ConfigError, match="name at least one kind"):
-        invariance(model, CRYSTALS, [])
-    with pytest.raises(CrystalError, match=r"nowhere\.cif.*leave this structure out"):
-        invariance(model, [CRYSTALS[0], tmp_path / "nowhere.cif"])
-    with pytest.raises(CrystalError, match="there are no structures"):
-        invariance(model, [])
-    twin = Crystal(np.array([8, 8]), np.array([[0, 0, 0], [0.001, 0, 0]]), 4.0 * np.eye(3), "twin")
-    with pytest.raises(CrystalError, match="'twin'"):
-        invariance(model, [CRYSTALS[0], twin])
-
-
 PROTOTYPES = (229, 286, 77, 170, 34, 195, 152, 154)
-"""V₂Au₄, Ti₅Te₄, CeNiC₂, Sr₂CuO₄, CrB, Zr₂Si₄, α-boron, chalcostibite: sites with
-mirror images, whose first axes tie. Numbers in the AFLOW library."""
+"""Numbers in the AFLOW library of V₂Au₄, Ti₅Te₄, CeNiC₂, Sr₂CuO₄, CrB, Zr₂Si₄, α-boron, chalcostibite: sites with
+mirror images, whose first axes tie."""
 
 
 @pytest.fixture(scope="module")
@@ -176,3 +156,23 @@ def test_without_the_tie_rule_prototypes_depend_on_how_they_are_turned(prototype
     plain.load_state_dict(model.state_dict())
     table = invariance(plain, prototypes[:3], ["rotation"], n_draws=2, progress=False)
     assert np.abs(table[CHANGE].to_numpy()).max() > 1e-3
+
+
+# Mistakes
+
+
+def test_what_cannot_be_measured(tmp_path: Path, as_in_production: None) -> None:
+    model = make_model()
+    with pytest.raises(ConfigError, match="did you mean 'rotation'"):
+        invariance(model, CRYSTALS, ["rotatoin"])  # type: ignore[list-item]
+    with pytest.raises(ConfigError, match="n_draws = 0; draw at least once"):
+        invariance(model, CRYSTALS, n_draws=0)
+    with pytest.raises(ConfigError, match="name at least one kind"):
+        invariance(model, CRYSTALS, [])
+    with pytest.raises(CrystalError, match=r"nowhere\.cif.*leave this structure out"):
+        invariance(model, [CRYSTALS[0], tmp_path / "nowhere.cif"])
+    with pytest.raises(CrystalError, match="there are no structures"):
+        invariance(model, [])
+    twin = Crystal(np.array([8, 8]), np.array([[0, 0, 0], [0.001, 0, 0]]), 4.0 * np.eye(3), "twin")
+    with pytest.raises(CrystalError, match="'twin'"):
+        invariance(model, [CRYSTALS[0], twin])
