@@ -1,0 +1,74 @@
+"""Write what the shipped weights predict for fixed crystals: tests/golden/predictions.json.
+
+    python scripts/golden_predictions.py
+
+In float64 by plain torch. A test holds every other way of computing them to these numbers, on every machine and with
+every release of the libraries, so that predictions do not drift unseen. To be run when the shipped weights change. It
+prints how far the compiled kernels are off, and how far a CUDA device where there is one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import crystalframer as cf
+from crystalframer import ops
+from crystalframer.analysis.batches import predictions
+from crystalframer.analysis.invariance import invariance
+from crystalframer.data.crystal import Crystal
+from crystalframer.prediction import PRETRAINED
+from crystalframer.testing import random_crystal
+
+FILE = Path(__file__).parents[1] / "tests" / "golden" / "predictions.json"
+N_DEMO, N_RANDOM = 40, 8
+SETTLED = 1e-5
+"""Largest change (eV/atom, eV) under rotations and other cells of a crystal whose axes no rounding decides."""
+
+
+def crystals() -> Iterator[Crystal]:
+    """Real ones of all sizes, many of them symmetric, and random ones."""
+    demo = cf.dataset("demo")
+    yield from (demo[row] for row in np.linspace(0, len(demo) - 1, N_DEMO).round().astype(int).tolist())
+    yield from (random_crystal(seed, n_atoms=1 + 3 * seed) for seed in range(N_RANDOM))
+
+
+def digest() -> str:
+    """Of the shipped weights."""
+    return hashlib.sha256((PRETRAINED / "model.safetensors").read_bytes()).hexdigest()
+
+
+def main() -> None:
+    some, model = list(crystals()), cf.load(device="cpu")
+    with ops.use("reference"):
+        exact = predictions(some, cf.load(device="cpu").double())
+    changes = invariance(model, some, ["rotation", "cell"], n_draws=4)
+    sizes = changes[[f"change/{name}" for name in model.config.target_names]].abs().max(axis=1)
+    spread = [float(sizes[changes["id"] == crystal.id].max()) for crystal in some]
+    settled = np.array(spread) < SETTLED
+    record = {
+        "weights_sha256": digest(),
+        "targets": [target.label for target in model.config.targets],
+        "settled": {crystal.id: exact[row].tolist() for row, crystal in enumerate(some) if settled[row]},
+        "moved by rotations": {crystal.id: spread[row] for row, crystal in enumerate(some) if not settled[row]},
+    }
+    FILE.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(f"{FILE.name}: {settled.sum()} of {len(some)} crystals; the others move by rotations and are left out")
+    ways = {"compiled kernels, float32": model}
+    if torch.cuda.is_available():
+        ways["CUDA, float32"] = cf.load(device="cuda")
+    for name, way in ways.items():
+        off = np.abs(predictions(some, way) - exact)[settled].max(axis=0)
+        print(
+            f"{name}: "
+            + ", ".join(f"{t.label} off by at most {x:.1e}" for t, x in zip(model.config.targets, off, strict=True))
+        )
+
+
+if __name__ == "__main__":
+    main()
