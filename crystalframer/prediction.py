@@ -22,7 +22,7 @@ from crystalframer.data import sources
 from crystalframer.data.crystal import Crystal, CrystalBatch
 from crystalframer.data.dataset import PARTS, CrystalDataset, DataError
 from crystalframer.data.loading import PreparedCrystals, batch_ends, pack, prepare
-from crystalframer.data.neighbors import TooClose
+from crystalframer.data.neighbors import Unlistable
 from crystalframer.data.structure_files import is_structure_text, structure_files
 from crystalframer.data.structures import StructureRecord, iter_structures, to_crystal
 from crystalframer.model.network import CrystalFramer
@@ -400,7 +400,7 @@ def _predictions(crystals: Sequence[Crystal], model: CrystalFramer) -> list[_Pre
         return []
     try:
         return _predict_packed(pack(crystals, model.config.radius), model)
-    except TooClose as error:
+    except Unlistable as error:
         reason = str(error.of(crystals[error.row]))
     except ConfigError:  # a setting that would fail for every crystal alike
         raise

@@ -14,6 +14,12 @@ from crystalframer.config import HIGHEST_ATOMIC_NUMBER
 
 SMALLEST_CELL_HEIGHT = 0.1
 """Å between opposite faces; a flatter cell has no use as a crystal and no finite neighbour list."""
+LONGEST_CELL = 1e5
+"""Å; no structure means more, and sums of squares of such lengths keep their digits."""
+FARTHEST_POSITION = 1e6
+"""Å from the origin; beyond, coordinates lose the digits that say where in the cell an atom is."""
+DENSEST = 5.0
+"""Atoms in one Å³, thirty times as many as in diamond; what is denser has no use and neighbours beyond number."""
 
 
 class CrystalError(ValueError):
@@ -25,8 +31,9 @@ class Crystal:
     """One periodic structure.
 
     Raises:
-        CrystalError: no atoms, wrong shapes, an atomic number outside 1..98, a coordinate that is not finite,
-            or a cell without volume. Left-handed lattices are fine.
+        CrystalError: no atoms, wrong shapes, an atomic number outside 1..98, a coordinate that is not finite or
+            absurdly large, a cell without volume, or one with more than 5 atoms in one Å³. Left-handed lattices are
+            fine.
     """
 
     atomic_numbers: Int[np.ndarray, " n_atoms"]
@@ -51,11 +58,17 @@ class Crystal:
                 f"{name}: atomic_numbers {self.atomic_numbers.shape} and positions {self.positions.shape} "
                 "should have shapes (n_atoms,) and (n_atoms, 3)"
             )
-        if self.lattice.shape != (3, 3) or not np.isfinite(self.lattice).all():
-            raise CrystalError(f"{name}: lattice must be 3 × 3 finite numbers in Å (rows a, b, c), got {self.lattice}")
-        bad = np.flatnonzero(~np.isfinite(self.positions).all(axis=1))
+        if self.lattice.shape != (3, 3) or not (np.abs(self.lattice) <= LONGEST_CELL).all():
+            raise CrystalError(
+                f"{name}: lattice must be 3 × 3 finite numbers in Å (rows a, b, c), none beyond {LONGEST_CELL:,.0f}, "
+                f"got {self.lattice}"
+            )
+        bad = np.flatnonzero(~(np.abs(self.positions) <= FARTHEST_POSITION).all(axis=1))
         if bad.size:
-            raise CrystalError(f"{name}: position of site {bad[0]} is {self.positions[bad[0]]}; it must be finite")
+            raise CrystalError(
+                f"{name}: position of site {bad[0]} is {self.positions[bad[0]]}; it must be finite, and within "
+                f"{FARTHEST_POSITION:,.0f} Å of the origin"
+            )
         bad = np.flatnonzero((self.atomic_numbers < 1) | (self.atomic_numbers > HIGHEST_ATOMIC_NUMBER))
         if bad.size:
             raise CrystalError(
@@ -66,6 +79,12 @@ class Crystal:
             raise CrystalError(
                 f"{name}: the lattice vectors {self.lattice.tolist()} Å are (nearly) coplanar; "
                 "a crystal needs three independent ones"
+            )
+        volume = abs(float(np.linalg.det(self.lattice)))
+        if n_atoms > DENSEST * volume:
+            raise CrystalError(
+                f"{name}: {n_atoms:,} atoms in {volume:.3g} Å³ are {n_atoms / volume:.3g} in each, where diamond has "
+                "0.18; check the lattice and its unit (Å)"
             )
 
     def __len__(self) -> int:
@@ -156,12 +175,12 @@ class CrystalBatch:
             dtype: type of the floating-point tensors.
 
         Raises:
-            CrystalError: two atoms of a crystal lie on one place.
+            CrystalError: two atoms of a crystal lie on one place, or it is all but empty.
         """
         from crystalframer.data.loading import pack
-        from crystalframer.data.neighbors import TooClose
+        from crystalframer.data.neighbors import Unlistable
 
         try:
             return pack(crystals, radius, target_names).batch(range(len(crystals)), dtype)
-        except TooClose as error:
+        except Unlistable as error:
             raise error.of(crystals[error.row]) from error

@@ -24,7 +24,7 @@ from jaxtyping import Float, Int, Int64, UInt8
 from crystalframer.config import TrainingConfig
 from crystalframer.data.crystal import Crystal, CrystalBatch, CrystalError
 from crystalframer.data.dataset import CrystalDataset
-from crystalframer.data.neighbors import Geometry, NeighborTable, TooClose, first_edges, join, ranges, search
+from crystalframer.data.neighbors import Geometry, NeighborTable, Unlistable, first_edges, join, ranges, search
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -110,7 +110,7 @@ def prepare(
         raise CrystalError(f"there are no {part} crystals" if part else "there are no crystals")
     try:
         return pack(crystals, radius, target_names, f"neighbours, {part} crystals" if part else "neighbours")
-    except TooClose as error:
+    except Unlistable as error:
         where = f"row {error.row + 1} of the {part} crystals" if part else f"row {error.row + 1}"
         raise CrystalError(f"{where}: {error.of(crystals[error.row])}") from error
 
@@ -121,7 +121,7 @@ def pack(
     target_names: Sequence[str] = (),
     title: str = "neighbours",
 ) -> PreparedCrystals:
-    """As `prepare`, but a crystal that is refused is known by its row alone (`TooClose`)."""
+    """As `prepare`, but a crystal that is refused is known by its row alone (`Unlistable`)."""
     if isinstance(crystals, CrystalDataset):
         missing = np.full(len(crystals), np.nan)
         geometry = Geometry(crystals.positions, crystals.lattice, crystals.offsets)

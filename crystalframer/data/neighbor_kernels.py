@@ -15,6 +15,9 @@ import numpy as np
 
 from crystalframer.compiled import kernel
 
+SPHERE = 4.0 / 3.0 * math.pi
+"""Volume of the sphere of radius 1."""
+
 
 @kernel()
 def _into_own_axes(lattice, rows, axes, heights):
@@ -281,11 +284,23 @@ def _smallest_sufficient(
 
 @kernel()
 def search(
-    first_crystal, last_crystal, first_atom, positions, lattices, radius, min_neighbors, min_spread, closest, shell
+    first_crystal,
+    last_crystal,
+    first_atom,
+    positions,
+    lattices,
+    radius,
+    min_neighbors,
+    min_spread,
+    closest,
+    shell,
+    most,
 ):
     """Edges of all atoms of some crystals: how many each atom has; key atom in its crystal and image of each edge.
 
     Also (crystal, i, j) of the first two atoms that are closer than `closest`, and their distance; (-1, 0, 0) if none.
+    The search ends there, or at (crystal, i, -1): an atom that needs a radius, given as the distance, with more than
+    `most` atoms in it.
     """
     offset = first_atom[first_crystal]
     n_atoms_all, largest = first_atom[last_crystal] - offset, 0
@@ -307,9 +322,12 @@ def search(
         _count_bins(n_atoms, heights, radius, n_bins)
         first_member = np.empty(n_bins[0] * n_bins[1] * n_bins[2] + 1, np.int64)
         _fill_bins(n_atoms, frac, n_bins, first_member, members)
+        density = n_atoms / abs(rows[0, 2] * rows[1, 1] * rows[2, 0])
         for i in range(n_atoms):
             n_searches, reach, enough, count = 0, radius, False, 0
             while not enough:
+                if n_searches > 0 and density * SPHERE * reach**3 > most:
+                    return n_edges, found[:n_found], (crystal, i, -1), reach
                 enough, count, edges, lengths = _within(
                     first, i, reach, positions, lattice, rows, heights, frac, shift, wrapped, n_bins, first_member,
                     members, edges, lengths, min_neighbors, min_spread, closest,
@@ -341,6 +359,8 @@ def search(
                     found[n_found + n, column] = edges[edge, column]
             n_edges[first - offset + i] = count
             n_found += count
+            if clash[0] >= 0:
+                return n_edges, found[:n_found], clash, clash_length
     return n_edges, found[:n_found], clash, clash_length
 
 

@@ -28,19 +28,43 @@ SMALLEST_DISTANCE = 0.1
 """Å; closer atoms are an error in the structure."""
 SHELL = 1e-3
 """Å that an enlarged radius reaches farther: equal distances are taken together, whatever the rounding."""
+MOST_WITHIN_REACH = 1_000_000
+"""Atoms within an enlarged radius, by the density; a plane that needs more has no others near it."""
 _ATOMS_PER_TASK = 2000
 """What a thread searches at a time: some 20 ms."""
 
 
-class TooClose(CrystalError):
-    """Two atoms of a crystal lie on one place."""
+class Unlistable(CrystalError):
+    """A crystal whose neighbours cannot be listed, known by its row."""
 
-    def __init__(self, row: int, query: int, key: int, length: float) -> None:
-        super().__init__(f"row {row + 1}: two atoms lie {length:.3g} Å apart")
-        self.row, self.sites, self.length = row, sorted((query, key)), length
+    def __init__(self, row: int, problem: str) -> None:
+        super().__init__(f"row {row + 1}: {problem}")
+        self.row, self.problem = row, problem
 
     def of(self, crystal: Crystal) -> CrystalError:
         """The same error about a crystal that is known: with its id and elements."""
+        return CrystalError(f"{f'crystal {crystal.id!r}' if crystal.id else 'crystal'}: {self.problem}")
+
+
+class TooEmpty(Unlistable):
+    """An atom sees others in one plane, or too few, unless it looks absurdly far."""
+
+    def __init__(self, row: int, atom: int, reach: float) -> None:
+        super().__init__(
+            row,
+            f"site {atom} has no neighbours in all directions unless it looks {reach:,.0f} Å far, past millions of "
+            "atoms; leave less empty space in the cell",
+        )
+
+
+class TooClose(Unlistable):
+    """Two atoms of a crystal lie on one place."""
+
+    def __init__(self, row: int, query: int, key: int, length: float) -> None:
+        super().__init__(row, f"two atoms lie {length:.3g} Å apart")
+        self.sites, self.length = sorted((query, key)), length
+
+    def of(self, crystal: Crystal) -> CrystalError:
         name = f"crystal {crystal.id!r}" if crystal.id else "crystal"
         first, second = (f"{site} (Z = {crystal.atomic_numbers[site]})" for site in self.sites)
         return CrystalError(
@@ -92,12 +116,13 @@ def neighbor_list(crystal: Crystal, radius: float, min_neighbors: int = MIN_NEIG
     the smallest radius that holds enough. Cost is linear in atoms.
 
     Raises:
-        CrystalError: two atoms, or an atom and its own image, are less than 0.1 Å apart.
+        CrystalError: two atoms, or an atom and its own image, are less than 0.1 Å apart; or the empty space around a
+            layer or chain is wider than can be searched.
     """
     geometry = Geometry(crystal.positions, crystal.lattice[None], np.array([0, len(crystal)]))
     try:
         table = search(geometry, radius, min_neighbors)
-    except TooClose as error:
+    except Unlistable as error:
         raise error.of(crystal) from error
     return NeighborList(*join(table, geometry, first_edges(table, geometry), np.zeros(1, np.int64), np.float64))
 
@@ -111,7 +136,7 @@ def search(
         title: of the progress bar, which appears when the search takes more than 2 s.
 
     Raises:
-        TooClose: two atoms of a crystal are less than 0.1 Å apart; it knows the row of the first such crystal.
+        Unlistable: as `neighbor_list`; it knows the row of the first such crystal.
     """
     from tqdm.auto import tqdm
 
@@ -217,10 +242,11 @@ def _find(
         MIN_SPREAD,
         SMALLEST_DISTANCE,
         SHELL,
+        MOST_WITHIN_REACH,
     )
     if clash[0] >= 0:
         row, query, key = clash
-        raise TooClose(row, query, key, length)
+        raise TooEmpty(row, query, length) if key < 0 else TooClose(row, query, key, length)
     return counts, edges
 
 
@@ -235,7 +261,7 @@ def _find_in_scipy(
     for row in rows:
         atoms = slice(geometry.first_atom[row], geometry.first_atom[row + 1])
         cell = _Cell(geometry.positions[atoms], geometry.lattice[row])
-        query, key, image, lengths = _edges_of_cell(cell, radius, min_neighbors)
+        query, key, image, lengths = _edges_of_cell(cell, radius, min_neighbors, row)
         is_self = (query == key) & (image == 0).all(axis=1)
         for clash in np.flatnonzero((lengths < SMALLEST_DISTANCE) & ~is_self)[:1]:
             raise TooClose(row, int(query[clash]), int(key[clash]), float(lengths[clash]))
@@ -251,15 +277,18 @@ class _Cell:
 
 
 def _edges_of_cell(
-    cell: _Cell, radius: float, min_neighbors: int
+    cell: _Cell, radius: float, min_neighbors: int, row: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(query, key, image, length) of all edges, sorted."""
     n_atoms = len(cell.positions)
+    density = n_atoms / abs(np.linalg.det(cell.lattice))
     query, key, image = _images_within(cell, radius)
     vectors = _edge_vectors(cell, query, key, image)
     sparse = _is_sparse(query, vectors, n_atoms, min_neighbors)
     reach = max(radius, float(cell_heights(cell.lattice).max()))
     while sparse.any():
+        if density * 4 / 3 * np.pi * reach**3 > MOST_WITHIN_REACH:
+            raise TooEmpty(row, int(np.argmax(sparse)), reach)
         wide = _images_within(cell, reach)
         wide_vectors = _edge_vectors(cell, *wide)
         still_sparse = _is_sparse(wide[0], wide_vectors, n_atoms, min_neighbors)

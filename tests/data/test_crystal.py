@@ -25,6 +25,9 @@ ORIGIN = np.zeros((1, 3))
         ([1], ORIGIN, np.diag([4.0, 4.0, np.inf]), "lattice must be 3 × 3 finite numbers"),
         ([1], ORIGIN, np.array([[4.0, 0, 0], [0, 4.0, 0], [4.0, 4.0, 0]]), "coplanar"),
         ([1], ORIGIN, np.zeros((3, 3)), "coplanar"),
+        ([1], ORIGIN, np.diag([4.0, 4.0, 1e200]), "lattice must be 3 × 3 finite numbers in Å .* none beyond 100,000"),
+        ([1], np.array([[0.0, -1e9, 0.0]]), CUBE, "position of site 0 .* within 1,000,000 Å of the origin"),
+        ([1] * 400, np.zeros((400, 3)), CUBE, "400 atoms in 64 Å³ are 6.25 in each, where diamond has 0.18"),
     ],
 )
 def test_refusals_name_the_crystal_and_the_site(

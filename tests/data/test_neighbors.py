@@ -20,6 +20,7 @@ from crystalframer.data.neighbors import (
     Geometry,
     NeighborList,
     TooClose,
+    TooEmpty,
     first_edges,
     join,
     neighbor_list,
@@ -188,6 +189,15 @@ def outcome(find: Callable[..., Any], crystal: Crystal, radius: float) -> Any:
         return find(geometry([crystal]), range(1), radius, MIN_NEIGHBORS)
     except TooClose as error:
         return error.row, error.sites, round(error.length, 9)
+
+
+@pytest.mark.parametrize("find", [neighbors._find, neighbors._find_in_scipy])
+def test_empty_space_beyond_all_measure_is_an_error(find: Callable[..., Any]) -> None:
+    """A layer whose next images are 100 µm away would be given billions of neighbours in its own plane first."""
+    layer = Crystal(np.array([6]), np.zeros((1, 3)), np.diag([3.0, 3.0, 1e5]), id="layer")
+    with pytest.raises(TooEmpty, match=r"row 1: site 0 .* 100,000 Å far") as caught:
+        find(geometry([layer]), range(1), 5.0, MIN_NEIGHBORS)
+    assert str(caught.value.of(layer)).startswith("crystal 'layer': site 0 has no neighbours in all directions")
 
 
 @settings(max_examples=60, deadline=None)
