@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from crystalframer.config import HIGHEST_ATOMIC_NUMBER
-from crystalframer.data.crystal import Crystal, CrystalError
+from crystalframer.data.crystal import FARTHEST_POSITION, LONGEST_CELL, Crystal, CrystalError
 from crystalframer.data.elements import SYMBOLS, atomic_number, formula_order
 
 if TYPE_CHECKING:
@@ -40,8 +40,14 @@ NOT_PLAIN = re.compile(
     re.IGNORECASE,
 )
 """Anywhere in the text: magnetic or modulated structures, oxidation states, hydrogen that is not listed."""
-LONGEST_CELL = 1e5
-"""Å; no file means more."""
+MOST_IMAGES = 1_000_000
+"""Sites times symmetry operations; more are a damaged file."""
+LONGEST_LINE = 20_000
+"""Characters of a CIF that pymatgen reads; the standard allows 2,048."""
+MOST_UNPLAIN_IMAGES = 10_000
+"""The same where pymatgen reads the file, which takes some milliseconds for each."""
+MOST_PAIRS = 10_000_000
+"""Of images on one place. An atom on the place of highest symmetry gives 192² / 2."""
 ORDERED_ELEMENTS = {
     symbol: z for z, symbol in enumerate(SYMBOLS[:HIGHEST_ATOMIC_NUMBER], start=1) if z not in (2, 10, 18)
 }
@@ -74,9 +80,9 @@ def read_plain_cif(text: str) -> Crystal | None:
 
 def what_is_missing(text: str) -> str:
     """What a CIF that cannot be read lacks, as far as can be told: `"; it lacks ..."`, or nothing."""
-    if not re.search(r"^\s*data_", text, re.MULTILINE):
+    if not re.search(r"^[^\S\n]*data_", text, re.MULTILINE):
         return "; it holds no block of data (`data_...`): is it a CIF file?"
-    names = set(re.findall(r"^\s*(_\S+)", text, re.MULTILINE))
+    names = set(re.findall(r"^[^\S\n]*(_\S+)", text, re.MULTILINE))
     lacking = [name for name in CELL_FIELDS if name not in names]
     columns = [name for name in ("_atom_site_label", *POSITION_FIELDS) if name not in names]
     if columns:
@@ -93,6 +99,21 @@ def what_is_missing(text: str) -> str:
     except (ValueError, RuntimeError) as error:
         return f"; {_where(str(error), text)}; correct that, or get the file again if it was cut short"
     return ""
+
+
+def check_lines(text: str) -> str:
+    """The text without long stretches of blank lines, over which pymatgen's patterns take a time that is quadratic.
+
+    Raises:
+        CrystalError: a line is longer than any that a program writes; what is quadratic in it takes hours as well.
+    """
+    for number, line in enumerate(text.splitlines(), start=1):
+        if len(line) > LONGEST_LINE:
+            raise CrystalError(
+                f"line {number} ({line.strip()[:40]!r}) has {len(line):,} characters, where CIF allows 2,048; "
+                "correct it"
+            )
+    return re.sub(r"\s{1000,}", "\n", text)
 
 
 def check_cell(fields: Mapping[str, Any]) -> None:
@@ -116,6 +137,30 @@ def check_cell(fields: Mapping[str, Any]) -> None:
         if not is_right:
             allowed = "between 0 and 180 degrees" if is_angle else f"above 0 and below {LONGEST_CELL:,.0f} Å"
             raise CrystalError(f"{name} is {text!r}; it must be a number {allowed}")
+
+
+def check_size(fields: Mapping[str, Any]) -> None:
+    """That a CIF block is not larger than pymatgen can take in some seconds.
+
+    Args:
+        fields: name → text, or texts of a loop.
+
+    Raises:
+        CrystalError: sites times symmetry operations are too many.
+    """
+    n_sites = len(fields.get("_atom_site_label", ()))
+    n_operations = max([len(fields[name]) for name in SYMMETRY_FIELDS if isinstance(fields.get(name), list)] or [1])
+    if n_operations == 1 and find_spec("gemmi") is not None:
+        import gemmi
+
+        for name in GROUP_FIELDS:
+            group = gemmi.find_spacegroup_by_name(str(fields.get(name, "")))
+            n_operations = max(n_operations, len(list(group.operations())) if group else 1)
+    if n_sites * n_operations > MOST_UNPLAIN_IMAGES:
+        raise CrystalError(
+            f"its {n_sites:,} sites and {n_operations:,} symmetry operations make too many atoms to read them from a "
+            "CIF that is not plain (one block, whole atoms, symmetry operations in full); write it as a plain one"
+        )
 
 
 def check_formula(stated: str, atomic_numbers: Int[np.ndarray, " n_atoms"]) -> None:
@@ -201,10 +246,15 @@ def _images(
     """The listed site of every atom of the cell, and its fractional coordinates: site by site, each place once."""
     from scipy.spatial import KDTree
 
+    if not (np.abs(listed) < FARTHEST_POSITION).all() or listed.size * len(operations) > 3 * MOST_IMAGES:
+        raise CrystalError("coordinates that are no places, or more images than a cell has atoms")
     frac = np.einsum("oij,sj->soi", operations[:, :, :3], listed) + operations[:, :, 3]
     frac = (frac - np.floor(frac)).reshape(-1, 3)
     sites = np.repeat(np.arange(len(listed)), len(operations))
-    pairs = KDTree(frac % 1.0, boxsize=1.0).query_pairs(SITE_TOLERANCE, p=np.inf, output_type="ndarray")
+    tree = KDTree(frac % 1.0, boxsize=1.0)
+    if tree.count_neighbors(tree, SITE_TOLERANCE, p=np.inf) > MOST_PAIRS:
+        raise CrystalError("a great many images on few places")
+    pairs = tree.query_pairs(SITE_TOLERANCE, p=np.inf, output_type="ndarray")
     first = np.arange(len(frac))  # image → the first one on its place, which stays
     np.minimum.at(first, pairs[:, 1], pairs[:, 0])
     if (sites[first] != sites).any() or (first[first] != first).any():

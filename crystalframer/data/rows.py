@@ -135,7 +135,9 @@ def _places_json(path: Path) -> Iterator[Place]:
 def _json_rows(path: Path) -> list[Any]:
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except UnicodeDecodeError:  # a ValueError too, and told apart where rows are asked for
+        raise
+    except (ValueError, RecursionError) as error:  # the latter of nested brackets
         raise DataError(f"{path}: not valid JSON ({error})") from error
     if isinstance(tree, Mapping) and all(isinstance(row, Mapping) for row in tree.values()):
         tree = [{"id": id, **row} for id, row in tree.items()]
@@ -160,10 +162,10 @@ def _read_json_lines(path: Path, start: Place) -> Iterator[dict[str, Any] | Data
         row = place.n_before + 1
         try:
             yield _checked(path, row, json.loads(line))
-        except json.JSONDecodeError as error:
-            yield DataError(f"{path}, row {row}: not valid JSON ({error})")
         except UnicodeDecodeError as error:
             yield DataError(f"{path}, row {row}: not UTF-8 text ({error}); save it again as UTF-8")
+        except (ValueError, RecursionError) as error:  # the latter of nested brackets
+            yield DataError(f"{path}, row {row}: not valid JSON ({error})")
 
 
 def _places_json_lines(path: Path) -> Iterator[Place]:

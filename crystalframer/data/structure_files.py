@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import itertools
 import json
 import re
 import warnings
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from crystalframer.data import databases, xyz
-from crystalframer.data.cif import check_cell, check_formula, read_plain_cif, what_is_missing
+from crystalframer.data.cif import check_cell, check_formula, check_lines, check_size, read_plain_cif, what_is_missing
 from crystalframer.data.crystal import CrystalError
 from crystalframer.data.elements import atomic_number
 
@@ -53,7 +54,7 @@ def is_structure_json(path: Path) -> bool:
     """Whether a JSON file holds one structure, rather than a table of them (or nothing readable)."""
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError):
+    except (ValueError, OSError, RecursionError):
         return False
     return isinstance(tree, Mapping) and "lattice" in " ".join(tree)
 
@@ -72,10 +73,10 @@ def read_text(text: str) -> Any:
     if text.lstrip().startswith("{"):
         try:
             tree = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # the latter of nested brackets
             raise CrystalError(f"not valid JSON ({error})") from error
         return from_dictionary(tree) if "sites" in tree else tree
-    if not re.search(r"^\s*data_", text, flags=re.MULTILINE):
+    if not re.search(r"^[^\S\n]*data_", text, flags=re.MULTILINE):
         raise CrystalError(f"{text[:40]!r} is neither CIF (`data_...`) nor JSON of a structure")
     structures = _read_cif(text)
     if len(structures) != 1:
@@ -121,7 +122,7 @@ def holds_one_at_most(path: Path) -> bool:
     """Whether a file holds one structure (or none that can be read), as far as that shows without reading it."""
     if path.suffix.lower() in _CIF_SUFFIXES:
         try:
-            return len(re.findall(rb"^\s*data_", path.read_bytes(), flags=re.MULTILINE | re.IGNORECASE)) < 2
+            return len(re.findall(rb"^[^\S\n]*data_", path.read_bytes(), flags=re.MULTILINE | re.IGNORECASE)) < 2
         except OSError:
             return True
     return path.suffix.lower() == ".json" or _is_poscar(path)
@@ -136,12 +137,25 @@ def _read_poscar(path: Path) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            parsed = poscar.Poscar.from_str(path.read_text(encoding="utf-8"), read_velocities=False)
+            text = path.read_text(encoding="utf-8")
+            _check_counts(text)
+            parsed = poscar.Poscar.from_str(text, read_velocities=False)
+        except CrystalError:
+            raise
         except Exception as error:
             raise CrystalError(f"cannot be read as POSCAR ({_reason(error)}); check the file") from error
     if not parsed.true_names:
         raise CrystalError("names no elements (VASP 4 format); put a line with their symbols before the line of counts")
     return parsed.structure
+
+
+def _check_counts(text: str) -> None:
+    """Refuse a POSCAR whose counts promise more atoms than it has lines: they would be made room for, however many."""
+    lines = text.split("\n")
+    for line in lines[5:30]:  # one line of counts, or several after as many of symbols
+        words = list(itertools.takewhile(str.isdecimal, line.split()))
+        if any(len(word) > 9 for word in words) or sum(map(int, words)) > len(lines):
+            raise CrystalError(f"{line.strip()[:40]!r} counts more atoms than the file has lines")
 
 
 def _read_with_ase(path: Path) -> list[Any]:
@@ -164,6 +178,7 @@ def _read_cif(text: str) -> list[Any]:
 
 def _read_cif_with_pymatgen(text: str) -> list[Any]:
     cif = _require("pymatgen.io.cif", "pymatgen", "reading CIF")
+    text = check_lines(text)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -173,6 +188,7 @@ def _read_cif_with_pymatgen(text: str) -> list[Any]:
             raise CrystalError(f"cannot be read as CIF ({_reason(error)}){_advice(text, 'check the file')}") from error
         for block in blocks.values():
             check_cell(block)
+            check_size(block)
             _check_cif_atoms(block)
         try:
             # Occupancies as they stand: sums above 1 show atoms on one place, which the default would rescale.
@@ -184,7 +200,7 @@ def _read_cif_with_pymatgen(text: str) -> list[Any]:
             raise CrystalError(f"holds no structure that can be read as CIF ({_reason(error)}){advice}") from error
     if len(blocks) == len(structures) == 1 and structures[0].is_ordered:
         (block,) = blocks.values()
-        check_formula(block.get("_chemical_formula_sum", ""), np.array(structures[0].atomic_numbers))
+        check_formula(str(block.get("_chemical_formula_sum", "")), np.array(structures[0].atomic_numbers))
     return structures
 
 

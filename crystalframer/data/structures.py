@@ -214,7 +214,7 @@ def _from_pymatgen(structure: Any, id: str) -> Crystal:
             occupancy[z] = occupancy.get(z, 0.0) + float(amount)
         numbers.append(_whole_atom(occupancy, where))
     lattice = structure.lattice.matrix
-    return Crystal(np.array(numbers, dtype=np.int64), structure.frac_coords @ lattice, lattice, id)
+    return Crystal(np.array(numbers, dtype=np.int64), _cartesian(structure.frac_coords, lattice), lattice, id)
 
 
 def _whole_atom(occupancy: Mapping[int, float], where: str) -> int:
@@ -279,10 +279,12 @@ def _from_mapping(row: Mapping[str, Any], id: str) -> Crystal:
             f"{_name(id)}: {numbers.size} atomic numbers need {3 * numbers.size} numbers in {coordinates} and 9 in "
             f"lattice, got {positions.size} and {lattice.size}"
         )
-    if not (numbers == np.round(numbers)).all():
+    if not (np.isfinite(numbers) & (numbers == np.round(numbers)) & (np.abs(numbers) < 1e9)).all():
         raise CrystalError(f"{_name(id)}: atomic_numbers must be whole numbers, got {numbers.tolist()}")
     lattice, positions = lattice.reshape(3, 3), positions.reshape(-1, 3)
-    return _wrapped(Crystal(numbers.ravel().astype(np.int64), _cartesian(positions, lattice, coordinates), lattice, id))
+    if coordinates == "frac_coords":
+        positions = _cartesian(positions, lattice)
+    return _wrapped(Crystal(numbers.ravel().astype(np.int64), positions, lattice, id))
 
 
 def _from_jarvis(atoms: Mapping[str, Any], id: str) -> Crystal:
@@ -302,9 +304,10 @@ def _from_jarvis(atoms: Mapping[str, Any], id: str) -> Crystal:
 
 
 def _cartesian(
-    positions: Float[np.ndarray, "n_atoms 3"], lattice: Float[np.ndarray, "3 3"], coordinates: str
+    frac: Float[np.ndarray, "n_atoms 3"], lattice: Float[np.ndarray, "3 3"]
 ) -> Float[np.ndarray, "n_atoms 3"]:
-    return positions @ lattice if coordinates == "frac_coords" else positions
+    with np.errstate(all="ignore"):  # what is not finite is refused as such
+        return frac @ lattice
 
 
 def _numbers(row: Mapping[str, Any], name: str, id: str) -> Float[np.ndarray, "..."]:
@@ -314,7 +317,7 @@ def _numbers(row: Mapping[str, Any], name: str, id: str) -> Float[np.ndarray, ".
         if isinstance(value, np.ndarray) and value.dtype == object:
             value = value.tolist()  # rows of rows, as parquet gives them
         return np.array(value, dtype=np.float64)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise CrystalError(f"{_name(id)}: {name} cannot be read as numbers ({error})") from error
 
 
@@ -336,17 +339,22 @@ def _wrapped(crystal: Crystal) -> Crystal:
 def _check_places(crystal: Crystal, frac: Float[np.ndarray, "n_atoms 3"]) -> None:
     from scipy.spatial import KDTree
 
-    # Closer than the limit means closer than this along every fractional axis (cell heights are at least 0.1 Å).
-    reach = min(SMALLEST_DISTANCE / float(cell_heights(crystal.lattice).min()), 0.49)
-    for i, j in sorted(KDTree(frac, boxsize=1.0).query_pairs(reach, p=np.inf)):
-        difference = frac[j] - frac[i]
-        length = float(np.linalg.norm((difference - np.round(difference)) @ crystal.lattice))
-        if length < SMALLEST_DISTANCE:
-            symbols = [SYMBOLS[z - 1] for z in crystal.atomic_numbers[[i, j]]]
-            raise CrystalError(
-                f"{_name(crystal.id)}: sites {i} ({symbols[0]}) and {j} ({symbols[1]}) lie {length:.3g} Å apart; "
-                "remove the duplicate site"
-            )
+    # Closer than the limit means closer than that between planes along every lattice vector.
+    heights = cell_heights(crystal.lattice)
+    n_looked_at = 0
+    while n_looked_at < len(crystal):
+        # More atoms step by step: of thousands on one place there are millions of pairs, and the first is enough.
+        n_looked_at = min(max(1000, 2 * n_looked_at), len(crystal))
+        tree = KDTree(frac[:n_looked_at] * heights, boxsize=heights)
+        for i, j in sorted(tree.query_pairs(SMALLEST_DISTANCE, p=np.inf)):
+            difference = frac[j] - frac[i]
+            length = float(np.linalg.norm((difference - np.round(difference)) @ crystal.lattice))
+            if length < SMALLEST_DISTANCE:
+                symbols = [SYMBOLS[z - 1] for z in crystal.atomic_numbers[[i, j]]]
+                raise CrystalError(
+                    f"{_name(crystal.id)}: sites {i} ({symbols[0]}) and {j} ({symbols[1]}) lie {length:.3g} Å apart; "
+                    "remove the duplicate site"
+                )
 
 
 # Many structures

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from crystalframer.data.crystal import CrystalError
@@ -32,13 +33,30 @@ def frames_from(path: Path, start: Place = START) -> Iterator[Any]:
     except ModuleNotFoundError as error:
         raise CrystalError(f"reading {path.name} needs ase: pip install 'crystalframer[data]'") from error
     for _, text in _frames(path, start):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                yield ase_io.read(io.StringIO(text.decode("utf-8")), format="extxyz", index=0)
-        except Exception as error:  # the reader raises what it likes
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            yield CrystalError(f"cannot be read ({reason}); check the file and its suffix")
+        yield _read_frame(ase_io, text)
+
+
+def _read_frame(ase_io: ModuleType, text: bytes) -> Any:
+    """ASE Atoms or a CrystalError."""
+    first = text.partition(b"\n")[0]
+    if not _is_count(first):
+        begin = first[:40].decode("utf-8", errors="replace")
+        return CrystalError(f"cannot be read ({begin!r} should be a number of atoms); check the file and its suffix")
+    if text.count(b"\n") + (not text.endswith(b"\n")) < int(first) + 2:
+        # ASE would count up to the number, however large it is.
+        return CrystalError(f"cannot be read (the file ends before {int(first):,} atoms); was it cut short?")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ase_io.read(io.StringIO(text.decode("utf-8")), format="extxyz", index=0)
+    except Exception as error:  # the reader raises what it likes
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        return CrystalError(f"cannot be read ({reason}); check the file and its suffix")
+
+
+def _is_count(line: bytes) -> bool:
+    """Whether this is a number of atoms: some digits, and no more than a file can have lines."""
+    return line.strip().isdigit() and len(line.strip()) <= 12
 
 
 def _frames(path: Path, start: Place) -> Iterator[tuple[Place, bytes]]:
@@ -50,7 +68,7 @@ def _frames(path: Path, start: Place) -> Iterator[tuple[Place, bytes]]:
             if not first.strip():
                 offset += len(first)
                 continue
-            is_frame = first.strip().isdigit()
+            is_frame = _is_count(first)
             lines = [first, *islice(file, int(first) + 1 if is_frame else 0)]
             text = b"".join(lines)
             yield Place(n_before, offset), text

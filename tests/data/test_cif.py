@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import ase
@@ -12,11 +13,13 @@ import pytest
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.cif import CifParser, CifWriter
 
-from crystalframer.data.cif import read_plain_cif, what_is_missing
+from crystalframer.data.cif import check_size, read_plain_cif, what_is_missing
 from crystalframer.data.crystal import Crystal, CrystalError
 from crystalframer.data.elements import SYMBOLS
 from crystalframer.data.structures import to_crystal
 from crystalframer.testing import random_crystal
+
+ANGLES = ("alpha", "beta", "gamma")
 
 # One listed atom on a place of three images, with coordinates rounded to four digits: pymatgen's 1/3.
 QUARTZ = """# a comment with 'quotes and _names
@@ -247,6 +250,65 @@ def test_a_mistake_in_a_file_is_shown_with_its_line(old: str, new: str, reason: 
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_formula_in_a_loop_is_no_formula() -> None:
+    text = QUARTZ.replace("_chemical_formula_sum 'O2 Si'", "loop_\n_chemical_formula_sum\n'O2 Si'\n'O4 Si2'")
+    assert len(to_crystal(text)) == 9
+
+
+def plain_cif(n_operations: int, n_sites: int, coordinates: str = "0.{site:05d} 0.2 0.3") -> str:
+    cell = "".join(f"_cell_length_{axis} 50\n_cell_angle_{name} 90\n" for axis, name in zip("abc", ANGLES, strict=True))
+    operations = "".join(f"'x,y,z+{n}/{n_operations}'\n" for n in range(n_operations))
+    sites = "".join(f"Na {coordinates.format(site=site)}\n" for site in range(n_sites))
+    return (
+        f"data_x\n{cell}loop_\n_symmetry_equiv_pos_as_xyz\n{operations}loop_\n_atom_site_label\n"
+        f"_atom_site_fract_x\n_atom_site_fract_y\n_atom_site_fract_z\n{sites}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (plain_cif(24, 100_000), "100,000 sites and 24 symmetry operations make too many atoms"),
+        (plain_cif(24, 2000, "0.1 0.2 0.3"), "2,000 sites and 24 symmetry operations make too many atoms"),
+        (plain_cif(1, 20_000, "0.1 0.2 0.3"), "20,000 sites and 1 symmetry operations make too many atoms"),
+    ],
+)
+def test_more_atoms_than_any_file_means_are_refused_in_seconds(text: str, reason: str) -> None:
+    started = time.process_time()
+    with pytest.raises(CrystalError, match=reason):
+        to_crystal(text)
+    assert time.process_time() - started < 20
+
+
+def test_operations_by_the_name_of_the_group_count_as_well() -> None:
+    fields = {"_atom_site_label": ["Na"] * 100, "_space_group_name_H-M_alt": "F m -3 m"}
+    with pytest.raises(CrystalError, match="100 sites and 192 symmetry operations"):
+        check_size(fields)
+    check_size(fields | {"_space_group_name_H-M_alt": "P -1"})
+
+
+def test_blank_lines_cost_nothing() -> None:
+    started = time.process_time()
+    assert "no block of data" in what_is_missing("\n" * 300_000)
+    assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "reason"),
+    [("\n" * 300_000, None), ("\t" * 300_000, r"line \d+ .* has 300,000 characters"), (" \n" * 9999, None)],
+)
+def test_gaps_and_long_lines_cost_no_hours(spoilt: str, reason: str | None) -> None:
+    """Such as pymatgen would brood over, which reads the file because of the word in its comment."""
+    text = QUARTZ.replace("data_quartz\n", f"data_quartz # _cell_modulation\n{spoilt}\n")
+    started = time.process_time()
+    if reason is None:
+        assert len(to_crystal(text)) == 9
+    else:
+        with pytest.raises(CrystalError, match=reason):
+            to_crystal(text)
+    assert time.process_time() - started < 20
+
+
 def test_without_gemmi_pymatgen_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     crystal = read_plain_cif(QUARTZ)
     monkeypatch.setitem(sys.modules, "gemmi", None)

@@ -201,6 +201,19 @@ def test_cif_labels_that_are_no_element(label: str) -> None:
         ("x.extxyz", '2\nLattice="4 0 0 0 4 0 0 0 4"\nNa 0 0 0\nX 2 2 2\n', "site 1 has atomic number 0"),
         ("x.extxyz", '2\nLattice="4 0 0 0 4 0 0 0 4"\nNa 0 0 0\n', "cannot be read"),
         ("x.extxyz", '1\nLattice="4 0 0 0 4 0 0 0 4"\nNa 0 nan 0\n', "position of site 0 is"),
+        # Counts that would be made room for before the atoms are looked for.
+        (
+            "POSCAR",
+            "NaCl\n1.0\n4 0 0\n0 5 0\n0 0 6\nNa Cl\n1 2000000000\ndirect\n0 0 0\n",
+            "more atoms than the file has",
+        ),
+        ("POSCAR", "NaCl\n1.0\n4 0 0\n0 5 0\n0 0 6\n900000000 1 ! two\ndirect\n0 0 0\n", "more atoms than the file"),
+        ("x.xyz", "9" * 30 + "\n\nNa 0 0 0\n", "'9999.*' should be a number of atoms"),
+        ("x.xyz", "900000000000\n\nNa 0 0 0\n", "the file ends before 900,000,000,000 atoms"),
+        ("x.extxyz", '1\nLattice="4 0 0 0 4 0 0 0 4"\nNa 0 1e300 0\n', "position of site 0 is"),
+        ("x.json", "[" * 100_000, "neither CIF"),
+        ("x.json", '{"lattice": ' + "[" * 100_000, "recursion"),
+        ("x.json", '{"lattice": ' + "9" * 5000 + "}", "not valid JSON"),
         ("x.unknown", "what is this", "cannot be read"),
         ("x.json", "{", "not valid JSON"),
         ("x.json", '{"sites": [], "lattice": 3}', "not a pymatgen structure"),
@@ -230,6 +243,9 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
         (row(frac_coords=[0.1, float("nan"), 0.3, 0, 0, 0]), "position of site 0 is"),
         (row(atomic_numbers=[11, 17.5]), "whole numbers"),
         (row(atomic_numbers=[11, 120]), "site 1 has atomic number 120"),
+        (row(atomic_numbers=[11, float("inf")]), "whole numbers"),
+        (row(frac_coords=[0.1, 10**400, 0.3, 0, 0, 0]), "frac_coords cannot be read as numbers"),
+        (row(lattice=[1e300, 0, 0, 0, 1e300, 0, 0, 0, 1e300]), "lattice must be"),
         ({"id": "a", "lattice": [1]}, "crystal 'a': has no 'atomic_numbers'; .* It has: id, lattice"),
         ({"id": "a", "structure": None}, "crystal 'a': its structure is empty"),
         ({"id": "a", "structure": "NaCl.cif"}, "'NaCl.cif' is neither CIF"),
@@ -244,6 +260,20 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
 def test_bad_objects(source: object, message: str) -> None:
     with pytest.raises(CrystalError, match=message):
         to_crystal(source)
+
+
+def test_thousands_of_atoms_on_one_place_are_told_at_once() -> None:
+    """They make 200 million pairs; the first is enough."""
+    numbers, positions = np.ones(20_000, dtype=int), np.zeros((20_000, 3))
+    with pytest.raises(CrystalError, match=r"sites 0 .* and 1 .* lie 0 Å apart"):
+        to_crystal(Crystal(numbers, positions, 100.0 * np.eye(3)))
+
+
+def test_atoms_on_one_place_are_found_among_the_last_of_many() -> None:
+    positions = np.stack(np.meshgrid(*[np.arange(11.0)] * 3), axis=-1).reshape(-1, 3) * 3
+    positions[-1] = positions[-2] + 0.05
+    with pytest.raises(CrystalError, match=r"sites 1329 .* and 1330 "):
+        to_crystal(Crystal(np.ones(1331, dtype=int), positions, 33.0 * np.eye(3)))
 
 
 def test_mixed_sites_that_ase_rounds_to_one_element_are_refused(tmp_path: Path) -> None:
