@@ -1,0 +1,416 @@
+"""Structure files that went wrong, each from a number: valid ones of our own making, damaged in ways that files are.
+
+A seed names its file for good: `damaged(seed)` makes it, `check(seed)` reads it. `tests/test_fuzz.py` tries some,
+`scripts/fuzz.py` very many.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import resource
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+import ase
+import ase.io
+import numpy as np
+from fuzzed_structures import model_of
+from pymatgen.core import Lattice, Structure
+from pymatgen.io.cif import CifWriter
+
+import crystalframer as cf
+from crystalframer.data.crystal import Crystal, CrystalError
+from crystalframer.data.structures import iter_structures, to_crystal
+from crystalframer.testing import random_crystal
+
+T = TypeVar("T")
+
+MOST_SECONDS = 30.0
+"""Of processor time for one file, each way of reading it."""
+MOST_MEMORY = 500
+"""MB that reading one file may add to the most that the process ever had."""
+SHARE_OF_PREDICTIONS = 0.05
+
+# --- valid files ------------------------------------------------------------------------------------------------------
+
+BY_HAND = """# by hand, with what the standard allows
+data_quartz
+_publ_section_title
+;
+ Two lines, with _cell_length_a 3 and data_
+ loop_ in it
+;
+_chemical_formula_sum 'O2 Si'
+_cell_length_a 4.9137(3)
+_cell_length_b 4.9137(3)
+_cell_length_c 5.4047(4)
+_cell_angle_alpha 90
+_cell_angle_beta 90.0
+_cell_angle_gamma 120
+_symmetry_space_group_name_H-M "P 32 2 1"
+loop_
+_symmetry_equiv_pos_site_id
+_symmetry_equiv_pos_as_xyz
+1 'x, y, z'
+2 '-y, x-y, z+2/3'
+3 '-x+y, -x, z+1/3'
+4 'y, x, -z'
+5 'x-y, -y, -z+1/3'
+6 '-x, -x+y, -z+2/3'
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+_atom_site_occupancy
+_atom_site_U_iso_or_equiv
+Si1 Si 0.4697(1) 0 0.6667 1 0.0064(2)
+O1 O 0.4135(3) 0.2669(2) 0.1191(2) 1.0 .
+"""
+BY_GROUP = """data_salt
+_symmetry_space_group_name_H-M 'F m -3 m'
+_symmetry_Int_Tables_number 225
+_cell_length_a 5.64
+_cell_length_b 5.64
+_cell_length_c 5.64
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+loop_
+_atom_site_label
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+Na1 0 0 0
+Cl1 .5 .5 .5
+"""
+MIXED = """data_alloy
+_cell_length_a 3.0
+_cell_length_b 3.0
+_cell_length_c 3.0
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+loop_
+_space_group_symop_operation_xyz
+x,y,z
+loop_
+_atom_type_symbol
+_atom_type_oxidation_number
+Fe3+ 3
+O2- -2
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+_atom_site_occupancy
+Fe1 Fe3+ 0 0 0 1
+O1 O2- 0.5 0.5 0.5 1
+"""
+
+
+def _structure(seed: int, n_atoms: int) -> Structure:
+    crystal = random_crystal(seed, n_atoms)
+    return Structure(Lattice(crystal.lattice), crystal.atomic_numbers.tolist(), crystal.frac_coords)
+
+
+@cache
+def corpus() -> tuple[tuple[str, bytes], ...]:
+    """Name and content of valid files: CIF first, and most of them."""
+    perovskite = Structure.from_spacegroup(
+        "Pm-3m", Lattice.cubic(3.905), ["Sr", "Ti", "O"], [[0, 0, 0], [0.5] * 3, [0.5, 0.5, 0]]
+    )
+    salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cifs = [
+            BY_HAND,
+            BY_GROUP,
+            MIXED,
+            str(CifWriter(salt, symprec=0.01)),
+            str(CifWriter(perovskite, symprec=0.01)),
+            str(CifWriter(perovskite)),
+            str(CifWriter(salt.copy(site_properties={"magmom": [1.0] * 8}), write_magmoms=True)),
+            str(CifWriter(_structure(1, 30))),
+            str(CifWriter(_structure(2, 1))) + BY_GROUP,
+            _ase_text(_atoms(3, 12), "cif"),
+        ]
+        poscar = _structure(4, 6).to(fmt="poscar")
+        cartesian = _ase_text(_atoms(5, 4), "vasp")
+        frames = _ase_text(_atoms(6, 3), "extxyz") + _ase_text(_atoms(7, 2), "extxyz")
+        others = [
+            ("POSCAR", poscar),
+            ("cartesian.vasp", cartesian),
+            ("one.extxyz", _ase_text(_atoms(8, 5), "extxyz")),
+            ("frames.xyz", frames),
+            ("pymatgen.json", json.dumps(perovskite.as_dict())),
+            ("row.json", json.dumps(_row(random_crystal(9, 4)))),
+            ("jarvis.json", json.dumps(_jarvis(random_crystal(10, 4)))),
+            ("table.jsonl", "".join(json.dumps(_row(random_crystal(seed, 3))) + "\n" for seed in (11, 12))),
+            ("ase.xsf", _ase_text(_atoms(13, 4), "xsf")),
+        ]
+    named = [(f"{number}.cif", text) for number, text in enumerate(cifs)]
+    return tuple((name, text.encode()) for name, text in (*named, *others))
+
+
+def _atoms(seed: int, n_atoms: int) -> ase.Atoms:
+    crystal = random_crystal(seed, n_atoms)
+    return ase.Atoms(crystal.atomic_numbers, positions=crystal.positions, cell=crystal.lattice, pbc=True)
+
+
+def _ase_text(atoms: ase.Atoms, kind: str) -> str:
+    file = io.BytesIO() if kind == "cif" else io.StringIO()
+    ase.io.write(file, atoms, format=kind)
+    text = file.getvalue()
+    return text.decode() if isinstance(text, bytes) else text
+
+
+def _row(crystal: Crystal) -> dict[str, object]:
+    return {
+        "id": crystal.id,
+        "atomic_numbers": crystal.atomic_numbers.tolist(),
+        "frac_coords": crystal.frac_coords.tolist(),
+        "lattice": crystal.lattice.tolist(),
+    }
+
+
+def _jarvis(crystal: Crystal) -> dict[str, object]:
+    symbols = _structure(0, 1).composition.elements  # any
+    return {
+        "lattice_mat": crystal.lattice.tolist(),
+        "coords": crystal.frac_coords.tolist(),
+        "elements": [symbols[0].symbol] * len(crystal),
+        "cartesian": False,
+    }
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------
+
+N_CIFS = 10
+EXTREMES = (
+    *(b"0", b"-1", b"1e-300", b"1e300", b"-1e300", b"1e20", b"1e999", b"nan", b"inf", b"-inf", b"?", b".", b""),
+    *(b"1/3", b"0.33333", b"180", b"179.9999", b"1e-9", b"99999", b"100000", b"2147483648", b"9223372036854775808"),
+    *(b"1000000000", b"10000000", b"1(999999999)", b"0x10", b"1_000", b"9" * 400, b"9" * 5000, b"1e", b"--1"),
+    *("\u0661".encode(), b"True", b"null", b"[]", b"1,5"),
+)
+TOKENS = (
+    *(b"loop_", b"data_", b"data_x", b"save_", b"save_x", b"stop_", b"global_", b";", b"'", b'"', b"#", b"\n;\n"),
+    *(b"_cell_length_a 3", b"_atom_site_label", b"_atom_site_fract_x", b"_atom_site_occupancy", b"[", b"{", b"]", b"}"),
+    *(b"_symmetry_equiv_pos_as_xyz", b"_space_group_magn.number_BNS 1.1", b"_chemical_formula_sum 'H1e9'"),
+    *(b"Fe", b"Uuo", b"D", b"X", b"Wat", b"Lattice=", b'pbc="T F T"', b"Properties=species:S:1:pos:R:3", b"Selective"),
+)
+OPERATIONS = (
+    *(b"x,y", b"x,y,z,w", b"x/0,y,z", b"x+1/0,y,z", b"2x,y,z", b"x,x,x", b"0,0,0", b"x+1e9,y,z", b"x+0.123,y,z"),
+    *(b"1/2+x,1/3+y,z/7", b"-x,-y,-z", b"__import__('os'),y,z", b"x**x**x,y,z", b"x,y,z,+1", b"((((x)))),y,z", b","),
+)
+ENCODINGS = ("utf-16", "utf-32", "utf-8-sig", "cp037", "utf-7")
+
+Damage = Callable[[bytes, np.random.Generator], bytes]
+
+
+def damaged(seed: int) -> tuple[str, bytes]:
+    """Name and content of the file of a seed."""
+    rng = np.random.default_rng(seed)
+    files = corpus()
+    number = rng.integers(N_CIFS) if rng.random() < 0.75 else rng.integers(N_CIFS, len(files))
+    name, data = files[number]
+    for _ in range(rng.choice([1, 1, 1, 2, 3, 4])):
+        data = DAMAGES[rng.integers(len(DAMAGES))](data, rng)[:3_000_000]
+    return name, data
+
+
+def _flip(data: bytes, rng: np.random.Generator) -> bytes:
+    spoilt = np.frombuffer(data, np.uint8).copy()
+    if len(spoilt):
+        places = rng.integers(len(spoilt), size=rng.integers(1, 6))
+        spoilt[places] = rng.integers(256, size=len(places)) if rng.random() < 0.5 else spoilt[places] ^ 1
+    return spoilt.tobytes()
+
+
+def _on_lines(change: Callable[[list[bytes], int, np.random.Generator], None]) -> Damage:
+    def damage(data: bytes, rng: np.random.Generator) -> bytes:
+        lines = data.splitlines(keepends=True)
+        if lines:
+            change(lines, int(rng.integers(len(lines))), rng)
+        return b"".join(lines)
+
+    return damage
+
+
+@_on_lines
+def _drop_lines(lines: list[bytes], at: int, rng: np.random.Generator) -> None:
+    del lines[at : at + int(rng.integers(1, 4))]
+
+
+@_on_lines
+def _repeat_lines(lines: list[bytes], at: int, rng: np.random.Generator) -> None:
+    some = lines[at : at + int(rng.integers(1, 4))]
+    lines[at:at] = some * int(rng.choice([1, 1, 1, 20, 500, 5000]))
+
+
+@_on_lines
+def _number_lines(lines: list[bytes], at: int, rng: np.random.Generator) -> None:
+    """A line many times with other last digits: very many sites, atoms or operations that are no repetition."""
+    line = lines[at]
+    times = int(rng.choice([10, 100, 1000, 5000]))
+    lines[at:at] = [re.sub(rb"\d(?=\D*$)", b"%05d" % int(rng.integers(100000)), line) for _ in range(times)]
+
+
+@_on_lines
+def _swap_lines(lines: list[bytes], at: int, rng: np.random.Generator) -> None:
+    other = int(rng.integers(len(lines)))
+    lines[at], lines[other] = lines[other], lines[at]
+
+
+@_on_lines
+def _insert_token(lines: list[bytes], at: int, rng: np.random.Generator) -> None:
+    lines.insert(at, TOKENS[rng.integers(len(TOKENS))] + (b"\n" if rng.random() < 0.8 else b" "))
+
+
+@_on_lines
+def _insert_long_line(lines: list[bytes], at: int, rng: np.random.Generator) -> None:
+    piece = (b"x", b"1 ", b"'", b"(", b"[", b"-x,", b"_a ", b"\\", b"\t", b"9", b"\xc3", b"{", b"\n")[rng.integers(13)]
+    lines.insert(at, piece * int(rng.choice([100, 5000, 300_000])) + b"\n" * int(rng.integers(2)))
+
+
+@_on_lines
+def _nest(lines: list[bytes], at: int, rng: np.random.Generator) -> None:
+    depth = int(rng.choice([2, 50, 5000]))
+    opening = (b"loop_\n", b"loop_ _a\n", b"save_f\n", b"data_d\n", b"[", b'{"a":', b'{"sites":[', b"(")[
+        rng.integers(8)
+    ]
+    lines.insert(at, opening * depth)
+
+
+@_on_lines
+def _break_operation(lines: list[bytes], at: int, rng: np.random.Generator) -> None:
+    found = [number for number, line in enumerate(lines) if len(line) < 200 and re.search(rb"[xyz].*,.*[xyz]", line)]
+    if found:
+        at = found[at % len(found)]
+        operation = b"'" + OPERATIONS[rng.integers(len(OPERATIONS))] + b"'"
+        lines[at] = re.sub(rb"'[^']*'|\S+$", lambda _: operation, lines[at].rstrip(), count=1) + b"\n"
+
+
+def _on_matches(pattern: bytes, replacement: Callable[[bytes, np.random.Generator, list[bytes]], bytes]) -> Damage:
+    def damage(data: bytes, rng: np.random.Generator) -> bytes:
+        matches = list(re.finditer(pattern, data))
+        if not matches:
+            return data
+        match = matches[rng.integers(len(matches))]
+        new = replacement(match[0], rng, [other[0] for other in matches[:1000]])
+        return data[: match.start()] + new + data[match.end() :]
+
+    return damage
+
+
+_change_number = _on_matches(
+    rb"(?<![\w.])-?\d+(\.\d+)?", lambda old, rng, known: EXTREMES[int(rng.integers(len(EXTREMES)))]
+)
+_swap_token = _on_matches(rb"\S+", lambda old, rng, known: known[int(rng.integers(len(known)))])
+_drop_token = _on_matches(rb"\S+\s*", lambda old, rng, known: b"")
+
+
+def _cut(data: bytes, rng: np.random.Generator) -> bytes:
+    return data[: rng.integers(len(data) + 1)]
+
+
+def _reencode(data: bytes, rng: np.random.Generator) -> bytes:
+    return data.decode("latin-1").encode(ENCODINGS[rng.integers(len(ENCODINGS))], errors="replace")
+
+
+def _newlines(data: bytes, rng: np.random.Generator) -> bytes:
+    return data.replace(b"\n", (b"\r\n", b"\r", b"\n\n", b" ", b"\x0b", b"\x00")[rng.integers(6)])
+
+
+def _splice(data: bytes, rng: np.random.Generator) -> bytes:
+    other = corpus()[rng.integers(len(corpus()))][1]
+    return data[: rng.integers(len(data) + 1)] + other[rng.integers(len(other)) :]
+
+
+DAMAGES: tuple[Damage, ...] = (
+    *(_flip, _drop_lines, _repeat_lines, _number_lines, _swap_lines, _insert_token, _insert_long_line, _nest),
+    *(_break_operation, _change_number, _change_number, _change_number, _swap_token, _drop_token, _cut, _reencode),
+    *(_newlines, _splice),
+)
+
+
+# --- what must hold ---------------------------------------------------------------------------------------------------
+
+
+def prepare() -> None:
+    """Import and compile what reading needs, so that time and memory of a case are its own."""
+    for name, data in corpus():
+        check_file(name, data, with_prediction=True)
+
+
+def check(seed: int) -> str:
+    """Read the file of a seed in every way, and say what came of it.
+
+    Raises:
+        AssertionError: something did not hold. Any other error is a finding as well.
+    """
+    return check_file(*damaged(seed), with_prediction=np.random.default_rng((seed, 1)).random() < SHARE_OF_PREDICTIONS)
+
+
+def check_file(name: str, data: bytes, with_prediction: bool) -> str:
+    peak = _peak_memory()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_bytes(data)
+        records = _timed(lambda: list(iter_structures(path)))
+        assert records, "no record for the file"
+        for record in records:
+            assert (record.crystal is None) != (record.error is None), record
+            if record.error is not None:
+                assert name in record.error, f"the error does not name the file: {record.error}"
+                assert "MemoryError" not in record.error and "RecursionError" not in record.error, record.error
+                assert len(record.error) < 3000, f"an error of {len(record.error)} characters: {record.error[:200]}"
+        try:
+            _timed(lambda: to_crystal(path))
+        except CrystalError as error:
+            one = len(records) == 1 and records[0].crystal is not None
+            assert not one, f"iter_structures reads it, to_crystal does not: {error}"
+        if with_prediction:
+            _check_folder(path)
+    grown = _peak_memory() - peak
+    assert grown < MOST_MEMORY, f"took {grown:.0f} MB more than anything before"
+    if records[0].error is None:
+        return f"{path.suffix or name} read, {'one' if len(records) == 1 else 'several'}"
+    return f"{path.suffix or name} refused"
+
+
+def _check_folder(path: Path) -> None:
+    """Predicted with a good file beside it, whose row stands as if it were alone."""
+    good = path.with_name("good.cif")
+    good.write_text(BY_HAND)
+    model = model_of("max")
+    name = model.config.target_names[0]
+    table = _timed(lambda: cf.predict(path.parent, model, progress=False))
+    for value, error in zip(table[name], table["error"], strict=True):
+        assert np.isfinite(value) if error is None else np.isnan(value) and error, f"value {value}, error {error!r}"
+        assert error is None or "the prediction failed" not in error, error
+    ours = table[table["id"] == "good"]
+    assert len(ours) == 1 and np.isfinite(ours[name].iloc[0]), "a good file beside it has no prediction"
+
+
+def _timed(run: Callable[[], T]) -> T:
+    started = time.process_time()
+    result = run()
+    seconds = time.process_time() - started
+    assert seconds < MOST_SECONDS, f"took {seconds:.0f} s"
+    return result
+
+
+def _peak_memory() -> float:
+    """MB that this process had at most so far (Linux counts KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
