@@ -136,7 +136,7 @@ def check_cell(fields: Mapping[str, Any]) -> None:
             is_right = False
         if not is_right:
             allowed = "between 0 and 180 degrees" if is_angle else f"above 0 and below {LONGEST_CELL:,.0f} Å"
-            raise CrystalError(f"{name} is {text!r}; it must be a number {allowed}")
+            raise CrystalError(f"{name} is {text[:40]!r}; it must be a number {allowed}")
 
 
 def check_size(fields: Mapping[str, Any]) -> None:
@@ -187,8 +187,8 @@ def check_formula(stated: str, atomic_numbers: Int[np.ndarray, " n_atoms"]) -> N
     if any(abs(found[z] - n_units * wanted.get(z, 0.0)) > FORMULA_TOLERANCE for z in {*wanted, *found}):
         listed = " ".join(f"{SYMBOLS[z - 1]}{found[z]}" for z in sorted(found, key=formula_order))
         raise CrystalError(
-            f"its atom sites make {listed}, but _chemical_formula_sum is {stated!r}: sites are missing (a file cut "
-            "short, hydrogen that is not listed) or the formula is wrong; complete the one or correct the other"
+            f"its atom sites make {listed}, but _chemical_formula_sum is {stated[:200]!r}: sites are missing (a file "
+            "cut short, hydrogen that is not listed) or the formula is wrong; complete the one or correct the other"
         )
 
 

@@ -220,7 +220,7 @@ def _check_cif_atoms(block: Mapping[str, Any]) -> None:
         known = atomic_number(letters) if by_type else atomic_number(letters[:2]) or atomic_number(letters[:1])
         if known is None or (not by_type and re.match("OH|[Ww]at|NO3", symbol)):
             raise CrystalError(
-                f"site {label!r}: {symbol!r} is no element; replace it in _atom_site_"
+                f"site {label[:40]!r}: {symbol[:40]!r} is no element; replace it in _atom_site_"
                 f"{'type_symbol' if by_type else 'label'} by the element, or remove the site"
             )
 

@@ -269,7 +269,7 @@ def _from_mapping(row: Mapping[str, Any], id: str) -> Crystal:
         if name not in row:
             raise CrystalError(
                 f"{_name(id)}: has no {name!r}; a row needs atomic_numbers, positions (or frac_coords) and lattice, or "
-                f"a structure. It has: {', '.join(map(str, row))}"
+                f"a structure. It has: {', '.join(map(str, row))[:200]}"
             )
     numbers = _numbers(row, "atomic_numbers", id)
     lattice = _numbers(row, "lattice", id)
@@ -280,7 +280,7 @@ def _from_mapping(row: Mapping[str, Any], id: str) -> Crystal:
             f"lattice, got {positions.size} and {lattice.size}"
         )
     if not (np.isfinite(numbers) & (numbers == np.round(numbers)) & (np.abs(numbers) < 1e9)).all():
-        raise CrystalError(f"{_name(id)}: atomic_numbers must be whole numbers, got {numbers.tolist()}")
+        raise CrystalError(f"{_name(id)}: atomic_numbers must be whole numbers, got {str(numbers.tolist())[:200]}")
     lattice, positions = lattice.reshape(3, 3), positions.reshape(-1, 3)
     if coordinates == "frac_coords":
         positions = _cartesian(positions, lattice)
@@ -296,7 +296,7 @@ def _from_jarvis(atoms: Mapping[str, Any], id: str) -> Crystal:
     for index, symbol in enumerate(atoms["elements"]):
         z = atomic_number(str(symbol))
         if z is None:
-            raise CrystalError(f"{_name(id)}: site {index}: {symbol!r} is no element")
+            raise CrystalError(f"{_name(id)}: site {index}: {str(symbol)[:40]!r} is no element")
         numbers.append(z)
     coordinates = "positions" if atoms.get("cartesian") else "frac_coords"
     row = {"atomic_numbers": numbers, coordinates: atoms["coords"], "lattice": atoms["lattice_mat"]}

@@ -287,6 +287,12 @@ def test_operations_by_the_name_of_the_group_count_as_well() -> None:
     check_size(fields | {"_space_group_name_H-M_alt": "P -1"})
 
 
+def test_an_error_quotes_only_the_beginning_of_an_endless_number() -> None:
+    with pytest.raises(CrystalError, match="_cell_angle_alpha is '9999") as caught:
+        to_crystal(QUARTZ.replace("_cell_angle_alpha 90", "_cell_angle_alpha " + "9" * 5000))
+    assert len(str(caught.value)) < 200
+
+
 def test_blank_lines_cost_nothing() -> None:
     started = time.process_time()
     assert "no block of data" in what_is_missing("\n" * 300_000)
