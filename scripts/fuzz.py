@@ -51,7 +51,9 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, help="stop after this time")
     parser.add_argument("--record", type=Path, default=RECORD, help="JSON file that is added to")
     options = parser.parse_args()
-    record = json.loads(options.record.read_text()) if options.record.exists() else {"schema_version": 1}
+    record: dict[str, Any] = {"schema_version": 1}
+    if options.record.exists():
+        record = json.loads(options.record.read_text())
     runs = record.setdefault(options.kind, [])
     start = max((run["first_seed"] + run["n_cases"] for run in runs), default=0)
     start = start if options.start is None else options.start
