@@ -15,7 +15,7 @@ import pytest
 
 from crystalframer.config import FRAME_METHODS
 
-N_STRUCTURES, N_FILES = 60, 60
+N_STRUCTURES, N_FILES = 40, 40
 
 
 @pytest.mark.parametrize("first", range(0, N_STRUCTURES, 20))
