@@ -166,7 +166,8 @@ def _by_layer(trace: CrystalTrace, rows: list[_Row], first_layer: int = 0) -> go
             showlegend=False,
             **look,
         )
-        medians = np.nanmedian(row.values, axis=(1, 2))
+        # None in a layer where no atom looks beyond itself.
+        medians = np.array([np.nanmedian(v) if np.isfinite(v).any() else np.nan for v in row.values])
         figure.add_trace(box, row=number, col=1)
         figure.add_trace(
             _level(trace, medians, "median of the layer", "solid", first_layer, legend=number == 1), row=number, col=1

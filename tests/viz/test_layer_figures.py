@@ -101,3 +101,12 @@ def test_many_atoms_are_boxes_without_every_point(make_trace: Callable[..., Crys
 
     few, many = (decay_length_figure(make_trace(random_crystal(0, n), radius=3.0)) for n in (5, ALL_POINTS + 1))
     assert (boxes(few)[0].boxpoints, boxes(many)[0].boxpoints) == ("all", "outliers")
+
+
+def test_a_layer_in_which_no_atom_looks_beyond_itself(trace: CrystalTrace) -> None:
+    """Such as every layer of lone atoms in a wide cell: there is no distance to show, and no median of it."""
+    is_itself = (trace.edge_lengths == 0)[:, None]
+    first = replace(trace.layers[0], attention=np.broadcast_to(is_itself * 1.0, trace.layers[0].attention.shape))
+    figure = attended_distance_figure(replace(trace, layers=(first, *trace.layers[1:])))
+    (medians, *_) = lines(figure, "median of the layer")
+    assert np.isnan(medians[0]) and np.isfinite(medians[1:]).all()
