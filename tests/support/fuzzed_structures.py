@@ -20,7 +20,7 @@ import crystalframer as cf
 import viz
 from crystalframer import memory, ops
 from crystalframer.config import FRAME_METHODS, HIGHEST_ATOMIC_NUMBER, FrameConfig, FrameMethod, ModelConfig
-from crystalframer.data.crystal import Crystal, CrystalBatch, CrystalError
+from crystalframer.data.crystal import Crystal, CrystalBatch, CrystalError, cell_heights
 from crystalframer.data.neighbors import MIN_NEIGHBORS, SMALLEST_DISTANCE
 from crystalframer.data.structures import to_crystal
 from crystalframer.model.network import CrystalFramer
@@ -188,13 +188,13 @@ PROTOTYPES = {
 def _symmetric(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A prototype at any scale, its supercells among them, exact or shaken a little."""
     vectors, frac = PROTOTYPES[str(rng.choice(list(PROTOTYPES)))]
-    lattice = np.array(vectors) * rng.uniform(2.5, 12.0)
+    lattice = np.array(vectors) * rng.uniform(3.0, 12.0)
     crystal = Crystal(np.ones(len(frac), dtype=int), np.array(frac) @ lattice, lattice)
     if rng.random() < 0.3:
         a, b, c = (int(n) for n in rng.integers(1, 4, 3))
         crystal = supercell(crystal, (a, b, c))
     shaken = crystal.frac_coords + rng.choice([0.0, 0.0, 1e-8, 1e-5, 1e-3]) * rng.normal(size=(len(crystal), 3))
-    return crystal.lattice, shaken
+    return crystal.lattice * min(1.0, LONGEST_CELL / np.linalg.norm(crystal.lattice, axis=1).max()), shaken
 
 
 KINDS: dict[str, Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]] = {
@@ -384,8 +384,8 @@ def check_trace(trace: CrystalTrace) -> None:
 def check_pictures(trace: CrystalTrace, rng: np.random.Generator, chance: Callable[[float], bool]) -> None:
     """Everything that `viz` builds of a trace, the dear ones now and then."""
     scene = viz.scene_from_trace(trace)
-    frac = scene.positions @ np.linalg.inv(scene.lattice)
-    assert (frac > -0.05).all() and (frac < 1.05).all(), "an atom is outside the home cell"
+    frac, heights = scene.positions @ np.linalg.inv(scene.lattice), cell_heights(scene.lattice)
+    assert (frac * heights > -0.03).all() and ((frac - 1) * heights < 0.03).all(), "an atom is outside the home cell"
     header, data = pack(scene)
     json.dumps(header, allow_nan=False)
     for name, place in header["arrays"].items():
