@@ -104,7 +104,7 @@ def iter_structures(inputs: Any) -> Iterator[StructureRecord]:
         Records with unique ids: the source's own, else the file's stem (with the number of the frame or row if it has
         several), else the formula; repeated ones get `-2`, `-3`, ...
     """
-    taken: set[str] = set()
+    taken: dict[str, int] = {}
     for entry in iter_entries(inputs):
         record = entry.read()
         id = _unique(record.id, taken)
@@ -452,11 +452,18 @@ def _row_entry(cells: Mapping[str, Any] | DataError, source: str, id: str) -> En
     return Entry(cells, source, id if isinstance(cells, DataError) else row_id(cells) or id)
 
 
-def _unique(name: str, taken: set[str]) -> str:
-    """The name, or the name with the lowest number from 2 that makes it new."""
-    candidates = itertools.chain([name], (f"{name}-{n}" for n in itertools.count(2)))
-    unique = next(candidate for candidate in candidates if candidate not in taken)
-    taken.add(unique)
+def _unique(name: str, taken: dict[str, int]) -> str:
+    """The name, or the name with the lowest number from 2 that makes it new.
+
+    Args:
+        taken: names so far, and the number that each would get next: a name that thousands share is not counted anew.
+    """
+    unique, number = name, taken.get(name, 1)
+    while unique in taken:
+        number += 1
+        unique = f"{name}-{number}"
+    taken[name] = number
+    taken.setdefault(unique, 1)
     return unique
 
 

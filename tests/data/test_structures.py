@@ -1,6 +1,7 @@
 import itertools
 import json
 import sys
+import time
 from pathlib import Path
 
 import ase
@@ -10,6 +11,7 @@ import pandas
 import pytest
 from pymatgen.core import DummySpecies, Lattice, Structure
 
+from crystalframer.data import structures
 from crystalframer.data.crystal import Crystal, CrystalError
 from crystalframer.data.dataset import CrystalDataset
 from crystalframer.data.structures import StructureRecord, iter_structures, to_crystal
@@ -403,3 +405,18 @@ def test_single_structures_are_not_iterated_over() -> None:
 def test_reading_is_lazy() -> None:
     stream = iter_structures(itertools.repeat(NACL))
     assert [next(stream).id for _ in range(3)] == ["NaCl", "NaCl-2", "NaCl-3"]
+
+
+def test_an_id_that_very_many_share_is_numbered_in_no_time() -> None:
+    taken: dict[str, int] = {}
+    started = time.process_time()
+    ids = [structures._unique("same", taken) for _ in range(30_000)]
+    assert time.process_time() - started < 20  # counted anew for each, it would take minutes
+    assert ids[:3] == ["same", "same-2", "same-3"] and ids[-1] == "same-30000"
+
+
+def test_numbers_pass_over_ids_that_are_there_already() -> None:
+    ids = ["a", "a-2", "a", "a", "a-2", "a-2-2", "a"]
+    assert [record.id for record in iter_structures([row(id=id) for id in ids])] == [
+        *("a", "a-2", "a-3", "a-4", "a-2-2", "a-2-2-2", "a-5")
+    ]
