@@ -270,6 +270,7 @@ def plain_cif(n_operations: int, n_sites: int, coordinates: str = "0.{site:05d} 
     [
         (plain_cif(24, 100_000), "100,000 sites and 24 symmetry operations make too many atoms"),
         (plain_cif(24, 2000, "0.1 0.2 0.3"), "2,000 sites and 24 symmetry operations make too many atoms"),
+        (plain_cif(1, 2, "0.1 0.2 0.3").replace("'x,y,z+0/1'\n", "'x,y,z'\n" * 15_000), "2 sites and 15,000"),
         (plain_cif(1, 20_000, "0.1 0.2 0.3"), "20,000 sites and 1 symmetry operations make too many atoms"),
     ],
 )
