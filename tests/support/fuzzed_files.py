@@ -37,6 +37,8 @@ MOST_SECONDS = 30.0
 MOST_MEMORY = 500
 """MB that reading one file may add to the most that the process ever had."""
 SHARE_OF_PREDICTIONS = 0.05
+LARGEST_FILE = 3_000_000
+"""Bytes."""
 
 # --- valid files ------------------------------------------------------------------------------------------------------
 
@@ -225,7 +227,7 @@ def damaged(seed: int) -> tuple[str, bytes]:
     number = rng.integers(N_CIFS) if rng.random() < 0.75 else rng.integers(N_CIFS, len(files))
     name, data = files[number]
     for _ in range(rng.choice([1, 1, 1, 2, 3, 4])):
-        data = DAMAGES[rng.integers(len(DAMAGES))](data, rng)[:3_000_000]
+        data = DAMAGES[rng.integers(len(DAMAGES))](data, rng)[:LARGEST_FILE]
     return name, data
 
 
@@ -255,14 +257,15 @@ def _drop_lines(lines: list[bytes], at: int, rng: np.random.Generator) -> None:
 @_on_lines
 def _repeat_lines(lines: list[bytes], at: int, rng: np.random.Generator) -> None:
     some = lines[at : at + int(rng.integers(1, 4))]
-    lines[at:at] = some * int(rng.choice([1, 1, 1, 20, 500, 5000]))
+    times = int(rng.choice([1, 1, 1, 20, 500, 5000]))
+    lines[at:at] = some * min(times, 1 + LARGEST_FILE // len(b"".join(some)))
 
 
 @_on_lines
 def _number_lines(lines: list[bytes], at: int, rng: np.random.Generator) -> None:
     """A line many times with other last digits: very many sites, atoms or operations that are no repetition."""
     line = lines[at]
-    times = int(rng.choice([10, 100, 1000, 5000]))
+    times = min(int(rng.choice([10, 100, 1000, 5000])), 1 + LARGEST_FILE // len(line))
     lines[at:at] = [re.sub(rb"\d(?=\D*$)", b"%05d" % int(rng.integers(100000)), line) for _ in range(times)]
 
 
