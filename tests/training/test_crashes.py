@@ -29,7 +29,7 @@ CONFIG = Config(
         distance=DistanceBasis(n_centers=8), weight_tolerance=1e-2,
     ),
     training=TrainingConfig(
-        n_epochs=40 * (N_KILLS + 1), batch_size=8, swa_epochs=20 * (N_KILLS + 1), accelerator="cpu", learning_rate=2e-3,
+        n_epochs=16 * (N_KILLS + 1), batch_size=8, swa_epochs=8 * (N_KILLS + 1), accelerator="cpu", learning_rate=2e-3,
         n_threads=1,
     ),
 )  # fmt: skip
