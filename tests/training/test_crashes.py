@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,12 +38,8 @@ CONFIG = Config(
 
 def data() -> Splits:
     crystals = [random_crystal(seed, 1 + seed % 3) for seed in range(40)]
-    labels = np.array([float(crystal.atomic_numbers.mean()) for crystal in crystals])
-    dataset = CrystalDataset.from_crystals(crystals)
-    dataset = CrystalDataset(
-        dataset.ids, dataset.atomic_numbers, dataset.positions, dataset.offsets, dataset.lattice,
-        targets={TARGET.name: labels}, units={TARGET.name: TARGET.unit},
-    )  # fmt: skip
+    labelled = [replace(c, targets={TARGET.name: float(c.atomic_numbers.mean())}) for c in crystals]
+    dataset = CrystalDataset.from_crystals(labelled, [TARGET])
     return Splits(*(dataset.select(np.arange(start, start + n)) for start, n in ((0, 24), (24, 8), (32, 8))))
 
 
