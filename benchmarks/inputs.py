@@ -44,17 +44,21 @@ def add_options(parser: argparse.ArgumentParser, n_crystals: int) -> None:
     parser.add_argument("--largest-cell", type=int, default=20, help="atoms of a crystal at most (default: 20)")
 
 
+def source(options: argparse.Namespace) -> str:
+    """Name or path of the data set."""
+    return options.data or (str(SHARED) if SHARED.exists() else "demo")
+
+
 def sample(options: argparse.Namespace, most: int | None = None) -> Sample:
     """The crystals that the options ask for; at most `most`, and 6 in a quick run."""
-    source = options.data or (str(SHARED) if SHARED.exists() else "demo")
-    dataset = cf.dataset(source)
+    dataset = cf.dataset(source(options))
     allowed = np.flatnonzero(dataset.n_atoms <= options.largest_cell)
     n = min([len(allowed), options.crystals, *([most] if most else []), *([6] if options.quick else [])])
     chosen = dataset.select(np.random.default_rng(SEED).permutation(allowed)[:n])
     chosen = chosen.with_targets(list(chosen.targets)[:1])
     fallback = "" if options.data or SHARED.exists() else " (shipped; mp2018_val is not at ../shared/data)"
     name = (
-        f"{Path(source).stem}{fallback}: {n} crystals of at most {options.largest_cell} atoms (seed {SEED}), "
+        f"{Path(source(options)).stem}{fallback}: {n} crystals of at most {options.largest_cell} atoms (seed {SEED}), "
         f"{chosen.n_atoms.mean():.1f} atoms on average"
     )
     return Sample(chosen, name)

@@ -38,6 +38,7 @@ Model = Annotated[
 Device = Annotated[
     str | None, arg(metavar="cpu|cuda|...", help_behavior_hint="(default: a CUDA GPU if there is one, else the CPU)")
 ]
+AverageTies = Annotated[bool, arg(help_behavior_hint="")]
 Targets = Annotated[tuple[Target, ...], arg(help_behavior_hint="(default: every column of numbers, without units)")]
 
 
@@ -153,17 +154,18 @@ class Predict(Command):
     """Atoms predicted at a time, at most. Lower it if memory runs out."""
     device: Device = None
     """Where to compute."""
+    average_ties: AverageTies = False
+    """Average over frames that tie in symmetric crystals: steadier when they are turned, and slower."""
 
     def run(self) -> int:
-        from crystalframer.prediction import check_table_path, predict, save_table
+        from crystalframer.prediction import check_table_path, load, predict, save_table
 
         if not self.files:
             raise ConfigError("no structures to predict; name files, folders or patterns")
         if self.output is not None:
             check_table_path(self.output)
-        frame = predict(
-            list(self.files), self.model, batch_size=self.batch_size, max_atoms=self.max_atoms, device=self.device
-        )
+        model = load(self.model, self.device, self.average_ties)
+        frame = predict(list(self.files), model, batch_size=self.batch_size, max_atoms=self.max_atoms)
         errors = frame["error"].dropna().tolist()
         if self.output is None:
             print(_readable(frame))
@@ -278,6 +280,8 @@ class Evaluate(Command):
     """Atoms predicted at a time, at most. Lower it if memory runs out."""
     device: Device = None
     """Where to compute."""
+    average_ties: AverageTies = False
+    """Average over frames that tie in symmetric crystals: steadier when they are turned, and slower."""
 
     def run(self) -> int:
         from crystalframer.data.sources import dataset
@@ -285,7 +289,7 @@ class Evaluate(Command):
 
         if self.output is not None:
             check_table_path(self.output)
-        model = load(self.model, self.device)
+        model = load(self.model, self.device, self.average_ties)
         data = dataset(self.data, targets=model.config.targets)
         split = self.split or ("all" if data.parts is None else "test")
         part = None if split == "all" else split
@@ -404,16 +408,19 @@ class Check(Command):
     """Structure files, folders, patterns or tables to try it out on."""
     n_draws: int = 4
     """Other descriptions of each kind and structure."""
+    average_ties: AverageTies = False
+    """Average over frames that tie in symmetric crystals: steadier when they are turned, and slower."""
     output: Annotated[Path | None, arg(metavar="TABLE", help_behavior_hint="")] = None
     """Also write the table: .csv, .jsonl or .parquet."""
 
     def run(self) -> int:
         from crystalframer.analysis.check import check
-        from crystalframer.prediction import check_table_path, save_table
+        from crystalframer.prediction import check_table_path, load, save_table
 
         if self.output is not None:
             check_table_path(self.output)
-        report = check(self.model, list(self.structures) or None, self.n_draws)
+        model = load(self.model, average_ties=self.average_ties)
+        report = check(model, list(self.structures) or None, self.n_draws)
         print(report.summary())
         if self.output is not None:
             save_table(report.table, self.output)

@@ -131,12 +131,18 @@ class FrameConfig:
     tie_margin: float = 1e-4
     """Scores closer than this to the best tie at evaluation, and an equivariant second criterion picks among them.
     0 takes the first of the equal best edges, as the authors' kernels do without noise."""
+    average_margin: float = 0.0
+    """Above 0, evaluation averages over the frames of all edges that score closer than this to the best, instead of
+    choosing one by `tie_margin` (`crystalframer.average_ties`). For the methods `max` and `static-max`."""
     noise: float = 5e-6
     """Half-width of the uniform noise that picks among ties in training; never in evaluation."""
 
     def __post_init__(self) -> None:
         _check_choice(self, "method", FRAME_METHODS)
         _check(self.tie_margin >= 0, self, "tie_margin", "must not be negative")
+        _check(self.average_margin >= 0, self, "average_margin", "must not be negative")
+        if self.average_margin > 0:
+            _check(self.method in ("max", "static-max"), self, "method", "only max and static-max frames are averaged")
         _check(self.noise >= 0, self, "noise", "must not be negative")
 
 

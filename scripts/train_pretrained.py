@@ -27,7 +27,7 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 TARGETS = (Target("formation_energy_per_atom", "eV/atom"), Target("band_gap", "eV"))
 
 SMALL_CELLS = TrainingConfig(
-    n_epochs=36, batch_size=64, learning_rate=1e-3, schedule="warmup-stable-decay", decay_fraction=0.0, swa_epochs=0
+    n_epochs=60, batch_size=64, learning_rate=1e-3, schedule="warmup-stable-decay", decay_fraction=0.0, swa_epochs=0
 )
 """Constant rate: the stage may be as long as there is time for."""
 ALL_CELLS = replace(SMALL_CELLS, n_epochs=8, warmup_steps=100, decay_fraction=1.0)

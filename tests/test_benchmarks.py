@@ -360,15 +360,20 @@ def test_structures_for_peers_are_the_same_crystals() -> None:
 
 
 def test_invariance_lists_what_still_moves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Shares with the tie rule and without it, and by name every crystal that moves."""
+    """Shares with the tie rule, averaged and without it, by name every crystal that moves, and the error of each."""
     path = tmp_path / "result.json"
     invariance.main([*TINY, "--output", str(path)])
     record = json.loads(path.read_text(encoding="utf-8"))
     shares = {(row["work"].partition(" ")[0], row["candidate"]): row["value"] for row in record["rows"]}
     assert shares["AFLOW", "crystalframer"] > shares["AFLOW", "without tie rule"]
     assert record["data"]["draws"] == {"rotation": 1, "cell": 1}
-    for work, remaining in record["data"]["remaining"].items():
-        row = next(row for row in record["rows"] if (row["work"], row["candidate"]) == (work, "crystalframer"))
-        assert row["value"] == pytest.approx(100 * (1 - len(remaining) / row["details"]["crystals"]))
-        assert all(size >= 1e-4 for size in remaining.values())
+    assert set(record["data"]["remaining"]) == {"crystalframer", "averaged"}
+    for candidate, works in record["data"]["remaining"].items():
+        for work, remaining in works.items():
+            row = next(row for row in record["rows"] if (row["work"], row["candidate"]) == (work, candidate))
+            assert row["value"] == pytest.approx(100 * (1 - len(remaining) / row["details"]["crystals"]))
+            assert all(size >= 1e-4 for size in remaining.values())
+    errors = {row["candidate"]: row["value"] for row in record["rows"] if row["unit"] == "eV/atom MAE"}
+    assert set(errors) == {"crystalframer", "averaged", "without tie rule"}
+    assert all(0.0 < error < 0.5 for error in errors.values())
     assert "QUICK" in capsys.readouterr().out

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -75,6 +77,18 @@ class CrystalFramer(nn.Module):
         self.uncertainty: Uncertainty | None = None
         """How far its predictions may be off: that of these weights, to be made anew when they change."""
         initialise(self, generator)
+
+    def averaging_ties(self, margin: float) -> CrystalFramer:
+        """A copy that averages over tied frames in evaluation: those of edges that score within the margin of the best.
+
+        Raises:
+            ConfigError: frames of this method are not averaged.
+        """
+        other = copy.deepcopy(self)
+        other.config = replace(self.config, frame=replace(self.config.frame, average_margin=margin))
+        for block in other.blocks:
+            block.attention.config = other.config
+        return other
 
     def forward(self, batch: CrystalBatch, noise_seed: int | None = None) -> Float[Tensor, "n_crystals n_targets"]:
         """Predictions in the units of `config.targets`."""

@@ -66,6 +66,8 @@ def framed_attention(
     """
     arguments = (query, key, value, decay_length, distance_projection, cosine_projection, edges, config, noise_seed)
     implementation = _serving(query.device, query.dtype)
+    if noise_seed is None and config.frame.average_margin > 0 and (implementation == "cuda" or query.requires_grad):
+        implementation = "reference"  # averages over ties have no kernel on CUDA, and none with gradients
     if implementation == "cpu":
         from crystalframer.ops import cpu
 

@@ -24,10 +24,11 @@ from torch import Tensor
 
 from crystalframer.compiled import announced
 from crystalframer.config import CosineBasis, DistanceBasis, FrameConfig, ModelConfig
+from crystalframer.model.attended import AttendedEdges
 from crystalframer.model.basis import chebyshev_of_gaussians, chebyshev_products
 from crystalframer.model.edges import Edges
-from crystalframer.model.frames import AttendedEdges, build_frames, noise_key
-from crystalframer.ops import frame_kernels, kernels
+from crystalframer.model.frames import build_frames, noise_key
+from crystalframer.ops import frame_kernels, kernels, tie_kernels
 
 SMALLEST_SHARE = 2000
 """Edges below which a second thread costs more than it saves."""
@@ -57,11 +58,16 @@ def framed_attention(
     precision = 0.5 / decay_length.square()
     logits, attention = attend(query, key, precision, *layout.pairs, layout.squared)
     projection, axes = config.distance.coefficient * distance_projection, query.new_empty(0, 0, 0, 0)
+    averaged = None
     if cosine_projection is not None:
         of_cosines = cosine_projection @ _cosine_basis(config.cosine).to(cosine_projection)
         of_cosines = config.cosine.coefficient * rearrange(of_cosines, "axes h d m -> h d (axes m)")
-        projection = torch.cat([projection, of_cosines], dim=-1)
-        axes = _axes(logits.detach(), attention.detach(), edges, layout, config.frame, noise_seed)
+        if noise_seed is None and config.frame.average_margin > 0:
+            averaged = _averaged_cosines(logits, attention, layout, config.frame, of_cosines.shape[-1])
+            averaged = averaged @ of_cosines.mT
+        else:
+            projection = torch.cat([projection, of_cosines], dim=-1)
+            axes = _axes(logits.detach(), attention.detach(), edges, layout, config.frame, noise_seed)
     values, moments, _ = accumulate(
         attention,
         value,
@@ -73,7 +79,8 @@ def framed_attention(
         config.distance.n_centers,
         projection.shape[-1],
     )
-    return values + (moments @ projection.mT).transpose(0, 1)
+    projected = moments @ projection.mT
+    return values + (projected if averaged is None else projected + averaged).transpose(0, 1)
 
 
 @_uncompiled
@@ -190,10 +197,7 @@ def _axes(
         given = (values[:, layout.place].T for values in (logits, attention))
         return build_frames(AttendedEdges(edges, *given), config, noise_seed).axes.contiguous()
     n_heads = len(logits)
-    scores, weights = logits, attention
-    if config.method == "static-max":
-        scores = (-layout.squared).expand(n_heads, -1)
-        weights = scores.exp()
+    scores, weights = _strengths(logits, attention, layout, config)
     # Noise of training decides among edges that it can bring to the top.
     noise, margin = (0.0, config.tie_margin) if noise_seed is None else (config.noise, 2.0 * config.noise)
     keys = (np.uint32(noise_key(noise_seed or 0, axis)) for axis in range(2))
@@ -209,6 +213,28 @@ def _axes(
         *_arrays(axes, anchors),
     )
     return axes
+
+
+@_uncompiled
+def _averaged_cosines(logits: Tensor, attention: Tensor, layout: _Layout, config: FrameConfig, size: int) -> Tensor:
+    """(n_heads, n_atoms, size) moments of the cosines, averaged over the frames that tie. No gradient."""
+    moments = logits.new_empty(len(logits), len(layout.pairs.n_edges), size)
+    _over_atoms(
+        tie_kernels.average_cosines,
+        *_arrays(layout.pairs.first_edge, layout.is_self, layout.directions),
+        *_arrays(*_strengths(logits, attention, layout, config), attention),
+        np.float32(config.average_margin),
+        *_arrays(moments),
+    )
+    return moments
+
+
+def _strengths(logits: Tensor, attention: Tensor, layout: _Layout, config: FrameConfig) -> tuple[Tensor, Tensor]:
+    """(n_heads, n_edges) scores by which edges are chosen, and e^scores up to a factor of each atom and head."""
+    if config.method == "max":
+        return logits, attention
+    scores = (-layout.squared).expand(len(logits), -1)
+    return scores, scores.exp()
 
 
 # --- threads ----------------------------------------------------------------------------------------------------------

@@ -21,9 +21,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from crystalframer.config import CosineBasis, DistanceBasis, FrameConfig, ModelConfig
+from crystalframer.model.attended import AttendedEdges
 from crystalframer.model.basis import chebyshev_of_gaussians
 from crystalframer.model.edges import Edges
-from crystalframer.model.frames import AttendedEdges, build_frames, noise_key
+from crystalframer.model.frames import build_frames, noise_key
 from crystalframer.ops import triton_frames, triton_kernels
 
 BLOCK = 16

@@ -11,14 +11,14 @@ import math
 import numpy as np
 
 from crystalframer.compiled import kernel
-from crystalframer.model import frames
+from crystalframer.model import frames, ties
 from crystalframer.ops.kernels import MATHS, most_items
 
-COLLINEAR = np.float32(frames.COLLINEAR)
-SMALLEST_SINE_SCORE = np.float32(frames.SMALLEST_SINE_SCORE)
+COLLINEAR = np.float32(ties.COLLINEAR)
+SMALLEST_SINE_SCORE = np.float32(ties.SMALLEST_SINE_SCORE)
 MULTIPLIERS = tuple(np.uint32(number) for number in frames.MULTIPLIERS)
-TIE_WEIGHTS = tuple(tuple(np.float32(weight) for weight in of_axis) for of_axis in frames.TIE_WEIGHTS)
-EQUIVALENT = np.float32(frames.EQUIVALENT)
+TIE_WEIGHTS = tuple(tuple(np.float32(weight) for weight in of_axis) for of_axis in ties.TIE_WEIGHTS)
+EQUIVALENT = np.float32(ties.EQUIVALENT)
 ONE_LINE = np.float32(1e-6)
 """Unit vectors that differ by less, up to sign, are one axis: what the head sees along it is summed once."""
 SMALLEST_WEIGHT = np.float32(2.0**-90)
@@ -72,10 +72,10 @@ def max_frames(
 
             for n in range(count):
                 values[n] = sizes[n] * others[n]
-            n_first = _strongest(logarithms, others[:count], values[:count], share, firsts)
+            n_first = strongest(logarithms, others[:count], values[:count], share, firsts)
             if n_first > 1:
                 if by_moments:
-                    _costs(values, firsts, n_first, margin, first_costs)
+                    costs(values, firsts, n_first, margin, first_costs)
                 else:
                     n_first = _pick_by_noise(values, firsts, n_first, noise, first_key, place, n_heads)
 
@@ -91,11 +91,11 @@ def max_frames(
                     sine = max(np.float32(1.0) - cosine, SMALLEST_SINE_SCORE)
                     sines[n] = np.float32(0.0) if cosine >= COLLINEAR else sine * others[n]
                     values[n] = sizes[n] * sines[n]
-                n_second = _strongest(logarithms, sines[:count], values[:count], share, seconds)
+                n_second = strongest(logarithms, sines[:count], values[:count], share, seconds)
                 if n_first == 1 and n_second == 1:
                     second = seconds[0]
                 elif by_moments:
-                    _costs(values, seconds, n_second, margin, second_costs)
+                    costs(values, seconds, n_second, margin, second_costs)
                     if reach == 0:
                         reach = _reach(seen)
                     best, order, first, second = _better(
@@ -111,7 +111,7 @@ def max_frames(
 
 
 @kernel(MATHS, inlined=True)
-def _strongest(scores, sines, values, share, candidates):
+def strongest(scores, sines, values, share, candidates):
     """The edges whose value, weight × sine, is at least this share of the largest, in their order; their number."""
     first = _first_largest(values)
     if values[first] < SMALLEST_WEIGHT:
@@ -192,8 +192,8 @@ def _uniform(key, place):
 
 
 @kernel(MATHS)
-def _costs(values, candidates, count, margin, costs):
-    """What it takes to choose a candidate that is not the strongest; see `model.frames._tied`."""
+def costs(values, candidates, count, margin, costs):
+    """What it takes to choose a candidate that is not the strongest; see `model.ties._tied`."""
     largest = np.float32(0.0)
     for n in range(count):
         largest = max(largest, values[candidates[n]])
@@ -244,7 +244,7 @@ def _better(
                 break
     n_lines = 0
     for n in range(n_second):
-        x2, y2, z2 = _orthogonal(x, y, z, x1, y1, z1, seconds[n])
+        x2, y2, z2 = orthogonal(x, y, z, x1, y1, z1, seconds[n])
         line, sign = 0, np.float32(1.0)
         while line < n_lines:
             u, v, w = lines[0, line], lines[1, line], lines[2, line]
@@ -314,7 +314,7 @@ def _terms_of_two(x, y, z, attention, x2, y2, z2, x3, y3, z3):
 
 
 @kernel(MATHS, inlined=True)
-def _orthogonal(x, y, z, x1, y1, z1, edge):
+def orthogonal(x, y, z, x1, y1, z1, edge):
     """The direction of an edge off e₁."""
     u, v, w = x[edge], y[edge], z[edge]
     along = x1 * u + y1 * v + z1 * w
@@ -327,7 +327,7 @@ def _orthogonal(x, y, z, x1, y1, z1, edge):
 def _complete(frame, x, y, z, first, second):
     """e₁ along one edge, e₂ towards another, and e₃ = e₁ × e₂."""
     x1, y1, z1 = x[first], y[first], z[first]
-    x2, y2, z2 = _orthogonal(x, y, z, x1, y1, z1, second)
+    x2, y2, z2 = orthogonal(x, y, z, x1, y1, z1, second)
     frame[0, 0], frame[0, 1], frame[0, 2] = x1, y1, z1
     frame[1, 0], frame[1, 1], frame[1, 2] = x2, y2, z2
     frame[2, 0], frame[2, 1], frame[2, 2] = y1 * z2 - z1 * y2, z1 * x2 - x1 * z2, x1 * y2 - y1 * x2

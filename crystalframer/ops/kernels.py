@@ -285,8 +285,8 @@ def accumulate(
                 weights, out = p[h, first : first + size], moments[h, i]
                 for axis in range(3):
                     x, y, z = axes[i, h, axis, 0], axes[i, h, axis, 1], axes[i, h, axis, 2]
-                    _eight_polynomials(t, dx, dy, dz, x, y, z)
-                    _add_cosine_moments(t, weights, out, n_centers + axis * degree, degree)
+                    eight_polynomials(t, dx, dy, dz, x, y, z)
+                    add_cosine_moments(t, weights, out, n_centers + axis * degree, degree)
 
 
 @kernel(MATHS)
@@ -330,7 +330,7 @@ def accumulate_backward(
                 given, out = g_moments[h, i], total[h, first : first + size]
                 for axis in range(3):
                     x, y, z = axes[i, h, axis, 0], axes[i, h, axis, 1], axes[i, h, axis, 2]
-                    _eight_polynomials(t, dx, dy, dz, x, y, z)
+                    eight_polynomials(t, dx, dy, dz, x, y, z)
                     _add_cosine_series(t, given, n_centers + axis * degree, degree, out)
         for h in range(n_heads):
             given, out = g_moments[h, i], total[h, :count]
@@ -445,7 +445,7 @@ def _add_distance_series(rows, row, factors, m, out, edge, size):
 
 
 @kernel(MATHS, inlined=True)
-def _eight_polynomials(t, dx, dy, dz, x, y, z):
+def eight_polynomials(t, dx, dy, dz, x, y, z):
     """Chebyshev polynomials of the cosines to an axis: T_j in row j, 1 to 8."""
     for n in range(len(dx)):
         cosine = dx[n] * x + dy[n] * y + dz[n] * z
@@ -468,7 +468,7 @@ def _eight_polynomials(t, dx, dy, dz, x, y, z):
 
 
 @kernel(MATHS, inlined=True)
-def _add_cosine_moments(t, weights, out, first_moment, degree):
+def add_cosine_moments(t, weights, out, first_moment, degree):
     """out[8k + j] += Σ weight · T_8k · T_j; T_8k follows from T₈ by the recurrence of all Chebyshev polynomials."""
     for n in range(len(weights)):
         t[n] = weights[n]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
 from crystalframer.config import ModelConfig
+from crystalframer.model.attended import AttendedEdges
 from crystalframer.model.basis import cosine_centers, distance_centers, expected_gaussians
 from crystalframer.model.edges import Edges
-from crystalframer.model.frames import AttendedEdges, Frame, build_frames
+from crystalframer.model.frames import Frame, build_frames
 from crystalframer.model.segments import segment_softmax, segment_sum
+from crystalframer.model.ties import edges_around, tied_frames
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,12 +71,36 @@ def framed_attention(
     if cosine_projection is None:
         return FramedAttention(output, attention, content_logits, distance_logits, None)
 
-    frame = build_frames(AttendedEdges(edges, logits.detach(), attention.detach()), config.frame, noise_seed)
-    axis_cosines = einsum(edges.directions, frame.axes[edges.query], "e xyz, e h k xyz -> e h k")
-    centers, width = cosine_centers(config.cosine, like=attention)
+    attended = AttendedEdges(edges, logits.detach(), attention.detach())
+    frame = build_frames(attended, config.frame, noise_seed)
     # The atom's edge to itself has no direction: it counts in the softmax, not in the angles (quirk Q10).
     directed_attention = attention.masked_fill(edges.is_self[:, None], 0.0)
-    attended_cosines = expected_gaussians(directed_attention, axis_cosines, centers, width, edges.query, n_atoms)
+    if config.frame.average_margin > 0 and noise_seed is None:
+        attended_cosines = cosines_in_tied_frames(directed_attention, attended, config)
+    else:
+        axis_cosines = einsum(edges.directions, frame.axes[edges.query], "e xyz, e h k xyz -> e h k")
+        basis = cosine_centers(config.cosine, like=attention)
+        attended_cosines = expected_gaussians(directed_attention, axis_cosines, *basis, edges.query, n_atoms)
     cosine_values = einsum(attended_cosines, cosine_projection, "n h k m, k h d m -> n h d")
     output = output + config.cosine.coefficient * cosine_values
     return FramedAttention(output, attention, content_logits, distance_logits, frame)
+
+
+def cosines_in_tied_frames(
+    directed_attention: Float[Tensor, "n_edges n_heads"], attended: AttendedEdges, config: ModelConfig
+) -> Float[Tensor, "n_atoms n_heads 3 n_cosine_centers"]:
+    """The attended Gaussians of the cosines, averaged over the frames that tie, each of which counts exp(-cost)."""
+    edges, n_heads = attended.edges, attended.n_heads
+    basis = cosine_centers(config.cosine, like=directed_attention)
+    total = directed_attention.new_zeros(edges.n_atoms * n_heads, 3, config.cosine.n_centers)
+    total_weight = total.new_zeros(len(total))
+    scores = attended.logits if config.frame.method == "max" else attended.nearness
+    for frames in tied_frames(attended, scores, config.frame.average_margin):
+        edge, item = edges_around(edges, frames.group // n_heads)
+        cosines = einsum(edges.directions[edge], frames.axes[item], "e xyz, e k xyz -> e k")[:, None]
+        weights = directed_attention[edge, frames.group[item] % n_heads][:, None]
+        seen = expected_gaussians(weights, cosines, *basis, item, len(frames.group))[:, 0]
+        weight = torch.exp(-frames.cost)
+        total = total.index_add(0, frames.group, weight[:, None, None] * seen)
+        total_weight.index_add_(0, frames.group, weight)
+    return (total / total_weight[:, None, None]).unflatten(0, (edges.n_atoms, n_heads))

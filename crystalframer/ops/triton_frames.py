@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import triton.language as tl
 
-from crystalframer.model import frames
+from crystalframer.model import frames, ties
 from crystalframer.ops.triton_kernels import _by_edge, kernel
 
-COLLINEAR = tl.constexpr(frames.COLLINEAR)
-SMALLEST_SINE_SCORE = tl.constexpr(frames.SMALLEST_SINE_SCORE)
+COLLINEAR = tl.constexpr(ties.COLLINEAR)
+SMALLEST_SINE_SCORE = tl.constexpr(ties.SMALLEST_SINE_SCORE)
 FIRST_MULTIPLIER = tl.constexpr(frames.MULTIPLIERS[0])
 SECOND_MULTIPLIER = tl.constexpr(frames.MULTIPLIERS[1])
 

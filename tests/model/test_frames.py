@@ -10,17 +10,9 @@ import torch
 from torch import Tensor
 
 from crystalframer.config import FrameConfig, FrameMethod
+from crystalframer.model.attended import POWERS, AttendedEdges
 from crystalframer.model.edges import Edges
-from crystalframer.model.frames import (
-    METHODS,
-    POWERS,
-    AttendedEdges,
-    Frame,
-    build_frames,
-    noise_key,
-    tie_margin,
-    uniform,
-)
+from crystalframer.model.frames import METHODS, Frame, build_frames, noise_key, tie_margin, uniform
 from crystalframer.model.segments import segment_softmax
 from crystalframer.testing import random_rotation
 
