@@ -80,8 +80,8 @@ def strongest_pair(
     attended: AttendedEdges, scores: Float[Tensor, "n_edges n_heads"], margin: float
 ) -> tuple[Int[Tensor, "n_atoms n_heads"], Int[Tensor, "n_atoms n_heads"]]:
     """The strongest edge and the strongest off its axis; ties of the two are decided together."""
-    first, *tied = _tied_first_axes(attended, scores, margin)
-    chosen, second = _best_frame(attended, *tied, scores, margin)
+    first, e1, group, cost = _tied_first_axes(attended, scores, margin)
+    chosen, second = _best_frame(attended, e1, group, cost, scores, margin)
     return first[chosen], second
 
 
@@ -101,8 +101,8 @@ def tied_frames(
     attended: AttendedEdges, scores: Float[Tensor, "n_edges n_heads"], margin: float
 ) -> Iterator[TiedFrames]:
     """All frames that tie, a part at a time: those of a group may be in several parts, those of an axis are in one."""
-    _, *tied = _tied_first_axes(attended, scores, margin)
-    return _tied_second_axes(attended.edges, *tied, scores, margin)
+    _, e1, group, cost = _tied_first_axes(attended, scores, margin)
+    return _tied_second_axes(attended.edges, e1, group, cost, scores, margin)
 
 
 def _tied_first_axes(
