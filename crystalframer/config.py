@@ -133,7 +133,7 @@ class FrameConfig:
     0 takes the first of the equal best edges, as the authors' kernels do without noise."""
     average_margin: float = 0.0
     """Above 0, evaluation averages over the frames of all edges that score closer than this to the best, instead of
-    choosing one by `tie_margin` (`crystalframer.average_ties`). For the methods `max` and `static-max`."""
+    choosing one by `tie_margin` (`crystalframer.load(average_ties=True)`). For the methods `max` and `static-max`."""
     noise: float = 5e-6
     """Half-width of the uniform noise that picks among ties in training; never in evaluation."""
 

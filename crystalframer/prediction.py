@@ -40,7 +40,7 @@ MAX_EDGES = 250_000
 """Twice what 1,024 atoms have: crystals whose atoms have unusually many neighbours go in smaller batches."""
 
 AVERAGE_MARGIN = 0.1
-"""Of logits: so wide beside their rounding in float32 that the weight of no frame depends on it."""
+"""Of logits: wide beside their rounding in float32, which the weights of frames follow."""
 
 Part = Literal["train", "validation", "test"]
 _Values = Float[np.ndarray, " n_targets"]
@@ -57,7 +57,8 @@ def load(
         device: `cpu`, `cuda`, ... Default: CUDA if there is such a device, else the CPU.
         average_ties: where symmetry makes frames tie, average over them (`AVERAGE_MARGIN`) instead of choosing one.
             Then predictions for symmetric crystals do not depend on how they are turned, beyond rounding, and take
-            almost twice as long on a CPU and ten times on a GPU, where this has no kernel. For `max` and `static-max`.
+            twice as long on a CPU; a GPU has no kernel for it and computes as the reference does. For `max` and
+            `static-max`.
 
     Raises:
         CheckpointError: no such checkpoint, or one that is damaged, of a newer format, or does not fit its config.
