@@ -74,7 +74,7 @@ def second_layer(config: ModelConfig, batch: CrystalBatch) -> Layer:
     model = CrystalFramer(config, torch.Generator().manual_seed(0)).to(batch.edge_vectors.device)
     model.calibrate(batch)
     edges, attention = Edges.of(batch), model.blocks[1].attention
-    features = model.blocks[0](model.embed(batch), edges)
+    features = model.blocks[0](model.embed(batch.atomic_numbers), edges)
     query, key, value = (
         rearrange(linear(features), "n (h d) -> n h d", h=config.n_heads)
         for linear in (attention.query, attention.key, attention.value)

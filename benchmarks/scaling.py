@@ -99,9 +99,9 @@ def peak_memory(
         batch = cells.batch(config.model.radius).to(device)
         for work in WORKS:
             run = run_of(ours[name], work)
-            before = _start_high_water(torch.device(device))
+            before = start_high_water(torch.device(device))
             run(batch)
-            peaks[name, cells, work] = _high_water(torch.device(device)) - before
+            peaks[name, cells, work] = high_water(torch.device(device)) - before
     return peaks
 
 
@@ -109,7 +109,7 @@ def can_measure(device: str) -> bool:
     return torch.device(device).type == "cuda" or os.access(RESET, os.W_OK)
 
 
-def _start_high_water(device: torch.device) -> float:
+def start_high_water(device: torch.device) -> float:
     """Bytes in use now, from which the high-water mark starts again."""
     gc.collect()
     if device.type == "cuda":
@@ -117,10 +117,10 @@ def _start_high_water(device: torch.device) -> float:
         return float(torch.cuda.memory_allocated(device))
     ctypes.CDLL(None).malloc_trim(0)  # what was freed before must not hide what is needed now
     RESET.write_text("5")
-    return _high_water(device)
+    return high_water(device)
 
 
-def _high_water(device: torch.device) -> float:
+def high_water(device: torch.device) -> float:
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -359,6 +359,7 @@ class Trace(Command):
     EXAMPLES: ClassVar[str] = """
     $ crystalframer trace NaCl.cif
     $ crystalframer trace NaCl.cif --model runs/train --output traces/NaCl.safetensors
+    $ crystalframer trace defect.cif --sites 512 --within 4
     """
 
     file: Annotated[Positional[Path], arg(metavar="FILE")]
@@ -367,18 +368,24 @@ class Trace(Command):
     """Run folder or checkpoint."""
     output: Annotated[Path | None, arg(metavar="TRACE", help_behavior_hint="(default: FILE.safetensors, here)")] = None
     """Trace to write, .safetensors."""
+    sites: tuple[int, ...] = ()
+    """Atoms, counted from 0, at which to look: in a large cell, such as around a defect (default: all)."""
+    within: Annotated[float, arg(metavar="A")] = 0.0
+    """Å around these sites whose other atoms to look at, too."""
     device: Device = None
     """Where to compute."""
 
     def run(self) -> int:
         from crystalframer.prediction import trace
 
-        record = trace(self.file, self.model, device=self.device)
+        if self.within and not self.sites:
+            raise ConfigError("--within: around which sites? name them with --sites")
+        record = trace(self.file, self.model, sites=self.sites or None, within=self.within, device=self.device)
         path = record.save(self.output or f"{record.id}.safetensors")
         for name, value in record.prediction.items():
             print(f"{record.id}: {name} = {value:.6g} {record.units[name]}")
         print(
-            f"trace of {record.n_layers} layers with {record.n_heads} heads, {record.n_atoms} atoms and "
+            f"trace of {record.n_layers} layers with {record.n_heads} heads, {record.n_queries:,} atoms and "
             f"{record.n_edges:,} neighbour pairs in {path}"
         )
         return 0

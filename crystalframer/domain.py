@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from crystalframer.config import HIGHEST_ATOMIC_NUMBER
+from crystalframer.data.chunks import ChunkedCrystal
 from crystalframer.data.crystal import Crystal, CrystalBatch
 from crystalframer.data.elements import COVALENT_RADII, SYMBOLS
 from crystalframer.data.loading import PreparedCrystals, batch_ends
@@ -101,10 +102,10 @@ class Domain:
         sizes = int(n_atoms.min()), int(np.median(n_atoms)), int(n_atoms.max())
         return cls(len(crystals), sizes, tuple(elements), _range(filling, filling), overall)
 
-    def outside(self, batch: CrystalBatch) -> list[str | None]:
+    def outside(self, crystals: CrystalBatch | ChunkedCrystal) -> list[str | None]:
         """What of each crystal lies outside, in words; None: nothing does."""
-        geometry = _Geometry.of(batch)
-        numbers, crystal, n_crystals = geometry.numbers, geometry.crystal_index, batch.n_crystals
+        geometry = _Geometry.of_chunks(crystals) if isinstance(crystals, ChunkedCrystal) else _Geometry.of(crystals)
+        numbers, crystal, n_crystals = geometry.numbers, geometry.crystal_index, len(geometry.volume)
         is_strange = self._counts[numbers] < FEW
         too_near, too_far = geometry.nearest < self._nearest[0, numbers], geometry.nearest > self._nearest[1, numbers]
         filling = geometry.volume / np.bincount(crystal, self._volumes[numbers], n_crystals)
@@ -195,19 +196,38 @@ class _Geometry:
 
     @classmethod
     def of(cls, batch: CrystalBatch) -> _Geometry:
-        numbers, (query, key) = batch.atomic_numbers.cpu().numpy(), batch.edge_index.cpu().numpy()
-        vectors = batch.edge_vectors.cpu().numpy()
-        lengths = np.sqrt(np.einsum("ei,ei->e", vectors, vectors))
-        radii = COVALENT_RADII[numbers]
-        # Edges are sorted by query atom, and every atom has some: the first is to the atom itself.
-        starts = np.searchsorted(query, np.arange(len(numbers)))
-        shares = np.where(lengths < SMALLEST_DISTANCE, np.inf, lengths / (radii[query] + radii[key])).astype(float)
-        nearest = np.minimum.reduceat(shares, starts)
-        hit = np.flatnonzero(shares == nearest[query])
-        partner = np.empty(len(numbers), dtype=np.int64)
-        partner[query[hit[::-1]]] = numbers[key[hit[::-1]]]  # written last: the first of equals
+        numbers = batch.atomic_numbers.cpu().numpy()
+        found = _nearest(numbers, numbers, batch.edge_index.cpu().numpy(), batch.edge_vectors.cpu().numpy())
         volume = np.abs(np.linalg.det(batch.lattice.cpu().double().numpy()))
-        return cls(numbers, batch.crystal_index.cpu().numpy(), nearest, partner, volume)
+        return cls(numbers, batch.crystal_index.cpu().numpy(), *found, volume)
+
+    @classmethod
+    def of_chunks(cls, crystal: ChunkedCrystal) -> _Geometry:
+        numbers = crystal.atomic_numbers.astype(np.int64)
+        found = [_nearest(numbers[edges.atoms], numbers, edges.index, edges.vectors) for edges in crystal]
+        nearest, partner = map(np.concatenate, zip(*found, strict=True))
+        volume = np.abs(np.linalg.det(crystal.lattice[None]))
+        return cls(numbers, np.zeros(len(numbers), np.int64), nearest, partner, volume)
+
+
+def _nearest(
+    query_numbers: Int[np.ndarray, " n_atoms"],
+    key_numbers: Int[np.ndarray, " n_keys"],
+    index: Int[np.ndarray, "2 n_edges"],
+    vectors: Float[np.ndarray, "n_edges 3"],
+) -> tuple[Float[np.ndarray, " n_atoms"], Int[np.ndarray, " n_atoms"]]:
+    """Smallest distance of each query atom, as a share of the sum of the radii, and the number of that neighbour."""
+    query, key = index
+    lengths = np.sqrt(np.einsum("ei,ei->e", vectors, vectors))
+    # Edges are sorted by query atom, and every atom has some: the first is to the atom itself.
+    starts = np.searchsorted(query, np.arange(len(query_numbers)))
+    radii = COVALENT_RADII[query_numbers][query] + COVALENT_RADII[key_numbers][key]
+    shares = np.where(lengths < SMALLEST_DISTANCE, np.inf, lengths / radii).astype(float)
+    nearest = np.minimum.reduceat(shares, starts)
+    hit = np.flatnonzero(shares == nearest[query])
+    partner = np.empty(len(query_numbers), dtype=np.int64)
+    partner[query[hit[::-1]]] = key_numbers[key[hit[::-1]]]  # written last: the first of equals
+    return nearest, partner
 
 
 def _geometries(crystals: PreparedCrystals) -> Iterator[_Geometry]:

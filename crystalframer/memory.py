@@ -38,11 +38,31 @@ def batch_memory(
 
 
 def memory_needed(
-    config: ModelConfig, n_atoms: int, n_edges: int, device: torch.device, dtype: torch.dtype, training: bool = False
+    config: ModelConfig,
+    n_atoms: int,
+    n_edges: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    training: bool = False,
+    max_edges: int | None = None,
 ) -> int:
-    """`batch_memory` as this device computes it."""
+    """`batch_memory` as this device computes it.
+
+    Args:
+        max_edges: of a single crystal, whose edges are formed that many at a time (`ChunkedCrystal`) if it has more.
+    """
     compiled = dtype == torch.float32 and compiler_is_there(device.type)
-    return batch_memory(config, n_atoms, n_edges, training, compiled, dtype.itemsize)
+    kept = 0
+    if max_edges is not None and n_edges > max_edges:
+        kept = n_atoms * dtype.itemsize * 6 * config.d_model  # features, twice, and what attention sees of atoms
+        n_atoms, n_edges = -(-n_atoms * max_edges // n_edges), max_edges
+    return kept + batch_memory(config, n_atoms, n_edges, training, compiled, dtype.itemsize)
+
+
+def trace_memory(config: ModelConfig, n_atoms: int, n_edges: int, dtype: torch.dtype) -> int:
+    """Bytes that a trace takes while it is made: by the reference, keeping three numbers per edge, head and layer."""
+    kept = 3 * n_edges * config.n_heads * config.n_layers * dtype.itemsize
+    return kept + batch_memory(config, n_atoms, n_edges, compiled=False, width=dtype.itemsize)
 
 
 def free_memory(device: torch.device) -> int | None:
@@ -57,11 +77,17 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def shortage(
-    config: ModelConfig, n_atoms: int, n_edges: int, device: torch.device, dtype: torch.dtype, training: bool = False
+    config: ModelConfig,
+    n_atoms: int,
+    n_edges: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    training: bool = False,
+    max_edges: int | None = None,
 ) -> str | None:
     """What is missing for a batch on this device, in words; None if it fits or if nobody knows."""
     free = free_memory(device)
-    needed = memory_needed(config, n_atoms, n_edges, device, dtype, training)
+    needed = memory_needed(config, n_atoms, n_edges, device, dtype, training, max_edges)
     if free is None or needed <= free:
         return None
     return (

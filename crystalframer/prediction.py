@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from tqdm.auto import tqdm
 
 from crystalframer import checkpoint, memory
 from crystalframer.checkpoint import CheckpointError
 from crystalframer.config import ConfigError, ModelConfig, Target
 from crystalframer.data import sources
-from crystalframer.data.crystal import Crystal, CrystalBatch
+from crystalframer.data.chunks import ChunkedCrystal
+from crystalframer.data.crystal import Crystal, CrystalBatch, CrystalError
 from crystalframer.data.dataset import PARTS, CrystalDataset, DataError
 from crystalframer.data.loading import PreparedCrystals, batch_ends, pack, prepare
 from crystalframer.data.neighbors import Unlistable
@@ -288,6 +289,8 @@ def trace(
     structure: Any,
     model: CrystalFramer | str | Path | None = None,
     *,
+    sites: Sequence[int] | None = None,
+    within: float = 0.0,
     device: torch.device | str | None = None,
 ) -> CrystalTrace:
     """What the model looks at in one structure, layer by layer, and what it predicts.
@@ -295,14 +298,62 @@ def trace(
     Args:
         structure: a structure or the path of a file with one (see `data.structures.to_crystal`).
         model: a model, or the path of one. Default: the weights that come with the package.
+        sites: atoms, counted from 0, at which to look: in a large cell, such as around a defect. What they attend to
+            and the prediction are those in the whole structure; only what is recorded is less. Default: all.
+        within: Å around these sites whose other atoms to look at, too; at most the neighbour radius of the model.
         device: where to compute, as in `predict`.
 
     Raises:
-        CrystalError: no structure that the model can take; the message names file, site and what to do.
+        CrystalError: no structure that the model can take, or that is too large to be traced whole; no such site. The
+            message names file, site and what to do.
         CheckpointError: the model cannot be loaded.
     """
     model = ready(model, device)
-    return model.trace(_batch([to_crystal(structure)], model))[0]
+    crystal = to_crystal(structure)
+    try:
+        packed = pack([crystal], model.config.radius)
+    except Unlistable as error:
+        raise error.of(crystal) from error
+    weights = model.target_mean
+    if sites is None:
+        _check_trace_fits(crystal, len(crystal), int(packed.n_edges[0]), model)
+        return model.trace(packed.batch([0], weights.dtype).to(weights.device))[0]
+    chunked = ChunkedCrystal(packed, 0, MAX_EDGES)
+    atoms = _region(crystal, chunked, np.asarray(sites, dtype=np.int64), within, model.config)
+    _check_trace_fits(crystal, len(atoms), int(packed.neighbors.edges_per_atom[atoms].sum()), model)
+    return model.trace_atoms(chunked, atoms)
+
+
+def _region(
+    crystal: Crystal, chunked: ChunkedCrystal, sites: Int64[np.ndarray, " n_sites"], within: float, config: ModelConfig
+) -> Int64[np.ndarray, " n_atoms"]:
+    """These sites in the order given, then the others around them."""
+    bad = sites[(sites < 0) | (sites >= len(crystal))]
+    if bad.size:
+        raise CrystalError(f"{crystal.name}: there is no site {bad[0]}; choose from 0 to {len(crystal) - 1:,}")
+    if not sites.size:
+        raise CrystalError(f"{crystal.name}: no sites are named; name one, or leave them out for all")
+    if not 0.0 <= within <= config.radius:
+        raise CrystalError(
+            f"{crystal.name}: within = {within:g} Å; it must be from 0 to the neighbour radius of the model, "
+            f"{config.radius:.2f} Å (name more sites instead)"
+        )
+    edges = chunked.edges_from(sites)
+    near = edges.index[1][np.linalg.norm(edges.vectors, axis=1) <= within]
+    return np.concatenate([list(dict.fromkeys(sites.tolist())), np.setdiff1d(near, sites)]).astype(np.int64)
+
+
+def _check_trace_fits(crystal: Crystal, n_atoms: int, n_edges: int, model: CrystalFramer) -> None:
+    weights = model.target_mean
+    needed, free = (
+        memory.trace_memory(model.config, n_atoms, n_edges, weights.dtype),
+        memory.free_memory(weights.device),
+    )
+    if free is not None and needed > free:
+        raise CrystalError(
+            f"{crystal.name}: a trace of {n_atoms:,} atoms needs about {needed / 1e9:.1f} GB, and {weights.device} has "
+            f"{free / 1e9:.1f} GB free; choose fewer atoms to look at (sites=[...], --sites)"
+        )
 
 
 def save_table(frame: pandas.DataFrame, path: str | Path) -> None:
@@ -436,8 +487,9 @@ def _predict_packed(packed: PreparedCrystals, model: CrystalFramer) -> list[_Pre
     rows = np.array([row for row in range(len(packed)) if row not in results], dtype=np.int64)
     ends = batch_ends([(packed.n_edges[rows], MAX_EDGES)], len(rows), len(packed))
     for batch in np.split(rows, ends)[: len(ends)]:
-        crystals = packed.batch(batch, weights.dtype)
-        values, half_widths = _evaluate(crystals.to(weights.device), model)
+        is_large = packed.n_edges[batch].sum() > MAX_EDGES  # and so alone
+        crystals = ChunkedCrystal(packed, int(batch[0]), MAX_EDGES) if is_large else packed.batch(batch, weights.dtype)
+        values, half_widths = _evaluate(crystals, model)
         outside = [None] * len(batch) if model.domain is None else model.domain.outside(crystals)
         for row, value, half_width, reason in zip(batch.tolist(), values, half_widths, outside, strict=True):
             results[row] = _why_not_finite(value, model.config) or _Prediction(value, half_width, reason)
@@ -445,15 +497,22 @@ def _predict_packed(packed: PreparedCrystals, model: CrystalFramer) -> list[_Pre
 
 
 def _evaluate(
-    crystals: CrystalBatch, model: CrystalFramer
+    crystals: CrystalBatch | ChunkedCrystal, model: CrystalFramer
 ) -> tuple[Float[np.ndarray, "n_crystals n_targets"], Float[np.ndarray, "n_crystals n_targets"]]:
     """Predictions, and half the widths of the intervals around them."""
     with torch.inference_mode():
-        if model.uncertainty is None:
-            values = model(crystals).double().cpu().numpy()
-            return values, np.full_like(values, np.nan)
-        pooled = model.pooled_features(crystals)
-        return model.read_out(pooled).double().cpu().numpy(), model.uncertainty.half_width(pooled.float().cpu().numpy())
+        if isinstance(crystals, ChunkedCrystal):
+            pooled = model.pooled_features_in_chunks(crystals)
+            predicted = model.read_out(pooled)
+        elif model.uncertainty is None:
+            pooled, predicted = None, model(crystals.to(model.target_mean.device))
+        else:
+            pooled = model.pooled_features(crystals.to(model.target_mean.device))
+            predicted = model.read_out(pooled)
+    values = predicted.double().cpu().numpy()
+    if pooled is None or model.uncertainty is None:
+        return values, np.full_like(values, np.nan)
+    return values, model.uncertainty.half_width(pooled.float().cpu().numpy())
 
 
 def _too_large(packed: PreparedCrystals, model: CrystalFramer) -> dict[int, str]:
@@ -461,7 +520,8 @@ def _too_large(packed: PreparedCrystals, model: CrystalFramer) -> dict[int, str]
     reasons: dict[int, str] = {}
     for row in np.argsort(-packed.n_edges).tolist():
         sizes = int(packed.n_atoms[row]), int(packed.n_edges[row])
-        missing = memory.shortage(model.config, *sizes, model.target_mean.device, model.target_mean.dtype)
+        weights = model.target_mean
+        missing = memory.shortage(model.config, *sizes, weights.device, weights.dtype, max_edges=MAX_EDGES)
         if missing is None:  # nor for those with fewer edges
             break
         reasons[row] = (
@@ -481,11 +541,6 @@ def _why_not_finite(values: Float[np.ndarray, " n_targets"], config: ModelConfig
     if not bad.size:
         return None
     return f"the model predicts {config.target_names[bad[0]]} = {values[bad[0]]}; check the structure's distances"
-
-
-def _batch(crystals: Sequence[Crystal], model: CrystalFramer) -> CrystalBatch:
-    weights = model.target_mean
-    return CrystalBatch.from_crystals(crystals, model.config.radius, dtype=weights.dtype).to(weights.device)
 
 
 def ready(model: CrystalFramer | str | Path | None, device: torch.device | str | None) -> CrystalFramer:

@@ -2,8 +2,8 @@
 
 `CrystalFramer.trace` makes a `CrystalTrace` for each crystal; everything in `viz` and `analysis` starts from one, so
 every figure can be made without the model and remade years later. Shapes follow the vocabulary of the project:
-n_atoms, n_edges, n_heads; row 0 of `edge_index` is the query atom i, row 1 the key atom j; `edge_image` is the lattice
-translation n of the key atom.
+n_atoms, n_queries, n_edges, n_heads; row 0 of `edge_index` is the query atom i, row 1 the key atom j; `edge_image` is
+the lattice translation n of the key atom.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 FloatArray = NDArray[np.floating]
 IntArray = NDArray[np.integer]
@@ -31,13 +31,13 @@ class FrameTrace:
 
     method: str
     axes: FloatArray
-    """(n_atoms, n_heads, 3, 3): row k is the unit axis e_k, Cartesian; right-handed."""
+    """(n_queries, n_heads, 3, 3): row k is the unit axis e_k, Cartesian; right-handed."""
     anchor_edges: IntArray | None = None
-    """(n_atoms, n_heads, 2): edges that fixed e₁ and e₂ (`max` and `static-max`)."""
+    """(n_queries, n_heads, 2): edges that fixed e₁ and e₂ (`max` and `static-max`)."""
     eigenvalues: FloatArray | None = None
-    """(n_atoms, n_heads, 3), Å², ascending (`pca` and `weighted-pca`)."""
+    """(n_queries, n_heads, 3), Å², ascending (`pca` and `weighted-pca`)."""
     tie_margin: FloatArray | None = None
-    """(n_atoms, n_heads, 2): score of the anchor edge minus that of the best other edge, for e₁ and e₂; near 0 or
+    """(n_queries, n_heads, 2): score of the anchor edge minus that of the best other edge, for e₁ and e₂; near 0 or
     negative: a tie that moments decided (`max` and `static-max`)."""
 
     def __repr__(self) -> str:
@@ -55,9 +55,9 @@ class LayerTrace:
     distance_logits: FloatArray
     """(n_edges, n_heads): -r²/2σᵢ²."""
     decay_length: FloatArray
-    """(n_atoms, n_heads): σᵢ, Å."""
+    """(n_queries, n_heads): σᵢ, Å."""
     atom_features: FloatArray
-    """(n_atoms, d_model): output of the layer's block."""
+    """(n_queries, d_model): output of the layer's block."""
     frame: FrameTrace | None = None
     """None for the frame method `none`."""
 
@@ -86,18 +86,27 @@ class CrystalTrace:
     units: dict[str, str] = field(default_factory=dict)
     """Target name → unit."""
     id: str = ""
+    sites: IntArray | None = None
+    """(n_atoms), of a trace of a region: which atom of the structure each is. The first `n_queries` are the region; the
+    others are what these see, each in its image nearest to the first. None: all atoms of the structure, in order."""
 
     def __repr__(self) -> str:
         predicted = "".join(f"; {name} = {value:.4g} {self.units[name]}" for name, value in self.prediction.items())
         heads = f" with {self.n_heads} heads" if self.layers else ""
+        region = "" if self.sites is None else f"a region of {self.n_queries} atoms that see "
         return (
-            f"CrystalTrace {self.id!r}: {self.n_atoms} atoms, {self.n_edges:,} edges, {self.n_layers} layers{heads}"
-            f"{predicted.rstrip()}"
+            f"CrystalTrace {self.id!r}: {region}{self.n_atoms} atoms, {self.n_edges:,} edges, "
+            f"{self.n_layers} layers{heads}{predicted.rstrip()}"
         )
 
     @property
     def n_atoms(self) -> int:
         return len(self.atomic_numbers)
+
+    @property
+    def n_queries(self) -> int:
+        """Atoms whose attention is recorded: all, or the first ones in a trace of a region."""
+        return len(self.layers[0].decay_length) if self.layers else self.n_atoms
 
     @property
     def n_edges(self) -> int:
@@ -134,6 +143,8 @@ class CrystalTrace:
         if path.suffix != ".safetensors":
             raise TraceError(f"{path}: a trace is a .safetensors file; call it {path.stem}.safetensors")
         arrays = {name: getattr(self, name) for name in _CRYSTAL_ARRAYS}
+        if self.sites is not None:
+            arrays["sites"] = self.sites
         for index, layer in enumerate(self.layers):
             arrays |= {f"layers.{index}.{name}": getattr(layer, name) for name in _LAYER_ARRAYS}
             if layer.frame is not None:
@@ -191,7 +202,12 @@ class CrystalTrace:
         except KeyError as error:
             raise TraceError(f"{path}: array {error} is missing") from error
         return cls(
-            **crystal, layers=tuple(layers), prediction=header["prediction"], units=header["units"], id=header["id"]
+            **crystal,
+            layers=tuple(layers),
+            prediction=header["prediction"],
+            units=header["units"],
+            id=header["id"],
+            sites=arrays.get("sites"),
         )
 
 

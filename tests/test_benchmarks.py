@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import attention, command, floor, invariance, loader, peers, scaling, training
+from benchmarks import attention, command, floor, invariance, large_cells, loader, peers, scaling, training
 from benchmarks.floor import Shape, Work
 from benchmarks.machine import Load, Peak
 from benchmarks.report import Bar, Report, Row, table, timed_rows
@@ -80,6 +80,16 @@ def test_each_benchmark_writes_what_it_must_state(
     assert record["bars"]
     assert all(bar["met"] is None and bar["value"] > 0 for bar in record["bars"])
     assert "Bars are not judged by so small a sample." in printed
+
+
+def test_large_cells_give_the_number_of_the_small_one(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    large_cells.main(["--quick", "--threads", "1", "--whole-up-to", "600", "--output", str(path)])
+    record = json.loads(path.read_text(encoding="utf-8"))
+    found = [(row["work"], row["candidate"]) for row in record["rows"]]
+    assert found == [("512 atoms", "crystalframer"), ("512 atoms", "whole"), ("1,728 atoms", "crystalframer")]
+    assert all(row["value"] > 0 for row in record["rows"])
+    assert 0 < record["bars"][0]["value"] < large_cells.TOLERANCE
 
 
 def test_a_quick_run_leaves_the_results_alone(capsys: pytest.CaptureFixture[str]) -> None:

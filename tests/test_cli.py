@@ -191,6 +191,7 @@ def test_options_change_the_preset_and_nothing_else(config_of: Callable[..., Con
         ("predict x.cif --model nowhere", "nowhere"),
         ("predict x.cif --output x.xlsx", ".csv, .jsonl or .parquet"),
         ("evaluate nowhere demo", "nowhere"),
+        ("trace x.cif --within 3", "around which sites? name them with --sites"),
         ("convert nowhere.ckpt out", "nowhere.ckpt: no such file"),
     ],
 )
@@ -435,6 +436,11 @@ def test_tracing_writes_a_file_that_loads(
     assert "NaCl: gap = " in capsys.readouterr().out
     record = cf.CrystalTrace.load(tmp_path / "NaCl.safetensors")
     assert record.id == "NaCl" and record.n_layers == 2 and record.units == {"gap": "eV"}
+    words = "--sites 1 --within 3 --output region.safetensors"
+    assert exit_code("trace", salts / "NaCl.cif", "--model", run_folder, *words.split()) == 0
+    region = cf.CrystalTrace.load(tmp_path / "region.safetensors")
+    assert region.sites is not None and region.sites[0] == 1 and region.n_queries > 1
+    assert f"{region.n_queries} atoms and" in capsys.readouterr().out
 
 
 def test_presets_are_listed_with_the_published_errors(

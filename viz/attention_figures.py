@@ -39,7 +39,7 @@ def attention_heatmap(scene: Scene, layer: int, head: int | None, *, width: int 
     """
     import plotly.graph_objects as go
 
-    labels, matrix = list(scene.labels), attention_matrix(scene, layer, head)
+    labels, matrix = list(scene.labels[: scene.n_queries]), attention_matrix(scene, layer, head)
     figure = go.Figure(
         go.Heatmap(
             z=matrix,
@@ -79,7 +79,7 @@ def attention_grid(scene: Scene, layer: int, *, width: int = 820, height: int | 
     from plotly.subplots import make_subplots
 
     matrices = [attention_matrix(scene, layer, head) for head in range(scene.n_heads)]
-    labels = list(scene.labels)
+    labels = list(scene.labels[: scene.n_queries])
     n_columns = min(scene.n_heads, GRID_COLUMNS)
     n_rows = -(-scene.n_heads // n_columns)
     figure = make_subplots(
@@ -195,7 +195,7 @@ def attention_figure(
         figure.update_yaxes(part.layout.yaxis.to_plotly_json(), row=row, col=1)
     figure.update_layout(showlegend=False)
     figure.update_traces(colorbar={"y": 1.0, "yanchor": "top", "len": 0.55}, selector={"type": "heatmap"})
-    frame = {"x0": -0.5, "x1": scene.n_atoms - 0.5, "y0": atom - 0.5, "y1": atom + 0.5}
+    frame = {"x0": -0.5, "x1": scene.n_queries - 0.5, "y0": atom - 0.5, "y1": atom + 0.5}
     figure.add_shape(
         type="rect",
         fillcolor="rgba(0,0,0,0)",

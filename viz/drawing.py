@@ -247,7 +247,7 @@ def _axes(scene: Scene, layer: int, head: int | None, atom: int, frames: Frames,
     if scene.frames is None or head is None or frames == "none":
         return []
     arrows = []
-    for owner in range(scene.n_atoms) if frames == "all" else (atom,):
+    for owner in range(scene.n_queries) if frames == "all" else (atom,):
         start, selected = scene.positions[owner], owner == atom
         for k, axis in enumerate(scene.frames[layer, head, owner]):
             arrows.append(

@@ -100,7 +100,7 @@ def explorer_html(
 
 def fitting(scene: Scene) -> Literal["all", "selected"]:
     """Whose frames and polyhedra to draw where nothing is said."""
-    return "all" if scene.n_atoms <= MANY_ATOMS else "selected"
+    return "all" if scene.n_queries <= MANY_ATOMS else "selected"
 
 
 def starting_view() -> dict[str, float]:

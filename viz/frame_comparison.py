@@ -68,7 +68,7 @@ class FrameComparison(anywidget.AnyWidget):
         self._ranges = {
             "layer": min(scene.n_layers for scene in self.scenes),
             "head": min(scene.n_heads for scene in self.scenes),
-            "atom": self.scenes[0].n_atoms,
+            "atom": self.scenes[0].n_queries,
         }
         super().__init__(
             headers=[header for header, _ in packed],

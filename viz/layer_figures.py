@@ -132,7 +132,7 @@ def axis_turn_figure(trace: CrystalTrace, *, width: int = 760, height: int = 380
 class _Row:
     title: str
     """With the unit."""
-    values: Float[np.ndarray, "n_shown n_heads n_atoms"]
+    values: Float[np.ndarray, "n_shown n_heads n_queries"]
     hover: str
     """How a value reads."""
 
@@ -146,7 +146,7 @@ def _by_layer(trace: CrystalTrace, rows: list[_Row], first_layer: int = 0) -> go
     labels = np.array(atom_names(trace))
     look: dict[str, Any] = {
         "name": "atoms",
-        "boxpoints": "all" if trace.n_atoms <= ALL_POINTS else "outliers",
+        "boxpoints": "all" if trace.n_queries <= ALL_POINTS else "outliers",
         "pointpos": 0,
         "jitter": 0.5,
         "marker": {"size": 4, "color": SERIES_COLORS[0], "opacity": 0.7},

@@ -24,20 +24,20 @@ N_DIRECTIONS = 1000
 """Directions over which the chance level of a turn is averaged: to 0.2° for eight axes."""
 
 
-def effective_neighbors(trace: CrystalTrace) -> Float[np.ndarray, "n_layers n_heads n_atoms"]:
+def effective_neighbors(trace: CrystalTrace) -> Float[np.ndarray, "n_layers n_heads n_queries"]:
     """Among how many edges each atom divides its attention: exp(H), H = -Σ a ln a the entropy in nats.
 
     1 when all goes to one atom, n when it is equal over n. Images of one atom count one by one, and so does the atom
     itself. The number is easier to read than H: 6 for an octahedron, whatever the number of edges within the radius.
 
     Example:
-        >>> effective_neighbors(trace).shape == (trace.n_layers, trace.n_heads, trace.n_atoms)
+        >>> effective_neighbors(trace).shape == (trace.n_layers, trace.n_heads, trace.n_queries)
         True
         >>> bool((effective_neighbors(trace) >= 1).all())
         True
     """
 
-    def entropy(layer: LayerTrace) -> Float[np.ndarray, "n_heads n_atoms"]:
+    def entropy(layer: LayerTrace) -> Float[np.ndarray, "n_heads n_queries"]:
         # a ln a → 0 as a → 0; the attention of far edges underflows to 0.
         logs = np.log(layer.attention, out=np.zeros_like(layer.attention), where=layer.attention > 0)
         return -_sum_over_edges(trace, layer.attention * logs)
@@ -45,7 +45,7 @@ def effective_neighbors(trace: CrystalTrace) -> Float[np.ndarray, "n_layers n_he
     return np.exp(np.stack([entropy(layer) for layer in trace.layers]))
 
 
-def self_attention_share(trace: CrystalTrace) -> Float[np.ndarray, "n_layers n_heads n_atoms"]:
+def self_attention_share(trace: CrystalTrace) -> Float[np.ndarray, "n_layers n_heads n_queries"]:
     """Attention that each atom pays to itself (its edge of length 0), between 0 and 1.
 
     Example:
@@ -56,7 +56,7 @@ def self_attention_share(trace: CrystalTrace) -> Float[np.ndarray, "n_layers n_h
     return np.stack([_sum_over_edges(trace, layer.attention * itself) for layer in trace.layers])
 
 
-def attended_distance(trace: CrystalTrace) -> Float[np.ndarray, "n_layers n_heads n_atoms"]:
+def attended_distance(trace: CrystalTrace) -> Float[np.ndarray, "n_layers n_heads n_queries"]:
     """Attention-weighted mean length of each atom's edges to others, Å: Σ a r / Σ a without the atom itself.
 
     What stays on the atom is left out, for it would mix how far an atom looks with how much it looks away at all
@@ -68,7 +68,7 @@ def attended_distance(trace: CrystalTrace) -> Float[np.ndarray, "n_layers n_head
     """
     lengths, others = trace.edge_lengths[:, None], ~_is_self(trace)[:, None]
 
-    def mean(layer: LayerTrace) -> Float[np.ndarray, "n_heads n_atoms"]:
+    def mean(layer: LayerTrace) -> Float[np.ndarray, "n_heads n_queries"]:
         total = _sum_over_edges(trace, layer.attention * others)
         weighted = _sum_over_edges(trace, layer.attention * lengths)
         return np.divide(weighted, total, out=np.full_like(total, np.nan), where=total > 0)
@@ -76,7 +76,7 @@ def attended_distance(trace: CrystalTrace) -> Float[np.ndarray, "n_layers n_head
     return np.stack([mean(layer) for layer in trace.layers])
 
 
-def decay_lengths(trace: CrystalTrace) -> Float[np.ndarray, "n_layers n_heads n_atoms"]:
+def decay_lengths(trace: CrystalTrace) -> Float[np.ndarray, "n_layers n_heads n_queries"]:
     """σᵢ, Å: the width of the Gaussian exp(-r²/2σᵢ²) that damps attention with distance, before the content has a say.
 
     Example:
@@ -86,7 +86,7 @@ def decay_lengths(trace: CrystalTrace) -> Float[np.ndarray, "n_layers n_heads n_
     return np.stack([layer.decay_length.T for layer in trace.layers])
 
 
-def anchor_distances(trace: CrystalTrace) -> Float[np.ndarray, "n_layers n_heads n_atoms 2"]:
+def anchor_distances(trace: CrystalTrace) -> Float[np.ndarray, "n_layers n_heads n_queries 2"]:
     """Lengths of the edges that fixed e₁ and e₂, Å: how near the neighbours are that a frame holds on to.
 
     Raises:
@@ -110,20 +110,20 @@ def anchor_distances(trace: CrystalTrace) -> Float[np.ndarray, "n_layers n_heads
     return np.stack(distances)
 
 
-def nearest_distance(trace: CrystalTrace) -> Float[np.ndarray, " n_atoms"]:
+def nearest_distance(trace: CrystalTrace) -> Float[np.ndarray, " n_queries"]:
     """From each atom to its nearest neighbour, Å: the ruler beside the other distances.
 
     Example:
         >>> nearest_distance(trace).round(2).tolist()  # SrTiO3: Sr–O is a/√2, Ti–O is a/2
         [2.76, 1.95, 1.95, 1.95, 1.95]
     """
-    nearest = np.full(trace.n_atoms, np.inf)
+    nearest = np.full(trace.n_queries, np.inf)
     others = ~_is_self(trace)
     np.minimum.at(nearest, trace.edge_index[0][others], trace.edge_lengths[others])
     return nearest
 
 
-def axis_turns(trace: CrystalTrace) -> Float[np.ndarray, "n_turns n_heads n_atoms"]:
+def axis_turns(trace: CrystalTrace) -> Float[np.ndarray, "n_turns n_heads n_queries"]:
     """Angle from e₁ of each head to the nearest e₁ of any head of the layer before, degrees; n_turns = n_layers - 1.
 
     0 where the axis was there already, whichever head had it. An axis that is one choice among equals counts as all
@@ -137,10 +137,10 @@ def axis_turns(trace: CrystalTrace) -> Float[np.ndarray, "n_turns n_heads n_atom
 
     Example:
         >>> turns = axis_turns(trace)
-        >>> turns.shape == (trace.n_layers - 1, trace.n_heads, trace.n_atoms)
+        >>> turns.shape == (trace.n_layers - 1, trace.n_heads, trace.n_queries)
         True
     """
-    turns = np.full((trace.n_layers - 1, trace.n_heads, trace.n_atoms), np.nan)
+    turns = np.full((trace.n_layers - 1, trace.n_heads, trace.n_queries), np.nan)
     for later in range(1, trace.n_layers):
         before = _first_axes(trace, later - 1)
         for atom, known in enumerate(before):
@@ -150,7 +150,7 @@ def axis_turns(trace: CrystalTrace) -> Float[np.ndarray, "n_turns n_heads n_atom
     return turns
 
 
-def chance_turns(trace: CrystalTrace) -> Float[np.ndarray, "n_turns n_atoms"]:
+def chance_turns(trace: CrystalTrace) -> Float[np.ndarray, "n_turns n_queries"]:
     """`axis_turns` of an axis that points anywhere with equal chance: its mean over the sphere, degrees.
 
     Turns below it say that layers keep axes; turns like it say that a layer's axes have nothing to do with those
@@ -169,7 +169,7 @@ def chance_turns(trace: CrystalTrace) -> Float[np.ndarray, "n_turns n_atoms"]:
             [_angle_to_nearest(sphere, known).mean() for known in _first_axes(trace, layer)]
             for layer in range(trace.n_layers - 1)
         ]
-    ).reshape(trace.n_layers - 1, trace.n_atoms)
+    ).reshape(trace.n_layers - 1, trace.n_queries)
 
 
 def layer_table(trace: CrystalTrace) -> pd.DataFrame:
@@ -187,7 +187,7 @@ def layer_table(trace: CrystalTrace) -> pd.DataFrame:
     """
     import pandas as pd
 
-    shape = (trace.n_layers, trace.n_heads, trace.n_atoms)
+    shape = (trace.n_layers, trace.n_heads, trace.n_queries)
     labels = np.array(atom_names(trace))
     layer, head, atom = np.indices(shape)
     columns = {
@@ -222,10 +222,10 @@ def _is_self(trace: CrystalTrace) -> Bool[np.ndarray, " n_edges"]:
 
 def _sum_over_edges(
     trace: CrystalTrace, values: Float[np.ndarray, "n_edges n_heads"]
-) -> Float[np.ndarray, "n_heads n_atoms"]:
+) -> Float[np.ndarray, "n_heads n_queries"]:
     """Over the edges of each query atom."""
     query = trace.edge_index[0]
-    return np.stack([np.bincount(query, column, minlength=trace.n_atoms) for column in values.T])
+    return np.stack([np.bincount(query, column, minlength=trace.n_queries) for column in values.T])
 
 
 def _first_axes(trace: CrystalTrace, layer: int) -> list[Float[np.ndarray, "n_axes 3"]]:
@@ -246,11 +246,11 @@ def _first_axes(trace: CrystalTrace, layer: int) -> list[Float[np.ndarray, "n_ax
         scores = np.broadcast_to(-(trace.edge_lengths**2)[:, None], (trace.n_edges, trace.n_heads))
     query, itself = trace.edge_index[0], _is_self(trace)
     scores = np.where(itself[:, None], -np.inf, scores)
-    best = np.full((trace.n_atoms, trace.n_heads), -np.inf)
+    best = np.full((trace.n_queries, trace.n_heads), -np.inf)
     np.maximum.at(best, query, scores)
     chosen = np.flatnonzero(((scores >= best[query] - FRAME_TIE) & ~itself[:, None]).any(axis=1))
     directions = trace.edge_vectors[chosen] / trace.edge_lengths[chosen, None]
-    return [directions[query[chosen] == atom] for atom in range(trace.n_atoms)]
+    return [directions[query[chosen] == atom] for atom in range(trace.n_queries)]
 
 
 def _angle_to_nearest(

@@ -125,7 +125,7 @@ class MotifExplorer:
 
     @site.setter
     def site(self, number: int) -> None:
-        self._site.value = _checked("site", number, self.trace.n_atoms)
+        self._site.value = _checked("site", number, self.trace.n_queries)
 
     @property
     def trace(self) -> CrystalTrace:
@@ -157,7 +157,7 @@ class MotifExplorer:
     def _shells(self) -> tuple[Shell | MotifError, ...]:
         """Of every site of the chosen structure."""
         if self.structure not in self._found:
-            sites = tqdm(range(self.trace.n_atoms), desc="shells", unit="site", delay=2, leave=False)
+            sites = tqdm(range(self.trace.n_queries), desc="shells", unit="site", delay=2, leave=False)
             self._found[self.structure] = tuple(_shell_or_reason(self.trace, site) for site in sites)
         return self._found[self.structure]
 

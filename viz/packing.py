@@ -46,7 +46,7 @@ def pack(scene: Scene) -> tuple[dict[str, Any], bytes]:
         "drawnSite": scene.drawn_site.astype(np.uint32),
         "drawnImage": scene.drawn_image.astype(np.int16),
         "bonds": scene.bonds.astype(np.uint32),
-        "edgeStart": np.searchsorted(query, np.arange(scene.n_atoms + 1)).astype(np.uint32),
+        "edgeStart": np.searchsorted(query, np.arange(scene.n_queries + 1)).astype(np.uint32),
         "edgeKey": key.astype(np.uint32),
         "edgeImage": scene.edge_image[order].astype(np.int16),
         "attention": scene.attention[..., order].astype(np.float16),

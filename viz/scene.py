@@ -59,7 +59,8 @@ class Polyhedron:
 class Scene:
     """A crystal with everything that can be drawn on it, as NumPy arrays.
 
-    Atoms are moved into the home cell (0 ≤ fractional coordinate < 1); images count from there.
+    Atoms are moved into the home cell (0 ≤ fractional coordinate < 1); images count from there. Those of a region stay
+    together where they are.
 
     Example:
         >>> scene.formula, scene.labels
@@ -71,13 +72,14 @@ class Scene:
     id: str
     atomic_numbers: Int[np.ndarray, " n_atoms"]
     labels: tuple[str, ...]
-    """`Ti1`, `O2`: element and running number in it, one for each atom."""
+    """One for each atom: `Ti1`, `O2`, element and running number in it; in a region `O#512`, element and site."""
     positions: Float[np.ndarray, "n_atoms 3"]
     """Cartesian, Å, inside the home cell."""
     lattice: Float[np.ndarray, "3 3"]
     """Rows a, b, c, Å."""
     drawn_site: Int[np.ndarray, " n_drawn"]
-    """Atom of each drawn ball: the home atoms in order, then their images on the boundary of the cell."""
+    """Atom of each drawn ball: the home atoms in order, then their images on the boundary of the cell; of a region its
+    own atoms, then those bonded to them."""
     drawn_image: Int[np.ndarray, "n_drawn 3"]
     """Lattice translation of each drawn ball; 0 for home atoms."""
     bonds: Int[np.ndarray, "n_bonds 2"]
@@ -91,11 +93,11 @@ class Scene:
     """Lattice translation of the key atom, counted from the home cell."""
     attention: Float[np.ndarray, "n_layers n_heads n_edges"]
     """Sums to 1 over all edges of one query atom."""
-    decay_length: Float[np.ndarray, "n_layers n_heads n_atoms"]
+    decay_length: Float[np.ndarray, "n_layers n_heads n_queries"]
     """σᵢ, Å: how far the query atom looks."""
-    frames: Float[np.ndarray, "n_layers n_heads n_atoms 3 3"] | None
+    frames: Float[np.ndarray, "n_layers n_heads n_queries 3 3"] | None
     """Row k is the unit axis e_k, Cartesian; None for the frame method `none`."""
-    tied: Bool[np.ndarray, "n_layers n_heads n_atoms"]
+    tied: Bool[np.ndarray, "n_layers n_heads n_queries"]
     """Frames whose axes were chosen among equals."""
     method: str
     """Frame method."""
@@ -103,10 +105,17 @@ class Scene:
     """Target name → value in its unit."""
     units: dict[str, str]
     """Target name → unit. Lengths are in Å throughout."""
+    is_region: bool = False
+    """Whether this is a piece of a crystal: a few atoms that attend, the first ones, and what they see."""
 
     @property
     def n_atoms(self) -> int:
         return len(self.atomic_numbers)
+
+    @property
+    def n_queries(self) -> int:
+        """Atoms that can be asked what they attend to: all, or the first ones in a region."""
+        return self.decay_length.shape[2]
 
     @property
     def n_layers(self) -> int:
@@ -123,8 +132,8 @@ class Scene:
 
     @property
     def formula(self) -> str:
-        """Atoms of the cell, metals before non-metals: `Ti2O4`."""
-        counts = Counter(sorted(self.elements, key=lambda item: item.is_nonmetal))
+        """Atoms of the cell, or of the region, metals before non-metals: `Ti2O4`."""
+        counts = Counter(sorted(self.elements[: self.n_queries], key=lambda item: item.is_nonmetal))
         return "".join(item.symbol + (str(n) if n > 1 else "") for item, n in counts.items())
 
     @property
@@ -133,8 +142,10 @@ class Scene:
         return self.places(self.drawn_site, self.drawn_image)
 
     @property
-    def cell_edges(self) -> Float[np.ndarray, "12 2 3"]:
-        """Both ends of the twelve edges of the cell, Å."""
+    def cell_edges(self) -> Float[np.ndarray, "n_cell_edges 2 3"]:
+        """Both ends of the twelve edges of the cell, Å; none in a region, which is a small piece of its cell."""
+        if self.is_region:
+            return np.empty((0, 2, 3))
         starts = np.array([[0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 1]])
         ends = starts + np.array([1, 0, 0])
         along_a = np.stack([starts, ends], axis=1)
@@ -172,7 +183,7 @@ class Scene:
         for name, value, size in (
             ("layer", layer, self.n_layers),
             ("head", head, self.n_heads),
-            ("atom", atom, self.n_atoms),
+            ("atom", atom, self.n_queries),
         ):
             if value is not None and not 0 <= value < size:
                 raise SceneError(f"{self.id or self.formula}: no {name} {value}; choose from 0 to {size - 1}")
@@ -188,19 +199,24 @@ def scene_from_trace(trace: CrystalTrace) -> Scene:
         'SrTiO3'
     """
     lattice = np.asarray(trace.lattice, dtype=float)
-    shift = _shift_into_cell(np.asarray(trace.positions, dtype=float), lattice)
-    positions = trace.positions + shift @ lattice
-    query, key = trace.edge_index
+    positions, query, key = np.asarray(trace.positions, dtype=float), *trace.edge_index
+    shift = np.zeros((len(positions), 3), np.int64)
+    if trace.sites is None:
+        shift = _shift_into_cell(positions, lattice)
+    positions = positions + shift @ lattice
     edge_image = trace.edge_image + shift[query] - shift[key]
-    site, image = _drawn_atoms(positions, lattice)
     elements = [element(int(z)) for z in trace.atomic_numbers]
     bonded = _bonded_edges(elements, trace.edge_index, trace.edge_lengths)
+    if trace.sites is None:
+        site, image = _drawn_atoms(positions, lattice)
+    else:
+        site, image = _drawn_region(trace.n_queries, key[bonded], edge_image[bonded])
     frames = [layer.frame for layer in trace.layers]
     has_frames = all(frame is not None for frame in frames)
     return Scene(
         id=trace.id,
         atomic_numbers=np.asarray(trace.atomic_numbers),
-        labels=atom_labels(elements),
+        labels=atom_labels(elements, trace.sites),
         positions=positions,
         lattice=lattice,
         drawn_site=site,
@@ -212,10 +228,11 @@ def scene_from_trace(trace: CrystalTrace) -> Scene:
         attention=np.stack([layer.attention.T for layer in trace.layers]),
         decay_length=np.stack([layer.decay_length.T for layer in trace.layers]),
         frames=np.stack([frame.axes.swapaxes(0, 1) for frame in frames if frame]) if has_frames else None,
-        tied=np.stack([_tied(frame, trace.n_atoms, trace.n_heads) for frame in frames]),
+        tied=np.stack([_tied(frame, trace.n_queries, trace.n_heads) for frame in frames]),
         method=frames[0].method if frames[0] else "none",
         prediction=dict(trace.prediction),
         units=dict(trace.units),
+        is_region=trace.sites is not None,
     )
 
 
@@ -291,16 +308,19 @@ def strongest_edges(scene: Scene, layer: int, head: int | None, atom: int, n_lin
     )
 
 
-def attention_matrix(scene: Scene, layer: int, head: int | None) -> Float[np.ndarray, "n_atoms n_atoms"]:
-    """Attention from each query atom (row) to each key atom (column), summed over all images; rows sum to 1.
+def attention_matrix(scene: Scene, layer: int, head: int | None) -> Float[np.ndarray, "n_queries n_queries"]:
+    """Attention from each query atom (row) to each key atom (column), summed over all images.
+
+    Rows sum to 1; in a region to less, for what goes to the atoms around it has no column.
 
     Example:
         >>> attention_matrix(scene, layer=0, head=2).sum(axis=1).round(6).tolist()
         [1.0, 1.0, 1.0, 1.0, 1.0]
     """
-    query, key = scene.edge_index
-    flat = np.bincount(query * scene.n_atoms + key, scene.weights(layer, head), minlength=scene.n_atoms**2)
-    return flat.reshape(scene.n_atoms, scene.n_atoms)
+    n, (query, key) = scene.n_queries, scene.edge_index
+    inside = key < n
+    flat = np.bincount((query * n + key)[inside], scene.weights(layer, head)[inside], minlength=n**2)
+    return flat.reshape(n, n)
 
 
 @dataclass(frozen=True, eq=False)
@@ -339,14 +359,16 @@ def attention_by_distance(
     lengths, weights = lengths[order], weights[order]
     shell = np.concatenate([[0], np.cumsum(np.diff(lengths) > shell_width)])
     count = np.bincount(shell)
-    n_queries = scene.n_atoms if atom is None else 1
+    n_queries = scene.n_queries if atom is None else 1
     return DistanceProfile(
         np.bincount(shell, lengths) / count, np.bincount(shell, weights) / n_queries, count / n_queries
     )
 
 
-def atom_labels(elements: list[Element]) -> tuple[str, ...]:
-    """`Ti1`, `O2`: element and running number in it, one for each atom."""
+def atom_labels(elements: list[Element], sites: Int[np.ndarray, " n_atoms"] | None = None) -> tuple[str, ...]:
+    """One for each atom: `Ti1`, `O2`, element and running number in it; or `O#512`, element and site."""
+    if sites is not None:
+        return tuple(f"{item.symbol}#{site}" for item, site in zip(elements, sites.tolist(), strict=True))
     seen: Counter[str] = Counter()
     labels = []
     for item in elements:
@@ -379,6 +401,17 @@ def _drawn_atoms(
     site, corner = np.nonzero(allowed)
     order = np.argsort(corner > 0, kind="stable")
     return site[order], corners[corner[order]]
+
+
+def _drawn_region(
+    n_queries: int, bonded: Int[np.ndarray, " n_bonded"], image: Int[np.ndarray, "n_bonded 3"]
+) -> tuple[Int[np.ndarray, " n_drawn"], Int[np.ndarray, "n_drawn 3"]]:
+    """(site, image) of the atoms of a region, then of the others that are bonded to them."""
+    others = np.unique(np.column_stack([bonded, image]), axis=0)
+    others = others[(others[:, 0] >= n_queries) | others[:, 1:].any(axis=1)]
+    own = np.column_stack([np.arange(n_queries), np.zeros((n_queries, 3), np.int64)])
+    drawn = np.concatenate([own, others])
+    return drawn[:, 0], drawn[:, 1:]
 
 
 def _bonded_edges(
@@ -461,10 +494,10 @@ def _hull(
     return faces, np.array(sorted(meets), dtype=np.int64)
 
 
-def _tied(frame: FrameTrace | None, n_atoms: int, n_heads: int) -> Bool[np.ndarray, "n_heads n_atoms"]:
+def _tied(frame: FrameTrace | None, n_queries: int, n_heads: int) -> Bool[np.ndarray, "n_heads n_queries"]:
     if frame is not None and frame.tie_margin is not None:
         return np.any(frame.tie_margin <= FRAME_TIE, axis=2).T
     if frame is not None and frame.eigenvalues is not None:
         gaps = np.diff(frame.eigenvalues, axis=2)
         return np.any(gaps <= FRAME_TIE * frame.eigenvalues[..., 2:], axis=2).T
-    return np.zeros((n_heads, n_atoms), dtype=bool)
+    return np.zeros((n_heads, n_queries), dtype=bool)

@@ -223,6 +223,8 @@ def _fit(axes: Axes, center: np.ndarray, *, right: float, up: float) -> None:
 
 def _name_cell_vectors(axes: Axes, scene: Scene, painter: Painter, sizes: Sizes) -> None:
     """a, b, c beside the middle of each cell vector, outside the cell."""
+    if scene.is_region:
+        return
     middle = painter.project(scene.lattice.sum(axis=0) / 2)[:2]
     for name, vector in zip("abc", scene.lattice, strict=True):
         place = painter.project(vector / 2)[:2]

@@ -32,4 +32,4 @@ def crystal_name(trace: CrystalTrace) -> str:
 
 def atom_names(trace: CrystalTrace) -> tuple[str, ...]:
     """`Ti1`, `O2`: as the scene of the trace names its atoms."""
-    return atom_labels([element(int(z)) for z in trace.atomic_numbers])
+    return atom_labels([element(int(z)) for z in trace.atomic_numbers], trace.sites)

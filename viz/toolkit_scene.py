@@ -85,7 +85,8 @@ def toolkit_scene(
             for solid in shapes.solids
         ],
     }
-    middle = (-scene.lattice.sum(axis=0) / 2).tolist()
+    center = scene.drawn_positions.mean(axis=0) if scene.is_region else scene.lattice.sum(axis=0) / 2
+    middle = (-center).tolist()
     contents = [toolkit.Scene(name=name, contents=part, origin=middle) for name, part in parts.items()]
     whole = toolkit.Scene(name=shapes.caption, contents=contents, origin=middle, lattice=scene.lattice.tolist())
     return whole.to_json()

@@ -102,10 +102,10 @@ def coordination_shells(
     from pymatgen.analysis.local_env import CrystalNN
 
     structure, finder = _structure(trace), finder or CrystalNN()
-    sites = range(trace.n_atoms) if sites is None else sites
-    missing = [site for site in sites if not 0 <= site < trace.n_atoms]
+    sites = range(trace.n_queries) if sites is None else sites
+    missing = [site for site in sites if not 0 <= site < trace.n_queries]
     if missing:
-        raise MotifError(f"{_name(trace)}: no site {missing[0]}; choose from 0 to {trace.n_atoms - 1}")
+        raise MotifError(f"{_name(trace)}: no site {missing[0]}; choose from 0 to {trace.n_queries - 1}")
     return [_shell(trace, structure, finder, site) for site in sites]
 
 

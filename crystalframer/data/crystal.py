@@ -49,8 +49,7 @@ class Crystal:
     def __post_init__(self) -> None:
         for name, dtype in (("atomic_numbers", np.int64), ("positions", np.float64), ("lattice", np.float64)):
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=dtype))
-        name = f"crystal {self.id!r}" if self.id else "crystal"
-        n_atoms = self.atomic_numbers.size
+        name, n_atoms = self.name, self.atomic_numbers.size
         if n_atoms == 0:
             raise CrystalError(f"{name}: has no atoms")
         if self.atomic_numbers.shape != (n_atoms,) or self.positions.shape != (n_atoms, 3):
@@ -89,6 +88,11 @@ class Crystal:
 
     def __len__(self) -> int:
         return len(self.atomic_numbers)
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"crystal {self.id!r}" if self.id else "crystal"
 
     @property
     def frac_coords(self) -> Float[np.ndarray, "n_atoms 3"]:

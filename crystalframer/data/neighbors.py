@@ -43,7 +43,7 @@ class Unlistable(CrystalError):
 
     def of(self, crystal: Crystal) -> CrystalError:
         """The same error about a crystal that is known: with its id and elements."""
-        return CrystalError(f"{f'crystal {crystal.id!r}' if crystal.id else 'crystal'}: {self.problem}")
+        return CrystalError(f"{crystal.name}: {self.problem}")
 
 
 class TooEmpty(Unlistable):
@@ -65,10 +65,9 @@ class TooClose(Unlistable):
         self.sites, self.length = sorted((query, key)), length
 
     def of(self, crystal: Crystal) -> CrystalError:
-        name = f"crystal {crystal.id!r}" if crystal.id else "crystal"
         first, second = (f"{site} (Z = {crystal.atomic_numbers[site]})" for site in self.sites)
         return CrystalError(
-            f"{name}: sites {first} and {second} lie {self.length:.3g} Å apart; remove the duplicate site"
+            f"{crystal.name}: sites {first} and {second} lie {self.length:.3g} Å apart; remove the duplicate site"
         )
 
 
@@ -332,10 +331,10 @@ def _images_within(cell: _Cell, radius: float) -> tuple[np.ndarray, np.ndarray, 
 
 def _edge_vectors(cell: _Cell, query: np.ndarray, key: np.ndarray, image: np.ndarray) -> np.ndarray:
     # ±n images of one atom come out exactly opposite: their difference of positions is exactly 0.
-    return cell.positions[key] - cell.positions[query] + _translations(image, cell.lattice)
+    return cell.positions[key] - cell.positions[query] + translations(image, cell.lattice)
 
 
-def _translations(image: np.ndarray, lattice: np.ndarray) -> np.ndarray:
+def translations(image: Int[np.ndarray, "n_edges 3"], lattice: np.ndarray) -> Float[np.ndarray, "n_edges 3"]:
     """image @ lattice, one lattice or one for each image: term by term, rounded as the kernels round."""
     a, b, c = (image[:, axis, None] * lattice[..., axis, :] for axis in range(3))
     return a + b + c
@@ -401,7 +400,7 @@ def _join_in_numpy(
     index[1] = key_atom[edges] + np.repeat(np.cumsum(n_atoms) - n_atoms, n_edges)
     image[:] = edge_image[edges]
     query, key = positions[atoms][index]
-    vectors[:] = key - query + _translations(image, np.repeat(lattice[rows], n_edges, axis=0))
+    vectors[:] = key - query + translations(image, np.repeat(lattice[rows], n_edges, axis=0))
 
 
 def ranges(starts: Int64[np.ndarray, " n"], sizes: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n_joined"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
@@ -22,6 +23,21 @@ def decay_lengths(
     room = 1.0 - config.floor
     precision = room * functional.elu(config.slope * decay_logits / room) + 1.0
     return config.reference_length * precision.rsqrt()
+
+
+class Projected(NamedTuple):
+    """What atoms bring to the attention: as they ask, and as they are seen."""
+
+    query: Float[Tensor, "n_atoms n_heads d_head"]
+    key: Float[Tensor, "n_keys n_heads d_head"]
+    value: Float[Tensor, "n_keys n_heads d_head"]
+    decay_length: Float[Tensor, "n_atoms n_heads"]
+    """σᵢ, Å."""
+
+    def at_queries(self, edges: Edges) -> Projected:
+        """Of atoms that ask, only those from which these edges go."""
+        query, decay_length = edges.at_queries(self.query), edges.at_queries(self.decay_length)
+        return self._replace(query=query, decay_length=decay_length)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,19 +74,21 @@ class FramedSelfAttention(nn.Module):
         self.register_buffer("decay_shift", torch.zeros(()))
 
     def forward(
-        self, features: Float[Tensor, "n_atoms d_model"], edges: Edges, noise_seed: int | None = None
+        self, projected: Projected, edges: Edges, noise_seed: int | None = None
     ) -> Float[Tensor, "n_atoms d_model"]:
-        projected = self._project(features)
-        with _full_precision(features):
-            attended = framed_attention(*projected, *self._projections, edges, self.config, noise_seed)
+        """What the query atoms of these edges receive."""
+        with _full_precision(projected.key):
+            attended = framed_attention(
+                *projected.at_queries(edges), *self._projections, edges, self.config, noise_seed
+            )
         return self.output(rearrange(attended, "n h d -> n (h d)"))
 
-    def trace(self, features: Float[Tensor, "n_atoms d_model"], edges: Edges) -> LayerOutput:
+    def trace(self, projected: Projected, edges: Edges) -> LayerOutput:
         """What `forward` does in evaluation, by the reference implementation, with everything it was made of."""
-        projected = self._project(features)
-        with _full_precision(features):
+        projected = projected.at_queries(edges)
+        with _full_precision(projected.key):
             framed = reference.framed_attention(*projected, *self._projections, edges, self.config)
-        return LayerOutput(self.output(rearrange(framed.output, "n h d -> n (h d)")), projected[-1], framed)
+        return LayerOutput(self.output(rearrange(framed.output, "n h d -> n (h d)")), projected.decay_length, framed)
 
     def calibrate(self, features: Float[Tensor, "n_atoms d_model"]) -> None:
         """Set scale and shift so that the decay logits of these atoms have mean 0 and standard deviation 1."""
@@ -83,14 +101,14 @@ class FramedSelfAttention(nn.Module):
     def _projections(self) -> tuple[Tensor, Tensor | None]:
         return self.distance_projection, self.cosine_projection
 
-    def _project(self, features: Float[Tensor, "n_atoms d_model"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Queries, keys, values (n_atoms, n_heads, d_head), and decay lengths (n_atoms, n_heads), Å."""
+    def project(self, features: Float[Tensor, "n_atoms d_model"]) -> Projected:
+        """What all atoms bring to the attention."""
         query, key, value = (
             rearrange(project(features).to(features.dtype), "n (h d) -> n h d", h=self.config.n_heads)
             for project in (self.query, self.key, self.value)
         )
         decay_logits = (self._raw_decay_logits(query) + self.decay_shift) * self.decay_scale
-        return query, key, value, decay_lengths(decay_logits, self.config.decay)
+        return Projected(query, key, value, decay_lengths(decay_logits, self.config.decay))
 
     def _raw_decay_logits(self, query: Float[Tensor, "n_atoms n_heads d_head"]) -> Float[Tensor, "n_atoms n_heads"]:
         return (query * self.decay_projection).sum(-1)

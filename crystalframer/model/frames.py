@@ -195,7 +195,8 @@ def pca_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: int | N
         product = centered
         for _ in range(order - 1):
             product = product[..., None] * centered.view(-1, *[1] * (product.ndim - 1), 3)
-        moments.append(segment_sum(product, edges.crystal_index, n_crystals)[edges.crystal_index][:, None])
+        of_crystal = segment_sum(product, edges.crystal_index, n_crystals)
+        moments.append(edges.at_queries(of_crystal[edges.crystal_index])[:, None])
     covariance, octupole = (m.expand(-1, attended.n_heads, *m.shape[2:]) for m in moments)
     eigenvalues, vectors = torch.linalg.eigh(covariance[:, 0])
     axes = vectors.mT[:, None].expand(-1, attended.n_heads, 3, 3)
@@ -270,7 +271,8 @@ def lattice_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: int
     e3 = acute(shortest(~is_zero & off_plane), e1)
     axes = torch.stack([e1, e2, e3], dim=1)
     axes = axes * torch.where(torch.linalg.det(axes) < 0, -1.0, 1.0)[:, None, None]
-    return Frame(axes[attended.edges.crystal_index][:, None].expand(-1, attended.n_heads, 3, 3))
+    axes = attended.edges.at_queries(axes[attended.edges.crystal_index])
+    return Frame(axes[:, None].expand(-1, attended.n_heads, 3, 3))
 
 
 def _short_translations(lattice: Float[Tensor, "n_crystals 3 3"]) -> Float[Tensor, "n_crystals n_translations 3"]:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from crystalframer.config import HIGHEST_ATOMIC_NUMBER, ModelConfig
+from crystalframer.data.chunks import ChunkedCrystal
 from crystalframer.data.crystal import CrystalBatch
 from crystalframer.model.attention import FramedSelfAttention, LayerOutput
-from crystalframer.model.edges import Edges
+from crystalframer.model.edges import EdgeChunks, Edges
 from crystalframer.model.segments import segment_mean
-from crystalframer.model.tracing import crystal_traces
+from crystalframer.model.tracing import crystal_traces, region_trace
 from crystalframer.trace import CrystalTrace
 
 if TYPE_CHECKING:
@@ -38,15 +42,26 @@ class Block(nn.Module):
     def forward(
         self, features: Float[Tensor, "n_atoms d_model"], edges: Edges, noise_seed: int | None = None
     ) -> Float[Tensor, "n_atoms d_model"]:
-        features = features + self.attention(features, edges, noise_seed)
+        features = features + self.attention(self.attention.project(features), edges, noise_seed)
         return features + self.feedforward(features)
 
+    def in_chunks(
+        self, features: Float[Tensor, "n_atoms d_model"], chunks: EdgeChunks
+    ) -> Float[Tensor, "n_atoms d_model"]:
+        """As `forward` in evaluation, for the edges of some atoms after those of others."""
+        projected = self.attention.project(features)
+        done = []
+        for edges in chunks:
+            part = edges.at_queries(features) + self.attention(projected, edges)
+            done.append(part + self.feedforward(part))
+        return torch.cat(done)
+
     def trace(
-        self, features: Float[Tensor, "n_atoms d_model"], edges: Edges
+        self, features: Float[Tensor, "n_keys d_model"], edges: Edges
     ) -> tuple[Float[Tensor, "n_atoms d_model"], LayerOutput]:
-        """Features as `forward` gives them in evaluation, and what the attention did."""
-        attended = self.attention.trace(features, edges)
-        features = features + attended.features
+        """Features of the query atoms as `forward` gives them in evaluation, and what the attention did."""
+        attended = self.attention.trace(self.attention.project(features), edges)
+        features = edges.at_queries(features) + attended.features
         return features + self.feedforward(features), attended
 
 
@@ -98,14 +113,45 @@ class CrystalFramer(nn.Module):
         self, batch: CrystalBatch, noise_seed: int | None = None
     ) -> Float[Tensor, "n_crystals d_model"]:
         """Features of the last block, averaged over the atoms of each crystal: what the readout sees."""
-        features, edges = self.embed(batch), Edges.of(batch)
+        features, edges = self.embed(batch.atomic_numbers), Edges.of(batch)
         for layer, block in enumerate(self.blocks):
             # Any integer seeds the noise, and layers want different ones.
             features = block(features, edges, None if noise_seed is None else noise_seed + layer)
         return pooled(features, batch)
 
-    def embed(self, batch: CrystalBatch) -> Float[Tensor, "n_atoms d_model"]:
-        return self.embedding(batch.atomic_numbers - 1)
+    def pooled_features_in_chunks(self, crystal: ChunkedCrystal) -> Float[Tensor, "1 d_model"]:
+        """As `pooled_features` in evaluation, of one crystal whose edges would not fit into memory together.
+
+        Each layer goes through the edges of some atoms after those of others: besides what belongs to atoms, only the
+        edges of a chunk exist at a time.
+        """
+        with self._chunks(crystal) as chunks:
+            features = self.embed(chunks.atomic_numbers)
+            for block in self.blocks:
+                features = block.in_chunks(features, chunks)
+        return features.mean(0, keepdim=True)
+
+    @torch.no_grad()
+    def trace_atoms(self, crystal: ChunkedCrystal, atoms: Int64[np.ndarray, " n_atoms"]) -> CrystalTrace:
+        """What every layer attended to at some atoms of a crystal that may be too large to trace whole."""
+        given = crystal.edges_from(atoms)
+        edges = Edges.of_atoms(given, self.target_mean.device, self.target_mean.dtype)
+        with self._chunks(crystal) as chunks:
+            features, steps = self.embed(chunks.atomic_numbers), []
+            for block in self.blocks:
+                steps.append(block.trace(features, edges))
+                features = block.in_chunks(features, chunks)
+        return region_trace(self.config, given, edges, steps, self.read_out(features.mean(0, keepdim=True))[0])
+
+    @contextmanager
+    def _chunks(self, crystal: ChunkedCrystal) -> Iterator[EdgeChunks]:
+        """Its edges for this model, with a progress bar if they take more than 2 s."""
+        title, total = f"atoms of {crystal.id or 'the crystal'}, layer by layer", len(self.blocks) * crystal.n_atoms
+        with tqdm(total=total, desc=title, unit=" atoms", delay=2, leave=False) as bar:
+            yield EdgeChunks(crystal, self.target_mean.device, self.target_mean.dtype, bar.update)
+
+    def embed(self, atomic_numbers: Int[Tensor, " n_atoms"]) -> Float[Tensor, "n_atoms d_model"]:
+        return self.embedding(atomic_numbers - 1)
 
     def read_out(self, pooled: Float[Tensor, "n_crystals d_model"]) -> Float[Tensor, "n_crystals n_targets"]:
         """Perceptron, physical units."""
@@ -114,7 +160,7 @@ class CrystalFramer(nn.Module):
     @torch.no_grad()
     def calibrate(self, batch: CrystalBatch) -> None:
         """Set the scale and shift of every layer's decay logits from this batch, layer by layer (quirk Q11)."""
-        features, edges = self.embed(batch), Edges.of(batch)
+        features, edges = self.embed(batch.atomic_numbers), Edges.of(batch)
         for block in self.blocks:
             block.attention.calibrate(features)
             features = block(features, edges)
@@ -122,7 +168,7 @@ class CrystalFramer(nn.Module):
     @torch.no_grad()
     def trace(self, batch: CrystalBatch) -> list[CrystalTrace]:
         """What every layer attended to, one record per crystal."""
-        features, edges = self.embed(batch), Edges.of(batch)
+        features, edges = self.embed(batch.atomic_numbers), Edges.of(batch)
         steps = []
         for block in self.blocks:
             features, attended = block.trace(features, edges)

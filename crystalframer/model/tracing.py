@@ -1,8 +1,9 @@
-"""From the tensors of a batch to one NumPy record per crystal."""
+"""From the tensors of a batch, or of some atoms of a large crystal, to one NumPy record per crystal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,38 +11,31 @@ from jaxtyping import Float
 from torch import Tensor
 
 from crystalframer.config import ModelConfig
+from crystalframer.data.chunks import EdgesOfAtoms
 from crystalframer.data.crystal import CrystalBatch
 from crystalframer.model.attention import LayerOutput
 from crystalframer.model.edges import Edges
 from crystalframer.model.frames import Frame, tie_margin
 from crystalframer.trace import CrystalTrace, FrameTrace, LayerTrace
 
+Step = tuple[Float[Tensor, "n_atoms d_model"], LayerOutput]
+"""What a block did: features after it, and its attention."""
+
 
 def crystal_traces(
     config: ModelConfig,
     batch: CrystalBatch,
     edges: Edges,
-    steps: Sequence[tuple[Float[Tensor, "n_atoms d_model"], LayerOutput]],
+    steps: Sequence[Step],
     predictions: Float[Tensor, "n_crystals n_targets"],
 ) -> list[CrystalTrace]:
-    """Divide what the blocks did (features after each, and its attention) among the crystals of the batch."""
+    """Divide what the blocks did among the crystals of the batch."""
     first_atom = _boundaries(batch.crystal_index, batch.n_crystals)
     first_edge = _boundaries(batch.crystal_index[edges.query], batch.n_crystals)
     margins = [_margin(attended.framed.frame, edges) for _, attended in steps]
     traces = []
     for n in range(batch.n_crystals):
         atom, edge = slice(first_atom[n], first_atom[n + 1]), slice(first_edge[n], first_edge[n + 1])
-        layers = tuple(
-            LayerTrace(
-                attention=_array(attended.framed.attention[edge]),
-                content_logits=_array(attended.framed.content_logits[edge]),
-                distance_logits=_array(attended.framed.distance_logits[edge]),
-                decay_length=_array(attended.decay_length[atom]),
-                atom_features=_array(features[atom]),
-                frame=_frame_trace(config, attended.framed.frame, margin, atom, first_edge[n]),
-            )
-            for (features, attended), margin in zip(steps, margins, strict=True)
-        )
         traces.append(
             CrystalTrace(
                 atomic_numbers=_array(batch.atomic_numbers[atom]),
@@ -49,13 +43,76 @@ def crystal_traces(
                 lattice=_array(batch.lattice[n]),
                 edge_index=_array(batch.edge_index[:, edge] - first_atom[n]),
                 edge_image=_array(batch.edge_image[edge]),
-                layers=layers,
-                prediction=dict(zip(config.target_names, predictions[n].tolist(), strict=True)),
-                units={target.name: target.unit for target in config.targets},
+                layers=tuple(
+                    _layer_trace(config, *step, margin, atom, edge) for step, margin in zip(steps, margins, strict=True)
+                ),
+                **_predicted(config, predictions[n]),
                 id=batch.ids[n],
             )
         )
     return traces
+
+
+def region_trace(
+    config: ModelConfig,
+    given: EdgesOfAtoms,
+    edges: Edges,
+    steps: Sequence[Step],
+    prediction: Float[Tensor, " n_targets"],
+) -> CrystalTrace:
+    """What the blocks did for some atoms of a crystal: these first, then the others that they see.
+
+    All in the image that is nearest to the first, so that they lie together wherever the cell ends.
+    """
+    crystal = given.crystal
+    atoms = np.concatenate([given.atoms, np.setdiff1d(given.index[1], given.atoms)])
+    place = np.zeros(crystal.n_atoms, np.int64)
+    place[atoms] = np.arange(len(atoms))
+    index = np.stack([given.index[0], place[given.index[1]]])
+    positions, lattice = crystal.positions[atoms], crystal.lattice
+    shift = -np.rint((positions - positions[0]) @ np.linalg.inv(lattice)).astype(np.int64)
+    layers = tuple(
+        _layer_trace(config, features, attended, _margin(attended.framed.frame, edges), slice(None), slice(None))
+        for features, attended in steps
+    )
+    return CrystalTrace(
+        atomic_numbers=crystal.atomic_numbers[atoms].astype(np.int64),
+        positions=positions + shift @ lattice,
+        lattice=lattice,
+        edge_index=index,
+        edge_image=given.image + shift[index[0]] - shift[index[1]],
+        layers=layers,
+        **_predicted(config, prediction),
+        id=crystal.id,
+        sites=atoms,
+    )
+
+
+def _predicted(config: ModelConfig, prediction: Float[Tensor, " n_targets"]) -> dict[str, Any]:
+    return {
+        "prediction": dict(zip(config.target_names, prediction.tolist(), strict=True)),
+        "units": {target.name: target.unit for target in config.targets},
+    }
+
+
+def _layer_trace(
+    config: ModelConfig,
+    features: Float[Tensor, "n_atoms d_model"],
+    attended: LayerOutput,
+    margin: Tensor | None,
+    atom: slice,
+    edge: slice,
+) -> LayerTrace:
+    """Of these atoms and edges."""
+    framed = attended.framed
+    return LayerTrace(
+        attention=_array(framed.attention[edge]),
+        content_logits=_array(framed.content_logits[edge]),
+        distance_logits=_array(framed.distance_logits[edge]),
+        decay_length=_array(attended.decay_length[atom]),
+        atom_features=_array(features[atom]),
+        frame=_frame_trace(config, framed.frame, margin, atom, edge.start or 0),
+    )
 
 
 def _frame_trace(

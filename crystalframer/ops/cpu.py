@@ -44,8 +44,8 @@ def _uncompiled(function: _Function) -> _Function:
 
 def framed_attention(
     query: Float[Tensor, "n_atoms n_heads d_head"],
-    key: Float[Tensor, "n_atoms n_heads d_head"],
-    value: Float[Tensor, "n_atoms n_heads d_head"],
+    key: Float[Tensor, "n_keys n_heads d_head"],
+    value: Float[Tensor, "n_keys n_heads d_head"],
     decay_length: Float[Tensor, "n_atoms n_heads"],
     distance_projection: Float[Tensor, "n_heads d_head n_distance_centers"],
     cosine_projection: Float[Tensor, "3 n_heads d_head n_cosine_centers"] | None,
@@ -148,7 +148,7 @@ class _Layout:
             return values.new_full((*values.shape[:-1], int(first_edge[-1])), filler).index_copy_(-1, place, values)
 
         squared = spread(edges.lengths.square(), float(kernels.FAR))
-        pairs = kernels.find_pairs(*_arrays(first_given, first_edge, edges.key, squared))
+        pairs = kernels.find_pairs(*_arrays(first_given, first_edge, edges.key, squared), edges.n_keys)
         return cls(
             pairs=_Pairs(first_edge, n_edges, *map(torch.from_numpy, pairs)),
             first_given=first_given,
@@ -356,7 +356,7 @@ def accumulate(
     *given, n_centers, n_moments = rest
     n = len(_Basis._fields)
     basis, p = _Basis(*given[:n]), _Pairs(*given[n:])
-    moments = value.new_empty(len(attention), len(value), n_moments)
+    moments = value.new_empty(len(attention), len(p.n_edges), n_moments)
     of_pairs = value.new_empty(len(attention), len(p.keys))
     edges = (p.first_edge, p.pair, p.first_pair, is_self, directions, *basis)
     _over_atoms(kernels.accumulate, *_arrays(*edges, attention, axes), n_centers, *_arrays(of_pairs, moments))
@@ -365,10 +365,10 @@ def accumulate(
 
 @accumulate.register_fake
 def _(attention: Tensor, value: Tensor, *rest: Any) -> Any:
-    *_, keys, _, _, _, _, _, n_moments = rest
-    n_heads = len(attention)
-    moments = value.new_empty(n_heads, len(value), n_moments)
-    return torch.empty_like(value), moments, value.new_empty(n_heads, len(keys))
+    p, n_moments = _Pairs(*rest[3 + len(_Basis._fields) : -2]), rest[-1]
+    n_heads, n_atoms = len(attention), len(p.n_edges)
+    moments = value.new_empty(n_heads, n_atoms, n_moments)
+    return value.new_empty(n_atoms, *value.shape[1:]), moments, value.new_empty(n_heads, len(p.keys))
 
 
 @torch.library.custom_op(
@@ -419,7 +419,7 @@ accumulate.register_autograd(_backward_of_accumulate, setup_context=_keep_for_ac
 
 def _at_queries(p: _Pairs, weights: Tensor, values: Tensor) -> Tensor:
     """Σ weight × value of the key atoms."""
-    out = torch.empty_like(values)
+    out = values.new_empty(len(p.n_edges), *values.shape[1:])
     numbers = torch.arange(len(p.keys), dtype=torch.int32)
     _over_atoms(kernels.sum_over_pairs, *_arrays(p.first_pair, numbers, p.keys, weights, values, out))
     return out
@@ -427,7 +427,7 @@ def _at_queries(p: _Pairs, weights: Tensor, values: Tensor) -> Tensor:
 
 def _at_keys(p: _Pairs, weights: Tensor, values: Tensor) -> Tensor:
     """Σ weight × value of the query atoms."""
-    out = torch.empty_like(values)
+    out = values.new_empty(len(p.first_at_key) - 1, *values.shape[1:])
     _over_atoms(kernels.sum_over_pairs, *_arrays(p.first_at_key, p.pairs_at_key, p.queries, weights, values, out))
     return out
 

@@ -33,8 +33,8 @@ BLOCK = 16
 
 def framed_attention(
     query: Float[Tensor, "n_atoms n_heads d_head"],
-    key: Float[Tensor, "n_atoms n_heads d_head"],
-    value: Float[Tensor, "n_atoms n_heads d_head"],
+    key: Float[Tensor, "n_keys n_heads d_head"],
+    value: Float[Tensor, "n_keys n_heads d_head"],
     decay_length: Float[Tensor, "n_atoms n_heads"],
     distance_projection: Float[Tensor, "n_heads d_head n_distance_centers"],
     cosine_projection: Float[Tensor, "3 n_heads d_head n_cosine_centers"] | None,
@@ -109,9 +109,9 @@ class _Layout:
 
     @classmethod
     def of(cls, edges: Edges) -> _Layout:
-        atoms = torch.arange(edges.n_atoms + 1, device=edges.query.device)
         by_key, incoming = edges.key.sort(stable=True)
-        return cls(torch.searchsorted(edges.query, atoms), incoming, torch.searchsorted(by_key, atoms))
+        atoms, keys = (torch.arange(n + 1, device=edges.query.device) for n in (edges.n_atoms, edges.n_keys))
+        return cls(torch.searchsorted(edges.query, atoms), incoming, torch.searchsorted(by_key, keys))
 
 
 _layouts: WeakKeyDictionary[Edges, _Layout] = WeakKeyDictionary()
@@ -208,7 +208,7 @@ def attend_backward(
     scale, sizes = d_head**-0.5, _sizes(query)
     _launch(triton_kernels.attend_backward, n_atoms, *inputs, *outputs, n_heads, scale, **sizes)
     inputs = (grad_logits, query, query_atom, incoming, first_incoming)
-    _launch(triton_kernels.gather_to_keys, n_atoms, *inputs, grad_key, n_heads, scale, **sizes)
+    _launch(triton_kernels.gather_to_keys, len(key), *inputs, grad_key, n_heads, scale, **sizes)
     return grad_query, grad_key, grad_precision
 
 
@@ -254,8 +254,8 @@ def accumulate(
     degree: int,
 ) -> tuple[Tensor, Tensor]:
     """Of each atom and head: attended values (d_head); attended Gaussians and polynomials (n_centers + 3 · degree)."""
-    n_atoms, n_heads, _ = value.shape
-    values, sums = value.new_empty(value.shape), value.new_empty(n_atoms, n_heads, n_centers + 3 * degree)
+    n_atoms, n_heads, d_head = len(first_edge) - 1, *value.shape[1:]
+    values, sums = value.new_empty(n_atoms, n_heads, d_head), value.new_empty(n_atoms, n_heads, n_centers + 3 * degree)
     sizes = {"N_CENTERS": n_centers, "CENTERS": _padded(n_centers), "DEGREE": degree, "DEGREES": _padded(degree)}
     inputs = (attention, value, axes, length, direction, is_self, key_atom, first_edge)
     numbers = (n_heads, spacing, sharpness)
@@ -265,8 +265,8 @@ def accumulate(
 
 @accumulate.register_fake
 def _(attention: Tensor, value: Tensor, *rest: Any) -> Any:
-    n_sums = rest[-4] + 3 * rest[-1]
-    return value.new_empty(value.shape), value.new_empty(*value.shape[:2], n_sums)
+    n_atoms, n_sums = rest[6].shape[0] - 1, rest[-4] + 3 * rest[-1]
+    return value.new_empty(n_atoms, *value.shape[1:]), value.new_empty(n_atoms, value.shape[1], n_sums)
 
 
 @torch.library.custom_op(
@@ -296,7 +296,7 @@ def accumulate_backward(
     degree: int,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the weights and of the values."""
-    n_atoms, n_heads, _ = value.shape
+    n_atoms, n_heads = len(first_edge) - 1, value.shape[1]
     grad_attention, grad_value = torch.empty_like(attention), value.new_empty(value.shape)
     grad_cosines = rearrange(grad_sums[..., n_centers:], "n h (k m) -> n m k h", k=3)
     sizes = {"N_CENTERS": n_centers, "CENTERS": max(_padded(n_centers), 8), "DEGREE": degree, "ROW": 3 * n_heads}
@@ -306,7 +306,7 @@ def accumulate_backward(
     common = _sizes(value)
     _launch(triton_kernels.accumulate_backward, n_atoms, *inputs, *edges, grad_attention, *numbers, **common, **sizes)
     inputs = (attention, grad_values, query_atom, incoming, first_incoming)
-    _launch(triton_kernels.gather_to_keys, n_atoms, *inputs, grad_value, n_heads, 1.0, **common)
+    _launch(triton_kernels.gather_to_keys, len(value), *inputs, grad_value, n_heads, 1.0, **common)
     return grad_attention, grad_value
 
 

@@ -43,7 +43,7 @@ MATHS = ("contract", "reassoc", "nsz", "arcp")
 
 
 @kernel(MATHS)
-def find_pairs(first_given, first_edge, key, squared):
+def find_pairs(first_given, first_edge, key, squared, n_keys):
     """Number the distinct key atoms of each query atom.
 
     Returns the pair of each (padded) edge, counted within its atom; where each atom's pairs start; their key atoms;
@@ -53,7 +53,7 @@ def find_pairs(first_given, first_edge, key, squared):
     pair = np.zeros(first_edge[n_atoms], np.int32)
     first_pair = np.zeros(n_atoms + 1, np.int64)
     keys, nearest = np.empty(len(key), np.int32), np.empty(len(key), np.float32)
-    number_of = np.full(n_atoms, -1, np.int64)
+    number_of = np.full(n_keys, -1, np.int64)
     n_pairs = 0
     for i in range(n_atoms):
         for n in range(first_given[i + 1] - first_given[i]):
@@ -67,10 +67,10 @@ def find_pairs(first_given, first_edge, key, squared):
         first_pair[i + 1] = n_pairs
     keys, nearest = keys[:n_pairs].copy(), nearest[:n_pairs].copy()
 
-    first_at_key = np.zeros(n_atoms + 1, np.int64)
+    first_at_key = np.zeros(n_keys + 1, np.int64)
     for j in keys:
         first_at_key[j + 1] += 1
-    for j in range(n_atoms):
+    for j in range(n_keys):
         first_at_key[j + 1] += first_at_key[j]
     free = first_at_key.copy()
     pairs_at_key, queries = np.empty(n_pairs, np.int32), np.empty(n_pairs, np.int32)

@@ -33,8 +33,8 @@ class FramedAttention:
 
 def framed_attention(
     query: Float[Tensor, "n_atoms n_heads d_head"],
-    key: Float[Tensor, "n_atoms n_heads d_head"],
-    value: Float[Tensor, "n_atoms n_heads d_head"],
+    key: Float[Tensor, "n_keys n_heads d_head"],
+    value: Float[Tensor, "n_keys n_heads d_head"],
     decay_length: Float[Tensor, "n_atoms n_heads"],
     distance_projection: Float[Tensor, "n_heads d_head n_distance_centers"],
     cosine_projection: Float[Tensor, "3 n_heads d_head n_cosine_centers"] | None,

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from browsing import open_page
-from synthetic_traces import perovskite, skewed, synthetic_trace
+from synthetic_traces import perovskite, region_of, skewed, synthetic_trace
 
+from crystalframer.testing import supercell
+from crystalframer.trace import CrystalTrace
 from viz import (
     Scene,
     attention_by_distance,
@@ -83,15 +85,22 @@ SUMS = """async ([source, header, text, layer, head, atom, nLines]) => {
 }"""
 
 
-@pytest.mark.parametrize("crystal", [perovskite(), skewed()], ids=lambda crystal: crystal.id)
+def large() -> CrystalTrace:
+    """Five atoms of a large cell."""
+    return region_of(synthetic_trace(supercell(perovskite(), (2, 2, 2))), [36, 35, 37, 12, 4])
+
+
+@pytest.mark.parametrize(
+    "trace", [synthetic_trace(perovskite()), synthetic_trace(skewed()), large()], ids=lambda trace: trace.id
+)
 @pytest.mark.parametrize(("layer", "head", "atom"), [(0, 0, 1), (2, 3, 4), (1, None, 2)])
-def test_the_browser_sums_as_python_does(browser: Any, crystal: Any, layer: int, head: int | None, atom: int) -> None:
-    scene = scene_from_trace(synthetic_trace(crystal))
+def test_the_browser_sums_as_python_does(browser: Any, trace: Any, layer: int, head: int | None, atom: int) -> None:
+    scene = scene_from_trace(trace)
     header, data = pack(scene)
     source = (FRONTEND / "crystal.js").read_text(encoding="utf-8")
     with open_page(browser) as page:
         found = page.evaluate(SUMS, [source, header, base64.b64encode(data).decode(), layer, head, atom, 12])
-    matrix = np.array(found["matrix"]).reshape(scene.n_atoms, -1)
+    matrix = np.array(found["matrix"]).reshape(scene.n_queries, -1)
     np.testing.assert_allclose(matrix, attention_matrix(scene, layer, head), atol=2e-4)
     profile = attention_by_distance(scene, layer, head, atom)
     for name, expected in (
@@ -108,6 +117,23 @@ def test_the_browser_sums_as_python_does(browser: Any, crystal: Any, layer: int,
     if head is not None:
         assert scene.frames is not None
         np.testing.assert_allclose(found["frame"], scene.frames[layer, head, atom], atol=1e-4)
+
+
+def test_atoms_around_a_region_are_drawn_but_cannot_be_chosen(open_scene: OpenScene) -> None:
+    scene = scene_from_trace(large())
+    with open_scene(scene, atom=1) as page:
+        assert page.get_by_label("Atom: its attention is shown").locator("option").all_inner_texts() == [
+            "Ti#36", "Sr#35", "O#37", "O#12", "O#4",
+        ]  # fmt: skip
+        box = page.locator(".cf-structure").bounding_box()
+        assert box is not None
+        for atom, chosen in ((7, 1), (0, 0)):
+            at = page.evaluate(f"{EXPLORER}.structure().pixelOf({atom})")
+            page.mouse.click(at["x"], at["y"])
+            frames_later(page)
+            assert state(page)["atom"] == chosen
+        page.locator(".cf-heatmap").click(position=page.evaluate(f"{EXPLORER}.heatmap.pixelOf(4, 2)"))
+        assert state(page)["atom"] == 4
 
 
 # --- what it shows ----------------------------------------------------------------------------------------------------

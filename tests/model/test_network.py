@@ -148,7 +148,7 @@ def test_bfloat16_keeps_attention_in_float32() -> None:
         full = model(both)
         with torch.autocast("cpu", torch.bfloat16):
             mixed = model(both)
-            _, attended = model.blocks[0].trace(model.embed(both), Edges.of(both))
+            _, attended = model.blocks[0].trace(model.embed(both.atomic_numbers), Edges.of(both))
     assert attended.framed.attention.dtype == torch.float32
     assert attended.framed.output.dtype == torch.float32
     assert mixed.float().sub(full).abs().max() < 0.02

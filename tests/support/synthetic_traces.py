@@ -53,6 +53,47 @@ def synthetic_trace(
     )
 
 
+def region_of(trace: CrystalTrace, sites: list[int]) -> CrystalTrace:
+    """Of a whole trace what a trace of these sites holds."""
+    edges = np.concatenate([np.flatnonzero(trace.edge_index[0] == site) for site in sites])
+    others = sorted(set(trace.edge_index[1][edges].tolist()) - set(sites))
+    atoms = np.array([*sites, *others])
+    place_of = {int(atom): place for place, atom in enumerate(atoms)}
+    edge_place = {int(edge): place for place, edge in enumerate(edges)}
+
+    def of_layer(layer: LayerTrace) -> LayerTrace:
+        frame = layer.frame
+        if frame is not None:
+            anchors, margin = frame.anchor_edges, frame.tie_margin
+            frame = FrameTrace(
+                frame.method,
+                frame.axes[sites],
+                None if anchors is None else np.vectorize(edge_place.__getitem__)(anchors[sites]),
+                tie_margin=None if margin is None else margin[sites],
+            )
+        return LayerTrace(
+            layer.attention[edges],
+            layer.content_logits[edges],
+            layer.distance_logits[edges],
+            layer.decay_length[sites],
+            layer.atom_features[sites],
+            frame,
+        )
+
+    return CrystalTrace(
+        atomic_numbers=trace.atomic_numbers[atoms],
+        positions=trace.positions[atoms],
+        lattice=trace.lattice,
+        edge_index=np.vectorize(place_of.__getitem__)(trace.edge_index[:, edges]),
+        edge_image=trace.edge_image[edges],
+        layers=tuple(map(of_layer, trace.layers)),
+        prediction=trace.prediction,
+        units=trace.units,
+        id=trace.id,
+        sites=atoms,
+    )
+
+
 def _max_frame(query: np.ndarray, vectors: np.ndarray, logits: np.ndarray) -> FrameTrace:
     """e₁ along the strongest edge, e₂ towards the strongest that is not in line with it."""
     lengths = np.linalg.norm(vectors, axis=1)

@@ -97,7 +97,7 @@ function build({ labels, formula, palette }, names, sizes) {
   // Methods are compared at one layer and head: nothing to play.
   for (const part of [layer, head]) part.play.remove();
   const atom = make("select", { attributes: { "aria-label": "Atom: its frame and attention are shown" } });
-  atom.append(...labels.map((label, n) => new Option(label, n)));
+  atom.append(...labels.slice(0, sizes.atom).map((label, n) => new Option(label, n)));
   const panels = names.map(panel);
   const legend = make("div", { className: "cf-legend" });
   palette.axes.forEach((color, k) => {

@@ -22,7 +22,8 @@ export function unpack(header, bytes) {
         : new ARRAYS[dtype](buffer, offset, length);
   }
   [crystal.nLayers, crystal.nHeads, crystal.nEdges] = header.arrays.attention.shape;
-  crystal.nAtoms = header.labels.length;
+  // Atoms that attend: all, or the first ones in a region of a large crystal.
+  crystal.nQueries = header.arrays.decayLength.shape[2];
   crystal.edgeLength = edgeLengths(crystal);
   return crystal;
 }
@@ -53,7 +54,7 @@ export function place(crystal, atom, image = null, offset = 0) {
 
 function edgeLengths(crystal) {
   const lengths = new Float32Array(crystal.nEdges);
-  for (let atom = 0; atom < crystal.nAtoms; atom++) {
+  for (let atom = 0; atom < crystal.nQueries; atom++) {
     const start = place(crystal, atom);
     for (let edge = crystal.edgeStart[atom]; edge < crystal.edgeStart[atom + 1]; edge++) {
       const end = place(crystal, crystal.edgeKey[edge], crystal.edgeImage, 3 * edge);
@@ -76,13 +77,13 @@ export function edgeWeights(crystal, layer, head) {
   return mean;
 }
 
-/** Attention from each query atom (row) to each key atom, summed over images: nAtoms × nAtoms, row by row. */
+/** Attention from each query atom (row) to each of them as a key atom, summed over images, row by row. */
 export function attentionMatrix(crystal, weights) {
-  const { nAtoms, edgeStart, edgeKey } = crystal;
-  const matrix = new Float32Array(nAtoms * nAtoms);
-  for (let atom = 0; atom < nAtoms; atom++) {
+  const { nQueries, edgeStart, edgeKey } = crystal;
+  const matrix = new Float32Array(nQueries * nQueries);
+  for (let atom = 0; atom < nQueries; atom++) {
     for (let edge = edgeStart[atom]; edge < edgeStart[atom + 1]; edge++) {
-      matrix[atom * nAtoms + edgeKey[edge]] += weights[edge];
+      if (edgeKey[edge] < nQueries) matrix[atom * nQueries + edgeKey[edge]] += weights[edge];
     }
   }
   return matrix;
@@ -126,7 +127,7 @@ export function attentionByDistance(crystal, weights, atom, shellWidth = 0.05) {
 
 /** The three unit axes of an atom's frame. */
 export function frameOf(crystal, layer, head, atom) {
-  const offset = 6 * ((layer * crystal.nHeads + head) * crystal.nAtoms + atom);
+  const offset = 6 * ((layer * crystal.nHeads + head) * crystal.nQueries + atom);
   const [first, second] = [0, 3].map((row) =>
     [0, 1, 2].map((k) => crystal.axes[offset + row + k] / crystal.axisScale),
   );
@@ -135,7 +136,7 @@ export function frameOf(crystal, layer, head, atom) {
 
 /** Whether the axes of a frame were chosen among equals. */
 export function isTied(crystal, layer, head, atom) {
-  return crystal.tied[(layer * crystal.nHeads + head) * crystal.nAtoms + atom] === 1;
+  return crystal.tied[(layer * crystal.nHeads + head) * crystal.nQueries + atom] === 1;
 }
 
 export const cross = (a, b) => [

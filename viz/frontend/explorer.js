@@ -35,7 +35,7 @@ function render({ model, el }) {
     const weights = edgeWeights(crystal, layer, head);
     const lines = strongestEdges(crystal, weights, atom, model.get("n_lines"));
     heatmap.draw(attentionMatrix(crystal, weights), atom);
-    const decay = head === null ? null : crystal.decayLength[(layer * crystal.nHeads + head) * crystal.nAtoms + atom];
+    const decay = head === null ? null : crystal.decayLength[(layer * crystal.nHeads + head) * crystal.nQueries + atom];
     profile.draw(attentionByDistance(crystal, weights, atom), decay);
     structure?.draw(now, { edges: lines.edges, weights });
     ui.show(now, caption(crystal, now, lines, weights), model.get("n_lines"));
@@ -96,7 +96,7 @@ function build(crystal) {
   const head = slider("Head", nHeads);
   const mean = make("input", { type: "checkbox", attributes: { "aria-label": "Mean over heads" } });
   const atom = make("select", { attributes: { "aria-label": "Atom: its attention is shown" } });
-  atom.append(...labels.map((label, n) => new Option(label, n)));
+  atom.append(...labels.slice(0, crystal.nQueries).map((label, n) => new Option(label, n)));
   const frames = make("select", { attributes: { "aria-label": "Frames: whose axes are drawn" } });
   frames.append(...WHICH.map((choice) => new Option(...choice)));
   const polyhedra = make("select", { attributes: { "aria-label": "Polyhedra: around which atoms they are drawn" } });
@@ -220,7 +220,7 @@ function prediction({ name, value, unit }) {
 /** Controls and keys set values of the model; returns what ends the playing. */
 function connect(ui, crystal, state, set) {
   const timers = { layer: 0, head: 0 };
-  const sizes = { layer: crystal.nLayers, head: crystal.nHeads, atom: crystal.nAtoms };
+  const sizes = { layer: crystal.nLayers, head: crystal.nHeads, atom: crystal.nQueries };
   const step = (name, by) => {
     const value = state()[name];
     const last = sizes[name] - 1;

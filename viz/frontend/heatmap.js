@@ -41,7 +41,7 @@ export class Heatmap {
   /** The same again, at the size that the canvas has now. */
   redraw() {
     if (!this.#matrix || !this.#canvas.clientWidth) return;
-    const { labels, nAtoms, palette } = this.#crystal;
+    const { labels, nQueries, palette } = this.#crystal;
     const [width, height] = [this.#canvas.clientWidth, this.#canvas.clientHeight];
     const density = window.devicePixelRatio || 1;
     Object.assign(this.#canvas, { width: Math.round(width * density), height: Math.round(height * density) });
@@ -60,7 +60,7 @@ export class Heatmap {
     let highest = 0;
     for (const value of this.#matrix) if (value > highest) highest = value;
     highest ||= 1;
-    pen.imageSmoothingEnabled = nAtoms > size * density;
+    pen.imageSmoothingEnabled = nQueries > size * density;
     pen.imageSmoothingQuality = "high";
     pen.drawImage(this.#image(highest), left, top, size, size);
     pen.strokeStyle = palette.ink;
@@ -74,31 +74,31 @@ export class Heatmap {
 
   /** Where a cell is on the canvas, in pixels: for tests. */
   pixelOf(query, key) {
-    const cell = this.#plot.size / this.#crystal.nAtoms;
+    const cell = this.#plot.size / this.#crystal.nQueries;
     return { x: this.#plot.left + (key + 0.5) * cell, y: this.#plot.top + (query + 0.5) * cell };
   }
 
   #image(highest) {
-    const { nAtoms } = this.#crystal;
-    const image = new ImageData(nAtoms, nAtoms);
+    const { nQueries } = this.#crystal;
+    const image = new ImageData(nQueries, nQueries);
     const pixels = new Uint32Array(image.data.buffer);
     const scale = 255 / highest;
     for (let n = 0; n < pixels.length; n++) pixels[n] = this.#colors[Math.round(scale * this.#matrix[n])];
     const canvas = document.createElement("canvas");
-    Object.assign(canvas, { width: nAtoms, height: nAtoms });
+    Object.assign(canvas, { width: nQueries, height: nQueries });
     canvas.getContext("2d").putImageData(image, 0, 0);
     return canvas;
   }
 
   #drawLabels(pen, widest) {
-    const { labels, nAtoms } = this.#crystal;
+    const { labels, nQueries } = this.#crystal;
     const { left, top, size } = this.#plot;
-    const cell = size / nAtoms;
+    const cell = size / nQueries;
     const upright = cell < widest + 4;
     const everyRow = Math.ceil(MIN_LABEL / cell);
     const everyColumn = Math.ceil(Math.min(MIN_LABEL, cell < MIN_LABEL ? MIN_LABEL : cell) / cell);
     pen.textBaseline = "middle";
-    for (let atom = 0; atom < nAtoms; atom++) {
+    for (let atom = 0; atom < nQueries; atom++) {
       const middle = (atom + 0.5) * cell;
       if (atom % everyRow === 0) {
         pen.textAlign = "right";
@@ -144,7 +144,7 @@ export class Heatmap {
 
   #drawFrame(pen) {
     const { left, top, size } = this.#plot;
-    const cell = size / this.#crystal.nAtoms;
+    const cell = size / this.#crystal.nQueries;
     // A row of a large crystal is thinner than its frame: then the frame lies around it.
     const height = Math.max(cell, 4);
     const y = top + (this.#selected + 0.5) * cell - height / 2;
@@ -157,16 +157,16 @@ export class Heatmap {
 
   #cellAt(event) {
     const { left, top, size } = this.#plot;
-    const { nAtoms } = this.#crystal;
-    const [key, query] = [event.offsetX - left, event.offsetY - top].map((x) => Math.floor((x / size) * nAtoms));
+    const { nQueries } = this.#crystal;
+    const [key, query] = [event.offsetX - left, event.offsetY - top].map((x) => Math.floor((x / size) * nQueries));
     // A row's label belongs to the row.
-    return query >= 0 && query < nAtoms && key < nAtoms && event.offsetX >= 0 ? { query, key } : null;
+    return query >= 0 && query < nQueries && key < nQueries && event.offsetX >= 0 ? { query, key } : null;
   }
 
   #say(cell) {
     if (!cell || cell.key < 0) return null;
-    const { labels, nAtoms } = this.#crystal;
-    const value = this.#matrix[cell.query * nAtoms + cell.key];
+    const { labels, nQueries } = this.#crystal;
+    const value = this.#matrix[cell.query * nQueries + cell.key];
     return `${labels[cell.query]} → ${labels[cell.key]}: attention ${value.toFixed(3)} (all images together)`;
   }
 }

@@ -38,7 +38,8 @@ export class Structure {
       for (const atom of atoms) {
         Object.assign(atom, {
           clickable: true,
-          callback: (picked) => onPick(picked.properties.atom),
+          // Around a region lie atoms of which nobody knows what they attend to.
+          callback: ({ properties }) => properties.atom < crystal.nQueries && onPick(properties.atom),
           hoverable: true,
           hover_callback: (over) => this.#name(over),
           unhover_callback: () => this.#name(null),
@@ -141,7 +142,7 @@ export class Structure {
     }
     meshes.addTo(this.#viewer);
     this.#axisLabels = palette.axisLabels.map((name, k) => this.#label(name, [0, 0, 0], palette.axes[k], FONT_SIZE + 2));
-    this.#cellLabels = ["a", "b", "c"].map((name, row) => {
+    this.#cellLabels = (cellEdges.length ? ["a", "b", "c"] : []).map((name, row) => {
       const end = lattice.slice(3 * row, 3 * row + 3);
       const length = Math.hypot(...end);
       return this.#label(name, end.map((x) => x * (1 + 0.6 / length)), palette.cell, FONT_SIZE);
@@ -227,7 +228,7 @@ export class Structure {
   #drawFrames(meshes, { layer, head, atom, frames }) {
     const crystal = this.#crystal;
     if (!crystal.axes || head === null || frames === "none") return;
-    const owners = frames === "all" ? Array.from({ length: crystal.nAtoms }, (_, n) => n) : [atom];
+    const owners = frames === "all" ? Array.from({ length: crystal.nQueries }, (_, n) => n) : [atom];
     for (const owner of owners) {
       const selected = owner === atom;
       const length = AXIS_LENGTH * (selected ? 1 : OTHERS);
