@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from unittest import mock
 
 import numpy as np
 import torch
@@ -28,12 +29,16 @@ import crystalframer as cf
 from benchmarks import command, inputs
 from benchmarks.prediction import new_model
 from benchmarks.report import Bar, Report, Row
+from crystalframer import prediction
 from crystalframer.data import packed
-from crystalframer.data.crystal import Crystal
+from crystalframer.data.crystal import Crystal, CrystalBatch
 from crystalframer.data.dataset import Provenance
+from crystalframer.model.network import CrystalFramer
 
 N_KILLS = 2
 N_TABLES = 50
+WITHOUT_NETWORK = 5000
+"""Crystals, at most, by which the rest of the work is timed."""
 STRAIN, MOVE = 0.02, 0.05
 PAUSE = 0.5
 """Seconds between two looks at the memory."""
@@ -95,6 +100,26 @@ def start(words: Sequence[str], out: Path, n_threads: int, kill_at: int | None, 
     return run
 
 
+def without_network(base: Sequence[Crystal], weights: Path, folder: Path, n_crystals: int) -> float:
+    """Seconds a crystal of everything but the network: reading, neighbours, batches, rows, tables; one thread."""
+    model, n_threads = cf.load(weights, device="cpu"), torch.get_num_threads()
+
+    def nothing(crystals: CrystalBatch, _: CrystalFramer) -> tuple[np.ndarray, np.ndarray]:
+        zeros = np.zeros((crystals.n_crystals, len(model.config.targets)))
+        return zeros, zeros
+
+    torch.set_num_threads(1)
+    try:
+        with mock.patch.object(prediction, "_evaluate", nothing):
+            for name, size in (("warm-up", 64), ("host", n_crystals)):
+                packed.write(folder / f"{name}.parquet", Synthetic(base, size), [], Provenance(source="synthetic"))
+                start = time.perf_counter()
+                cf.screen(folder / f"{name}.parquet", folder / name, model, progress=False)
+    finally:
+        torch.set_num_threads(n_threads)
+    return (time.perf_counter() - start) / n_crystals
+
+
 def resident(pid: int) -> int:
     """Bytes of a process and of those that it started (Linux)."""
     total = 0
@@ -119,6 +144,7 @@ def measure(options: argparse.Namespace, report: Report) -> None:
         source, out, weights, log = (folder / name for name in ("many.parquet", "screened", "model", "log"))
         packed.write(source, Synthetic(list(sample.dataset), n_crystals), [], Provenance(source="synthetic"))
         cf.save(new_model(sample, torch.device("cpu")), weights)
+        host = without_network(list(sample.dataset), weights, folder, min(n_crystals, WITHOUT_NETWORK))
         words = [sys.executable, "-m", "crystalframer", "screen", str(source), str(out), "--model", str(weights)]
         words += ["--shard-size", str(shard_size), "--n-workers", str(options.n_workers), "--device", options.device]
         kills: list[int | None] = [n_tables * (kill + 1) // (N_KILLS + 1) for kill in range(N_KILLS)]
@@ -140,6 +166,8 @@ def measure(options: argparse.Namespace, report: Report) -> None:
         Row(f"{work}, once it runs", candidate, cf.__version__, "crystals/s", steady, details=hours),
         Row(f"{work}, start-ups and lost work included", candidate, cf.__version__, "crystals/s", overall),
     ]
+    report.data["host_seconds_a_crystal"] = host
+    report.rows.append(Row("1 process without the network", candidate, cf.__version__, "crystals/s", 1.0 / host))
     seconds, memory = np.array(last.memory, dtype=float).T
     settled = last.tables[int(len(last.tables) * WARM_UP)]
     bounds = np.linspace(settled, seconds[-1], 5)

@@ -1,0 +1,119 @@
+"""On paper: what one and 64 H100s would give, from the counts of `floor` and the rates in `results/`.
+
+Nothing here was run on a GPU. A crystal takes it what its operations and bytes take at the rates of the data sheet,
+times a distance: how far a program stays behind that. Taken are the distance that our kernels have on the CPU, and four
+times as much. Kernels cannot follow each other faster than they are launched. What the host does for a crystal (neighbours,
+batches, reading, writing) is taken from the measurements, shared out over the cores that a GPU has for itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.command import RESULTS
+from benchmarks.machine import Peak
+
+H100 = Peak(66.9e12, 3.35e12)
+"""SXM, data sheet: float32 without tensor cores, HBM3."""
+LINK = 50e9
+"""Bytes a second between nodes and GPU: 400 Gb/s InfiniBand."""
+LATENCY = 1e-4
+"""Seconds of an all-reduce over 64 GPUs beside what its bytes take; of the order of what NCCL needs."""
+LAUNCH = 4e-6
+"""Seconds from one kernel to the next."""
+KERNELS = {"training": 250, "prediction": 80}
+"""Launches of a step and of a batch, taken: some 20 for a block, three times as many with gradients and optimiser."""
+CORES = 16
+"""Of the host, for each GPU."""
+BATCH = 64
+"""Crystals on each GPU at a time."""
+PAPER_BATCH = 128
+N_PARAMETERS = 853_000
+OQMD_TRAIN, SCREENED = 654_108, 10**9
+"""80 % of the 817,636 crystals; and what one would like to screen."""
+
+
+@dataclass(frozen=True)
+class Crystal:
+    """What the mean crystal takes."""
+
+    operations: float
+    bytes: float
+    distance: float
+    """Of our kernels on the CPU from the floor."""
+
+    def seconds(self, distance: float) -> float:
+        """On one H100."""
+        return distance * max(self.operations / H100.operations, self.bytes / H100.bytes)
+
+
+def measured(name: str) -> Mapping[str, Any]:
+    return json.loads((RESULTS / f"{name}-cpu.json").read_text(encoding="utf-8"))
+
+
+def row(record: Mapping[str, Any], work: str) -> Mapping[str, Any]:
+    """Of `crystalframer` (or of a stage) at the work that begins so."""
+    found = [r for r in record["rows"] if r["work"].strip().startswith(work)]
+    return next((r for r in found if r["candidate"] == "crystalframer"), found[0])
+
+
+def crystal(record: Mapping[str, Any], work: str, n_crystals: int) -> Crystal:
+    floor = row(record, work)["floor"]
+    return Crystal(floor["operations"] / n_crystals, floor["bytes"] / n_crystals, floor["distance"])
+
+
+def epoch(of: Crystal, distance: float, n_gpus: int, per_gpu: int) -> float:
+    """Seconds of an epoch of OQMD."""
+    step = max(KERNELS["training"] * LAUNCH, per_gpu * of.seconds(distance))
+    if n_gpus > 1:
+        step += LATENCY + 2 * 4 * N_PARAMETERS / LINK
+    return step * OQMD_TRAIN / (per_gpu * n_gpus)
+
+
+def rows() -> list[tuple[str, str, float, float]]:
+    """Work, distance from the floor, seconds on one and on 64 H100s."""
+    record, loader = measured("training"), measured("loader")
+    n = int(record["data"]["name"].split()[1])
+    step, forward = (crystal(record, work, n) for work in (f"training step, batch {BATCH}", "prediction, input ready"))
+    neighbors, batches = (row(loader, work)["value"] * 1e-3 for work in ("neighbours", "building batches"))
+    host = measured("screening")["data"]["host_seconds_a_crystal"]
+    found = []
+    for factor in (1, 4):
+        distance = factor * step.distance
+        work = f"epoch of OQMD ({OQMD_TRAIN:,}), {BATCH} crystals on each GPU"
+        found.append((work, f"{distance:.0f} ×", *(epoch(step, distance, n_gpus, BATCH) for n_gpus in (1, 64))))
+    work = f"the same, {PAPER_BATCH} crystals on all GPUs together"
+    found.append((work, f"{distance:.0f} ×", *(epoch(step, distance, n, PAPER_BATCH // n) for n in (1, 64))))
+    search = OQMD_TRAIN * neighbors / CORES  # every node for itself
+    found.append((f"neighbours of its crystals, once, {CORES} cores a GPU", "", search, search))
+    batching = OQMD_TRAIN * batches / CORES
+    found.append((f"batches of an epoch, {CORES} cores a GPU", "", batching, batching / 64))
+    for factor in (1, 4):
+        distance = factor * forward.distance
+        seconds = SCREENED * max(KERNELS["prediction"] * LAUNCH / BATCH, forward.seconds(distance))
+        found.append((f"network for {SCREENED:,} predictions", f"{distance:.0f} ×", seconds, seconds / 64))
+    beside = SCREENED * host / CORES
+    found.append((f"all else for them (reading to tables), {CORES} cores a GPU", "", beside, beside / 64))
+    return found
+
+
+def _time(seconds: float) -> str:
+    for unit, size in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= size:
+            return f"{seconds / size:.2g} {unit}"
+    return f"{seconds:.2g} s"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    argparse.ArgumentParser(prog="python -m benchmarks.estimate", description=__doc__).parse_args(arguments)
+    print("| work | distance from the floor | 1 H100 | 64 H100s |\n|---|---|---|---|")
+    for work, distance, *seconds in rows():
+        print("| " + " | ".join([work, distance, *map(_time, seconds)]) + " |")
+
+
+if __name__ == "__main__":
+    main()
