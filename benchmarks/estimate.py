@@ -2,8 +2,8 @@
 
 Nothing here was run on a GPU. A crystal takes it what its operations and bytes take at the rates of the data sheet,
 times a distance: how far a program stays behind that. Taken are the distance that our kernels have on the CPU, and four
-times as much. Kernels cannot follow each other faster than they are launched. What the host does for a crystal (neighbours,
-batches, reading, writing) is taken from the measurements, shared out over the cores that a GPU has for itself.
+times as much. Kernels cannot follow each other faster than they are launched. What the host does for a crystal
+(neighbours, batches, reading, writing) is measured, and shared out over the cores that a GPU has for itself.
 """
 
 from __future__ import annotations
