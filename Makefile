@@ -20,16 +20,17 @@ demo: $(INSTALLED) ## Train on the shipped crystals, predict a CIF, draw a figur
 	@$(BIN)/python scripts/demo.py --output runs/demo
 	@echo "Results: $(CURDIR)/runs/demo"
 
-# OMP_NUM_THREADS: small tensors gain nothing from more threads, and the run stays quick beside other work.
+# Two processes, each with whole files of tests, so that fixtures of a file are made once. OMP_NUM_THREADS: small tensors
+# gain nothing from more threads, and the processes have a core each.
 # PYRIGHT_PYTHON_IGNORE_WARNINGS: pyright does not ask the network whether a newer release exists.
-test: export OMP_NUM_THREADS ?= 2
+test: export OMP_NUM_THREADS ?= 1
 test: export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 test: $(INSTALLED) ## Everything that CI checks: format, lint, import layers, types, tests, notebooks
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/lint-imports
 	$(BIN)/pyright
-	$(BIN)/pytest --nbmake --nbmake-timeout=600 tests notebooks
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --nbmake --nbmake-timeout=600 tests notebooks
 
 coverage: export OMP_NUM_THREADS ?= 2
 coverage: $(INSTALLED) ## Which lines the tests run; fails below 95 %
