@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import glob
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -128,6 +129,8 @@ class TargetScore:
     """1 - Σ(label - prediction)²/Σ(label - mean label)²; NaN for fewer than two different labels."""
     baseline_mae: float
     """MAE of predicting the mean of the model's training labels for every crystal."""
+    covered: float = float("nan")
+    """Share of the labels that lie in their interval; NaN for a model that is not calibrated."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -136,7 +139,8 @@ class Evaluation:
 
     crystals: pandas.DataFrame
     """One row per crystal and target: `id`, `formula`, `target`, `label` (NaN if missing), `prediction` (NaN if there
-    is none), `deviation` (prediction - label), all in the target's unit, and `error`: why there is no prediction."""
+    is none), `deviation` (prediction - label), all in the target's unit, and `error`: why there is no prediction. Of a
+    calibrated model also `low` and `high`, the ends of the interval."""
     scores: Mapping[str, TargetScore]
     """Target name → score."""
     n_crystals: int
@@ -159,6 +163,9 @@ class Evaluation:
                 f"{score.target.label:<{width}}  {score.n_crystals:>7,}  {score.mae:>9.4g}  {score.rmse:>9.4g}  "
                 f"{score.r2:>7.3f}  {score.baseline_mae:.4g}{share}"
             )
+        covered = [f"{s.covered:.1%} of {s.target.name}" for s in self.scores.values() if not math.isnan(s.covered)]
+        if covered:
+            lines.append(f"labels within their intervals: {', '.join(covered)}")
         if self.n_train:
             lines.append(
                 f"note: {self.n_train:,} of the crystals are the train part of the data set's own split; a model that "
@@ -209,9 +216,14 @@ def evaluate(
         label = data.targets[target.name]
         prediction = np.array([row.values[column] for row in rows], dtype=np.float64)
         scored = ~np.isnan(label) & ~failed
-        scores[target.name] = _score(target, label[scored], prediction[scored], float(means[column]))
+        half_width = np.array([row.half_widths[column] for row in rows], dtype=np.float64)
+        scores[target.name] = _score(
+            target, label[scored], prediction[scored], half_width[scored], float(means[column])
+        )
         columns: dict[str, Any] = {"id": data.ids, "formula": data.formulas, "target": target.name, "label": label}
         columns |= {"prediction": prediction, "deviation": prediction - label}
+        if model.uncertainty is not None:
+            columns |= {"low": prediction - half_width, "high": prediction + half_width}
         columns["error"] = pandas.Series([row.error for row in rows], dtype=object)
         frames.append(pandas.DataFrame(columns))
     crystals = pandas.concat(frames, ignore_index=True)
@@ -582,7 +594,11 @@ def _part(data: CrystalDataset, part: Part) -> CrystalDataset:
 
 
 def _score(
-    target: Target, label: Float[np.ndarray, " n_labels"], prediction: Float[np.ndarray, " n_labels"], mean: float
+    target: Target,
+    label: Float[np.ndarray, " n_labels"],
+    prediction: Float[np.ndarray, " n_labels"],
+    half_width: Float[np.ndarray, " n_labels"],
+    mean: float,
 ) -> TargetScore:
     n_crystals = len(label)
     if n_crystals == 0:
@@ -596,6 +612,7 @@ def _score(
         rmse=float(np.sqrt(np.square(error).mean())),
         r2=1.0 - float(np.square(error).sum()) / squares if squares > 0 else float("nan"),
         baseline_mae=float(np.abs(label - mean).mean()),
+        covered=float("nan") if np.isnan(half_width).all() else float((np.abs(error) <= half_width).mean()),
     )
 
 

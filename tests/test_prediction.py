@@ -542,6 +542,18 @@ def test_intervals_and_a_flag(aware: CrystalFramer) -> None:
     assert frame[columns].iloc[-1].isna().all() and "no such file" in frame["error"].tolist()[-1]
 
 
+def test_scores_say_how_many_labels_lie_in_their_intervals(aware: CrystalFramer) -> None:
+    table = cf.predict(CRYSTALS, aware)
+    low, high = table["energy_low"].to_numpy(), table["energy_high"].to_numpy()
+    labels = [low[0], high[1] + 0.1, 0.5 * (low[2] + high[2]), low[3] - 0.1, math.nan]
+    result = cf.evaluate(aware, labelled(labels))
+    assert result.scores["energy"].covered == pytest.approx(2 / 4) and math.isnan(result.scores["gap"].covered)
+    assert "labels within their intervals: 50.0% of energy" in repr(result)
+    energies = result.crystals[result.crystals["target"] == "energy"]
+    np.testing.assert_allclose(energies[["low", "high"]], np.stack([low, high], axis=1), rtol=1e-6)
+    assert math.isnan(cf.evaluate(constant_model(1.0, 1.5), labelled(labels)).scores["energy"].covered)
+
+
 def test_a_model_that_knows_nothing_of_itself_says_nothing(model: CrystalFramer, aware: CrystalFramer) -> None:
     assert list(cf.predict(CRYSTALS[:1], model).columns) == ["id", "formula", "energy", "gap", "error"]
     model.domain = aware.domain
