@@ -40,7 +40,7 @@ N_TABLES = 50
 WITHOUT_NETWORK = 5000
 """Crystals, at most, by which the rest of the work is timed."""
 STRAIN, MOVE = 0.02, 0.05
-PAUSE = 0.5
+PAUSE, QUICK_PAUSE = 0.5, 0.01
 """Seconds between two looks at the memory."""
 WARM_UP = 0.2
 """Share of the tables of the last run before which its memory may still grow: kernels are compiled, buffers made."""
@@ -79,7 +79,9 @@ class Run:
     """Seconds since the start at which each table was complete."""
 
 
-def start(words: Sequence[str], out: Path, n_threads: int, kill_at: int | None, log: Path, bar: tqdm) -> Run:
+def start(
+    words: Sequence[str], out: Path, n_threads: int, kill_at: int | None, log: Path, bar: tqdm, pause: float
+) -> Run:
     """Run the command; kill it once there are so many tables, at a moment of chance."""
     run, began = Run(), time.time()
     environment = {**os.environ, "OMP_NUM_THREADS": str(n_threads)}
@@ -91,9 +93,9 @@ def start(words: Sequence[str], out: Path, n_threads: int, kill_at: int | None, 
             if len(there) > bar.n:
                 bar.update(len(there) - bar.n)
             if kill_at is not None and len(there) >= kill_at:
-                time.sleep(np.random.default_rng(kill_at).random() * PAUSE)
+                time.sleep(np.random.default_rng(kill_at).random() * pause)
                 process.kill()
-            time.sleep(PAUSE)
+            time.sleep(pause)
     run.exit_code, run.seconds = process.returncode, time.time() - began
     times = (path.stat().st_mtime for path in out.glob("part-*"))
     run.tables = sorted(at - began for at in times if at >= began)
@@ -133,7 +135,7 @@ def resident(pid: int) -> int:
 
 
 def measure(options: argparse.Namespace, report: Report) -> None:
-    n_crystals = 60 if options.quick else options.crystals
+    n_crystals = 400 if options.quick else options.crystals
     options.crystals = 2000  # to make others of
     sample = inputs.sample(options)
     shard_size = max(10, n_crystals // N_TABLES)
@@ -149,7 +151,8 @@ def measure(options: argparse.Namespace, report: Report) -> None:
         words += ["--shard-size", str(shard_size), "--n-workers", str(options.n_workers), "--device", options.device]
         kills: list[int | None] = [n_tables * (kill + 1) // (N_KILLS + 1) for kill in range(N_KILLS)]
         with tqdm(total=n_tables, desc="screening", unit=" tables") as bar:
-            runs = [start(words, out, options.threads, kill_at, log, bar) for kill_at in [*kills, None]]
+            pause = QUICK_PAUSE if options.quick else PAUSE
+            runs = [start(words, out, options.threads, kill_at, log, bar, pause) for kill_at in [*kills, None]]
         said = log.read_text(encoding="utf-8", errors="replace").splitlines()
         if runs[-1].exit_code != 0:
             raise RuntimeError(f"the command failed ({runs[-1].exit_code}): {said[-3:]}")
