@@ -436,7 +436,7 @@ def test_tracing_writes_a_file_that_loads(
     assert "NaCl: gap = " in capsys.readouterr().out
     record = cf.CrystalTrace.load(tmp_path / "NaCl.safetensors")
     assert record.id == "NaCl" and record.n_layers == 2 and record.units == {"gap": "eV"}
-    words = "--sites 1 --within 3 --output region.safetensors"
+    words = "--sites 1 --within 3.6 --output region.safetensors"
     assert exit_code("trace", salts / "NaCl.cif", "--model", run_folder, *words.split()) == 0
     region = cf.CrystalTrace.load(tmp_path / "region.safetensors")
     assert region.sites is not None and region.sites[0] == 1 and region.n_queries > 1
