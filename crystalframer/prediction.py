@@ -529,12 +529,13 @@ def _evaluate(
 
 def _too_large(packed: PreparedCrystals, model: CrystalFramer) -> dict[int, str]:
     """Rows of the crystals that do not fit into memory, and why."""
+    device, dtype = model.target_mean.device, model.target_mean.dtype
+    sizes = [(int(n_atoms), int(n_edges)) for n_atoms, n_edges in zip(packed.n_atoms, packed.n_edges, strict=True)]
+    needed = [memory.memory_needed(model.config, *size, device, dtype, max_edges=MAX_EDGES) for size in sizes]
     reasons: dict[int, str] = {}
-    for row in np.argsort(-packed.n_edges).tolist():
-        sizes = int(packed.n_atoms[row]), int(packed.n_edges[row])
-        weights = model.target_mean
-        missing = memory.shortage(model.config, *sizes, weights.device, weights.dtype, max_edges=MAX_EDGES)
-        if missing is None:  # nor for those with fewer edges
+    for row in np.argsort(needed)[::-1].tolist():
+        missing = memory.shortage(model.config, *sizes[row], device, dtype, max_edges=MAX_EDGES)
+        if missing is None:  # nor for those that need less
             break
         reasons[row] = (
             f"the crystal does not fit into memory: its {missing}; predict it on a device with more, or describe it by "
