@@ -533,7 +533,7 @@ def _too_large(packed: PreparedCrystals, model: CrystalFramer) -> dict[int, str]
     sizes = [(int(n_atoms), int(n_edges)) for n_atoms, n_edges in zip(packed.n_atoms, packed.n_edges, strict=True)]
     needed = [memory.memory_needed(model.config, *size, device, dtype, max_edges=MAX_EDGES) for size in sizes]
     reasons: dict[int, str] = {}
-    for row in np.argsort(needed)[::-1].tolist():
+    for row in sorted(range(len(sizes)), key=needed.__getitem__, reverse=True):
         missing = memory.shortage(model.config, *sizes[row], device, dtype, max_edges=MAX_EDGES)
         if missing is None:  # nor for those that need less
             break
