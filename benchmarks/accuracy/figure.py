@@ -12,7 +12,7 @@ def draw_learning_curve(found: Found, minutes: float, path: Path) -> None:
     """A point for each size and model with the spread over seeds, both axes logarithmic; ours solid, peers dashed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import NullFormatter, ScalarFormatter
+    from matplotlib.ticker import NullFormatter
 
     figure = Figure(figsize=(6.4, 4.4), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
@@ -34,8 +34,12 @@ def draw_learning_curve(found: Found, minutes: float, path: Path) -> None:
     axes.set_title(f"{minutes:g} minutes for each point", fontsize=10)
     axes.set_xticks(sorted(sizes), [f"{n:,}" for n in sorted(sizes)])
     axes.xaxis.set_minor_formatter(NullFormatter())
-    for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        formatter(ScalarFormatter())
+    low, high = axes.get_ylim()
+    # Round numbers, close enough that a value can be read off.
+    steps = (step * 10.0**power for power in range(-6, 7) for step in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8))
+    ticks = [tick for tick in steps if low <= tick <= high]
+    axes.set_yticks(ticks, [f"{tick:.4g}" for tick in ticks])
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(which="both", alpha=0.25)
     axes.legend(frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
