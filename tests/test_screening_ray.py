@@ -18,7 +18,8 @@ from crystalframer.data.crystal import Crystal
 from crystalframer.screening import ScreeningError
 from crystalframer.testing import random_crystal
 
-# Starting a cluster takes Ray half a minute, or fails where the machine is busy: asked for, not run by default.
+# Starting a cluster takes Ray half a minute, or fails where the machine is busy: asked for, as CI does before all other
+# tests, not run by default.
 if os.environ.get("CRYSTALFRAMER_TEST_RAY") != "1":
     pytest.skip("a Ray cluster is started only with CRYSTALFRAMER_TEST_RAY=1", allow_module_level=True)
 ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'crystalframer[ray]'")
@@ -33,7 +34,11 @@ def cluster() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")  # else a token is written into the home folder
         patch.setenv("RAY_raylet_start_wait_time_s", "180")  # on a busy machine
-        ray.init(num_cpus=2, _node_ip_address="127.0.0.1", **options)
+        try:
+            ray.init(num_cpus=2, _node_ip_address="127.0.0.1", **options)
+        except Exception as error:  # its own trouble: what is tested here has not begun
+            ray.shutdown()
+            pytest.skip(f"Ray does not start on this machine now ({error})")
         yield
         ray.shutdown()
 
