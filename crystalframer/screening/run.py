@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm.auto import tqdm
 
-from crystalframer import checkpoint
+from crystalframer import checkpoint, locking
 from crystalframer._version import __version__
 from crystalframer.config import to_json
 from crystalframer.model.network import CrystalFramer
@@ -327,24 +327,12 @@ def _locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise ScreeningError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from error
     with lock:
-        _take(lock, folder)
+        # Without locks, two at a time would do the work twice, and still give each table once.
+        if not locking.take(lock):
+            raise ScreeningError(f"{folder}: another process is screening into it; wait for it, or stop it")
         for leftover in folder.glob(".part-*"):
             leftover.unlink(missing_ok=True)
         yield
-
-
-def _take(lock: Any, folder: Path) -> None:
-    """The system releases it when the process ends, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: two at a time would do the work twice, and still give each table once
-        return
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise ScreeningError(f"{folder}: another process is screening into it; wait for it, or stop it") from error
-    except OSError:  # a file system without locks
-        return
 
 
 def _duration(seconds: float) -> str:
