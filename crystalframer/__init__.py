@@ -30,10 +30,11 @@ if TYPE_CHECKING:
     from crystalframer.presets import PRESETS, preset
     from crystalframer.screening import read_screen, screen
     from crystalframer.trace import CrystalTrace
-    from crystalframer.training import ablate, fit
+    from crystalframer.training import Choice, Range, ablate, fit, sweep
 
 __all__ = [
     "PRESETS",
+    "Choice",
     "Config",
     "Crystal",
     "CrystalDataset",
@@ -43,6 +44,7 @@ __all__ = [
     "CrystalTrace",
     "DataConfig",
     "ModelConfig",
+    "Range",
     "Target",
     "TrainingConfig",
     "__version__",
@@ -59,11 +61,13 @@ __all__ = [
     "read_screen",
     "save",
     "screen",
+    "sweep",
     "trace",
 ]
 
 _HOME = {
     "PRESETS": "presets",
+    "Choice": "training",
     "Config": "config",
     "Crystal": "data.crystal",
     "CrystalDataset": "data.dataset",
@@ -73,6 +77,7 @@ _HOME = {
     "CrystalTrace": "trace",
     "DataConfig": "config",
     "ModelConfig": "config",
+    "Range": "training",
     "Target": "config",
     "TrainingConfig": "config",
     "ablate": "training",
@@ -88,6 +93,7 @@ _HOME = {
     "read_screen": "screening",
     "save": "checkpoint",
     "screen": "screening",
+    "sweep": "training",
     "trace": "prediction",
 }
 """Module of each public name."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import importlib.util
 import inspect
 import io
 import re
@@ -124,6 +125,67 @@ class Ablate(Command):
         print(f"\n{result.summary()}\n")
         print(f"run folders and table.csv   {self.output}")
         return 1 if len(result.failures) else 0
+
+
+@dataclass(frozen=True)
+class Sweep(Command):
+    """Search for the settings that give the lowest validation loss, with Optuna.
+
+    Takes the settings of `train`, which hold for all trials but where --search says what may be tried: a range of
+    numbers (FIELD=LOW:HIGH, with :log or :STEP after it) or a choice (FIELD=VALUE,VALUE,...). Prints the best trials;
+    `table.csv` in the output folder has a row for each, `sweep.html` is their picture, and the folder of each trial is
+    one that `predict --model` takes. The same command goes on where it was stopped; a larger --n-trials adds trials.
+    The exit code is 1 if no trial is complete.
+    """
+
+    EXAMPLES: ClassVar[str] = """
+    $ crystalframer sweep --search training.learning-rate=1e-4:2e-3:log model.n-layers=2,3,4 --n-trials 20
+    $ crystalframer sweep --preset laptop --data.source my.parquet --n-workers 4 --output runs/search \\
+          --search training.batch-size=16,32,64 model.frame.method=max,none model.distance.width=0.5:2
+    """
+
+    search: Annotated[tuple[str, ...], arg(metavar="FIELD=VALUES ...", help_behavior_hint="")] = ()
+    """What may be tried."""
+    n_trials: int = 30
+    """Trials in total, with those that are there."""
+    n_workers: int = 1
+    """Trials at a time, by processes that share the CPU cores and take the GPUs in turn."""
+    search_seed: int = 0
+    """What the suggestions follow from."""
+    prune: bool = True
+    """Stop trials that are worse than the median of the others."""
+    preset: Annotated[str, arg(metavar="NAME")] = DEFAULT_PRESET
+    """Settings to start from."""
+    output: Annotated[Path, arg(metavar="FOLDER")] = Path("runs/sweep")
+    """Folder of the run folders of the trials."""
+    config: Annotated[Config, arg(name="")] = PRESETS[DEFAULT_PRESET].config
+
+    def run(self) -> int:
+        from crystalframer.training import space_from_words, sweep
+
+        if not self.search:
+            raise ConfigError("name what to search: --search training.learning-rate=1e-4:2e-3:log model.n-layers=2,3,4")
+        space = space_from_words(self.search)
+        result = sweep(
+            self.config,
+            space,
+            self.n_trials,
+            output=self.output,
+            n_workers=self.n_workers,
+            seed=self.search_seed,
+            prune=self.prune,
+        )
+        print(f"\n{result.summary()}\n")
+        print(f"run folders and table.csv   {self.output}")
+        if "complete" not in result.table["state"].tolist():
+            return 1
+        if importlib.util.find_spec("plotly") is not None:
+            # By name: the package does not need its pictures.
+            figure = importlib.import_module("viz").sweep_figure(result.table)
+            figure.write_html(self.output / "sweep.html", include_plotlyjs=True)
+            print(f"picture                     {self.output / 'sweep.html'}")
+        print(f"best model                  {result.best_folder}")
+        return 0
 
 
 @dataclass(frozen=True)
@@ -589,9 +651,12 @@ class Convert(Command):
         return 0
 
 
+WITH_SETTINGS = (Train, Ablate, Sweep)
+"""Commands that take the settings of a training."""
 COMMANDS: dict[str, type[Command]] = {
     "train": Train,
     "ablate": Ablate,
+    "sweep": Sweep,
     "predict": Predict,
     "screen": Screen,
     "evaluate": Evaluate,
@@ -674,9 +739,9 @@ def _parse(words: Sequence[str]) -> Command:
                 prog=f"crystalframer {verb}",
                 description=f"{inspect.cleandoc(command.__doc__ or '')}\n\nExamples:\n{examples}",
                 args=options,
-                default=_start(command, options) if command in (Train, Ablate) else tyro.MISSING_NONPROP,
+                default=_start(command, options) if command in WITH_SETTINGS else tyro.MISSING_NONPROP,
                 registry=_registry(),
-                config=() if command in (Train, Ablate) else (DisallowNone,),
+                config=() if command in WITH_SETTINGS else (DisallowNone,),
             )
     except SystemExit as end:
         refused = _config_error(end)
@@ -686,7 +751,7 @@ def _parse(words: Sequence[str]) -> Command:
         raise
 
 
-def _start(command: type[Train | Ablate], options: Sequence[str]) -> Train | Ablate:
+def _start(command: type[Train | Ablate | Sweep], options: Sequence[str]) -> Train | Ablate | Sweep:
     """What the options change, so it has to be known before them: a preset, or the config of a run that goes on."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--preset")
@@ -733,7 +798,7 @@ def _advice(verb: str, error: Exception) -> str:
     """What to do about an error, where only the command line knows."""
     from crystalframer.data.dataset import UnknownTarget
 
-    if isinstance(error, UnknownTarget) and verb in ("train", "ablate"):
+    if isinstance(error, UnknownTarget) and verb in ("train", "ablate", "sweep"):
         return "; choose what to predict with --model.targets NAME:UNIT"
     return ""
 

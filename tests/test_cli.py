@@ -88,7 +88,7 @@ def test_every_command_explains_itself(
     assert f"$ crystalframer {verb}" in text[text.index("Examples:") :]
 
 
-@pytest.mark.parametrize("verb", ["train", "ablate"])
+@pytest.mark.parametrize("verb", ["train", "ablate", "sweep"])
 def test_every_setting_is_an_option(
     verb: str, exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -177,6 +177,9 @@ def test_options_change_the_preset_and_nothing_else(config_of: Callable[..., Con
         ("ablate --frame-methods max weighted-pcx", "{max,weighted-pca,static-max,pca,lattice,none}"),
         ("ablate --preset lightwieght", "did you mean 'lightweight'?"),
         ("ablate --seeds 0 0", "none twice"),
+        ("sweep --search training.learning-rte=1e-4:1e-3", "did you mean '--training.learning-rate'?"),
+        ("sweep --search model.n-layers=0:2", "offers --model.n-layers = 0, which no trial could have"),
+        ("sweep --preset lightwieght", "did you mean 'lightweight'?"),
         ("train --model.n-heads 7", "--model.d-model = 128: must be a multiple of --model.n-heads = 7"),
         ("train --training.n-epochs 2", "--training.swa-epochs = 8: exceeds --training.n-epochs = 2; lower it too"),
         ("train --model.frame.noise -1", "error: --model.frame.noise = -1.0: must not be negative"),

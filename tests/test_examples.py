@@ -13,6 +13,7 @@ MODULES = (
     "crystalframer.analysis.invariance",
     "crystalframer.analysis.perturbation",
     "crystalframer.training.ablation",
+    "crystalframer.training.sweeping.run",
 )
 FUNCTIONS = [
     (module, name)
@@ -24,6 +25,8 @@ FUNCTIONS = [
 CLASSES = [
     ("crystalframer.calculator", "CrystalFramerCalculator"),
     ("crystalframer.estimator", "CrystalFramerRegressor"),
+    ("crystalframer.training.sweeping.space", "Range"),
+    ("crystalframer.training.sweeping.space", "Choice"),
 ]
 
 

@@ -36,6 +36,7 @@ from viz.scene import (
 )
 from viz.structure_figure import frame_comparison_figure, structure_figure
 from viz.structure_view import structure_view
+from viz.sweep_figure import sweep_figure
 from viz.toolkit_scene import toolkit_scene
 from viz.training_figures import learning_curve, parity_figure
 from viz.widgets import TrainingMonitor
@@ -87,6 +88,7 @@ __all__ = [
     "strongest_edges",
     "structure_figure",
     "structure_view",
+    "sweep_figure",
     "toolkit_scene",
 ]
 

@@ -1,0 +1,385 @@
+"""A search for hyperparameters, and its folder.
+
+    output folder/
+        config.json, data.json     the experiment, and a digest of its data
+        space.json                 what may be tried, and the seed
+        journal.log                the trials, in Optuna's format
+        trial-0000/                a run folder (see `training.run`)
+        table.csv                  one row a trial
+
+Everything is read from the journal and the folders of the trials, so the same call continues what was stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crystalframer import locking
+from crystalframer.checkpoint import write_file
+from crystalframer.config import Config, ConfigError, to_json
+from crystalframer.data.dataset import CrystalDataset, Splits
+from crystalframer.training import places
+from crystalframer.training.callbacks import where_to_draw
+from crystalframer.training.folder import RunFolder
+from crystalframer.training.parts import digest, load_splits, prepare_parts
+from crystalframer.training.result import FitResult, read_result
+from crystalframer.training.run import Interrupted
+from crystalframer.training.sweeping.result import SweepResult, table_of, trial_folder, trial_name
+from crystalframer.training.sweeping.space import Choice, Range, Space, check_space, tree_of
+from crystalframer.training.sweeping.study import JOURNAL_FILE, Study, Trial, quiet_optuna
+from crystalframer.training.sweeping.trial import train, why_failed
+from crystalframer.training.sweeping.workers import started_workers
+from crystalframer.training.task import TrainingError
+
+if TYPE_CHECKING:
+    import pandas
+
+SPACE_FILE, TABLE_FILE = "space.json", "table.csv"
+MOST_DEATHS = 3
+"""Processes that may die on one trial before it counts as failed, or at their start before the search is given up."""
+
+
+def sweep(
+    config: Config,
+    space: Space,
+    n_trials: int = 30,
+    data: Splits | CrystalDataset | None = None,
+    output: Path | str = "runs/sweep",
+    n_workers: int = 1,
+    seed: int = 0,
+    prune: bool = True,
+) -> SweepResult:
+    """Search for the values of some fields of a config that give the lowest validation loss.
+
+    Each trial is a run of `fit`, with values that Optuna's TPE sampler suggests after those so far. What counts is the
+    validation loss of the weights that `fit` chooses: the lowest mean of |error|/standard deviation over the labels of
+    the validation part among all epochs of the raw weights and, if there are any, of the averaged weights at the end.
+    A trial that after an epoch is worse than the median of the complete ones at that epoch is stopped there (once
+    there are 5 of them, and not in its first fifth). One that fails counts among `n_trials`, with its reason.
+
+    Calling it again with the same `output` continues: trials that were stopped go on from their latest complete epoch,
+    with the same values. A larger `n_trials` adds trials. With one worker, trials and their results are the same
+    however often that happens; of several, which trial knows of which others depends on their speed.
+
+    >>> import tempfile
+    >>> import crystalframer as cf
+    >>> space = {
+    ...     "training.learning_rate": cf.Range(1e-4, 1e-2, log=True),
+    ...     "model.frame.method": cf.Choice(["max", "none"]),
+    ... }
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     result = cf.sweep(cf.preset("tiny").config, space, n_trials=2, output=folder)
+    ...     best = result.best_config.training.learning_rate
+    >>> result.table[["trial", "state", "n_epochs"]]
+       trial     state  n_epochs
+    0      0  complete         2
+    1      1  complete         2
+    >>> best == result.best["training.learning_rate"]
+    True
+
+    Args:
+        config: the experiment; what is not searched stays as it is there.
+        space: fields by their dotted names, as in the example, and what may be tried of each.
+        n_trials: in total, with those of earlier calls.
+        data: as for `fit`. Default: `config.data.source`. All trials have the same.
+        output: folder of the run folders of the trials and of `table.csv`, which is up to date after every trial.
+        n_workers: trials that are trained at a time, by as many processes of this machine. They share out the CPU
+            threads and take the GPUs in turn. One that is killed is replaced, and its trial goes on.
+        seed: of the suggestions.
+        prune: whether to stop trials early.
+
+    Raises:
+        ConfigError: a field of the space is unknown, or a value can not be used with `config`; or `output` holds a
+            search of another space, seed or config (the differences are named); or this is one of several processes
+            of torchrun or SLURM.
+        TrainingError: `output` holds a search on other data, or another process works in it.
+        DataError: the data cannot be used.
+        ImportError: Optuna is missing.
+        Interrupted: Ctrl-C; the same call goes on from there.
+    """
+    if places.launched() is not None:
+        raise ConfigError(
+            "sweep starts the processes of its trials itself, on this machine, as many as n_workers says: call it "
+            "without torchrun or srun"
+        )
+    _check_counts(config, n_trials, n_workers)
+    check_space(config, space)
+    output = Path(output)
+    with quiet_optuna(), _locked(output):
+        is_new = not RunFolder(output).config.exists()
+        if not is_new:
+            RunFolder(output).check_same_config(config)
+            _check_same_space(output, space, seed)
+        elif (output / JOURNAL_FILE).exists():
+            raise TrainingError(f"{output}: holds a journal of another search; choose another folder, or delete it")
+        books = _Books(config, space, output, n_trials)
+        if not is_new:
+            books.open(seed, prune)
+        if is_new or data is not None or books.is_waiting:
+            splits = load_splits(config, data)
+            present = digest(prepare_parts(config, splits))
+            if is_new:
+                _write_question(config, space, seed, present, output)
+                books.open(seed, prune)
+            else:
+                RunFolder(output).check_same_data(present)
+            try:
+                with _Overview(books):
+                    if n_workers == 1:
+                        _train_here(books, splits)
+                    else:
+                        _train_in_processes(books, splits, n_workers)
+            except KeyboardInterrupt:
+                raise Interrupted(books.farewell()) from None
+        return SweepResult(output, books.write_table())
+
+
+def _check_counts(config: Config, n_trials: int, n_workers: int) -> None:
+    for name, number in (("n_trials", n_trials), ("n_workers", n_workers)):
+        if number < 1:
+            raise ConfigError(f"{name} = {number}: must be above 0")
+    n_devices = config.training.n_devices or 1
+    if n_workers > 1 and n_devices > 1:
+        raise ConfigError(
+            f"training.n_devices = {n_devices}: with n_workers = {n_workers} each trial has one device; choose between "
+            "several trials at a time and several devices for each"
+        )
+    if (config.training.n_nodes or 1) > 1:
+        raise ConfigError(f"training.n_nodes = {config.training.n_nodes}: a search runs on one machine")
+
+
+@contextmanager
+def _locked(output: Path) -> Iterator[None]:
+    """The folder, for one search at a time."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        lock = (output / "_lock").open("w")
+    except OSError as error:
+        raise TrainingError(f"{output}: cannot be written ({error.strerror}); choose another folder") from error
+    with lock:
+        if not locking.take(lock):
+            raise TrainingError(f"{output}: another process is searching in it; wait for it, or stop it")
+        yield
+
+
+def _write_question(config: Config, space: Space, seed: int, present: object, output: Path) -> None:
+    """What the search is of. It is one from the moment that it has its config."""
+    write_file(output / SPACE_FILE, json.dumps({"seed": seed, "space": tree_of(space)}, indent=2).encode())
+    write_file(RunFolder(output).data, json.dumps(present, indent=2).encode())
+    write_file(RunFolder(output).config, to_json(config).encode())
+
+
+def _check_same_space(output: Path, space: Space, seed: int) -> None:
+    before = json.loads((output / SPACE_FILE).read_text(encoding="utf-8"))
+    now = {"seed": seed, "space": tree_of(space)}
+    found = [f"seed was {before['seed']}, is {seed}"] if before["seed"] != seed else []
+    for name in dict.fromkeys([*before["space"], *space]):
+        shown = [_shown(question["space"].get(name)) for question in (before, now)]
+        if shown[0] != shown[1]:
+            found.append(f"{name} was {shown[0]}, is {shown[1]}")
+    if found:
+        raise ConfigError(
+            f"{output}: holds another search: {'; '.join(found)}. Continue it as it was, or choose another folder"
+        )
+
+
+def _shown(tree: dict | None) -> str:
+    if tree is None:
+        return "not searched"
+    return repr(Choice(tree["values"]) if "values" in tree else Range(**tree))
+
+
+class _Books:
+    """What there is, what is left, and the table of both."""
+
+    def __init__(self, config: Config, space: Space, output: Path, n_trials: int) -> None:
+        self.config, self.space, self.output, self.n_trials = config, space, output, n_trials
+        self._outcomes: dict[int, FitResult | str] = {}
+        self.on_change = lambda: None
+        """Called after every epoch and trial."""
+
+    def open(self, seed: int, prune: bool) -> None:
+        self._study = Study(self.output, self.space, seed, prune, self.config.training.n_epochs)
+        for trial in self.trials:
+            if trial.state == "failed":
+                self._outcomes[trial.number] = trial.error or "failed"
+            elif trial.state != "running":
+                self._outcomes[trial.number] = self._result(trial)
+
+    @property
+    def trials(self) -> list[Trial]:
+        return self._study.trials
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether there is something to train."""
+        trials = self.trials
+        return len(trials) < self.n_trials or any(trial.state == "running" for trial in trials[: self.n_trials])
+
+    def next_trial(self, taken: Collection[int] = ()) -> Trial | None:
+        """One that was begun and that nobody is at, or else a new one; None if there are as many as were asked for."""
+        trials = self.trials
+        for trial in trials[: self.n_trials]:
+            if trial.state == "running" and trial.number not in taken:
+                return trial
+        return self._study.new_trial() if len(trials) < self.n_trials else None
+
+    def folder(self, trial: Trial) -> RunFolder:
+        return trial_folder(self.output, trial.number)
+
+    def n_epochs(self, trial: Trial) -> int:
+        """That the trial is to have."""
+        return trial.values.get("training.n_epochs", self.config.training.n_epochs)
+
+    def report(self, trial: Trial, epoch: int, losses: Sequence[float]) -> bool:
+        stop = self._study.report(trial.number, epoch, losses)
+        self.on_change()
+        return stop
+
+    def close(self, trial: Trial, why: str | None) -> None:
+        """A trial is trained, or failed for a reason."""
+        if why is None:
+            result = read_result(self.folder(trial))
+            losses = result.history["validation_loss"].tolist()
+            self._study.report(trial.number, len(losses), losses)
+            if len(losses) < self.n_epochs(trial):
+                self._study.prune(trial.number)
+            else:
+                self._study.complete(trial.number, result.scores[result.chosen].validation_loss)
+            self._outcomes[trial.number] = result
+        else:
+            self._study.fail(trial.number, why)
+            self._outcomes[trial.number] = why
+        self.write_table()
+        self.on_change()
+
+    def write_table(self) -> pandas.DataFrame:
+        """Anew."""
+        table = table_of(self.config, self.space, self.trials, self._outcomes)
+        write_file(self.output / TABLE_FILE, table.to_csv(index=False).encode())
+        return table
+
+    @property
+    def progress(self) -> float:
+        """Trials that are done, with parts of those that are under way."""
+        parts = (trial.n_epochs / self.n_epochs(trial) for trial in self.trials if trial.number not in self._outcomes)
+        return float(len(self._outcomes) + sum(parts))
+
+    @property
+    def best(self) -> str:
+        """The lowest loss so far, for the bar."""
+        losses = {
+            trial.number: outcome.scores[outcome.chosen].validation_loss
+            for trial in self.trials
+            if trial.state == "complete" and isinstance(outcome := self._outcomes[trial.number], FitResult)
+        }
+        if not losses:
+            return ""
+        number = min(losses, key=lambda number: losses[number])
+        return f"best loss {losses[number]:.4g} ({trial_name(number)})"
+
+    def farewell(self) -> str:
+        under_way = [
+            f"{trial_name(trial.number)} after epoch {trial.n_epochs} of {self.n_epochs(trial)}"
+            for trial in self.trials
+            if trial.state == "running"
+        ]
+        return (
+            f"the search was stopped{' in ' if under_way else ''}{', '.join(under_way)}; {len(self._outcomes)} of "
+            f"{self.n_trials} trials are done. The same command or call goes on from there (folder {self.output})"
+        )
+
+    def _result(self, trial: Trial) -> FitResult | str:
+        try:
+            return read_result(self.folder(trial))
+        except Exception as error:
+            return why_failed(error)
+
+
+def _train_here(books: _Books, splits: Splits) -> None:
+    """One after another in this process."""
+    while trial := books.next_trial():
+        why = None
+        try:
+            train(books.config, trial.values, splits, books.folder(trial), partial(books.report, trial))
+        except Exception as error:
+            why = why_failed(error)
+        books.close(trial, why)
+
+
+def _train_in_processes(books: _Books, splits: Splits, n_workers: int) -> None:
+    """Several at a time; processes say what happens to their trials, and the books are kept here."""
+    deaths: Counter[int] = Counter()
+    n_stillborn = 0
+    with started_workers(splits, books.config, books.output, n_workers) as workers:
+        while True:
+            while len(workers.trained) < n_workers:
+                trial = books.next_trial({trial.number for trial in workers.trained})
+                if trial is None:
+                    break
+                workers.train(trial)
+            if not workers.trained:
+                return
+            worker, content = workers.next_message()
+            trial = worker.trial
+            if content is None:
+                exit_code = workers.remove(worker)
+                if not worker.is_ready:
+                    n_stillborn += 1
+                    if n_stillborn == MOST_DEATHS:
+                        raise TrainingError(
+                            f"{MOST_DEATHS} processes ended at their start (the last with exit code {exit_code}); "
+                            "what they wrote to standard error may say why. n_workers = 1 needs none"
+                        )
+                elif trial is not None:
+                    deaths[trial.number] += 1
+                    if deaths[trial.number] == MOST_DEATHS:
+                        books.close(
+                            trial,
+                            f"{MOST_DEATHS} processes died on it (the last with exit code {exit_code}); memory may run "
+                            "out: use fewer workers or a lower training.max_edges",
+                        )
+            elif "ready" in content:
+                worker.is_ready, n_stillborn = True, 0
+            elif "stopped" in content:
+                raise TrainingError(content["stopped"])
+            elif trial is not None and "epoch" in content:
+                worker.tell({"stop": books.report(trial, content["epoch"], content["losses"])})
+            elif trial is not None:
+                worker.trial = None
+                books.close(trial, content["failed"])
+
+
+class _Overview:
+    """One bar over the trials, with the time left and the best so far; a single worker draws its own below."""
+
+    def __init__(self, books: _Books) -> None:
+        from tqdm.auto import tqdm
+
+        self.books = books
+        self.bar = tqdm(
+            total=books.n_trials,
+            initial=books.progress,
+            desc="sweep",
+            bar_format="{desc} {percentage:3.0f}%|{bar}| trial {n:.1f} of {total} [{elapsed}<{remaining}{postfix}]",
+            smoothing=0,
+            **where_to_draw(tqdm),
+        )
+        self._show()
+        books.on_change = self._show
+
+    def __enter__(self) -> _Overview:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def _show(self) -> None:
+        self.bar.set_postfix_str(self.books.best, refresh=False)
+        self.bar.update(self.books.progress - self.bar.n)

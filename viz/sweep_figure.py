@@ -1,0 +1,183 @@
+"""A search for hyperparameters: how it went, and what each searched field has to do with the loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from viz.palette import INK, PAPER, SERIES_COLORS
+from viz.style import styled
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+COMPLETE, PRUNED = SERIES_COLORS[0], "#888888"
+BEST = SERIES_COLORS[3]
+MOST_ROWS = 2
+"""Of the panels of the fields."""
+FAR_ABOVE = 3.0
+"""How far above the median the axis of losses goes, in distances from the lowest to the median; what is higher is drawn
+at its edge."""
+
+
+def sweep_figure(
+    table: pd.DataFrame,
+    *,
+    width: int = 1180,
+    height: int = 460,
+) -> go.Figure:
+    """The validation loss of every trial with the best so far, and beside it against each field that was searched.
+
+    Complete trials are filled circles, pruned ones open diamonds (their lowest loss until they were stopped), the best
+    is a star in all panels. A field that spans more than a decade has a logarithmic axis. Failed trials are counted in
+    the title. A loss far above the others is a triangle at the upper edge, with its value on hovering.
+
+    Args:
+        table: one row a trial, as `SweepResult.table`: `trial`, the searched fields (`table.attrs["fields"]`, or what
+            stands between `trial` and `state`), `state` and `validation_loss`.
+        width: pixels.
+        height: pixels.
+
+    Raises:
+        ValueError: a column is missing, or no trial is complete.
+
+    Example:
+        >>> import pandas as pd
+        >>> table = pd.DataFrame({"trial": [0, 1, 2], "training.learning_rate": [1e-4, 2e-3, 5e-4]})
+        >>> table["state"], table["validation_loss"] = ["complete", "pruned", "complete"], [0.5, 0.9, 0.4]
+        >>> figure = sweep_figure(table)
+        >>> figure.layout.xaxis2.title.text, figure.layout.xaxis2.type
+        ('training.learning_rate', 'log')
+    """
+    from plotly.subplots import make_subplots
+
+    fields = _fields(table)
+    drawn = table.dropna(subset=["validation_loss"])
+    drawn = drawn.loc[drawn["state"].isin(["complete", "pruned"])]
+    if "complete" not in drawn["state"].tolist():
+        raise ValueError("sweep figure: no trial of the table is complete; see its column error")
+    n_rows = min(MOST_ROWS, len(fields))
+    n_columns = math.ceil(len(fields) / n_rows)
+    figure = make_subplots(
+        rows=n_rows,
+        cols=1 + n_columns,
+        specs=[[{"rowspan": n_rows} if row == 0 else None, *[{}] * n_columns] for row in range(n_rows)],
+        column_widths=[0.38, *[0.62 / n_columns] * n_columns],
+        horizontal_spacing=0.16 / (1 + n_columns),
+        vertical_spacing=0.24,
+    )
+    limits = _limits(drawn)
+    for part in _progress(drawn, limits[1]):
+        figure.add_trace(part, row=1, col=1)
+    figure.update_xaxes(title_text="trial", rangemode="tozero", row=1, col=1)
+    for index, field in enumerate(fields):
+        row, column = index // n_columns + 1, index % n_columns + 2
+        values, axis = _as_drawn(drawn[field].tolist())
+        for part in _points(drawn, values, field, limits[1]):
+            figure.add_trace(part, row=row, col=column)
+        figure.update_xaxes(axis, title_text=field, row=row, col=column)
+        figure.update_yaxes(showticklabels=column == 2, row=row, col=column)
+    figure.update_yaxes(range=limits, nticks=6)
+    figure.update_yaxes(title_text="validation loss", row=1, col=1)
+    figure.update_layout(legend={"orientation": "h", "x": 1.0, "xanchor": "right", "y": 1.02, "yanchor": "bottom"})
+    return styled(figure, _title(table), width, height)
+
+
+def _fields(table: pd.DataFrame) -> list[str]:
+    columns = [str(name) for name in table]
+    missing = [name for name in ("trial", "state", "validation_loss") if name not in columns]
+    if missing:
+        raise ValueError(f"sweep figure: the table has no column {', '.join(missing)}; it has {columns}")
+    fields = table.attrs.get("fields") or columns[columns.index("trial") + 1 : columns.index("state")]
+    if not fields or any(field not in columns for field in fields):
+        raise ValueError(f"sweep figure: the table has no columns of searched fields; it has {columns}")
+    return list(fields)
+
+
+def _title(table: pd.DataFrame) -> str:
+    states = table["state"].tolist()
+    said = ", ".join(f"{states.count(state)} {state}" for state in ("complete", "pruned", "failed") if state in states)
+    return f"Search over {len(table)} trials: {said}"
+
+
+def _limits(drawn: pd.DataFrame) -> list[float]:
+    """Of the axis of losses: one trial that diverged must not flatten the others."""
+    losses = drawn["validation_loss"].to_numpy(dtype=float)
+    lowest, middle = losses.min(), np.median(losses)
+    highest = min(losses.max(), middle + FAR_ABOVE * (middle - lowest))
+    highest = max(highest, losses[drawn["state"] == "complete"].min())
+    margin = 0.06 * (highest - lowest) or 0.06 * abs(highest) or 1.0
+    return [float(lowest - margin), float(highest + margin)]
+
+
+def _as_drawn(values: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Values as the axis of a field takes them, and the kind of axis: numbers are numbers, all else is a category."""
+    if all(isinstance(value, (int, float, np.number)) and not isinstance(value, bool) for value in values):
+        numbers = [float(value) for value in values]
+        wide = min(numbers) > 0 and max(numbers) > 10 * min(numbers)
+        if wide:
+            dtick = 1 if max(numbers) > 1e3 * min(numbers) else "D2"
+            return numbers, {"type": "log", "dtick": dtick, "exponentformat": "power", "minexponent": 0}
+        whole = all(number.is_integer() for number in numbers) and max(numbers) - min(numbers) <= 8
+        return numbers, {"type": "linear", "dtick": 1} if whole else {"type": "linear", "nticks": 5}
+    names = [str(value) for value in values]
+    return names, {"type": "category", "categoryorder": "array", "categoryarray": sorted(set(names))}
+
+
+def _progress(drawn: pd.DataFrame, highest: float) -> list[Any]:
+    """Every trial, and the best of those up to it."""
+    import plotly.graph_objects as go
+
+    complete = drawn.loc[drawn["state"] == "complete"]
+    best = np.minimum.accumulate(complete["validation_loss"].to_numpy(dtype=float))
+    step = go.Scatter(
+        x=[*complete["trial"].tolist(), max(drawn["trial"].tolist())],
+        y=[*best.tolist(), float(best[-1])],
+        name="best so far",
+        mode="lines",
+        line={"color": INK, "width": 1.5, "shape": "hv"},
+        hoverinfo="skip",
+    )
+    return [step, *_points(drawn, drawn["trial"].tolist(), None, highest)]
+
+
+def _points(drawn: pd.DataFrame, values: Sequence[Any], field: str | None, highest: float) -> list[Any]:
+    """The trials by state, and the best once more; they are in the legend once, from the panel without a field."""
+    import plotly.graph_objects as go
+
+    losses, states = drawn["validation_loss"].to_numpy(dtype=float), drawn["state"].to_numpy()
+    best = int(np.argmin(np.where(states == "complete", losses, np.inf)))
+    looks: list[tuple[str, Any, dict[str, Any]]] = [
+        ("pruned", states == "pruned", {"symbol": "diamond-open", "size": 8, "color": PRUNED, "line": {"width": 1.5}}),
+        ("complete", states == "complete", {"symbol": "circle", "size": 8, "color": COMPLETE,
+                                            "line": {"color": PAPER, "width": 1}}),
+        ("best", np.arange(len(drawn)) == best, {"symbol": "star", "size": 15, "color": BEST,
+                                                 "line": {"color": INK, "width": 1}}),
+    ]  # fmt: skip
+    parts = []
+    for name, chosen, look in looks:
+        rows = np.flatnonzero(chosen).tolist()
+        if not rows:
+            continue
+        is_above = losses[rows] > highest
+        symbols = np.where(is_above, "triangle-up-open", look["symbol"]).tolist()
+        of = "" if field is None else f"<br>{field} = %{{x}}"
+        parts.append(
+            go.Scatter(
+                x=[values[row] for row in rows],
+                y=np.where(is_above, highest, losses[rows]),
+                name=name,
+                mode="markers",
+                marker={**look, "symbol": symbols if is_above.any() else look["symbol"]},
+                customdata=np.stack([drawn["trial"].to_numpy()[rows], losses[rows]], axis=1),
+                hovertemplate=f"trial %{{customdata[0]}} ({name}){of}<br>loss %{{customdata[1]:.4g}}<extra></extra>",
+                legendgroup=name,
+                showlegend=field is None,
+                cliponaxis=False,
+            )
+        )
+    return parts
