@@ -452,6 +452,15 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def test_ctrl_c_ends_the_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: list[subprocess.Popen]
+) -> None:
+    monkeypatch.setattr(workers.Workers, "next_message", lambda self: ctrl_c())
+    with pytest.raises(Interrupted, match="stopped in trial-0000 after epoch 0 of 3, trial-0001 after epoch 0 of 3; 0"):
+        search(tmp_path / "runs", n_workers=2)
+    assert [process.poll() for process in processes] == [-signal.SIGKILL] * 2
+
+
 def test_processes_that_end_at_their_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     with pytest.raises(TrainingError, match=r"3 processes ended at their start \(the last with exit code 1\)"):
@@ -526,6 +535,8 @@ def test_ranges_and_choices_that_offer_nothing(make: Callable[[], object], messa
 
 def test_a_value_may_need_another_one_of_the_space() -> None:
     check_space(CONFIG, {"model.n_heads": Choice([2, 3]), "model.d_model": Range(16, 48, step=8)})
+    many = {f"model.{name}": Range(16, 76) for name in ("d_feedforward", "d_readout", "n_layers")}
+    check_space(CONFIG, {**many, "model.n_heads": Choice([2, 3]), "model.d_model": Choice([16, 24])})
     check_space(CONFIG, {"training.betas": Choice([(0.9, 0.98), [0.9, 0.999]]), "training.max_atoms": Range(100, 200)})
 
 

@@ -107,9 +107,9 @@ def table_of(
         table[column] = table[column].astype("Int64")
     for column in ("validation_loss", *maes, "seconds"):
         table[column] = table[column].astype(float)
-    # As they are, not as pandas reads them: None is a value of some fields, and no number.
-    mixed = [name for name, offered in space.items() if isinstance(offered, Choice)]
-    for column in ("error", *mixed):
+    # None is a value of some fields, which pandas would take for a number that is missing.
+    with_none = [name for name, offered in space.items() if isinstance(offered, Choice) and None in offered.values]
+    for column in ("error", *with_none):
         table[column] = pandas.Series([row[column] for row in rows], dtype=object)
     table.attrs["units"] = {target.name: target.unit for target in config.model.targets}
     table.attrs["fields"] = list(space)

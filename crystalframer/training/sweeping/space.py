@@ -23,7 +23,7 @@ NOT_SEARCHED = {
 }
 """Fields, or sections, that are the same for all trials, and why."""
 MOST_TRIED = 2_000
-"""Combinations of other fields with which a value is tried before it counts as refused."""
+"""Combinations of other fields with which a value is tried; of more, it is left to the trials to find out."""
 
 
 @dataclass(frozen=True)
@@ -206,11 +206,11 @@ def _check_values(config: Config, space: Space, name: str) -> None:
         refusal = _refusal(config, {name: value})
         if refusal is None:
             continue
-        combinations = itertools.product(*(_values(other, space[other]) for other in others))
-        if not others or all(
-            _refusal(config, {name: value, **dict(zip(others, values, strict=True))})
-            for values in itertools.islice(combinations, MOST_TRIED)
-        ):
+        combinations = [
+            dict(zip(others, values, strict=True))
+            for values in itertools.islice(itertools.product(*(_values(o, space[o]) for o in others)), MOST_TRIED)
+        ]
+        if len(combinations) < MOST_TRIED and all(_refusal(config, {name: value, **c}) for c in combinations):
             raise ConfigError(f"the space offers {name} = {value!r}, which no trial could have: {refusal}")
 
 
