@@ -850,9 +850,12 @@ def _readable(frame: pandas.DataFrame) -> str:
     """The predictions for the screen, with units in the header; errors are too long for a column."""
     labels = {name: Target(name, unit).label for name, unit in frame.attrs["units"].items()}
     shown = frame.drop(columns="error").rename(columns=labels)
+    lines = []
     if "outside_training" in shown:
-        shown["outside_training"] = shown["outside_training"].fillna("")
-    return shown.to_string(index=False, na_rep="none", float_format="{:.6g}".format)
+        flagged = frame.loc[frame["outside_training"].notna()]
+        lines = [f"outside the training data: {row.id}: {row.outside_training}" for row in flagged.itertuples()]
+        shown["outside_training"] = ["yes" if flag else "" for flag in frame["outside_training"].notna()]
+    return "\n".join([shown.to_string(index=False, na_rep="none", float_format="{:.6g}".format), *lines])
 
 
 def _labels(frame: pandas.DataFrame) -> str:

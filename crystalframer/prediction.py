@@ -41,6 +41,8 @@ MAX_ATOMS = 1024
 MAX_EDGES = 250_000
 """Twice what 1,024 atoms have: crystals whose atoms have unusually many neighbours go in smaller batches."""
 
+ENOUGH_FOR_BIAS, LARGE_BIAS = 20, 0.5
+"""Labels from which on a mean deviation says something, and the share of the MAE from which on it is said."""
 AVERAGE_MARGIN = 0.1
 """Of logits: wide beside their rounding in float32, which the weights of frames follow."""
 
@@ -129,6 +131,8 @@ class TargetScore:
     """1 - Σ(label - prediction)²/Σ(label - mean label)²; NaN for fewer than two different labels."""
     baseline_mae: float
     """MAE of predicting the mean of the model's training labels for every crystal."""
+    bias: float = float("nan")
+    """Mean of prediction - label."""
     covered: float = float("nan")
     """Share of the labels that lie in their interval; NaN for a model that is not calibrated."""
 
@@ -148,6 +152,8 @@ class Evaluation:
     """Crystals without a prediction; the scores leave them out."""
     n_train: int = 0
     """Crystals of the train part of the data set's own split, if all of it was scored."""
+    coverage: float = float("nan")
+    """Share of labels that the intervals of the model are made to hold."""
 
     def summary(self) -> str:
         """The scores as a table for a person."""
@@ -165,7 +171,14 @@ class Evaluation:
             )
         covered = [f"{s.covered:.1%} of {s.target.name}" for s in self.scores.values() if not math.isnan(s.covered)]
         if covered:
-            lines.append(f"labels within their intervals: {', '.join(covered)}")
+            lines.append(f"labels within their intervals ({self.coverage:.0%} asked for): {', '.join(covered)}")
+        for score in self.scores.values():
+            if score.n_crystals >= ENOUGH_FOR_BIAS and abs(score.bias) > LARGE_BIAS * score.mae:
+                lies = f"{abs(score.bias):.3g} {score.target.unit} {'below' if score.bias < 0 else 'above'}"
+                lines.append(
+                    f"note: predictions of {score.target.name} lie {lies} the labels on average; are these of another "
+                    "level of theory, or other crystals, than the model was trained on?"
+                )
         if self.n_train:
             lines.append(
                 f"note: {self.n_train:,} of the crystals are the train part of the data set's own split; a model that "
@@ -228,7 +241,8 @@ def evaluate(
         frames.append(pandas.DataFrame(columns))
     crystals = pandas.concat(frames, ignore_index=True)
     crystals.attrs["units"] = {target.name: target.unit for target in targets}
-    return Evaluation(crystals, scores, len(data), int(failed.sum()), n_train)
+    coverage = float("nan") if model.uncertainty is None else model.uncertainty.coverage
+    return Evaluation(crystals, scores, len(data), int(failed.sum()), n_train, coverage)
 
 
 def calibrate(
@@ -613,6 +627,7 @@ def _score(
         rmse=float(np.sqrt(np.square(error).mean())),
         r2=1.0 - float(np.square(error).sum()) / squares if squares > 0 else float("nan"),
         baseline_mae=float(np.abs(label - mean).mean()),
+        bias=float(error.mean()),
         covered=float("nan") if np.isnan(half_width).all() else float((np.abs(error) <= half_width).mean()),
     )
 

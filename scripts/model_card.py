@@ -204,7 +204,10 @@ def card(scored: Scored, elements: pandas.DataFrame, coverage: np.ndarray, runs:
         text += [f"## Training\n\nBy `scripts/train_pretrained.py`, on {hardware}:\n", *(training(run) for run in runs)]
         text += ["\nConfigs and the rows of all epochs: [training/](training).\n\n![validation errors](training.png)"]
     masks = {"all": n_atoms > 0, "at most 20 atoms": n_atoms <= 20}
-    text += ["\n## Errors (MAE)\n", table(scored, masks)]
+    text += [
+        "\n## Errors (MAE)\n\nOn the validation crystals, whose loss also chose the epoch:\n",
+        table(scored, masks),
+    ]
     text += ["\n![predictions against labels](parity.png)\n\nBy atoms in the cell:\n"]
     text += [table(scored, {f"{low} to {high}": (n_atoms >= low) & (n_atoms <= high) for low, high in SIZES})]
     text += ["\nBy crystal system:\n", table(scored, {name: scored.system == n for n, name in enumerate(SYSTEMS)})]
@@ -212,7 +215,10 @@ def card(scored: Scored, elements: pandas.DataFrame, coverage: np.ndarray, runs:
     is_outside = np.array([flag is not None for flag in scored.flags])
     text += [table(scored, {"inside": ~is_outside, "outside": is_outside})]
     text += [f"\nBy element (by_element.csv has all {len(elements)}):\n\n![errors by element](elements.png)\n"]
-    text += ["## Intervals\n\nCoverage asked for, and found where the intervals were not calibrated:\n"]
+    text += [
+        "## Intervals\n\nCoverage asked for, and found on validation crystals other than those that the intervals were "
+        "made from (in turns):\n"
+    ]
     text += ["| asked | " + " | ".join(target.name for target in targets) + " |", "|---" * (1 + len(targets)) + "|"]
     text += [
         f"| {n:.0%} | " + " | ".join(f"{x:.1%}" for x in row) + " |" for n, row in zip(NOMINAL, coverage, strict=True)

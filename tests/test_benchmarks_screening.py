@@ -31,3 +31,10 @@ def test_on_paper_more_gpus_share_what_can_be_shared() -> None:
     assert one / 64 < many < one / 20
     # A batch of the paper's size has two crystals for each of 64 GPUs: they wait for launches and for each other.
     assert estimate.epoch(of, 5.0, 64, 2) > 0.5 * estimate.epoch(of, 5.0, 1, 128)
+
+
+def test_the_figures_on_paper_are_those_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    estimate.main([])
+    table = capsys.readouterr().out
+    assert table.count("\n") > 5
+    assert table in (Path(estimate.__file__).parents[1] / "docs" / "scaling.md").read_text(encoding="utf-8")

@@ -427,6 +427,14 @@ def test_the_summary_names_target_unit_and_comparison() -> None:
     assert line.endswith("2 (the model: 75% of it)")
 
 
+def test_labels_that_all_lie_to_one_side_are_remarked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crystalframer.prediction.ENOUGH_FOR_BIAS", 5)
+    result = cf.evaluate(constant_model(1.0, 1.5), labelled([2.0, 2.5, 1.5, 2.0, 2.0], [1.0, 2.0, 1.0, 2.0, 1.5]))
+    assert result.scores["energy"].bias == pytest.approx(-1.0) and result.scores["gap"].bias == pytest.approx(0.0)
+    assert "predictions of energy lie 1 eV/atom below the labels on average" in repr(result)
+    assert "predictions of gap" not in repr(result)
+
+
 def test_a_part_of_the_given_split() -> None:
     parts = ["train", "test", "train", "test", "validation"]
     data = labelled([0.0, 1.0, 2.0, 3.0, 4.0], parts=parts)
@@ -548,7 +556,7 @@ def test_scores_say_how_many_labels_lie_in_their_intervals(aware: CrystalFramer)
     labels = [low[0], high[1] + 0.1, 0.5 * (low[2] + high[2]), low[3] - 0.1, math.nan]
     result = cf.evaluate(aware, labelled(labels))
     assert result.scores["energy"].covered == pytest.approx(2 / 4) and math.isnan(result.scores["gap"].covered)
-    assert "labels within their intervals: 50.0% of energy" in repr(result)
+    assert "labels within their intervals (90% asked for): 50.0% of energy" in repr(result)
     energies = result.crystals[result.crystals["target"] == "energy"]
     np.testing.assert_allclose(energies[["low", "high"]], np.stack([low, high], axis=1), rtol=1e-6)
     assert math.isnan(cf.evaluate(constant_model(1.0, 1.5), labelled(labels)).scores["energy"].covered)

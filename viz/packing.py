@@ -70,6 +70,7 @@ def _header(scene: Scene, kinds: np.ndarray) -> dict[str, Any]:
     return {
         "id": scene.id,
         "formula": scene.formula,
+        "title": _title(scene),
         "method": scene.method,
         "labels": list(scene.labels),
         "prediction": [
@@ -89,6 +90,13 @@ def _header(scene: Scene, kinds: np.ndarray) -> dict[str, Any]:
             "ink": INK,
         },
     }
+
+
+def _title(scene: Scene) -> str:
+    """What the picture is of; a prediction beside it is of the whole crystal."""
+    if scene.is_region:
+        return f"{scene.n_queries} atoms of {scene.id or 'a crystal'}"
+    return f"{scene.formula} · {scene.id}" if scene.id and scene.id != scene.formula else scene.formula
 
 
 def _polyhedra(scene: Scene) -> dict[str, np.ndarray]:

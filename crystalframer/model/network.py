@@ -146,8 +146,9 @@ class CrystalFramer(nn.Module):
     @contextmanager
     def _chunks(self, crystal: ChunkedCrystal) -> Iterator[EdgeChunks]:
         """Its edges for this model, with a progress bar if they take more than 2 s."""
-        title, total = f"atoms of {crystal.id or 'the crystal'}, layer by layer", len(self.blocks) * crystal.n_atoms
-        with tqdm(total=total, desc=title, unit=" atoms", delay=2, leave=False) as bar:
+        title, total = f"{crystal.id or 'the crystal'}, {crystal.n_atoms:,} atoms", len(self.blocks) * crystal.n_atoms
+        form = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
+        with tqdm(total=total, desc=title, bar_format=form, delay=2, leave=False) as bar:
             yield EdgeChunks(crystal, self.target_mean.device, self.target_mean.dtype, bar.update)
 
     def embed(self, atomic_numbers: Int[Tensor, " n_atoms"]) -> Float[Tensor, "n_atoms d_model"]:

@@ -185,7 +185,7 @@ function build(crystal) {
   );
   keepKeys(root);
   root.style.setProperty("--ink", palette.ink);
-  title.textContent = crystal.formula + (crystal.id && crystal.id !== crystal.formula ? ` · ${crystal.id}` : "");
+  title.textContent = crystal.title;
 
   const show = (now, text) => {
     layer.show(now.layer);
