@@ -680,9 +680,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words in (["--version"], ["-V"]):
         print(f"crystalframer {__version__}")
         return 0
-    if words in ([], ["--help"], ["-h"], ["data"], ["data", "--help"], ["data", "-h"]):
-        print(_overview())
+    if words in ([], ["--help"], ["-h"]):
+        print(_overview("Predict properties of crystals with a transformer, and see what it looks at."))
         return 0 if words else 2
+    if words in (["data"], ["data", "--help"], ["data", "-h"]):
+        print(_overview("Data sets: published ones, and files made of your structures and labels.", "data "))
+        return 0
     try:
         return _parse(words).run()
     except KeyboardInterrupt as stop:
@@ -711,12 +714,13 @@ def _speaks(error: BaseException | None = None) -> bool:
     return not is_said_elsewhere(error)
 
 
-def _overview() -> str:
-    lines = ["usage: crystalframer COMMAND ...", ""]
-    lines += ["Predict properties of crystals with a transformer, and see what it looks at.", ""]
+def _overview(purpose: str, group: str = "") -> str:
+    """The commands that begin so, a line each."""
+    lines = [f"usage: crystalframer {group}COMMAND ...", "", purpose, ""]
     for verb, command in COMMANDS.items():
-        lines.append(f"  {verb:<18} {_summary(command)}")
-    lines += ["", "crystalframer COMMAND --help  options and examples of a command"]
+        if verb.startswith(group):
+            lines.append(f"  {verb:<18} {_summary(command)}")
+    lines += ["", f"crystalframer {group}COMMAND --help  options and examples of a command"]
     lines += ["crystalframer --version       version", "--debug with any command      show where an error arose"]
     return "\n".join(lines)
 

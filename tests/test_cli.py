@@ -106,6 +106,14 @@ def test_every_setting_is_an_option(
     check(json.loads(to_json(Config())), "")
 
 
+def test_the_overview_of_data_names_its_commands_alone(
+    exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code("data", "--help") == 0
+    said = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert [" ".join(words[:2]) for words in said] == [verb for verb in COMMANDS if verb.startswith("data ")]
+
+
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"crystalframer {cf.__version__}\n"

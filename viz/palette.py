@@ -40,6 +40,8 @@ CELL_COLOR = "#555555"
 INK = "#222222"
 PAPER = "#FFFFFF"
 """Behind everything; what is far, weak or pale moves towards it."""
+ASIDE = "#888888"
+"""What is shown but does not count, such as a trial that was stopped."""
 SHADE = "#000000"
 """What rims and undersides move towards."""
 

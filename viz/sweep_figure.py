@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from viz.palette import INK, PAPER, SERIES_COLORS
+from viz.palette import ASIDE, INK, PAPER, SERIES_COLORS
 from viz.style import styled
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-COMPLETE, PRUNED = SERIES_COLORS[0], "#888888"
+COMPLETE, PRUNED = SERIES_COLORS[0], ASIDE
 BEST = SERIES_COLORS[3]
 MOST_ROWS = 2
 """Of the panels of the fields."""
