@@ -32,10 +32,10 @@ test: $(INSTALLED) ## Everything that CI checks: format, lint, import layers, ty
 	$(BIN)/pyright
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --nbmake --nbmake-timeout=600 tests notebooks
 
-coverage: export OMP_NUM_THREADS ?= 2
+coverage: export OMP_NUM_THREADS ?= 1
 coverage: $(INSTALLED) ## Which lines the tests run; fails below 95 %
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest tests
+	$(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile tests
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
