@@ -11,7 +11,6 @@ gives a complete ablation again without training.
 from __future__ import annotations
 
 import math
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,7 +26,7 @@ from crystalframer.training import places
 from crystalframer.training.callbacks import where_to_draw
 from crystalframer.training.folder import RunFolder
 from crystalframer.training.parts import digest, load_splits, prepare_parts
-from crystalframer.training.result import FitResult, read_result
+from crystalframer.training.result import FitResult, read_result, why_none
 from crystalframer.training.run import Interrupted, fit
 
 if TYPE_CHECKING:
@@ -214,10 +213,7 @@ def _result_or_why(result: Callable[[], FitResult]) -> FitResult | str:
     try:
         return result()
     except Exception as error:  # whatever it is, it must not cost the other runs
-        if type(error).__module__.startswith("crystalframer."):
-            return str(error)
-        traceback.print_exc()
-        return f"{type(error).__name__}: {error}"
+        return why_none(error)
 
 
 def _farewell(run: _Run, runs: Sequence[_Run], output: Path) -> str:

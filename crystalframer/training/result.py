@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,14 @@ class FitResult:
                     line += f" ({error / baseline:.1%} of the {baseline:.4g} of predicting the training mean)"
                 lines.append(line + (", chosen" if name == self.chosen else ""))
         return "\n".join(lines)
+
+
+def why_none(error: Exception) -> str:
+    """Why a run has no result; of an error that is not ours, where it arose goes to standard error."""
+    if type(error).__module__.startswith("crystalframer."):
+        return str(error)
+    traceback.print_exception(error)
+    return f"{type(error).__name__}: {error}"
 
 
 def conclude(

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from watched_runs import acting, ctrl_c, noted
 
 from crystalframer import checkpoint
-from crystalframer.config import Config, ConfigError, DataConfig
+from crystalframer.config import ConfigError, DataConfig
 from crystalframer.data.dataset import Splits
 from crystalframer.data.sources import dataset
 from crystalframer.presets import preset
@@ -45,39 +45,13 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> AblationResult:
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the runs that are trained while the test runs."""
-    names: list[str] = []
-
-    def counted(config: Config, data: Splits, output: Path, resume: bool, callbacks: list[pl.Callback]) -> object:
-        names.append(f"{output.name} again" if resume else output.name)
-        return fit(config, data, output, resume, callbacks)
-
-    monkeypatch.setattr(ablation, "fit", counted)
-    return names
+    return noted(monkeypatch, ablation)
 
 
 @pytest.fixture
 def in_epoch(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """`in_epoch(n, "max-seed1", action)`: have the action in the n-th epoch of a run."""
-
-    class Act(pl.Callback):
-        def __init__(self, epoch: int, action: Callable[[], None]) -> None:
-            self.epoch, self.action = epoch, action
-
-        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-            if trainer.current_epoch + 1 == self.epoch:
-                self.action()
-
-    def in_epoch(epoch: int, name: str, action: Callable[[], None]) -> None:
-        def prepared(config: Config, data: Splits, output: Path, resume: bool, callbacks: list) -> object:
-            return fit(config, data, output, resume, [*callbacks, *[Act(epoch, action)] * (output.name == name)])
-
-        monkeypatch.setattr(ablation, "fit", prepared)
-
-    return in_epoch
-
-
-def ctrl_c() -> None:
-    raise KeyboardInterrupt
+    return acting(monkeypatch, ablation)
 
 
 def same_results(one: AblationResult, other: AblationResult) -> None:

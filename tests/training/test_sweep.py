@@ -20,6 +20,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 import pytest
+from watched_runs import acting, ctrl_c, noted
 
 from crystalframer.checkpoint import load
 from crystalframer.cli import main
@@ -80,39 +81,13 @@ def copy(uninterrupted: SweepResult, tmp_path: Path) -> Path:
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the trials that are trained while the test runs."""
-    names: list[str] = []
-
-    def counted(config: Config, data: Splits, output: Path, resume: bool, callbacks: list[pl.Callback]) -> object:
-        names.append(f"{output.name} again" if resume else output.name)
-        return fit(config, data, output, resume, callbacks)
-
-    monkeypatch.setattr(trial, "fit", counted)
-    return names
+    return noted(monkeypatch, trial)
 
 
 @pytest.fixture
 def in_epoch(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """`in_epoch(n, "trial-0001", action)`: have the action in the n-th epoch of a trial."""
-
-    class Act(pl.Callback):
-        def __init__(self, epoch: int, action: Callable[[], None]) -> None:
-            self.epoch, self.action = epoch, action
-
-        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-            if trainer.current_epoch + 1 == self.epoch:
-                self.action()
-
-    def in_epoch(epoch: int, name: str, action: Callable[[], None]) -> None:
-        def prepared(config: Config, data: Splits, output: Path, resume: bool, callbacks: list) -> object:
-            return fit(config, data, output, resume, [*callbacks, *[Act(epoch, action)] * (output.name == name)])
-
-        monkeypatch.setattr(trial, "fit", prepared)
-
-    return in_epoch
-
-
-def ctrl_c() -> None:
-    raise KeyboardInterrupt
+    return acting(monkeypatch, trial)
 
 
 def same_tables(one: SweepResult, other: SweepResult) -> None:
@@ -411,6 +386,7 @@ def test_a_search_that_is_killed_takes_its_workers_along_and_goes_on(tmp_path: P
         [
             "import sys, runpy",
             "from pathlib import Path",
+            "sys.path.append(str(Path(sys.argv[1]).parents[1] / 'support'))",
             "names = runpy.run_path(sys.argv[1])",
             "from dataclasses import replace",
             "config = replace(names['CONFIG'], training=replace(names['CONFIG'].training, n_epochs=400))",

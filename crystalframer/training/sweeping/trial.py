@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import lightning.pytorch as pl
 from crystalframer.config import Config
 from crystalframer.data.dataset import Splits
 from crystalframer.training.folder import RunFolder
+from crystalframer.training.result import why_none
 from crystalframer.training.run import fit
 from crystalframer.training.sweeping.space import with_values
 from crystalframer.training.task import TrainingTask
@@ -36,10 +36,7 @@ def why_failed(error: Exception) -> str:
     """
     if _is_of_the_machine(error):
         raise error
-    if type(error).__module__.startswith("crystalframer."):
-        return str(error)
-    traceback.print_exception(error)
-    return f"{type(error).__name__}: {error}"
+    return why_none(error)
 
 
 class Reporter(pl.Callback):
