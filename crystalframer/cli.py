@@ -59,7 +59,8 @@ class Train(Command):
 
     Starts from a preset (`crystalframer presets` lists them); every setting can be changed by its option. The run
     folder receives the model, the errors of every epoch and the final scores. Ctrl-C keeps the last complete epoch;
-    --resume with the folder goes on from there, with the settings that are kept in it.
+    --resume with the folder goes on from there, with the settings that are kept in it. --devices and --nodes are short
+    for --training.n-devices and --training.n-nodes.
     """
 
     EXAMPLES: ClassVar[str] = """
@@ -68,7 +69,7 @@ class Train(Command):
     $ crystalframer train --data.source cifs/ --data.split random --training.n-epochs 200
     $ crystalframer train --preset lightweight --training.batch-size 64 --training.max-atoms 2000
     $ crystalframer train --resume --output runs/gap
-    $ crystalframer train --preset default --data.source jarvis --training.n-devices 4
+    $ crystalframer train --preset default --data.source jarvis --devices 4
     $ torchrun --nproc-per-node 4 -m crystalframer train --preset default --data.source jarvis
     """
 
@@ -99,19 +100,21 @@ class Ablate(Command):
 
     Takes the settings of `train` (but for `--model.frame.method`, which --frame-methods sets; `--training.seed` decides
     a random split alone). Prints mean ± standard deviation over the seeds; `table.csv` in the output folder has a row
-    for each run. The same command goes on where it was stopped, reads runs that are complete, and tries those that
-    failed again. The exit code is 1 if a run has no result.
+    for each run, and `ablation.html` is their picture. The same command goes on where it was stopped, reads runs that
+    are complete, and tries those that failed again. The exit code is 1 if a run has no result.
     """
 
     EXAMPLES: ClassVar[str] = """
     $ crystalframer ablate --frame-methods max weighted-pca none --seeds 0 1 2
-    $ crystalframer ablate --preset lightweight --data.source my.parquet --model.targets band_gap:eV
+    $ crystalframer ablate --preset lightweight --data.source my.parquet --model.targets band_gap:eV --n-workers 4
     """
 
     frame_methods: tuple[FrameMethod, ...] = FRAME_METHODS
     """Frame methods to compare."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of initial weights, batches and noise: one run each for every method."""
+    n_workers: int = 1
+    """Runs at a time, by processes that share the CPU cores and take the GPUs in turn."""
     preset: Annotated[str, arg(metavar="NAME")] = DEFAULT_PRESET
     """Settings to start from."""
     output: Annotated[Path, arg(metavar="FOLDER")] = Path("runs/ablation")
@@ -121,9 +124,11 @@ class Ablate(Command):
     def run(self) -> int:
         from crystalframer.training import ablate
 
-        result = ablate(self.config, self.frame_methods, self.seeds, output=self.output)
+        result = ablate(self.config, self.frame_methods, self.seeds, output=self.output, n_workers=self.n_workers)
         print(f"\n{result.summary()}\n")
         print(f"run folders and table.csv   {self.output}")
+        if len(result.failures) < len(result.table):
+            _draw("ablation_figure", self.output / "ablation.html", result.table, result.histories)
         return 1 if len(result.failures) else 0
 
 
@@ -179,11 +184,7 @@ class Sweep(Command):
         print(f"run folders and table.csv   {self.output}")
         if "complete" not in result.table["state"].tolist():
             return 1
-        if importlib.util.find_spec("plotly") is not None:
-            # By name: the package does not need its pictures.
-            figure = importlib.import_module("viz").sweep_figure(result.table)
-            figure.write_html(self.output / "sweep.html", include_plotlyjs=True)
-            print(f"picture                     {self.output / 'sweep.html'}")
+        _draw("sweep_figure", self.output / "sweep.html", result.table)
         print(f"best model                  {result.best_folder}")
         return 0
 
@@ -653,6 +654,8 @@ class Convert(Command):
 
 WITH_SETTINGS = (Train, Ablate, Sweep)
 """Commands that take the settings of a training."""
+SHORT = {"--devices": "--training.n-devices", "--nodes": "--training.n-nodes"}
+"""What other trainers call these options."""
 COMMANDS: dict[str, type[Command]] = {
     "train": Train,
     "ablate": Ablate,
@@ -734,6 +737,8 @@ def _parse(words: Sequence[str]) -> Command:
     if verb not in COMMANDS:
         raise ConfigError(f"command {verb!r} is unknown{suggestion(verb, COMMANDS)}")
     command, options = COMMANDS[verb], words[len(verb.split()) :]
+    if command in WITH_SETTINGS:
+        options = [_long(word) for word in options]
     examples = inspect.cleandoc(command.EXAMPLES)
     complaint = io.StringIO()
     try:
@@ -753,6 +758,12 @@ def _parse(words: Sequence[str]) -> Command:
             raise refused from None
         sys.stderr.write(complaint.getvalue())
         raise
+
+
+def _long(word: str) -> str:
+    """An option in the words of the config: `--devices=4` is `--training.n-devices=4`."""
+    option, is_given, value = word.partition("=")
+    return f"{SHORT.get(option, option)}{is_given}{value}"
 
 
 def _start(command: type[Train | Ablate | Sweep], options: Sequence[str]) -> Train | Ablate | Sweep:
@@ -848,6 +859,14 @@ def _registry() -> ConstructorRegistry:
 def _is_for_the_user(error: Exception) -> bool:
     """An error of this package, or of the disk, or of a missing library: its message says what to do."""
     return type(error).__module__.startswith("crystalframer.") or isinstance(error, (OSError, ImportError))
+
+
+def _draw(builder: str, path: Path, *tables: pandas.DataFrame) -> None:
+    """A figure of `viz`, if there is plotly. By name: the package does not need its pictures."""
+    if importlib.util.find_spec("plotly") is not None:
+        figure = getattr(importlib.import_module("viz"), builder)(*tables)
+        figure.write_html(path, include_plotlyjs=True)
+        print(f"picture                     {path}")
 
 
 def _readable(frame: pandas.DataFrame) -> str:

@@ -88,6 +88,21 @@ def test_every_command_explains_itself(
     assert f"$ crystalframer {verb}" in text[text.index("Examples:") :]
 
 
+def test_devices_and_nodes_by_their_short_names(
+    exit_code: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: list[Config] = []
+
+    def taken(config: Config, **_: object) -> object:
+        given.append(config)
+        raise DataError("enough")
+
+    monkeypatch.setattr(training, "fit", taken, raising=False)
+    assert exit_code("train", "--devices", "4", "--nodes=2") == exit_code("train", "--training.n-devices=4") == 2
+    assert [(config.training.n_devices, config.training.n_nodes) for config in given] == [(4, 2), (4, None)]
+    assert exit_code("predict", "--devices", "4") == 2 and "--training" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("verb", ["train", "ablate", "sweep"])
 def test_every_setting_is_an_option(
     verb: str, exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]
@@ -305,9 +320,10 @@ def test_comparing_frame_methods(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     words = ["ablate", "--frame-methods", "none", "pca", "--seeds", "4", "--data.source", salts, *TINY_RUN]
-    words += ["--output", tmp_path / "runs"]
+    words += ["--output", tmp_path / "runs", "--n-workers", "2"]
     assert exit_code(*words) == 0
     text = capsys.readouterr().out
+    assert "plotly" in (tmp_path / "runs" / "ablation.html").read_text(encoding="utf-8") and "ablation.html" in text
     assert "test MAE (eV)" in text and re.search(r"none +1 ", text) and re.search(r"pca +1 ", text)
     assert pandas.read_csv(tmp_path / "runs" / "table.csv")["frame_method"].tolist() == ["none", "pca"]
     assert exit_code(*words) == 0  # reads what is there
@@ -316,8 +332,8 @@ def test_comparing_frame_methods(
     def fail(*_: object, **__: object) -> None:
         raise DataError("no such data")
 
-    monkeypatch.setattr(training.ablation, "fit", fail)
-    assert exit_code(*words, "--seeds", "4", "5") == 1
+    monkeypatch.setattr(training.jobs, "fit", fail)
+    assert exit_code(*words, "--seeds", "4", "5", "--n-workers", "1") == 1
     assert "pca, seed 5, has no result: no such data" in capsys.readouterr().out
 
 

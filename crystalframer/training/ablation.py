@@ -11,13 +11,12 @@ gives a complete ablation again without training.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import lightning.pytorch as pl
 import numpy as np
 
 from crystalframer.config import FRAME_METHODS, Config, ConfigError, FrameMethod, Target
@@ -25,9 +24,11 @@ from crystalframer.data.dataset import CrystalDataset, Splits
 from crystalframer.training import places
 from crystalframer.training.callbacks import where_to_draw
 from crystalframer.training.folder import RunFolder
+from crystalframer.training.jobs import Job, check_counts, train_here
 from crystalframer.training.parts import digest, load_splits, prepare_parts
 from crystalframer.training.result import FitResult, read_result, why_none
-from crystalframer.training.run import Interrupted, fit
+from crystalframer.training.run import Interrupted
+from crystalframer.training.workers import train_in_processes
 
 if TYPE_CHECKING:
     import pandas
@@ -84,6 +85,7 @@ def ablate(
     seeds: Sequence[int] = (0, 1, 2),
     data: Splits | CrystalDataset | None = None,
     output: Path | str = "runs/ablation",
+    n_workers: int = 1,
 ) -> AblationResult:
     """Train a model for every frame method and seed, on the same data and settings, and compare them.
 
@@ -109,19 +111,23 @@ def ablate(
         seeds: of initial weights, batches and noise.
         data: as for `fit`. Default: `config.data.source`.
         output: folder of the run folders and of `table.csv`, which is up to date after every run.
+        n_workers: runs that are trained at a time, by as many processes of this machine. They share out the CPU
+            threads and take the GPUs in turn. One that is killed is replaced, and its run goes on. Errors are the same
+            as with one worker; `seconds` and `ms_per_step` are those of runs beside one another.
 
     Raises:
         ConfigError: an unknown or repeated method, or `output` holds runs of another config (the fields are named), or
             this is one of several processes of torchrun or SLURM.
-        TrainingError: `output` holds runs on other data.
+        TrainingError: `output` holds runs on other data, or cannot be written.
         DataError: the data cannot be used.
         Interrupted: Ctrl-C; the same call goes on from there.
     """
     if places.launched() is not None:
         raise ConfigError(
-            "ablate starts the processes of its runs itself, on this machine, as many as training.n_devices says: call "
-            "it without torchrun or srun"
+            "ablate starts the processes of its runs itself, on this machine, as many as n_workers or "
+            "training.n_devices says: call it without torchrun or srun"
         )
+    check_counts(config, n_workers, "run")
     output = Path(output)
     runs = _plan(config, frame_methods, seeds, output)
     outcomes = {run: _result_or_why(partial(read_result, run.folder)) for run in runs if run.is_finished}
@@ -131,15 +137,25 @@ def ablate(
     if waiting:
         splits = load_splits(config, data)
         _check_same_data(config, splits, runs)
-        with _Overview(runs) as overview:
+
+        def close(run: _Run, why: str | None) -> None:
+            outcomes[run] = _result_or_why(partial(read_result, run.folder)) if why is None else why
+            overview.end(run)
+            _table(config, runs, outcomes).to_csv(output / TABLE_FILE, index=False)
+
+        def jobs() -> Iterator[Job]:
             for run in waiting:
-                overview.start(run, len(outcomes) + 1)
-                try:
-                    outcomes[run] = _result_or_why(partial(_train, run, splits, overview.callback))
-                except KeyboardInterrupt:
-                    raise Interrupted(_farewell(run, runs, output)) from None
-                overview.end(run)
-                _table(config, runs, outcomes).to_csv(output / TABLE_FILE, index=False)
+                overview.start(run)
+                yield Job(run.config, run.folder, partial(overview.report, run), partial(close, run))
+
+        with _Overview(runs, len(outcomes)) as overview:
+            try:
+                if n_workers == 1:
+                    train_here(jobs(), splits)
+                else:
+                    train_in_processes(jobs(), splits, config.training.accelerator, n_workers)
+            except KeyboardInterrupt:
+                raise Interrupted(_farewell(overview.under_way, runs, output)) from None
     table = _table(config, runs, outcomes)
     table.to_csv(output / TABLE_FILE, index=False)
     return AblationResult(output, table, _histories(runs, outcomes))
@@ -202,12 +218,6 @@ def _check_same_data(config: Config, splits: Splits, runs: Sequence[_Run]) -> No
             folder.check_same_data(present)
 
 
-def _train(run: _Run, splits: Splits, callback: pl.Callback) -> FitResult:
-    """Start the run, or go on with it."""
-    resume = run.folder.config.exists()
-    return fit(run.config, splits, run.folder.path, resume, callbacks=[callback])
-
-
 def _result_or_why(result: Callable[[], FitResult]) -> FitResult | str:
     """A result, or why there is none."""
     try:
@@ -216,30 +226,32 @@ def _result_or_why(result: Callable[[], FitResult]) -> FitResult | str:
         return why_none(error)
 
 
-def _farewell(run: _Run, runs: Sequence[_Run], output: Path) -> str:
-    n_finished = sum(other.is_finished for other in runs)
+def _farewell(under_way: Sequence[_Run], runs: Sequence[_Run], output: Path) -> str:
+    stopped = [f"{run.name} after epoch {run.n_epochs_done} of {run.config.training.n_epochs}" for run in under_way]
+    n_finished = sum(run.is_finished for run in runs)
     return (
-        f"the ablation was stopped in {run.name}, after epoch {run.n_epochs_done} of {run.config.training.n_epochs}; "
-        f"{n_finished} of {len(runs)} runs are complete. The same command or call goes on from there (folder {output})"
+        f"the ablation was stopped in {', '.join(stopped)}; {n_finished} of {len(runs)} runs are complete. "
+        f"The same command or call goes on from there (folder {output})"
     )
 
 
 class _Overview:
-    """One bar over the epochs of all runs, with the time left; each run draws its own below."""
+    """One bar over the epochs of all runs, with the time left; a single worker draws its own below."""
 
-    def __init__(self, runs: Sequence[_Run]) -> None:
+    def __init__(self, runs: Sequence[_Run], n_before: int) -> None:
         from tqdm.auto import tqdm
 
-        self.n_runs = len(runs)
+        self.n_epochs = {run: run.n_epochs_done for run in runs}
+        self.n_started = n_before
+        self.under_way: list[_Run] = []
         self.bar = tqdm(
             total=sum(run.config.training.n_epochs for run in runs),
-            initial=sum(run.n_epochs_done for run in runs),
+            initial=sum(self.n_epochs.values()),
             desc="ablation",
             bar_format="{desc} {percentage:3.0f}%|{bar}| epoch {n} of {total} [{elapsed}<{remaining}{postfix}]",
             smoothing=0,
             **where_to_draw(tqdm),
         )
-        self.callback = _Counter(self.bar)
 
     def __enter__(self) -> _Overview:
         return self
@@ -247,24 +259,24 @@ class _Overview:
     def __exit__(self, *_: object) -> None:
         self.bar.close()
 
-    def start(self, run: _Run, number: int) -> None:
-        self.bar.set_postfix_str(f"run {number} of {self.n_runs}: {run.name}")
+    def start(self, run: _Run) -> None:
+        self.n_started += 1
+        self.under_way.append(run)
+        names = ", ".join(run.name for run in self.under_way)
+        self.bar.set_postfix_str(f"run {self.n_started} of {len(self.n_epochs)}: {names}")
+
+    def report(self, run: _Run, epoch: int, losses: Sequence[float]) -> bool:
+        """A run has come so far; it is not to stop."""
+        self.bar.update(epoch - self.n_epochs[run])
+        self.n_epochs[run] = epoch
+        return False
 
     def end(self, run: _Run) -> None:
         """Epochs that a failed run leaves out are not to come."""
+        self.under_way.remove(run)
         if not run.is_finished:
-            self.bar.total -= run.config.training.n_epochs - run.n_epochs_done
+            self.bar.total -= run.config.training.n_epochs - self.n_epochs[run]
             self.bar.refresh()
-
-
-class _Counter(pl.Callback):
-    """Moves the bar by an epoch."""
-
-    def __init__(self, bar: Any) -> None:
-        self.bar = bar
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.bar.update()
 
 
 def _table(config: Config, runs: Sequence[_Run], outcomes: Mapping[_Run, FitResult | str]) -> pandas.DataFrame:

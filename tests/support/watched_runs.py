@@ -4,30 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import lightning.pytorch as pl
 import pytest
 
 from crystalframer.config import Config
 from crystalframer.data.dataset import Splits
-from crystalframer.training import fit
+from crystalframer.training import fit, jobs
 
 
-def noted(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> list[str]:
-    """Names of the run folders that the module trains from now on."""
+def noted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the run folders that are trained in this process from now on."""
     names: list[str] = []
 
     def counted(config: Config, data: Splits, output: Path, resume: bool, callbacks: list[pl.Callback]) -> object:
         names.append(f"{output.name} again" if resume else output.name)
         return fit(config, data, output, resume, callbacks)
 
-    monkeypatch.setattr(module, "fit", counted)
+    monkeypatch.setattr(jobs, "fit", counted)
     return names
 
 
-def acting(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> Callable[..., None]:
-    """`acting(...)(n, "max-seed1", action)`: have the action in the n-th epoch of a run that the module trains."""
+def acting(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`acting(...)(n, "max-seed1", action)`: have the action in the n-th epoch of a run that this process trains."""
 
     class Act(pl.Callback):
         def __init__(self, epoch: int, action: Callable[[], None]) -> None:
@@ -41,7 +40,7 @@ def acting(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> Callable[...,
         def prepared(config: Config, data: Splits, output: Path, resume: bool, callbacks: list) -> object:
             return fit(config, data, output, resume, [*callbacks, *[Act(epoch, action)] * (output.name == name)])
 
-        monkeypatch.setattr(module, "fit", prepared)
+        monkeypatch.setattr(jobs, "fit", prepared)
 
     return in_epoch
 

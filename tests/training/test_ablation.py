@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +20,7 @@ from crystalframer.config import ConfigError, DataConfig
 from crystalframer.data.dataset import Splits
 from crystalframer.data.sources import dataset
 from crystalframer.presets import preset
-from crystalframer.training import AblationResult, Interrupted, TrainingError, ablate, ablation, fit
+from crystalframer.training import AblationResult, Interrupted, TrainingError, ablate, fit, jobs, workers
 
 TINY = preset("tiny").config
 CONFIG = replace(TINY, training=replace(TINY.training, n_epochs=3, batch_size=16, accelerator="cpu"))
@@ -45,13 +47,13 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> AblationResult:
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the runs that are trained while the test runs."""
-    return noted(monkeypatch, ablation)
+    return noted(monkeypatch)
 
 
 @pytest.fixture
 def in_epoch(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """`in_epoch(n, "max-seed1", action)`: have the action in the n-th epoch of a run."""
-    return acting(monkeypatch, ablation)
+    return acting(monkeypatch)
 
 
 def same_results(one: AblationResult, other: AblationResult) -> None:
@@ -152,12 +154,12 @@ def test_a_stopped_ablation_goes_on_to_the_same_table(
 ) -> None:
     """Stopped in the third run of four: seed by seed, so the first of seed 1."""
     in_epoch(3, "none-seed1", ctrl_c)
-    said = r"stopped in none-seed1, after epoch 2 of 3; 2 of 4 runs are complete. The same command"
+    said = r"stopped in none-seed1 after epoch 2 of 3; 2 of 4 runs are complete. The same command"
     with pytest.raises(Interrupted, match=said):
         ablate(CONFIG, METHODS, SEEDS, DATA, tmp_path)
     assert pd.read_csv(tmp_path / "table.csv")["frame_method"].tolist() == ["none", "max"]
     names: list[str] = []
-    monkeypatch.setattr(ablation, "fit", lambda *a, **k: (names.append(f"{a[2].name} {a[3]}"), fit(*a, **k))[1])
+    monkeypatch.setattr(jobs, "fit", lambda *a, **k: (names.append(f"{a[2].name} {a[3]}"), fit(*a, **k))[1])
     torch.manual_seed(99)
     result = ablate(CONFIG, METHODS, SEEDS, DATA, tmp_path)
     assert names == ["none-seed1 True", "max-seed1 False"]
@@ -198,6 +200,61 @@ def test_what_cannot_be_compared(
     assert not (tmp_path / "runs").exists()
 
 
+# Several processes
+
+
+def test_several_processes_give_the_same_table_though_one_is_killed(
+    uninterrupted: AblationResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    killed: list[str] = []
+    tell = workers.Worker.tell
+
+    def tell_or_kill(self: workers.Worker, content: dict) -> None:
+        if "stop" in content and not killed and self.job is not None:
+            killed.append(self.job.folder.path.name)
+            os.kill(self._process.pid, signal.SIGKILL)
+        tell(self, content)
+
+    monkeypatch.setattr(workers.Worker, "tell", tell_or_kill)
+    result = ablate(CONFIG, METHODS, SEEDS, DATA, tmp_path, n_workers=2)
+    assert len(killed) == 1
+    same_results(result, uninterrupted)
+    said = capfd.readouterr().err
+    assert "run 2 of 4: none-seed3, max-seed3" in said and re.search(r"ablation 100%.*epoch 12 of 12", said)
+
+
+def test_ctrl_c_ends_all_processes(
+    uninterrupted: AblationResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as stopping:
+        stopping.setattr(workers.Workers, "next_message", lambda self: ctrl_c())
+        said = "stopped in none-seed3 after epoch 0 of 3, max-seed3 after epoch 0 of 3; 0 of 4 runs are complete"
+        with pytest.raises(Interrupted, match=said):
+            ablate(CONFIG, METHODS, SEEDS, DATA, tmp_path, n_workers=2)
+    same_results(ablate(CONFIG, METHODS, SEEDS, DATA, tmp_path), uninterrupted)
+
+
+def test_a_full_disk_stops_the_ablation_not_the_run(
+    uninterrupted: AblationResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise TrainingError("cannot be written") from OSError(28, "No space left on device")
+
+    with monkeypatch.context() as without_space:
+        without_space.setattr(jobs, "fit", full)
+        with pytest.raises(TrainingError, match="cannot be written"):
+            ablate(CONFIG, METHODS, SEEDS, DATA, tmp_path)
+    same_results(ablate(CONFIG, METHODS, SEEDS, DATA, tmp_path), uninterrupted)
+
+
+def test_what_several_processes_cannot_do(tmp_path: Path) -> None:
+    on_two = replace(CONFIG, training=replace(CONFIG.training, n_devices=2))
+    with pytest.raises(ConfigError, match="choose between several runs at a time and several devices for each"):
+        ablate(on_two, METHODS, SEEDS, DATA, tmp_path, n_workers=2)
+    with pytest.raises(ConfigError, match="n_workers = 0: must be above 0"):
+        ablate(CONFIG, METHODS, SEEDS, DATA, tmp_path, n_workers=0)
+
+
 # Failing
 
 
@@ -235,7 +292,7 @@ def test_a_failed_run_is_tried_again(
     in_epoch(2, "max-seed3", fail)
     result = ablate(CONFIG, METHODS, SEEDS, DATA, tmp_path)
     assert result.failures["error"].tolist() == ["ZeroDivisionError: of the program"]
-    monkeypatch.setattr(ablation, "fit", fit)
+    monkeypatch.setattr(jobs, "fit", fit)
     same_results(ablate(CONFIG, METHODS, SEEDS, DATA, tmp_path), uninterrupted)
 
 
@@ -243,7 +300,7 @@ def test_nothing_but_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     def fail(*_: object, **__: object) -> None:
         raise checkpoint.CheckpointError("disk full")
 
-    monkeypatch.setattr(ablation, "fit", fail)
+    monkeypatch.setattr(jobs, "fit", fail)
     result = ablate(CONFIG, METHODS, [0], DATA, tmp_path)
     assert result.table["error"].tolist() == ["disk full"] * 2
     assert len(result.histories) == 0 and np.isnan(result.means[f"test_{MAE}"].to_numpy(dtype=float)).all()

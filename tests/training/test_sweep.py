@@ -36,10 +36,13 @@ from crystalframer.training import (
     SweepResult,
     TrainingError,
     fit,
+    jobs,
     space_from_words,
     sweep,
+    workers,
 )
-from crystalframer.training.sweeping import study, trial, workers
+from crystalframer.training.folder import RunFolder
+from crystalframer.training.sweeping import study
 from crystalframer.training.sweeping.space import check_space, with_values
 
 TINY = preset("tiny").config
@@ -81,13 +84,13 @@ def copy(uninterrupted: SweepResult, tmp_path: Path) -> Path:
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the trials that are trained while the test runs."""
-    return noted(monkeypatch, trial)
+    return noted(monkeypatch)
 
 
 @pytest.fixture
 def in_epoch(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """`in_epoch(n, "trial-0001", action)`: have the action in the n-th epoch of a trial."""
-    return acting(monkeypatch, trial)
+    return acting(monkeypatch)
 
 
 def same_tables(one: SweepResult, other: SweepResult) -> None:
@@ -192,7 +195,7 @@ def in_epochs_of(monkeypatch: pytest.MonkeyPatch, name: str) -> list[int]:
     def noted(config: Config, data: Splits, output: Path, resume: bool, callbacks: list) -> object:
         return fit(config, data, output, resume, [*callbacks, *[Note()] * (output.name == name)])
 
-    monkeypatch.setattr(trial, "fit", noted)
+    monkeypatch.setattr(jobs, "fit", noted)
     return seen
 
 
@@ -280,7 +283,7 @@ def test_a_full_disk_stops_the_search_not_the_trial(
         raise TrainingError("cannot be written") from OSError(28, "No space left on device")
 
     with monkeypatch.context() as without_space:
-        without_space.setattr(trial, "fit", full)
+        without_space.setattr(jobs, "fit", full)
         with pytest.raises(TrainingError, match="cannot be written"):
             search(tmp_path / "runs")
     same_tables(search(tmp_path / "runs"), uninterrupted)
@@ -290,7 +293,7 @@ def test_without_a_complete_trial_there_is_no_best(tmp_path: Path, monkeypatch: 
     def fail(*_: object, **__: object) -> None:
         raise TrainingError("loss is not finite")
 
-    monkeypatch.setattr(trial, "fit", fail)
+    monkeypatch.setattr(jobs, "fit", fail)
     result = search(tmp_path)
     assert result.summary().splitlines() == [
         "3 trials: 3 failed",
@@ -360,8 +363,7 @@ def test_a_killed_worker_is_replaced_and_its_trial_goes_on(
     tell = workers.Worker.tell
 
     def tell_or_kill(self: workers.Worker, content: dict) -> None:
-        assert self.trial is None or self.trial.number < N_TRIALS
-        if "stop" in content and not killed and self.trial is not None and self.trial.number == 1:
+        if "stop" in content and not killed and self.job is not None and self.job.folder.path.name == "trial-0001":
             killed.append(1)
             os.kill(self._process.pid, signal.SIGKILL)
         tell(self, content)
@@ -445,7 +447,7 @@ def test_processes_that_end_at_their_start(tmp_path: Path, monkeypatch: pytest.M
 def test_gpus_are_taken_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Told:
         def __init__(self, command: list[str], gpu: str | None, messages: object) -> None:
-            self.gpu, self.trial, self.n_threads = gpu, None, int(command[-1])
+            self.gpu, self.job, self.n_threads = gpu, None, int(command[-1])
 
         def tell(self, content: dict) -> None:
             pass
@@ -453,10 +455,9 @@ def test_gpus_are_taken_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(workers, "Worker", Told)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     monkeypatch.setattr(workers.torch, "get_num_threads", lambda: 8)
-    one = study.Trial(0, {}, "running", 0, None)
-    on_gpus = replace(CONFIG, training=replace(CONFIG.training, accelerator="cuda"))
-    for config, gpus in ((on_gpus, ["4", "6", "4"]), (CONFIG, [None, None, None])):
-        started = workers.Workers(tmp_path, config, tmp_path, 3)
+    one = jobs.Job(CONFIG, RunFolder(tmp_path), lambda epoch, losses: False, lambda why: None)
+    for accelerator, gpus in (("cuda", ["4", "6", "4"]), ("cpu", [None, None, None])):
+        started = workers.Workers(tmp_path, accelerator, 3)
         for _ in range(3):
             started.train(one)
         assert [worker.gpu for worker in started.living] == gpus

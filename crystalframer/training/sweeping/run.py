@@ -13,8 +13,7 @@ Everything is read from the journal and the folders of the trials, so the same c
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -27,22 +26,20 @@ from crystalframer.data.dataset import CrystalDataset, Splits
 from crystalframer.training import places
 from crystalframer.training.callbacks import where_to_draw
 from crystalframer.training.folder import RunFolder
+from crystalframer.training.jobs import Job, check_counts, train_here, why_failed
 from crystalframer.training.parts import digest, load_splits, prepare_parts
 from crystalframer.training.result import FitResult, read_result
 from crystalframer.training.run import Interrupted
 from crystalframer.training.sweeping.result import SweepResult, table_of, trial_folder, trial_name
-from crystalframer.training.sweeping.space import Choice, Range, Space, check_space, tree_of
+from crystalframer.training.sweeping.space import Choice, Range, Space, check_space, tree_of, with_values
 from crystalframer.training.sweeping.study import JOURNAL_FILE, Study, Trial, quiet_optuna
-from crystalframer.training.sweeping.trial import train, why_failed
-from crystalframer.training.sweeping.workers import started_workers
 from crystalframer.training.task import TrainingError
+from crystalframer.training.workers import train_in_processes
 
 if TYPE_CHECKING:
     import pandas
 
 SPACE_FILE, TABLE_FILE = "space.json", "table.csv"
-MOST_DEATHS = 3
-"""Processes that may die on one trial before it counts as failed, or at their start before the search is given up."""
 
 
 def sweep(
@@ -108,7 +105,9 @@ def sweep(
             "sweep starts the processes of its trials itself, on this machine, as many as n_workers says: call it "
             "without torchrun or srun"
         )
-    _check_counts(config, n_trials, n_workers)
+    if n_trials < 1:
+        raise ConfigError(f"n_trials = {n_trials}: must be above 0")
+    check_counts(config, n_workers, "trial")
     check_space(config, space)
     output = Path(output)
     with quiet_optuna(), _locked(output):
@@ -132,26 +131,12 @@ def sweep(
             try:
                 with _Overview(books):
                     if n_workers == 1:
-                        _train_here(books, splits)
+                        train_here(books.jobs(), splits)
                     else:
-                        _train_in_processes(books, splits, n_workers)
+                        train_in_processes(books.jobs(), splits, config.training.accelerator, n_workers)
             except KeyboardInterrupt:
                 raise Interrupted(books.farewell()) from None
         return SweepResult(output, books.write_table())
-
-
-def _check_counts(config: Config, n_trials: int, n_workers: int) -> None:
-    for name, number in (("n_trials", n_trials), ("n_workers", n_workers)):
-        if number < 1:
-            raise ConfigError(f"{name} = {number}: must be above 0")
-    n_devices = config.training.n_devices or 1
-    if n_workers > 1 and n_devices > 1:
-        raise ConfigError(
-            f"training.n_devices = {n_devices}: with n_workers = {n_workers} each trial has one device; choose between "
-            "several trials at a time and several devices for each"
-        )
-    if (config.training.n_nodes or 1) > 1:
-        raise ConfigError(f"training.n_nodes = {config.training.n_nodes}: a search runs on one machine")
 
 
 @contextmanager
@@ -222,13 +207,22 @@ class _Books:
         trials = self.trials
         return len(trials) < self.n_trials or any(trial.state == "running" for trial in trials[: self.n_trials])
 
-    def next_trial(self, taken: Collection[int] = ()) -> Trial | None:
-        """One that was begun and that nobody is at, or else a new one; None if there are as many as were asked for."""
-        trials = self.trials
-        for trial in trials[: self.n_trials]:
-            if trial.state == "running" and trial.number not in taken:
-                return trial
-        return self._study.new_trial() if len(trials) < self.n_trials else None
+    def jobs(self) -> Iterator[Job]:
+        """The trials that were begun, then new ones: what these try is decided when they are asked for."""
+        for trial in self.trials[: self.n_trials]:
+            if trial.state == "running":
+                yield from self._job(trial)
+        while len(self.trials) < self.n_trials:
+            yield from self._job(self._study.new_trial())
+
+    def _job(self, trial: Trial) -> Iterator[Job]:
+        """None of a combination of values that the config refuses."""
+        try:
+            config = with_values(self.config, trial.values)
+        except ConfigError as error:
+            self.close(trial, str(error))
+        else:
+            yield Job(config, self.folder(trial), partial(self.report, trial), partial(self.close, trial))
 
     def folder(self, trial: Trial) -> RunFolder:
         return trial_folder(self.output, trial.number)
@@ -300,60 +294,6 @@ class _Books:
             return read_result(self.folder(trial))
         except Exception as error:
             return why_failed(error)
-
-
-def _train_here(books: _Books, splits: Splits) -> None:
-    """One after another in this process."""
-    while trial := books.next_trial():
-        why = None
-        try:
-            train(books.config, trial.values, splits, books.folder(trial), partial(books.report, trial))
-        except Exception as error:
-            why = why_failed(error)
-        books.close(trial, why)
-
-
-def _train_in_processes(books: _Books, splits: Splits, n_workers: int) -> None:
-    """Several at a time; processes say what happens to their trials, and the books are kept here."""
-    deaths: Counter[int] = Counter()
-    n_stillborn = 0
-    with started_workers(splits, books.config, books.output, n_workers) as workers:
-        while True:
-            while len(workers.trained) < n_workers:
-                trial = books.next_trial({trial.number for trial in workers.trained})
-                if trial is None:
-                    break
-                workers.train(trial)
-            if not workers.trained:
-                return
-            worker, content = workers.next_message()
-            trial = worker.trial
-            if content is None:
-                exit_code = workers.remove(worker)
-                if not worker.is_ready:
-                    n_stillborn += 1
-                    if n_stillborn == MOST_DEATHS:
-                        raise TrainingError(
-                            f"{MOST_DEATHS} processes ended at their start (the last with exit code {exit_code}); "
-                            "what they wrote to standard error may say why. n_workers = 1 needs none"
-                        )
-                elif trial is not None:
-                    deaths[trial.number] += 1
-                    if deaths[trial.number] == MOST_DEATHS:
-                        books.close(
-                            trial,
-                            f"{MOST_DEATHS} processes died on it (the last with exit code {exit_code}); memory may run "
-                            "out: use fewer workers or a lower training.max_edges",
-                        )
-            elif "ready" in content:
-                worker.is_ready, n_stillborn = True, 0
-            elif "stopped" in content:
-                raise TrainingError(content["stopped"])
-            elif trial is not None and "epoch" in content:
-                worker.tell({"stop": books.report(trial, content["epoch"], content["losses"])})
-            elif trial is not None:
-                worker.trial = None
-                books.close(trial, content["failed"])
 
 
 class _Overview:

@@ -1,4 +1,4 @@
-"""The process of a worker: `python -m crystalframer.training.sweeping.worker` (see `workers`)."""
+"""The process of a worker: `python -m crystalframer.training.worker` (see `workers`)."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ import torch
 
 from crystalframer.config import Config, from_json
 from crystalframer.training import ranks
-from crystalframer.training.sweeping.result import trial_folder
-from crystalframer.training.sweeping.trial import train, why_failed
+from crystalframer.training.folder import RunFolder
+from crystalframer.training.jobs import train, why_failed
 
 
-def main(folder: Path, output: Path, n_threads: int) -> None:
+def main(folder: Path, n_threads: int) -> None:
     """Train what the other process says, until it says no more."""
     torch.set_num_threads(n_threads)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what anyone prints is no answer
     told: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(sys.stdin.buffer, told), daemon=True).start()
-    config, splits = from_json(Config, told.get()["config"]), ranks.read_shared(folder)
+    splits = ranks.read_shared(folder)
 
     def answer(**content: Any) -> None:
         print(json.dumps(content), file=answers, flush=True)
@@ -38,10 +38,10 @@ def main(folder: Path, output: Path, n_threads: int) -> None:
 
     answer(ready=True)
     while True:
-        trial = told.get()
+        job = told.get()
         try:
             with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):  # bars of several, among one another
-                train(config, trial["values"], splits, trial_folder(output, trial["number"]), report)
+                train(from_json(Config, job["config"]), splits, RunFolder(Path(job["folder"])), report)
         except Exception as error:
             try:
                 answer(failed=why_failed(error))
@@ -59,4 +59,4 @@ def _listen(source: IO[bytes], told: queue.SimpleQueue[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))
