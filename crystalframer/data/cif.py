@@ -32,7 +32,10 @@ CELL_FIELDS = (
     *("_cell_angle_alpha", "_cell_angle_beta", "_cell_angle_gamma"),
 )
 POSITION_FIELDS = ("_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z")
-SYMMETRY_FIELDS = ("_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz")
+SYMMETRY_FIELDS = tuple(
+    name + end for name in ("_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz") for end in ("", "_")
+)
+"""With the underscore that some programs put behind names, as pymatgen knows them."""
 GROUP_FIELDS = ("_symmetry_space_group_name_H-M", "_space_group_name_H-M_alt")
 NOT_PLAIN = re.compile(
     "_space_group_magn|_space_group_symop_magn|_atom_site_moment|_cell_modulation|_cell_wave_vector|"
@@ -46,6 +49,8 @@ LONGEST_LINE = 20_000
 """Characters of a CIF that pymatgen reads; the standard allows 2,048."""
 MOST_UNPLAIN_IMAGES = 10_000
 """The same where pymatgen reads the file, which takes some milliseconds for each."""
+LONGEST_OPERATION = 200
+"""Characters of a symmetry operation that pymatgen reads, in a time that grows with the cube of a row of digits."""
 MOST_PAIRS = 2_000_000
 """Of images on one place, one and the other. An atom on the place of highest symmetry gives 4 · 48²."""
 ORDERED_ELEMENTS = {
@@ -139,6 +144,33 @@ def check_cell(fields: Mapping[str, Any]) -> None:
             raise CrystalError(f"{name} is {text[:40]!r}; it must be a number {allowed}")
 
 
+def listed_operations(fields: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Name → symmetry operations of a CIF block.
+
+    Args:
+        fields: name → text, or texts of a loop.
+    """
+    listed = {name: fields[name] for name in SYMMETRY_FIELDS if name in fields}
+    return {name: [texts] if isinstance(texts, str) else list(texts) for name, texts in listed.items()}
+
+
+def check_operations(fields: Mapping[str, Any]) -> None:
+    """That symmetry operations of a CIF block are no longer than any that a program writes.
+
+    Args:
+        fields: name → text, or texts of a loop.
+
+    Raises:
+        CrystalError: one is; it is named.
+    """
+    for name, operations in listed_operations(fields).items():
+        for number, operation in enumerate(operations, start=1):
+            if len(operation) > LONGEST_OPERATION:
+                raise CrystalError(
+                    f"operation {number} of {name} ({operation[:40]!r}) has {len(operation):,} characters; correct it"
+                )
+
+
 def check_size(fields: Mapping[str, Any]) -> None:
     """That a CIF block is not larger than pymatgen can take in some seconds.
 
@@ -149,7 +181,7 @@ def check_size(fields: Mapping[str, Any]) -> None:
         CrystalError: sites times symmetry operations are too many.
     """
     n_sites = len(fields.get("_atom_site_label", ()))
-    n_operations = max([len(fields[name]) for name in SYMMETRY_FIELDS if isinstance(fields.get(name), list)] or [1])
+    n_operations = max([len(operations) for operations in listed_operations(fields).values()] or [1])
     if n_operations == 1 and find_spec("gemmi") is not None:
         import gemmi
 

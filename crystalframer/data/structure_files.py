@@ -20,7 +20,15 @@ from typing import Any
 import numpy as np
 
 from crystalframer.data import databases, xyz
-from crystalframer.data.cif import check_cell, check_formula, check_lines, check_size, read_plain_cif, what_is_missing
+from crystalframer.data.cif import (
+    check_cell,
+    check_formula,
+    check_lines,
+    check_operations,
+    check_size,
+    read_plain_cif,
+    what_is_missing,
+)
 from crystalframer.data.crystal import CrystalError
 from crystalframer.data.elements import atomic_number
 
@@ -188,6 +196,7 @@ def _read_cif_with_pymatgen(text: str) -> list[Any]:
             raise CrystalError(f"cannot be read as CIF ({_reason(error)}){_advice(text, 'check the file')}") from error
         for block in blocks.values():
             check_cell(block)
+            check_operations(block)
             check_size(block)
             _check_cif_atoms(block)
         try:

@@ -272,11 +272,25 @@ def plain_cif(n_operations: int, n_sites: int, coordinates: str = "0.{site:05d} 
         (plain_cif(24, 2000, "0.1 0.2 0.3"), "2,000 sites and 24 symmetry operations make too many atoms"),
         (plain_cif(1, 2, "0.1 0.2 0.3").replace("'x,y,z+0/1'\n", "'x,y,z'\n" * 15_000), "2 sites and 15,000"),
         (plain_cif(1, 20_000, "0.1 0.2 0.3"), "20,000 sites and 1 symmetry operations make too many atoms"),
+        (
+            plain_cif(24, 2000, "0.1 0.2 0.3").replace("as_xyz", "as_xyz_"),
+            "2,000 sites and 24 symmetry operations make too many atoms",
+        ),
     ],
 )
 def test_more_atoms_than_any_file_means_are_refused_in_seconds(text: str, reason: str) -> None:
     started = time.process_time()
     with pytest.raises(CrystalError, match=reason):
+        to_crystal(text)
+    assert time.process_time() - started < 20
+
+
+@pytest.mark.parametrize("name", ["_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz_"])
+def test_an_endless_symmetry_operation_is_refused_in_seconds(name: str) -> None:
+    """pymatgen would look for its end for hours."""
+    text = plain_cif(3, 2).replace("x,y,z+1/3", f"0,{'9' * 9000},z").replace("_symmetry_equiv_pos_as_xyz", name)
+    started = time.process_time()
+    with pytest.raises(CrystalError, match=rf"operation 2 of {name} \('0,999.*\) has 9,004 characters"):
         to_crystal(text)
     assert time.process_time() - started < 20
 
