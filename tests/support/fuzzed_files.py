@@ -352,7 +352,7 @@ DAMAGES: tuple[Damage, ...] = (
 
 def prepare() -> None:
     """Import and compile what reading needs, so that time and memory of a case are its own."""
-    cf.predict([to_crystal(BY_HAND)], model_of("max"), progress=False)  # compiles, which may take as long as no file may
+    cf.predict([to_crystal(BY_HAND)], model_of("max"), progress=False)  # compiles, before files are timed
     for name, data in corpus():
         check_file(name, data, with_prediction=True)
 
