@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -249,12 +250,12 @@ def check_case(made: Case, rng: np.random.Generator, share: float = 0.0) -> str:
 
     model = model_of(made.method)
     model.zero_grad(set_to_none=True)
-    predicted, error = predicted_row(made, model, as_table=chance(0.5))
+    row = predicted_row(made, model, as_table=chance(0.5)) if chance(0.25) else None
     try:
         crystal = to_crystal(made.crystal())
         batch = CrystalBatch.from_crystals([crystal], model.config.radius)
     except CrystalError as refusal:
-        assert error, f"refused ({refusal}) and yet predicted: {predicted}"
+        assert row is None or row.error, f"refused ({refusal}) and yet predicted: {row.value}"
         assert made.kind in str(refusal), f"names no crystal: {refusal}"
         return f"refused: {_kind_of(str(refusal))}"
     missing = memory.shortage(model.config, batch.n_atoms, batch.n_edges, torch.device("cpu"), torch.float32, True)
@@ -267,13 +268,14 @@ def check_case(made: Case, rng: np.random.Generator, share: float = 0.0) -> str:
     output.sum().backward()
     for name, weight in model.named_parameters():
         assert weight.grad is not None and weight.grad.isfinite().all(), f"gradient of {name}: {weight.grad}"
-    assert error is None, f"computes {output.tolist()}, but predict says {error}"
-    if noise_seed is None:
-        assert np.isclose(predicted, output.item(), rtol=1e-4, atol=1e-5), f"{predicted} is not {output.item()}"
+    if row is not None:
+        assert row.error is None, f"computes {output.tolist()}, but predict says {row.error}"
+    if row is not None and noise_seed is None:
+        assert np.isclose(row.value, output.item(), rtol=1e-4, atol=1e-5), f"{row.value} is not {output.item()}"
     if batch.n_edges > MOST_EDGES:
         return "predicted, not traced"
     agreed = ""
-    if chance(0.2):
+    if chance(0.1):
         agreed = ", kernels agree" if kernels_agree(model, batch) else ", frames on a knife's edge"
     (trace,) = model.trace(batch)
     check_trace(trace)
@@ -287,7 +289,14 @@ def _kind_of(message: str) -> str:
     return next((text for text in known if text in message), message)
 
 
-def predicted_row(made: Case, model: CrystalFramer, as_table: bool) -> tuple[float, str | None]:
+class Row(NamedTuple):
+    """What `predict` says of a structure."""
+
+    value: float
+    error: str | None
+
+
+def predicted_row(made: Case, model: CrystalFramer, as_table: bool) -> Row:
     """Through the public door; a structure as a `Crystal` or as the row of a table. NaN where there is an error."""
     row = {"id": made.kind, "atomic_numbers": made.atomic_numbers, "positions": made.positions, "lattice": made.lattice}
     try:
@@ -302,7 +311,7 @@ def predicted_row(made: Case, model: CrystalFramer, as_table: bool) -> tuple[flo
     else:
         assert np.isnan(value) and isinstance(error, str) and error, f"value {value}, error {error!r}"
         assert "the prediction failed" not in error, error
-    return float(value), error
+    return Row(float(value), error)
 
 
 def check_edges(batch: CrystalBatch) -> None:
@@ -396,7 +405,7 @@ def check_pictures(trace: CrystalTrace, rng: np.random.Generator, chance: Callab
     head = None if rng.random() < 0.3 else int(rng.integers(trace.n_heads))
     shapes = viz.drawing(scene, layer, head, atom)
     assert np.isfinite([ball.center for ball in shapes.balls]).all()
-    if chance(0.01):
+    if chance(0.002):
         matrix = viz.attention_matrix(scene, layer, head)
         assert np.allclose(matrix.sum(axis=1), 1.0, atol=1e-3)
         table = viz.layer_table(trace)
@@ -410,8 +419,8 @@ def check_pictures(trace: CrystalTrace, rng: np.random.Generator, chance: Callab
         viz.attended_distance_figure(trace)
         viz.decay_length_figure(trace)
         viz.axis_turn_figure(trace) if trace.layers[0].frame else None
-    if chance(0.005):
+    if chance(0.002):
         viz.structure_view(scene, layer, head, atom)
         viz.structure_figure(scene, layer, head, atom)
-    if chance(0.005):
+    if chance(0.002):
         assert "</html>" in viz.explorer_html(scene, layer, head, atom)
