@@ -14,6 +14,7 @@ import json
 import re
 import warnings
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,13 @@ import numpy as np
 
 from crystalframer.data import databases, xyz
 from crystalframer.data.cif import (
+    GROUP_FIELDS,
     check_cell,
     check_formula,
     check_lines,
     check_operations,
     check_size,
+    listed_operations,
     read_plain_cif,
     what_is_missing,
 )
@@ -199,6 +202,9 @@ def _read_cif_with_pymatgen(text: str) -> list[Any]:
             check_operations(block)
             check_size(block)
             _check_cif_atoms(block)
+            if not listed_operations(block):
+                for name in GROUP_FIELDS:
+                    _space_group(re.sub(r"[\s_]", "", str(block.get(name, ""))))
         try:
             # Occupancies as they stand: sums above 1 show atoms on one place, which the default would rescale.
             structures = parser.parse_structures(primitive=False, check_occu=False, on_error="raise")
@@ -211,6 +217,14 @@ def _read_cif_with_pymatgen(text: str) -> list[Any]:
         (block,) = blocks.values()
         check_formula(str(block.get("_chemical_formula_sum", "")), np.array(structures[0].atomic_numbers))
     return structures
+
+
+@lru_cache(maxsize=1024)
+def _space_group(name: str) -> Any:
+    """pymatgen's space group of this name, kept: it takes seconds to make, and pymatgen forgets it with every file."""
+    groups = importlib.import_module("pymatgen.symmetry.groups")
+    known = {re.sub(r"[\s_]", "", symbol): symbol for symbol in groups.SYMM_DATA["space_group_encoding"]}
+    return groups.SpaceGroup(known[name]) if name in known else None
 
 
 def _advice(text: str, otherwise: str) -> str:

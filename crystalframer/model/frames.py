@@ -239,6 +239,10 @@ def _orient(
 
 # --- frames from the lattice ------------------------------------------------------------------------------------------
 
+LARGEST_STEP = 2
+"""Of the combinations of reduced vectors that are looked at. The shortest, and those that tie with them, need 1."""
+REDUCTION_SLACK = 1e-3
+
 
 def lattice_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: int | None) -> Frame:
     """The three shortest independent lattice vectors, as unit vectors: oblique, the same for all atoms and heads.
@@ -276,12 +280,31 @@ def lattice_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: int
 
 
 def _short_translations(lattice: Float[Tensor, "n_crystals 3 3"]) -> Float[Tensor, "n_crystals n_translations 3"]:
-    """Integer combinations in lexicographic order: all lattice vectors up to the longest of a, b, c, and more."""
-    longest = lattice.square().sum(-1).amax(-1).sqrt()
-    heights = 1.0 / torch.linalg.inv(lattice).square().sum(1).sqrt()
-    reach = int(torch.ceil(longest[:, None] / heights - 1e-6).amax())
-    steps = torch.arange(-reach, reach + 1, dtype=lattice.dtype, device=lattice.device)
-    return torch.cartesian_prod(steps, steps, steps).expand(len(lattice), -1, -1)
+    """Integer combinations of a, b and c, in lexicographic order, among which the shortest independent vectors are.
+
+    They are the small combinations of reduced vectors: of a cell as flat as a sheet, those of a, b and c are millions.
+    """
+    steps = torch.arange(-LARGEST_STEP, LARGEST_STEP + 1, dtype=lattice.dtype, device=lattice.device)
+    found = torch.cartesian_prod(steps, steps, steps) @ _reduced(lattice)
+    base = 2.0 * found.abs().amax() + 1.0
+    rank = found.double() @ base.double() ** torch.tensor([2.0, 1.0, 0.0], dtype=torch.float64, device=lattice.device)
+    return found.take_along_dim(rank.argsort(-1)[..., None], 1)
+
+
+def _reduced(lattice: Float[Tensor, "n_crystals 3 3"]) -> Float[Tensor, "n_crystals 3 3"]:
+    """Rows of integers: the combinations of a, b and c of which none gets shorter by adding another to it."""
+    combinations = torch.eye(3, dtype=lattice.dtype, device=lattice.device).repeat(len(lattice), 1, 1)
+    is_reduced = False
+    while not is_reduced:
+        is_reduced = True
+        for one, other in itertools.permutations(range(3), 2):
+            vectors = combinations @ lattice
+            ratio = (vectors[:, one] * vectors[:, other]).sum(-1) / vectors[:, other].square().sum(-1)
+            # By more than rounding: each step makes a vector shorter, so there is an end.
+            times = torch.where(ratio.abs() > 0.5 + REDUCTION_SLACK, ratio.round(), 0.0)
+            combinations[:, one] -= times[:, None] * combinations[:, other]
+            is_reduced = is_reduced and not times.any()
+    return combinations
 
 
 METHODS: dict[FrameMethod, Callable[[AttendedEdges, FrameConfig, int | None], Frame]] = {

@@ -16,6 +16,7 @@ from pymatgen.io.cif import CifParser, CifWriter
 from crystalframer.data.cif import check_size, read_plain_cif, what_is_missing
 from crystalframer.data.crystal import Crystal, CrystalError
 from crystalframer.data.elements import SYMBOLS
+from crystalframer.data.structure_files import _space_group
 from crystalframer.data.structures import to_crystal
 from crystalframer.testing import random_crystal
 
@@ -293,6 +294,19 @@ def test_an_endless_symmetry_operation_is_refused_in_seconds(name: str) -> None:
     with pytest.raises(CrystalError, match=rf"operation 2 of {name} \('0,999.*\) has 9,004 characters"):
         to_crystal(text)
     assert time.process_time() - started < 20
+
+
+def test_a_group_that_is_only_named_is_made_once() -> None:
+    """pymatgen takes seconds to make the group of rock salt."""
+    text = plain_cif(1, 1).replace("'x,y,z+0/1'", "").replace("loop_\n_symmetry_equiv_pos_as_xyz\n", "")
+    text = text.replace("data_x\n", "data_x\n_symmetry_space_group_name_H-M 'F m -3 m'\n")
+    _space_group.cache_clear()
+    seconds = []
+    for _ in range(2):
+        started = time.process_time()
+        assert len(to_crystal(text)) == 48  # Wyckoff position i, since 0.2 + 0.3 = 1/2
+        seconds.append(time.process_time() - started)
+    assert _space_group.cache_info().hits > 0 and seconds[1] < seconds[0] / 2
 
 
 def test_operations_by_the_name_of_the_group_count_as_well() -> None:
