@@ -31,6 +31,8 @@ DOMAIN_FILE, UNCERTAINTY_FILE = "domain.json", "uncertainty.safetensors"
 _SHOWN_NAMES = 10
 RESULT_FILE = "result.json"
 """In the folder of a complete run: its scores, and which weights were chosen."""
+WEIGHTS_OF_A_RUN = ("best", "swa", "last")
+"""Folders in `checkpoints`."""
 
 
 class CheckpointError(RuntimeError):
@@ -120,11 +122,12 @@ def find(path: Path | str) -> Path:
 
 
 def _chosen(run: Path) -> str:
-    """The weights that a complete run chose; `best` while it has not."""
+    """The weights that a complete run chose; `best` while it has not, or if the file names none that a run has."""
     try:
-        return json.loads((run / RESULT_FILE).read_text(encoding="utf-8"))["chosen"]
+        chosen = json.loads((run / RESULT_FILE).read_text(encoding="utf-8"))["chosen"]
     except (OSError, ValueError, KeyError, TypeError):
         return "best"
+    return chosen if chosen in WEIGHTS_OF_A_RUN else "best"
 
 
 def read_config(folder: Path) -> ModelConfig:

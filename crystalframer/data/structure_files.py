@@ -31,6 +31,7 @@ from crystalframer.data.cif import (
 )
 from crystalframer.data.crystal import CrystalError
 from crystalframer.data.elements import atomic_number
+from crystalframer.data.unpacking import TooLarge, check_unpacked_size
 
 STRUCTURE_SUFFIXES = (".cif", ".mcif", ".vasp", ".poscar", ".contcar", ".xyz", ".extxyz", ".json", ".res", ".xsf")
 """Taken from a folder, beside files named POSCAR or CONTCAR. A file that is named itself may have any suffix."""
@@ -38,6 +39,8 @@ STRUCTURE_SUFFIXES = (".cif", ".mcif", ".vasp", ".poscar", ".contcar", ".xyz", "
 POSCAR_NAMES = ("POSCAR", "CONTCAR")
 _CIF_SUFFIXES = (".cif", ".mcif")
 _POSCAR_SUFFIXES = (".vasp", ".poscar", ".contcar")
+_SITE_ENTRIES = ("species", "abc", "label")
+"""What is read of a site in a dictionary of pymatgen."""
 
 
 def structure_files(folder: Path) -> list[Path]:
@@ -93,12 +96,16 @@ def read_text(text: str) -> Any:
 
 
 def from_dictionary(tree: Mapping[str, Any]) -> Any:
-    """The pymatgen Structure of `Structure.as_dict()`."""
+    """The pymatgen Structure of `Structure.as_dict()`, without the properties of its sites.
+
+    Of these pymatgen would make objects of any class that they name, and import its module for that, which runs it.
+    """
     module = _require("pymatgen.core.structure", "pymatgen", "reading a pymatgen dictionary")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return module.Structure.from_dict(dict(tree))
+            sites = [{name: site[name] for name in _SITE_ENTRIES if name in site} for site in tree["sites"]]
+            return module.Structure.from_dict({"lattice": tree["lattice"], "sites": sites})
         except Exception as error:
             raise CrystalError(f"not a pymatgen structure ({_reason(error)})") from error
 
@@ -171,7 +178,10 @@ def _read_with_ase(path: Path) -> list[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
+            check_unpacked_size(path)
             frames = ase_io.read(path, index=":")
+        except TooLarge as error:
+            raise CrystalError(f"{error}, all at a time; unpack it first, or divide it") from error
         except Exception as error:  # readers of dozens of formats raise what they like
             raise CrystalError(f"cannot be read ({_reason(error)}); check the file and its suffix") from error
     if not frames:

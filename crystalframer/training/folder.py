@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import pickle
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -122,7 +123,9 @@ class RunFolder:
         if not self.state.exists():
             return None
         try:
-            return torch.load(self.state, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of pickles: what cannot be read is an error below
+                return torch.load(self.state, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
             best = self.checkpoint("best")
             raise TrainingError(

@@ -127,6 +127,8 @@ def read_result(folder: RunFolder) -> FitResult:
         saved = json.loads(folder.result.read_text(encoding="utf-8"))
         scores = {name: Score(**numbers) for name, numbers in saved["scores"].items()}
         chosen, baseline = saved["chosen"], saved["baseline_mae"]
+        if chosen not in scores:
+            raise ValueError(f"there is no score of the chosen weights, {chosen!r}")
         history = pandas.read_csv(folder.metrics)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(
