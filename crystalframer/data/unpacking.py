@@ -6,14 +6,14 @@ import bz2
 import gzip
 import lzma
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 LARGEST = 1 << 28
 """Bytes of one file or value that is held in memory as a whole."""
 _CHUNK = 1 << 20
-_OPENERS: Mapping[str, Callable[[Path], IO[bytes]]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_OPENERS: Mapping[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
 class TooLarge(ValueError):

@@ -42,7 +42,9 @@ class _Called(viz.Scene):
 
 def scene(name: str) -> viz.Scene:
     made = viz.scene_from_trace(traced(name))
-    return _Called(**{field.name: getattr(made, field.name) for field in fields(made)} | {"method": name})
+    parts: dict[str, Any] = {field.name: getattr(made, field.name) for field in fields(made)}
+    parts["method"] = name
+    return _Called(**parts)
 
 
 class _Elements(HTMLParser):
