@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -67,7 +68,15 @@ def fetch(file: RemoteFile, folder: Path) -> Path:
     if not path.exists():
         if not file.url:
             raise DataError(f"{file.name}: cannot be downloaded by a program. {_by_hand(file, path)}")
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise DataError(
+                f"{folder}: cannot be written ({error.strerror}), so {file.name} cannot be kept there; choose another "
+                f"folder for downloads with ${CACHE_VARIABLE}"
+            ) from error
         _download(file, path)
     _check(file, path)
     return path

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -81,12 +82,14 @@ class RunFolder:
             )
 
     def check_resumable(self, config: Config) -> None:
-        """Raises: TrainingError, ConfigError: there is no unfinished run of this config here."""
+        """Raises: TrainingError, ConfigError: there is no unfinished run of this config here that can be written."""
         if not self.config.exists():
             raise TrainingError(f"{self.path}: nothing to resume (no {self.config.name}); start the run without resume")
         if self.result.exists():
             raise TrainingError(f"{self.path}: the run is complete; its scores are in {self.result}")
         self.check_same_config(config)
+        with self._writing(), TemporaryFile(dir=self.checkpoints):
+            pass
 
     def check_same_config(self, config: Config) -> None:
         """Raises: ConfigError: the run was started with another config."""
@@ -134,9 +137,19 @@ class RunFolder:
                 f"(training.initial_weights = {str(best)!r})"
             ) from error
 
+    def write_result(self, scores: Mapping[str, Any]) -> None:
+        """Raises: TrainingError: nothing can be written."""
+        with self._writing():
+            write_file(self.result, json.dumps(scores, indent=2).encode())
+
     def write_metrics(self, history: Sequence[Row]) -> None:
-        """The table of the epochs so far, anew."""
-        self.metrics.unlink(missing_ok=True)
+        """The table of the epochs so far, anew.
+
+        Raises:
+            TrainingError: nothing can be written.
+        """
+        with self._writing():
+            self.metrics.unlink(missing_ok=True)
         for row in history:
             self.append_metrics(row)
 

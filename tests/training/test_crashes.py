@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from permissions import open_folder, read_only
 
 from crystalframer import checkpoint
 from crystalframer.config import Config, DistanceBasis, ModelConfig, Target, TrainingConfig, from_json, to_json
@@ -124,11 +125,16 @@ def test_a_disk_that_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n
     assert_same(run(tmp_path / "run", SHORT), run(tmp_path / "other", SHORT))
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="nothing is read-only for root")
-def test_a_folder_that_is_read_only(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(TrainingError, match=r"run: the folder of the run cannot be written .*Permission denied"):
-        run(tmp_path / "run")
+def test_a_folder_that_is_read_only(finished: FitResult) -> None:
+    """A new run, and one that was under way, which then goes on where it can be written."""
+    with open_folder() as folder:
+        run(folder / "run", SHORT)
+        (folder / "run" / "result.json").unlink()
+        with read_only(folder):
+            for path in (folder / "new", folder / "run"):
+                with pytest.raises(TrainingError, match=rf"{path}: the folder of the run cannot be written .*denied"):
+                    run(path, SHORT)
+        assert_same(run(folder / "run", SHORT), run(folder / "new", SHORT))
 
 
 def test_a_path_that_is_no_folder(tmp_path: Path) -> None:
