@@ -21,7 +21,7 @@ from tyro.conf import DisallowNone, Positional, arg
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from crystalframer._version import __version__
-from crystalframer.config import FRAME_METHODS, Config, ConfigError, FrameMethod, Target, from_json, suggestion
+from crystalframer.config import FRAME_METHODS, Config, ConfigError, FrameMethod, Target, suggestion
 from crystalframer.presets import PRESETS, preset
 
 if TYPE_CHECKING:
@@ -778,7 +778,9 @@ def _start(command: type[Train | Ablate | Sweep], options: Sequence[str]) -> Tra
     name = known.preset or DEFAULT_PRESET
     file = known.output / "config.json"
     if command is Train and known.resume and known.preset is None and file.is_file():
-        return command(preset=name, config=from_json(Config, file.read_text(encoding="utf-8")))
+        from crystalframer.training.folder import RunFolder
+
+        return command(preset=name, config=RunFolder(known.output).read_config())
     return command(preset=name, config=preset(name).config)
 
 

@@ -627,7 +627,7 @@ def _part(data: CrystalDataset, part: Part) -> CrystalDataset:
         )
     chosen = data.select(data.parts == part)
     if not len(chosen):
-        raise DataError(f"the {part} part of the data set is empty")
+        raise DataError(f"the {part} part of the data set is empty; choose another part")
     return chosen
 
 

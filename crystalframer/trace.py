@@ -196,7 +196,7 @@ class CrystalTrace:
                 layers.append(LayerTrace(**{n: arrays[prefix + n] for n in _LAYER_ARRAYS}, frame=frame))
             crystal = {name: arrays[name] for name in _CRYSTAL_ARRAYS}
         except KeyError as error:
-            raise TraceError(f"{path}: array {error} is missing") from error
+            raise TraceError(f"{path}: array {error} is missing; copy or make the file again") from error
         return cls(
             **crystal,
             layers=tuple(layers),

@@ -97,7 +97,7 @@ def open_url(url: str, headers: dict[str, str] | None = None) -> Any:
             "messages and logs: leave it out, or ask a provider that needs none"
         )
     if parts.scheme not in ("http", "https"):
-        raise DataError(f"{url!r} is no address on the web; it must begin with https:// or http://")
+        raise DataError(f"{url!r} is no address on the web; give one that begins with https:// or http://")
     request = urllib.request.Request(url, headers={"User-Agent": f"crystalframer/{__version__}", **(headers or {})})
     return urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT)
 

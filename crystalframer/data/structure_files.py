@@ -85,13 +85,13 @@ def read_text(text: str) -> Any:
         try:
             tree = json.loads(text)
         except (ValueError, RecursionError) as error:  # the latter of nested brackets
-            raise CrystalError(f"not valid JSON ({error})") from error
+            raise CrystalError(f"not valid JSON ({error}); make it again") from error
         return from_dictionary(tree) if "sites" in tree else tree
     if not re.search(r"^[^\S\n]*data_", text, flags=re.MULTILINE):
-        raise CrystalError(f"{text[:40]!r} is neither CIF (`data_...`) nor JSON of a structure")
+        raise CrystalError(f"{text[:40]!r} is neither CIF (`data_...`) nor JSON of a structure; give one of these")
     structures = _read_cif(text)
     if len(structures) != 1:
-        raise CrystalError(f"the CIF text holds {len(structures)} structures where one is expected")
+        raise CrystalError(f"the CIF text holds {len(structures)} structures where one is expected; give one of them")
     return structures[0]
 
 
@@ -107,15 +107,19 @@ def from_dictionary(tree: Mapping[str, Any]) -> Any:
             sites = [{name: site[name] for name in _SITE_ENTRIES if name in site} for site in tree["sites"]]
             return module.Structure.from_dict({"lattice": tree["lattice"], "sites": sites})
         except Exception as error:
-            raise CrystalError(f"not a pymatgen structure ({_reason(error)})") from error
+            raise CrystalError(
+                f"not a pymatgen structure ({_reason(error)}); write it with Structure.as_dict"
+            ) from error
 
 
 def read_file(path: Path) -> list[Any]:
     """The structures of a file, as something that `to_crystal` takes."""
     if not path.is_file():
-        raise CrystalError("is a folder, not a structure file" if path.is_dir() else "no such file")
+        raise CrystalError(
+            "is a folder, not a structure file; name the file" if path.is_dir() else "no such file; check the path"
+        )
     if path.stat().st_size == 0:
-        raise CrystalError("the file is empty")
+        raise CrystalError("the file is empty; copy it again")
     if path.suffix.lower() in _CIF_SUFFIXES:
         return _read_cif(path.read_text(encoding="utf-8", errors="replace"))
     if path.suffix.lower() == ".json":
@@ -128,7 +132,7 @@ def read_file(path: Path) -> list[Any]:
             if isinstance(frame, CrystalError):
                 raise frame
         if not frames:
-            raise CrystalError("holds no structure")
+            raise CrystalError("holds no structure; check the file")
         return frames
     return _read_with_ase(path)
 
@@ -170,7 +174,7 @@ def _check_counts(text: str) -> None:
     for line in lines[5:30]:  # one line of counts, or several after as many of symbols
         words = list(itertools.takewhile(str.isdecimal, line.split()))
         if any(len(word) > 9 for word in words) or sum(map(int, words)) > len(lines):
-            raise CrystalError(f"{line.strip()[:40]!r} counts more atoms than the file has lines")
+            raise CrystalError(f"{line.strip()[:40]!r} counts more atoms than the file has lines; was it cut short?")
 
 
 def _read_with_ase(path: Path) -> list[Any]:
@@ -185,7 +189,7 @@ def _read_with_ase(path: Path) -> list[Any]:
         except Exception as error:  # readers of dozens of formats raise what they like
             raise CrystalError(f"cannot be read ({_reason(error)}); check the file and its suffix") from error
     if not frames:
-        raise CrystalError("holds no structure")
+        raise CrystalError("holds no structure; check the file")
     return frames
 
 

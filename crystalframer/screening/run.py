@@ -202,7 +202,7 @@ def read_screen(
         frame = shard_files.read(path_of(folder, number))
         if by is not None and (by not in frame or not pandas.api.types.is_numeric_dtype(frame[by])):
             numeric = frame.select_dtypes("number").columns
-            raise ScreeningError(f"by = {by!r} is no column of numbers; there are {', '.join(numeric)}")
+            raise ScreeningError(f"by = {by!r} is no column of numbers; choose from {', '.join(numeric)}")
         if where is not None:
             frame = _chosen(frame, where)
         kept = frame if kept is None else pandas.concat([kept, frame], ignore_index=True)
@@ -210,7 +210,7 @@ def read_screen(
             kept = kept.dropna(subset=[by]).sort_values([by], ascending=lowest, kind="stable").head(top)
         kept.attrs = frame.attrs
     if kept is None:
-        raise ScreeningError(f"{folder}: no table is complete yet")
+        raise ScreeningError(f"{folder}: no table is complete yet; let the screening go on")
     return kept.reset_index(drop=True)
 
 

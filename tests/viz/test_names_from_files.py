@@ -160,13 +160,6 @@ def test_drawings_on_paper() -> None:
         assert "alert(1)" in "".join(tree.itertext())
 
 
-def test_scenes_of_crystal_toolkit() -> None:
-    """JSON without names from files, but for the caption, which says the frame method."""
-    pytest.importorskip("crystal_toolkit", reason="needs crystal-toolkit: pip install 'crystalframer[crystal-toolkit]'")
-    page = viz.toolkit_scene(scene(HOSTILE), 0, 1, 1)
-    assert [text for text in texts(page) if "alert" in text] == [page["name"]]
-
-
 def test_widgets() -> None:
     """HTML widgets and outputs in HTML hold no element that a name has made; texts of the others are texts."""
     found = {name: list(_pages_of(viz.MotifExplorer([traced(name)] * 2, site=1))) for name in (PLAIN, HOSTILE)}
