@@ -71,13 +71,17 @@ def load_authors_checkpoint(path: str | Path, averaged: bool | None = None) -> C
             )  # about pickle protocols: what cannot be read is an error below
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise AuthorsCheckpointError(f"{path}: no such file") from error
+        raise AuthorsCheckpointError(f"{path}: no such file; check the path") from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise AuthorsCheckpointError(f"{path}: not a checkpoint of tensors and plain data ({reason})") from error
+        raise AuthorsCheckpointError(
+            f"{path}: not a checkpoint of tensors and plain data ({reason}); download it again, from the authors"
+        ) from error
     for part in ("state_dict", "hyper_parameters"):
         if not isinstance(checkpoint, Mapping) or not isinstance(checkpoint.get(part), Mapping):
-            raise AuthorsCheckpointError(f"{path}: has no {part!r}; expected a Lightning checkpoint of the authors")
+            raise AuthorsCheckpointError(
+                f"{path}: has no {part!r}, so it is no checkpoint of the authors' code; give one that Lightning wrote"
+            )
     state = checkpoint["state_dict"]
     config = _model_config(checkpoint["hyper_parameters"], path)
     has_average = int(state.get("swa_model.n_averaged", torch.tensor(0))) > 0
@@ -120,7 +124,9 @@ def _model_config(params: Mapping[str, Any], path: Path) -> ModelConfig:
     names = params.get("targets", ())
     names = [names] if isinstance(names, str) else list(names)
     if not names:
-        raise AuthorsCheckpointError(f"{path}: setting targets is missing; nothing says what the model predicts")
+        raise AuthorsCheckpointError(
+            f"{path}: setting targets is missing, so nothing says what the model predicts; give a checkpoint with it"
+        )
     reference_length = single("scale_real", [1.4])
     max_distance = number("value_pe_dist_max", -10.0)
     without_angles = method == "no" or n_cosines == 0
@@ -158,10 +164,11 @@ def _state_dict(
 
     def take(name: str, shape: tuple[int, ...], source: Mapping[str, Tensor] = weights) -> Tensor:
         if name not in source:
-            raise AuthorsCheckpointError(f"{path}: tensor {name} is missing")
+            raise AuthorsCheckpointError(f"{path}: tensor {name} is missing; copy the file again, or give another")
         if tuple(source[name].shape) != shape:
             raise AuthorsCheckpointError(
-                f"{path}: tensor {name} has shape {tuple(source[name].shape)}, the settings ask for {shape}"
+                f"{path}: tensor {name} has shape {tuple(source[name].shape)}, the settings ask for {shape}; the file "
+                "is of another version of their code: give one of v1.0.1"
             )
         return source[name]
 
@@ -190,7 +197,9 @@ def _state_dict(
             )
         scale, shift = take(attention + "gauss_scale", (2,))
         if scale <= 0:
-            raise AuthorsCheckpointError(f"{path}: layer {layer} is not calibrated (gauss_scale = 0): never trained")
+            raise AuthorsCheckpointError(
+                f"{path}: layer {layer} is not calibrated (gauss_scale = 0): it was never trained; give a trained one"
+            )
         ours[framed + "decay_scale"], ours[framed + "decay_shift"] = scale, shift
         for name, index, rows, columns in (("linear1", 0, d_ff, d), ("linear2", 2, d, d_ff)):
             ours[f"{block}feedforward.{index}.weight"] = take(f"{theirs}{name}.weight", (rows, columns))

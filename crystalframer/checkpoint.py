@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +33,8 @@ DOMAIN_FILE, UNCERTAINTY_FILE = "domain.json", "uncertainty.safetensors"
 _SHOWN_NAMES = 10
 RESULT_FILE = "result.json"
 """In the folder of a complete run: its scores, and which weights were chosen."""
+WEIGHTS_OF_A_RUN = ("best", "swa", "last")
+"""Folders in `checkpoints`."""
 
 
 class CheckpointError(RuntimeError):
@@ -50,18 +54,19 @@ def save(model: CrystalFramer, path: Path | str, add: Callable[[Path], None] | N
 
     path = Path(path)
     new, old = _beside(path, "new"), _beside(path, "old")
-    description = {
+    description: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "crystalframer_version": __version__,
         "model": dataclasses.asdict(model.config),
     }
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    weights = to_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
+    description["weights_sha256"] = hashlib.sha256(weights).hexdigest()
     try:
         _settle(path)
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         write_file(new / CONFIG_FILE, json.dumps(description, indent=2).encode())
-        write_file(new / WEIGHTS_FILE, to_bytes(weights))
+        write_file(new / WEIGHTS_FILE, weights)
         if model.domain is not None:
             write_file(new / DOMAIN_FILE, to_json(model.domain).encode())
         if model.uncertainty is not None:
@@ -96,9 +101,11 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> CrystalFramer:
             config; each named.
     """
     folder = find(path)
+    config, checksum = _read_description(folder)
     with torch.random.fork_rng(devices=[]):  # initial weights draw from the user's generator, and are thrown away
-        model = CrystalFramer(read_config(folder))
+        model = CrystalFramer(config)
     model.load_state_dict(_matching(_read_weights(folder / WEIGHTS_FILE), model.state_dict(), folder))
+    _check_weights(folder / WEIGHTS_FILE, checksum)
     model.domain = _read_domain(folder / DOMAIN_FILE)
     model.uncertainty = _read_uncertainty(folder / UNCERTAINTY_FILE, model.config)
     return model.to(device).eval()
@@ -114,21 +121,22 @@ def find(path: Path | str) -> Path:
                 return candidate
     if (path / WEIGHTS_FILE).exists():
         raise CheckpointError(
-            f"{path}: {CONFIG_FILE} is missing; a checkpoint is a directory with it and {WEIGHTS_FILE}"
+            f"{path}: {CONFIG_FILE} is missing; a checkpoint is a directory with it and {WEIGHTS_FILE}: copy all of it"
         )
     raise CheckpointError(f"{path}: no checkpoint here. {_nearby(path)}")
 
 
 def _chosen(run: Path) -> str:
-    """The weights that a complete run chose; `best` while it has not."""
+    """The weights that a complete run chose; `best` while it has not, or if the file names none that a run has."""
     try:
-        return json.loads((run / RESULT_FILE).read_text(encoding="utf-8"))["chosen"]
+        chosen = json.loads((run / RESULT_FILE).read_text(encoding="utf-8"))["chosen"]
     except (OSError, ValueError, KeyError, TypeError):
         return "best"
+    return chosen if chosen in WEIGHTS_OF_A_RUN else "best"
 
 
-def read_config(folder: Path) -> ModelConfig:
-    """The config of a checkpoint directory."""
+def _read_description(folder: Path) -> tuple[ModelConfig, str | None]:
+    """The config of a checkpoint directory, and the SHA-256 of its weights (None: written before there was one)."""
     file = folder / CONFIG_FILE
     try:
         description = json.loads(file.read_text(encoding="utf-8"))
@@ -138,11 +146,11 @@ def read_config(folder: Path) -> ModelConfig:
                 f"{file}: written by crystalframer {description.get('crystalframer_version', '(unknown)')} in format "
                 f"{version}; this is {__version__}, which reads up to format {FORMAT_VERSION}. Upgrade crystalframer"
             )
-        return from_tree(ModelConfig, description["model"])
+        return from_tree(ModelConfig, description["model"]), description.get("weights_sha256")
     except ConfigError as error:
         raise CheckpointError(f"{file}: {error}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file}: not the config of a checkpoint ({error!r})") from error
+        raise CheckpointError(f"{file}: not the config of a checkpoint ({error!r}); copy it again") from error
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -167,6 +175,14 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{file}: truncated or damaged ({error}); copy it again, or use another checkpoint"
         ) from error
+
+
+def _check_weights(file: Path, checksum: str | None) -> None:
+    if checksum is not None and hashlib.sha256(file.read_bytes()).hexdigest() != checksum:
+        raise CheckpointError(
+            f"{file}: damaged, or not the weights that were saved with {CONFIG_FILE} (SHA-256); copy the whole "
+            "directory again, or use another checkpoint"
+        )
 
 
 def _read_domain(file: Path) -> Domain | None:
@@ -203,7 +219,9 @@ def _matching(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], fol
     ]
     if problems:
         listed = "; ".join(sorted(problems)[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
-        raise CheckpointError(f"{folder}: {WEIGHTS_FILE} does not fit {CONFIG_FILE}: {listed}")
+        raise CheckpointError(
+            f"{folder}: {WEIGHTS_FILE} does not fit {CONFIG_FILE}: {listed}. Copy both from one checkpoint"
+        )
     return weights
 
 

@@ -21,7 +21,7 @@ from tyro.conf import DisallowNone, Positional, arg
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from crystalframer._version import __version__
-from crystalframer.config import FRAME_METHODS, Config, ConfigError, FrameMethod, Target, from_json, suggestion
+from crystalframer.config import FRAME_METHODS, Config, ConfigError, FrameMethod, Target, suggestion
 from crystalframer.presets import PRESETS, preset
 
 if TYPE_CHECKING:
@@ -458,11 +458,13 @@ class Trace(Command):
 class Check(Command):
     """Try out what must not change a prediction: how a crystal is turned, described, batched and computed.
 
-    Prints the largest change of every kind. The exit code is 1 if one is more than rounding.
+    Prints the largest change of every kind, and the structure that it is of. The exit code is 1 if one is more than
+    rounding.
     """
 
     EXAMPLES: ClassVar[str] = """
     $ crystalframer check
+    $ crystalframer check --average-ties
     $ crystalframer check runs/gap --structures structures/ --n-draws 20 --output check.csv
     """
 
@@ -473,7 +475,7 @@ class Check(Command):
     """Run folder or checkpoint."""
     structures: Annotated[
         tuple[str, ...],
-        arg(metavar="FILE ...", help_behavior_hint="(default: 24 shipped crystals and 8 random ones)"),
+        arg(metavar="FILE ...", help_behavior_hint="(default: 12 prototypes, 24 shipped crystals and 8 random ones)"),
     ] = ()
     """Structure files, folders, patterns or tables to try it out on."""
     n_draws: int = 4
@@ -776,7 +778,9 @@ def _start(command: type[Train | Ablate | Sweep], options: Sequence[str]) -> Tra
     name = known.preset or DEFAULT_PRESET
     file = known.output / "config.json"
     if command is Train and known.resume and known.preset is None and file.is_file():
-        return command(preset=name, config=from_json(Config, file.read_text(encoding="utf-8")))
+        from crystalframer.training.folder import RunFolder
+
+        return command(preset=name, config=RunFolder(known.output).read_config())
     return command(preset=name, config=preset(name).config)
 
 

@@ -7,8 +7,10 @@ import glob
 import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -385,30 +387,51 @@ def _check_trace_fits(crystal: Crystal, n_atoms: int, n_edges: int, model: Cryst
 def save_table(frame: pandas.DataFrame, path: str | Path) -> None:
     """Write a table as its suffix says: `.csv`, `.jsonl` (one JSON object a line) or `.parquet`.
 
+    A table that was there before stays until the new one is complete.
+
     Raises:
-        DataError: another suffix.
-        OSError: the file cannot be written.
+        DataError: another suffix, or the file cannot be written.
     """
     path = check_table_path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".csv":
-        frame.to_csv(path, index=False)
-    elif path.suffix == ".jsonl":
-        frame.to_json(path, orient="records", lines=True, double_precision=15, force_ascii=False)
-    else:
-        frame.to_parquet(path, index=False)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    with _writing(path):
+        try:
+            if path.suffix == ".csv":
+                frame.to_csv(unfinished, index=False)
+            elif path.suffix == ".jsonl":
+                with unfinished.open("w", encoding="utf-8") as file:
+                    frame.to_json(file, orient="records", lines=True, double_precision=15, force_ascii=False)
+            else:
+                frame.to_parquet(unfinished, index=False)
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
 
 def check_table_path(path: str | Path) -> Path:
-    """The path, if `save_table` knows its suffix: to be asked before the work is done.
+    """The path, if `save_table` can write there: to be asked before the work is done. Its folder is made.
 
     Raises:
-        DataError: it does not.
+        DataError: it cannot.
     """
     path = Path(path).expanduser()
     if path.suffix not in (".csv", ".jsonl", ".parquet"):
         raise DataError(f"{path}: the suffix must be .csv, .jsonl or .parquet; it says how to write the table")
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path.parent):
+            pass
     return path
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be written ({error.strerror or error}); free some space, or choose another folder"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -604,7 +627,7 @@ def _part(data: CrystalDataset, part: Part) -> CrystalDataset:
         )
     chosen = data.select(data.parts == part)
     if not len(chosen):
-        raise DataError(f"the {part} part of the data set is empty")
+        raise DataError(f"the {part} part of the data set is empty; choose another part")
     return chosen
 
 

@@ -1,4 +1,4 @@
-"""Seeded crystals and the changes of description that must not change a prediction: for tests, ours and yours.
+"""Crystals, and the changes of description that must not change a prediction: for tests, ours and yours.
 
 crystal = random_crystal(seed=1, n_atoms=6)
 assert_same(predict(crystal), predict(rotated(crystal, random_rotation(seed=2))))
@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from crystalframer.data.crystal import Crystal
+from crystalframer.data.elements import ATOMIC_NUMBERS
 
 TOLERANCES = {"float32": 1e-5, "float64": 1e-10}
 """Largest difference in normalised output that rounding may cause."""
@@ -40,6 +41,55 @@ def random_crystal(seed: int, n_atoms: int, volume_per_atom: float = 15.0, close
         if len(positions) == n_atoms:
             return Crystal(rng.integers(1, 60, n_atoms), positions, lattice, id=f"random-{seed}")
     raise ValueError(f"no room for {n_atoms} atoms {closest} Å apart in {volume_per_atom} Å³ each; give them more")
+
+
+def prototypes() -> list[Crystal]:
+    """The structure types that textbooks begin with, one crystal of each: most of their atoms have neighbours that tie.
+
+    Lattice parameters and free coordinates are those of experiment, rounded.
+    """
+    return [_prototype(*row) for row in _PROTOTYPES]
+
+
+def _prototype(
+    name: str, centring: str, lengths: tuple[float, float], gamma: int, atoms: dict[str, list[list[float | int]]]
+) -> Crystal:
+    """A cubic, tetragonal or hexagonal crystal, with all atoms of its conventional cell."""
+    (a, c), angle = lengths, np.radians(gamma)
+    lattice = np.array([[a, 0.0, 0.0], [a * np.cos(angle), a * np.sin(angle), 0.0], [0.0, 0.0, c]])
+    centres = np.array(_CENTRINGS[centring])
+    numbers, positions = [], []
+    for symbol, sites in atoms.items():
+        for site in sites:
+            numbers += [ATOMIC_NUMBERS[symbol]] * len(centres)
+            positions.append((centres + site) % 1.0)
+    return Crystal(np.array(numbers), np.concatenate(positions) @ lattice, lattice, id=name)
+
+
+_CENTRINGS = {
+    "P": [[0, 0, 0]],
+    "I": [[0, 0, 0], [0.5, 0.5, 0.5]],
+    "F": [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]],
+}
+_HCP = [[1 / 3, 2 / 3, 0.25], [2 / 3, 1 / 3, 0.75]]
+_PROTOTYPES: tuple[tuple[str, str, tuple[float, float], int, dict[str, list[list[float | int]]]], ...] = (
+    ("copper (fcc)", "F", (3.61, 3.61), 90, {"Cu": [[0, 0, 0]]}),
+    ("iron (bcc)", "I", (2.87, 2.87), 90, {"Fe": [[0, 0, 0]]}),
+    ("magnesium (hcp)", "P", (3.21, 5.21), 120, {"Mg": _HCP}),
+    ("diamond", "F", (3.57, 3.57), 90, {"C": [[0, 0, 0], [0.25, 0.25, 0.25]]}),
+    ("rock salt NaCl", "F", (5.64, 5.64), 90, {"Na": [[0, 0, 0]], "Cl": [[0.5, 0.5, 0.5]]}),
+    ("CsCl", "P", (4.12, 4.12), 90, {"Cs": [[0, 0, 0]], "Cl": [[0.5, 0.5, 0.5]]}),
+    ("zinc blende ZnS", "F", (5.41, 5.41), 90, {"Zn": [[0, 0, 0]], "S": [[0.25, 0.25, 0.25]]}),
+    ("wurtzite ZnO", "P", (3.25, 5.21), 120, {"Zn": [[1 / 3, 2 / 3, 0], [2 / 3, 1 / 3, 0.5]],
+                                              "O": [[1 / 3, 2 / 3, 0.382], [2 / 3, 1 / 3, 0.882]]}),
+    ("NiAs", "P", (3.62, 5.03), 120, {"Ni": [[0, 0, 0], [0, 0, 0.5]], "As": _HCP}),
+    ("fluorite CaF2", "F", (5.46, 5.46), 90, {"Ca": [[0, 0, 0]], "F": [[0.25, 0.25, 0.25], [0.75, 0.75, 0.75]]}),
+    ("perovskite SrTiO3", "P", (3.91, 3.91), 90, {"Sr": [[0.5, 0.5, 0.5]], "Ti": [[0, 0, 0]],
+                                                  "O": [[0.5, 0, 0], [0, 0.5, 0], [0, 0, 0.5]]}),
+    ("rutile TiO2", "P", (4.59, 2.96), 90, {"Ti": [[0, 0, 0], [0.5, 0.5, 0.5]],
+                                            "O": [[0.305, 0.305, 0], [0.695, 0.695, 0],
+                                                  [0.805, 0.195, 0.5], [0.195, 0.805, 0.5]]}),
+)  # fmt: skip
 
 
 def random_rotation(seed: int) -> Float[np.ndarray, "3 3"]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,15 +182,10 @@ class CrystalTrace:
                 metadata = file.metadata() or {}
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
-            raise TraceError(f"{path}: not a readable trace ({error})") from error
+            raise TraceError(f"{path}: not a readable trace ({error}); copy or make the file again") from error
         if "crystal_trace" not in metadata:
             raise TraceError(f"{path}: a safetensors file, but not a trace; make one with `crystalframer trace`")
-        header = json.loads(metadata["crystal_trace"])
-        if header["schema_version"] > SCHEMA_VERSION:
-            raise TraceError(
-                f"{path}: schema version {header['schema_version']}; this crystalframer reads up to {SCHEMA_VERSION}, "
-                "upgrade it"
-            )
+        header = _read_header(path, metadata["crystal_trace"])
         layers = []
         try:
             for index, method in enumerate(header["frame_methods"]):
@@ -200,7 +196,7 @@ class CrystalTrace:
                 layers.append(LayerTrace(**{n: arrays[prefix + n] for n in _LAYER_ARRAYS}, frame=frame))
             crystal = {name: arrays[name] for name in _CRYSTAL_ARRAYS}
         except KeyError as error:
-            raise TraceError(f"{path}: array {error} is missing") from error
+            raise TraceError(f"{path}: array {error} is missing; copy or make the file again") from error
         return cls(
             **crystal,
             layers=tuple(layers),
@@ -209,6 +205,23 @@ class CrystalTrace:
             id=header["id"],
             sites=arrays.get("sites"),
         )
+
+
+def _read_header(path: Path, text: str) -> dict[str, Any]:
+    """What is in a trace beside its arrays: names are texts, and predictions numbers."""
+    try:
+        header = json.loads(text)
+        version = header["schema_version"]
+        if version <= SCHEMA_VERSION:
+            texts = [header["id"], *header["frame_methods"], *header["units"].values()]
+            if not all(isinstance(value, str) for value in texts):
+                raise TypeError("a name is no text")
+            if not all(isinstance(value, (int, float)) for value in header["prediction"].values()):
+                raise TypeError("a prediction is no number")
+            return header
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise TraceError(f"{path}: its header is damaged ({error!r}); copy or make the file again") from error
+    raise TraceError(f"{path}: schema version {version}; this crystalframer reads up to {SCHEMA_VERSION}, upgrade it")
 
 
 _CRYSTAL_ARRAYS = ("atomic_numbers", "positions", "lattice", "edge_index", "edge_image")

@@ -511,6 +511,23 @@ def test_tables_come_back_as_they_were(suffix: str, tmp_path: Path, model: Cryst
     np.testing.assert_allclose(values(read), values(frame), rtol=1e-12)
 
 
+def test_a_disk_that_is_full_costs_no_table(
+    tmp_path: Path, model: CrystalFramer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = cf.predict(CRYSTALS[:2], model)
+    prediction.save_table(frame, tmp_path / "table.csv")
+    before = (tmp_path / "table.csv").read_bytes()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(DataError, match=r"table\.csv: cannot be written \(No space left on device\); free some space"):
+        prediction.save_table(frame.head(1), tmp_path / "table.csv")
+    assert (tmp_path / "table.csv").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+
+
 def test_an_unknown_form_of_table_is_refused(tmp_path: Path, model: CrystalFramer) -> None:
     with pytest.raises(DataError, match=r"\.csv, \.jsonl or \.parquet"):
         prediction.save_table(cf.predict(CRYSTALS, model), tmp_path / "table.xlsx")

@@ -278,7 +278,7 @@ def test_choosing_rows(lines: Path, model: CrystalFramer, tmp_path: Path) -> Non
         ScreeningError, match=r"where = 'gap > 1' cannot be evaluated \(.*gap.*\); the columns are index, id"
     ):
         cf.read_screen(tmp_path, where="gap > 1")
-    with pytest.raises(ScreeningError, match=r"by = 'formula' is no column of numbers; there are index, "):
+    with pytest.raises(ScreeningError, match=r"by = 'formula' is no column of numbers; choose from index, "):
         cf.read_screen(tmp_path, top=3, by="formula")
     with pytest.raises(ScreeningError, match="top and by go together"):
         cf.read_screen(tmp_path, top=3)

@@ -107,6 +107,31 @@ def test_newer_schema(tmp_path: Path) -> None:
         CrystalTrace.load(path)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"schema_version": "2"},
+        {"frame_methods": 5},
+        {"frame_methods": [["max"]]},
+        {"id": 5},
+        {"units": []},
+        {"units": {"gap": None}},
+        {"prediction": {"gap": "<b>"}},
+    ],
+)
+def test_a_header_of_other_things_is_an_error(changes: dict, tmp_path: Path) -> None:
+    path = rewritten(trace().save(tmp_path / "x.safetensors"), **changes)
+    with pytest.raises(TraceError, match=r"x\.safetensors: its header is damaged \(.*copy or make the file again"):
+        CrystalTrace.load(path)
+
+
+def test_a_header_that_is_no_json_is_an_error(tmp_path: Path) -> None:
+    path = trace().save(tmp_path / "x.safetensors")
+    save_file(load_file(path), path, {"crystal_trace": "{"})
+    with pytest.raises(TraceError, match=r"x\.safetensors: its header is damaged"):
+        CrystalTrace.load(path)
+
+
 def test_missing_array(tmp_path: Path) -> None:
     path = rewritten(trace().save(tmp_path / "x.safetensors"), drop="layers.1.attention")
     with pytest.raises(TraceError, match=r"array 'layers.1.attention' is missing"):

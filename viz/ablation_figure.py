@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 
 from viz.palette import INK, SERIES_COLORS, SERIES_MARKERS
 from viz.style import styled
+from viz.text import literal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +63,7 @@ def ablation_figure(
     _check_columns(done, ("frame_method", "seed", "ms_per_step"), "table")
     if histories is not None:
         _check_columns(histories, ("frame_method", "epoch", f"validation_mae/{target}"), "histories")
-    unit = table.attrs.get("units", {}).get(target, "")
+    unit = literal(table.attrs.get("units", {}).get(target, ""))
     methods = list(dict.fromkeys(done["frame_method"]))
     parts = ("Accuracy", "Cost", "Convergence")[: 2 if histories is None else 3]
     figure = make_subplots(
@@ -75,19 +76,21 @@ def ablation_figure(
     for index, method in enumerate(methods):
         runs = done.loc[done["frame_method"] == method]
         for column, (name, hover) in enumerate(((error_column, unit), ("ms_per_step", "ms")), start=1):
-            for part in _mean_and_runs(method, index, runs["seed"].to_numpy(), _numbers(runs, name), hover):
+            for part in _mean_and_runs(literal(method), index, runs["seed"].to_numpy(), _numbers(runs, name), hover):
                 figure.add_trace(part, row=1, col=column)
         if histories is not None:
             epochs = histories.loc[histories["frame_method"] == method]
             errors = _numbers(epochs, f"validation_mae/{target}")
-            curve = _learning_curve(method, index, epochs["epoch"].to_numpy(), errors, unit)
+            curve = _learning_curve(literal(method), index, epochs["epoch"].to_numpy(), errors, unit)
             figure.add_trace(curve, row=1, col=3)
     of = f" ({unit})" if unit else ""
     which = error_column.partition("_")[0]
     figure.update_xaxes(title_text=f"{which} MAE{of}", nticks=5, row=1, col=1)
     figure.update_xaxes(title_text="time of a training step (ms)", rangemode="tozero", row=1, col=2)
     for column in (1, 2):
-        figure.update_yaxes(categoryorder="array", categoryarray=methods[::-1], row=1, col=column)
+        figure.update_yaxes(
+            categoryorder="array", categoryarray=[literal(method) for method in methods[::-1]], row=1, col=column
+        )
     figure.update_yaxes(title_text="frames", row=1, col=1)
     figure.update_yaxes(showticklabels=False, row=1, col=2)
     if histories is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from viz.palette import INK
+from viz.text import literal
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -15,10 +16,10 @@ TITLE_SIZE = 16
 
 
 def styled(figure: go.Figure, title: str, width: int, height: int) -> go.Figure:
-    """Give a finished figure its title, size (pixels) and look; returns the same figure."""
+    """Give a finished figure its title, size (pixels) and look; returns the same figure. The title is plain text."""
     figure.update_layout(
         template="simple_white",
-        title={"text": title, "font": {"size": TITLE_SIZE}},
+        title={"text": literal(title), "font": {"size": TITLE_SIZE}},
         font={"color": INK, "size": TEXT_SIZE},
         width=width,
         height=height,

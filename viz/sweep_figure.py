@@ -10,6 +10,7 @@ import numpy as np
 
 from viz.palette import ASIDE, INK, PAPER, SERIES_COLORS
 from viz.style import styled
+from viz.text import literal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +80,7 @@ def sweep_figure(
         values, axis = _as_drawn(drawn[field].tolist())
         for part in _points(drawn, values, field, limits[1]):
             figure.add_trace(part, row=row, col=column)
-        figure.update_xaxes(axis, title_text=field, row=row, col=column)
+        figure.update_xaxes(axis, title_text=literal(field), row=row, col=column)
         figure.update_yaxes(showticklabels=column == 2, row=row, col=column)
     figure.update_yaxes(range=limits, nticks=6)
     figure.update_yaxes(title_text="validation loss", row=1, col=1)
@@ -124,7 +125,7 @@ def _as_drawn(values: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
             return numbers, {"type": "log", "dtick": dtick, "exponentformat": "power", "minexponent": 0}
         whole = all(number.is_integer() for number in numbers) and max(numbers) - min(numbers) <= 8
         return numbers, {"type": "linear", "dtick": 1} if whole else {"type": "linear", "nticks": 5}
-    names = [str(value) for value in values]
+    names = [literal(str(value)) for value in values]
     return names, {"type": "category", "categoryorder": "array", "categoryarray": sorted(set(names))}
 
 
@@ -165,7 +166,7 @@ def _points(drawn: pd.DataFrame, values: Sequence[Any], field: str | None, highe
             continue
         is_above = losses[rows] > highest
         symbols = np.where(is_above, "triangle-up-open", look["symbol"]).tolist()
-        of = "" if field is None else f"<br>{field} = %{{x}}"
+        of = "" if field is None else f"<br>{literal(field)} = %{{x}}"
         parts.append(
             go.Scatter(
                 x=[values[row] for row in rows],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+
 from crystalframer.trace import CrystalTrace
 from viz.palette import element
 from viz.scene import Scene, atom_labels
@@ -23,6 +25,11 @@ def where(layer: int, head: int | None) -> str:
 def whose(scene: Scene, atom: int | None) -> str:
     """`Ti1`, for titles."""
     return "Mean over atoms" if atom is None else scene.labels[atom]
+
+
+def literal(text: str) -> str:
+    """A name that comes from a file, as plotly shows it letter by letter: it reads tags in texts, links among them."""
+    return html.escape(text, quote=False)
 
 
 def crystal_name(trace: CrystalTrace) -> str:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from viz.palette import INK, PAPER, SERIES_COLORS, SERIES_MARKERS
 from viz.style import styled
+from viz.text import literal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +68,7 @@ def parity_figure(
             go.Scatter(
                 x=actual[known],
                 y=predicted[known],
-                text=np.asarray(ids, dtype=str)[known] if len(ids) else None,
+                text=[literal(str(id)) for id in np.asarray(ids, dtype=str)[known]] if len(ids) else None,
                 mode="markers",
                 marker={
                     "color": SERIES_COLORS[0],
@@ -79,8 +80,8 @@ def parity_figure(
             ),
         ]
     )
-    figure.update_xaxes(title_text=f"actual {label}", range=ends, constrain="domain")
-    figure.update_yaxes(title_text=f"predicted {label}", range=ends, scaleanchor="x", constrain="domain")
+    figure.update_xaxes(title_text=f"actual {literal(label)}", range=ends, constrain="domain")
+    figure.update_yaxes(title_text=f"predicted {literal(label)}", range=ends, scaleanchor="x", constrain="domain")
     figure.update_layout(showlegend=False)
     return styled(figure, title, width, height)
 
@@ -122,17 +123,17 @@ def learning_curve(
             f"learning curve: history needs a column 'epoch' and columns that end in {suffix!r}; "
             f"it has {list(history.columns)}"
         )
-    figure = go.Figure()
+    figure, of = go.Figure(), literal(unit)
     for name, color, marker in zip(columns, SERIES_COLORS, SERIES_MARKERS, strict=False):
         rows = history[["epoch", name]].dropna()
         figure.add_scatter(
             x=rows["epoch"],
             y=rows[name],
-            name=name.removesuffix(suffix).replace("_", " "),
+            name=literal(name.removesuffix(suffix).replace("_", " ")),
             mode="lines+markers",
             line={"color": color, "width": 2},
             marker={"size": 7, "symbol": marker},
-            hovertemplate=f"epoch %{{x}}<br>MAE %{{y:.3g}} {unit}".rstrip(),
+            hovertemplate=f"epoch %{{x}}<br>MAE %{{y:.3g}} {of}".rstrip(),
         )
     if baseline is not None:
         epochs = history["epoch"]
@@ -142,10 +143,10 @@ def learning_curve(
             name="predicting the training mean",
             mode="lines",
             line={"color": INK, "dash": "dash", "width": 1},
-            hovertemplate=f"MAE %{{y:.3g}} {unit}".rstrip(),
+            hovertemplate=f"MAE %{{y:.3g}} {of}".rstrip(),
         )
     figure.update_layout(legend={"orientation": "h", "x": 1.0, "xanchor": "right", "y": 1.0, "yanchor": "bottom"})
     # Plotly would put ticks between the first epochs.
     figure.update_xaxes(title_text="epoch", dtick=1 if len(history) <= 10 else None)
-    figure.update_yaxes(title_text=f"MAE ({unit})" if unit else "MAE", type="log")
+    figure.update_yaxes(title_text=f"MAE ({of})" if unit else "MAE", type="log")
     return styled(figure, target, width, height)

@@ -20,7 +20,7 @@ from crystalframer.data.loading import prepare
 from crystalframer.data.sources import dataset
 from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import ready
-from crystalframer.testing import random_crystal
+from crystalframer.testing import prototypes, random_crystal
 
 if TYPE_CHECKING:
     import pandas
@@ -69,15 +69,19 @@ class CheckReport:
             lines.append(f"{target} ({rows['unit'].iloc[0]})" if rows["unit"].iloc[0] else str(target))
             for row in rows.to_dict("records"):
                 verdict = {True: "same", False: "DIFFERS", None: "for information"}[row["passed"]]
-                worst = "" if row["largest"] == 0 else f"  {row['worst']}"
+                worst = "" if row["largest"] == 0 else f"; most: {row['worst']}"
                 lines.append(
                     f"  {verdict:<15} {row['check']:<11} largest {row['largest']:<9.2g} median {row['median']:<9.2g} "
                     f"{DESCRIPTIONS[row['check']]}{worst}"
                 )
+        left_out = [f"{kind} ({text})" for kind, text in DESCRIPTIONS.items() if kind not in set(self.table["check"])]
+        if left_out:
+            lines += ["", f"not tried here: {', '.join(left_out)}"]
         if not self.passed:
             lines += [
                 "",
-                "What differs most often differs in symmetric structures, whose frames have ties (docs/limits.md).",
+                "What differs most often differs in symmetric structures, whose frames have ties (docs/limits.md); "
+                "average_ties=True (--average-ties) averages over them.",
             ]
         return "\n".join(lines)
 
@@ -94,15 +98,15 @@ def check(
     """Try out what must not change a prediction: description, company, precision, device, repetition.
 
     >>> import crystalframer as cf
-    >>> from crystalframer.testing import random_crystal
+    >>> from crystalframer.testing import prototypes, random_crystal
     >>> report = cf.check(cf.load(), [random_crystal(seed, n_atoms=3) for seed in (1, 2)], n_draws=1)
     >>> report.passed
     True
 
     Args:
         model: a model, or the path of one. Default: the weights that come with the package.
-        structures: anything that `predict` takes. Default: real crystals of the shipped data set, many of them
-            symmetric, and random ones.
+        structures: anything that `predict` takes. Default: `crystalframer.testing.prototypes`, crystals of the shipped
+            data set, and random ones: 44, which take half a minute.
         n_draws: other descriptions of each kind and structure.
         progress: show progress bars.
 
@@ -129,7 +133,8 @@ def check(
 def _default_crystals() -> list[Crystal]:
     small = [crystal for crystal in dataset("demo") if len(crystal) <= LARGEST_CELL]
     chosen = np.linspace(0, len(small) - 1, N_DEMO).round().astype(int)
-    return [small[n] for n in chosen] + [random_crystal(seed, n_atoms=2 + seed) for seed in range(N_RANDOM)]
+    random = [random_crystal(seed, n_atoms=2 + seed) for seed in range(N_RANDOM)]
+    return [*prototypes(), *(small[n] for n in chosen), *random]
 
 
 def _computed_otherwise(

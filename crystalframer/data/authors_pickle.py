@@ -96,7 +96,7 @@ def unpickle(path: Path) -> list[dict[str, Any]]:
         DataError: the file is missing, truncated, not such a list, or asks for anything but plain data.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such file")
+        raise DataError(f"{path}: no such file; check the path")
     with path.open("rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pymatgen's, of how an older version wrote its objects
         try:
@@ -106,5 +106,5 @@ def unpickle(path: Path) -> list[dict[str, Any]]:
     if not isinstance(entries, (list, tuple)) or not all(isinstance(entry, Mapping) for entry in entries):
         raise DataError(f"{path}: expected a list with one dictionary per crystal, got a {type(entries).__name__}")
     if not entries:
-        raise DataError(f"{path}: the list is empty")
+        raise DataError(f"{path}: the list is empty; give a file with crystals")
     return [dict(entry) for entry in entries]

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from crystalframer.data.dataset import ID_COLUMNS, DataError
 from crystalframer.data.places import Place
+from crystalframer.data.unpacking import inflated
 
 LMDB_SUFFIXES = (".lmdb", ".aselmdb")
 SUFFIXES = (".db", *LMDB_SUFFIXES)
@@ -47,11 +49,17 @@ def read(path: Path, start: Place) -> Iterator[dict[str, Any] | DataError]:
 
 def _places_ase(path: Path) -> Iterator[Place]:
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            for row, (id,) in enumerate(connection.execute("SELECT id FROM systems ORDER BY id")):
-                yield Place(row, id)
+        for row, id in enumerate(_ids(path)):
+            yield Place(row, id)
     except sqlite3.Error as error:
         raise DataError(f"{path}: not an ASE database ({error}); copy or make it again") from error
+
+
+def _ids(path: Path, first: int = 0, n_ids: int = -1) -> Iterator[int]:
+    """Of the entries of an ASE database; `n_ids` -1: of all."""
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        question = "SELECT id FROM systems WHERE id >= ? ORDER BY id LIMIT ?"
+        yield from (id for (id,) in connection.execute(question, (first, n_ids)))
 
 
 def _read_ase(path: Path, start: Place) -> Iterator[dict[str, Any] | DataError]:
@@ -62,16 +70,29 @@ def _read_ase(path: Path, start: Place) -> Iterator[dict[str, Any] | DataError]:
     next_id, row = start.mark if isinstance(start.mark, int) else 0, start.n_before
     try:
         database = connect(str(path), type="db")
-        while page := list(database.select(f"id>={next_id}", sort="id", limit=_PAGE)):
-            for entry in page:
+        while page := _page(database, path, next_id):
+            for id, read_entry in page:
                 row += 1
                 try:
-                    yield _cells(entry.key_value_pairs, f"{path.stem}-{entry.id}", entry.toatoms())
-                except (ValueError, TypeError, KeyError) as error:
-                    yield DataError(f"{path}, row {row} (id {entry.id}): is not readable ({error})")
-            next_id = page[-1].id + 1
+                    entry = read_entry()
+                    found = _cells(entry.key_value_pairs, f"{path.stem}-{id}", entry.toatoms())
+                except Exception as error:  # of a damaged entry ASE raises what it likes
+                    found = DataError(f"{path}, row {row} (id {id}): cannot be read ({type(error).__name__}: {error})")
+                yield found
+            next_id = page[-1][0] + 1
     except sqlite3.Error as error:
         raise DataError(f"{path}: not an ASE database ({error}); copy or make it again") from error
+
+
+def _page(database: Any, path: Path, first: int) -> list[tuple[int, Callable[[], Any]]]:
+    """The next entries, by id. ASE reads many at a time, unless one is damaged: then each by itself."""
+    try:
+        entries = list(database.select(f"id>={first}", sort="id", limit=_PAGE))
+    except sqlite3.Error:
+        raise
+    except Exception:
+        return [(id, partial(database.get, id=id)) for id in _ids(path, first, _PAGE)]
+    return [(entry.id, lambda entry=entry: entry) for entry in entries]
 
 
 def _cells(labels: Mapping[str, Any], id: str, atoms: Any) -> dict[str, Any]:
@@ -117,7 +138,7 @@ def _cursor(path: Path) -> Iterator[Any]:
 
 
 def _row_of_lmdb(path: Path, key: str, value: bytes) -> dict[str, Any]:
-    content = zlib.decompress(value) if value[:1] == b"\x78" else value
+    content = inflated(value) if value[:1] == b"\x78" else value
     if content[:1] == b"\x80":
         raise ValueError(
             "the value is pickled, and unpickling would run what is in it; convert the database to JSON values, such "

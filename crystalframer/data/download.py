@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -67,23 +68,51 @@ def fetch(file: RemoteFile, folder: Path) -> Path:
     if not path.exists():
         if not file.url:
             raise DataError(f"{file.name}: cannot be downloaded by a program. {_by_hand(file, path)}")
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise DataError(
+                f"{folder}: cannot be written ({error.strerror}), so {file.name} cannot be kept there; choose another "
+                f"folder for downloads with ${CACHE_VARIABLE}"
+            ) from error
         _download(file, path)
     _check(file, path)
     return path
 
 
 def open_url(url: str, headers: dict[str, str] | None = None) -> Any:
-    """The answer to a GET request; only http and https are followed.
+    """The answer to a GET request; only http and https are followed, and from https only https.
 
     Raises:
-        DataError: another scheme.
+        DataError: another scheme, or a password in the address.
         urllib.error.URLError: no connection, or an answer that is an error.
     """
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise DataError(f"{url!r} is no address on the web; it must begin with https:// or http://")
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
+        # Not repeated here: messages end up in logs.
+        raise DataError(
+            f"the address of {parts.hostname} has a name or a password before the @; it would stand in configs, "
+            "messages and logs: leave it out, or ask a provider that needs none"
+        )
+    if parts.scheme not in ("http", "https"):
+        raise DataError(f"{url!r} is no address on the web; give one that begins with https:// or http://")
     request = urllib.request.Request(url, headers={"User-Agent": f"crystalframer/{__version__}", **(headers or {})})
-    return urllib.request.urlopen(request, timeout=TIMEOUT)
+    return urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT)
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Followed to the web alone, and never from https to http, where anyone on the way could change the answer."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        parts = urlsplit(newurl)
+        if parts.scheme not in ("http", "https") or (req.type, parts.scheme) == ("https", "http"):
+            fp.close()
+            # Without the path, which may hold a key of the moment.
+            refused = f"and sends on to {parts.scheme}://{parts.hostname}, which is not followed"
+            raise urllib.error.HTTPError(req.full_url, code, refused, headers, fp)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def reason(error: Exception) -> str:

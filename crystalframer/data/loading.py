@@ -107,7 +107,7 @@ def prepare(
         CrystalError: a crystal whose neighbours cannot be listed, with its row and id.
     """
     if not len(crystals):
-        raise CrystalError(f"there are no {part} crystals" if part else "there are no crystals")
+        raise CrystalError(f"there are no {part} crystals; give some" if part else "there are no crystals; give some")
     try:
         return pack(crystals, radius, target_names, f"neighbours, {part} crystals" if part else "neighbours")
     except Unlistable as error:

@@ -104,7 +104,7 @@ def load(path: Path, targets: Sequence[str | Target] | None) -> CrystalDataset:
     from pyarrow import ArrowException, parquet
 
     if not path.is_file():
-        raise DataError(f"{path}: no such file")
+        raise DataError(f"{path}: no such file; check the path")
     try:
         with parquet.ParquetFile(path) as file:
             schema = file.schema_arrow
@@ -190,14 +190,15 @@ def _replacing(path: Path) -> Iterator[Path]:
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.touch()
+        try:
+            yield unfinished
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
     except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        raise DataError(
+            f"{path}: cannot be written ({error.strerror or error}); free some space, or choose another folder"
+        ) from error
 
 
 def _packed_metadata(path: Path, schema: pyarrow.Schema) -> dict[str, Any]:
@@ -281,7 +282,9 @@ class _Batch:
         bad = np.flatnonzero(~((numbers >= 0) & (numbers <= 255) & (numbers == np.round(numbers))))
         if bad.size:
             row = int(np.searchsorted(np.cumsum(n_atoms), bad[0], side="right"))
-            raise _BadColumn(f"{_row_name(batch, columns, int(row))}: {numbers[bad[0]]} is no atomic number")
+            raise _BadColumn(
+                f"{_row_name(batch, columns, int(row))}: {numbers[bad[0]]} is no atomic number; correct it"
+            )
         lattice = lattice.astype(np.float64).reshape(-1, 3, 3)
         positions = coordinates.astype(np.float64).reshape(-1, 3)
         if columns.coordinates == "frac_coords":

@@ -171,6 +171,7 @@ def _optimade_structure(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _materials_project(text: str, labels: Sequence[str]) -> Iterator[Entry]:
+    wanted = criteria(text)
     key = os.environ.get(KEY_VARIABLE)
     if not key:
         raise DataError(
@@ -183,7 +184,7 @@ def _materials_project(text: str, labels: Sequence[str]) -> Iterator[Entry]:
         raise DataError("asking the Materials Project needs mp-api: pip install 'crystalframer[data]'") from error
     try:
         with client.MPRester(key) as rester:
-            found = rester.materials.summary.search(**criteria(text), fields=list(_fields(labels)), all_fields=False)
+            found = rester.materials.summary.search(**wanted, fields=list(_fields(labels)), all_fields=False)
     except Exception as error:  # the client raises what it likes
         said = f"{type(error).__name__}: {error}".replace(key, f"${KEY_VARIABLE}")
         raise DataError(f"mp-api:{text}: {said}; check the criteria, the key and the network") from None
@@ -202,7 +203,7 @@ def criteria(text: str) -> dict[str, Any]:
     """Criteria of the Materials Project's client: `elements=Li,O&band_gap=1,3&is_stable=true`. Two numbers are a range.
 
     Raises:
-        DataError: text that is no list of `name=value` joined by `&`.
+        DataError: text that is no list of `name=value` joined by `&`, or that holds a key.
     """
     try:
         pairs = parse_qsl(text, strict_parsing=True)
@@ -210,6 +211,11 @@ def criteria(text: str) -> dict[str, Any]:
         raise DataError(f"mp-api:{text}: criteria are name=value, joined by & ({error})") from error
     found = {}
     for name, value in pairs:
+        if "key" in name.lower():
+            raise DataError(
+                f"mp-api: {name} is no criterion; a key would stand in configs, messages and logs: set it in "
+                f"${KEY_VARIABLE} instead"
+            )
         values = [_typed(word.strip()) for word in value.split(",")]
         is_range = len(values) == 2 and all(isinstance(each, (int, float)) for each in values)
         single = len(values) == 1 and name not in ("elements", "exclude_elements")

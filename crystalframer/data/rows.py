@@ -44,7 +44,7 @@ def rows_from(path: Path, start: Place = START) -> Iterator[dict[str, Any] | Dat
     if path.suffix.lower() not in readers:
         raise DataError(f"{path}: not a table; known are {', '.join(readers)}")
     if not path.exists():
-        raise DataError(f"{path}: no such file")
+        raise DataError(f"{path}: no such file; check the path")
     empty = True
     try:
         for row in readers[path.suffix.lower()](path, start):
@@ -53,7 +53,7 @@ def rows_from(path: Path, start: Place = START) -> Iterator[dict[str, Any] | Dat
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text ({error}); save it again as UTF-8") from error
     if empty and start == START:
-        raise DataError(f"{path}: the table has no rows")
+        raise DataError(f"{path}: the table has no rows; give one that has")
 
 
 def places_of_rows(path: Path) -> Iterator[Place]:
@@ -138,7 +138,7 @@ def _json_rows(path: Path) -> list[Any]:
     except UnicodeDecodeError:  # a ValueError too, and told apart where rows are asked for
         raise
     except (ValueError, RecursionError) as error:  # the latter of nested brackets
-        raise DataError(f"{path}: not valid JSON ({error})") from error
+        raise DataError(f"{path}: not valid JSON ({error}); make it again") from error
     if isinstance(tree, Mapping) and all(isinstance(row, Mapping) for row in tree.values()):
         tree = [{"id": id, **row} for id, row in tree.items()]
     if not isinstance(tree, list):

@@ -34,6 +34,7 @@ from crystalframer.data.cif import (
 )
 from crystalframer.data.crystal import CrystalError
 from crystalframer.data.elements import atomic_number
+from crystalframer.data.unpacking import TooLarge, check_unpacked_size
 
 STRUCTURE_SUFFIXES = (".cif", ".mcif", ".vasp", ".poscar", ".contcar", ".xyz", ".extxyz", ".json", ".res", ".xsf")
 """Taken from a folder, beside files named POSCAR or CONTCAR. A file that is named itself may have any suffix."""
@@ -41,6 +42,8 @@ STRUCTURE_SUFFIXES = (".cif", ".mcif", ".vasp", ".poscar", ".contcar", ".xyz", "
 POSCAR_NAMES = ("POSCAR", "CONTCAR")
 _CIF_SUFFIXES = (".cif", ".mcif")
 _POSCAR_SUFFIXES = (".vasp", ".poscar", ".contcar")
+_SITE_ENTRIES = ("species", "abc", "label")
+"""What is read of a site in a dictionary of pymatgen."""
 
 
 def structure_files(folder: Path) -> list[Path]:
@@ -85,33 +88,41 @@ def read_text(text: str) -> Any:
         try:
             tree = json.loads(text)
         except (ValueError, RecursionError) as error:  # the latter of nested brackets
-            raise CrystalError(f"not valid JSON ({error})") from error
+            raise CrystalError(f"not valid JSON ({error}); make it again") from error
         return from_dictionary(tree) if "sites" in tree else tree
     if not re.search(r"^[^\S\n]*data_", text, flags=re.MULTILINE):
-        raise CrystalError(f"{text[:40]!r} is neither CIF (`data_...`) nor JSON of a structure")
+        raise CrystalError(f"{text[:40]!r} is neither CIF (`data_...`) nor JSON of a structure; give one of these")
     structures = _read_cif(text)
     if len(structures) != 1:
-        raise CrystalError(f"the CIF text holds {len(structures)} structures where one is expected")
+        raise CrystalError(f"the CIF text holds {len(structures)} structures where one is expected; give one of them")
     return structures[0]
 
 
 def from_dictionary(tree: Mapping[str, Any]) -> Any:
-    """The pymatgen Structure of `Structure.as_dict()`."""
+    """The pymatgen Structure of `Structure.as_dict()`, without the properties of its sites.
+
+    Of these pymatgen would make objects of any class that they name, and import its module for that, which runs it.
+    """
     module = _require("pymatgen.core.structure", "pymatgen", "reading a pymatgen dictionary")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return module.Structure.from_dict(dict(tree))
+            sites = [{name: site[name] for name in _SITE_ENTRIES if name in site} for site in tree["sites"]]
+            return module.Structure.from_dict({"lattice": tree["lattice"], "sites": sites})
         except Exception as error:
-            raise CrystalError(f"not a pymatgen structure ({_reason(error)})") from error
+            raise CrystalError(
+                f"not a pymatgen structure ({_reason(error)}); write it with Structure.as_dict"
+            ) from error
 
 
 def read_file(path: Path) -> list[Any]:
     """The structures of a file, as something that `to_crystal` takes."""
     if not path.is_file():
-        raise CrystalError("is a folder, not a structure file" if path.is_dir() else "no such file")
+        raise CrystalError(
+            "is a folder, not a structure file; name the file" if path.is_dir() else "no such file; check the path"
+        )
     if path.stat().st_size == 0:
-        raise CrystalError("the file is empty")
+        raise CrystalError("the file is empty; copy it again")
     if path.suffix.lower() in _CIF_SUFFIXES:
         return _read_cif(path.read_text(encoding="utf-8", errors="replace"))
     if path.suffix.lower() == ".json":
@@ -124,7 +135,7 @@ def read_file(path: Path) -> list[Any]:
             if isinstance(frame, CrystalError):
                 raise frame
         if not frames:
-            raise CrystalError("holds no structure")
+            raise CrystalError("holds no structure; check the file")
         return frames
     return _read_with_ase(path)
 
@@ -166,7 +177,7 @@ def _check_counts(text: str) -> None:
     for line in lines[5:30]:  # one line of counts, or several after as many of symbols
         words = list(itertools.takewhile(str.isdecimal, line.split()))
         if any(len(word) > 9 for word in words) or sum(map(int, words)) > len(lines):
-            raise CrystalError(f"{line.strip()[:40]!r} counts more atoms than the file has lines")
+            raise CrystalError(f"{line.strip()[:40]!r} counts more atoms than the file has lines; was it cut short?")
 
 
 def _read_with_ase(path: Path) -> list[Any]:
@@ -174,11 +185,14 @@ def _read_with_ase(path: Path) -> list[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
+            check_unpacked_size(path)
             frames = ase_io.read(path, index=":")
+        except TooLarge as error:
+            raise CrystalError(f"{error}, all at a time; unpack it first, or divide it") from error
         except Exception as error:  # readers of dozens of formats raise what they like
             raise CrystalError(f"cannot be read ({_reason(error)}); check the file and its suffix") from error
     if not frames:
-        raise CrystalError("holds no structure")
+        raise CrystalError("holds no structure; check the file")
     return frames
 
 

@@ -258,7 +258,7 @@ def _from_mapping(row: Mapping[str, Any], id: str) -> Crystal:
         if name in row:
             structure = row[name]
             if is_missing(structure):
-                raise CrystalError(f"{_name(id)}: its {name} is empty")
+                raise CrystalError(f"{_name(id)}: its {name} is empty; fill it, or remove the row")
             return to_crystal(read_text(structure) if isinstance(structure, str) else structure, id)
     if "sites" in row and "lattice" in row:
         return to_crystal(from_dictionary(row), id)
@@ -291,12 +291,12 @@ def _from_jarvis(atoms: Mapping[str, Any], id: str) -> Crystal:
     """The `atoms` dictionary of JARVIS: lattice_mat, coords, elements, cartesian."""
     for name in ("elements", "coords"):
         if name not in atoms:
-            raise CrystalError(f"{_name(id)}: its JARVIS atoms have no {name!r}")
+            raise CrystalError(f"{_name(id)}: its JARVIS atoms have no {name!r}; add it")
     numbers = []
     for index, symbol in enumerate(atoms["elements"]):
         z = atomic_number(str(symbol))
         if z is None:
-            raise CrystalError(f"{_name(id)}: site {index}: {str(symbol)[:40]!r} is no element")
+            raise CrystalError(f"{_name(id)}: site {index}: {str(symbol)[:40]!r} is no element; replace or remove it")
         numbers.append(z)
     coordinates = "positions" if atoms.get("cartesian") else "frac_coords"
     row = {"atomic_numbers": numbers, coordinates: atoms["coords"], "lattice": atoms["lattice_mat"]}
@@ -318,7 +318,7 @@ def _numbers(row: Mapping[str, Any], name: str, id: str) -> Float[np.ndarray, ".
             value = value.tolist()  # rows of rows, as parquet gives them
         return np.array(value, dtype=np.float64)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise CrystalError(f"{_name(id)}: {name} cannot be read as numbers ({error})") from error
+        raise CrystalError(f"{_name(id)}: {name} cannot be read as numbers ({error}); give a list of them") from error
 
 
 def _wrapped(crystal: Crystal) -> Crystal:
@@ -430,7 +430,7 @@ def _entries_of_file(path: Path, start: Place = START) -> Iterator[Entry]:
             structures = xyz.frames_from(path, start)
         else:
             structures = iter(read_file(path)[start.n_before :])
-        first = next(structures, CrystalError("holds no structure"))
+        first = next(structures, CrystalError("holds no structure; check the file"))
         second = next(structures, None)
         if start == START and second is None:
             yield _entry(first, str(path), name_of(path))

@@ -83,11 +83,11 @@ def read_folder(
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
+        raise DataError(f"{folder}: no such folder; check the path")
     table = _find_labels(folder) if labels is None else Path(labels)
     files = [file for file in structure_files(folder) if table is None or file.resolve() != table.resolve()]
     if not files:
-        raise DataError(f"{folder}: the folder holds no structure files (.cif, .vasp, .extxyz, POSCAR, ...)")
+        raise DataError(f"{folder}: the folder holds no structure files (.cif, .vasp, .extxyz, POSCAR, ...); add some")
     rows: list[dict[str, Any]] = [{} for _ in files]
     chosen: list[Target] = []
     if table is not None:

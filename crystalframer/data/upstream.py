@@ -73,7 +73,10 @@ def matbench_entries(files: Sequence[Path], task: str, n_crystals: int, labels: 
         columns = list(iter_json(text, "columns"))
     for name in ("structure", theirs):
         if name not in columns:
-            raise DataError(f"{files[0]}: has no column {name!r}; it has {', '.join(map(str, columns))}")
+            raise DataError(
+                f"{files[0]}: has no column {name!r}; it has {', '.join(map(str, columns))}. "
+                "Delete it, and the next call downloads it again"
+            )
     with open_gzip(files[0]) as text:
         for row, cells in enumerate(iter_json(text, "data"), start=1):
             value = cells[columns.index(theirs)]

@@ -112,7 +112,8 @@ def screen(
         progress: show a progress bar if it takes more than 2 s.
 
     Raises:
-        ScreeningError: the folder holds a screening of another input, model or shard size, or another process is at it.
+        ScreeningError: the folder holds a screening of another input, model or shard size, another process is at it, or
+            it cannot be written.
         DataError: an input that is not there.
         CheckpointError: the model cannot be loaded.
         WorkerError: worker processes died again and again.
@@ -201,7 +202,7 @@ def read_screen(
         frame = shard_files.read(path_of(folder, number))
         if by is not None and (by not in frame or not pandas.api.types.is_numeric_dtype(frame[by])):
             numeric = frame.select_dtypes("number").columns
-            raise ScreeningError(f"by = {by!r} is no column of numbers; there are {', '.join(numeric)}")
+            raise ScreeningError(f"by = {by!r} is no column of numbers; choose from {', '.join(numeric)}")
         if where is not None:
             frame = _chosen(frame, where)
         kept = frame if kept is None else pandas.concat([kept, frame], ignore_index=True)
@@ -209,7 +210,7 @@ def read_screen(
             kept = kept.dropna(subset=[by]).sort_values([by], ascending=lowest, kind="stable").head(top)
         kept.attrs = frame.attrs
     if kept is None:
-        raise ScreeningError(f"{folder}: no table is complete yet")
+        raise ScreeningError(f"{folder}: no table is complete yet; let the screening go on")
     return kept.reset_index(drop=True)
 
 
@@ -323,16 +324,18 @@ def _locked(folder: Path) -> Iterator[None]:
     """The folder, for one screening at a time; what a killed one left behind is removed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / _LOCK).open("w")
+        with (folder / _LOCK).open("w") as lock:
+            # Without locks, two at a time would do the work twice, and still give each table once.
+            if not locking.take(lock):
+                raise ScreeningError(f"{folder}: another process is screening into it; wait for it, or stop it")
+            for leftover in folder.glob(".part-*"):
+                leftover.unlink(missing_ok=True)
+            yield
     except OSError as error:
-        raise ScreeningError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from error
-    with lock:
-        # Without locks, two at a time would do the work twice, and still give each table once.
-        if not locking.take(lock):
-            raise ScreeningError(f"{folder}: another process is screening into it; wait for it, or stop it")
-        for leftover in folder.glob(".part-*"):
-            leftover.unlink(missing_ok=True)
-        yield
+        raise ScreeningError(
+            f"{folder}: cannot be written ({error.strerror or error}); free some space, and the same command goes on "
+            "from the tables that are complete, or choose another folder"
+        ) from error
 
 
 def _duration(seconds: float) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import pickle
+import warnings
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -80,16 +82,28 @@ class RunFolder:
             )
 
     def check_resumable(self, config: Config) -> None:
-        """Raises: TrainingError, ConfigError: there is no unfinished run of this config here."""
+        """Raises: TrainingError, ConfigError: there is no unfinished run of this config here that can be written."""
         if not self.config.exists():
             raise TrainingError(f"{self.path}: nothing to resume (no {self.config.name}); start the run without resume")
         if self.result.exists():
-            raise TrainingError(f"{self.path}: the run is complete; its scores are in {self.result}")
+            raise TrainingError(
+                f"{self.path}: the run is complete, and its scores are in {self.result}; for another, choose "
+                "another folder"
+            )
         self.check_same_config(config)
+        with self._writing(), TemporaryFile(dir=self.checkpoints):
+            pass
+
+    def read_config(self) -> Config:
+        """Raises: ConfigError: the config of the run cannot be read."""
+        try:
+            return from_json(Config, self.config.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{self.config}: {error}. {self._start_anew()}") from error
 
     def check_same_config(self, config: Config) -> None:
         """Raises: ConfigError: the run was started with another config."""
-        before = _flat(dataclasses.asdict(from_json(Config, self.config.read_text(encoding="utf-8"))))
+        before = _flat(dataclasses.asdict(self.read_config()))
         now = _flat(dataclasses.asdict(config))
         changed = sorted(
             name
@@ -104,9 +118,12 @@ class RunFolder:
             )
 
     def check_same_data(self, digest: Digest) -> None:
-        """Raises: TrainingError: the run was started with other data."""
-        before = json.loads(self.data.read_text(encoding="utf-8"))
-        changed = [name for name in before.keys() | digest if before.get(name) != digest.get(name)]
+        """Raises: TrainingError: the run was started with other data, or nothing says with which."""
+        try:
+            before = json.loads(self.data.read_text(encoding="utf-8"))
+            changed = [name for name in before.keys() | digest if before.get(name) != digest.get(name)]
+        except (OSError, ValueError, AttributeError) as error:
+            raise TrainingError(f"{self.data}: missing or damaged ({error}). {self._start_anew()}") from error
         if changed:
             raise TrainingError(
                 f"{self.path}: cannot resume, the data changed since the run was started (part: "
@@ -122,18 +139,40 @@ class RunFolder:
         if not self.state.exists():
             return None
         try:
-            return torch.load(self.state, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-            best = self.checkpoint("best")
-            raise TrainingError(
-                f"{self.state}: truncated or damaged ({str(error).partition(chr(10))[0]}), so the run cannot go on. "
-                f"The last good weights are those in {best}: a new run can start from them "
-                f"(training.initial_weights = {str(best)!r})"
-            ) from error
+            with zipfile.ZipFile(self.state) as archive:  # torch compares no checksums of what it reads
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise ValueError(f"the checksum of {damaged} differs")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of pickles: what cannot be read is an error below
+                return torch.load(self.state, map_location="cpu", weights_only=True)
+        except Exception as error:  # damaged archives and pickles raise what they like
+            reason = str(error).partition("\n")[0]
+            raise TrainingError(f"{self.state}: truncated or damaged ({reason}). {self._start_anew()}") from error
+
+    def _start_anew(self) -> str:
+        """What is left to do where a run cannot go on."""
+        best = self.checkpoint("best")
+        if not best.exists():
+            return "So the run cannot go on; start it again in another folder"
+        return (
+            f"So the run cannot go on. The last good weights are those in {best}: a new run can start from them "
+            f"(training.initial_weights = {str(best)!r})"
+        )
+
+    def write_result(self, scores: Mapping[str, Any]) -> None:
+        """Raises: TrainingError: nothing can be written."""
+        with self._writing():
+            write_file(self.result, json.dumps(scores, indent=2).encode())
 
     def write_metrics(self, history: Sequence[Row]) -> None:
-        """The table of the epochs so far, anew."""
-        self.metrics.unlink(missing_ok=True)
+        """The table of the epochs so far, anew.
+
+        Raises:
+            TrainingError: nothing can be written.
+        """
+        with self._writing():
+            self.metrics.unlink(missing_ok=True)
         for row in history:
             self.append_metrics(row)
 

@@ -95,10 +95,13 @@ def target_statistics(
             raise ConfigError(f"target {name!r}: no training crystal has a label; leave the target out or add labels")
         if not np.isfinite(present).all():
             row = int(np.flatnonzero(np.isinf(labels))[0])
-            raise ConfigError(f"target {name!r}: the label of training crystal {row} is {labels[row]}")
+            raise ConfigError(
+                f"target {name!r}: the label of training crystal {row} is {labels[row]}; correct it, or leave it empty"
+            )
         if present.std() <= 1e-12 * np.abs(present).max():
             raise ConfigError(
-                f"target {name!r}: all {present.size} training labels are {present[0]:g}; there is nothing to learn"
+                f"target {name!r}: all {present.size} training labels are {present[0]:g}; there is nothing to learn: "
+                "leave the target out"
             )
     return np.nanmean(targets, axis=0), np.nanstd(targets, axis=0)
 

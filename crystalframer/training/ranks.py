@@ -204,7 +204,10 @@ def _await_start(folder: Path, others: dict[int, subprocess.Popen[bytes]]) -> No
     while not all(started_file(folder, other).exists() for other in others):
         for other, process in others.items():
             if process.poll() is not None:
-                raise RankError(f"the process of rank {other} ended at its start (exit code {process.returncode})")
+                raise RankError(
+                    f"the process of rank {other} ended at its start (exit code "
+                    f"{process.returncode}); what it wrote to standard error may say why"
+                )
         time.sleep(0.02)
 
 

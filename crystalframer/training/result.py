@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from crystalframer.checkpoint import load, write_file
+from crystalframer.checkpoint import load
 from crystalframer.config import Config
 from crystalframer.data.loading import PreparedCrystals, evaluation_loader
 from crystalframer.model.network import CrystalFramer
@@ -109,8 +109,7 @@ def conclude(
         baseline = dict(zip(names, mean_absolute_error(mean, test.targets).tolist(), strict=True))
     chosen = min(scores, key=lambda name: scores[name].validation_loss)
     numbers = {name: dataclasses.asdict(score) for name, score in scores.items()}
-    saved = {"chosen": chosen, "scores": numbers, "baseline_mae": baseline}
-    write_file(folder.result, json.dumps(saved, indent=2).encode())
+    folder.write_result({"chosen": chosen, "scores": numbers, "baseline_mae": baseline})
     return FitResult(folder.path, models[chosen].cpu(), chosen, scores, baseline, pandas.DataFrame(history))
 
 
@@ -127,6 +126,8 @@ def read_result(folder: RunFolder) -> FitResult:
         saved = json.loads(folder.result.read_text(encoding="utf-8"))
         scores = {name: Score(**numbers) for name, numbers in saved["scores"].items()}
         chosen, baseline = saved["chosen"], saved["baseline_mae"]
+        if chosen not in scores:
+            raise ValueError(f"there is no score of the chosen weights, {chosen!r}")
         history = pandas.read_csv(folder.metrics)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(

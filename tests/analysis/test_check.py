@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from pymatgen.core import Structure
 
 import crystalframer as cf
 from crystalframer import cli
-from crystalframer.analysis.check import DESCRIPTIONS
+from crystalframer.analysis.check import DESCRIPTIONS, _default_crystals
 from crystalframer.config import ConfigError, FrameConfig
 from crystalframer.data.crystal import CrystalBatch
 from crystalframer.presets import preset
-from crystalframer.testing import random_crystal
+from crystalframer.testing import prototypes, random_crystal
 
+GROUPS = (225, 229, 194, 227, 225, 221, 216, 186, 194, 225, 221, 136)
+"""Space groups of the prototypes, from the International Tables."""
 CRYSTALS = [random_crystal(seed, n_atoms=3 + seed) for seed in range(3)]
 CONFIG = preset("tiny").config.model
 
@@ -36,6 +40,28 @@ def test_a_sound_model_passes_and_every_check_was_made() -> None:
     assert set(report.table["check"]) == set(DESCRIPTIONS) - (set() if torch.cuda.is_available() else {"device"})
     assert (report.table["largest"] >= report.table["median"]).to_numpy().all()
     assert "same" in report.summary() and "DIFFERS" not in report.summary()
+
+
+def test_without_structures_it_takes_prototypes_real_crystals_and_random_ones() -> None:
+    report = cf.check(model(), n_draws=1, progress=False)
+    assert report.n_structures == 44
+    assert len({crystal.id for crystal in _default_crystals()}) == 44
+    assert "44 structures" in report.summary()
+
+
+def test_what_was_not_tried_is_said() -> None:
+    report = cf.check(model().double(), CRYSTALS, n_draws=1, progress=False)
+    assert "not tried here: kernels (compiled kernels, and plain torch), precision (32 bits, and 64)" in str(report)
+
+
+@pytest.mark.parametrize(("crystal", "group"), list(zip(prototypes(), GROUPS, strict=True)))
+def test_prototypes_have_the_symmetry_of_their_type(crystal: cf.Crystal, group: int) -> None:
+    from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
+
+    structure = Structure(crystal.lattice, crystal.atomic_numbers.tolist(), crystal.frac_coords)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert SpacegroupAnalyzer(structure, symprec=1e-6).get_space_group_number() == group, crystal.id
 
 
 def test_frames_of_the_cell_are_caught() -> None:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request
 
 import pytest
 from file_server import FileServer, file_server
@@ -128,6 +131,29 @@ def test_the_checksum_of_the_first_download_holds(server: FileServer, tmp_path: 
 def test_only_the_web_is_asked(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is no address on the web"):
         fetch(RemoteFile("passwd", "file:///etc/passwd"), tmp_path)
+
+
+def test_redirects_are_followed_on_the_web_alone(server: FileServer, tmp_path: Path) -> None:
+    server.redirects = {"old.zip": server.url("data.zip"), "bad.zip": "ftp://127.0.0.1/data.zip?signature=sesame"}
+    assert fetch(remote(server, url=server.url("old.zip")), tmp_path / "good").read_bytes() == CONTENT
+    message = r"the server answers 302 and sends on to ftp://127\.0\.0\.1, which is not followed.*To do it by hand"
+    with pytest.raises(DataError, match=message) as caught:
+        fetch(remote(server, url=server.url("bad.zip")), tmp_path / "bad")
+    assert "sesame" not in str(caught.value)
+    assert names(tmp_path / "bad") == []
+
+
+def test_what_was_asked_for_in_secret_is_not_sent_in_the_open() -> None:
+    asked, follow = Request("https://example.org/a"), download._Redirects().redirect_request
+    assert follow(asked, io.BytesIO(), 302, "", {}, "https://example.net/b").full_url == "https://example.net/b"
+    with pytest.raises(HTTPError, match=r"sends on to http://example\.net, which is not followed"):
+        follow(asked, io.BytesIO(), 302, "", {}, "http://example.net/b")
+
+
+def test_a_password_in_an_address_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"the address of example\.org has a name or a password") as caught:
+        fetch(RemoteFile("data.zip", "https://me:sesame@example.org/data.zip"), tmp_path)
+    assert "sesame" not in str(caught.value)
 
 
 def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

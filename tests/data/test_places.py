@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import pickle
+import sqlite3
 import zlib
+from contextlib import closing
 from pathlib import Path
 
 import ase.db
@@ -174,6 +176,17 @@ def test_pickled_values_are_not_unpickled(tmp_path: Path) -> None:
     records = list(iter_structures(path))
     assert [record.error is None for record in records] == [False, False, True]
     assert "the value is pickled, and unpickling would run what is in it" in str(records[1].error)
+
+
+def test_a_damaged_row_of_an_ase_database_costs_no_other(tmp_path: Path) -> None:
+    path = _write("db", tmp_path)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE systems SET key_value_pairs = ? WHERE id = 3", (b"no JSON",))
+        connection.execute("UPDATE systems SET numbers = ? WHERE id = 5", (b"odd",))
+    records = list(iter_structures(path))
+    assert [record.error is None for record in records] == [True, False, True, False, True, True, True]
+    assert f"{path}, row 2 (id 3): cannot be read (" in str(records[1].error)
+    assert [record.id for record in records if record.error is None] == ["r0", "r2", "r4", "r5", "r6"]
 
 
 def test_folders_of_databases_and_of_parquet_parts(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from file_server import FileServer, file_server
 from pymatgen.core import Lattice, Structure
 
+from crystalframer import cli
 from crystalframer.config import Target
 from crystalframer.data import download
 from crystalframer.data.dataset import DataError
@@ -184,6 +185,30 @@ def test_the_key_stays_secret(
     install(monkeypatch, [document("mp-1", 1.0)])
     dataset("mp-api:elements=Na")
     assert not any(b"sesame" in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    assert "sesame" not in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("optimade:http://me:sesame@127.0.0.1:1/v1?nelements=2", "the address of 127.0.0.1 has a name or a password"),
+        ("mp-api:elements=Na&api_key=sesame", r"api_key is no criterion; .* set it in \$MP_API_KEY instead"),
+    ],
+)
+def test_a_secret_in_the_name_of_a_source_is_refused_and_not_repeated(
+    source: str,
+    message: str,
+    server: FileServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    install(monkeypatch, [document("mp-1", 1.0)])
+    with pytest.raises(DataError, match=message):
+        dataset(source)
+    words = ["train", "--data.source", source, "--model.targets", "band_gap:eV", "--output", str(tmp_path / "run")]
+    assert cli.main(words) == 2
+    assert not any(tmp_path.rglob("*.json"))  # no config that would keep it
     assert "sesame" not in "".join(capsys.readouterr())
 
 

@@ -301,7 +301,7 @@ def test_one_bad_item_never_stops_the_others(tmp_path: Path) -> None:
     assert [record.formula for record in found] == ["NaCl", "", "", "NaCl", "", "", "NaCl"]
     assert found[0].source == str(good)
     assert found[1].error is not None and found[1].error.startswith(f"{bad}: ") and "partly occupied" in found[1].error
-    assert found[2].error is not None and found[2].error.endswith("none.cif: no such file")
+    assert found[2].error is not None and found[2].error.endswith("none.cif: no such file; check the path")
     assert found[5].error is not None and found[5].error.startswith("item 6: ")
     assert found[6].crystal is not None and found[6].crystal.id == "good-2"
 

@@ -20,6 +20,8 @@ class FileServer:
     """For each coming answer: bytes after which the connection breaks; None or no entry: it does not."""
     status: list[int] = field(default_factory=list)
     """For each coming answer: an error to give instead."""
+    redirects: dict[str, str] = field(default_factory=dict)
+    """Path → address that its answer sends on to."""
     ranges: bool = True
     """Whether a request for a part of a file is understood."""
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
@@ -44,6 +46,12 @@ def file_server() -> Iterator[FileServer]:
                 self.send_error(served.status.pop(0))
                 return
             path = self.path.lstrip("/")
+            if path in served.redirects:
+                self.send_response(302)
+                self.send_header("Location", served.redirects[path])
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             if path not in served.files:
                 self.send_error(404)
                 return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -14,12 +15,23 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from permissions import open_folder, read_only
 
 from crystalframer import checkpoint
-from crystalframer.config import Config, DistanceBasis, ModelConfig, Target, TrainingConfig, from_json, to_json
+from crystalframer.config import (
+    Config,
+    ConfigError,
+    DistanceBasis,
+    ModelConfig,
+    Target,
+    TrainingConfig,
+    from_json,
+    to_json,
+)
 from crystalframer.data.dataset import CrystalDataset, Splits
 from crystalframer.testing import random_crystal
 from crystalframer.training import FitResult, TrainingError, fit
+from crystalframer.training.folder import RunFolder
 
 N_KILLS = int(os.environ.get("CRYSTALFRAMER_N_KILLS", "3"))
 """More for a long trial: the moments are drawn at random, every time others."""
@@ -78,10 +90,9 @@ def n_epochs(output: Path) -> int:
 def test_a_run_that_is_killed_again_and_again(finished: FitResult, tmp_path: Path) -> None:
     """SIGKILL at random moments: in a step, in a save, between two files."""
     output, rng = tmp_path / "run", np.random.default_rng()
-    code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_crashes; from pathlib import Path"
-    )
-    code += f"; test_crashes.run(Path({str(output)!r}))"
+    here = Path(__file__).parent
+    code = f"import sys; sys.path[:0] = [{str(here)!r}, {str(here.parent / 'support')!r}]; from pathlib import Path"
+    code += f"; import test_crashes; test_crashes.run(Path({str(output)!r}))"
     for kill in range(N_KILLS):
         wanted = n_epochs(output) + rng.integers(1, 6)
         process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
@@ -124,11 +135,16 @@ def test_a_disk_that_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n
     assert_same(run(tmp_path / "run", SHORT), run(tmp_path / "other", SHORT))
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="nothing is read-only for root")
-def test_a_folder_that_is_read_only(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(TrainingError, match=r"run: the folder of the run cannot be written .*Permission denied"):
-        run(tmp_path / "run")
+def test_a_folder_that_is_read_only(finished: FitResult) -> None:
+    """A new run, and one that was under way, which then goes on where it can be written."""
+    with open_folder() as folder:
+        run(folder / "run", SHORT)
+        (folder / "run" / "result.json").unlink()
+        with read_only(folder):
+            for path in (folder / "new", folder / "run"):
+                with pytest.raises(TrainingError, match=rf"{path}: the folder of the run cannot be written .*denied"):
+                    run(path, SHORT)
+        assert_same(run(folder / "run", SHORT), run(folder / "new", SHORT))
 
 
 def test_a_path_that_is_no_folder(tmp_path: Path) -> None:
@@ -137,12 +153,19 @@ def test_a_path_that_is_no_folder(tmp_path: Path) -> None:
         run(tmp_path / "file" / "run")
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
-def test_a_damaged_state(finished: FitResult, tmp_path: Path, share: float) -> None:
-    """It names the last good weights, and they are good."""
-    output = tmp_path / "run"
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was stopped just before its end."""
+    output = tmp_path_factory.mktemp("stopped") / "run"
     run(output, SHORT)
     (output / "result.json").unlink()
+    return output
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_damaged_state(stopped: Path, tmp_path: Path, share: float) -> None:
+    """It names the last good weights, and they are good."""
+    output = shutil.copytree(stopped, tmp_path / "run")
     state = output / "checkpoints" / "last" / "resume.ckpt"
     state.write_bytes(state.read_bytes()[: int(share * state.stat().st_size)])
     with pytest.raises(
@@ -154,3 +177,44 @@ def test_a_damaged_state(finished: FitResult, tmp_path: Path, share: float) -> N
     start = json.loads(to_json(SHORT))
     start["training"]["initial_weights"] = str(best)
     run(tmp_path / "again", from_json(Config, json.dumps(start)))
+
+
+def test_one_bit_that_is_wrong(stopped: Path, tmp_path: Path) -> None:
+    """Wherever it is in the state or the weights: it is said, or it changes nothing."""
+    output, rng = shutil.copytree(stopped, tmp_path / "run"), np.random.default_rng()
+    expected = RunFolder(output).read_state()
+    best = checkpoint.load(output).state_dict()
+    n_said = 0
+    for name in ["last/resume.ckpt"] * 40 + ["best/model.safetensors"] * 10:
+        file = output / "checkpoints" / name
+        good = file.read_bytes()
+        bad = bytearray(good)
+        bad[rng.integers(len(bad))] ^= 1 << int(rng.integers(8))
+        file.write_bytes(bad)
+        try:
+            assert same(RunFolder(output).read_state(), expected)
+            assert same(checkpoint.load(output).state_dict(), best)
+        except (TrainingError, checkpoint.CheckpointError) as error:
+            assert str(file) in str(error)
+            n_said += 1
+        file.write_bytes(good)
+    assert n_said > 25  # of the others, most are in the padding between two arrays
+
+
+def same(one: object, other: object) -> bool:
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other or (one != one and other != other))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff"])
+@pytest.mark.parametrize("name", ["config.json", "data.json"])
+def test_a_damaged_description_of_a_run(stopped: Path, tmp_path: Path, name: str, content: bytes) -> None:
+    output = shutil.copytree(stopped, tmp_path / "run")
+    (output / name).write_bytes(content)
+    with pytest.raises((TrainingError, ConfigError), match=rf"{output / name}: .* last good weights are those in"):
+        run(output, SHORT)

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,9 +46,12 @@ print(json.dumps({"page": page, "had": had, "has": has, "shown": shown, "failed"
 """
 
 
+HOSTILE = "<script>alert(1)</script>"
+
+
 @pytest.fixture(scope="module")
 def trace(make_trace: Callable[..., CrystalTrace]) -> CrystalTrace:
-    return make_trace(random_crystal(3, 6))
+    return replace(make_trace(random_crystal(3, 6)), id=HOSTILE, prediction={HOSTILE: 1.0}, units={HOSTILE: HOSTILE})
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +93,10 @@ def test_a_patch_that_was_there_before_stays(made: dict[str, Any]) -> None:
 
 def test_the_example_of_the_docstring(made: dict[str, Any]) -> None:
     assert made["failed"] == 0, made["errors"]
+
+
+def test_names_from_files_are_not_in_it(made: dict[str, Any]) -> None:
+    assert "alert" not in json.dumps(made["page"])
 
 
 def test_atoms_and_cell(parts: dict[str, Any], made: dict[str, Any], scene: Scene, shapes: Drawing) -> None:
