@@ -33,6 +33,13 @@ def crystal(numbers: list[int], positions: list[list[float]], lattice: list[list
     return Crystal(np.array(numbers), np.array(positions, dtype=float), np.array(lattice, dtype=float), "example")
 
 
+@pytest.fixture(params=["Numba", "SciPy"])
+def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the kernels, and without."""
+    if request.param == "SciPy":
+        monkeypatch.setattr(neighbors, "compiler_is_there", lambda device: False)
+
+
 SIMPLE_CUBIC = crystal([84], [[0, 0, 0]], np.eye(3) * 3.0)
 
 
@@ -40,6 +47,7 @@ def lengths(found: NeighborList) -> np.ndarray:
     return np.linalg.norm(found.edge_vectors, axis=1)
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_shells_of_the_simple_cubic_lattice() -> None:
     found = neighbor_list(SIMPLE_CUBIC, 6.01)
     shells, counts = np.unique(lengths(found).round(6), return_counts=True)
@@ -47,6 +55,7 @@ def test_shells_of_the_simple_cubic_lattice() -> None:
     assert counts.tolist() == [1, 6, 12, 8, 6]
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_an_edge_at_exactly_the_radius_is_in() -> None:
     assert (lengths(neighbor_list(SIMPLE_CUBIC, 6.0)) > 5.99).sum() == 6
 
@@ -64,6 +73,7 @@ def brute_force(crystal: Crystal, radius: float) -> set[tuple[int, ...]]:
     return found
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("seed", range(5))
 def test_against_brute_force(seed: int) -> None:
     """Also with atoms written outside the cell, and in a skewed cell."""
@@ -84,6 +94,7 @@ def test_vectors_are_what_index_and_image_say() -> None:
     np.testing.assert_allclose(found.edge_vectors, expected, atol=1e-12)
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_edges_are_sorted_and_each_atom_comes_first_to_itself() -> None:
     example = random_crystal(4, 6)
     found = neighbor_list(example, 6.0)
@@ -105,21 +116,34 @@ def test_a_supercell_has_the_same_surroundings(repeats: tuple[int, int, int]) ->
         )
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize(
-    ("name", "example"),
+    ("example", "n_neighbors", "farthest"),
     [
-        ("lone atom", crystal([2], [[0, 0, 0]], np.diag([20.0, 22.0, 25.0]))),
-        ("molecule", crystal([6, 8], [[0, 0, 0], [0, 0, 1.13]], np.eye(3) * 25)),
-        ("chain", crystal([6], [[0, 0, 0]], np.diag([1.5, 30.0, 30.0]))),
-        ("layer", crystal([6, 6], [[0, 0, 0], [1.42, 0, 0]], [[2.13, 1.23, 0], [2.13, -1.23, 0], [0, 0, 30]])),
+        # Two at 20, 22 and 25 Å each, four at 29.7 Å; the next four make twelve.
+        pytest.param(crystal([2], [[0, 0, 0]], np.diag([20.0, 22.0, 25.0])), 14, np.hypot(20, 25), id="lone atom"),
+        # The other atom at 1.13 and 23.87 Å, six own images at 25 Å, and four times the other beside them.
+        pytest.param(crystal([6, 8], [[0, 0, 0], [0, 0, 1.13]], np.eye(3) * 25), 12, np.hypot(25, 1.13), id="molecule"),
+        # Twenty in either direction until the next chains, of which four are as near.
+        pytest.param(crystal([6], [[0, 0, 0]], np.diag([1.5, 30.0, 30.0])), 44, 30.0, id="chain"),
+        pytest.param(
+            crystal([6, 6], [[0, 0, 0], [1.42, 0, 0]], [[2.13, 1.23, 0], [2.13, -1.23, 0], [0, 0, 30]]),
+            None,
+            30.0,
+            id="layer",
+        ),
     ],
 )
-def test_sparse_surroundings_get_a_larger_radius(name: str, example: Crystal) -> None:
+def test_sparse_surroundings_get_the_smallest_radius_that_is_enough(
+    example: Crystal, n_neighbors: int | None, farthest: float
+) -> None:
     """At least MIN_NEIGHBORS, in all three dimensions, and the same for a supercell."""
     found = neighbor_list(example, 7.0)
     for atom in range(len(example)):
         vectors = found.edge_vectors[found.edge_index[0] == atom]
         assert len(vectors) - 1 >= MIN_NEIGHBORS
+        assert n_neighbors is None or len(vectors) - 1 == n_neighbors
+        assert np.linalg.norm(vectors, axis=1).max() == pytest.approx(farthest, abs=1e-9)
         assert np.linalg.matrix_rank(vectors, tol=1e-3) == 3
     repeated = neighbor_list(supercell(example, (1, 2, 1)), 7.0)
     np.testing.assert_allclose(
@@ -127,6 +151,7 @@ def test_sparse_surroundings_get_a_larger_radius(name: str, example: Crystal) ->
     )
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_a_sparse_atom_does_not_widen_the_others() -> None:
     """A slab with a vacuum: only what needs a larger radius gets one."""
     example = random_crystal(6, 8)
@@ -134,11 +159,13 @@ def test_a_sparse_atom_does_not_widen_the_others() -> None:
     assert lengths(neighbor_list(roomy, 6.0)).max() <= 6.0 + 1e-5
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_two_atoms_on_one_place_are_named() -> None:
     with pytest.raises(CrystalError, match=r"crystal 'example': sites 1 \(Z = 8\) and 2 \(Z = 8\) lie 0.05 Å apart"):
         neighbor_list(crystal([22, 8, 8], [[0, 0, 0], [2, 0, 0], [2.05, 0, 0]], np.eye(3) * 4), 5.0)
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_two_atoms_on_one_place_across_the_boundary() -> None:
     with pytest.raises(CrystalError, match="remove the duplicate site"):
         neighbor_list(crystal([8, 8], [[0, 0, 0], [3.999, 0, 0]], np.eye(3) * 4), 5.0)
@@ -224,6 +251,7 @@ def test_kernel_and_scipy_agree_where_many_lengths_are_equal(side: float) -> Non
         np.testing.assert_array_equal(found[1], expected[1])
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_images_of_one_atom_lie_exactly_opposite() -> None:
     found = neighbor_list(translated(random_crystal(8, 5), np.array([0.1, 7.7, -3.3])), 6.0)
     query, key = found.edge_index
@@ -239,6 +267,7 @@ def test_images_of_one_atom_lie_exactly_opposite() -> None:
         assert (vector == -vectors[atom, -a, -b, -c]).all()
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("rows", [[2], [1, 0], [2, 2, 0, 1]])
 def test_joined_edges_are_those_of_each_crystal(rows: list[int]) -> None:
     crystals = [random_crystal(seed, 3 + seed) for seed in range(3)]
