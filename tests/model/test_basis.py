@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +30,18 @@ def test_cosine_centers_span_minus_one_to_one() -> None:
     centers, width = cosine_centers(CosineBasis(n_centers=5, width=4.0), torch.zeros(1))
     assert centers.tolist() == [-1.0, -0.5, 0.0, 0.5, 1.0]
     assert width == 2.0
+
+
+@pytest.mark.parametrize(
+    ("centers_of", "config"), [(distance_centers, DistanceBasis(3)), (cosine_centers, CosineBasis(4))]
+)
+def test_centers_are_as_exact_as_what_they_are_compared_with_and_lie_on_its_device(
+    centers_of: Any, config: Any
+) -> None:
+    exact, _ = centers_of(config, torch.zeros(1, dtype=torch.float64))
+    rounded, _ = centers_of(config, torch.zeros(1, dtype=torch.float32))
+    assert (exact.dtype, rounded.dtype) == (torch.float64, torch.float32)
+    assert centers_of(config, torch.zeros(1, device="meta"))[0].device.type == "meta"
 
 
 def test_gaussian_by_hand() -> None:
@@ -69,6 +82,14 @@ def test_expectation_gradient(n_heads_of_x: int, monkeypatch: pytest.MonkeyPatch
     weights, x, query = example(n_heads_of_x)
     centers = torch.linspace(-1, 1, 4, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda w: expected_gaussians(w, x, centers, 0.5, query, 3), (weights,))
+
+
+def test_one_edge() -> None:
+    weights = torch.tensor([[0.3]], dtype=torch.float64, requires_grad=True)
+    zero = torch.zeros(1, dtype=torch.float64)
+    found = expected_gaussians(weights, zero.view(1, 1, 1), zero, 1.0, torch.zeros(1, dtype=torch.long), 1)
+    found.sum().backward()
+    assert (found.item(), weights.grad) == (0.3, torch.ones(1, 1, dtype=torch.float64))
 
 
 def test_atom_without_edges_expects_nothing() -> None:
