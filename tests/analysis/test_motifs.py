@@ -286,6 +286,8 @@ def test_chosen_sites(trace: CrystalTrace) -> None:
     assert [(shell.site, shell.label) for shell in coordination_shells(trace, sites=[2, 1])] == [(2, "L:2"), (1, "O:6")]
     with pytest.raises(MotifError, match="crystal 'SrTiO3': no site 5; choose from 0 to 4"):
         coordination_shells(trace, sites=[5])
+    with pytest.raises(MotifError, match=r"^crystal: no site -1; choose from 0 to 4"):
+        coordination_shells(replace(trace, id=""), sites=[-1])
 
 
 def broken() -> CrystalTrace:
@@ -431,9 +433,31 @@ def test_the_summary_averages_structures_not_sites(trace: CrystalTrace) -> None:
     assert summary.query("label == 'O:6'")["share_se"].isna().all()
 
 
+def test_locks_are_the_shares_of_chance_by_which_angles_fall_short(trace: CrystalTrace) -> None:
+    """Frames that look along no bond; e₂ has a chance of its own, e₁ and e₃ share one."""
+    turned = trace.layers[0]
+    assert turned.frame is not None
+    frame = replace(turned.frame, axes=turned.frame.axes @ random_rotation(3))
+    table: Any = motif_table([replace(trace, layers=(replace(turned, frame=frame),))])
+    summary: Any = motif_summary(table)
+    assert len(summary) == 3 * N_HEADS
+    for _, row in summary.iterrows():
+        rows = table.query(f"label == {row['label']!r} and head == {row['head']}")
+        means = rows[["e1_angle", "e2_angle", "e3_angle", "chance_angle", "e2_chance_angle"]].mean()
+        e1, e2, e3, chance, e2_chance = means
+        assert min(e1, e2, e3) > 1 and abs(chance - e2_chance) > 1
+        assert row["e1_lock"] == pytest.approx(1 - e1 / chance)
+        assert row["e2_lock"] == pytest.approx(1 - e2 / e2_chance)
+        assert row["e3_lock"] == pytest.approx(1 - e3 / chance)
+    angles = [*(f"{axis}_angle{end}" for axis in ("e1", "e2", "e3") for end in ("", "_se")), "chance_angle"]
+    assert summary.attrs["units"] == dict.fromkeys([*angles, "e2_chance_angle"], "°")
+
+
 def test_the_summary_names_a_missing_column(trace: CrystalTrace) -> None:
     with pytest.raises(MotifError, match="the table has no column share; give the table that motif_table makes"):
         motif_summary(motif_table([trace]).drop(columns="share"))
+    with pytest.raises(MotifError, match="the table has no column id, csm; give"):
+        motif_summary(motif_table([trace]).drop(columns=["csm", "id"]))
 
 
 # --- the package ------------------------------------------------------------------------------------------------------

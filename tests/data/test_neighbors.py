@@ -171,6 +171,14 @@ def test_two_atoms_on_one_place_across_the_boundary() -> None:
         neighbor_list(crystal([8, 8], [[0, 0, 0], [3.999, 0, 0]], np.eye(3) * 4), 5.0)
 
 
+@pytest.mark.usefixtures("both_ways")
+def test_an_atom_too_close_to_its_own_image() -> None:
+    """In a cell so thin that no `Crystal` has it."""
+    with pytest.raises(TooClose, match=r"row 1: two atoms lie 0.05 Å apart") as caught:
+        search(Geometry(np.zeros((1, 3)), np.eye(3)[None] * 0.05, np.array([0, 1])), 0.12)
+    assert caught.value.sites == [0, 0]
+
+
 def test_cost_is_linear_in_atoms() -> None:
     """Edges an atom stay the same, whatever the size of the cell."""
     small, large = random_crystal(7, 4), supercell(random_crystal(7, 4), (5, 5, 5))
@@ -227,6 +235,27 @@ def test_empty_space_beyond_all_measure_is_an_error(find: Callable[..., Any]) ->
     assert str(caught.value.of(layer)).startswith("crystal 'layer': site 0 has no neighbours in all directions")
 
 
+@pytest.mark.usefixtures("both_ways")
+def test_how_far_is_too_far_goes_by_the_density(monkeypatch: pytest.MonkeyPatch) -> None:
+    """First as far as the longest height, then by half as far again: 4/3 π 37.5³ Å³ hold 20.08 atoms of 11,000 Å³."""
+    lone = crystal([2], [[0, 0, 0]], np.diag([20.0, 22.0, 25.0]))
+    monkeypatch.setattr(neighbors, "MOST_WITHIN_REACH", 21)
+    assert len(neighbor_list(lone, 7.0).edge_vectors) == 15
+    monkeypatch.setattr(neighbors, "MOST_WITHIN_REACH", 20)
+    with pytest.raises(CrystalError, match=r"site 0 has no neighbours in all directions unless it looks 38 Å far"):
+        neighbor_list(lone, 7.0)
+
+
+@pytest.mark.usefixtures("both_ways")
+def test_the_first_site_without_neighbours_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The middle of a cuboctahedron in a large cell has twelve neighbours, its corners have five."""
+    corners = [corner for corner in itertools.product([-2.0, 0.0, 2.0], repeat=3) if corner.count(0.0) == 1]
+    cluster = crystal([29] * 13, [[0.0, 0.0, 0.0], *map(list, corners)], np.eye(3) * 40)
+    monkeypatch.setattr(neighbors, "MOST_WITHIN_REACH", 50)
+    with pytest.raises(CrystalError, match=r"site 1 has no neighbours in all directions unless it looks 40 Å far"):
+        neighbor_list(cluster, 3.0)
+
+
 @settings(max_examples=60, deadline=None)
 @given(any_crystal(), st.sampled_from([2.5, 4.5]))
 def test_kernel_finds_what_scipy_finds_in_the_same_order(example: Crystal, radius: float) -> None:
@@ -281,6 +310,52 @@ def test_joined_edges_are_those_of_each_crystal(rows: list[int]) -> None:
     )
     np.testing.assert_array_equal(image, np.concatenate([part.edge_image for part in parts]))
     np.testing.assert_array_equal(vectors, np.concatenate([part.edge_vectors for part in parts]))
+
+
+def test_tasks_are_of_some_thousand_atoms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task ends with the crystal in which its atoms are complete."""
+    monkeypatch.setattr(neighbors, "_ATOMS_PER_TASK", 4)
+    assert neighbors._tasks(np.array([0, 3, 8, 9, 20, 21])) == [range(0, 2), range(2, 4), range(4, 5)]
+    assert neighbors._tasks(np.array([0, 3])) == [range(0, 1)]
+    assert neighbors._tasks(np.array([0])) == [range(0)]
+
+
+@pytest.mark.usefixtures("both_ways")
+@pytest.mark.parametrize("cores", [1, 3])
+def test_in_tasks_and_threads_the_same_and_the_first_bad_crystal_is_named(
+    cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neighbors.os, "sched_getaffinity", lambda process: set(range(cores)))
+    crystals = [random_crystal(seed, 3 + seed) for seed in range(6)]
+    whole = search(geometry(crystals), 4.0)
+    monkeypatch.setattr(neighbors, "_ATOMS_PER_TASK", 1)
+    table = search(geometry(crystals), 4.0)
+    for name in ("edges_per_atom", "key_atom", "edge_image"):
+        np.testing.assert_array_equal(getattr(table, name), getattr(whole, name))
+    crystals[3] = crystals[5] = crystal([8, 8], [[0, 0, 0], [0.05, 0, 0]], np.eye(3) * 4)
+    with pytest.raises(TooClose, match=r"row 4: two atoms lie 0.05 Å apart") as caught:
+        search(geometry(crystals), 4.0)
+    assert (caught.value.row, caught.value.sites) == (3, [0, 1])
+
+
+@pytest.mark.usefixtures("both_ways")
+def test_no_crystals_have_no_neighbours() -> None:
+    table = search(Geometry(np.zeros((0, 3)), np.zeros((0, 3, 3)), np.zeros(1, np.int64)), 4.0)
+    assert (len(table.edges_per_atom), len(table.key_atom), table.edge_image.shape) == (0, 0, (0, 3))
+
+
+@pytest.mark.usefixtures("both_ways")
+@pytest.mark.parametrize(("cells", "image_type"), [(100, np.int8), (-100, np.int8), (200, np.int32), (-200, np.int32)])
+def test_a_table_is_kept_in_the_smallest_types(cells: int, image_type: type) -> None:
+    """Also of an atom that is written many cells away: its neighbours' images count from there."""
+    home = crystal([11, 17], [[0, 0, 0], [2, 2, 2]], np.eye(3) * 4)
+    away = crystal([11, 17], [[0, 0, 0], [2 + 4 * cells, 2, 2]], np.eye(3) * 4)
+    table = search(geometry([away]), 4.0)
+    assert (table.key_atom.dtype, table.edge_image.dtype) == (np.int16, image_type)
+    expected = neighbor_list(home, 4.0)
+    query, key = expected.edge_index
+    shift = (key - query)[:, None] * [cells, 0, 0]
+    np.testing.assert_array_equal(neighbor_list(away, 4.0).edge_image, expected.edge_image - shift)
 
 
 def test_without_numba_the_same_and_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:

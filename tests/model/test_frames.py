@@ -186,19 +186,41 @@ def test_crystals_atoms_and_heads_have_frames_of_their_own(method: FrameMethod) 
     torch.testing.assert_close(axes(together, logits), torch.cat(expected))
 
 
+@pytest.mark.parametrize("precision", [torch.float64, torch.float32], ids=str)
+def test_frames_have_the_precision_of_the_attention(precision: torch.dtype) -> None:
+    seen = attended([[0.5, 0, 0], [0, 1, 0], [0, 0, 2]], [0.0, 0.0, 0.0])
+    seen = AttendedEdges(seen.edges, seen.logits.to(precision), seen.attention.to(precision))
+    frame = build_frames(seen, FrameConfig("weighted-pca"))
+    assert frame.eigenvalues is not None
+    assert (frame.axes.dtype, frame.eigenvalues.dtype) == (precision, precision)
+
+
 def test_weighted_pca_of_a_line_is_completed_with_the_strongest_edge_off_it() -> None:
     """e₃ along the line, to the side of the dipole; e₂ as the second axis of a max frame: y, for x + z is nearer to e₃.
 
-    To what fixes e₂ the attention is 10⁻¹⁹.
+    To what fixes e₂ the attention is 10⁻¹⁸.
     """
-    line = [[0, 0, -2], [0, 0, 1], [3, 0, 3], [0, 1, 0]]
-    seen = attended(line, [5.0, 4.0, -40.0, -40.2])
+    seen = attended([[0, 0, -0.9], [0, 0, 0.3], [3, 0, 3], [0, 1, 0]], [1.0, 1.5, -40.0, -40.2])
     assert_axes(axes_of("weighted-pca", seen), [[-1, 0, 0], [0, 1, 0], [0, 0, -1]])
 
 
-def test_weighted_pca_of_an_atom_that_attends_to_itself_alone_has_the_strongest_edge_for_its_line() -> None:
-    seen = attended([[0, 0, -2], [0, 1, 0]], [-40.0, -60.0])
+@pytest.mark.parametrize("logit", [-40.0, -1000.0])
+def test_weighted_pca_of_an_atom_that_attends_to_itself_alone_has_the_strongest_edge_for_its_line(logit: float) -> None:
+    """Attention to the others is next to 0, or 0."""
+    seen = attended([[0, 0, -2], [0, 1, 0]], [logit, logit - 20.0])
     assert_axes(axes_of("weighted-pca", seen), [[-1, 0, 0], [0, 1, 0], [0, 0, -1]])
+
+
+def test_pca_by_hand() -> None:
+    """Second moments ascend from x to z; on each axis the farther side is that of the third moment: +z, -y."""
+    third = np.array([[-0.5, -1.0, 2.0], [0.25, 0.5, -1.0], [0.25, 0.5, -1.0]])
+    positions = torch.from_numpy(np.vstack([np.diag(row) for row in third]) + np.array([10.0, -20.0, 30.0]))
+    seen = attended([[1, 0, 0]], [0.0])
+    cell = {"positions": positions, "crystal_index": torch.zeros(9, dtype=torch.long), "query_atoms": torch.tensor([4])}
+    frame = build_frames(AttendedEdges(replace(seen.edges, **cell), seen.logits, seen.attention), FrameConfig("pca"))
+    assert frame.eigenvalues is not None
+    assert frame.eigenvalues[0, 0].tolist() == pytest.approx([0.375, 1.5, 6.0])
+    assert_axes(frame.axes[0, 0], [[-1, 0, 0], [0, -1, 0], [0, 0, 1]])
 
 
 def test_heads_that_see_a_line_and_heads_that_do_not_share_an_atom() -> None:
@@ -212,11 +234,11 @@ def test_heads_that_see_a_line_and_heads_that_do_not_share_an_atom() -> None:
         assert_axes(found[head], axes_of("weighted-pca", attended(vectors, logits[head])).tolist())
 
 
-def test_noise_turns_the_frame_of_a_line_about_it_and_end_over_end() -> None:
-    """±z and ±x tie, a hair above ±y: four right-handed frames."""
-    seen = attended(
-        [[0, 0, 2], [0, 0, -2], [1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]], [5.0, 5.0, -40.0, -40.0, -41.0, -41.0]
-    )
+@pytest.mark.parametrize("logit", [5.0, -1000.0])
+def test_noise_turns_the_frame_of_a_line_about_it_and_end_over_end(logit: float) -> None:
+    """±z and ±x tie, a hair above ±y: four right-handed frames. Also where only the atom itself is attended to."""
+    logits = logit - np.array([0.0, 0.0, 45.0, 45.0, 46.0, 46.0])
+    seen = attended([[0, 0, 2], [0, 0, -2], [1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]], logits.tolist())
     drawn = [METHODS["weighted-pca"](seen, FrameConfig("weighted-pca"), n).axes[0, 0] for n in range(40)]
     found = {tuple((axes.round(decimals=9) + 0.0).flatten().tolist()) for axes in drawn}
     x, _, z = torch.eye(3)
@@ -348,6 +370,28 @@ def test_noise_breaks_ties_either_way_and_moves_nothing_else(method: FrameMethod
     drawn = [build_frames(seen, FrameConfig(method), seed).axes[0, 0] for seed in range(20)]
     assert {tuple(axes[0].tolist()) for axes in drawn} == {(1.0, 0.0, 0.0), (-1.0, 0.0, 0.0)}
     assert {tuple(axes[1].tolist()) for axes in drawn} == {tuple(drawn[0][1].tolist())}
+
+
+@pytest.mark.parametrize(("gap", "share"), [(0.0, 1 / 2), (1.0, 1 / 8), (2.05, 0.0)])
+@pytest.mark.parametrize("method", ["max", "static-max"])
+def test_noise_picks_among_edges_within_twice_its_width(method: FrameMethod, gap: float, share: float) -> None:
+    """How often an edge wins that lags by so many half-widths: two draws from [-1, 1] differ by more: (2 - gap)²/8."""
+    n_atoms, noise = 2000, 1e-3
+    lag = gap * noise
+    one = attended([[2.0, 0, 0], [0, (4.0 + lag) ** 0.5, 0], [0, 0, 5]], [-4.0, -4.0 - lag, -25.0])
+    atoms = torch.arange(n_atoms)
+    of_edges = {
+        name: torch.cat([getattr(one.edges, name)] * n_atoms)
+        for name in ("vectors", "lengths", "directions", "is_self")
+    }
+    query = atoms.repeat_interleave(4)
+    places = {"positions": torch.zeros(n_atoms, 3, dtype=torch.float64), "crystal_index": torch.zeros_like(atoms)}
+    edges = replace(one.edges, query=query, key=query, **of_edges, **places)
+    seen = AttendedEdges(edges, one.logits.repeat(n_atoms, 1), one.attention.repeat(n_atoms, 1))
+    axes = build_frames(seen, FrameConfig(method, noise=noise), 0).axes[:, 0]
+    found = (axes[:, 0, 1] == 1).double().mean().item()
+    assert ((axes[:, 0] == 1).sum(-1) == 1).all() and (axes[:, 0, 2] == 0).all()
+    assert found == pytest.approx(share, abs=4 * (share * (1 - share) / n_atoms) ** 0.5)
 
 
 @pytest.mark.parametrize("method", ["pca", "weighted-pca"])
