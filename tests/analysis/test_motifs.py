@@ -406,10 +406,53 @@ def test_the_table_says_what_the_shells_say(trace: CrystalTrace) -> None:
 
 
 def test_a_structure_that_fails_costs_only_its_own_rows(trace: CrystalTrace) -> None:
-    with pytest.warns(UserWarning, match=r"no motifs for 1 structures, which have no rows: astray \(crystal 'astray'"):
+    with pytest.warns(
+        UserWarning, match=r"no motifs for 1 structures, which have no rows: astray \(crystal 'astray'"
+    ) as caught:
         table = motif_table([trace, broken(), make_trace(zincblende())])
     assert set(table["id"]) == {"SrTiO3", "ZnS"}
     assert list(table.attrs["errors"]) == ["astray"]
+    assert str(caught[0].message).endswith('choose another finder); see attrs["errors"]')
+
+
+def test_structures_without_a_name_are_numbered(trace: CrystalTrace) -> None:
+    nameless = replace(broken(), id="")
+    with pytest.warns(
+        UserWarning, match=r"for 2 structures, .*: structure-1 \(crystal, site 0 .* and 1 more; see attrs"
+    ):
+        table = motif_table([trace, nameless, replace(trace, id=""), broken()])
+    assert list(table["id"].unique()) == ["SrTiO3", "structure-2"]
+    assert list(table.attrs["errors"]) == ["structure-1", "astray"]
+
+
+def test_the_table_takes_the_finder_and_the_sign_of_the_axes() -> None:
+    from pymatgen.analysis.local_env import CutOffDictNN
+
+    trace = make_trace(zincblende())
+    layer = trace.layers[0]
+    assert layer.frame is not None
+    opposite = replace(layer, frame=replace(layer.frame, axes=-layer.frame.axes))
+    trace = replace(trace, layers=(opposite,))
+    np.testing.assert_allclose(motif_table([trace])["e1_angle"], np.rad2deg(np.arccos(1 / 3)), atol=1e-4)
+    np.testing.assert_allclose(motif_table([trace], either_sign=True)["e1_angle"], 0.0, atol=1e-4)
+    found = motif_table([trace], finder=CutOffDictNN({("Zn", "Zn"): 4.0}))
+    assert found.groupby("element")["coordination"].first().to_dict() == {"S": 0, "Zn": 12}
+
+
+@pytest.mark.parametrize("progress", [True, False])
+@pytest.mark.parametrize(("kind", "total"), [(list, 2), (iter, None)])
+def test_the_progress_bar_knows_the_end_where_it_can(
+    kind: Any, total: int | None, progress: bool, trace: CrystalTrace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def bar(traces: Any, total: int | None, **options: Any) -> Any:
+        seen.append((total, options["delay"], options["disable"]))
+        return traces
+
+    monkeypatch.setattr(motifs, "tqdm", bar)
+    motif_table(kind([trace, trace]), **({} if progress else {"progress": False}))
+    assert seen == [(total, 2, not progress)]
 
 
 def test_no_traces_make_an_empty_table_with_all_columns(trace: CrystalTrace) -> None:
