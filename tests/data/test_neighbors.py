@@ -60,6 +60,13 @@ def test_an_edge_at_exactly_the_radius_is_in() -> None:
     assert (lengths(neighbor_list(SIMPLE_CUBIC, 6.0)) > 5.99).sum() == 6
 
 
+@pytest.mark.usefixtures("both_ways")
+@pytest.mark.parametrize(("enough", "shells"), [(6, 6), (7, 18), (18, 18), (19, 26)])
+def test_shells_are_added_until_there_are_enough(enough: int, shells: int) -> None:
+    """Six neighbours at 3 Å, twelve at 4.2 Å, eight at 5.2 Å; the atom itself is none."""
+    assert neighbor_list(SIMPLE_CUBIC, 3.0, enough).edge_index.shape == (2, 1 + shells)
+
+
 def brute_force(crystal: Crystal, radius: float) -> set[tuple[int, ...]]:
     """Every (query, key, image) within the radius, by trying all."""
     heights = 1 / np.linalg.norm(np.linalg.inv(crystal.lattice), axis=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -211,16 +212,39 @@ def test_weighted_pca_of_an_atom_that_attends_to_itself_alone_has_the_strongest_
     assert_axes(axes_of("weighted-pca", seen), [[-1, 0, 0], [0, 1, 0], [0, 0, -1]])
 
 
-def test_pca_by_hand() -> None:
-    """Second moments ascend from x to z; on each axis the farther side is that of the third moment: +z, -y."""
-    third = np.array([[-0.5, -1.0, 2.0], [0.25, 0.5, -1.0], [0.25, 0.5, -1.0]])
-    positions = torch.from_numpy(np.vstack([np.diag(row) for row in third]) + np.array([10.0, -20.0, 30.0]))
+@pytest.mark.parametrize(
+    ("dipole", "signs", "margin"),
+    [
+        ((-1, 1, 1), (1, 1, 1), 1e-4),
+        ((1, -1, 1), (-1, -1, 1), 1e-4),
+        ((1, -1, 1), (-1, -1, 1), 0.0),
+        ((1, 1, -1), (-1, 1, -1), 1e-4),
+        ((1, -1, -1), (1, -1, -1), 1e-4),
+        ((-1, 0, 1), (-1, -1, 1), 1e-4),
+        ((-1, 1, 0), (-1, 1, -1), 1e-4),
+    ],
+)
+def test_signs_of_principal_axes_go_by_the_dipole(dipole: Sequence[int], signs: Sequence[int], margin: float) -> None:
+    """Along z, the widest; then along y; along x only where one of them is silent, for frames are right-handed."""
+    vectors = [(sign * (axis + 1) * np.eye(3)[axis]).tolist() for axis in range(3) for sign in (1, -1)]
+    logits = [0.2 * sign * dipole[axis] for axis in range(3) for sign in (1, -1)]
+    found = axes_of("weighted-pca", attended(vectors, logits), margin)
+    assert_axes(found, np.diag(np.array(signs, dtype=float)).tolist())
+
+
+@pytest.mark.parametrize(
+    ("y", "signs"), [([-1.0, 0.5, 0.5], (-1, -1, 1)), ([0.75**0.5, -(0.75**0.5), 0.0], (-1, -1, 1))]
+)
+def test_pca_by_hand(y: list[float], signs: Sequence[int]) -> None:
+    """Signs follow the third moments, that along x last: 6 Å³ along z; -0.75 Å³ along y, or none; -0.09 Å³ along x."""
+    rows = np.array([[-0.5, 0.25, 0.25], y, [2.0, -1.0, -1.0]])
+    positions = torch.from_numpy(np.vstack([np.diag(row) for row in rows.T]) + np.array([10.0, -20.0, 30.0]))
     seen = attended([[1, 0, 0]], [0.0])
     cell = {"positions": positions, "crystal_index": torch.zeros(9, dtype=torch.long), "query_atoms": torch.tensor([4])}
     frame = build_frames(AttendedEdges(replace(seen.edges, **cell), seen.logits, seen.attention), FrameConfig("pca"))
     assert frame.eigenvalues is not None
     assert frame.eigenvalues[0, 0].tolist() == pytest.approx([0.375, 1.5, 6.0])
-    assert_axes(frame.axes[0, 0], [[-1, 0, 0], [0, -1, 0], [0, 0, 1]])
+    assert_axes(frame.axes[0, 0], np.diag(np.array(signs, dtype=float)).tolist())
 
 
 def test_heads_that_see_a_line_and_heads_that_do_not_share_an_atom() -> None:
