@@ -369,6 +369,38 @@ def test_frames_on_bonds_are_locked_and_turned_ones_are_not(trace: CrystalTrace)
     assert not found.anchors_in_shell.any()
 
 
+def test_a_shell_is_found_among_edges_in_any_order() -> None:
+    """Also where a bond comes first of all."""
+    trace = make_trace(perovskite(), "none")
+    titanium = coordination_shells(trace)[1]
+    order = np.roll(np.arange(len(trace.edge_lengths)), -titanium.edges[2])
+    layers = tuple(replace(layer, attention=layer.attention[order]) for layer in trace.layers)
+    other = replace(trace, edge_index=trace.edge_index[:, order], edge_image=trace.edge_image[order], layers=layers)
+    again = coordination_shells(other)[1]
+    assert again.edges[2] == 0
+    before, after = shell_attention(trace, titanium), shell_attention(other, again)
+    np.testing.assert_allclose(after.share, before.share, rtol=1e-12)
+    np.testing.assert_allclose(after.itself, before.itself, rtol=1e-12)
+
+
+@pytest.mark.parametrize("either_sign", [False, True])
+def test_angles_and_baselines_follow_the_sign_alike(either_sign: bool) -> None:
+    """In float64, whatever the trace holds, and one way only unless told otherwise."""
+    trace = make_trace(zincblende())
+    zinc = coordination_shells(trace)[0]
+    layer = trace.layers[0]
+    assert layer.frame is not None
+    axes = -layer.frame.axes.astype(np.float32)
+    trace = replace(trace, layers=(replace(layer, frame=replace(layer.frame, axes=axes)),))
+    found = shell_attention(trace, zinc, **({"either_sign": True} if either_sign else {}))
+    assert found.angles is not None and found.e2_chance is not None
+    np.testing.assert_allclose(found.angles[..., 0], 0.0 if either_sign else np.rad2deg(np.arccos(1 / 3)), atol=0.05)
+    assert found.chance == chance_angle(zinc.bonds, either_sign)
+    e1 = axes[zinc.site, :, 0].astype(np.float64)
+    np.testing.assert_allclose(found.e2_chance[0], chance_angle_given_e1(e1, zinc.bonds, either_sign), rtol=1e-12)
+    assert {found.share.dtype, found.itself.dtype, found.angles.dtype, found.e2_chance.dtype} == {np.dtype(np.float64)}
+
+
 def test_frames_without_anchors_and_traces_without_frames() -> None:
     pca, none = (make_trace(perovskite(), method) for method in ("pca", "none"))
     found = shell_attention(pca, coordination_shells(pca)[1])

@@ -453,6 +453,21 @@ def test_reflected_surroundings_give_reflected_first_axes_and_the_opposite_hand(
     torch.testing.assert_close(mirrored[2], -axes[2] @ mirror)
 
 
+def test_noise_is_that_of_a_hash_in_c() -> None:
+    """lowbias32 of uint32_t, so that kernels and later releases draw what a run drew; seeds have 64 bits."""
+    keys = [noise_key(7, 0), noise_key(7, 1), noise_key((5 << 32) + 3, 2), noise_key(-7, 1)]
+    assert keys == [2910936880, 1783591755, 3595135350, 1538867246]
+    noise = uniform(keys[1], torch.empty(2, 3, dtype=torch.float64))
+    assert noise.dtype == torch.float64
+    assert (noise * 2**24).tolist() == [[704191, 2073499, 338096], [15759875, 5848479, 12114918]]
+
+
+def test_noise_and_signs_are_found_on_the_device_of_the_scores() -> None:
+    axes = torch.empty(2, 1, 3, 3, device="meta")
+    oriented = frames._orient(axes, axes[..., 0], axes[..., None].expand(2, 1, 3, 3, 3), FrameConfig("pca"), None)
+    assert (uniform(0, axes[:, 0, 0]).device.type, oriented.device.type) == ("meta", "meta")
+
+
 def test_noise_is_uniform_and_a_function_of_its_place() -> None:
     """The same in both precisions and for any number of rows; other seeds and axes have nothing in common with it."""
     like = torch.empty(4000, 8, dtype=torch.float64)
