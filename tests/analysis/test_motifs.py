@@ -273,6 +273,21 @@ def test_a_bond_longer_than_the_radius_of_the_model_has_no_edge() -> None:
     np.testing.assert_array_equal(shell_attention(trace, strontium).share, 0.0)
 
 
+def test_bonds_that_the_trace_lacks() -> None:
+    """One of titanium's six; of strontium it has no edge at all."""
+    whole = make_trace(perovskite(), "none")
+    lacking = coordination_shells(whole)[1].edges[3]
+    kept = np.flatnonzero((whole.edge_index[0] != 0) & (np.arange(len(whole.edge_lengths)) != lacking))
+    layers = tuple(replace(layer, attention=layer.attention[kept]) for layer in whole.layers)
+    trace = replace(whole, edge_index=whole.edge_index[:, kept], edge_image=whole.edge_image[kept], layers=layers)
+    strontium, titanium, *_ = coordination_shells(trace)
+    assert strontium.edges.tolist() == [-1] * 12
+    assert (titanium.edges == -1).tolist() == [False, False, False, True, False, False]
+    bonds = titanium.edges[titanium.edges >= 0]
+    found = shell_attention(trace, titanium).share[0]
+    np.testing.assert_allclose(found, trace.layers[0].attention[bonds].sum(axis=0), rtol=1e-5)
+
+
 def test_another_finder(trace: CrystalTrace) -> None:
     from pymatgen.analysis.local_env import CutOffDictNN
 

@@ -63,6 +63,21 @@ def example(n_heads_of_x: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
     return weights, x, torch.tensor([0, 0, 0, 0, 1, 2, 2])
 
 
+def test_groups_of_atoms_are_as_large_as_their_padded_values_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Atoms with 1, 3, 2, 1 and no edges, two values each: twice twelve values and not one more."""
+    query = torch.tensor([0, 1, 1, 1, 2, 2, 3])
+    monkeypatch.setattr(basis, "GROUP_SIZE", 12)
+    (first, edges, is_edge), (second, other_edges, is_other_edge) = basis._atom_groups(query, 5, 2)
+    assert (first, second) == (slice(0, 2), slice(2, 5))
+    assert edges.tolist() == [[0, 0, 0], [1, 2, 3]]
+    assert is_edge.tolist() == [[True, False, False], [True, True, True]]
+    assert other_edges.tolist() == [[4, 5], [6, 0], [0, 0]]
+    assert is_other_edge.tolist() == [[True, True], [True, False], [False, False]]
+    monkeypatch.setattr(basis, "GROUP_SIZE", 11)
+    groups = [atoms for atoms, *_ in basis._atom_groups(query, 5, 2)]
+    assert groups == [slice(0, 1), slice(1, 2), slice(2, 4), slice(4, 5)]
+
+
 @pytest.mark.parametrize("group_size", [1, 40, 1 << 20])
 @pytest.mark.parametrize("n_heads_of_x", [1, 2])
 def test_expectation_is_the_weighted_sum(n_heads_of_x: int, group_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
