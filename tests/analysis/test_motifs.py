@@ -312,7 +312,9 @@ def broken() -> CrystalTrace:
 
 
 def test_a_site_whose_neighbours_cannot_be_found_is_named() -> None:
-    with pytest.raises(MotifError, match=r"crystal 'astray', site 0 \(Zn\): CrystalNN finds no neighbours \(\w+Error: "):
+    with pytest.raises(
+        MotifError, match=r"crystal 'astray', site 0 \(Zn\): CrystalNN finds no neighbours \(\w+Error: "
+    ):
         coordination_shells(broken())
 
 

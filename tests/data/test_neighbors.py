@@ -35,9 +35,12 @@ def crystal(numbers: list[int], positions: list[list[float]], lattice: list[list
 
 @pytest.fixture(params=["Numba", "SciPy"])
 def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the kernels, and without."""
+    """With the kernels alone, and without them."""
     if request.param == "SciPy":
         monkeypatch.setattr(neighbors, "compiler_is_there", lambda device: False)
+    for other in ("_find", "_find_in_scipy", "_join_in_numpy"):
+        if (other == "_find") == (request.param == "SciPy"):
+            monkeypatch.setattr(neighbors, other, None)
 
 
 SIMPLE_CUBIC = crystal([84], [[0, 0, 0]], np.eye(3) * 3.0)
@@ -317,6 +320,8 @@ def test_joined_edges_are_those_of_each_crystal(rows: list[int]) -> None:
     )
     np.testing.assert_array_equal(image, np.concatenate([part.edge_image for part in parts]))
     np.testing.assert_array_equal(vectors, np.concatenate([part.edge_vectors for part in parts]))
+    *_, rounded = join(table, shapes, first_edges(table, shapes), np.array(rows), np.float32)
+    np.testing.assert_array_equal(rounded, vectors.astype(np.float32), strict=True)
 
 
 def test_tasks_are_of_some_thousand_atoms(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,7 +357,7 @@ def test_no_crystals_have_no_neighbours() -> None:
 
 
 @pytest.mark.usefixtures("both_ways")
-@pytest.mark.parametrize(("cells", "image_type"), [(100, np.int8), (-100, np.int8), (200, np.int32), (-200, np.int32)])
+@pytest.mark.parametrize(("cells", "image_type"), [(126, np.int8), (-127, np.int8), (127, np.int32), (-128, np.int32)])
 def test_a_table_is_kept_in_the_smallest_types(cells: int, image_type: type) -> None:
     """Also of an atom that is written many cells away: its neighbours' images count from there."""
     home = crystal([11, 17], [[0, 0, 0], [2, 2, 2]], np.eye(3) * 4)
@@ -363,6 +368,14 @@ def test_a_table_is_kept_in_the_smallest_types(cells: int, image_type: type) -> 
     query, key = expected.edge_index
     shift = (key - query)[:, None] * [cells, 0, 0]
     np.testing.assert_array_equal(neighbor_list(away, 4.0).edge_image, expected.edge_image - shift)
+
+
+def test_a_large_crystal_counts_its_atoms_in_32_bits() -> None:
+    """33 x 32 x 32 atoms, each with six neighbours."""
+    places = 3.0 * np.array(list(itertools.product(range(33), range(32), range(32))))
+    table = search(Geometry(places, np.diag([99.0, 96.0, 96.0])[None], np.array([0, len(places)])), 3.0, 6)
+    assert table.key_atom.dtype == np.int32
+    np.testing.assert_array_equal(np.bincount(table.key_atom), np.full(len(places), 7))
 
 
 def test_without_numba_the_same_and_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,8 +156,8 @@ def test_noise_picks_among_lattice_vectors_within_twice_its_width(gap: float, sh
 
     The lesser of the two draws for ±b has the density (1 - u)/2 in [-1, 1]; ∫ (1 - u)/2 · (u/2)² over -1..0 is 7/96.
     """
-    lattices = np.repeat(np.diag([2.0, (4.0 + 0.1 * gap) ** 0.5, 5.0])[None], 2000, axis=0)
-    axes = METHODS["lattice"](attended_lattices(lattices), FrameConfig("lattice", noise=0.1), 0).axes[:, 0]
+    lattices = np.repeat(np.diag([2.0, (4.0 + 1e-5 * gap) ** 0.5, 5.0])[None], 2000, axis=0)
+    axes = build_frames(attended_lattices(lattices), FrameConfig("lattice", noise=1e-5), 0).axes[:, 0]
     assert ((axes.abs() == 1).sum(-1) == 1).all() and (axes[:, 2, 2].abs() == 1).all()
     assert float((axes[:, 0, 1].abs() == 1).double().mean()) == pytest.approx(
         share, abs=4 * (share * (1 - share) / 2000) ** 0.5
