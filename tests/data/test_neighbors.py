@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -348,6 +349,26 @@ def test_in_tasks_and_threads_the_same_and_the_first_bad_crystal_is_named(
     with pytest.raises(TooClose, match=r"row 4: two atoms lie 0.05 Å apart") as caught:
         search(geometry(crystals), 4.0)
     assert (caught.value.row, caught.value.sites) == (3, [0, 1])
+
+
+def test_the_progress_bar_counts_crystals(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {"counted": 0}
+
+    class Bar(nullcontext[None]):
+        def __init__(self, **options: Any) -> None:
+            super().__init__()
+            seen.update(options)
+
+        def __enter__(self) -> Any:
+            return self
+
+        def update(self, n_crystals: int) -> None:
+            seen["counted"] += n_crystals
+
+    monkeypatch.setattr("tqdm.auto.tqdm", Bar)
+    monkeypatch.setattr(neighbors, "_ATOMS_PER_TASK", 10)
+    search(geometry([random_crystal(seed, 3) for seed in range(7)]), 3.0, title="sought")
+    assert seen == {"total": 7, "counted": 7, "desc": "sought", "unit": " crystals", "delay": 2, "leave": False}
 
 
 @pytest.mark.usefixtures("both_ways")

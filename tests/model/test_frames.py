@@ -205,6 +205,13 @@ def test_weighted_pca_of_a_line_is_completed_with_the_strongest_edge_off_it() ->
     assert_axes(axes_of("weighted-pca", seen), [[-1, 0, 0], [0, 1, 0], [0, 0, -1]])
 
 
+@pytest.mark.parametrize(("margin", "side"), [(1e-4, 1.0), (0.0, -1.0)])
+def test_weighted_pca_of_a_line_leaves_ties_of_the_edges_off_it_to_the_moments(margin: float, side: float) -> None:
+    """Of two opposite edges, to the one on the side of the dipole along the line; without the rule to the first."""
+    seen = attended([[0, 0, 2], [0, 0, -1], [-1, 0, -0.5], [1, 0, 0.5]], [5.0, 4.0, -30.0, -30.0])
+    assert_axes(axes_of("weighted-pca", seen, margin), [[0, -side, 0], [side, 0, 0], [0, 0, 1]])
+
+
 @pytest.mark.parametrize("logit", [-40.0, -1000.0])
 def test_weighted_pca_of_an_atom_that_attends_to_itself_alone_has_the_strongest_edge_for_its_line(logit: float) -> None:
     """Attention to the others is next to 0, or 0."""
