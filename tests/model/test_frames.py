@@ -205,11 +205,17 @@ def test_weighted_pca_of_a_line_is_completed_with_the_strongest_edge_off_it() ->
     assert_axes(axes_of("weighted-pca", seen), [[-1, 0, 0], [0, 1, 0], [0, 0, -1]])
 
 
-@pytest.mark.parametrize(("margin", "side"), [(1e-4, 1.0), (0.0, -1.0)])
-def test_weighted_pca_of_a_line_leaves_ties_of_the_edges_off_it_to_the_moments(margin: float, side: float) -> None:
-    """Of two opposite edges, to the one on the side of the dipole along the line; without the rule to the first."""
-    seen = attended([[0, 0, 2], [0, 0, -1], [-1, 0, -0.5], [1, 0, 0.5]], [5.0, 4.0, -30.0, -30.0])
-    assert_axes(axes_of("weighted-pca", seen, margin), [[0, -side, 0], [side, 0, 0], [0, 0, 1]])
+@pytest.mark.parametrize(("margin", "sides"), [(1e-4, {1.0}), (0.0, {1.0, -1.0})])
+def test_weighted_pca_of_a_line_leaves_ties_of_the_edges_off_it_to_the_moments(
+    margin: float, sides: set[float]
+) -> None:
+    """±x tie, in whatever order they are written; a weaker neighbour leans to +x. Without the rule the first wins."""
+    found = set()
+    for first in (1.0, -1.0):
+        vectors = [[0, 0, 8], [0, 0, -4], [0.5 * first, 0, 0], [-0.5 * first, 0, 0], [0.5, 0.1, 0.2]]
+        axes = axes_of("weighted-pca", attended(vectors, [5.0, 4.0, -5.0, -5.0, -5.3]), margin)
+        found.add(round(float(axes[1, 0]), 6))
+    assert found == sides
 
 
 @pytest.mark.parametrize("logit", [-40.0, -1000.0])
