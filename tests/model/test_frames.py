@@ -245,19 +245,35 @@ def test_signs_of_principal_axes_go_by_the_dipole(dipole: Sequence[int], signs: 
     assert_axes(found, np.diag(np.array(signs, dtype=float)).tolist())
 
 
-@pytest.mark.parametrize(
-    ("y", "signs"), [([-1.0, 0.5, 0.5], (-1, -1, 1)), ([0.75**0.5, -(0.75**0.5), 0.0], (-1, -1, 1))]
-)
-def test_pca_by_hand(y: list[float], signs: Sequence[int]) -> None:
-    """Signs follow the third moments, that along x last: 6 Å³ along z; -0.75 Å³ along y, or none; -0.09 Å³ along x."""
-    rows = np.array([[-0.5, 0.25, 0.25], y, [2.0, -1.0, -1.0]])
+def test_the_dipole_outvotes_higher_moments() -> None:
+    """Along x the near side is the stronger one, the far side has the greater third moment; along z none is greater."""
+    seen = attended(
+        [[-1, 0, 0], [2, 0, 0], [0, 2, 0], [0, -2, 0], [0, 0, 4], [0, 0, -4]], [0.5, -0.5, 0.2, -0.2, 0.0, 0.0]
+    )
+    assert_axes(axes_of("weighted-pca", seen), [[-1, 0, 0], [0, 1, 0], [0, 0, -1]])
+
+
+def test_weak_attention_makes_no_line() -> None:
+    """What counts is how second moments compare: 0.09 along y to 1 along z is a plane, whatever their scale."""
+    seen = attended([[0.1, 0, 0], [0, 0.3, 0], [0, 0, 1]], [-6.9, -7.0, -7.0])
+    assert_axes(axes_of("weighted-pca", seen), [[1, 0, 0], [0, 1, 0], [0, 0, 1]])
+
+
+Y, Z = [-1.0, 0.5, 0.5], [2.0, -1.0, -1.0]
+BALANCED_Y, BALANCED_Z = [0.75**0.5, -(0.75**0.5), 0.0], [3**0.5, -(3**0.5), 0.0]
+
+
+@pytest.mark.parametrize(("y", "z"), [(Y, Z), (BALANCED_Y, Z), (Y, BALANCED_Z)])
+def test_pca_by_hand(y: list[float], z: list[float]) -> None:
+    """Signs follow the third moments, that along x last: 6 Å³ along z, -0.75 Å³ along y, -0.09 Å³ along x, or none."""
+    rows = np.array([[-0.5, 0.25, 0.25], y, z])
     positions = torch.from_numpy(np.vstack([np.diag(row) for row in rows.T]) + np.array([10.0, -20.0, 30.0]))
     seen = attended([[1, 0, 0]], [0.0])
     cell = {"positions": positions, "crystal_index": torch.zeros(9, dtype=torch.long), "query_atoms": torch.tensor([4])}
     frame = build_frames(AttendedEdges(replace(seen.edges, **cell), seen.logits, seen.attention), FrameConfig("pca"))
     assert frame.eigenvalues is not None
     assert frame.eigenvalues[0, 0].tolist() == pytest.approx([0.375, 1.5, 6.0])
-    assert_axes(frame.axes[0, 0], np.diag(np.array(signs, dtype=float)).tolist())
+    assert_axes(frame.axes[0, 0], [[-1, 0, 0], [0, -1, 0], [0, 0, 1]])
 
 
 def test_heads_that_see_a_line_and_heads_that_do_not_share_an_atom() -> None:
