@@ -171,6 +171,21 @@ def test_a_sparse_atom_does_not_widen_the_others() -> None:
 
 
 @pytest.mark.usefixtures("both_ways")
+def test_each_site_of_a_cluster_looks_as_far_as_it_must() -> None:
+    """An octahedron and a cube about a middle, by hand: that sees all 14, enough; of the others none has six at 2.7 Å.
+
+    Four more for each corner of the octahedron, at 2.83 Å; three for each of the cube, at 3 Å.
+    """
+    octahedron = 2.0 * np.concatenate([np.eye(3), -np.eye(3)])
+    cube = 1.5 * np.array(list(itertools.product([1, -1], repeat=3)))
+    cluster = crystal([29] * 15, [[0.0, 0.0, 0.0], *octahedron.tolist(), *cube.tolist()], np.eye(3) * 40)
+    found = neighbor_list(cluster, 2.7, 6)
+    assert (np.bincount(found.edge_index[0]) - 1).tolist() == [14, *[9] * 6, *[7] * 8]
+    farthest = [lengths(found)[found.edge_index[0] == site].max() for site in (0, 1, 7)]
+    np.testing.assert_allclose(farthest, [6.75**0.5, 8**0.5, 3.0])
+
+
+@pytest.mark.usefixtures("both_ways")
 def test_two_atoms_on_one_place_are_named() -> None:
     with pytest.raises(CrystalError, match=r"crystal 'example': sites 1 \(Z = 8\) and 2 \(Z = 8\) lie 0.05 Å apart"):
         neighbor_list(crystal([22, 8, 8], [[0, 0, 0], [2, 0, 0], [2.05, 0, 0]], np.eye(3) * 4), 5.0)
