@@ -337,6 +337,15 @@ def test_chance_with_one_bond(symbol: str, either_sign: bool, expected: float) -
     assert chance_angle(ideal_vectors(symbol), either_sign) == pytest.approx(expected, abs=0.01)
 
 
+def test_chance_of_e2_goes_once_round_e1() -> None:
+    """One bond across e₁: the angle runs from 0° to 180° and back, to 90° if signs do not count. Along e₁ it stays."""
+    e1 = np.array([0.0, 0.0, 1.0])
+    for bond in [*np.eye(3)[:2], *-np.eye(3)[:2]]:
+        assert chance_angle_given_e1(e1, bond[None]) == pytest.approx(90.0, abs=1e-6)
+        assert chance_angle_given_e1(e1, bond[None], either_sign=True) == pytest.approx(45.0, abs=1e-6)
+    assert chance_angle_given_e1(e1, e1[None]) == pytest.approx(90.0)
+
+
 @pytest.mark.parametrize("symbol", ["T:4", "O:6", "C:12"])
 def test_chance_is_what_random_frames_come_to(symbol: str) -> None:
     bonds = ideal_vectors(symbol)
