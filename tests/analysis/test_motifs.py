@@ -509,12 +509,14 @@ def test_the_progress_bar_knows_the_end_where_it_can(
         return traces
 
     monkeypatch.setattr(motifs, "tqdm", bar)
-    motif_table(kind([trace, trace]), **({} if progress else {"progress": False}))
+    traces = kind([trace, trace])
+    motif_table(traces) if progress else motif_table(traces, progress=False)
     assert seen == [(total, 2, not progress)]
 
 
 def test_no_traces_make_an_empty_table_with_all_columns(trace: CrystalTrace) -> None:
-    empty, full = motif_table([]), motif_table([trace])
+    empty: Any = motif_table([])
+    full: Any = motif_table([trace])
     assert list(empty.columns) == list(full.columns) and len(empty) == 0
     numbers = full.select_dtypes("number").columns
     assert list(empty[numbers].dtypes) == list(full[numbers].dtypes)
