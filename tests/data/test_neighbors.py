@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any
 
@@ -353,7 +354,7 @@ def test_tasks_are_of_some_thousand_atoms(monkeypatch: pytest.MonkeyPatch) -> No
 def test_in_tasks_and_threads_the_same_and_the_first_bad_crystal_is_named(
     cores: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(neighbors.os, "sched_getaffinity", lambda process: set(range(cores)))
+    monkeypatch.setattr(neighbors.os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
     crystals = [random_crystal(seed, 3 + seed) for seed in range(6)]
     whole = search(geometry(crystals), 4.0)
     monkeypatch.setattr(neighbors, "_ATOMS_PER_TASK", 1)
@@ -364,6 +365,33 @@ def test_in_tasks_and_threads_the_same_and_the_first_bad_crystal_is_named(
     with pytest.raises(TooClose, match=r"row 4: two atoms lie 0.05 Å apart") as caught:
         search(geometry(crystals), 4.0)
     assert (caught.value.row, caught.value.sites) == (3, [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("allowed", "cores", "threads"), [(3, 8, [3]), (1, 8, []), (None, 2, [2]), (None, 1, []), (None, None, [])]
+)
+def test_as_many_threads_as_cores_that_it_may_use(
+    allowed: int | None, cores: int | None, threads: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None where it has one; macOS and Windows do not say which of them a process may use."""
+    seen = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, max_workers: int | None, **options: Any) -> None:
+            seen.append(max_workers)
+            super().__init__(max_workers, **options)
+
+    monkeypatch.setattr(neighbors, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(neighbors, "_ATOMS_PER_TASK", 5)
+    monkeypatch.setattr(neighbors.os, "cpu_count", lambda: cores)
+    if allowed is None:
+        monkeypatch.delattr(neighbors.os, "sched_getaffinity", raising=False)
+    else:
+        monkeypatch.setattr(neighbors.os, "sched_getaffinity", lambda process: set(range(allowed)), raising=False)
+    search(geometry([random_crystal(seed, 5) for seed in range(4)]), 3.0)
+    assert seen == threads
+    search(geometry([random_crystal(0, 5)]), 3.0)  # a single task
+    assert seen == threads
 
 
 def test_the_progress_bar_counts_crystals(monkeypatch: pytest.MonkeyPatch) -> None:
