@@ -337,6 +337,14 @@ def test_chance_with_one_bond(symbol: str, either_sign: bool, expected: float) -
     assert chance_angle(ideal_vectors(symbol), either_sign) == pytest.approx(expected, abs=0.01)
 
 
+def test_directions_are_evenly_spread() -> None:
+    """None is nearer to another than 3/√n; the closest packing of n points has 3.8/√n."""
+    directions = motifs._directions()
+    distances = np.linalg.norm(directions[:, None] - directions[None, ::8], axis=2)
+    np.testing.assert_allclose(np.linalg.norm(directions, axis=1), 1.0)
+    assert np.sort(distances, axis=0)[1].min() > 3.0 / len(directions) ** 0.5
+
+
 def test_chance_of_e2_goes_once_round_e1() -> None:
     """One bond across e₁: the angle runs from 0° to 180° and back, to 90° if signs do not count. Along e₁ it stays."""
     e1 = np.array([0.0, 0.0, 1.0])
