@@ -331,6 +331,13 @@ def test_angles_by_hand() -> None:
     np.testing.assert_allclose(bond_angles(diagonal, ideal_vectors("O:6")), np.rad2deg(np.arccos(1 / np.sqrt(3))))
 
 
+def test_rounding_leaves_no_angle_undefined() -> None:
+    """Cosines of a direction with itself and with its opposite exceed 1 by a bit."""
+    vectors = np.random.default_rng(0).normal(size=(100, 3))
+    for bond in vectors / np.linalg.norm(vectors, axis=1, keepdims=True):
+        np.testing.assert_allclose(bond_angles(np.stack([bond, -bond]), bond[None]), [0.0, 180.0], atol=1e-5)
+
+
 @pytest.mark.parametrize(("symbol", "either_sign", "expected"), [("S:1", False, 90.0), ("S:1", True, 180 / np.pi)])
 def test_chance_with_one_bond(symbol: str, either_sign: bool, expected: float) -> None:
     """∫θ sinθ/2 over 0..π is π/2; with both signs ∫θ sinθ over 0..π/2 is 1 rad."""

@@ -425,6 +425,16 @@ def test_noise_breaks_ties_either_way_and_moves_nothing_else(method: FrameMethod
     assert {tuple(axes[1].tolist()) for axes in drawn} == {tuple(drawn[0][1].tolist())}
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_each_axis_draws_noise_of_its_own(seed: int) -> None:
+    """±x tie for e₁, ±y for e₂: the greater draw wins, of the first stream and of the second."""
+    seen = attended([[2.0, 0, 0], [-2, 0, 0], [0, 2, 0], [0, -2, 0]], [2.0, 2.0, 1.0, 1.0])
+    axes = build_frames(seen, FrameConfig("max"), seed).axes[0, 0]
+    first, second = (uniform(noise_key(seed, axis), seen.logits)[:, 0] for axis in (0, 1))
+    assert axes[0, 0] == (1 if first[1] > first[2] else -1)
+    assert axes[1, 1] == (1 if second[3] > second[4] else -1)
+
+
 @pytest.mark.parametrize(("gap", "share"), [(0.0, 1 / 2), (1.0, 1 / 8), (2.05, 0.0)])
 @pytest.mark.parametrize("method", ["max", "static-max"])
 def test_noise_picks_among_edges_within_twice_its_width(method: FrameMethod, gap: float, share: float) -> None:
