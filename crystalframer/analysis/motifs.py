@@ -414,9 +414,7 @@ def motif_summary(table: pandas.DataFrame) -> pandas.DataFrame:
     missing = [column for column in ("id", *by, *with_error, *mean_only) if column not in table]
     if missing:
         raise MotifError(f"the table has no column {', '.join(missing)}; give the table that motif_table makes")
-    numbers: Any = table[["id", *by, *with_error, *mean_only]].copy()
-    for column in ("e1_in_shell", "e2_in_shell"):
-        numbers[column] = numbers[column].astype("Float64").astype(np.float64)
+    numbers: Any = table[["id", *by, *with_error, *mean_only]].astype(dict.fromkeys(mean_only, np.float64))
     per_structure = numbers.groupby([*by, "id"]).mean().reset_index()
     groups = per_structure.groupby(by)
     mean, error = groups[[*with_error, *mean_only]].mean(), groups[with_error].sem()

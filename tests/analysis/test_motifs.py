@@ -273,6 +273,21 @@ def test_a_bond_longer_than_the_radius_of_the_model_has_no_edge() -> None:
     np.testing.assert_array_equal(shell_attention(trace, strontium).share, 0.0)
 
 
+def test_bonds_that_the_trace_lacks() -> None:
+    """One of titanium's six; of strontium it has no edge at all."""
+    whole = make_trace(perovskite(), "none")
+    lacking = coordination_shells(whole)[1].edges[3]
+    kept = np.flatnonzero((whole.edge_index[0] != 0) & (np.arange(len(whole.edge_lengths)) != lacking))
+    layers = tuple(replace(layer, attention=layer.attention[kept]) for layer in whole.layers)
+    trace = replace(whole, edge_index=whole.edge_index[:, kept], edge_image=whole.edge_image[kept], layers=layers)
+    strontium, titanium, *_ = coordination_shells(trace)
+    assert strontium.edges.tolist() == [-1] * 12
+    assert (titanium.edges == -1).tolist() == [False, False, False, True, False, False]
+    bonds = titanium.edges[titanium.edges >= 0]
+    found = shell_attention(trace, titanium).share[0]
+    np.testing.assert_allclose(found, trace.layers[0].attention[bonds].sum(axis=0), rtol=1e-5)
+
+
 def test_another_finder(trace: CrystalTrace) -> None:
     from pymatgen.analysis.local_env import CutOffDictNN
 
@@ -286,6 +301,8 @@ def test_chosen_sites(trace: CrystalTrace) -> None:
     assert [(shell.site, shell.label) for shell in coordination_shells(trace, sites=[2, 1])] == [(2, "L:2"), (1, "O:6")]
     with pytest.raises(MotifError, match="crystal 'SrTiO3': no site 5; choose from 0 to 4"):
         coordination_shells(trace, sites=[5])
+    with pytest.raises(MotifError, match=r"^crystal: no site -1; choose from 0 to 4"):
+        coordination_shells(replace(trace, id=""), sites=[-1])
 
 
 def broken() -> CrystalTrace:
@@ -295,7 +312,9 @@ def broken() -> CrystalTrace:
 
 
 def test_a_site_whose_neighbours_cannot_be_found_is_named() -> None:
-    with pytest.raises(MotifError, match=r"crystal 'astray', site 0 \(Zn\): CrystalNN finds no neighbours"):
+    with pytest.raises(
+        MotifError, match=r"crystal 'astray', site 0 \(Zn\): CrystalNN finds no neighbours \(\w+Error: "
+    ):
         coordination_shells(broken())
 
 
@@ -312,10 +331,34 @@ def test_angles_by_hand() -> None:
     np.testing.assert_allclose(bond_angles(diagonal, ideal_vectors("O:6")), np.rad2deg(np.arccos(1 / np.sqrt(3))))
 
 
+def test_rounding_leaves_no_angle_undefined() -> None:
+    """Cosines of a direction with itself and with its opposite exceed 1 by a bit."""
+    vectors = np.random.default_rng(0).normal(size=(100, 3))
+    for bond in vectors / np.linalg.norm(vectors, axis=1, keepdims=True):
+        np.testing.assert_allclose(bond_angles(np.stack([bond, -bond]), bond[None]), [0.0, 180.0], atol=1e-5)
+
+
 @pytest.mark.parametrize(("symbol", "either_sign", "expected"), [("S:1", False, 90.0), ("S:1", True, 180 / np.pi)])
 def test_chance_with_one_bond(symbol: str, either_sign: bool, expected: float) -> None:
     """∫θ sinθ/2 over 0..π is π/2; with both signs ∫θ sinθ over 0..π/2 is 1 rad."""
     assert chance_angle(ideal_vectors(symbol), either_sign) == pytest.approx(expected, abs=0.01)
+
+
+def test_directions_are_evenly_spread() -> None:
+    """None is nearer to another than 3/√n; the closest packing of n points has 3.8/√n."""
+    directions = motifs._directions()
+    distances = np.linalg.norm(directions[:, None] - directions[None, ::8], axis=2)
+    np.testing.assert_allclose(np.linalg.norm(directions, axis=1), 1.0)
+    assert np.sort(distances, axis=0)[1].min() > 3.0 / len(directions) ** 0.5
+
+
+def test_chance_of_e2_goes_once_round_e1() -> None:
+    """One bond across e₁: the angle runs from 0° to 180° and back, to 90° if signs do not count. Along e₁ it stays."""
+    e1 = np.array([0.0, 0.0, 1.0])
+    for bond in [*np.eye(3)[:2], *-np.eye(3)[:2]]:
+        assert chance_angle_given_e1(e1, bond[None]) == pytest.approx(90.0, abs=1e-6)
+        assert chance_angle_given_e1(e1, bond[None], either_sign=True) == pytest.approx(45.0, abs=1e-6)
+    assert chance_angle_given_e1(e1, e1[None]) == pytest.approx(90.0)
 
 
 @pytest.mark.parametrize("symbol", ["T:4", "O:6", "C:12"])
@@ -367,6 +410,38 @@ def test_frames_on_bonds_are_locked_and_turned_ones_are_not(trace: CrystalTrace)
     assert not found.anchors_in_shell.any()
 
 
+def test_a_shell_is_found_among_edges_in_any_order() -> None:
+    """Also where a bond comes first of all."""
+    trace = make_trace(perovskite(), "none")
+    titanium = coordination_shells(trace)[1]
+    order = np.roll(np.arange(len(trace.edge_lengths)), -titanium.edges[2])
+    layers = tuple(replace(layer, attention=layer.attention[order]) for layer in trace.layers)
+    other = replace(trace, edge_index=trace.edge_index[:, order], edge_image=trace.edge_image[order], layers=layers)
+    again = coordination_shells(other)[1]
+    assert again.edges[2] == 0
+    before, after = shell_attention(trace, titanium), shell_attention(other, again)
+    np.testing.assert_allclose(after.share, before.share, rtol=1e-12)
+    np.testing.assert_allclose(after.itself, before.itself, rtol=1e-12)
+
+
+@pytest.mark.parametrize("either_sign", [False, True])
+def test_angles_and_baselines_follow_the_sign_alike(either_sign: bool) -> None:
+    """In float64, whatever the trace holds, and one way only unless told otherwise."""
+    trace = make_trace(zincblende())
+    zinc = coordination_shells(trace)[0]
+    layer = trace.layers[0]
+    assert layer.frame is not None
+    axes = -layer.frame.axes.astype(np.float32)
+    trace = replace(trace, layers=(replace(layer, frame=replace(layer.frame, axes=axes)),))
+    found = shell_attention(trace, zinc, **({"either_sign": True} if either_sign else {}))
+    assert found.angles is not None and found.e2_chance is not None
+    np.testing.assert_allclose(found.angles[..., 0], 0.0 if either_sign else np.rad2deg(np.arccos(1 / 3)), atol=0.05)
+    assert found.chance == chance_angle(zinc.bonds, either_sign)
+    e1 = axes[zinc.site, :, 0].astype(np.float64)
+    np.testing.assert_allclose(found.e2_chance[0], chance_angle_given_e1(e1, zinc.bonds, either_sign), rtol=1e-12)
+    assert {found.share.dtype, found.itself.dtype, found.angles.dtype, found.e2_chance.dtype} == {np.dtype(np.float64)}
+
+
 def test_frames_without_anchors_and_traces_without_frames() -> None:
     pca, none = (make_trace(perovskite(), method) for method in ("pca", "none"))
     found = shell_attention(pca, coordination_shells(pca)[1])
@@ -404,15 +479,62 @@ def test_the_table_says_what_the_shells_say(trace: CrystalTrace) -> None:
 
 
 def test_a_structure_that_fails_costs_only_its_own_rows(trace: CrystalTrace) -> None:
-    with pytest.warns(UserWarning, match=r"no motifs for 1 structures, which have no rows: astray \(crystal 'astray'"):
+    with pytest.warns(
+        UserWarning, match=r"no motifs for 1 structures, which have no rows: astray \(crystal 'astray'"
+    ) as caught:
         table = motif_table([trace, broken(), make_trace(zincblende())])
     assert set(table["id"]) == {"SrTiO3", "ZnS"}
     assert list(table.attrs["errors"]) == ["astray"]
+    assert str(caught[0].message).endswith('choose another finder); see attrs["errors"]')
+
+
+def test_structures_without_a_name_are_numbered(trace: CrystalTrace) -> None:
+    nameless = replace(broken(), id="")
+    with pytest.warns(
+        UserWarning, match=r"for 2 structures, .*: structure-1 \(crystal, site 0 .* and 1 more; see attrs"
+    ):
+        table = motif_table([trace, nameless, replace(trace, id=""), broken()])
+    assert list(table["id"].unique()) == ["SrTiO3", "structure-2"]
+    assert list(table.attrs["errors"]) == ["structure-1", "astray"]
+
+
+def test_the_table_takes_the_finder_and_the_sign_of_the_axes() -> None:
+    from pymatgen.analysis.local_env import CutOffDictNN
+
+    trace = make_trace(zincblende())
+    layer = trace.layers[0]
+    assert layer.frame is not None
+    opposite = replace(layer, frame=replace(layer.frame, axes=-layer.frame.axes))
+    trace = replace(trace, layers=(opposite,))
+    np.testing.assert_allclose(motif_table([trace])["e1_angle"], np.rad2deg(np.arccos(1 / 3)), atol=1e-4)
+    np.testing.assert_allclose(motif_table([trace], either_sign=True)["e1_angle"], 0.0, atol=1e-4)
+    found = motif_table([trace], finder=CutOffDictNN({("Zn", "Zn"): 4.0}))
+    assert found.groupby("element")["coordination"].first().to_dict() == {"S": 0, "Zn": 12}
+
+
+@pytest.mark.parametrize("progress", [True, False])
+@pytest.mark.parametrize(("kind", "total"), [(list, 2), (iter, None)])
+def test_the_progress_bar_knows_the_end_where_it_can(
+    kind: Any, total: int | None, progress: bool, trace: CrystalTrace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def bar(traces: Any, total: int | None, **options: Any) -> Any:
+        seen.append((total, options["delay"], options["disable"]))
+        return traces
+
+    monkeypatch.setattr(motifs, "tqdm", bar)
+    traces = kind([trace, trace])
+    motif_table(traces) if progress else motif_table(traces, progress=False)
+    assert seen == [(total, 2, not progress)]
 
 
 def test_no_traces_make_an_empty_table_with_all_columns(trace: CrystalTrace) -> None:
-    empty = motif_table([])
-    assert list(empty.columns) == list(motif_table([trace]).columns) and len(empty) == 0
+    empty: Any = motif_table([])
+    full: Any = motif_table([trace])
+    assert list(empty.columns) == list(full.columns) and len(empty) == 0
+    numbers = full.select_dtypes("number").columns
+    assert list(empty[numbers].dtypes) == list(full[numbers].dtypes)
 
 
 def test_the_summary_averages_structures_not_sites(trace: CrystalTrace) -> None:
@@ -431,9 +553,31 @@ def test_the_summary_averages_structures_not_sites(trace: CrystalTrace) -> None:
     assert summary.query("label == 'O:6'")["share_se"].isna().all()
 
 
+def test_locks_are_the_shares_of_chance_by_which_angles_fall_short(trace: CrystalTrace) -> None:
+    """Frames that look along no bond; e₂ has a chance of its own, e₁ and e₃ share one."""
+    turned = trace.layers[0]
+    assert turned.frame is not None
+    frame = replace(turned.frame, axes=turned.frame.axes @ random_rotation(3))
+    table: Any = motif_table([replace(trace, layers=(replace(turned, frame=frame),))])
+    summary: Any = motif_summary(table)
+    assert len(summary) == 3 * N_HEADS
+    for _, row in summary.iterrows():
+        rows = table.query(f"label == {row['label']!r} and head == {row['head']}")
+        means = rows[["e1_angle", "e2_angle", "e3_angle", "chance_angle", "e2_chance_angle"]].mean()
+        e1, e2, e3, chance, e2_chance = means
+        assert min(e1, e2, e3) > 1 and abs(chance - e2_chance) > 1
+        assert row["e1_lock"] == pytest.approx(1 - e1 / chance)
+        assert row["e2_lock"] == pytest.approx(1 - e2 / e2_chance)
+        assert row["e3_lock"] == pytest.approx(1 - e3 / chance)
+    angles = [*(f"{axis}_angle{end}" for axis in ("e1", "e2", "e3") for end in ("", "_se")), "chance_angle"]
+    assert summary.attrs["units"] == dict.fromkeys([*angles, "e2_chance_angle"], "°")
+
+
 def test_the_summary_names_a_missing_column(trace: CrystalTrace) -> None:
     with pytest.raises(MotifError, match="the table has no column share; give the table that motif_table makes"):
         motif_summary(motif_table([trace]).drop(columns="share"))
+    with pytest.raises(MotifError, match="the table has no column id, csm; give"):
+        motif_summary(motif_table([trace]).drop(columns=["csm", "id"]))
 
 
 # --- the package ------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +32,18 @@ def test_cosine_centers_span_minus_one_to_one() -> None:
     assert width == 2.0
 
 
+@pytest.mark.parametrize(
+    ("centers_of", "config"), [(distance_centers, DistanceBasis(3)), (cosine_centers, CosineBasis(4))]
+)
+def test_centers_are_as_exact_as_what_they_are_compared_with_and_lie_on_its_device(
+    centers_of: Any, config: Any
+) -> None:
+    exact, _ = centers_of(config, torch.zeros(1, dtype=torch.float64))
+    rounded, _ = centers_of(config, torch.zeros(1, dtype=torch.float32))
+    assert (exact.dtype, rounded.dtype) == (torch.float64, torch.float32)
+    assert centers_of(config, torch.zeros(1, device="meta"))[0].device.type == "meta"
+
+
 def test_gaussian_by_hand() -> None:
     value = gaussians(torch.tensor([1.0, 3.0], dtype=torch.float64), torch.tensor([1.0, 2.0], dtype=torch.float64), 0.5)
     expected = [[1.0, math.exp(-2.0)], [math.exp(-8.0), math.exp(-2.0)]]
@@ -48,6 +61,21 @@ def example(n_heads_of_x: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
     weights = torch.rand(7, 2, generator=generator, dtype=torch.float64).requires_grad_()
     x = torch.rand(7, n_heads_of_x, 3, generator=generator, dtype=torch.float64) * 2 - 1
     return weights, x, torch.tensor([0, 0, 0, 0, 1, 2, 2])
+
+
+def test_groups_of_atoms_are_as_large_as_their_padded_values_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Atoms with 1, 3, 2, 1 and no edges, two values each: twice twelve values and not one more."""
+    query = torch.tensor([0, 1, 1, 1, 2, 2, 3])
+    monkeypatch.setattr(basis, "GROUP_SIZE", 12)
+    (first, edges, is_edge), (second, other_edges, is_other_edge) = basis._atom_groups(query, 5, 2)
+    assert (first, second) == (slice(0, 2), slice(2, 5))
+    assert edges.tolist() == [[0, 0, 0], [1, 2, 3]]
+    assert is_edge.tolist() == [[True, False, False], [True, True, True]]
+    assert other_edges.tolist() == [[4, 5], [6, 0], [0, 0]]
+    assert is_other_edge.tolist() == [[True, True], [True, False], [False, False]]
+    monkeypatch.setattr(basis, "GROUP_SIZE", 11)
+    groups = [atoms for atoms, *_ in basis._atom_groups(query, 5, 2)]
+    assert groups == [slice(0, 1), slice(1, 2), slice(2, 4), slice(4, 5)]
 
 
 @pytest.mark.parametrize("group_size", [1, 40, 1 << 20])
@@ -69,6 +97,14 @@ def test_expectation_gradient(n_heads_of_x: int, monkeypatch: pytest.MonkeyPatch
     weights, x, query = example(n_heads_of_x)
     centers = torch.linspace(-1, 1, 4, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda w: expected_gaussians(w, x, centers, 0.5, query, 3), (weights,))
+
+
+def test_one_edge() -> None:
+    weights = torch.tensor([[0.3]], dtype=torch.float64, requires_grad=True)
+    zero = torch.zeros(1, dtype=torch.float64)
+    found = expected_gaussians(weights, zero.view(1, 1, 1), zero, 1.0, torch.zeros(1, dtype=torch.long), 1)
+    found.sum().backward()
+    assert (found.item(), weights.grad) == (0.3, torch.ones(1, 1, dtype=torch.float64))
 
 
 def test_atom_without_edges_expects_nothing() -> None:
