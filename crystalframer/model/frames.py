@@ -282,7 +282,7 @@ def lattice_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: int
 def _short_translations(lattice: Float[Tensor, "n_crystals 3 3"]) -> Float[Tensor, "n_crystals n_translations 3"]:
     """Integer combinations of a, b and c, in lexicographic order, among which the shortest independent vectors are.
 
-    They are the small combinations of reduced vectors: of a cell as flat as a sheet, those of a, b and c are millions.
+    They are small combinations of reduced vectors. Those of a, b and c, in a cell as flat as a sheet, can be millions.
     """
     steps = torch.arange(-LARGEST_STEP, LARGEST_STEP + 1, dtype=lattice.dtype, device=lattice.device)
     found = torch.cartesian_prod(steps, steps, steps) @ _reduced(lattice)

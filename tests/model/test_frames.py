@@ -115,16 +115,39 @@ def attended_lattices(lattices: np.ndarray) -> AttendedEdges:
 
 
 @pytest.mark.parametrize(
-    "lattice", [np.eye(3), [[1, 0, 0], [0, 1, 0], [3, 3, 1]], [[2, 2, -1], [0, 0, -1], [2, -1, -2]]]
+    "lattice",
+    [
+        *(np.eye(3), 1 - np.eye(3), [[1, 0, 0], [0, 1, 0], [3, 3, 1]], [[2, 2, -1], [0, 0, -1], [2, -1, -2]]),
+        *(
+            [[1, 0, 0], [-0.5, 0.75**0.5, 0], [4, 5, 1]],
+            [[0, 1, 1], [1, 5, 4], [2, 2, 4]],
+            [[5, 4, 1], [4, 5, 1], [0, 1, 3]],
+        ),
+    ],
 )
-def test_translations_reach_all_lattice_vectors_up_to_the_longest_of_the_cell(lattice: np.ndarray) -> None:
+def test_translations_hold_the_shortest_independent_vectors_and_all_that_tie(lattice: np.ndarray) -> None:
     """In lexicographic order, by which ties of lattice frames are decided; skewed cells take many steps."""
     rows = np.array(lattice, dtype=float)
     steps = np.array(list(itertools.product(range(-14, 15), repeat=3)))
-    is_short = ((steps @ rows) ** 2).sum(1) <= (rows**2).sum(1).max()
+    vectors = steps @ rows
+    squared = (vectors**2).sum(1)
     found = [tuple(step) for step in frames._short_translations(torch.from_numpy(rows)[None])[0].tolist()]
-    assert found == sorted(found)
-    assert set(found) >= {tuple(step) for step in steps[is_short].tolist()}
+    assert found == sorted(found) and len(set(found)) == len(found)
+    chosen = np.zeros((0, 3))
+    for n_chosen in range(3):
+        ranks = [np.linalg.matrix_rank(np.vstack([chosen, vector]), tol=1e-6) for vector in vectors[squared < 40]]
+        independent = np.flatnonzero(squared < 40)[np.array(ranks) > n_chosen]
+        shortest = independent[squared[independent] < squared[independent].min() + 1e-9]
+        assert set(found) >= {tuple(step) for step in steps[shortest].tolist()}
+        chosen = np.vstack([chosen, vectors[shortest[0]]])
+
+
+def test_translations_of_a_cell_as_flat_as_a_sheet_are_few() -> None:
+    """All steps as long as the longest of a, b and c at most would be 600 thousand million."""
+    flat = torch.tensor([[[2.3, 0.0, 0.0], [-2.9, 2.9, 0.0], [47.7, 35.5, 0.5]]])
+    found = {tuple(step) for step in frames._short_translations(flat)[0].tolist()}
+    assert len(found) < 200
+    assert found >= {(36, 12, -1), (35, 12, -1), (37, 13, -1)}  # (0.3, -0.7, -0.5), (-2, -0.7, -0.5), (-0.3, 2.2, -0.5)
 
 
 OBTUSE = np.array([[3.0, 0, 0], [-1, 4, 0], [0.5, -1, 5]])
