@@ -219,6 +219,8 @@ def _from_pymatgen(structure: Any, id: str) -> Crystal:
 
 def _whole_atom(occupancy: Mapping[int, float], where: str) -> int:
     """The element of a fully occupied site."""
+    if not occupancy:
+        raise CrystalError(f"{where} holds no atom: its occupancy is 0 or no number; correct or remove it")
     (z, amount), *others = occupancy.items()
     if not others and abs(amount - 1) <= OCCUPANCY_TOLERANCE:
         return z

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import re
 import warnings
 from collections.abc import Iterator
 from itertools import islice
@@ -15,6 +16,9 @@ from crystalframer.data.crystal import CrystalError
 from crystalframer.data.places import START, Place
 
 SUFFIXES = (".xyz", ".extxyz")
+MOST_COLUMNS = 10_000
+"""Of one kind, in a line of an atom."""
+_COLUMNS = re.compile(rb"""Properties\s*=\s*["']?([^\s"']+)""")
 
 
 def places_of_frames(path: Path) -> Iterator[Place]:
@@ -45,6 +49,11 @@ def _read_frame(ase_io: ModuleType, text: bytes) -> Any:
     if text.count(b"\n") + (not text.endswith(b"\n")) < int(first) + 2:
         # ASE would count up to the number, however large it is.
         return CrystalError(f"cannot be read (the file ends before {int(first):,} atoms); was it cut short?")
+    columns = _COLUMNS.search(text.split(b"\n", 2)[1])
+    for count in columns[1].split(b":")[2::3] if columns else ():
+        if not (count.isdigit() and int(count[:9]) <= MOST_COLUMNS):  # ASE would make room for as many
+            shown = count[:40].decode("utf-8", errors="replace")
+            return CrystalError(f"Properties names {shown!r} columns of a kind, more than a line has; correct it")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -142,6 +142,26 @@ def test_translations_hold_the_shortest_independent_vectors_and_all_that_tie(lat
         chosen = np.vstack([chosen, vectors[shortest[0]]])
 
 
+def test_no_reduced_vector_gets_shorter_by_another() -> None:
+    """And they span the same lattice, each crystal by itself."""
+    rng = np.random.default_rng(0)
+    skewed = [np.triu(rng.integers(-9, 10, (3, 3)), 1) + np.eye(3) for _ in range(40)]
+    lattices = torch.from_numpy(np.array(skewed) @ rng.normal(size=(40, 3, 3)))
+    combinations = frames._reduced(lattices)
+    assert torch.equal(combinations, combinations.round()) and (torch.linalg.det(combinations).abs().round() == 1).all()
+    vectors = combinations @ lattices
+    squared = vectors.square().sum(-1)
+    for one, other in itertools.permutations(range(3), 2):
+        for sign in (-1, 1):
+            assert ((vectors[:, one] + sign * vectors[:, other]).square().sum(-1) > 0.99 * squared[:, one]).all()
+    alone = torch.cat([frames._reduced(lattice[None]) for lattice in lattices])
+    same_lengths = (alone @ lattices).norm(dim=-1).sort().values, vectors.norm(dim=-1).sort().values
+    torch.testing.assert_close(*same_lengths)
+    for lattice, together in zip(lattices, frames._short_translations(lattices), strict=True):
+        assert len({tuple(step) for step in together.tolist()}) == len(together)
+        assert torch.linalg.matrix_rank(together @ lattice) == 3
+
+
 def test_translations_of_a_cell_as_flat_as_a_sheet_are_few() -> None:
     """All steps as long as the longest of a, b and c at most would be 600 thousand million."""
     flat = torch.tensor([[[2.3, 0.0, 0.0], [-2.9, 2.9, 0.0], [47.7, 35.5, 0.5]]])
