@@ -10,7 +10,7 @@ import pytest
 
 from crystalframer.config import Config
 from crystalframer.data.dataset import Splits
-from crystalframer.training import fit, jobs
+from crystalframer.training import TrainingError, fit, jobs
 
 
 def noted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -47,3 +47,8 @@ def acting(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 def ctrl_c() -> None:
     raise KeyboardInterrupt
+
+
+def full_disk(*_: object, **__: object) -> None:
+    """In place of `fit`."""
+    raise TrainingError("cannot be written") from OSError(28, "No space left on device")

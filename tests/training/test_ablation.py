@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from watched_runs import acting, ctrl_c, noted
+from watched_runs import acting, ctrl_c, full_disk, noted
 
 from crystalframer import checkpoint
 from crystalframer.config import ConfigError, DataConfig
@@ -237,11 +237,8 @@ def test_ctrl_c_ends_all_processes(
 def test_a_full_disk_stops_the_ablation_not_the_run(
     uninterrupted: AblationResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise TrainingError("cannot be written") from OSError(28, "No space left on device")
-
     with monkeypatch.context() as without_space:
-        without_space.setattr(jobs, "fit", full)
+        without_space.setattr(jobs, "fit", full_disk)
         with pytest.raises(TrainingError, match="cannot be written"):
             ablate(CONFIG, METHODS, SEEDS, DATA, tmp_path)
     same_results(ablate(CONFIG, METHODS, SEEDS, DATA, tmp_path), uninterrupted)

@@ -20,7 +20,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 import pytest
-from watched_runs import acting, ctrl_c, noted
+from watched_runs import acting, ctrl_c, full_disk, noted
 
 from crystalframer.checkpoint import load
 from crystalframer.cli import main
@@ -279,11 +279,8 @@ def test_an_error_of_a_trial_does_not_cost_the_others(
 def test_a_full_disk_stops_the_search_not_the_trial(
     uninterrupted: SweepResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise TrainingError("cannot be written") from OSError(28, "No space left on device")
-
     with monkeypatch.context() as without_space:
-        without_space.setattr(jobs, "fit", full)
+        without_space.setattr(jobs, "fit", full_disk)
         with pytest.raises(TrainingError, match="cannot be written"):
             search(tmp_path / "runs")
     same_tables(search(tmp_path / "runs"), uninterrupted)
