@@ -272,7 +272,8 @@ class TrainingConfig:
     """`auto` takes a GPU if there is one."""
     n_workers: int = 0
     """Loader processes; 0 builds batches in the training process. Building one takes 0.02 ms a crystal, passing it from
-    process to process five times as long, so more than 0 seldom helps."""
+    process to process five times as long, so more than 0 seldom helps. On a GPU 0 leaves batches to the GPU, if the
+    crystals have room there; with more than 0 they are built by the host."""
     n_threads: int | None = None
     """Torch threads of a process; None leaves torch's default, shared out among the processes of `n_devices`."""
     n_devices: int | None = None

@@ -161,7 +161,16 @@ def test_operators_pass_torchs_own_checks() -> None:
         (cuda.accumulate, (attention, v, axes, *geometry, *ends, 4, 0.5, 1.0, 4)),
         (
             cuda.max_frames,
-            (attention.detach(), attention.detach(), *geometry, layout.first_edge, False, 1e-3, 0.0, 1, 2),
+            (
+                attention.detach(),
+                attention.detach(),
+                *geometry,
+                layout.first_edge,
+                torch.tensor([1, 2], device=DEVICE),
+                False,
+                1e-3,
+                0.0,
+            ),
         ),
     )
     for operator, arguments in calls:
@@ -204,7 +213,7 @@ def test_torch_compiles_it_as_one_graph() -> None:
 
 
 def serving(device: str, dtype: torch.dtype = torch.float32) -> str:
-    return ops._serving(torch.device(device), dtype)
+    return ops.serving(torch.device(device), dtype)
 
 
 @pytest.mark.usefixtures("as_in_production")
@@ -253,10 +262,10 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from crystalframer.ops import triton_frames, triton_kernels
 
-INTEGERS = ("n_heads", "first_key", "second_key")
+INTEGERS = ("n_heads",)
 NUMBERS = ("scale", "factor", "spacing", "sharpness", "noise")
 POINTERS = {"is_self": "*i1"}
-POINTERS |= dict.fromkeys(("key_atom", "query_atom", "first_edge", "incoming", "first_incoming"), "*i64")
+POINTERS |= dict.fromkeys(("key_atom", "query_atom", "first_edge", "incoming", "first_incoming", "keys"), "*i64")
 SIZES = dict(HEADS=8, D_HEAD=16, D=16, N_CENTERS=64, CENTERS=64, DEGREE=40, DEGREES=64, ROW=24, BLOCK=16)
 jobs = {name: (getattr(triton_kernels, name), SIZES) for name in sys.argv[1:]}
 jobs |= {"max_frames": (triton_frames.max_frames, SIZES | dict(NEAREST=False, NOISY=True))}
@@ -303,6 +312,9 @@ def test_kernels_compile_for_hopper_and_keep_sums_in_registers(tmp_path: Path) -
 
 # --- on a GPU, at realistic sizes -------------------------------------------------------------------------------------
 
+UNTIED = [0, 1, 2, 3, 4]
+"""Golden crystals without symmetry."""
+
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("method", FRAME_METHODS)
@@ -317,9 +329,10 @@ def test_agrees_at_full_size(method: FrameMethod) -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ["max", "max_light", "no", "max_static"])
 def test_golden_inputs(name: str, tmp_path: Path) -> None:
+    """Those without symmetry: where edges tie, rounding decides which is the first."""
     model = golden_model(name, tmp_path, torch.float32)
     exact = golden_model(name, tmp_path, torch.float64)
-    batch = golden_batch(ModelConfig().radius, torch.float32)
+    batch = golden_batch(ModelConfig().radius, torch.float32, UNTIED)
     with torch.no_grad(), ops.use("cuda"):
         found = model.to("cuda")(batch.to("cuda")).cpu()
     expected = exact(batch.to(dtype=torch.float64)).detach()
@@ -327,9 +340,10 @@ def test_golden_inputs(name: str, tmp_path: Path) -> None:
 
 
 def losses(device: str, batch: CrystalBatch) -> list[float]:
+    """With an eps at which AdamW does not magnify rounding: its first steps are else ±lr, whatever the gradient."""
     model = CrystalFramer(ModelConfig(), torch.Generator().manual_seed(0)).to(device)
     model.calibrate(batch.to(device))
-    optimiser = torch.optim.AdamW(model.parameters(), lr=5e-4)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=5e-4, eps=1e-3)
     targets = torch.linspace(-1, 1, batch.n_crystals, device=device)[:, None]
     found = []
     for step in range(20):
@@ -346,4 +360,4 @@ def test_twenty_training_steps_follow_the_cpu() -> None:
     batch = batch_of(*(random_crystal(n, 2 + n % 8) for n in range(16)), radius=ModelConfig().radius)
     on_cpu, on_gpu = losses("cpu", batch), losses("cuda", batch)
     assert on_cpu[-1] < on_cpu[0]
-    torch.testing.assert_close(torch.tensor(on_gpu), torch.tensor(on_cpu), rtol=5e-3, atol=1e-3)
+    torch.testing.assert_close(torch.tensor(on_gpu), torch.tensor(on_cpu), rtol=1e-4, atol=0.0)

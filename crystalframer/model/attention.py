@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from crystalframer.config import DecayConfig, ModelConfig
 from crystalframer.model.edges import Edges
+from crystalframer.model.frames import NoiseSeed
 from crystalframer.ops import framed_attention, reference
 
 
@@ -74,7 +75,7 @@ class FramedSelfAttention(nn.Module):
         self.register_buffer("decay_shift", torch.zeros(()))
 
     def forward(
-        self, projected: Projected, edges: Edges, noise_seed: int | None = None
+        self, projected: Projected, edges: Edges, noise_seed: NoiseSeed | None = None
     ) -> Float[Tensor, "n_atoms d_model"]:
         """What the query atoms of these edges receive."""
         with _full_precision(projected.key):

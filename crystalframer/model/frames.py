@@ -19,11 +19,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import torch
 from einops import einsum
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -34,6 +34,8 @@ from crystalframer.model.edges import Edges
 from crystalframer.model.segments import segment_argmax, segment_max, segment_mean, segment_sum
 from crystalframer.model.ties import off_axis, right_handed
 
+NoiseSeed: TypeAlias = int | Int64[Tensor, ""]
+"""A tensor where a recorded CUDA graph is to draw other noise every time it is replayed."""
 RIGHT_ANGLE = 1e-5
 """Cosine below which two lattice vectors count as perpendicular: rounding shall not decide a sign."""
 FLAT = 1e-6
@@ -54,7 +56,7 @@ class Frame:
     """Å², ascending."""
 
 
-def build_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: int | None = None) -> Frame:
+def build_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: NoiseSeed | None = None) -> Frame:
     """The frames of one layer.
 
     Args:
@@ -67,12 +69,12 @@ def build_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: int |
 # --- frames from single edges -----------------------------------------------------------------------------------------
 
 
-def max_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: int | None) -> Frame:
+def max_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: NoiseSeed | None) -> Frame:
     """e₁ points to the strongest edge, e₂ to the strongest edge off that axis (the paper's max frames)."""
     return _frames_from_edges(attended, attended.logits, config, noise_seed)
 
 
-def static_max_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: int | None) -> Frame:
+def static_max_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: NoiseSeed | None) -> Frame:
     """As `max` with the weight exp(-r²) of the paper's static local frame in place of attention: nearest edges.
 
     The authors' code maximises +r² for the second axis and so takes the farthest edge of its box (quirk Q7).
@@ -81,7 +83,7 @@ def static_max_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: 
 
 
 def _frames_from_edges(
-    attended: AttendedEdges, scores: Float[Tensor, "n_edges n_heads"], config: FrameConfig, noise_seed: int | None
+    attended: AttendedEdges, scores: Float[Tensor, "n_edges n_heads"], config: FrameConfig, noise_seed: NoiseSeed | None
 ) -> Frame:
     edges = attended.edges
     first_scores = ties.first_scores(edges, scores)
@@ -97,7 +99,7 @@ def _frames_from_edges(
 
 
 def _strongest(
-    scores: Float[Tensor, "n_edges n_heads"], edges: Edges, config: FrameConfig, noise_seed: int | None, axis: int
+    scores: Float[Tensor, "n_edges n_heads"], edges: Edges, config: FrameConfig, noise_seed: NoiseSeed | None, axis: int
 ) -> Int[Tensor, "n_atoms n_heads"]:
     """The edge of the highest score; ties go to noise, or without it to the first."""
     if noise_seed is not None:
@@ -114,12 +116,12 @@ _BITS = 0xFFFFFFFF
 _Bits = TypeVar("_Bits", int, Tensor)
 
 
-def noise_key(seed: int, axis: int) -> int:
+def noise_key(seed: NoiseSeed, axis: int) -> NoiseSeed:
     """32 bits that name one stream of noise: of a seed (64 bits count) and of an axis."""
-    return _hash(seed & _BITS ^ _hash((seed >> 32) + 2 * axis + 1 & _BITS))
+    return _hash(seed & _BITS ^ _hash((seed >> 32) + 2 * axis + 1 & _BITS))  # type: ignore[type-var]
 
 
-def uniform(key: int, like: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+def uniform(key: NoiseSeed, like: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
     """Numbers in [0, 1), each a pure function of the key and its place: alike on all devices, in kernels, in any order.
 
     The high 24 bits of hash(row · n_columns + column + key).
@@ -149,7 +151,7 @@ def tie_margin(frame: Frame, edges: Edges) -> Float[Tensor, "n_atoms n_heads 2"]
 # --- frames from second moments ---------------------------------------------------------------------------------------
 
 
-def weighted_pca_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: int | None) -> Frame:
+def weighted_pca_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: NoiseSeed | None) -> Frame:
     """Principal axes of Σ p r rᵀ, eigenvalues ascending (the paper's weighted PCA frames).
 
     Departs from the authors' code, which read the weights from memory that nobody wrote and took rows for columns
@@ -173,7 +175,7 @@ def weighted_pca_frames(attended: AttendedEdges, config: FrameConfig, noise_seed
 
 
 def _second_edge(
-    attended: AttendedEdges, e1: Float[Tensor, "n_atoms n_heads 3"], config: FrameConfig, noise_seed: int | None
+    attended: AttendedEdges, e1: Float[Tensor, "n_atoms n_heads 3"], config: FrameConfig, noise_seed: NoiseSeed | None
 ) -> Int[Tensor, "n_atoms n_heads"]:
     """The strongest edge off a given axis."""
     if noise_seed is None and config.tie_margin > 0:
@@ -181,7 +183,7 @@ def _second_edge(
     return _strongest(off_axis(attended.edges, e1, attended.logits), attended.edges, config, noise_seed, 1)
 
 
-def pca_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: int | None) -> Frame:
+def pca_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: NoiseSeed | None) -> Frame:
     """Principal axes of the atoms of the cell about their mean, the same for all heads, as in frame averaging.
 
     Depends on the cell and on where in it the atoms are written; kept for comparison with the paper. Axes of cells with
@@ -209,7 +211,7 @@ def _orient(
     dipole: Float[Tensor, "n_atoms n_heads 3"],
     octupole: Float[Tensor, "n_atoms n_heads 3 3 3"],
     config: FrameConfig,
-    noise_seed: int | None,
+    noise_seed: NoiseSeed | None,
 ) -> Float[Tensor, "n_atoms n_heads 3 3"]:
     """Choose the signs of principal axes so that the frame is right-handed: four ways.
 
@@ -244,7 +246,7 @@ LARGEST_STEP = 2
 REDUCTION_SLACK = 1e-3
 
 
-def lattice_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: int | None) -> Frame:
+def lattice_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: NoiseSeed | None) -> Frame:
     """The three shortest independent lattice vectors, as unit vectors: oblique, the same for all atoms and heads.
 
     e₂ and e₃ are taken at an acute angle to e₁; if that is left-handed, all three are turned round (docs/fidelity.md).
@@ -307,7 +309,7 @@ def _reduced(lattice: Float[Tensor, "n_crystals 3 3"]) -> Float[Tensor, "n_cryst
     return combinations
 
 
-METHODS: dict[FrameMethod, Callable[[AttendedEdges, FrameConfig, int | None], Frame]] = {
+METHODS: dict[FrameMethod, Callable[[AttendedEdges, FrameConfig, NoiseSeed | None], Frame]] = {
     "max": max_frames,
     "weighted-pca": weighted_pca_frames,
     "static-max": static_max_frames,

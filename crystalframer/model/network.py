@@ -20,6 +20,7 @@ from crystalframer.data.chunks import ChunkedCrystal
 from crystalframer.data.crystal import CrystalBatch
 from crystalframer.model.attention import FramedSelfAttention, LayerOutput
 from crystalframer.model.edges import EdgeChunks, Edges
+from crystalframer.model.frames import NoiseSeed
 from crystalframer.model.segments import segment_mean
 from crystalframer.model.tracing import crystal_traces, region_trace
 from crystalframer.trace import CrystalTrace
@@ -40,7 +41,7 @@ class Block(nn.Module):
         )
 
     def forward(
-        self, features: Float[Tensor, "n_atoms d_model"], edges: Edges, noise_seed: int | None = None
+        self, features: Float[Tensor, "n_atoms d_model"], edges: Edges, noise_seed: NoiseSeed | None = None
     ) -> Float[Tensor, "n_atoms d_model"]:
         features = features + self.attention(self.attention.project(features), edges, noise_seed)
         return features + self.feedforward(features)
@@ -105,12 +106,14 @@ class CrystalFramer(nn.Module):
             block.attention.config = other.config
         return other
 
-    def forward(self, batch: CrystalBatch, noise_seed: int | None = None) -> Float[Tensor, "n_crystals n_targets"]:
+    def forward(
+        self, batch: CrystalBatch, noise_seed: NoiseSeed | None = None
+    ) -> Float[Tensor, "n_crystals n_targets"]:
         """Predictions in the units of `config.targets`."""
         return self.read_out(self.pooled_features(batch, noise_seed))
 
     def pooled_features(
-        self, batch: CrystalBatch, noise_seed: int | None = None
+        self, batch: CrystalBatch, noise_seed: NoiseSeed | None = None
     ) -> Float[Tensor, "n_crystals d_model"]:
         """Features of the last block, averaged over the atoms of each crystal: what the readout sees."""
         features, edges = self.embed(batch.atomic_numbers), Edges.of(batch)

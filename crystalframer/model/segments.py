@@ -17,8 +17,9 @@ def segment_sum(
 def segment_mean(
     values: Float[Tensor, "n_items *shape"], segment: Int[Tensor, " n_items"], n_segments: int
 ) -> Float[Tensor, "n_segments *shape"]:
-    """Mean of the values in each segment."""
-    count = torch.bincount(segment, minlength=n_segments).to(values.dtype)
+    """Mean of the values in each segment; 0 for an empty one."""
+    # Not torch.bincount, which waits for the device to find how many bins there are.
+    count = segment_sum(values.new_ones(len(segment)), segment, n_segments).clamp(min=1)
     return segment_sum(values, segment, n_segments) / count.view(-1, *[1] * (values.ndim - 1))
 
 

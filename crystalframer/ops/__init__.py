@@ -21,6 +21,7 @@ from torch import Tensor
 from crystalframer.compiled import COMPILERS, compiler_is_there
 from crystalframer.config import ConfigError, ModelConfig, suggestion
 from crystalframer.model.edges import Edges
+from crystalframer.model.frames import NoiseSeed
 from crystalframer.ops import reference
 
 Implementation = Literal["auto", "reference", "cpu", "cuda"]
@@ -57,7 +58,7 @@ def framed_attention(
     cosine_projection: Float[Tensor, "3 n_heads d_head n_cosine_centers"] | None,
     edges: Edges,
     config: ModelConfig,
-    noise_seed: int | None = None,
+    noise_seed: NoiseSeed | None = None,
 ) -> Float[Tensor, "n_atoms n_heads d_head"]:
     """The output of `reference.framed_attention`, whose arguments these are.
 
@@ -65,7 +66,7 @@ def framed_attention(
         ConfigError: the implementation that `use` insists on does not serve these tensors.
     """
     arguments = (query, key, value, decay_length, distance_projection, cosine_projection, edges, config, noise_seed)
-    implementation = _serving(query.device, query.dtype)
+    implementation = serving(query.device, query.dtype)
     if noise_seed is None and config.frame.average_margin > 0 and (implementation == "cuda" or query.requires_grad):
         implementation = "reference"  # averages over ties have no kernel on CUDA, and none with gradients
     if implementation == "cpu":
@@ -80,7 +81,7 @@ def framed_attention(
 
 
 @torch.compiler.assume_constant_result
-def _serving(device: torch.device, dtype: torch.dtype) -> Implementation:
+def serving(device: torch.device, dtype: torch.dtype) -> Implementation:
     """`reference`, `cpu` or `cuda`; a model compiled by torch keeps what was chosen when it was compiled."""
     chosen = _chosen.get()
     if chosen == "reference":

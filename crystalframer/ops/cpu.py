@@ -27,7 +27,7 @@ from crystalframer.config import CosineBasis, DistanceBasis, FrameConfig, ModelC
 from crystalframer.model.attended import AttendedEdges
 from crystalframer.model.basis import chebyshev_of_gaussians, chebyshev_products
 from crystalframer.model.edges import Edges
-from crystalframer.model.frames import build_frames, noise_key
+from crystalframer.model.frames import NoiseSeed, build_frames, noise_key
 from crystalframer.ops import frame_kernels, kernels, tie_kernels
 
 SMALLEST_SHARE = 2000
@@ -51,7 +51,7 @@ def framed_attention(
     cosine_projection: Float[Tensor, "3 n_heads d_head n_cosine_centers"] | None,
     edges: Edges,
     config: ModelConfig,
-    noise_seed: int | None = None,
+    noise_seed: NoiseSeed | None = None,
 ) -> Float[Tensor, "n_atoms n_heads d_head"]:
     """As `reference.framed_attention`, of which this is the `output`."""
     layout = _layout(edges)
@@ -190,7 +190,7 @@ def _axes(
     edges: Edges,
     layout: _Layout,
     config: FrameConfig,
-    noise_seed: int | None,
+    noise_seed: NoiseSeed | None,
 ) -> Tensor:
     """Frames by kernel where they come from single edges, else by the reference."""
     if config.method not in ("max", "static-max"):
@@ -200,7 +200,7 @@ def _axes(
     scores, weights = _strengths(logits, attention, layout, config)
     # Noise of training decides among edges that it can bring to the top.
     noise, margin = (0.0, config.tie_margin) if noise_seed is None else (config.noise, 2.0 * config.noise)
-    keys = (np.uint32(noise_key(noise_seed or 0, axis)) for axis in range(2))
+    keys = (np.uint32(int(noise_key(0 if noise_seed is None else noise_seed, axis))) for axis in range(2))
     axes = logits.new_empty(edges.n_atoms, n_heads, 3, 3)
     anchors = torch.empty(edges.n_atoms, n_heads, 2, dtype=torch.long)
     _over_atoms(

@@ -24,7 +24,7 @@ from crystalframer.config import CosineBasis, DistanceBasis, FrameConfig, ModelC
 from crystalframer.model.attended import AttendedEdges
 from crystalframer.model.basis import chebyshev_of_gaussians
 from crystalframer.model.edges import Edges
-from crystalframer.model.frames import build_frames, noise_key
+from crystalframer.model.frames import NoiseSeed, build_frames, noise_key
 from crystalframer.ops import triton_frames, triton_kernels
 
 BLOCK = 16
@@ -40,7 +40,7 @@ def framed_attention(
     cosine_projection: Float[Tensor, "3 n_heads d_head n_cosine_centers"] | None,
     edges: Edges,
     config: ModelConfig,
-    noise_seed: int | None = None,
+    noise_seed: NoiseSeed | None = None,
 ) -> Float[Tensor, "n_atoms n_heads d_head"]:
     """As `reference.framed_attention`, of which this is the `output`."""
     layout = _layout(edges)
@@ -82,15 +82,21 @@ def _axes(
     edges: Edges,
     layout: _Layout,
     config: FrameConfig,
-    noise_seed: int | None,
+    noise_seed: NoiseSeed | None,
 ) -> Tensor:
     """Frames by kernel where they come from single edges, else by the reference's code on this device."""
     if config.method not in ("max", "static-max"):
         return build_frames(AttendedEdges(edges, logits, attention), config, noise_seed).axes.contiguous()
     noise, margin = (0.0, config.tie_margin) if noise_seed is None else (config.noise, 0.0)
-    keys = [noise_key(noise_seed or 0, axis) for axis in range(2)]
-    geometry = (edges.lengths, edges.directions, edges.is_self, layout.first_edge)
-    return max_frames(logits, attention, *geometry, config.method == "static-max", noise, margin, *keys)
+    geometry = (edges.lengths, edges.directions, edges.is_self, layout.first_edge, _noise_keys(noise_seed, logits))
+    return max_frames(logits, attention, *geometry, config.method == "static-max", noise, margin)
+
+
+def _noise_keys(seed: NoiseSeed | None, like: Tensor) -> Tensor:
+    """(2): of both axes, on the device: where they are numbers of the host, a recorded graph repeats its noise."""
+    if isinstance(seed, Tensor):
+        return torch.stack([noise_key(seed, axis) for axis in range(2)])  # type: ignore[arg-type]
+    return torch.tensor([0, 0] if seed is None else [noise_key(seed, axis) for axis in range(2)], device=like.device)
 
 
 # --- what the kernels need of a batch ---------------------------------------------------------------------------------
@@ -331,7 +337,7 @@ accumulate.register_autograd(_backward_of_accumulate, setup_context=_keep_for_ac
     "crystalframer::max_frames_triton",
     mutates_args=(),
     schema="(Tensor logits, Tensor attention, Tensor length, Tensor direction, Tensor is_self, Tensor first_edge, "
-    "bool nearest, float noise, float margin, int first_key, int second_key) -> Tensor",
+    "Tensor keys, bool nearest, float noise, float margin) -> Tensor",
 )
 def max_frames(
     logits: Tensor,
@@ -340,11 +346,10 @@ def max_frames(
     direction: Tensor,
     is_self: Tensor,
     first_edge: Tensor,
+    keys: Tensor,
     nearest: bool,
     noise: float,
     margin: float,
-    first_key: int,
-    second_key: int,
 ) -> Tensor:
     """(n_atoms, n_heads, 3, 3) axes, by the rule of `model.frames.max_frames`, or of `static_max_frames` if `nearest`.
 
@@ -357,11 +362,9 @@ def max_frames(
         edges = _edges_alone(length, direction, is_self, first_edge)
         return build_frames(AttendedEdges(edges, logits, attention), config).axes.contiguous()
     axes = logits.new_empty(n_atoms, n_heads, 3, 3)
-    inputs = (logits, length, direction, is_self, first_edge)
-    # As 32 bits with a sign, which Triton takes for one type whatever the number.
-    keys = [key - (key >> 31 << 32) for key in (first_key, second_key)]
+    inputs = (logits, length, direction, is_self, first_edge, keys)
     sizes = {"HEADS": _padded(n_heads), "NEAREST": nearest, "NOISY": noise > 0, "BLOCK": BLOCK}
-    _launch(triton_frames.max_frames, n_atoms, *inputs, axes, n_heads, noise, *keys, **sizes)
+    _launch(triton_frames.max_frames, n_atoms, *inputs, axes, n_heads, noise, **sizes)
     return axes
 
 

@@ -13,7 +13,7 @@ from crystalframer.config import ModelConfig
 from crystalframer.model.attended import AttendedEdges
 from crystalframer.model.basis import cosine_centers, distance_centers, expected_gaussians
 from crystalframer.model.edges import Edges
-from crystalframer.model.frames import Frame, build_frames
+from crystalframer.model.frames import Frame, NoiseSeed, build_frames
 from crystalframer.model.segments import segment_softmax, segment_sum
 from crystalframer.model.ties import edges_around, tied_frames
 
@@ -40,7 +40,7 @@ def framed_attention(
     cosine_projection: Float[Tensor, "3 n_heads d_head n_cosine_centers"] | None,
     edges: Edges,
     config: ModelConfig,
-    noise_seed: int | None = None,
+    noise_seed: NoiseSeed | None = None,
 ) -> FramedAttention:
     """Attention of every atom to all its periodic neighbours, edge values encoded in the atom's own frame.
 

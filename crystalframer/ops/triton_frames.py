@@ -1,7 +1,8 @@
 """`model.frames.max_frames` in Triton: the same rule for axes and ties, one program per atom, all its heads at once.
 
-Two passes over the edges an axis: the best score, then the first edge that reaches it. Where a margin makes ties that
-moments decide (evaluation), the reference's code serves instead: see `cuda.max_frames`.
+One pass over the edges an axis, in which every score is computed once: computed again for another comparison it might
+be rounded otherwise. Where a margin makes ties that moments decide (evaluation), the reference's code serves instead:
+see `cuda.max_frames`.
 """
 
 from __future__ import annotations
@@ -24,11 +25,10 @@ def max_frames(
     direction,
     is_self,
     first_edge,
+    keys,
     axes,
     n_heads,
     noise,
-    first_key,
-    second_key,
     HEADS: tl.constexpr,
     NEAREST: tl.constexpr,
     NOISY: tl.constexpr,
@@ -54,7 +54,7 @@ def max_frames(
         stop,
         n_heads,
         noise,
-        first_key,
+        tl.load(keys),
         HEADS,
         0,
         NEAREST,
@@ -76,7 +76,7 @@ def max_frames(
         stop,
         n_heads,
         noise,
-        second_key,
+        tl.load(keys + 1),
         HEADS,
         1,
         NEAREST,
@@ -185,30 +185,6 @@ def _anchor(
     head = tl.arange(0, HEADS)
     is_head = head < n_heads
     best = tl.full([HEADS], float("-inf"), tl.float32)
-    for begin in range(start, stop, BLOCK):
-        e = begin + tl.arange(0, BLOCK)
-        real = e < stop
-        there = real[:, None] & is_head[None, :]
-        score = _scores(
-            logits,
-            length,
-            direction,
-            is_self,
-            x1,
-            y1,
-            z1,
-            e,
-            real,
-            there,
-            head,
-            n_heads,
-            noise,
-            key,
-            AXIS,
-            NEAREST,
-            NOISY,
-        )
-        best = tl.maximum(best, tl.max(score, 0))
     first = tl.zeros([HEADS], tl.int64) + stop
     for begin in range(start, stop, BLOCK):
         e = begin + tl.arange(0, BLOCK)
@@ -233,7 +209,11 @@ def _anchor(
             NEAREST,
             NOISY,
         )
+        highest = tl.max(score, 0)
         # "Not below" rather than "at least": NaN scores give some frame and NaN further on, not an edge that is none.
-        candidate = there & ((score < best[None, :]) == 0)
-        first = tl.minimum(first, tl.min(tl.where(candidate, e[:, None], stop), 0))
+        candidate = there & ((score < highest[None, :]) == 0)
+        here = tl.min(tl.where(candidate, e[:, None], stop), 0)
+        is_better = (highest > best) | (begin == start)
+        first = tl.where(is_better, here, first)
+        best = tl.where(is_better, highest, best)
     return first

@@ -39,7 +39,7 @@ import triton.language as tl
 def kernel(function: Callable[..., Any]) -> Any:
     """Compiled for the shapes at hand on first use; head counts are no constants: see `_by_edge`."""
     plain = inspect.unwrap(function)  # of the wrapper that checks types in tests: a compiler wants the bare function
-    return triton.jit(do_not_specialize=["n_heads", "first_key", "second_key"])(plain)
+    return triton.jit(do_not_specialize=["n_heads"])(plain)
 
 
 @kernel
@@ -101,7 +101,7 @@ def attend(
         total = total * tl.exp(largest - higher) + tl.sum(tl.exp(logit - higher[None, :]), 0)
         largest = higher
     tl.debug_barrier()  # what follows reads what other threads wrote
-    norm = 1.0 / total
+    norm = 1.0 / tl.maximum(total, 1.0)  # the largest alone is 1; 0 for an atom without edges, which pads a batch
     for begin in range(start, stop, BLOCK):
         e = begin + tl.arange(0, BLOCK)
         there = (e < stop)[:, None] & (head < n_heads)[None, :]
