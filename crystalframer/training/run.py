@@ -42,11 +42,13 @@ from crystalframer import checkpoint
 from crystalframer.config import Config, ConfigError, ModelConfig
 from crystalframer.data.dataset import CrystalDataset, Splits
 from crystalframer.data.loading import BatchOrder, PreparedCrystals, evaluation_loader, train_loader
+from crystalframer.data.resident import row_loader
 from crystalframer.domain import Domain
 from crystalframer.model.network import CrystalFramer
 from crystalframer.training import places, ranks
 from crystalframer.training.callbacks import PoliteInterrupt, Progress, Recorder, ResumeIO, StopTogether
 from crystalframer.training.folder import RunFolder
+from crystalframer.training.graphs import STREAMS_DIFFER, resident_pass
 from crystalframer.training.optimisation import target_statistics
 from crystalframer.training.parts import announce_lone_crystals, check_memory, digest, load_splits, prepare_parts
 from crystalframer.training.result import FitResult, conclude, read_result
@@ -181,8 +183,11 @@ def _train(
     validation = evaluation_loader(parts["validation"], training, on_cuda, rank, n_ranks)
     order = loader.sampler
     assert isinstance(order, BatchOrder)
+    resident = resident_pass(model, parts["train"], order, training, _device(config)) if n_ranks == 1 else None
+    if resident is not None:
+        loader = row_loader(parts["train"], order)
     first = np.concatenate(order.batches(0)[: training.calibration_batches])
-    task = TrainingTask(model, training, lambda epoch: len(order.batches(epoch)), parts["train"][first])
+    task = TrainingTask(model, training, lambda epoch: len(order.batches(epoch)), parts["train"][first], resident)
     state = folder.read_state()
     if state is not None:
         # Lightning draws the first batch before it tells the order which epoch it is.
@@ -216,6 +221,9 @@ def _train(
             if rank > 0:
                 raise Interrupted("training was stopped; rank 0 says what was saved") from None
             raise Interrupted(_farewell(folder, task, recorder.n_saved)) from None
+        finally:
+            if resident is not None:
+                resident.close()
     return task
 
 
@@ -287,6 +295,7 @@ def _quiet_lightning() -> Iterator[None]:
             warnings.simplefilter("ignore", PossibleUserWarning)
             # Lightning 2.6 with torch 2.13.
             warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
+            warnings.filterwarnings("ignore", STREAMS_DIFFER)
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

@@ -26,8 +26,10 @@ from torch.optim.swa_utils import AveragedModel
 
 from crystalframer.config import TrainingConfig
 from crystalframer.data.crystal import CrystalBatch
+from crystalframer.data.resident import CrystalRows
 from crystalframer.model.network import CrystalFramer
 from crystalframer.training import optimisation, ranks
+from crystalframer.training.graphs import ResidentPass
 
 CHECK_EVERY = 50
 """Steps between two looks at whether the losses are finite; the report names the exact step all the same."""
@@ -53,8 +55,12 @@ class TrainingTask(pl.LightningModule):
         config: TrainingConfig,
         n_batches: Callable[[int], int],
         calibration_batch: CrystalBatch,
+        resident: ResidentPass | None = None,
     ) -> None:
-        """Args: n_batches: how many batches an epoch has, by its number from 0."""
+        """Args:
+        n_batches: how many batches an epoch has, by its number from 0.
+        resident: the forward pass of training batches that are given as rows of resident crystals.
+        """
         super().__init__()
         self.model = model
         self.config = config
@@ -64,6 +70,7 @@ class TrainingTask(pl.LightningModule):
         self.averaged = AveragedModel(model).requires_grad_(False) if config.swa_epochs else None
         self.history: list[Row] = []
         self._calibration_batch = calibration_batch
+        self._resident = resident
         # Not as a submodule, which would be saved as well.
         self._in_parallel: tuple[DistributedDataParallel, ...] = ()
         self._start_epoch()
@@ -115,7 +122,7 @@ class TrainingTask(pl.LightningModule):
         self._start_epoch()
         self._n_batches_now = self._n_batches(self.current_epoch)
 
-    def training_step(self, batch: CrystalBatch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: CrystalBatch | CrystalRows, batch_idx: int) -> Tensor:
         self._progress = (self.current_epoch + batch_idx / self._n_batches_now) / self.config.n_epochs
         seed = optimisation.noise_seed(self.config.seed, self.current_epoch, batch_idx, ranks.rank())
         prediction = self._predict_for_training(batch, seed, batch_idx).float()
@@ -128,7 +135,10 @@ class TrainingTask(pl.LightningModule):
         # same as one batch k times as large. Lightning divides by their number, torch by that of the ranks.
         return errors.sum() * (self.config.accumulate * ranks.n_ranks())
 
-    def _predict_for_training(self, batch: CrystalBatch, seed: int, batch_idx: int) -> Tensor:
+    def _predict_for_training(self, batch: CrystalBatch | CrystalRows, seed: int, batch_idx: int) -> Tensor:
+        if isinstance(batch, CrystalRows):
+            assert self._resident is not None
+            return self._resident(batch, seed)
         if not self._in_parallel:
             return self.model(batch, seed)
         (model,) = self._in_parallel
@@ -162,7 +172,7 @@ class TrainingTask(pl.LightningModule):
             assert self.averaged is not None
             self.averaged.update_parameters(self.model)
 
-    def on_train_batch_end(self, outputs: Any, batch: CrystalBatch, batch_idx: int) -> None:
+    def on_train_batch_end(self, outputs: Any, batch: CrystalBatch | CrystalRows, batch_idx: int) -> None:
         if batch_idx % CHECK_EVERY == CHECK_EVERY - 1:
             self._check_finite()
 

@@ -1,0 +1,205 @@
+"""Resident crystals and recorded graphs change the speed of a training, and nothing else."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from crystalframer import ops
+from crystalframer.config import Config, FrameConfig, ModelConfig, Target, TrainingConfig
+from crystalframer.data.crystal import CrystalBatch
+from crystalframer.data.dataset import CrystalDataset, Splits
+from crystalframer.data.loading import BatchOrder, PreparedCrystals, prepare
+from crystalframer.data.resident import CrystalRows, ResidentCrystals, largest_sizes, row_loader
+from crystalframer.model.network import CrystalFramer
+from crystalframer.presets import preset
+from crystalframer.testing import random_crystal
+from crystalframer.training import fit, graphs, run
+from crystalframer.training.graphs import PaddedPass, ResidentPass, resident_pass
+
+TARGET = Target("energy", "eV/atom")
+MODEL = replace(preset("tiny").config.model, targets=(TARGET,))
+TRAINING = TrainingConfig(n_epochs=2, batch_size=4, swa_epochs=1, learning_rate=2e-3, drop_last=False)
+SEED = 2**40 + 3
+
+
+def crystals(n: int) -> CrystalDataset:
+    chosen = [random_crystal(k, 1 + k % 6).with_targets({"energy": np.sin(k)}) for k in range(n)]
+    return CrystalDataset.from_crystals(chosen, (TARGET,))
+
+
+def prediction_and_gradients(model: CrystalFramer, prediction: Tensor) -> dict[str, Tensor]:
+    gradients = torch.autograd.grad(prediction.cos().sum(), list(model.parameters()))
+    return {"prediction": prediction.detach(), **dict(zip(dict(model.named_parameters()), gradients, strict=True))}
+
+
+def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
+    largest = max(float(grad.abs().max()) for name, grad in expected.items() if name != "prediction")
+    for name, value in expected.items():
+        scale = float(value.abs().max()) if name == "prediction" else largest
+        assert float((found[name] - value).abs().max()) <= tolerance * scale, name
+
+
+@pytest.mark.parametrize("method", ["max", "none"])
+def test_padding_changes_no_prediction_and_no_gradient(method) -> None:
+    """By the CUDA kernels (in the interpreter, where there is no GPU), with noise and with a crystal missing."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    config = replace(MODEL, n_layers=2, frame=FrameConfig(method))
+    prepared = prepare(crystals(5), 3.0, ["energy"])
+    model = CrystalFramer(config, torch.Generator().manual_seed(0)).to(device)
+    resident, rows = ResidentCrystals.of(prepared, torch.device(device)), [3, 1]
+    n_atoms, n_edges = int(prepared.n_atoms[rows].sum()), int(prepared.n_edges[rows].sum())
+    padded = PaddedPass(model, resident, n_atoms + 3, n_edges + 7)
+    with ops.use("cuda"):
+        found = padded(torch.tensor([*rows, -1], device=device), torch.tensor(SEED, device=device))
+        expected = model(prepared[rows].to(device), SEED)
+        assert torch.isfinite(found).all() and found.shape == (4, 1)
+        assert_close(prediction_and_gradients(model, found[:2]), prediction_and_gradients(model, expected), 1e-5)
+
+
+def test_noise_of_a_tensor_is_that_of_its_number() -> None:
+    config = replace(MODEL, frame=FrameConfig("max", noise=10.0))
+    model = CrystalFramer(config, torch.Generator().manual_seed(0))
+    batch = CrystalBatch.from_crystals([random_crystal(1, 4)], config.radius)
+    with torch.no_grad():
+        for implementation in ("reference", "cpu"):
+            with ops.use(implementation):
+                assert torch.equal(model(batch, torch.tensor(SEED)), model(batch, SEED))
+        assert not torch.equal(model(batch, SEED), model(batch, SEED + 1))
+
+
+def resident_anyway(
+    model: CrystalFramer, prepared: PreparedCrystals, order: BatchOrder, config: TrainingConfig, device: torch.device
+) -> ResidentPass:
+    largest = largest_sizes(prepared, iter(order.batches(0)))
+    return ResidentPass(model, ResidentCrystals.of(prepared, device), largest, config)
+
+
+@pytest.mark.parametrize("method", ["max", "weighted-pca", "pca", "lattice"])
+def test_a_training_with_resident_crystals_is_the_same(method, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU, where nothing is recorded. Products have one row more, which rounds differently."""
+    training = replace(TRAINING, accelerator="cpu", n_threads=1)
+    config = Config(replace(MODEL, frame=FrameConfig(method)), training=training)
+    data = crystals(14)
+    splits = Splits(data.select(range(10)), data.select(range(10, 12)), data.select(range(12, 14)))
+    by_host = fit(config, splits, tmp_path / "host")
+    monkeypatch.setattr(run, "resident_pass", resident_anyway)
+    resident = fit(config, splits, tmp_path / "resident")
+    untimed = [name for name in by_host.history if "seconds" not in name]
+    found, expected = (pd.DataFrame(result.history[untimed]) for result in (resident, by_host))
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-4)
+
+
+@pytest.mark.usefixtures("as_in_production")
+def test_crystals_stay_with_the_host_where_they_have_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = prepare(crystals(5), 3.0, ["energy"])
+    model, order = CrystalFramer(MODEL), BatchOrder(prepared.n_atoms, 2)
+    arguments = (model, prepared, order, TRAINING)
+    assert resident_pass(*arguments, torch.device("cpu")) is None
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 1000))
+    assert resident_pass(*arguments, torch.device("cuda")) is None
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**9, 10**9))
+    monkeypatch.setattr(graphs, "ResidentPass", lambda *given: given)
+    monkeypatch.setattr(graphs.ResidentCrystals, "of", lambda crystals, device: crystals)
+    found = resident_pass(*arguments, torch.device("cuda"))
+    assert isinstance(found, tuple) and found[2] == largest_sizes(prepared, iter(order.batches(0)))
+    assert resident_pass(model, prepared, order, replace(TRAINING, n_workers=1), torch.device("cuda")) is None
+
+
+def without_a_gpu(monkeypatch: pytest.MonkeyPatch, recorded) -> ResidentPass:
+    """A pass that takes the CPU for a GPU on which `recorded` is what comes of recording."""
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", recorded)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(graphs.ops, "serving", lambda device, dtype: "cuda")
+    prepared = prepare(crystals(4), 3.0, ["energy"])
+    model = CrystalFramer(MODEL, torch.Generator().manual_seed(0))
+    # What is padded has atoms that only kernels for CUDA know to leave out.
+    monkeypatch.setattr(PaddedPass, "forward", lambda self, rows, seed: model(prepared[rows.tolist()], seed))
+    sizes = int(prepared.n_atoms.sum()), int(prepared.n_edges.sum())
+    return ResidentPass(model, ResidentCrystals.of(prepared, torch.device("cpu")), sizes, TRAINING)
+
+
+ROWS = CrystalRows(torch.arange(4), torch.zeros(4, 1), tuple("abcd"), 0, 0)
+
+
+def test_what_was_recorded_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    recordings = []
+
+    def recorded(module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> torch.nn.Module:
+        recordings.append(inputs)
+        return module
+
+    resident = without_a_gpu(monkeypatch, recorded)
+    found = [resident(replace(ROWS, rows=ROWS.rows[order]), 1) for order in ([0, 1, 2, 3], [3, 2, 1, 0])]
+    torch.testing.assert_close(found[0], found[1].flip(0))
+    assert len(recordings) == 1 and torch.equal(recordings[0][0], ROWS.rows) and int(recordings[0][1]) == 1
+    resident.close()
+    assert resident._recorded is None
+
+
+def fails(module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> torch.nn.Module:
+    raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+
+def deviates(module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> torch.nn.Module:
+    monkeypatched = type(module).forward
+    module.forward = lambda *given: 1.1 * monkeypatched(module, *given)  # type: ignore[method-assign]
+    return module
+
+
+@pytest.mark.parametrize(("recorded", "why"), [(fails, "capturing$"), (deviates, "other numbers")])
+def test_where_recording_fails_training_goes_on(monkeypatch: pytest.MonkeyPatch, recorded, why: str) -> None:
+    resident = without_a_gpu(monkeypatch, recorded)
+    rows = replace(ROWS, n_atoms=resident._n_atoms, n_edges=resident._n_edges - 1)
+    with pytest.warns(UserWarning, match=f"goes on without CUDA graphs.*{why}") as seen:
+        found = [resident(rows, seed) for seed in (1, 1)]
+    assert len(seen) == 1 and torch.equal(*found)
+
+
+# --- on a GPU ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", ["max", "static-max", "none"])
+def test_a_recorded_pass_gives_what_the_model_gives(method) -> None:
+    """For several batches after the one it was recorded with, and for those it leaves to the model."""
+    config = ModelConfig(targets=(TARGET,), frame=FrameConfig(method))
+    prepared, device = prepare(crystals(40), config.radius, ["energy"]), torch.device("cuda")
+    model = CrystalFramer(config, torch.Generator().manual_seed(0)).to(device)
+    order = BatchOrder(prepared.n_atoms, 8, seed=0)
+    resident = resident_pass(model, prepared, order, TRAINING, device)
+    assert resident is not None
+    for seed, (rows, batch) in enumerate(zip(row_loader(prepared, order), order.batches(0), strict=True)):
+        found = prediction_and_gradients(model, resident(rows.to(device), seed))
+        expected = prediction_and_gradients(model, model(prepared[batch].to(device), seed))
+        assert_close(found, expected, 1e-4)
+    assert resident._recorded is not None
+    rows = next(iter(row_loader(prepared, BatchOrder(prepared.n_atoms, 40)))).to(device)
+    assert_close(
+        prediction_and_gradients(model, resident(rows, 1)),
+        prediction_and_gradients(model, model(prepared[range(40)].to(device), 1)),
+        1e-4,
+    )
+    resident.close()
+
+
+@pytest.mark.gpu
+def test_a_training_on_the_gpu_learns_as_on_the_cpu(tmp_path: Path) -> None:
+    """With an eps at which AdamW does not magnify rounding: its first steps are else ±lr, whatever the gradient."""
+    data = crystals(60)
+    splits = Splits(data.select(range(48)), data.select(range(48, 54)), data.select(range(54, 60)))
+    training = replace(TRAINING, n_epochs=3, batch_size=8, eps=1e-3)
+    model = ModelConfig(targets=(TARGET,), n_layers=2)
+    losses = {}
+    for accelerator in ("cpu", "cuda"):
+        config = Config(model, training=replace(training, accelerator=accelerator))
+        losses[accelerator] = fit(config, splits, tmp_path / accelerator).history["train_loss"].to_numpy()
+    np.testing.assert_allclose(losses["cuda"], losses["cpu"], rtol=1e-3)
