@@ -51,7 +51,7 @@ def framed_attention(
     axes, degree = query.new_empty(0), 0
     if cosine_projection is not None:
         axes = _axes(logits.detach(), attention.detach(), edges, layout, config.frame, noise_seed)
-        polynomials = _polynomials(config.cosine, query.device)
+        polynomials = _polynomials(config.cosine.n_centers, config.cosine.width, query.device)
         degree = polynomials.shape[1]
         cosines = config.cosine.coefficient * (cosine_projection @ polynomials)
         projection = torch.cat([projection, rearrange(cosines, "k h d n -> h d (k n)")], dim=-1)
@@ -66,9 +66,9 @@ def _centers(basis: DistanceBasis) -> tuple[int, float, float]:
     return basis.n_centers, spacing, math.sqrt(0.5) / (basis.width * spacing)
 
 
-@torch.compiler.assume_constant_result
-def _polynomials(basis: CosineBasis, device: torch.device) -> Float[Tensor, "n_centers degree"]:
-    return _polynomials_on(basis, device)
+@torch.compiler.assume_constant_result  # torch 2.11 takes numbers for its arguments, no dataclass
+def _polynomials(n_centers: int, width: float, device: torch.device) -> Float[Tensor, "n_centers degree"]:
+    return _polynomials_on(CosineBasis(n_centers, width), device)
 
 
 @lru_cache

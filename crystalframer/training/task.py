@@ -111,7 +111,7 @@ class TrainingTask(pl.LightningModule):
         if ranks.n_ranks() > 1:
             ranks.spread(self.model.state_dict().values())
             with warnings.catch_warnings():
-                # torch 2.13 prefers a name that torch 2.9 does not know.
+                # torch 2.13 prefers a name that torch 2.11 does not know.
                 warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)
                 model = DistributedDataParallel(
                     self.model, broadcast_buffers=False, init_sync=False, gradient_as_bucket_view=True

@@ -116,7 +116,7 @@ def test_means_are_over_the_seeds(uninterrupted: AblationResult) -> None:
 
 
 def test_the_table_is_on_the_disk(uninterrupted: AblationResult) -> None:
-    read = pd.read_csv(uninterrupted.output / "table.csv")
+    read = pd.read_csv(uninterrupted.output / "table.csv", engine="pyarrow")
     expected = uninterrupted.table.drop(columns="error")
     pd.testing.assert_frame_equal(read.drop(columns="error"), expected, check_exact=True)
     assert read["error"].tolist() == pytest.approx([np.nan] * 4, nan_ok=True)

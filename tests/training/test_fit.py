@@ -253,7 +253,8 @@ def test_the_steps_take_a_part_of_the_time(finished: FitResult) -> None:
 
 def test_the_files_of_a_run(finished: FitResult) -> None:
     assert (finished.output / "config.json").read_text() == to_json(CONFIG)
-    pd.testing.assert_frame_equal(pd.read_csv(finished.output / "metrics.csv"), finished.history, check_exact=True)
+    saved = pd.read_csv(finished.output / "metrics.csv", engine="pyarrow")
+    pd.testing.assert_frame_equal(saved, finished.history, check_exact=True)
     assert sorted(folder.name for folder in (finished.output / "checkpoints").iterdir()) == ["best", "last", "swa"]
     assert json.loads((finished.output / "result.json").read_text())["chosen"] == finished.chosen
     assert (finished.output / "checkpoints" / "last" / "resume.ckpt").exists()
@@ -414,9 +415,8 @@ def test_an_interrupted_run_resumes_to_the_same_numbers(
     checkpoint.load(output / "checkpoints" / "last")
     torch.manual_seed(99)
     assert_same_run(fit(CONFIG, DATA, output, resume=True), finished)
-    pd.testing.assert_frame_equal(
-        pd.read_csv(output / "metrics.csv").drop(columns=TIMES), without_times(finished), check_exact=True
-    )
+    saved = pd.read_csv(output / "metrics.csv", engine="pyarrow")
+    pd.testing.assert_frame_equal(saved.drop(columns=TIMES), without_times(finished), check_exact=True)
 
 
 @pytest.mark.parametrize("times", [1, 2])

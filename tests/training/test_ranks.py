@@ -160,7 +160,7 @@ def test_two_ranks_learn_what_one_learns(alone: FitResult, together: FitResult) 
 def test_rank_0_alone_writes(together: FitResult) -> None:
     events = list((together.output / "tensorboard").glob("events*"))
     assert len(events) == 1
-    saved = pd.read_csv(together.output / "metrics.csv")
+    saved = pd.read_csv(together.output / "metrics.csv", engine="pyarrow")
     pd.testing.assert_frame_equal(saved, together.history, check_exact=True)
     assert sorted(folder.name for folder in (together.output / "checkpoints").iterdir()) == ["best", "last", "swa"]
     assert ranks.n_ranks() == 1  # nothing is left behind

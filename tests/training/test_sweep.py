@@ -101,7 +101,7 @@ def same_tables(one: SweepResult, other: SweepResult) -> None:
 
 
 def history(output: Path, number: int) -> pd.DataFrame:
-    return pd.read_csv(output / f"trial-{number:04d}" / "metrics.csv")
+    return pd.read_csv(output / f"trial-{number:04d}" / "metrics.csv", engine="pyarrow")
 
 
 # The table
@@ -149,7 +149,7 @@ def test_the_summary_begins_with_the_best(uninterrupted: SweepResult) -> None:
 
 
 def test_the_table_is_on_the_disk(uninterrupted: SweepResult) -> None:
-    read = pd.read_csv(uninterrupted.output / "table.csv").drop(columns="error")
+    read = pd.read_csv(uninterrupted.output / "table.csv", engine="pyarrow").drop(columns="error")
     expected = uninterrupted.table.drop(columns="error")
     pd.testing.assert_frame_equal(read, expected, check_exact=True, check_dtype=False)
 
