@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
+import tempfile
 import types
 from collections import Counter
 from pathlib import Path
@@ -89,3 +91,15 @@ def test_what_a_check_does_to_its_process(tmp_path: Path, monkeypatch: pytest.Mo
     told = [result.outcome for result in results]
     assert told[1].startswith("ValueError: seed one (sick.py:") and told[3].startswith("hangs")
     assert "exit code 9" in told[4] and told[5].startswith("MemoryError") and told[6] == "well"
+
+
+def test_the_record_names_files_and_no_folder_of_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = importlib.util.spec_from_file_location("fuzz", Path(__file__).parents[1] / "scripts/fuzz.py")
+    assert spec and spec.loader
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    entry = script._entry([], 5)
+    what = f"hang: {tmp_path}/a/b/one.cif and '{tmp_path}/two.json': row 3"
+    script._note(entry, fuzz_runner.Result(5, what, True, 0.1, 30.0))
+    assert entry["findings"] == [{"seed": 5, "what": "hang: one.cif and 'two.json': row 3"}]
