@@ -31,6 +31,7 @@ TARGETS = (Target("formation_energy_per_atom", "eV/atom"), Target("band_gap", "e
 LARGEST_CELL = 20
 DECAY: dict[str, Any] = {"schedule": "warmup-stable-decay", "swa_epochs": 0}
 FASTER: dict[str, Any] = {**DECAY, "batch_size": 32, "learning_rate": 1e-3}
+BETTER: dict[str, Any] = {**FASTER, "learning_rate": 2e-3, "decay_fraction": 0.5}
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,12 @@ VARIANTS = {
     # The noise of training picks among frames that symmetry makes equivalent: augmentation by these.
     "1e-3, always the same of equivalent frames": Variant(FASTER, {"frame": replace(ModelConfig().frame, noise=0.0)}),
     "1e-3, formation energy alone": Variant(FASTER, {"targets": TARGETS[:1]}),
+    # Together, what alone was better.
+    "2e-3, constant for half": Variant(BETTER),
+    "2e-3, constant for half, wide distances": Variant(BETTER, {"distance": DistanceBasis(width=2.0)}),
+    "2e-3, constant for half, wide distances, narrow cosines": Variant(
+        BETTER, {"distance": DistanceBasis(width=2.0), "cosine": CosineBasis(width=2.0)}
+    ),
 }
 
 
