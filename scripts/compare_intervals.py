@@ -3,7 +3,8 @@
     python scripts/compare_intervals.py CHECKPOINT ../shared/data/mp2018_train.parquet ../shared/data/mp2018_val.parquet
 
 Cross-fitted: each kind is calibrated on one half of the validation crystals and measured on the other, over several
-random halves. Prints coverage, mean width, and coverage by cell size. The kinds:
+random halves. Prints coverage, mean width, and coverage by cell size, and writes them into a JSON file, of which
+`model_card.py` makes a table. The kinds:
 
     constant    one width for all crystals (split conformal)
     ensemble    scaled by the spread of readouts trained on bootstrap samples of the training crystals' pooled features
@@ -16,9 +17,13 @@ Features of all training crystals take about as long as an epoch of training.
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +35,12 @@ from crystalframer.data.loading import prepare
 from crystalframer.prediction import pooled_and_predicted
 from crystalframer.uncertainty import calibrated
 
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.machine import hardware  # noqa: E402
+
+RESULT = ROOT / "benchmarks" / "results" / "intervals.json"
 N_HALVES, N_MEMBERS, N_EPOCHS = 6, 4, 6
 NOISE_SEEDS = (1000, 2000, 3000)
 COVERAGE = 0.9
@@ -48,7 +59,7 @@ class Outputs:
     n_atoms: np.ndarray
 
 
-def main(checkpoint: Path, train: Path, validation: Path) -> None:
+def main(checkpoint: Path, train: Path, validation: Path, output: Path) -> None:
     model = cf.load(checkpoint)
     calm = outputs(model, validation)
     noisy = np.stack([outputs(model, validation, seed).predictions for seed in NOISE_SEEDS])
@@ -69,12 +80,18 @@ def main(checkpoint: Path, train: Path, validation: Path) -> None:
         "21 to 40": (calm.n_atoms > 20) & (calm.n_atoms <= 40),
         "> 40": calm.n_atoms > 40,
     }
+    found: dict[str, Any] = {"date": date.today().isoformat(), "hardware": hardware(torch.device("cpu")), "targets": {}}
     for target, name in enumerate(model.config.target_names):
+        rows = found["targets"][name] = {}
         print(f"\n{name}, {model.config.targets[target].unit}: coverage, mean width, coverage by atoms in the cell")
         for kind, half_widths in kinds.items():
             inside, width = cross_fitted(half_widths, np.abs(errors))
-            by_size = "  ".join(f"{label}: {inside[mask, target].mean():.3f}" for label, mask in groups.items())
-            print(f"  {kind:<9} {inside[:, target].mean():.3f}  {width[target]:.3f}   {by_size}")
+            by_size = {label: float(inside[mask, target].mean()) for label, mask in groups.items()}
+            coverage = float(inside[:, target].mean())
+            rows[kind] = {"coverage": coverage, "width": float(width[target]), "coverage by atoms": by_size}
+            sizes = "  ".join(f"{label}: {share:.3f}" for label, share in by_size.items())
+            print(f"  {kind:<9} {coverage:.3f}  {width[target]:.3f}   {sizes}")
+    output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def outputs(model: cf.CrystalFramer, path: Path, noise_seed: int | None = None) -> Outputs:
@@ -144,4 +161,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     for name in ("checkpoint", "train", "validation"):
         parser.add_argument(name, type=Path)
+    parser.add_argument("--output", type=Path, default=RESULT, help="JSON file (default: in benchmarks/results)")
     main(**vars(parser.parse_args()))

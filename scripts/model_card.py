@@ -223,10 +223,32 @@ def card(scored: Scored, elements: pandas.DataFrame, coverage: np.ndarray, runs:
     text += [
         f"| {n:.0%} | " + " | ".join(f"{x:.1%}" for x in row) + " |" for n, row in zip(NOMINAL, coverage, strict=True)
     ]
-    text += ["\n![coverage](coverage.png)\n", "## Known failures\n"]
+    text += ["\n![coverage](coverage.png)\n", *intervals(), "## Known failures\n"]
     for t, target in enumerate(targets):
         text += [f"The {N_WORST} largest errors of {target.label}:\n", worst(scored, t), ""]
     return "\n".join(text) + "\n"
+
+
+def intervals() -> list[str]:
+    """Why the intervals are learned: the kinds that `compare_intervals.py` compared, if it did."""
+    path = Path(__file__).parents[1] / "benchmarks" / "results" / "intervals.json"
+    if not path.exists():
+        return []
+    found = json.loads(path.read_text(encoding="utf-8"))
+    text = [
+        "Other kinds of 90 % intervals for the same predictions (`scripts/compare_intervals.py`, "
+        f"{found['date']}): of one width, scaled by the spread of an ensemble of readouts, learned from the features "
+        "(these), scaled by the spread over the frames that tie. Calibrated on one half of the validation "
+        "crystals, measured on the other:\n"
+    ]
+    text += ["| | kind | coverage | mean width | coverage by atoms in the cell |", "|---|---|---|---|---|"]
+    for name, kinds in found["targets"].items():
+        for kind, row in kinds.items():
+            sizes = ", ".join(
+                f"{label.replace('n_atoms <= ', 'to ')}: {x:.1%}" for label, x in row["coverage by atoms"].items()
+            )
+            text.append(f"| {name} | {kind} | {row['coverage']:.1%} | {row['width']:.3f} | {sizes} |")
+    return [*text, ""]
 
 
 def training(run: Path) -> str:
