@@ -1,7 +1,7 @@
 """Crystals that live on the device: a batch is made there of the numbers of its crystals.
 
 Where batches are made by the host, a GPU waits: for the 28 bytes of every edge, and for the host to write them. The
-tables of a data set take 5 bytes an edge (0.9 GB for mp2018_train), and the vectors of a batch are formed from them by
+tables of a data set take 5 bytes an edge (0.8 GB for mp2018_train), and the vectors of a batch are formed from them by
 the GPU in less than a tenth of the time of a training step.
 """
 
