@@ -102,9 +102,18 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> CrystalFramer:
     """
     folder = find(path)
     config, checksum = _read_description(folder)
+    weights = _read_weights(folder / WEIGHTS_FILE)
+    if config.n_layers > len(weights):
+        raise CheckpointError(
+            f"{folder / CONFIG_FILE}: model.n_layers = {config.n_layers:,}, but {WEIGHTS_FILE} holds {len(weights):,} "
+            "tensors; the two belong to different models: copy both again"
+        )
+    with torch.device("meta"):  # sizes alone: before they are compared, the config may ask for any amount of memory
+        outline = CrystalFramer(config)
+    weights = _matching(weights, outline.state_dict(), folder)
     with torch.random.fork_rng(devices=[]):  # initial weights draw from the user's generator, and are thrown away
         model = CrystalFramer(config)
-    model.load_state_dict(_matching(_read_weights(folder / WEIGHTS_FILE), model.state_dict(), folder))
+    model.load_state_dict(weights)
     _check_weights(folder / WEIGHTS_FILE, checksum)
     model.domain = _read_domain(folder / DOMAIN_FILE)
     model.uncertainty = _read_uncertainty(folder / UNCERTAINTY_FILE, model.config)

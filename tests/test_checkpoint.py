@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -302,3 +303,18 @@ def test_the_uncertainty_of_another_model_is_refused(tmp_path: Path, complete: C
     checkpoint.save(model, tmp_path / "best")
     with pytest.raises(CheckpointError, match=r"made for another model \(targets energy, gap"):
         checkpoint.load(tmp_path / "best")
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [{"d_model": 8_000_000}, {"n_layers": 10**9}, {"distance": {"n_centers": 10**12}}, {"d_readout": 10**13}],
+    ids=lambda sizes: next(iter(sizes)),
+)
+def test_a_config_gets_no_memory_before_the_weights_fit_it(saved: Path, sizes: dict[str, Any]) -> None:
+    """Terabytes, or layers without end."""
+    model = json.loads((saved / "config.json").read_text())["model"]
+    for name, size in sizes.items():
+        model[name] = model[name] | size if isinstance(size, dict) else size
+    describe(saved, model=model)
+    with pytest.raises(CheckpointError, match="does not fit config.json|belong to different models"):
+        checkpoint.load(saved)
