@@ -316,5 +316,5 @@ def test_a_config_gets_no_memory_before_the_weights_fit_it(saved: Path, sizes: d
     for name, size in sizes.items():
         model[name] = model[name] | size if isinstance(size, dict) else size
     describe(saved, model=model)
-    with pytest.raises(CheckpointError, match="does not fit config.json|belong to different models"):
+    with pytest.raises(CheckpointError, match=r"does not fit config\.json|belong to different models"):
         checkpoint.load(saved)
