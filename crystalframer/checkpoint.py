@@ -229,7 +229,7 @@ def _matching(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], fol
     if problems:
         listed = "; ".join(sorted(problems)[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
         raise CheckpointError(
-            f"{folder}: {WEIGHTS_FILE} does not fit {CONFIG_FILE}: {listed}. Copy both from one checkpoint"
+            f"{folder / WEIGHTS_FILE} does not fit {CONFIG_FILE}: {listed}. Copy both from one checkpoint"
         )
     return weights
 

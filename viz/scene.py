@@ -197,7 +197,14 @@ def scene_from_trace(trace: CrystalTrace) -> Scene:
     Example:
         >>> scene_from_trace(trace).formula  # trace: of crystalframer.trace("SrTiO3.cif"), or CrystalTrace.load(path)
         'SrTiO3'
+
+    Raises:
+        TypeError: what is given is no trace.
     """
+    if not isinstance(trace, CrystalTrace):
+        raise TypeError(
+            f"a trace is drawn, not a {type(trace).__name__}: give what crystalframer.trace says of a structure or file"
+        )
     lattice = np.asarray(trace.lattice, dtype=float)
     positions, query, key = np.asarray(trace.positions, dtype=float), *trace.edge_index
     shift = np.zeros((len(positions), 3), np.int64)

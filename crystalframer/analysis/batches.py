@@ -15,6 +15,8 @@ from crystalframer.model.network import CrystalFramer
 
 MAX_EDGES = 50_000
 """Neighbours of all atoms of a batch, at most: a quarter of a gigabyte of the traces of 8 heads in float64."""
+MAX_CRYSTALS = 8
+"""In a batch, at most: plain torch in float64 takes half a second for each, and a progress bar is to move."""
 
 
 def batches(
@@ -30,7 +32,7 @@ def batches(
     """
     packed = prepare(crystals, model.config.radius)
     weights = model.target_mean
-    ends = batch_ends([(packed.n_edges, MAX_EDGES)], len(packed), len(packed))
+    ends = batch_ends([(packed.n_edges, MAX_EDGES)], len(packed), MAX_CRYSTALS)
     with tqdm(total=len(packed), desc=title, unit=" crystals", delay=2, leave=False, disable=not progress) as bar:
         for rows in np.split(np.arange(len(packed)), ends[:-1]):
             yield packed.batch(rows, weights.dtype).to(weights.device)

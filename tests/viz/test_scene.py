@@ -247,3 +247,9 @@ def test_frames_are_tied_where_eigenvalues_are_equal(perovskite_trace: CrystalTr
     frame = replace(layer.frame, method="pca", eigenvalues=eigenvalues, tie_margin=None)
     scene = scene_from_trace(replace(perovskite_trace, layers=(replace(layer, frame=frame),)))
     assert np.argwhere(scene.tied).tolist() == [[0, 3, 2]]
+
+
+@pytest.mark.usefixtures("as_in_production")
+def test_what_is_no_trace_is_refused_with_the_way_to_one() -> None:
+    with pytest.raises(TypeError, match=r"not a str: give what crystalframer\.trace says"):
+        scene_from_trace("NaCl.cif")  # type: ignore[arg-type]
