@@ -164,6 +164,14 @@ def test_where_recording_fails_training_goes_on(monkeypatch: pytest.MonkeyPatch,
     assert sum("CUDA graphs" in str(warning.message) for warning in seen) == 1 and torch.equal(*found)
 
 
+def test_differences_are_shares_of_what_is_large() -> None:
+    exact = [torch.tensor([2.0, -4.0]), torch.tensor([10.0]), torch.tensor([1e-9])]
+    found = [torch.tensor([2.0, -4.2]), torch.tensor([10.0]), torch.tensor([-1e-9])]
+    assert graphs._difference(found, exact) == pytest.approx(0.05)
+    assert graphs._difference(exact, exact) == 0.0
+    assert graphs._difference([torch.tensor([2.0, torch.nan]), *found[1:]], exact) == np.inf
+
+
 # --- on a GPU ---------------------------------------------------------------------------------------------------------
 
 
