@@ -1,14 +1,13 @@
 """Crystals that live on the device: a batch is made there of the numbers of its crystals.
 
 Where batches are made by the host, a GPU waits: for the 28 bytes of every edge, and for the host to write them. The
-tables of a data set take 5 bytes an edge (0.8 GB for mp2018_train), and the vectors of a batch are formed from them by
-the GPU in less than a tenth of the time of a training step.
+tables of a data set take 5 bytes an edge (0.8 GB for mp2018_train), and the GPU forms the vectors of a batch from them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -64,11 +63,6 @@ class ResidentCrystals:
         arrays = (crystals.atomic_numbers, geometry.positions, geometry.lattice, geometry.first_atom.astype(np.int64))
         arrays = (*arrays, first_edge, neighbors.key_atom, neighbors.edge_image)
         return cls(*(torch.from_numpy(array).to(device) for array in arrays))
-
-    @property
-    def n_bytes(self) -> int:
-        tensors = (getattr(self, field.name) for field in fields(self))
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def batch(self, rows: Int64[Tensor, " batch_size"], n_atoms: int, n_edges: int) -> CrystalBatch:
         """The batch of these crystals as `PreparedCrystals` makes it (float32), padded to so many atoms and edges.
