@@ -26,9 +26,10 @@ from benchmarks.report import Bar, Report, timed_rows
 from benchmarks.timing import Candidate, alternate
 from crystalframer import __version__, ops
 from crystalframer.config import ModelConfig
-from crystalframer.data.crystal import Crystal, CrystalBatch
+from crystalframer.crystals.crystal import Crystal, CrystalBatch
+from crystalframer.crystals.loading import make_batch
+from crystalframer.maths.edges import Edges
 from crystalframer.model.attention import decay_lengths
-from crystalframer.model.edges import Edges
 from crystalframer.model.network import CrystalFramer
 
 PRESETS = ("default", "lightweight", "weighted-pca", "static-local", "pca", "lattice", "crystalformer")
@@ -106,7 +107,7 @@ def measure_accuracy(
     """Errors of output and gradients, by implementation, in evaluation (no noise)."""
     if config.frame.method != "none":
         crystals = [distorted(crystal, seed) for seed, crystal in enumerate(crystals) if len(crystal) > 2]
-    batch = CrystalBatch.from_crystals(list(crystals), config.radius).to(device)
+    batch = make_batch(list(crystals), config.radius).to(device)
     layer = second_layer(config, batch)
     exact = layer.to_float64(batch).forward_and_backward(noise_seed=None)
     return {
@@ -131,7 +132,7 @@ def measure(options: argparse.Namespace, report: Report) -> None:
     report.data["name"] = crystals.name
     for preset in options.presets:
         config = crystals.config(preset).model
-        batch = CrystalBatch.from_crystals(list(crystals.dataset), config.radius).to(device)
+        batch = make_batch(list(crystals.dataset), config.radius).to(device)
         shape = Shape.of(batch)
         report.data[preset] = vars(shape)
         layer = second_layer(config, batch)

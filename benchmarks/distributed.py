@@ -25,7 +25,7 @@ from benchmarks.ours import Ours
 from benchmarks.report import Report, Row
 from benchmarks.timing import Timing, synchronise
 from crystalframer.config import Config
-from crystalframer.data.loading import BatchOrder, PreparedCrystals, prepare, train_loader
+from crystalframer.crystals.loading import BatchOrder, PreparedCrystals, prepare, train_loader
 from crystalframer.training import ranks
 
 N_EXCHANGES = 20

@@ -19,7 +19,7 @@ import crystalframer as cf
 from benchmarks import command, inputs
 from benchmarks.report import Bar, Report, Row
 from benchmarks.training import EPOCH, EPOCH_BAR
-from crystalframer.data.dataset import CrystalDataset, Splits
+from crystalframer.datasets.dataset import CrystalDataset, Splits
 
 
 def measure(options: argparse.Namespace, report: Report) -> None:

@@ -18,8 +18,8 @@ import torch
 
 from benchmarks.machine import Peak
 from crystalframer.config import FrameMethod, ModelConfig
-from crystalframer.data.crystal import CrystalBatch
-from crystalframer.model.basis import chebyshev_of_gaussians
+from crystalframer.crystals.crystal import CrystalBatch
+from crystalframer.maths.basis import chebyshev_of_gaussians
 
 EXPONENTIAL = 16
 FLOAT = 4

@@ -10,7 +10,7 @@ import numpy as np
 
 import crystalframer as cf
 from crystalframer.config import Config
-from crystalframer.data.dataset import CrystalDataset
+from crystalframer.datasets.dataset import CrystalDataset
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "mp2018_val.parquet"
 """Materials Project crystals that lie beside the repository where it is developed; not shipped."""

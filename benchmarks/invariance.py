@@ -23,10 +23,10 @@ import crystalframer as cf
 from benchmarks import command, inputs
 from benchmarks.report import Bar, Report, Row
 from crystalframer.analysis.invariance import Kind, invariance
-from crystalframer.data.crystal import Crystal
-from crystalframer.data.structures import to_crystal
+from crystalframer.crystals.crystal import Crystal
 from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import AVERAGE_MARGIN
+from crystalframer.reading.structures import to_crystal
 
 STEADY = 1e-4
 """Units of the target (eV/atom): a change that nobody notices."""

@@ -29,9 +29,9 @@ from benchmarks.report import Bar, Report, Row, timed_rows
 from benchmarks.timing import Candidate, Timing, alternate, over, synchronise
 from benchmarks.training import to_structure
 from crystalframer.config import Config
-from crystalframer.data.crystal import Crystal
-from crystalframer.data.dataset import CrystalDataset, Splits
-from crystalframer.data.loading import BatchOrder, PreparedCrystals, prepare, train_loader
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.crystals.loading import BatchOrder, PreparedCrystals, prepare, train_loader
+from crystalframer.datasets.dataset import CrystalDataset, Splits
 
 BAR = 0.05
 """Share of an epoch that may be spent waiting for input."""

@@ -22,8 +22,8 @@ from benchmarks import command
 from benchmarks.report import Bar, Report, timed_rows
 from benchmarks.timing import alternate, over
 from crystalframer.analysis.motifs import Shell, coordination_shells
-from crystalframer.data.crystal import Crystal
-from crystalframer.trace import CrystalTrace
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.traces import CrystalTrace
 
 BAR = 30.0
 """ms a site, the neighbour search included."""

@@ -31,10 +31,11 @@ from benchmarks.ours import SEARCH_NOTE
 from benchmarks.report import Bar, Report, Row, timed_rows
 from benchmarks.timing import Candidate, alternate, synchronise
 from crystalframer import prediction
-from crystalframer.data import structure_files
-from crystalframer.data.crystal import Crystal, CrystalBatch
-from crystalframer.data.structures import iter_structures
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.crystals.loading import make_batch
 from crystalframer.model.network import CrystalFramer
+from crystalframer.reading import structure_files
+from crystalframer.reading.structures import iter_structures
 
 PYMATGEN = "crystalframer, all CIF by pymatgen"
 STAGES = ("reading and parsing", "neighbours", "model", "batches, table, the rest")
@@ -168,7 +169,7 @@ def new_model(sample: inputs.Sample, device: torch.device) -> CrystalFramer:
     config = sample.config("default").model
     model = CrystalFramer(config, torch.Generator().manual_seed(inputs.SEED)).eval()
     small = sorted(sample.dataset, key=len)[:16]
-    model.calibrate(CrystalBatch.from_crystals(small, config.radius))
+    model.calibrate(make_batch(small, config.radius))
     return model.to(device)
 
 

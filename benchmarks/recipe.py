@@ -23,7 +23,7 @@ from benchmarks.inputs import SHARED
 from benchmarks.report import Report, Row
 from crystalframer import checkpoint
 from crystalframer.config import Config, CosineBasis, DataConfig, DistanceBasis, ModelConfig, Target, TrainingConfig
-from crystalframer.data.dataset import Splits
+from crystalframer.datasets.dataset import Splits
 from crystalframer.training.folder import RunFolder
 from crystalframer.training.result import read_result
 

@@ -35,7 +35,8 @@ from benchmarks.ours import NAMES, Ours
 from benchmarks.report import Bar, Report, Row
 from benchmarks.timing import Candidate, Timing, alternate, ratio
 from crystalframer.config import Config, Target
-from crystalframer.data.crystal import Crystal, CrystalBatch
+from crystalframer.crystals.crystal import Crystal, CrystalBatch
+from crystalframer.crystals.loading import make_batch
 from crystalframer.testing import supercell
 
 SIZES = tuple(8 * 2**n for n in range(10))
@@ -63,7 +64,7 @@ class Cells:
 
     def batch(self, radius: float) -> CrystalBatch:
         crystals = [rock_salt(self.n_atoms, seed) for seed in range(self.copies)]
-        return CrystalBatch.from_crystals(crystals, radius, ["energy"])
+        return make_batch(crystals, radius, ["energy"])
 
 
 def rock_salt(n_atoms: int, seed: int) -> Crystal:

@@ -30,9 +30,9 @@ from benchmarks import command, inputs
 from benchmarks.prediction import new_model
 from benchmarks.report import Bar, Report, Row
 from crystalframer import prediction
-from crystalframer.data import packed
-from crystalframer.data.crystal import Crystal, CrystalBatch
-from crystalframer.data.dataset import Provenance
+from crystalframer.crystals.crystal import Crystal, CrystalBatch
+from crystalframer.datasets import packed
+from crystalframer.datasets.dataset import Provenance
 from crystalframer.model.network import CrystalFramer
 
 N_KILLS = 2

@@ -23,9 +23,9 @@ from benchmarks.peers import PeerTraining, installed
 from benchmarks.report import Bar, Report, timed_rows
 from benchmarks.timing import Candidate, Timing, alternate, over, ratio
 from crystalframer.config import Config
-from crystalframer.data.crystal import Crystal, CrystalBatch
-from crystalframer.data.loading import prepare
-from crystalframer.data.structures import to_crystal
+from crystalframer.crystals.crystal import Crystal, CrystalBatch
+from crystalframer.crystals.loading import prepare
+from crystalframer.reading.structures import to_crystal
 
 EPOCH = 44_578
 """Training crystals of JARVIS-DFT 2021 formation energies (the paper's main table)."""

@@ -13,6 +13,7 @@ Names are loaded on first use, so that importing the package is quick and needs 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from crystalframer._moved import install_old_paths
 from crystalframer._version import __version__
 
 if TYPE_CHECKING:
@@ -21,16 +22,17 @@ if TYPE_CHECKING:
     from crystalframer.calculator import CrystalFramerCalculator
     from crystalframer.checkpoint import save
     from crystalframer.config import Config, DataConfig, ModelConfig, Target, TrainingConfig
-    from crystalframer.data.crystal import Crystal
-    from crystalframer.data.dataset import CrystalDataset
-    from crystalframer.data.sources import dataset
+    from crystalframer.crystals.crystal import Crystal
+    from crystalframer.datasets.dataset import CrystalDataset
+    from crystalframer.datasets.sources import dataset
     from crystalframer.estimator import CrystalFramerRegressor
     from crystalframer.model.network import CrystalFramer
     from crystalframer.prediction import calibrate, evaluate, load, predict, trace
     from crystalframer.presets import PRESETS, preset
     from crystalframer.screening import read_screen, screen
-    from crystalframer.trace import CrystalTrace
-    from crystalframer.training import Choice, Range, ablate, fit, sweep
+    from crystalframer.studies import Choice, Range, ablate, sweep
+    from crystalframer.traces import CrystalTrace
+    from crystalframer.training import fit
 
 __all__ = [
     "PRESETS",
@@ -67,23 +69,23 @@ __all__ = [
 
 _HOME = {
     "PRESETS": "presets",
-    "Choice": "training",
+    "Choice": "studies",
     "Config": "config",
-    "Crystal": "data.crystal",
-    "CrystalDataset": "data.dataset",
+    "Crystal": "crystals.crystal",
+    "CrystalDataset": "datasets.dataset",
     "CrystalFramer": "model.network",
     "CrystalFramerCalculator": "calculator",
     "CrystalFramerRegressor": "estimator",
-    "CrystalTrace": "trace",
+    "CrystalTrace": "traces",
     "DataConfig": "config",
     "ModelConfig": "config",
-    "Range": "training",
+    "Range": "studies",
     "Target": "config",
     "TrainingConfig": "config",
-    "ablate": "training",
+    "ablate": "studies",
     "check": "analysis.check",
     "calibrate": "prediction",
-    "dataset": "data.sources",
+    "dataset": "datasets.sources",
     "evaluate": "prediction",
     "fit": "training",
     "load": "prediction",
@@ -93,15 +95,12 @@ _HOME = {
     "read_screen": "screening",
     "save": "checkpoint",
     "screen": "screening",
-    "sweep": "training",
+    "sweep": "studies",
     "trace": "prediction",
 }
 """Module of each public name."""
 
-# The first import of the module `crystalframer.trace` would put it in the place of the function `trace`. So it happens
-# here, and the name is given back. `from crystalframer.trace import CrystalTrace` works as ever.
-import_module("crystalframer.trace")
-globals().pop("trace")
+install_old_paths()
 
 
 def __getattr__(name: str) -> Any:

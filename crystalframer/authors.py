@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from crystalframer.config import CosineBasis, DecayConfig, DistanceBasis, FrameConfig, FrameMethod, ModelConfig, Target
+from crystalframer.errors import AuthorsCheckpointError
 from crystalframer.model.network import CrystalFramer
 
 FRAME_METHOD: dict[str, FrameMethod] = {
@@ -43,10 +44,6 @@ FIXED: dict[str, tuple[Any, ...]] = {
     "pre_pooling_op": ("no",),
 }
 """Settings of their code with the values that this model implements."""
-
-
-class AuthorsCheckpointError(ValueError):
-    """A checkpoint of the authors that cannot be loaded; the message names the file and the setting or tensor."""
 
 
 def load_authors_checkpoint(path: str | Path, averaged: bool | None = None) -> CrystalFramer:

@@ -10,7 +10,8 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import CalculationFailed, Calculator, PropertyNotImplementedError, all_changes
 
-from crystalframer.config import ConfigError, Target, suggestion
+from crystalframer.config import Target
+from crystalframer.errors import ConfigError, suggestion
 from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import predict, ready
 

@@ -21,11 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from crystalframer import files
 from crystalframer._version import __version__
-from crystalframer.config import ConfigError, ModelConfig, from_json, from_tree, to_json
+from crystalframer.config import ModelConfig, from_json, from_tree, to_json
 from crystalframer.domain import Domain
+from crystalframer.errors import CheckpointError, ConfigError, UncertaintyError
 from crystalframer.model.network import CrystalFramer
-from crystalframer.uncertainty import Uncertainty, UncertaintyError
+from crystalframer.uncertainty import Uncertainty
 
 FORMAT_VERSION = 1
 CONFIG_FILE, WEIGHTS_FILE, RESUME_FILE = "config.json", "model.safetensors", "resume.ckpt"
@@ -35,10 +37,6 @@ RESULT_FILE = "result.json"
 """In the folder of a complete run: its scores, and which weights were chosen."""
 WEIGHTS_OF_A_RUN = ("best", "swa", "last")
 """Folders in `checkpoints`."""
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint cannot be written or read; the message names the path, the cause and what to do."""
 
 
 def save(model: CrystalFramer, path: Path | str, add: Callable[[Path], None] | None = None) -> None:
@@ -65,12 +63,12 @@ def save(model: CrystalFramer, path: Path | str, add: Callable[[Path], None] | N
         _settle(path)
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
-        write_file(new / CONFIG_FILE, json.dumps(description, indent=2).encode())
-        write_file(new / WEIGHTS_FILE, weights)
+        files.write(new / CONFIG_FILE, json.dumps(description, indent=2).encode())
+        files.write(new / WEIGHTS_FILE, weights)
         if model.domain is not None:
-            write_file(new / DOMAIN_FILE, to_json(model.domain).encode())
+            files.write(new / DOMAIN_FILE, to_json(model.domain).encode())
         if model.uncertainty is not None:
-            write_file(new / UNCERTAINTY_FILE, model.uncertainty.to_bytes())
+            files.write(new / UNCERTAINTY_FILE, model.uncertainty.to_bytes())
         if add is not None:
             add(new)
         _flush(new)
@@ -160,16 +158,6 @@ def _read_description(folder: Path) -> tuple[ModelConfig, str | None]:
         raise CheckpointError(f"{file}: {error}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{file}: not the config of a checkpoint ({error!r}); copy it again") from error
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file, all of it or nothing, and wait until it is on the disk."""
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def _read_weights(file: Path) -> dict[str, Tensor]:

@@ -21,13 +21,14 @@ from tyro.conf import DisallowNone, Positional, arg
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from crystalframer._version import __version__
-from crystalframer.config import FRAME_METHODS, Config, ConfigError, FrameMethod, Target, suggestion
+from crystalframer.config import FRAME_METHODS, Config, FrameMethod, Target
+from crystalframer.errors import ConfigError, CrystalFramerError, suggestion
 from crystalframer.presets import PRESETS, preset
 
 if TYPE_CHECKING:
     import pandas
 
-    from crystalframer.data.dataset import CrystalDataset
+    from crystalframer.datasets.dataset import CrystalDataset
 
 DEFAULT_PRESET = "demo"
 SHOWN_ERRORS = 5
@@ -122,7 +123,7 @@ class Ablate(Command):
     config: Annotated[Config, arg(name="")] = PRESETS[DEFAULT_PRESET].config
 
     def run(self) -> int:
-        from crystalframer.training import ablate
+        from crystalframer.studies import ablate
 
         result = ablate(self.config, self.frame_methods, self.seeds, output=self.output, n_workers=self.n_workers)
         print(f"\n{result.summary()}\n")
@@ -166,7 +167,7 @@ class Sweep(Command):
     config: Annotated[Config, arg(name="")] = PRESETS[DEFAULT_PRESET].config
 
     def run(self) -> int:
-        from crystalframer.training import space_from_words, sweep
+        from crystalframer.studies import space_from_words, sweep
 
         if not self.search:
             raise ConfigError("name what to search: --search training.learning-rate=1e-4:2e-3:log model.n-layers=2,3,4")
@@ -347,7 +348,7 @@ class Evaluate(Command):
     """Average over frames that tie in symmetric crystals: steadier when they are turned, and slower."""
 
     def run(self) -> int:
-        from crystalframer.data.sources import dataset
+        from crystalframer.datasets.sources import dataset
         from crystalframer.prediction import check_table_path, evaluate, load, save_table
 
         if self.output is not None:
@@ -394,8 +395,9 @@ class Calibrate(Command):
     """Where to compute."""
 
     def run(self) -> int:
-        from crystalframer.checkpoint import UNCERTAINTY_FILE, find, write_file
-        from crystalframer.data.sources import dataset
+        from crystalframer import files
+        from crystalframer.checkpoint import UNCERTAINTY_FILE, find
+        from crystalframer.datasets.sources import dataset
         from crystalframer.prediction import calibrate, load
 
         folder = find(self.model)
@@ -404,7 +406,7 @@ class Calibrate(Command):
         split = self.split or ("all" if data.parts is None else "validation")
         uncertainty = calibrate(model, data, part=None if split == "all" else split, coverage=self.coverage)
         # A new file alone: what else lies in the folder, such as the state to resume from, stays.
-        write_file(folder / UNCERTAINTY_FILE, uncertainty.to_bytes())
+        files.write(folder / UNCERTAINTY_FILE, uncertainty.to_bytes())
         counts = zip(model.config.targets, uncertainty.n_crystals, strict=True)
         learned = ", ".join(f"{target.name} of {n:,} crystals" for target, n in counts)
         print(f"{folder}: intervals of {self.coverage:.0%}, from the errors in {learned}")
@@ -513,7 +515,7 @@ class DataShow(Command):
     """`demo`, or a table, packed data set or folder of structures."""
 
     def run(self) -> int:
-        from crystalframer.data.sources import dataset
+        from crystalframer.datasets.sources import dataset
 
         print(dataset(self.source).summary())
         return 0
@@ -538,7 +540,7 @@ class DataGet(Command):
     """Public data set."""
 
     def run(self) -> int:
-        from crystalframer.data.sources import catalogue, get
+        from crystalframer.datasets.sources import catalogue, get
 
         print(catalogue() if self.name is None else get(self.name))
         return 0
@@ -570,7 +572,7 @@ class DataPack(Command):
     """Label columns to keep, each with its unit."""
 
     def run(self) -> int:
-        from crystalframer.data.sources import dataset
+        from crystalframer.datasets.sources import dataset
 
         data = dataset(self.source, self.labels, self.targets or None)
         data.save(self.output)
@@ -602,7 +604,7 @@ class DataPackAuthors(Command):
     """Labels to keep, each with its unit."""
 
     def run(self) -> int:
-        from crystalframer.data.authors_pickle import convert_authors_pickle
+        from crystalframer.datasets.authors_pickle import convert_authors_pickle
 
         files = {"train": self.train, "validation": self.validation, "test": self.test}
         data = convert_authors_pickle(files, self.targets or None)
@@ -707,7 +709,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _speaks(error: BaseException | None = None) -> bool:
     """Whether it is for this process to say what came of a training, which may run in several at once."""
-    from crystalframer.training.places import launched
+    from crystalframer.training.launch import launched
 
     place = launched()
     if place is None or place.rank == 0:
@@ -815,7 +817,7 @@ def _sections(config: type, prefix: str = "") -> Iterator[tuple[str, type]]:
 
 def _advice(verb: str, error: Exception) -> str:
     """What to do about an error, where only the command line knows."""
-    from crystalframer.data.dataset import UnknownTarget
+    from crystalframer.errors import UnknownTarget
 
     if isinstance(error, UnknownTarget) and verb in ("train", "ablate", "sweep"):
         return "; choose what to predict with --model.targets NAME:UNIT"
@@ -862,7 +864,7 @@ def _registry() -> ConstructorRegistry:
 
 def _is_for_the_user(error: Exception) -> bool:
     """An error of this package, or of the disk, or of a missing library: its message says what to do."""
-    return type(error).__module__.startswith("crystalframer.") or isinstance(error, (OSError, ImportError))
+    return isinstance(error, (CrystalFramerError, OSError, ImportError))
 
 
 def _draw(builder: str, path: Path, *tables: pandas.DataFrame) -> None:

@@ -7,7 +7,6 @@ docstring says otherwise. Checks run on construction and name the field and the 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import math
 import types
@@ -15,29 +14,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from crystalframer.errors import ConfigError, suggestion
+
 FrameMethod = Literal["max", "weighted-pca", "static-max", "pca", "lattice", "none"]
 Precision = Literal["32", "bf16-mixed"]
 Accelerator = Literal["auto", "cpu", "cuda", "mps"]
 Schedule = Literal["inverse-sqrt", "warmup-stable-decay"]
 
 FRAME_METHODS: tuple[FrameMethod, ...] = get_args(FrameMethod)
-HIGHEST_ATOMIC_NUMBER = 98
-"""Californium: the last element of the authors' one-hot input."""
-
 
 RESERVED_NAMES = ("id", "formula", "error")
 """Columns of tables of predictions; no target may be called so."""
-
-
-class ConfigError(ValueError):
-    """A field of a config has a value that cannot be used; the message names both."""
-
-
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'max'? Known: max, ..."` for a name that is not among `known`."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f"; did you mean {close[0]!r}? Known: {', '.join(known)}" if close else f"; known: {', '.join(known)}"
 
 
 def _check(condition: bool, owner: object, name: str, requirement: str) -> None:

@@ -16,12 +16,11 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float, Int
 
-from crystalframer.config import HIGHEST_ATOMIC_NUMBER
-from crystalframer.data.chunks import ChunkedCrystal
-from crystalframer.data.crystal import Crystal, CrystalBatch
-from crystalframer.data.elements import COVALENT_RADII, SYMBOLS
-from crystalframer.data.loading import PreparedCrystals, batch_ends
-from crystalframer.data.neighbors import SMALLEST_DISTANCE
+from crystalframer.crystals.crystal import Crystal, CrystalBatch
+from crystalframer.crystals.large_cells import ChunkedCrystal
+from crystalframer.crystals.loading import PreparedCrystals, batch_ends, make_batch
+from crystalframer.crystals.neighbors import SMALLEST_DISTANCE
+from crystalframer.elements import COVALENT_RADII, HIGHEST_ATOMIC_NUMBER, SYMBOLS
 
 TAIL = 1e-3
 """Share of the training crystals that may lie beyond each end of a range: the few with a mistaken structure do."""
@@ -131,7 +130,7 @@ class Domain:
 
     def outside_of(self, crystal: Crystal) -> str | None:
         """What of one crystal lies outside, in words; None: nothing does."""
-        return self.outside(CrystalBatch.from_crystals([crystal], RADIUS))[0]
+        return self.outside(make_batch([crystal], RADIUS))[0]
 
     def _about_element(self, z: int) -> str:
         count = int(self._counts[z])

@@ -13,12 +13,13 @@ from jaxtyping import Float
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import NotFittedError
 
-from crystalframer.config import Accelerator, Config, ConfigError, Target
-from crystalframer.data.crystal import Crystal, CrystalError
-from crystalframer.data.dataset import CrystalDataset, Splits
-from crystalframer.data.structures import to_crystal
+from crystalframer.config import Accelerator, Config, Target
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.datasets.dataset import CrystalDataset, Splits
+from crystalframer.errors import ConfigError, CrystalError
 from crystalframer.prediction import predict
 from crystalframer.presets import preset
+from crystalframer.reading.structures import to_crystal
 from crystalframer.training import fit
 
 

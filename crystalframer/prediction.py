@@ -7,7 +7,6 @@ import glob
 import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -18,19 +17,19 @@ import torch
 from jaxtyping import Float, Int64
 from tqdm.auto import tqdm
 
-from crystalframer import checkpoint, memory
-from crystalframer.checkpoint import CheckpointError
-from crystalframer.config import ConfigError, ModelConfig, Target
-from crystalframer.data import sources
-from crystalframer.data.chunks import ChunkedCrystal
-from crystalframer.data.crystal import Crystal, CrystalBatch, CrystalError
-from crystalframer.data.dataset import PARTS, CrystalDataset, DataError
-from crystalframer.data.loading import PreparedCrystals, batch_ends, pack, prepare
-from crystalframer.data.neighbors import Unlistable
-from crystalframer.data.structure_files import is_structure_text, structure_files
-from crystalframer.data.structures import StructureRecord, iter_structures, to_crystal
+from crystalframer import checkpoint, files, memory
+from crystalframer.config import ModelConfig, Target
+from crystalframer.crystals.crystal import Crystal, CrystalBatch
+from crystalframer.crystals.large_cells import ChunkedCrystal
+from crystalframer.crystals.loading import PreparedCrystals, batch_ends, pack, prepare
+from crystalframer.crystals.neighbors import Unlistable
+from crystalframer.datasets import sources
+from crystalframer.datasets.dataset import PARTS, CrystalDataset
+from crystalframer.errors import CheckpointError, ConfigError, CrystalError, CrystalFramerError, DataError
 from crystalframer.model.network import CrystalFramer
-from crystalframer.trace import CrystalTrace
+from crystalframer.reading.structure_files import is_structure_text, structure_files
+from crystalframer.reading.structures import StructureRecord, iter_structures, to_crystal
+from crystalframer.traces import CrystalTrace
 from crystalframer.uncertainty import Uncertainty, calibrated
 
 if TYPE_CHECKING:
@@ -393,19 +392,14 @@ def save_table(frame: pandas.DataFrame, path: str | Path) -> None:
         DataError: another suffix, or the file cannot be written.
     """
     path = check_table_path(path)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    with _writing(path):
-        try:
-            if path.suffix == ".csv":
-                frame.to_csv(unfinished, index=False)
-            elif path.suffix == ".jsonl":
-                with unfinished.open("w", encoding="utf-8") as file:
-                    frame.to_json(file, orient="records", lines=True, double_precision=15, force_ascii=False)
-            else:
-                frame.to_parquet(unfinished, index=False)
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+    with files.writing(path, DataError), files.replacing(path) as unfinished:
+        if path.suffix == ".csv":
+            frame.to_csv(unfinished, index=False)
+        elif path.suffix == ".jsonl":
+            with unfinished.open("w", encoding="utf-8") as file:
+                frame.to_json(file, orient="records", lines=True, double_precision=15, force_ascii=False)
+        else:
+            frame.to_parquet(unfinished, index=False)
 
 
 def check_table_path(path: str | Path) -> Path:
@@ -417,21 +411,11 @@ def check_table_path(path: str | Path) -> Path:
     path = Path(path).expanduser()
     if path.suffix not in (".csv", ".jsonl", ".parquet"):
         raise DataError(f"{path}: the suffix must be .csv, .jsonl or .parquet; it says how to write the table")
-    with _writing(path):
+    with files.writing(path, DataError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=path.parent):
             pass
     return path
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be written ({error.strerror or error}); free some space, or choose another folder"
-        ) from error
 
 
 @dataclass(frozen=True)
@@ -512,7 +496,7 @@ def _predictions(crystals: Sequence[Crystal], model: CrystalFramer) -> list[_Pre
     try:
         return _predict_packed(pack(crystals, model.config.radius), model)
     except Unlistable as error:
-        reason = str(error.of(crystals[error.row]))
+        reason = str(error.of(crystals[error.index]))
     except ConfigError:  # a setting that would fail for every crystal alike
         raise
     except Exception as error:  # whatever it is, it must cost no more than the crystal that it is about
@@ -527,7 +511,11 @@ def _reason(error: Exception, crystals: Sequence[Crystal]) -> str:
     if memory.is_out_of_memory(error):
         n_atoms = sum(map(len, crystals))
         return f"{n_atoms:,} atoms need more memory than there is; predict it on a machine or device with more"
-    return str(error) if _is_ours(error) else f"the prediction failed ({type(error).__name__}: {error})"
+    return (
+        str(error)
+        if isinstance(error, CrystalFramerError)
+        else f"the prediction failed ({type(error).__name__}: {error})"
+    )
 
 
 def _predict_packed(packed: PreparedCrystals, model: CrystalFramer) -> list[_Prediction | str]:
@@ -579,11 +567,6 @@ def _too_large(packed: PreparedCrystals, model: CrystalFramer) -> dict[int, str]
             "a smaller cell"
         )
     return reasons
-
-
-def _is_ours(error: Exception) -> bool:
-    """An error whose message says all that a person needs."""
-    return type(error).__module__.partition(".")[0] == __package__
 
 
 def _why_not_finite(values: Float[np.ndarray, " n_targets"], config: ModelConfig) -> str | None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from crystalframer.config import (
     Config,
-    ConfigError,
     CosineBasis,
     DataConfig,
     DistanceBasis,
@@ -16,8 +15,8 @@ from crystalframer.config import (
     ModelConfig,
     Target,
     TrainingConfig,
-    suggestion,
 )
+from crystalframer.errors import ConfigError, suggestion
 
 
 @dataclass(frozen=True)

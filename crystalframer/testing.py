@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float, Int
 
-from crystalframer.data.crystal import Crystal
-from crystalframer.data.elements import ATOMIC_NUMBERS
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.elements import ATOMIC_NUMBERS
 
 TOLERANCES = {"float32": 1e-5, "float64": 1e-10}
 """Largest difference in normalised output that rounding may cause."""

@@ -22,14 +22,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from crystalframer.errors import UncertaintyError
+
 N_FOLDS = 5
 N_HIDDEN = 16
 N_STEPS = 300
 LEARNING_RATE, WEIGHT_DECAY = 2e-3, 1.0
-
-
-class UncertaintyError(ValueError):
-    """Errors that no interval can be made from, or a file that holds none; the message says what to do."""
 
 
 @dataclass(frozen=True, eq=False)

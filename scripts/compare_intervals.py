@@ -31,7 +31,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 import crystalframer as cf
-from crystalframer.data.loading import prepare
+from crystalframer.crystals.loading import prepare
 from crystalframer.prediction import pooled_and_predicted
 from crystalframer.uncertainty import calibrated
 

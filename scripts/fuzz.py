@@ -34,7 +34,7 @@ sys.path[:0] = [str(ROOT), str(SUPPORT)]  # and in the processes that this one s
 from fuzz_runner import Result, run  # noqa: E402
 
 from benchmarks.machine import versions  # noqa: E402
-from crystalframer.checkpoint import write_file  # noqa: E402
+from crystalframer import files  # noqa: E402
 
 MODULES = {"structures": "fuzzed_structures", "files": "fuzzed_files"}
 LIMIT_SECONDS = 120.0
@@ -126,7 +126,7 @@ def _note(entry: dict[str, Any], result: Result) -> None:
 
 def _write(path: Path, record: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, (json.dumps(record, indent=1) + "\n").encode())
+    files.write(path, json.dumps(record, indent=1) + "\n")
 
 
 def _commit() -> str:

@@ -22,7 +22,7 @@ import crystalframer as cf
 from crystalframer import ops
 from crystalframer.analysis.batches import predictions
 from crystalframer.analysis.invariance import invariance
-from crystalframer.data.crystal import Crystal
+from crystalframer.crystals.crystal import Crystal
 from crystalframer.prediction import PRETRAINED
 from crystalframer.testing import random_crystal
 

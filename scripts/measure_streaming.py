@@ -22,10 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-from crystalframer.data.elements import SYMBOLS
-from crystalframer.data.published import OQMD, Source
-from crystalframer.data.sources import prepare
-from crystalframer.data.splits import alignn_parts
+from crystalframer.datasets.published import OQMD, Source
+from crystalframer.datasets.sources import prepare
+from crystalframer.datasets.splits import alignn_parts
+from crystalframer.elements import SYMBOLS
 from crystalframer.testing import random_crystal
 
 N_DIFFERENT = 1000

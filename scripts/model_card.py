@@ -24,9 +24,9 @@ from tqdm.auto import tqdm
 
 import crystalframer as cf
 from crystalframer.config import Target
-from crystalframer.data.dataset import CrystalDataset
-from crystalframer.data.elements import SYMBOLS
-from crystalframer.data.loading import prepare
+from crystalframer.crystals.loading import prepare
+from crystalframer.datasets.dataset import CrystalDataset
+from crystalframer.elements import SYMBOLS
 from crystalframer.prediction import pooled_and_predicted
 from crystalframer.uncertainty import calibrated
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import crystalframer as cf
 from crystalframer.config import Config, DataConfig, ModelConfig, Target, TrainingConfig
-from crystalframer.data.dataset import CrystalDataset, Splits
+from crystalframer.datasets.dataset import CrystalDataset, Splits
 from crystalframer.prediction import PRETRAINED
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

@@ -12,7 +12,8 @@ import pytest
 import torch
 from authors_format import authors_checkpoint, golden, golden_batch, golden_model
 
-from crystalframer.authors import AuthorsCheckpointError, load_authors_checkpoint
+from crystalframer.authors import load_authors_checkpoint
+from crystalframer.errors import AuthorsCheckpointError
 
 
 @pytest.mark.parametrize("name", ["max", "max_light", "no"])

@@ -17,9 +17,10 @@ from benchmarks.machine import Load, Peak
 from benchmarks.report import Bar, Report, Row, table, timed_rows
 from benchmarks.timing import Candidate, Timing, alternate, ratio
 from crystalframer.config import CosineBasis, DistanceBasis, FrameConfig, FrameMethod, ModelConfig
-from crystalframer.data.crystal import Crystal, CrystalBatch
-from crystalframer.data.neighbors import neighbor_list
-from crystalframer.model.basis import chebyshev_of_gaussians
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.crystals.loading import make_batch
+from crystalframer.crystals.neighbors import neighbor_list
+from crystalframer.maths.basis import chebyshev_of_gaussians
 from crystalframer.testing import random_crystal
 
 CPU = torch.device("cpu")
@@ -243,7 +244,7 @@ def test_the_floor_is_the_longer_of_computing_and_moving() -> None:
 
 def test_edges_to_images_of_one_atom_are_one_pair() -> None:
     crystals = [random_crystal(seed, n) for seed, n in ((0, 1), (1, 2))]
-    batch = CrystalBatch.from_crystals(crystals, 4.0)
+    batch = make_batch(crystals, 4.0)
     shape = Shape.of(batch)
     assert (shape.n_crystals, shape.n_atoms, shape.n_edges) == (2, 3, batch.n_edges)
     assert shape.n_pairs == 1 + 4  # every atom of a small cell sees every other and its own images

@@ -27,7 +27,7 @@ from benchmarks.accuracy.ours import config_of
 from benchmarks.accuracy.recipes import RECIPES, Recipe
 from benchmarks.accuracy.runner import Planned, place, same
 from crystalframer.config import Target
-from crystalframer.data.dataset import PARTS
+from crystalframer.datasets.dataset import PARTS
 
 # --- budgets and schedules --------------------------------------------------------------------------------------------
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import crystalframer as cf
-from crystalframer.config import ConfigError, ModelConfig, Target
+from crystalframer.config import ModelConfig, Target
+from crystalframer.errors import ConfigError
 
 ase = pytest.importorskip("ase")
 from ase.build import bulk  # noqa: E402

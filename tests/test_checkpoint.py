@@ -18,12 +18,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from crystalframer import checkpoint
-from crystalframer.checkpoint import CheckpointError
+from crystalframer import checkpoint, files
 from crystalframer.config import CosineBasis, DistanceBasis, FrameConfig, ModelConfig, Target
-from crystalframer.data.crystal import Crystal, CrystalBatch
-from crystalframer.data.loading import prepare
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.crystals.loading import make_batch, prepare
 from crystalframer.domain import Domain
+from crystalframer.errors import CheckpointError
 from crystalframer.model.network import CrystalFramer
 from crystalframer.uncertainty import calibrated
 
@@ -40,7 +40,7 @@ CONFIG = ModelConfig(
     weight_tolerance=1e-2,
 )
 CRYSTAL = Crystal(np.array([11, 17]), np.array([[0, 0, 0], [1.4, 1.5, 1.3]]), 3.4 * np.eye(3))
-BATCH = CrystalBatch.from_crystals([CRYSTAL], CONFIG.radius)
+BATCH = make_batch([CRYSTAL], CONFIG.radius)
 
 
 def make_model(seed: int = 0) -> CrystalFramer:
@@ -101,7 +101,7 @@ def test_loading_needs_no_lightning(saved: Path) -> None:
 
 
 def test_saving_again_replaces_all_of_it(saved: Path) -> None:
-    checkpoint.save(make_model(), saved, add=lambda folder: checkpoint.write_file(folder / "resume.ckpt", b"state"))
+    checkpoint.save(make_model(), saved, add=lambda folder: files.write(folder / "resume.ckpt", b"state"))
     assert (saved / "resume.ckpt").read_bytes() == b"state"
     checkpoint.save(make_model(1), saved)
     assert predict(checkpoint.load(saved)) == predict(make_model(1)) != predict(make_model())
@@ -137,9 +137,7 @@ def test_a_full_disk_costs_no_checkpoint(saved: Path, monkeypatch: pytest.Monkey
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, failing(getattr(owner, name), at))
         with pytest.raises(CheckpointError, match=r"best: could not save.*No space left.*unharmed.*Free some space"):
-            checkpoint.save(
-                make_model(1), saved, add=lambda folder: checkpoint.write_file(folder / "resume.ckpt", b"state")
-            )
+            checkpoint.save(make_model(1), saved, add=lambda folder: files.write(folder / "resume.ckpt", b"state"))
     assert predict(checkpoint.load(saved)) == predict(make_model())
     assert [folder.name for folder in saved.parent.iterdir()] == ["best"]
     checkpoint.save(make_model(1), saved)
@@ -157,7 +155,7 @@ def test_a_full_disk_at_the_first_save_leaves_nothing_behind(tmp_path: Path, mon
 def test_a_write_that_the_system_refuses(saved: Path) -> None:
     code = f"""
 import resource, torch
-from crystalframer import checkpoint
+from crystalframer import checkpoint, files
 model = checkpoint.load({str(saved)!r})
 torch.nn.init.zeros_(model.embedding.weight)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))

@@ -23,7 +23,7 @@ import crystalframer as cf
 from crystalframer import cli, training
 from crystalframer.cli import COMMANDS, main
 from crystalframer.config import Config, to_json
-from crystalframer.data.dataset import DataError
+from crystalframer.errors import DataError
 
 ALKALI = ("Li", "Na", "K", "Rb", "Cs")
 HALOGENS = ("F", "Cl", "Br")

@@ -9,7 +9,6 @@ import pytest
 
 from crystalframer.config import (
     Config,
-    ConfigError,
     CosineBasis,
     DataConfig,
     DecayConfig,
@@ -21,6 +20,7 @@ from crystalframer.config import (
     from_json,
     to_json,
 )
+from crystalframer.errors import ConfigError
 from crystalframer.presets import PRESETS, preset
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from crystalframer.config import from_json, to_json
-from crystalframer.data.crystal import Crystal, CrystalBatch
-from crystalframer.data.elements import SYMBOLS
-from crystalframer.data.loading import prepare
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.crystals.loading import make_batch, prepare
 from crystalframer.domain import Domain
+from crystalframer.elements import SYMBOLS
 from crystalframer.testing import random_rotation, rotated, supercell
 
 RADIUS = 6.0
@@ -111,7 +111,7 @@ def test_the_answer_depends_on_neither_cell_nor_orientation(domain: Domain, fact
 def test_each_crystal_of_a_batch_gets_its_own_answer(domain: Domain) -> None:
     good, bad = rock_salt("Na", "Cl", 5.64), rock_salt("Rb", "Cl", 6.58)
     crystals = [bad, good, strained(good, 0.8), good]
-    answers = domain.outside(CrystalBatch.from_crystals(crystals, RADIUS))
+    answers = domain.outside(make_batch(crystals, RADIUS))
     assert answers == [domain.outside_of(crystal) for crystal in crystals]
     assert [answer is None for answer in answers] == [False, True, False, True]
 
@@ -130,7 +130,7 @@ def test_radii_are_those_of_a_chemistry_library() -> None:
     """Cordero's, but for the elements of which he gives several."""
     from pymatgen.analysis.molecule_structure_comparator import CovalentRadius
 
-    from crystalframer.data.elements import COVALENT_RADII
+    from crystalframer.elements import COVALENT_RADII
 
     theirs = CovalentRadius.radius
     chosen_otherwise = {"C", "Mn", "Fe", "Co"}

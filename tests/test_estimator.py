@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import crystalframer as cf
-from crystalframer.config import ConfigError
-from crystalframer.data.crystal import Crystal, CrystalError
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.errors import ConfigError, CrystalError
 from crystalframer.testing import random_crystal
 
 pytest.importorskip("sklearn")

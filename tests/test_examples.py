@@ -12,8 +12,8 @@ MODULES = (
     "crystalframer.analysis.check",
     "crystalframer.analysis.invariance",
     "crystalframer.analysis.perturbation",
-    "crystalframer.training.ablation",
-    "crystalframer.training.sweeping.run",
+    "crystalframer.studies.ablation",
+    "crystalframer.studies.search",
 )
 FUNCTIONS = [
     (module, name)
@@ -25,8 +25,8 @@ FUNCTIONS = [
 CLASSES = [
     ("crystalframer.calculator", "CrystalFramerCalculator"),
     ("crystalframer.estimator", "CrystalFramerRegressor"),
-    ("crystalframer.training.sweeping.space", "Range"),
-    ("crystalframer.training.sweeping.space", "Choice"),
+    ("crystalframer.studies.space", "Range"),
+    ("crystalframer.studies.space", "Choice"),
 ]
 
 

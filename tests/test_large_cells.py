@@ -12,12 +12,13 @@ import torch
 import crystalframer as cf
 from crystalframer import memory, ops
 from crystalframer.config import FRAME_METHODS, FrameConfig, FrameMethod, ModelConfig
-from crystalframer.data.chunks import ChunkedCrystal
-from crystalframer.data.crystal import Crystal, CrystalError
-from crystalframer.data.loading import prepare
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.crystals.large_cells import ChunkedCrystal
+from crystalframer.crystals.loading import prepare
+from crystalframer.errors import CrystalError
 from crystalframer.model.network import CrystalFramer
 from crystalframer.testing import random_crystal, supercell
-from crystalframer.trace import CrystalTrace
+from crystalframer.traces import CrystalTrace
 
 SMALL = ModelConfig(n_layers=2, n_heads=2, d_model=16, d_feedforward=16, d_readout=8)
 SALT = Crystal(

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from crystalframer.config import CosineBasis, DistanceBasis, FrameConfig, FrameMethod, ModelConfig
-from crystalframer.data.crystal import Crystal, CrystalBatch
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.crystals.loading import make_batch
 from crystalframer.model.network import CrystalFramer
 from crystalframer.testing import (
     TOLERANCES,
@@ -59,14 +60,14 @@ def model(method: FrameMethod, dtype: torch.dtype) -> CrystalFramer:
             if block.attention.cosine_projection is not None:  # type: ignore[union-attr]
                 block.attention.cosine_projection.mul_(8)  # type: ignore[union-attr,operator]
         made.embedding.weight.mul_(8)
-    made.calibrate(CrystalBatch.from_crystals(CRYSTALS, config.radius, dtype=dtype))
+    made.calibrate(make_batch(CRYSTALS, config.radius, dtype=dtype))
     return made
 
 
 def predictions(method: FrameMethod, dtype: torch.dtype, crystals: list[Crystal]) -> np.ndarray:
     made = model(method, dtype)
     with torch.no_grad():
-        return made(CrystalBatch.from_crystals(crystals, made.config.radius, dtype=dtype))[:, 0].numpy()
+        return made(make_batch(crystals, made.config.radius, dtype=dtype))[:, 0].numpy()
 
 
 def change(method: FrameMethod, dtype: torch.dtype, transform: Callable[[Crystal], Crystal]) -> float:
@@ -154,7 +155,7 @@ def test_training_noise_follows_from_its_seed_alone(method: FrameMethod) -> None
     # Nearest are an atom's own images, ahead and behind; the other atom tells them apart.
     lattice = np.array([[2.5, 0, 0], [0.6, 9, 0], [0.4, 0.7, 9.5]])
     chains = Crystal(np.array([8, 26]), np.array([[0, 0, 0], [0.7, 3.9, 4.2]]), lattice, "chains")
-    batch = CrystalBatch.from_crystals([*CRYSTALS, chains], made.config.radius)
+    batch = make_batch([*CRYSTALS, chains], made.config.radius)
     with torch.no_grad():
         first, again = (made(batch, 4) for _ in range(2))
         others = [made(batch, seed) for seed in range(5, 13)]
@@ -191,7 +192,7 @@ def test_flat_surroundings_turn_with_the_crystal(method: FrameMethod, crystal: C
 @pytest.mark.parametrize("method", ["max", "weighted-pca", "static-max", "pca"])
 def test_axes_are_right_handed_and_orthonormal(method: FrameMethod) -> None:
     made = model(method, torch.float64)
-    for trace in made.trace(CrystalBatch.from_crystals(CRYSTALS, made.config.radius, dtype=torch.float64)):
+    for trace in made.trace(make_batch(CRYSTALS, made.config.radius, dtype=torch.float64)):
         for layer in trace.layers:
             assert layer.frame is not None
             axes = layer.frame.axes
@@ -211,7 +212,7 @@ def test_without_the_tie_rule_opposite_images_are_a_gamble() -> None:
         with_cell(crystal, -np.eye(3, dtype=int)),
         supercell(crystal, (1, 1, 2)),
     ]
-    batch = CrystalBatch.from_crystals(cells, made.config.radius, dtype=torch.float64)
+    batch = make_batch(cells, made.config.radius, dtype=torch.float64)
     with torch.no_grad():
         assert np.ptp(made(batch).numpy()) <= tolerance(torch.float64)
         assert np.ptp(plain(batch).numpy()) > 1e-6

@@ -23,14 +23,14 @@ from pymatgen.core import Lattice, Structure
 
 import crystalframer as cf
 from crystalframer import checkpoint
-from crystalframer.authors import AuthorsCheckpointError, load_authors_checkpoint
-from crystalframer.data.authors_pickle import convert_authors_pickle
-from crystalframer.data.sources import dataset
-from crystalframer.data.structures import iter_structures, to_crystal
+from crystalframer.authors import load_authors_checkpoint
+from crystalframer.datasets.authors_pickle import convert_authors_pickle
+from crystalframer.datasets.sources import dataset
+from crystalframer.errors import AuthorsCheckpointError, ScreeningError, TraceError, TrainingError
 from crystalframer.presets import preset
-from crystalframer.screening import ScreeningError, screen
-from crystalframer.trace import TraceError
-from crystalframer.training import TrainingError, fit
+from crystalframer.reading.structures import iter_structures, to_crystal
+from crystalframer.screening import screen
+from crystalframer.training import fit
 
 MODEL = preset("tiny").config.model
 SALT = Structure(Lattice.cubic(4.0), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])

@@ -12,9 +12,10 @@ import torch
 
 import crystalframer as cf
 from crystalframer import memory
-from crystalframer.config import Config, ConfigError, DataConfig, FrameConfig, ModelConfig, TrainingConfig
-from crystalframer.data.crystal import CrystalBatch, CrystalError
-from crystalframer.data.dataset import CrystalDataset, Target
+from crystalframer.config import Config, DataConfig, FrameConfig, ModelConfig, TrainingConfig
+from crystalframer.crystals.crystal import CrystalBatch
+from crystalframer.datasets.dataset import CrystalDataset, Target
+from crystalframer.errors import ConfigError, CrystalError
 from crystalframer.memory import batch_memory, free_memory, memory_needed, shortage
 from crystalframer.model.network import CrystalFramer
 from crystalframer.testing import random_crystal
@@ -27,7 +28,7 @@ import sys
 from pathlib import Path
 import torch
 from crystalframer.config import ModelConfig
-from crystalframer.data.loading import prepare
+from crystalframer.crystals.loading import prepare
 from crystalframer.memory import batch_memory
 from crystalframer.model.network import CrystalFramer
 from crystalframer.testing import random_crystal

@@ -14,19 +14,12 @@ from attention_cases import assert_agrees, batch_of, weights
 from torch import Tensor
 
 from crystalframer import ops
-from crystalframer.config import (
-    FRAME_METHODS,
-    ConfigError,
-    CosineBasis,
-    DistanceBasis,
-    FrameConfig,
-    FrameMethod,
-    ModelConfig,
-)
-from crystalframer.data.crystal import Crystal
-from crystalframer.model import frames
-from crystalframer.model.basis import chebyshev_of_gaussians, cosine_centers, gaussians
-from crystalframer.model.edges import Edges
+from crystalframer.config import FRAME_METHODS, CosineBasis, DistanceBasis, FrameConfig, FrameMethod, ModelConfig
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.errors import ConfigError
+from crystalframer.maths import frames
+from crystalframer.maths.basis import chebyshev_of_gaussians, cosine_centers, gaussians
+from crystalframer.maths.edges import Edges
 from crystalframer.ops import cpu
 from crystalframer.testing import random_crystal
 
@@ -170,7 +163,7 @@ sys.modules["numba"] = None
 import importlib.util
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *a: None if name == "numba" else find(name, *a)
-from crystalframer.data.crystal import CrystalBatch
+from crystalframer.crystals.crystal import CrystalBatch
 from crystalframer.model.network import CrystalFramer
 from crystalframer.presets import preset
 from crystalframer.testing import random_crystal
@@ -178,7 +171,7 @@ config = preset("tiny").config.model
 model = CrystalFramer(config)
 with warnings.catch_warnings(record=True) as seen:
     warnings.simplefilter("always")
-    batch = CrystalBatch.from_crystals([random_crystal(0, 2)], config.radius)
+    batch = make_batch([random_crystal(0, 2)], config.radius)
     model(batch); model(batch)
 assert [str(w.message)[:24] for w in seen] == ["Numba is not installed: "], seen
 """

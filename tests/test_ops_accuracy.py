@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from crystalframer.config import FRAME_METHODS, FrameConfig, FrameMethod, ModelConfig
-from crystalframer.data.crystal import Crystal, CrystalBatch
-from crystalframer.model.edges import Edges
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.crystals.loading import make_batch
+from crystalframer.maths.edges import Edges
 from crystalframer.ops import cpu, reference
 from crystalframer.presets import LIGHTWEIGHT_MODEL
 from crystalframer.testing import random_crystal, random_rotation, rotated, supercell, with_cell
@@ -285,7 +286,7 @@ def rounded(tensor: Tensor, seed: int) -> Tensor:
 
 
 def compare(case: Case, config: ModelConfig, worst: Worst) -> None:
-    batch = CrystalBatch.from_crystals(case.crystals(), config.radius)
+    batch = make_batch(case.crystals(), config.radius)
     edges, exact_edges = Edges.of(batch), Edges.of(batch.to(dtype=torch.float64))
     tensors = inputs(case, edges.n_atoms, config)
     weights = torch.cos(torch.arange(tensors[2].numel()).double()).view_as(tensors[2])

@@ -23,17 +23,10 @@ from authors_format import golden_batch, golden_model
 from torch import Tensor
 
 from crystalframer import compiled, ops
-from crystalframer.config import (
-    FRAME_METHODS,
-    ConfigError,
-    CosineBasis,
-    DistanceBasis,
-    FrameConfig,
-    FrameMethod,
-    ModelConfig,
-)
-from crystalframer.data.crystal import Crystal, CrystalBatch
-from crystalframer.model.edges import Edges
+from crystalframer.config import FRAME_METHODS, CosineBasis, DistanceBasis, FrameConfig, FrameMethod, ModelConfig
+from crystalframer.crystals.crystal import Crystal, CrystalBatch
+from crystalframer.errors import ConfigError
+from crystalframer.maths.edges import Edges
 from crystalframer.model.network import CrystalFramer
 from crystalframer.presets import preset
 from crystalframer.testing import random_crystal
@@ -182,7 +175,7 @@ import torch
 from attention_cases import batch_of, weights
 from crystalframer import ops
 from crystalframer.config import CosineBasis, DistanceBasis, ModelConfig
-from crystalframer.model.edges import Edges
+from crystalframer.maths.edges import Edges
 from crystalframer.testing import random_crystal
 
 device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -32,11 +32,12 @@ from torch.utils.data import DataLoader
 from crystalframer import ops
 from crystalframer.authors import load_authors_checkpoint
 from crystalframer.config import ModelConfig, TrainingConfig
-from crystalframer.data.crystal import Crystal, CrystalBatch
-from crystalframer.model import frames
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.crystals.loading import make_batch
+from crystalframer.maths import frames
 from crystalframer.model.network import CrystalFramer
 from crystalframer.presets import preset
-from crystalframer.trace import CrystalTrace
+from crystalframer.traces import CrystalTrace
 from crystalframer.training.optimisation import parameter_groups, target_statistics
 from crystalframer.training.task import TrainingTask
 
@@ -313,8 +314,7 @@ def test_six_training_steps(tmp_path: Path) -> None:
     (name,) = model.config.target_names
     crystals = [c.with_targets({name: float(y)}) for c, y in zip(golden_crystals(), labels, strict=True)]
     batches = [
-        CrystalBatch.from_crystals([crystals[n] for n in chosen if n >= 0], EXACT_RADIUS, [name])
-        for chosen in expected["batches"]
+        make_batch([crystals[n] for n in chosen if n >= 0], EXACT_RADIUS, [name]) for chosen in expected["batches"]
     ]
     mean, std = target_statistics(labels[:, None].astype(np.float64), [name])
     report(

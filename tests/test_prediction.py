@@ -20,15 +20,14 @@ from pymatgen.core import Lattice, Structure
 
 import crystalframer as cf
 from crystalframer import ops, prediction
-from crystalframer.checkpoint import CheckpointError
-from crystalframer.config import ConfigError, Target
-from crystalframer.data.crystal import Crystal, CrystalBatch, CrystalError
-from crystalframer.data.dataset import CrystalDataset, DataError
-from crystalframer.data.loading import prepare
-from crystalframer.data.structures import to_crystal
+from crystalframer.config import Target
+from crystalframer.crystals.crystal import Crystal, CrystalBatch
+from crystalframer.crystals.loading import make_batch, prepare
+from crystalframer.datasets.dataset import CrystalDataset
 from crystalframer.domain import Domain
+from crystalframer.errors import CheckpointError, ConfigError, CrystalError, DataError, UncertaintyError
 from crystalframer.model.network import CrystalFramer
-from crystalframer.uncertainty import UncertaintyError
+from crystalframer.reading.structures import to_crystal
 
 CONFIG = replace(cf.PRESETS["tiny"].config.model, targets=(Target("energy", "eV/atom"), Target("gap", "eV")))
 CAESIUM = 55
@@ -39,7 +38,7 @@ def trained() -> CrystalFramer:
     model = CrystalFramer(CONFIG, torch.Generator().manual_seed(0)).eval()
     model.target_mean.copy_(torch.tensor([-1.0, 2.0]))
     model.target_std.copy_(torch.tensor([3.0, 0.5]))
-    model.calibrate(CrystalBatch.from_crystals([to_crystal(rock_salt("Na", "Cl", 5.64))], CONFIG.radius))
+    model.calibrate(make_batch([to_crystal(rock_salt("Na", "Cl", 5.64))], CONFIG.radius))
     return model
 
 
@@ -83,7 +82,7 @@ def folder(tmp_path: Path) -> Path:
 def alone() -> dict[str, list[float]]:
     """The model's output for each crystal in a batch of its own."""
     with torch.no_grad():
-        return {c.id: trained()(CrystalBatch.from_crystals([c], CONFIG.radius))[0].tolist() for c in CRYSTALS}
+        return {c.id: trained()(make_batch([c], CONFIG.radius))[0].tolist() for c in CRYSTALS}
 
 
 def expected(*ids: str) -> np.ndarray:
@@ -260,7 +259,7 @@ def test_a_prediction_that_is_not_finite_is_an_error(model: CrystalFramer) -> No
 def test_a_model_in_float64_predicts_in_float64(model: CrystalFramer) -> None:
     double = model.double()
     with torch.no_grad():
-        exact = double(CrystalBatch.from_crystals(CRYSTALS, CONFIG.radius, dtype=torch.float64)).numpy()
+        exact = double(make_batch(CRYSTALS, CONFIG.radius, dtype=torch.float64)).numpy()
     np.testing.assert_allclose(values(cf.predict(CRYSTALS, double)), exact, atol=1e-12)
 
 

@@ -46,7 +46,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "first", ["import crystalframer.trace", "from crystalframer.trace import CrystalTrace", "pass"]
+    "first", ["import crystalframer.trace", "from crystalframer.traces import CrystalTrace", "pass"]
 )
 def test_trace_is_the_function_whatever_is_imported_first(first: str) -> None:
     code = f"{first}\nimport crystalframer as cf\nfrom crystalframer.trace import CrystalTrace\n"

@@ -12,8 +12,8 @@ from permissions import open_folder, read_only
 
 import crystalframer as cf
 from crystalframer import cli
-from crystalframer.data.dataset import CrystalDataset
-from crystalframer.data.download import RemoteFile, fetch
+from crystalframer.datasets.dataset import CrystalDataset
+from crystalframer.datasets.download import RemoteFile, fetch
 from crystalframer.prediction import save_table
 from crystalframer.presets import preset
 from crystalframer.testing import random_crystal

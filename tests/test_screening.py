@@ -17,16 +17,18 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from filelock import FileLock
 from processes import tiny_model
 
 import crystalframer as cf
 from crystalframer import checkpoint
 from crystalframer.cli import main
-from crystalframer.data.crystal import Crystal
-from crystalframer.data.dataset import DataError
-from crystalframer.data.structures import StructureRecord
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.errors import DataError, ScreeningError
+from crystalframer.files import LOCK_FILE
 from crystalframer.model.network import CrystalFramer
-from crystalframer.screening import ScreeningError, shards
+from crystalframer.reading.structures import StructureRecord
+from crystalframer.screening import shards
 from crystalframer.screening.shards import even_batches, reason_of
 from crystalframer.testing import random_crystal
 
@@ -366,12 +368,10 @@ def test_ctrl_c_says_how_to_go_on(lines: Path, saved: Path, tmp_path: Path) -> N
 
 
 def test_a_second_process_is_refused(lines: Path, model: CrystalFramer, tmp_path: Path) -> None:
-    fcntl = pytest.importorskip("fcntl")
     cf.screen(lines, tmp_path, model, shard_size=5, progress=False)
-    with (tmp_path / "_lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ScreeningError, match="another process is screening into it"):
-            cf.screen(lines, tmp_path, model, shard_size=5, progress=False)
+    refused = pytest.raises(ScreeningError, match="another process is screening into it")
+    with FileLock(tmp_path / LOCK_FILE), refused:
+        cf.screen(lines, tmp_path, model, shard_size=5, progress=False)
 
 
 def test_the_command_prints_the_choice_or_writes_it(

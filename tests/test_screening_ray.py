@@ -14,8 +14,8 @@ import pytest
 from processes import tiny_model
 
 import crystalframer as cf
-from crystalframer.data.crystal import Crystal
-from crystalframer.screening import ScreeningError
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.errors import ScreeningError
 from crystalframer.testing import random_crystal
 
 # Starting a cluster takes Ray half a minute, or fails where the machine is busy: asked for, as CI does before all other

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from crystalframer.uncertainty import Uncertainty, UncertaintyError, calibrated
+from crystalframer.errors import UncertaintyError
+from crystalframer.uncertainty import Uncertainty, calibrated
 
 D_MODEL = 32
 

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import anywidget
 import traitlets
 
-from crystalframer.trace import CrystalTrace
+from crystalframer.traces import CrystalTrace
 from viz.drawing import Frames, Polyhedra
 from viz.explorer_page import explorer_html, fitting, frontend_script, frontend_style, starting_view
 from viz.packing import pack

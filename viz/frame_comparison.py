@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import anywidget
 import traitlets
 
-from crystalframer.trace import CrystalTrace
+from crystalframer.traces import CrystalTrace
 from viz.explorer_page import frontend_script, frontend_style, starting_view
 from viz.packing import pack
 from viz.scene import scene_from_trace

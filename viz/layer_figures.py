@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from crystalframer.trace import CrystalTrace
+from crystalframer.traces import CrystalTrace
 from viz.measures import (
     ANCHORED,
     anchor_distances,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Float
 
-from crystalframer.trace import CrystalTrace, LayerTrace
+from crystalframer.traces import CrystalTrace, LayerTrace
 from viz.scene import FRAME_TIE
 from viz.text import atom_names, crystal_name
 

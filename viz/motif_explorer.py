@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from crystalframer.analysis.motifs import MotifError, Shell, coordination_shells, motif_summary, motif_table
-from crystalframer.trace import CrystalTrace
+from crystalframer.analysis.motifs import Shell, coordination_shells, motif_summary, motif_table
+from crystalframer.errors import MotifError
+from crystalframer.traces import CrystalTrace
 from viz.motif_figures import motif_angle_figure, motif_overview, motif_share_figure, motif_summary_figure
 from viz.palette import element
 from viz.scene import Scene, scene_from_trace, scene_with_shells

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from crystalframer.analysis.motifs import Shell, motif_summary, shell_attention
 from crystalframer.analysis.polyhedra import polyhedron_name
-from crystalframer.trace import CrystalTrace
+from crystalframer.traces import CrystalTrace
 from viz.palette import AXIS_COLORS, AXIS_LABELS, CELL_COLOR, INK, PAPER, SERIES_COLORS
 from viz.style import styled
 from viz.text import atom_names, crystal_name, where

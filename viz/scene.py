@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from crystalframer.analysis.motifs import Shell
-from crystalframer.trace import CrystalTrace, FrameTrace
+from crystalframer.errors import CrystalFramerError
+from crystalframer.traces import CrystalTrace, FrameTrace
 from viz.palette import Element, element
 
 BOND_STRETCH = 1.15
@@ -29,7 +30,7 @@ FRAME_TIE = 1e-4
 chose its axes. The model's own margin (`crystalframer.config.FrameConfig`)."""
 
 
-class SceneError(ValueError):
+class SceneError(CrystalFramerError, ValueError):
     """A scene has no such layer, head or atom; the message names the range.
 
     Example:

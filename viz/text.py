@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 
-from crystalframer.trace import CrystalTrace
+from crystalframer.traces import CrystalTrace
 from viz.palette import element
 from viz.scene import Scene, atom_labels
 

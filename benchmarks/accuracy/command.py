@@ -17,7 +17,7 @@ from benchmarks.accuracy.ours import config_of
 from benchmarks.accuracy.problems import MissingData, Problem, problems
 from benchmarks.accuracy.recipes import RECIPES
 from benchmarks.accuracy.runner import Planned, place, run_all
-from crystalframer.config import ConfigError
+from crystalframer.errors import ConfigError
 from crystalframer.presets import PRESETS
 
 DEFAULT_MODELS = {

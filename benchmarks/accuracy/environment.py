@@ -13,7 +13,7 @@ import sysconfig
 from importlib import metadata
 from pathlib import Path
 
-from crystalframer.data.download import cache_folder
+from crystalframer.datasets.download import cache_folder
 
 
 class InstallError(RuntimeError):

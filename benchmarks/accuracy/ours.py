@@ -21,7 +21,7 @@ from benchmarks.accuracy.budget import Clock, epochs_in_all
 from benchmarks.accuracy.jobs import Job, JobFolder, Outcome, work
 from benchmarks.accuracy.problems import read_splits
 from crystalframer.config import Config, Target, TrainingConfig, from_tree
-from crystalframer.data.dataset import Splits
+from crystalframer.datasets.dataset import Splits
 from crystalframer.training.callbacks import Progress
 from crystalframer.training.task import TrainingTask
 

@@ -12,8 +12,8 @@ import numpy as np
 
 import crystalframer as cf
 from crystalframer.config import Target
-from crystalframer.data import splits as published
-from crystalframer.data.dataset import PARTS, CrystalDataset, Splits
+from crystalframer.datasets import splits as published
+from crystalframer.datasets.dataset import PARTS, CrystalDataset, Splits
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 """Materials Project crystals that lie beside the repository where it is developed; not shipped."""

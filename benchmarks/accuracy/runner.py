@@ -16,7 +16,8 @@ from benchmarks.accuracy.jobs import Finished, Job, JobFolder, Outcome
 from benchmarks.accuracy.problems import Problem
 from benchmarks.accuracy.recipes import RECIPES
 from benchmarks.machine import Watch
-from crystalframer.config import Config, ConfigError, from_tree
+from crystalframer.config import Config, from_tree
+from crystalframer.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,7 +1,6 @@
 """What a trained model does, measured: pure functions over traces, and over models where a question needs one."""
 
 from crystalframer.analysis.motifs import (
-    MotifError,
     Shell,
     ShellAttention,
     bond_angles,
@@ -12,13 +11,8 @@ from crystalframer.analysis.motifs import (
     motif_table,
     shell_attention,
 )
-from crystalframer.analysis.polyhedra import (
-    PolyhedronError,
-    ideal_polyhedra,
-    ideal_vectors,
-    polyhedron_name,
-    symmetry_measures,
-)
+from crystalframer.analysis.polyhedra import ideal_polyhedra, ideal_vectors, polyhedron_name, symmetry_measures
+from crystalframer.errors import MotifError, PolyhedronError
 
 __all__ = [
     "MotifError",

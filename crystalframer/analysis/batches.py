@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from tqdm.auto import tqdm
 
-from crystalframer.data.crystal import Crystal, CrystalBatch
-from crystalframer.data.loading import batch_ends, prepare
+from crystalframer.crystals.crystal import Crystal, CrystalBatch
+from crystalframer.crystals.loading import batch_ends, prepare
 from crystalframer.model.network import CrystalFramer
 
 MAX_EDGES = 50_000

@@ -15,9 +15,9 @@ from jaxtyping import Float
 from crystalframer import ops
 from crystalframer.analysis.batches import predictions
 from crystalframer.analysis.invariance import KINDS, invariance, readable
-from crystalframer.data.crystal import Crystal
-from crystalframer.data.loading import prepare
-from crystalframer.data.sources import dataset
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.crystals.loading import prepare
+from crystalframer.datasets.sources import dataset
 from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import ready
 from crystalframer.testing import prototypes, random_crystal

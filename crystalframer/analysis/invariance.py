@@ -15,11 +15,11 @@ from jaxtyping import Int
 from tqdm.auto import tqdm
 
 from crystalframer.analysis.batches import predictions
-from crystalframer.config import ConfigError, suggestion
-from crystalframer.data.crystal import Crystal, CrystalError
-from crystalframer.data.structures import iter_structures
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.errors import ConfigError, CrystalError, suggestion
 from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import ready
+from crystalframer.reading.structures import iter_structures
 from crystalframer.testing import permuted, random_rotation, rewrapped, rotated, supercell, translated, with_cell
 
 if TYPE_CHECKING:

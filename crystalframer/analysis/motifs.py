@@ -19,8 +19,9 @@ from jaxtyping import Bool, Float, Int
 from tqdm.auto import tqdm
 
 from crystalframer.analysis.polyhedra import polyhedron_name, symmetry_measures
-from crystalframer.data.elements import SYMBOLS
-from crystalframer.trace import CrystalTrace
+from crystalframer.elements import SYMBOLS
+from crystalframer.errors import MotifError
+from crystalframer.traces import CrystalTrace
 
 if TYPE_CHECKING:
     import pandas
@@ -31,10 +32,6 @@ N_DIRECTIONS = 4096
 """Points on the sphere that stand for every direction: the mean angle is right to 0.01°."""
 N_TURNS = 360
 """Turns about e₁ that stand for every e₂."""
-
-
-class MotifError(ValueError):
-    """The shell of a site cannot be found, or a table lacks what it needs; the message says which and what to do."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Bool, Float
 
 from crystalframer.analysis.batches import batches
-from crystalframer.config import ConfigError
-from crystalframer.data.crystal import Crystal
-from crystalframer.data.structures import to_crystal
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.errors import ConfigError
 from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import ready
-from crystalframer.trace import CrystalTrace, FrameTrace
+from crystalframer.reading.structures import to_crystal
+from crystalframer.traces import CrystalTrace, FrameTrace
 
 if TYPE_CHECKING:
     import pandas
@@ -145,7 +145,7 @@ def tied_frames(frame: FrameTrace, tie_margin: float) -> Bool[np.ndarray, "n_ato
 
     >>> import numpy as np
     >>> from crystalframer.analysis.perturbation import tied_frames
-    >>> from crystalframer.trace import FrameTrace
+    >>> from crystalframer.traces import FrameTrace
     >>> of_one_atom_two_heads = np.array([[[0.5, 0.3], [1e-6, 0.3]]])
     >>> frame = FrameTrace("max", axes=np.zeros((1, 2, 3, 3)), tie_margin=of_one_atom_two_heads)
     >>> tied_frames(frame, tie_margin=1e-4).tolist()

@@ -17,6 +17,8 @@ from types import MappingProxyType
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from crystalframer.errors import PolyhedronError
+
 LARGEST_EXACT = 8
 """Coordination number up to which every way to match the neighbours with the corners is tried."""
 ROUNDING = 1e-12
@@ -27,10 +29,6 @@ N_STARTS = 24
 """Rotations from which it starts, for each shape: those that bring neighbours nearest to any corners."""
 N_BEST = 6
 """Matches of each shape that it improves."""
-
-
-class PolyhedronError(ValueError):
-    """No such polyhedron; the message names those that there are."""
 
 
 def symmetry_measures(vectors: Float[np.ndarray, "n_neighbors 3"]) -> dict[str, float]:

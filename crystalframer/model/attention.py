@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from crystalframer.config import DecayConfig, ModelConfig
-from crystalframer.model.edges import Edges
-from crystalframer.model.frames import NoiseSeed
+from crystalframer.maths.edges import Edges
+from crystalframer.maths.frames import NoiseSeed
 from crystalframer.ops import framed_attention, reference
 
 

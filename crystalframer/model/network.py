@@ -15,15 +15,16 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from crystalframer.config import HIGHEST_ATOMIC_NUMBER, ModelConfig
-from crystalframer.data.chunks import ChunkedCrystal
-from crystalframer.data.crystal import CrystalBatch
+from crystalframer.config import ModelConfig
+from crystalframer.crystals.crystal import CrystalBatch
+from crystalframer.crystals.large_cells import ChunkedCrystal
+from crystalframer.elements import HIGHEST_ATOMIC_NUMBER
+from crystalframer.maths.edges import EdgeChunks, Edges
+from crystalframer.maths.frames import NoiseSeed
+from crystalframer.maths.segments import segment_mean
 from crystalframer.model.attention import FramedSelfAttention, LayerOutput
-from crystalframer.model.edges import EdgeChunks, Edges
-from crystalframer.model.frames import NoiseSeed
-from crystalframer.model.segments import segment_mean
 from crystalframer.model.tracing import crystal_traces, region_trace
-from crystalframer.trace import CrystalTrace
+from crystalframer.traces import CrystalTrace
 
 if TYPE_CHECKING:
     from crystalframer.domain import Domain

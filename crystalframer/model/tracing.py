@@ -11,12 +11,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from crystalframer.config import ModelConfig
-from crystalframer.data.chunks import EdgesOfAtoms
-from crystalframer.data.crystal import CrystalBatch
+from crystalframer.crystals.crystal import CrystalBatch
+from crystalframer.crystals.large_cells import EdgesOfAtoms
+from crystalframer.maths.edges import Edges
+from crystalframer.maths.frames import Frame, tie_margin
 from crystalframer.model.attention import LayerOutput
-from crystalframer.model.edges import Edges
-from crystalframer.model.frames import Frame, tie_margin
-from crystalframer.trace import CrystalTrace, FrameTrace, LayerTrace
+from crystalframer.traces import CrystalTrace, FrameTrace, LayerTrace
 
 Step = tuple[Float[Tensor, "n_atoms d_model"], LayerOutput]
 """What a block did: features after it, and its attention."""

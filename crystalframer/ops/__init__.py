@@ -19,9 +19,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from crystalframer.compiled import COMPILERS, compiler_is_there
-from crystalframer.config import ConfigError, ModelConfig, suggestion
-from crystalframer.model.edges import Edges
-from crystalframer.model.frames import NoiseSeed
+from crystalframer.config import ModelConfig
+from crystalframer.errors import ConfigError, suggestion
+from crystalframer.maths.edges import Edges
+from crystalframer.maths.frames import NoiseSeed
 from crystalframer.ops import reference
 
 Implementation = Literal["auto", "reference", "cpu", "cuda"]

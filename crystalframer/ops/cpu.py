@@ -24,10 +24,10 @@ from torch import Tensor
 
 from crystalframer.compiled import announced
 from crystalframer.config import CosineBasis, DistanceBasis, FrameConfig, ModelConfig
-from crystalframer.model.attended import AttendedEdges
-from crystalframer.model.basis import chebyshev_of_gaussians, chebyshev_products
-from crystalframer.model.edges import Edges
-from crystalframer.model.frames import NoiseSeed, build_frames, noise_key
+from crystalframer.maths.attended import AttendedEdges
+from crystalframer.maths.basis import chebyshev_of_gaussians, chebyshev_products
+from crystalframer.maths.edges import Edges
+from crystalframer.maths.frames import NoiseSeed, build_frames, noise_key
 from crystalframer.ops import frame_kernels, kernels, tie_kernels
 
 SMALLEST_SHARE = 2000

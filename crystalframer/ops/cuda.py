@@ -21,10 +21,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from crystalframer.config import CosineBasis, DistanceBasis, FrameConfig, ModelConfig
-from crystalframer.model.attended import AttendedEdges
-from crystalframer.model.basis import chebyshev_of_gaussians
-from crystalframer.model.edges import Edges
-from crystalframer.model.frames import NoiseSeed, build_frames, noise_key
+from crystalframer.maths.attended import AttendedEdges
+from crystalframer.maths.basis import chebyshev_of_gaussians
+from crystalframer.maths.edges import Edges
+from crystalframer.maths.frames import NoiseSeed, build_frames, noise_key
 from crystalframer.ops import triton_frames, triton_kernels
 
 BLOCK = 16

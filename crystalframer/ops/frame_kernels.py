@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from crystalframer.compiled import kernel
-from crystalframer.model import frames, ties
+from crystalframer.maths import frames, ties
 from crystalframer.ops.kernels import MATHS, most_items
 
 COLLINEAR = np.float32(ties.COLLINEAR)

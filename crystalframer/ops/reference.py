@@ -10,12 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from crystalframer.config import ModelConfig
-from crystalframer.model.attended import AttendedEdges
-from crystalframer.model.basis import cosine_centers, distance_centers, expected_gaussians
-from crystalframer.model.edges import Edges
-from crystalframer.model.frames import Frame, NoiseSeed, build_frames
-from crystalframer.model.segments import segment_softmax, segment_sum
-from crystalframer.model.ties import edges_around, tied_frames
+from crystalframer.maths.attended import AttendedEdges
+from crystalframer.maths.basis import cosine_centers, distance_centers, expected_gaussians
+from crystalframer.maths.edges import Edges
+from crystalframer.maths.frames import Frame, NoiseSeed, build_frames
+from crystalframer.maths.segments import segment_softmax, segment_sum
+from crystalframer.maths.ties import edges_around, tied_frames
 
 
 @dataclass(frozen=True, eq=False)

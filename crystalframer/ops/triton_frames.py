@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import triton.language as tl
 
-from crystalframer.model import frames, ties
+from crystalframer.maths import frames, ties
 from crystalframer.ops.triton_kernels import _by_edge, kernel
 
 COLLINEAR = tl.constexpr(ties.COLLINEAR)

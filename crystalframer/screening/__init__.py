@@ -4,6 +4,7 @@
 `cluster` does so with Ray, and `run` keeps the books: what was asked for, what is there, what is left.
 """
 
-from crystalframer.screening.run import Screening, ScreeningError, read_screen, screen
+from crystalframer.errors import ScreeningError
+from crystalframer.screening.run import Screening, read_screen, screen
 
 __all__ = ["Screening", "ScreeningError", "read_screen", "screen"]

@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 
+from crystalframer.errors import WorkerError
 from crystalframer.screening.plan import Shard
 from crystalframer.screening.shards import Screener, ShardResult
-from crystalframer.screening.workers import WorkerError, on_cpu, on_device
+from crystalframer.screening.workers import on_cpu, on_device
 
 
 def compute_on_ray(

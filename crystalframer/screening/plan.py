@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from crystalframer.data.crystal import CrystalError
-from crystalframer.data.dataset import DataError
-from crystalframer.data.places import START, Place
-from crystalframer.data.structure_files import is_structure_text
-from crystalframer.data.structures import Entry, Span, StructureRecord, input_files, iter_entries, places
+from crystalframer.errors import CrystalError, DataError
+from crystalframer.reading.places import START, Place
+from crystalframer.reading.structure_files import is_structure_text
+from crystalframer.reading.structures import Entry, Span, StructureRecord, input_files, iter_entries, places
 
 IN_MEMORY = "structures of a program"
 """What an input is called that no file holds."""

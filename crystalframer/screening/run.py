@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm.auto import tqdm
 
-from crystalframer import checkpoint, locking
+from crystalframer import files
 from crystalframer._version import __version__
 from crystalframer.config import to_json
+from crystalframer.errors import ScreeningError
 from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import MAX_ATOMS, ready
 from crystalframer.screening import shards as shard_files
@@ -32,12 +33,7 @@ if TYPE_CHECKING:
 
 SHARD_SIZE = 10_000
 MANIFEST = "_screening.json"
-_LOCK = "_lock"
 _SHOWN_REASONS = 5
-
-
-class ScreeningError(RuntimeError):
-    """A screening cannot be started or gone on with; the message says what is in the way and what to do."""
 
 
 @dataclass(frozen=True)
@@ -277,9 +273,7 @@ def _settled(folder: Path, work: FilePlan | StreamPlan, model: CrystalFramer) ->
         "crystalframer_version": __version__,
         "targets": {target.name: target.unit for target in model.config.targets},
     }
-    unfinished = folder / f".{MANIFEST}"
-    checkpoint.write_file(unfinished, json.dumps(about, indent=2).encode())
-    unfinished.replace(file)
+    files.write(file, json.dumps(about, indent=2))
     return description
 
 
@@ -322,20 +316,12 @@ def digest(model: CrystalFramer) -> str:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """The folder, for one screening at a time; what a killed one left behind is removed."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / _LOCK).open("w") as lock:
-            # Without locks, two at a time would do the work twice, and still give each table once.
-            if not locking.take(lock):
-                raise ScreeningError(f"{folder}: another process is screening into it; wait for it, or stop it")
-            for leftover in folder.glob(".part-*"):
-                leftover.unlink(missing_ok=True)
-            yield
-    except OSError as error:
-        raise ScreeningError(
-            f"{folder}: cannot be written ({error.strerror or error}); free some space, and the same command goes on "
-            "from the tables that are complete, or choose another folder"
-        ) from error
+    advice = "free some space, and the same command goes on from the tables that are complete, or choose another folder"
+    # Without locks, two at a time would do the work twice, and still give each table once.
+    with files.writing(folder, ScreeningError, advice), files.locked(folder, ScreeningError, "is screening into it"):
+        for leftover in folder.glob(".part-*"):
+            leftover.unlink(missing_ok=True)
+        yield
 
 
 def _duration(seconds: float) -> str:

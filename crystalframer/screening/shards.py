@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -14,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystalframer.data.loading import batch_ends
-from crystalframer.data.structures import StructureRecord
+from crystalframer import files
+from crystalframer.crystals.loading import batch_ends
 from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import MAX_EDGES, Outcome, outcomes_of_batch, table
+from crystalframer.reading.structures import StructureRecord
 from crystalframer.screening.plan import Shard
 
 if TYPE_CHECKING:
@@ -142,15 +142,8 @@ def write(frame: pandas.DataFrame, result: ShardResult, folder: Path, run: str) 
     content = pyarrow.Table.from_pandas(frame, schema=schema, preserve_index=False).replace_schema_metadata(
         schema.metadata
     )
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with unfinished.open("wb") as file:
-            parquet.write_table(content, file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with files.replacing(path) as unfinished:
+        parquet.write_table(content, unfinished, compression="zstd")
 
 
 def _kind_of(frame: pandas.DataFrame, name: str) -> pyarrow.DataType:

@@ -19,15 +19,12 @@ from typing import Any
 
 import torch
 
+from crystalframer.errors import WorkerError
 from crystalframer.screening.plan import Shard
 from crystalframer.screening.shards import Screener, ShardResult
 
 MOST_DEATHS = 3
 """Workers that may die on one shard before it is given up."""
-
-
-class WorkerError(RuntimeError):
-    """Workers died or failed; the message says on what."""
 
 
 def compute_here(

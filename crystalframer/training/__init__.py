@@ -1,54 +1,19 @@
-"""Training: `fit(config)`, `ablate(config)`, `sweep(config, space)` and what they return.
-
-Lightning is imported on first use only.
-"""
+"""Training: `fit(config)` and what it returns. Lightning is imported on first use only."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from crystalframer.errors import RankError, TrainingError
+
 if TYPE_CHECKING:
-    from crystalframer.training.ablation import AblationResult, ablate
-    from crystalframer.training.ranks import RankError
     from crystalframer.training.result import FitResult, Score
     from crystalframer.training.run import Interrupted, fit
-    from crystalframer.training.sweeping.result import SweepResult
-    from crystalframer.training.sweeping.run import sweep
-    from crystalframer.training.sweeping.space import Choice, Range, space_from_words
-    from crystalframer.training.task import TrainingError
 
-__all__ = [
-    "AblationResult",
-    "Choice",
-    "FitResult",
-    "Interrupted",
-    "Range",
-    "RankError",
-    "Score",
-    "SweepResult",
-    "TrainingError",
-    "ablate",
-    "fit",
-    "space_from_words",
-    "sweep",
-]
+__all__ = ["FitResult", "Interrupted", "RankError", "Score", "TrainingError", "fit"]
 
-_HOMES = {
-    "AblationResult": "ablation",
-    "Choice": "sweeping.space",
-    "FitResult": "result",
-    "Interrupted": "run",
-    "Range": "sweeping.space",
-    "RankError": "ranks",
-    "Score": "result",
-    "SweepResult": "sweeping.result",
-    "TrainingError": "task",
-    "ablate": "ablation",
-    "fit": "run",
-    "space_from_words": "sweeping.space",
-    "sweep": "sweeping.run",
-}
+_HOMES = {"FitResult": "result", "Interrupted": "run", "Score": "result", "fit": "run"}
 
 
 def __getattr__(name: str) -> Any:

@@ -14,10 +14,9 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 
-from crystalframer import checkpoint
-from crystalframer.checkpoint import write_file
+from crystalframer import checkpoint, files
 from crystalframer.config import Target
-from crystalframer.data.loading import BatchOrder
+from crystalframer.crystals.loading import BatchOrder
 from crystalframer.training import ranks
 from crystalframer.training.folder import RunFolder
 from crystalframer.training.task import TrainingTask
@@ -30,7 +29,7 @@ class ResumeIO(TorchCheckpointIO):
         # Through memory: torch reports a full disk as a RuntimeError without its cause.
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
-        write_file(Path(path), buffer.getvalue())
+        files.write(Path(path), buffer.getvalue())
 
 
 class Recorder(pl.Callback):

@@ -16,9 +16,11 @@ from typing import Any
 
 import torch
 
-from crystalframer.checkpoint import RESULT_FILE, RESUME_FILE, write_file
-from crystalframer.config import Config, ConfigError, from_json, to_json
-from crystalframer.training.task import Row, TrainingError
+from crystalframer import files
+from crystalframer.checkpoint import RESULT_FILE, RESUME_FILE
+from crystalframer.config import Config, from_json, to_json
+from crystalframer.errors import ConfigError, TrainingError
+from crystalframer.training.task import Row
 
 WHERE_IT_RUNS = tuple(f"training.{name}" for name in ("accelerator", "n_workers", "n_threads", "n_devices", "n_nodes"))
 """Fields that say where a run computes, not what: they may differ on resuming."""
@@ -70,8 +72,8 @@ class RunFolder:
         """
         with self._writing():
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            write_file(self.data, json.dumps(digest, indent=2).encode())
-            write_file(self.config, to_json(config).encode())
+            files.write(self.data, json.dumps(digest, indent=2).encode())
+            files.write(self.config, to_json(config).encode())
 
     def check_new(self) -> None:
         """Raises: TrainingError: there is a run here."""
@@ -163,7 +165,7 @@ class RunFolder:
     def write_result(self, scores: Mapping[str, Any]) -> None:
         """Raises: TrainingError: nothing can be written."""
         with self._writing():
-            write_file(self.result, json.dumps(scores, indent=2).encode())
+            files.write(self.result, json.dumps(scores, indent=2).encode())
 
     def write_metrics(self, history: Sequence[Row]) -> None:
         """The table of the epochs so far, anew.
@@ -186,13 +188,9 @@ class RunFolder:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        try:
+        advice = "free some space, or choose another folder; a run that was under way resumes from its latest epoch"
+        with files.writing(self.path, TrainingError, advice):
             yield
-        except OSError as error:
-            raise TrainingError(
-                f"{self.path}: the folder of the run cannot be written ({error}). Free some space, or choose another "
-                "folder; a run that was under way resumes from its latest complete epoch"
-            ) from error
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from crystalframer import ops
 from crystalframer.config import FrameMethod, TrainingConfig
-from crystalframer.data.loading import BatchOrder, PreparedCrystals
-from crystalframer.data.resident import CrystalRows, ResidentCrystals, largest_sizes
-from crystalframer.model.frames import NoiseSeed
+from crystalframer.crystals.loading import BatchOrder, PreparedCrystals
+from crystalframer.crystals.on_gpu import CrystalRows, ResidentCrystals, largest_sizes
+from crystalframer.maths.frames import NoiseSeed
 from crystalframer.model.network import CrystalFramer
 
 RECORDED: frozenset[FrameMethod] = frozenset({"max", "static-max", "none"})

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from crystalframer.config import ConfigError, TrainingConfig
+from crystalframer.config import TrainingConfig
+from crystalframer.errors import ConfigError
 
 
 def learning_rate(step: int, progress: float, config: TrainingConfig) -> float:

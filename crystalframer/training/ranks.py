@@ -27,7 +27,8 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from crystalframer.training.places import Place, launched
+from crystalframer.errors import CrystalFramerError, RankError
+from crystalframer.training.launch import Place, launched
 
 T = TypeVar("T")
 
@@ -36,10 +37,6 @@ PATIENCE = timedelta(hours=1)
 GRACE = 5.0
 """Seconds for a process to end after another has failed."""
 SAID_ELSEWHERE = "the same error ended all ranks; rank 0 reports it"
-
-
-class RankError(RuntimeError):
-    """The process of a device ended; the message says which and how."""
 
 
 # Who there is
@@ -155,7 +152,7 @@ def followers(n_ranks: int, work: Callable[[], object], on_cuda: bool) -> Iterat
         write_shared(folder, work)
         # As here: a script may have changed where modules are found.
         paths = os.pathsep.join(str(Path(path).absolute()) for path in sys.path)
-        command = [sys.executable, "-m", "crystalframer.training.follower", name, str(n_ranks), str(int(on_cuda))]
+        command = [sys.executable, "-m", "crystalframer.training.rank_process", name, str(n_ranks), str(int(on_cuda))]
         others = {
             other: subprocess.Popen(
                 [*command, str(other)], stdin=subprocess.PIPE, env={**os.environ, "PYTHONPATH": paths}
@@ -222,7 +219,7 @@ def _give_up_waiting(processes: list[subprocess.Popen[bytes]], is_over: threadin
 
 def _failure_of(folder: Path, others: dict[int, subprocess.Popen[bytes]], error: Exception) -> Exception | None:
     """What went wrong in another process before it went wrong here; None if nothing did."""
-    if type(error).__module__.startswith("crystalframer.") and not isinstance(error, RankError):
+    if isinstance(error, CrystalFramerError) and not isinstance(error, RankError):
         return None  # all ranks agree on it
     reports = [error_file(folder, other) for other in others if error_file(folder, other).exists()]
     if reports:

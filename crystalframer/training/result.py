@@ -15,11 +15,12 @@ import torch
 
 from crystalframer.checkpoint import load
 from crystalframer.config import Config
-from crystalframer.data.loading import PreparedCrystals, evaluation_loader
+from crystalframer.crystals.loading import PreparedCrystals, evaluation_loader
+from crystalframer.errors import CrystalFramerError, TrainingError
 from crystalframer.model.network import CrystalFramer
 from crystalframer.training.folder import RunFolder
 from crystalframer.training.optimisation import mean_absolute_error
-from crystalframer.training.task import Row, TrainingError
+from crystalframer.training.task import Row
 
 if TYPE_CHECKING:
     import pandas
@@ -74,7 +75,7 @@ class FitResult:
 
 def why_none(error: Exception) -> str:
     """Why a run has no result; of an error that is not ours, where it arose goes to standard error."""
-    if type(error).__module__.startswith("crystalframer."):
+    if isinstance(error, CrystalFramerError):
         return str(error)
     traceback.print_exception(error)
     return f"{type(error).__name__}: {error}"

@@ -39,20 +39,21 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from crystalframer import checkpoint
-from crystalframer.config import Config, ConfigError, ModelConfig
-from crystalframer.data.dataset import CrystalDataset, Splits
-from crystalframer.data.loading import BatchOrder, PreparedCrystals, evaluation_loader, train_loader
-from crystalframer.data.resident import row_loader
+from crystalframer.config import Config, ModelConfig
+from crystalframer.crystals.loading import BatchOrder, PreparedCrystals, evaluation_loader, train_loader
+from crystalframer.crystals.on_gpu import row_loader
+from crystalframer.datasets.dataset import CrystalDataset, Splits
 from crystalframer.domain import Domain
+from crystalframer.errors import ConfigError, TrainingError
 from crystalframer.model.network import CrystalFramer
-from crystalframer.training import places, ranks
+from crystalframer.training import launch, ranks
 from crystalframer.training.callbacks import PoliteInterrupt, Progress, Recorder, ResumeIO, StopTogether
 from crystalframer.training.folder import RunFolder
 from crystalframer.training.graphs import STREAMS_DIFFER, resident_pass
+from crystalframer.training.inputs import announce_lone_crystals, check_memory, digest, load_splits, prepare_parts
 from crystalframer.training.optimisation import target_statistics
-from crystalframer.training.parts import announce_lone_crystals, check_memory, digest, load_splits, prepare_parts
 from crystalframer.training.result import FitResult, conclude, read_result
-from crystalframer.training.task import TrainingError, TrainingTask
+from crystalframer.training.task import TrainingTask
 
 
 class Interrupted(KeyboardInterrupt):
@@ -95,9 +96,9 @@ def fit(
     """
     training, folder = config.training, RunFolder(Path(output))
     device_kind = _device_kind(config)
-    places.check(training, device_kind)
+    launch.check(training, device_kind)
     ranks.join_launched(device_kind == "cuda")
-    n_started = 1 if places.launched() else training.n_devices or 1
+    n_started = 1 if launch.launched() else training.n_devices or 1
     with _silent_unless_first():
         parts, model = ranks.agreed(partial(_set_up, config, data, folder, resume, n_started))
     ranks.agreed(partial(_check_shared, folder))

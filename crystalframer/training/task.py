@@ -25,8 +25,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from crystalframer.config import TrainingConfig
-from crystalframer.data.crystal import CrystalBatch
-from crystalframer.data.resident import CrystalRows
+from crystalframer.crystals.crystal import CrystalBatch
+from crystalframer.crystals.on_gpu import CrystalRows
+from crystalframer.errors import TrainingError
 from crystalframer.model.network import CrystalFramer
 from crystalframer.training import optimisation, ranks
 from crystalframer.training.graphs import ResidentPass
@@ -40,10 +41,6 @@ Row = dict[str, int | float]
 
 Prediction = tuple[Tensor, Tensor | None, Tensor]
 """Of a batch, by the raw and by the averaged weights, and its labels."""
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says where it stopped, why, and what to do."""
 
 
 class TrainingTask(pl.LightningModule):

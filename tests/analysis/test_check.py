@@ -13,8 +13,9 @@ from pymatgen.core import Structure
 import crystalframer as cf
 from crystalframer import cli
 from crystalframer.analysis.check import DESCRIPTIONS, _default_crystals
-from crystalframer.config import ConfigError, FrameConfig
-from crystalframer.data.crystal import CrystalBatch
+from crystalframer.config import FrameConfig
+from crystalframer.crystals.loading import make_batch
+from crystalframer.errors import ConfigError
 from crystalframer.presets import preset
 from crystalframer.testing import prototypes, random_crystal
 
@@ -26,7 +27,7 @@ CONFIG = preset("tiny").config.model
 
 def model(**changes) -> cf.CrystalFramer:
     made = cf.CrystalFramer(replace(CONFIG, **changes), torch.Generator().manual_seed(0)).eval()
-    made.calibrate(CrystalBatch.from_crystals(CRYSTALS, CONFIG.radius))
+    made.calibrate(make_batch(CRYSTALS, CONFIG.radius))
     return made
 
 

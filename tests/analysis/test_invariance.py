@@ -11,11 +11,13 @@ import pytest
 import torch
 
 from crystalframer.analysis.invariance import KINDS, Kind, changed, invariance, invariance_summary
-from crystalframer.config import ConfigError, FrameConfig, FrameMethod, Target
-from crystalframer.data.crystal import Crystal, CrystalBatch, CrystalError
-from crystalframer.data.structures import to_crystal
+from crystalframer.config import FrameConfig, FrameMethod, Target
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.crystals.loading import make_batch
+from crystalframer.errors import ConfigError, CrystalError
 from crystalframer.model.network import CrystalFramer
 from crystalframer.presets import preset
+from crystalframer.reading.structures import to_crystal
 from crystalframer.testing import TOLERANCES, random_crystal
 
 CRYSTALS = [random_crystal(seed, n_atoms) for seed, n_atoms in ((1, 3), (2, 5))]
@@ -31,13 +33,13 @@ def make_model(method: FrameMethod = "max", **changes) -> CrystalFramer:
         for block in model.blocks:
             if block.attention.cosine_projection is not None:
                 block.attention.cosine_projection.mul_(8)
-    model.calibrate(CrystalBatch.from_crystals(CRYSTALS, config.radius))
+    model.calibrate(make_batch(CRYSTALS, config.radius))
     return model
 
 
 def surroundings(crystal: Crystal) -> np.ndarray:
     """Sorted (Z, Z of the neighbour, distance) of all pairs within 5 Å, per atom of the crystal: no description."""
-    batch = CrystalBatch.from_crystals([crystal], 5.0, dtype=torch.float64)
+    batch = make_batch([crystal], 5.0, dtype=torch.float64)
     query, key = batch.edge_index.numpy()
     numbers = batch.atomic_numbers.numpy()
     pairs = np.column_stack([numbers[query], numbers[key], batch.edge_lengths.numpy().round(6)])
@@ -109,7 +111,7 @@ def test_a_row_is_the_difference_of_two_predictions() -> None:
     row = table.iloc[3]  # supercell, draw 1, random-2
     pair = [CRYSTALS[1], changed(CRYSTALS[1], "supercell", 1)]
     with torch.no_grad():
-        before, after = model(CrystalBatch.from_crystals(pair, model.config.radius)).double().numpy()
+        before, after = model(make_batch(pair, model.config.radius)).double().numpy()
     assert [row["change/gap"], row["change/bulk"]] == pytest.approx(list(after - before), abs=1e-6)
     assert abs(row["change/gap"]) > 1e-4
 

@@ -17,8 +17,6 @@ import pytest
 import crystalframer.analysis
 from benchmarks import motifs as benchmark
 from crystalframer.analysis import (
-    MotifError,
-    PolyhedronError,
     Shell,
     bond_angles,
     chance_angle,
@@ -34,10 +32,11 @@ from crystalframer.analysis import (
     shell_attention,
     symmetry_measures,
 )
-from crystalframer.data.crystal import Crystal
-from crystalframer.data.neighbors import neighbor_list
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.crystals.neighbors import neighbor_list
+from crystalframer.errors import MotifError, PolyhedronError
 from crystalframer.testing import random_rotation, rewrapped, rotated, translated
-from crystalframer.trace import CrystalTrace, FrameTrace, LayerTrace
+from crystalframer.traces import CrystalTrace, FrameTrace, LayerTrace
 
 ORACLE = json.loads((Path(__file__).parent / "motif_oracle.json").read_text(encoding="utf-8"))
 """ChemEnv's answers (scripts/build_motif_oracle.py)."""

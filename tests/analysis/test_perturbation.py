@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from crystalframer.analysis.perturbation import displaced, perturb, rotation_angles, tied_frames
-from crystalframer.config import ConfigError, FrameConfig, FrameMethod, Target
-from crystalframer.data.crystal import Crystal, CrystalBatch, CrystalError
+from crystalframer.config import FrameConfig, FrameMethod, Target
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.crystals.loading import make_batch
+from crystalframer.errors import ConfigError, CrystalError
 from crystalframer.model.network import CrystalFramer
 from crystalframer.presets import preset
 from crystalframer.testing import random_crystal, random_rotation
-from crystalframer.trace import FrameTrace
+from crystalframer.traces import FrameTrace
 
 CRYSTAL = random_crystal(seed=4, n_atoms=5)
 CHANGE = "change/formation_energy_per_atom"
@@ -29,7 +31,7 @@ def make_model(method: FrameMethod = "max", **changes) -> CrystalFramer:
         for block in model.blocks:
             if block.attention.cosine_projection is not None:
                 block.attention.cosine_projection.mul_(8)
-    model.calibrate(CrystalBatch.from_crystals([CRYSTAL], config.radius))
+    model.calibrate(make_batch([CRYSTAL], config.radius))
     return model
 
 
@@ -126,7 +128,7 @@ def test_a_row_is_the_difference_of_two_traces(monkeypatch: pytest.MonkeyPatch) 
     n_edges = set()
     for row in table.to_dict("records"):
         pair = [CRYSTAL, displaced(CRYSTAL, row["displacement"], int(row["seed"]))]
-        batches = [CrystalBatch.from_crystals([c], double.config.radius, dtype=torch.float64) for c in pair]
+        batches = [make_batch([c], double.config.radius, dtype=torch.float64) for c in pair]
         before, after = (double.trace(batch)[0] for batch in batches)
         n_edges |= {batch.n_edges for batch in batches}
         (name,) = before.prediction

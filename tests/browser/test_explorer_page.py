@@ -16,7 +16,7 @@ from browsing import open_page
 from synthetic_traces import perovskite, region_of, skewed, synthetic_trace
 
 from crystalframer.testing import supercell
-from crystalframer.trace import CrystalTrace
+from crystalframer.traces import CrystalTrace
 from viz import (
     Scene,
     attention_by_distance,

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from crystalframer.config import FRAME_METHODS, DecayConfig, FrameConfig, FrameMethod, ModelConfig, Target
-from crystalframer.data.crystal import CrystalBatch
-from crystalframer.model import frames
+from crystalframer.crystals.crystal import CrystalBatch
+from crystalframer.crystals.loading import make_batch
+from crystalframer.maths import frames
+from crystalframer.maths.edges import Edges
 from crystalframer.model.attention import decay_lengths
-from crystalframer.model.edges import Edges
 from crystalframer.model.network import CrystalFramer
 from crystalframer.ops.reference import framed_attention
 from crystalframer.presets import preset
@@ -27,7 +28,7 @@ def tiny_model(method: FrameMethod = "max", **changes: object) -> CrystalFramer:
 
 
 def batch(dtype: torch.dtype = torch.float32, radius: float = TINY.radius) -> CrystalBatch:
-    return CrystalBatch.from_crystals([random_crystal(1, 3), random_crystal(2, 5)], radius, dtype=dtype)
+    return make_batch([random_crystal(1, 3), random_crystal(2, 5)], radius, dtype=dtype)
 
 
 def test_decay_lengths_by_hand() -> None:
@@ -164,8 +165,8 @@ def test_attention_does_not_depend_on_the_order_of_crystals() -> None:
     model = tiny_model()
     crystals = [random_crystal(seed, 4) for seed in range(3)]
     with torch.no_grad():
-        forward = model(CrystalBatch.from_crystals(crystals, TINY.radius))
-        backward = model(CrystalBatch.from_crystals(crystals[::-1], TINY.radius))
+        forward = model(make_batch(crystals, TINY.radius))
+        backward = model(make_batch(crystals[::-1], TINY.radius))
     torch.testing.assert_close(forward, backward.flip(0), atol=1e-5, rtol=0)
 
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from crystalframer.config import ModelConfig
-from crystalframer.data.crystal import Crystal, CrystalBatch
-from crystalframer.model.edges import Edges
+from crystalframer.crystals.crystal import Crystal, CrystalBatch
+from crystalframer.crystals.loading import make_batch
+from crystalframer.maths.edges import Edges
 from crystalframer.ops import reference
 
 OUTPUT_BAR, GRADIENT_BAR = 2e-5, 1e-4
@@ -18,7 +19,7 @@ OUTPUT_BAR, GRADIENT_BAR = 2e-5, 1e-4
 
 def batch_of(*crystals: Crystal, radius: float) -> CrystalBatch:
     """In float32: what every precision sees is one geometry."""
-    return CrystalBatch.from_crystals(crystals, radius, dtype=torch.float32)
+    return make_batch(crystals, radius, dtype=torch.float32)
 
 
 def weights(n_atoms: int, config: ModelConfig, decay: float = 1.4) -> list[Tensor | None]:

@@ -12,7 +12,8 @@ import torch
 
 from crystalframer.authors import load_authors_checkpoint
 from crystalframer.config import ModelConfig
-from crystalframer.data.crystal import Crystal, CrystalBatch
+from crystalframer.crystals.crystal import Crystal, CrystalBatch
+from crystalframer.crystals.loading import make_batch
 from crystalframer.model.network import CrystalFramer
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -85,7 +86,7 @@ def golden_crystals(indices: list[int] | None = None) -> list[Crystal]:
 
 
 def golden_batch(radius: float, dtype: torch.dtype, indices: list[int] | None = None) -> CrystalBatch:
-    return CrystalBatch.from_crystals(golden_crystals(indices), radius, dtype=dtype)
+    return make_batch(golden_crystals(indices), radius, dtype=dtype)
 
 
 def authors_checkpoint(name: str, gauss_scale: np.ndarray | None = None, **changes: Any) -> dict[str, Any]:

@@ -26,8 +26,9 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.io.cif import CifWriter
 
 import crystalframer as cf
-from crystalframer.data.crystal import Crystal, CrystalError
-from crystalframer.data.structures import iter_structures, to_crystal
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.errors import CrystalError
+from crystalframer.reading.structures import iter_structures, to_crystal
 from crystalframer.testing import random_crystal
 
 T = TypeVar("T")

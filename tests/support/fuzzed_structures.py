@@ -20,13 +20,16 @@ from attention_cases import GRADIENT_BAR
 import crystalframer as cf
 import viz
 from crystalframer import memory, ops
-from crystalframer.config import FRAME_METHODS, HIGHEST_ATOMIC_NUMBER, FrameConfig, FrameMethod, ModelConfig
-from crystalframer.data.crystal import Crystal, CrystalBatch, CrystalError, cell_heights
-from crystalframer.data.neighbors import MIN_NEIGHBORS, SMALLEST_DISTANCE
-from crystalframer.data.structures import to_crystal
+from crystalframer.config import FRAME_METHODS, FrameConfig, FrameMethod, ModelConfig
+from crystalframer.crystals.crystal import Crystal, CrystalBatch, cell_heights
+from crystalframer.crystals.loading import make_batch
+from crystalframer.crystals.neighbors import MIN_NEIGHBORS, SMALLEST_DISTANCE
+from crystalframer.elements import HIGHEST_ATOMIC_NUMBER
+from crystalframer.errors import CrystalError
 from crystalframer.model.network import CrystalFramer
+from crystalframer.reading.structures import to_crystal
 from crystalframer.testing import random_rotation, supercell
-from crystalframer.trace import CrystalTrace
+from crystalframer.traces import CrystalTrace
 from viz.packing import pack
 
 SHORTEST_CELL, LONGEST_CELL = 2.0, 60.0
@@ -253,7 +256,7 @@ def check_case(made: Case, rng: np.random.Generator, share: float = 0.0) -> str:
     row = predicted_row(made, model, as_table=chance(0.5)) if chance(0.25) else None
     try:
         crystal = to_crystal(made.crystal())
-        batch = CrystalBatch.from_crystals([crystal], model.config.radius)
+        batch = make_batch([crystal], model.config.radius)
     except CrystalError as refusal:
         assert row is None or row.error, f"refused ({refusal}) and yet predicted: {row.value}"
         assert made.kind in str(refusal), f"names no crystal: {refusal}"

@@ -14,7 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
 from crystalframer.config import FrameConfig, FrameMethod
-from crystalframer.data.crystal import CrystalBatch
+from crystalframer.crystals.crystal import CrystalBatch
+from crystalframer.crystals.loading import make_batch
 from crystalframer.model.network import CrystalFramer
 from crystalframer.presets import preset
 from crystalframer.testing import random_crystal
@@ -28,7 +29,7 @@ def tiny_model(method: FrameMethod = "max") -> CrystalFramer:
 
 
 def batch_of(*seeds: int) -> CrystalBatch:
-    return CrystalBatch.from_crystals([random_crystal(seed, 2 + seed) for seed in seeds], TINY.radius)
+    return make_batch([random_crystal(seed, 2 + seed) for seed in seeds], TINY.radius)
 
 
 def gradients(model: nn.Module, batch: CrystalBatch) -> dict[str, Tensor]:

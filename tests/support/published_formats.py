@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from pymatgen.core import Structure
 
-from crystalframer.data.crystal import Crystal
-from crystalframer.data.elements import SYMBOLS
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.elements import SYMBOLS
 from crystalframer.testing import random_crystal
 
 

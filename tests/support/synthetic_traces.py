@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from crystalframer.data.crystal import Crystal
-from crystalframer.data.neighbors import neighbor_list
-from crystalframer.trace import CrystalTrace, FrameTrace, LayerTrace
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.crystals.neighbors import neighbor_list
+from crystalframer.traces import CrystalTrace, FrameTrace, LayerTrace
 
 D_MODEL = 8
 

@@ -9,8 +9,10 @@ import lightning.pytorch as pl
 import pytest
 
 from crystalframer.config import Config
-from crystalframer.data.dataset import Splits
-from crystalframer.training import TrainingError, fit, jobs
+from crystalframer.datasets.dataset import Splits
+from crystalframer.errors import TrainingError
+from crystalframer.studies import jobs
+from crystalframer.training import fit
 
 
 def noted(monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -18,19 +18,11 @@ import torch
 from permissions import open_folder, read_only
 
 from crystalframer import checkpoint
-from crystalframer.config import (
-    Config,
-    ConfigError,
-    DistanceBasis,
-    ModelConfig,
-    Target,
-    TrainingConfig,
-    from_json,
-    to_json,
-)
-from crystalframer.data.dataset import CrystalDataset, Splits
+from crystalframer.config import Config, DistanceBasis, ModelConfig, Target, TrainingConfig, from_json, to_json
+from crystalframer.datasets.dataset import CrystalDataset, Splits
+from crystalframer.errors import ConfigError, TrainingError
 from crystalframer.testing import random_crystal
-from crystalframer.training import FitResult, TrainingError, fit
+from crystalframer.training import FitResult, fit
 from crystalframer.training.folder import RunFolder
 
 N_KILLS = int(os.environ.get("CRYSTALFRAMER_N_KILLS", "3"))

@@ -22,10 +22,8 @@ import torch
 from torch import Tensor
 
 from crystalframer import checkpoint
-from crystalframer.checkpoint import CheckpointError
 from crystalframer.config import (
     Config,
-    ConfigError,
     CosineBasis,
     DataConfig,
     DistanceBasis,
@@ -34,11 +32,12 @@ from crystalframer.config import (
     TrainingConfig,
     to_json,
 )
-from crystalframer.data.crystal import Crystal, CrystalBatch, CrystalError
-from crystalframer.data.dataset import CrystalDataset, DataError, Splits
-from crystalframer.data.loading import BatchOrder, prepare
+from crystalframer.crystals.crystal import Crystal, CrystalBatch
+from crystalframer.crystals.loading import BatchOrder, prepare
+from crystalframer.datasets.dataset import CrystalDataset, Splits
+from crystalframer.errors import CheckpointError, ConfigError, CrystalError, DataError, TrainingError
 from crystalframer.model.network import CrystalFramer
-from crystalframer.training import FitResult, Interrupted, TrainingError, fit
+from crystalframer.training import FitResult, Interrupted, fit
 from crystalframer.training.folder import RunFolder
 from crystalframer.training.optimisation import noise_seed
 from crystalframer.training.result import read_result

@@ -14,10 +14,9 @@ from torch import Tensor
 
 from crystalframer import ops
 from crystalframer.config import Config, FrameConfig, ModelConfig, Target, TrainingConfig
-from crystalframer.data.crystal import CrystalBatch
-from crystalframer.data.dataset import CrystalDataset, Splits
-from crystalframer.data.loading import BatchOrder, PreparedCrystals, prepare
-from crystalframer.data.resident import CrystalRows, ResidentCrystals, largest_sizes, row_loader
+from crystalframer.crystals.loading import BatchOrder, PreparedCrystals, make_batch, prepare
+from crystalframer.crystals.on_gpu import CrystalRows, ResidentCrystals, largest_sizes, row_loader
+from crystalframer.datasets.dataset import CrystalDataset, Splits
 from crystalframer.model.network import CrystalFramer
 from crystalframer.presets import preset
 from crystalframer.testing import random_crystal
@@ -67,7 +66,7 @@ def test_padding_changes_no_prediction_and_no_gradient(method) -> None:
 def test_noise_of_a_tensor_is_that_of_its_number() -> None:
     config = replace(MODEL, frame=FrameConfig("max", noise=10.0))
     model = CrystalFramer(config, torch.Generator().manual_seed(0))
-    batch = CrystalBatch.from_crystals([random_crystal(1, 4)], config.radius)
+    batch = make_batch([random_crystal(1, 4)], config.radius)
     with torch.no_grad():
         for implementation in ("reference", "cpu"):
             with ops.use(implementation):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from crystalframer.config import ConfigError, TrainingConfig
+from crystalframer.config import TrainingConfig
+from crystalframer.errors import ConfigError
 from crystalframer.training.optimisation import (
     learning_rate,
     mean_absolute_error,

@@ -20,20 +20,13 @@ import pytest
 import torch
 
 from crystalframer import checkpoint
-from crystalframer.config import (
-    Config,
-    ConfigError,
-    CosineBasis,
-    DistanceBasis,
-    FrameConfig,
-    ModelConfig,
-    Target,
-    TrainingConfig,
-)
-from crystalframer.data.dataset import CrystalDataset, Splits
-from crystalframer.data.loading import BatchOrder, even_shares, prepare, train_loader
+from crystalframer.config import Config, CosineBasis, DistanceBasis, FrameConfig, ModelConfig, Target, TrainingConfig
+from crystalframer.crystals.loading import BatchOrder, even_shares, prepare, train_loader
+from crystalframer.datasets.dataset import CrystalDataset, Splits
+from crystalframer.errors import ConfigError, RankError
+from crystalframer.studies import ablate
 from crystalframer.testing import random_crystal
-from crystalframer.training import FitResult, Interrupted, RankError, ablate, fit, places, ranks
+from crystalframer.training import FitResult, Interrupted, fit, launch, ranks
 
 # Without noise: it picks among ties by place, and a crystal has another place in a share than in the batch. Random
 # crystals have no ties.
@@ -306,18 +299,18 @@ def test_more_than_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(
         ConfigError, match=r"n_nodes = 2: several machines are started by torchrun .*--nproc-per-node 4"
     ):
-        places.check(replace(TRAINING, n_devices=4, n_nodes=2), "cpu")
+        launch.check(replace(TRAINING, n_devices=4, n_nodes=2), "cpu")
     with pytest.raises(ConfigError, match=r"n_devices = 64: torch finds \d+ GPUs"):
-        places.check(replace(TRAINING, n_devices=64), "cuda")
+        launch.check(replace(TRAINING, n_devices=64), "cuda")
     with pytest.raises(ConfigError, match="n_devices = 2: this machine has one GPU"):
-        places.check(replace(TRAINING, n_devices=2), "mps")
+        launch.check(replace(TRAINING, n_devices=2), "mps")
     under_torchrun = {"TORCHELASTIC_RUN_ID": "x", "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}
     for name, value in (under_torchrun | {"LOCAL_WORLD_SIZE": "4"}).items():
         monkeypatch.setenv(name, value)
-    assert places.launched() == places.Place(5, 8, 1, "env://")
-    places.check(replace(TRAINING, n_devices=4, n_nodes=2), "cuda")
+    assert launch.launched() == launch.Place(5, 8, 1, "env://")
+    launch.check(replace(TRAINING, n_devices=4, n_nodes=2), "cuda")
     with pytest.raises(ConfigError, match="n_devices = 2: torchrun or SLURM has started 2 x 4 processes"):
-        places.check(replace(TRAINING, n_devices=2), "cuda")
+        launch.check(replace(TRAINING, n_devices=2), "cuda")
     with pytest.raises(ConfigError, match="without torchrun or srun"):
         ablate(CONFIG, ["none"], [0], DATA, tmp_path)
 
@@ -328,14 +321,14 @@ def test_a_place_from_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
     of_job = {"SLURM_JOB_ID": "4711234", "SLURM_NTASKS": "8", "SLURM_PROCID": "0"}
     for name, value in of_job.items():
         monkeypatch.setenv(name, value)
-    assert places.launched() is None  # the script of sbatch itself, without srun
+    assert launch.launched() is None  # the script of sbatch itself, without srun
     of_step = {"SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "6", "SLURM_LOCALID": "2", "SLURM_STEP_NUM_NODES": "2"}
     for name, value in (of_step | {"SLURM_STEP_NODELIST": "gpu[007-008]"}).items():
         monkeypatch.setenv(name, value)
-    assert places.launched() == places.Place(6, 8, 2, "tcp://gpu007:16234")
-    places.check(replace(TRAINING, n_devices=4, n_nodes=2), "cuda")
+    assert launch.launched() == launch.Place(6, 8, 2, "tcp://gpu007:16234")
+    launch.check(replace(TRAINING, n_devices=4, n_nodes=2), "cuda")
     with pytest.raises(ConfigError, match=r"n_nodes = 3: .* 2 x 4 processes"):
-        places.check(replace(TRAINING, n_nodes=3), "cuda")
+        launch.check(replace(TRAINING, n_nodes=3), "cuda")
 
 
 # Shares

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from synthetic_traces import perovskite, skewed, synthetic_trace
 
-from crystalframer.trace import CrystalTrace
+from crystalframer.traces import CrystalTrace
 from viz import Scene, scene_from_trace
 
 

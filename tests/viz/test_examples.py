@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import viz
-from crystalframer.trace import CrystalTrace
+from crystalframer.traces import CrystalTrace
 
 DOCUMENTED = [name for name in viz.__all__ if callable(getattr(viz, name))]
 ELSEWHERE = {"toolkit_scene": "in tests/viz/test_toolkit_scene.py, in a process of its own"}

@@ -14,7 +14,7 @@ import pytest
 from traitlets import TraitError
 
 from crystalframer.testing import random_crystal
-from crystalframer.trace import CrystalTrace
+from crystalframer.traces import CrystalTrace
 from viz import AttentionExplorer, Scene, SceneError, explorer_html
 from viz.explorer_page import ENTRIES, FRONTEND, MODULES, frontend_script
 from viz.packing import pack

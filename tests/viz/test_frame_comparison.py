@@ -8,7 +8,7 @@ import pytest
 from synthetic_traces import perovskite, skewed
 from traitlets import TraitError
 
-from crystalframer.trace import CrystalTrace
+from crystalframer.traces import CrystalTrace
 from viz import FrameComparison, SceneError
 from viz.packing import pack
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crystalframer.trace import CrystalTrace
+from crystalframer.traces import CrystalTrace
 from viz import (
     anchor_distances,
     attended_distance,

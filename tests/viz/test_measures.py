@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from crystalframer.trace import CrystalTrace, FrameTrace
+from crystalframer.traces import CrystalTrace, FrameTrace
 from viz import (
     anchor_distances,
     attended_distance,

@@ -12,9 +12,9 @@ import pytest
 from synthetic_traces import perovskite, skewed, synthetic_trace
 
 from crystalframer.analysis import coordination_shells
-from crystalframer.data.crystal import Crystal
+from crystalframer.crystals.crystal import Crystal
 from crystalframer.testing import random_crystal, rewrapped
-from crystalframer.trace import CrystalTrace
+from crystalframer.traces import CrystalTrace
 from viz import MotifExplorer, Scene, motif_angle_figure, scene_from_trace, scene_with_shells
 from viz.motif_explorer import describe_shell
 

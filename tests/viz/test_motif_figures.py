@@ -13,7 +13,7 @@ from synthetic_traces import perovskite
 
 from crystalframer.analysis import Shell, coordination_shells, motif_summary, motif_table, shell_attention
 from crystalframer.testing import random_crystal
-from crystalframer.trace import CrystalTrace
+from crystalframer.traces import CrystalTrace
 from viz import motif_angle_figure, motif_overview, motif_share_figure, motif_summary_figure
 
 

@@ -18,7 +18,7 @@ from synthetic_traces import perovskite, synthetic_trace
 
 import viz
 from crystalframer.analysis import coordination_shells
-from crystalframer.trace import CrystalTrace
+from crystalframer.traces import CrystalTrace
 
 PLAIN = "name"
 HOSTILE = (

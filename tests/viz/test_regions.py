@@ -7,9 +7,9 @@ import pytest
 from synthetic_traces import perovskite, region_of, synthetic_trace
 
 from crystalframer.analysis import coordination_shells
-from crystalframer.analysis.motifs import MotifError
+from crystalframer.errors import MotifError
 from crystalframer.testing import supercell
-from crystalframer.trace import CrystalTrace
+from crystalframer.traces import CrystalTrace
 from viz import (
     AttentionExplorer,
     MotifExplorer,

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crystalframer.data.crystal import Crystal
-from crystalframer.trace import CrystalTrace
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.traces import CrystalTrace
 from viz import Scene, SceneError, attention_by_distance, attention_matrix, scene_from_trace, strongest_edges
 
 HEADS = [0, 3, None]

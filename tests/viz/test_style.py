@@ -11,7 +11,7 @@ import pytest
 
 import viz
 from crystalframer.analysis import coordination_shells, motif_summary, motif_table
-from crystalframer.trace import CrystalTrace
+from crystalframer.traces import CrystalTrace
 from viz import Scene
 from viz.palette import INK
 from viz.style import TEXT_SIZE, TITLE_SIZE

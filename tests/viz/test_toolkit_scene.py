@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from crystalframer.testing import random_crystal
-from crystalframer.trace import CrystalTrace
+from crystalframer.traces import CrystalTrace
 from viz import Drawing, Scene, SceneError, drawing, scene_from_trace, toolkit_scene
 from viz.toolkit_scene import PATCHED
 
@@ -23,7 +23,7 @@ import doctest, json, sys
 from IPython.core.formatters import DisplayFormatter
 from pymatgen.core import Lattice, Structure
 import viz
-from crystalframer.trace import CrystalTrace
+from crystalframer.traces import CrystalTrace
 
 salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
 names = sys.argv[2].split(",")

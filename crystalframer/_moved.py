@@ -1,0 +1,69 @@
+"""Where modules stood in 0.1: their old paths work for this release, with a warning."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+MOVED = {
+    "data.authors_pickle": "datasets.authors_pickle",
+    "data.chunks": "crystals.large_cells",
+    "data.crystal": "crystals.crystal",
+    "data.databases": "reading.databases",
+    "data.dataset": "datasets.dataset",
+    "data.download": "datasets.download",
+    "data.elements": "elements",
+    "data.loading": "crystals.loading",
+    "data.neighbors": "crystals.neighbors",
+    "data.packed": "datasets.packed",
+    "data.published": "datasets.published",
+    "data.resident": "crystals.on_gpu",
+    "data.rows": "reading.rows",
+    "data.sources": "datasets.sources",
+    "data.splits": "datasets.splits",
+    "data.structures": "reading.structures",
+    "data.tables": "datasets.labelled",
+    "model.basis": "maths.basis",
+    "model.edges": "maths.edges",
+    "model.frames": "maths.frames",
+    "model.segments": "maths.segments",
+    "model.ties": "maths.ties",
+    "trace": "traces",
+    "training.ablation": "studies.ablation",
+    "training.sweeping": "studies",
+}
+"""Old path → new path, both below `crystalframer`."""
+
+
+class _OldModule(ModuleType):
+    """Hands on the names of the module that took its place."""
+
+    def __init__(self, old: str, new: str) -> None:
+        super().__init__(f"crystalframer.{old}", f"Moved to crystalframer.{new}.")
+        self.__path__ = []  # `import crystalframer.data.crystal` asks a package for it
+        self._new = f"crystalframer.{new}"
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # asked for by the import system, inspect, pickle, ...
+            raise AttributeError(name)
+        value = getattr(import_module(self._new), name)
+        warnings.warn(
+            f"{self.__name__} has moved to {self._new}; the old path goes with the next release",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return value
+
+
+def install_old_paths() -> None:
+    """Put a stand-in where each old module was.
+
+    Into `sys.modules` directly, not through an import: importing `crystalframer.trace` would put the module in the
+    place of the function `crystalframer.trace`.
+    """
+    sys.modules.setdefault("crystalframer.data", _OldModule("data", "datasets"))
+    for old, new in MOVED.items():
+        sys.modules.setdefault(f"crystalframer.{old}", _OldModule(old, new))

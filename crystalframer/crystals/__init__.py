@@ -1,0 +1,1 @@
+"""Crystals as numbers: one crystal, its neighbours, batches."""

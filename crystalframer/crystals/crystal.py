@@ -1,0 +1,189 @@
+"""A crystal, and a batch of crystals as ragged flat tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Int64, Shaped, UInt8
+from torch import Tensor
+
+from crystalframer.elements import HIGHEST_ATOMIC_NUMBER
+from crystalframer.errors import CrystalError
+
+SMALLEST_CELL_HEIGHT = 0.1
+"""Å between opposite faces; a flatter cell has no use as a crystal and no finite neighbour list."""
+LONGEST_CELL = 1e5
+"""Å; no structure means more, and sums of squares of such lengths keep their digits."""
+FARTHEST_POSITION = 1e6
+"""Å from the origin; beyond, coordinates lose the digits that say where in the cell an atom is."""
+DENSEST = 5.0
+"""Atoms in one Å³, thirty times as many as in diamond; what is denser has no use and neighbours beyond number."""
+
+
+@dataclass(frozen=True, eq=False)
+class Crystal:
+    """One periodic structure.
+
+    Raises:
+        CrystalError: no atoms, wrong shapes, an atomic number outside 1..98, a coordinate that is not finite or
+            absurdly large, a cell without volume, or one with more than 5 atoms in one Å³. Left-handed lattices are
+            fine.
+    """
+
+    atomic_numbers: Int[np.ndarray, " n_atoms"]
+    """Z of every atom."""
+    positions: Float[np.ndarray, "n_atoms 3"]
+    """Cartesian, Å. Need not lie inside the cell (frame method `pca` sees the difference)."""
+    lattice: Float[np.ndarray, "3 3"]
+    """Rows a, b, c, Å."""
+    id: str = ""
+    targets: Mapping[str, float] = field(default_factory=dict)
+    """Label name → value; a missing name or NaN is a missing label."""
+
+    def __post_init__(self) -> None:
+        for name, dtype in (("atomic_numbers", np.int64), ("positions", np.float64), ("lattice", np.float64)):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=dtype))
+        name, n_atoms = self.name, self.atomic_numbers.size
+        if n_atoms == 0:
+            raise CrystalError(f"{name}: has no atoms")
+        if self.atomic_numbers.shape != (n_atoms,) or self.positions.shape != (n_atoms, 3):
+            raise CrystalError(
+                f"{name}: atomic_numbers {self.atomic_numbers.shape} and positions {self.positions.shape} "
+                "should have shapes (n_atoms,) and (n_atoms, 3)"
+            )
+        if self.lattice.shape != (3, 3) or not (np.abs(self.lattice) <= LONGEST_CELL).all():
+            raise CrystalError(
+                f"{name}: lattice must be 3 × 3 finite numbers in Å (rows a, b, c), none beyond {LONGEST_CELL:,.0f}, "
+                f"got {self.lattice}"
+            )
+        bad = np.flatnonzero(~(np.abs(self.positions) <= FARTHEST_POSITION).all(axis=1))
+        if bad.size:
+            raise CrystalError(
+                f"{name}: position of site {bad[0]} is {self.positions[bad[0]]}; it must be finite, and within "
+                f"{FARTHEST_POSITION:,.0f} Å of the origin"
+            )
+        bad = np.flatnonzero((self.atomic_numbers < 1) | (self.atomic_numbers > HIGHEST_ATOMIC_NUMBER))
+        if bad.size:
+            raise CrystalError(
+                f"{name}: site {bad[0]} has atomic number {self.atomic_numbers[bad[0]]}; "
+                f"the model knows elements 1 (H) to {HIGHEST_ATOMIC_NUMBER} (Cf)"
+            )
+        if not cell_heights(self.lattice).min() >= SMALLEST_CELL_HEIGHT:
+            raise CrystalError(
+                f"{name}: the lattice vectors {self.lattice.tolist()} Å are (nearly) coplanar; "
+                "a crystal needs three independent ones"
+            )
+        volume = abs(float(np.linalg.det(self.lattice)))
+        if n_atoms > DENSEST * volume:
+            raise CrystalError(
+                f"{name}: {n_atoms:,} atoms in {volume:.3g} Å³ are {n_atoms / volume:.3g} in each, where diamond has "
+                "0.18; check the lattice and its unit (Å)"
+            )
+
+    def __len__(self) -> int:
+        return len(self.atomic_numbers)
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"crystal {self.id!r}" if self.id else "crystal"
+
+    @property
+    def frac_coords(self) -> Float[np.ndarray, "n_atoms 3"]:
+        """Fractional coordinates, not wrapped."""
+        return self.positions @ np.linalg.inv(self.lattice)
+
+    def with_targets(self, targets: Mapping[str, float]) -> Crystal:
+        return replace(self, targets=dict(targets))
+
+
+def cell_heights(lattice: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3"]:
+    """Distances between opposite faces of the cell, Å; 0 for a singular lattice."""
+    following, last = lattice[[1, 2, 0]], lattice[[2, 0, 1]]
+    # The cross products written out: numpy.cross costs more than all the rest of making a crystal.
+    normals = following[:, [1, 2, 0]] * last[:, [2, 0, 1]] - following[:, [2, 0, 1]] * last[:, [1, 2, 0]]
+    areas = np.sqrt((normals**2).sum(axis=1))
+    volume = abs(float(lattice[0] @ normals[0]))
+    return np.divide(volume, areas, out=np.zeros(3), where=areas > 0)
+
+
+@runtime_checkable
+class FlatCrystals(Protocol):
+    """Crystals in flat arrays, such as a `CrystalDataset`: atoms of all crystals in a row."""
+
+    @property
+    def ids(self) -> Shaped[np.ndarray, " n_crystals"]: ...
+
+    @property
+    def atomic_numbers(self) -> UInt8[np.ndarray, " n_atoms"]: ...
+
+    @property
+    def positions(self) -> Float[np.ndarray, "n_atoms 3"]: ...
+
+    @property
+    def offsets(self) -> Int64[np.ndarray, " n_crystals+1"]: ...
+
+    @property
+    def lattice(self) -> Float[np.ndarray, "n_crystals 3 3"]: ...
+
+    @property
+    def targets(self) -> Mapping[str, Float[np.ndarray, " n_crystals"]]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Crystal: ...
+
+
+@dataclass(frozen=True, eq=False)
+class CrystalBatch:
+    """Crystals with their neighbours, flat: atoms of all crystals in a row, edges sorted by query atom, then length.
+
+    Every atom is a neighbour of itself (image 0, length 0): its first edge.
+    """
+
+    atomic_numbers: Int[Tensor, " n_atoms"]
+    positions: Float[Tensor, "n_atoms 3"]
+    lattice: Float[Tensor, "n_crystals 3 3"]
+    crystal_index: Int[Tensor, " n_atoms"]
+    edge_index: Int[Tensor, "2 n_edges"]
+    """Row 0 the query atom i, row 1 the key atom j, counted through the batch."""
+    edge_image: Int[Tensor, "n_edges 3"]
+    """Lattice translation n of the key atom."""
+    edge_vectors: Float[Tensor, "n_edges 3"]
+    """p_j(n) - p_i, Å (formed in float64 before any rounding to the batch's type)."""
+    targets: Float[Tensor, "n_crystals n_targets"]
+    """Labels in physical units, NaN where missing."""
+    ids: tuple[str, ...]
+
+    @property
+    def n_crystals(self) -> int:
+        return len(self.lattice)
+
+    @property
+    def n_atoms(self) -> int:
+        return len(self.atomic_numbers)
+
+    @property
+    def n_edges(self) -> int:
+        return self.edge_index.shape[1]
+
+    @property
+    def edge_lengths(self) -> Float[Tensor, " n_edges"]:
+        return torch.linalg.vector_norm(self.edge_vectors, dim=-1)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> CrystalBatch:
+        """Move to a device; `dtype` changes the floating-point tensors only."""
+
+        def move(value: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
+            return value.to(device, dtype if value.is_floating_point() else None, non_blocking=True)
+
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "ids"}
+        return replace(self, **{name: move(value) for name, value in tensors.items()})
+
+    def pin_memory(self) -> CrystalBatch:
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "ids"}
+        return replace(self, **{name: value.pin_memory() for name, value in tensors.items()})

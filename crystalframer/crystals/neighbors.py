@@ -1,0 +1,409 @@
+"""Periodic neighbours: the key atoms j(n) around each query atom i, chosen by distance alone.
+
+The result does not depend on the cell that describes the crystal (primitive, supercell, skewed) or on where in the cell
+the atoms were written: images are chosen by distance, not from a box of cells as in the authors' code (quirk Q8, Q9).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Int32, Int64
+
+from crystalframer.compiled import announced, compiler_is_there
+from crystalframer.crystals.crystal import Crystal, cell_heights
+from crystalframer.errors import CrystalError
+
+MIN_NEIGHBORS = 12
+"""An atom with fewer neighbours within the radius gets a larger one: frames need directions to choose from."""
+MIN_SPREAD = 0.1
+"""Smallest eigenvalue of Σ û ûᵀ over an atom's edge directions û below which they count as coplanar: less than one
+neighbour 18 degrees out of the plane of all others."""
+SMALLEST_DISTANCE = 0.1
+"""Å; closer atoms are an error in the structure."""
+SHELL = 1e-3
+"""Å that an enlarged radius reaches farther: equal distances are taken together, whatever the rounding."""
+MOST_WITHIN_REACH = 1_000_000
+"""Atoms within an enlarged radius, by the density; a plane that needs more has no others near it."""
+_ATOMS_PER_TASK = 2000
+"""What a thread searches at a time: some 20 ms."""
+
+
+class Unlistable(CrystalError):
+    """A crystal whose neighbours cannot be listed, known by its `index` among the crystals that were searched."""
+
+    def __init__(self, row: int, problem: str) -> None:
+        super().__init__(problem, row=row + 1)
+        self.index, self.problem = row, problem
+
+    def of(self, crystal: Crystal) -> CrystalError:
+        """The same error about a crystal that is known: with its id and elements."""
+        return CrystalError(f"{crystal.name}: {self.problem}")
+
+
+class TooEmpty(Unlistable):
+    """An atom sees others in one plane, or too few, unless it looks absurdly far."""
+
+    def __init__(self, row: int, atom: int, reach: float) -> None:
+        super().__init__(
+            row,
+            f"site {atom} has no neighbours in all directions unless it looks {reach:,.0f} Å far, past millions of "
+            "atoms; leave less empty space in the cell",
+        )
+
+
+class TooClose(Unlistable):
+    """Two atoms of a crystal lie on one place."""
+
+    def __init__(self, row: int, query: int, key: int, length: float) -> None:
+        super().__init__(row, f"two atoms lie {length:.3g} Å apart")
+        self.sites, self.length = sorted((query, key)), length
+
+    def of(self, crystal: Crystal) -> CrystalError:
+        first, second = (f"{site} (Z = {crystal.atomic_numbers[site]})" for site in self.sites)
+        return CrystalError(
+            f"{crystal.name}: sites {first} and {second} lie {self.length:.3g} Å apart; remove the duplicate site"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class NeighborList:
+    """Edges of one crystal, sorted by query atom, then length; each atom's edge to itself comes first."""
+
+    edge_index: Int[np.ndarray, "2 n_edges"]
+    edge_image: Int[np.ndarray, "n_edges 3"]
+    edge_vectors: Float[np.ndarray, "n_edges 3"]
+    """p_j(n) - p_i, Å, float64."""
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """Atoms of many crystals in a row."""
+
+    positions: Float[np.ndarray, "n_atoms 3"]
+    """Cartesian, Å, float64."""
+    lattice: Float[np.ndarray, "n_crystals 3 3"]
+    """Rows a, b, c, Å, float64."""
+    first_atom: Int[np.ndarray, " n_crystals_and_1"]
+    """Crystal n owns the atoms first_atom[n] to first_atom[n + 1]."""
+
+
+@dataclass(frozen=True, eq=False)
+class NeighborTable:
+    """Edges of many crystals in a row, in the smallest types: 5 bytes an edge.
+
+    Their vectors are not kept: forming them anew for a batch (`join`) costs less than reading them from memory.
+    """
+
+    edges_per_atom: Int32[np.ndarray, " n_atoms"]
+    """Edges are sorted by query atom, so their number says which atom they belong to."""
+    key_atom: Int[np.ndarray, " n_edges"]
+    """Counted within its crystal; int16, or int32 if a crystal is too large for that."""
+    edge_image: Int[np.ndarray, "n_edges 3"]
+    """int8, or int32 if an atom is written too far from its cell for that."""
+
+
+def neighbor_list(crystal: Crystal, radius: float, min_neighbors: int = MIN_NEIGHBORS) -> NeighborList:
+    """All images within `radius` Å of each atom, at least `min_neighbors` of them and never all in one plane.
+
+    Atoms that find too few, or only coplanar ones, within `radius` (a molecule in a large box, a layer, a chain) get
+    the smallest radius that holds enough. Cost is linear in atoms.
+
+    Raises:
+        CrystalError: two atoms, or an atom and its own image, are less than 0.1 Å apart; or the empty space around a
+            layer or chain is wider than can be searched.
+    """
+    geometry = Geometry(crystal.positions, crystal.lattice[None], np.array([0, len(crystal)]))
+    try:
+        table = search(geometry, radius, min_neighbors)
+    except Unlistable as error:
+        raise error.of(crystal) from error
+    return NeighborList(*join(table, geometry, first_edges(table, geometry), np.zeros(1, np.int64), np.float64))
+
+
+def search(
+    geometry: Geometry, radius: float, min_neighbors: int = MIN_NEIGHBORS, title: str = "neighbours"
+) -> NeighborTable:
+    """The neighbours of many crystals, each as in `neighbor_list`; on all cores.
+
+    Args:
+        title: of the progress bar, which appears when the search takes more than 2 s.
+
+    Raises:
+        Unlistable: as `neighbor_list`; it knows the row of the first such crystal.
+    """
+    from tqdm.auto import tqdm
+
+    find = _find_in_scipy
+    if compiler_is_there("cpu"):
+        _compile_search()
+        find = _find
+    key_type = np.int16 if np.diff(geometry.first_atom).max(initial=0) <= np.iinfo(np.int16).max else np.int32
+
+    def table_of(rows: range) -> NeighborTable:
+        counts, edges = find(geometry, rows, radius, min_neighbors)
+        image = edges[:, 1:]
+        image_type = np.int8 if np.abs(image).max(initial=0) <= np.iinfo(np.int8).max else np.int32
+        return NeighborTable(counts, edges[:, 0].astype(key_type), image.astype(image_type))
+
+    tasks, tables = _tasks(geometry.first_atom), []
+    with tqdm(total=len(geometry.lattice), desc=title, unit=" crystals", delay=2, leave=False) as bar:
+        for rows, table in zip(tasks, _in_threads(table_of, tasks), strict=True):
+            tables.append(table)
+            bar.update(len(rows))
+    return NeighborTable(
+        np.concatenate([table.edges_per_atom for table in tables]),
+        np.concatenate([table.key_atom for table in tables]),
+        np.concatenate([table.edge_image for table in tables]),
+    )
+
+
+def first_edges(table: NeighborTable, geometry: Geometry) -> Int64[np.ndarray, " n_crystals_and_1"]:
+    """Crystal n owns the edges first_edge[n] to first_edge[n + 1]."""
+    return np.concatenate([[0], np.cumsum(table.edges_per_atom, dtype=np.int64)])[geometry.first_atom]
+
+
+def join(
+    table: NeighborTable,
+    geometry: Geometry,
+    first_edge: Int64[np.ndarray, " n_crystals_and_1"],
+    rows: Int64[np.ndarray, " n_rows"],
+    dtype: type[np.floating],
+) -> tuple[
+    Int64[np.ndarray, "2 n_joined_edges"], Int32[np.ndarray, "n_joined_edges 3"], Float[np.ndarray, "n_joined_edges 3"]
+]:
+    """The edges of these crystals, one crystal after the other: `edge_index` counted through them, image and vectors.
+
+    Args:
+        first_edge: see `first_edges`.
+        dtype: type of the vectors; they are formed in float64.
+    """
+    n_edges = int((first_edge[rows + 1] - first_edge[rows]).sum())
+    index, image = np.empty((2, n_edges), np.int64), np.empty((n_edges, 3), np.int32)
+    vectors = np.empty((n_edges, 3), dtype)
+    known = (rows, geometry.first_atom, first_edge, table.edges_per_atom, table.key_atom, table.edge_image)
+    arguments = (*known, geometry.positions, geometry.lattice, index, image, vectors)
+    if compiler_is_there("cpu"):
+        from crystalframer.crystals import neighbor_kernels
+
+        neighbor_kernels.join(*arguments)
+    else:
+        _join_in_numpy(*arguments)
+    return index, image, vectors
+
+
+def _tasks(first_atom: Int64[np.ndarray, " n_crystals_and_1"]) -> list[range]:
+    """Crystals in a row, some thousand atoms at a time."""
+    n_crystals = len(first_atom) - 1
+    ends = np.searchsorted(first_atom, np.arange(_ATOMS_PER_TASK, first_atom[-1], _ATOMS_PER_TASK))
+    return [range(*pair) for pair in itertools.pairwise(np.unique([0, *ends, n_crystals]).tolist())] or [range(0)]
+
+
+def _in_threads(run: Callable[[range], NeighborTable], tasks: list[range]) -> Iterator[NeighborTable]:
+    """The results in order, computed by as many threads as there are cores; they do not wait for the interpreter."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if min(cores, len(tasks)) == 1:
+        yield from map(run, tasks)
+        return
+    pool = ThreadPoolExecutor(cores, thread_name_prefix="neighbours")
+    try:
+        yield from pool.map(run, tasks)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@cache
+def _compile_search() -> None:
+    """Before threads need it, and by itself, so that a progress bar measures the search."""
+    with announced("the neighbour search"):
+        _find(Geometry(np.zeros((1, 3)), 3.0 * np.eye(3)[None], np.array([0, 1])), range(1), 3.0, MIN_NEIGHBORS)
+
+
+def _find(
+    geometry: Geometry, rows: range, radius: float, min_neighbors: int
+) -> tuple[Int32[np.ndarray, " n_atoms"], Int32[np.ndarray, "n_edges 4"]]:
+    """Edges of each atom, and key atom and image of each edge."""
+    from crystalframer.crystals import neighbor_kernels
+
+    counts, edges, clash, length = neighbor_kernels.search(
+        rows.start,
+        rows.stop,
+        geometry.first_atom,
+        geometry.positions,
+        geometry.lattice,
+        float(radius),
+        min_neighbors,
+        MIN_SPREAD,
+        SMALLEST_DISTANCE,
+        SHELL,
+        MOST_WITHIN_REACH,
+    )
+    if clash[0] >= 0:
+        row, query, key = clash
+        raise TooEmpty(row, query, length) if key < 0 else TooClose(row, query, key, length)
+    return counts, edges
+
+
+# --- without Numba: the same in SciPy and NumPy, and the oracle of the kernels ----------------------------------------
+
+
+def _find_in_scipy(
+    geometry: Geometry, rows: range, radius: float, min_neighbors: int
+) -> tuple[Int32[np.ndarray, " n_atoms"], Int32[np.ndarray, "n_edges 4"]]:
+    """As `_find`."""
+    counts, edges = [np.zeros(0, np.int32)], [np.zeros((0, 4), np.int32)]
+    for row in rows:
+        atoms = slice(geometry.first_atom[row], geometry.first_atom[row + 1])
+        cell = _Cell(geometry.positions[atoms], geometry.lattice[row])
+        query, key, image, lengths = _edges_of_cell(cell, radius, min_neighbors, row)
+        is_self = (query == key) & (image == 0).all(axis=1)
+        for clash in np.flatnonzero((lengths < SMALLEST_DISTANCE) & ~is_self)[:1]:
+            raise TooClose(row, int(query[clash]), int(key[clash]), float(lengths[clash]))
+        counts.append(np.bincount(query, minlength=len(cell.positions)).astype(np.int32))
+        edges.append(np.column_stack([key, image]).astype(np.int32))
+    return np.concatenate(counts), np.concatenate(edges)
+
+
+@dataclass(frozen=True, eq=False)
+class _Cell:
+    positions: Float[np.ndarray, "n_atoms 3"]
+    lattice: Float[np.ndarray, "3 3"]
+
+
+def _edges_of_cell(
+    cell: _Cell, radius: float, min_neighbors: int, row: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(query, key, image, length) of all edges, sorted."""
+    n_atoms = len(cell.positions)
+    density = n_atoms / abs(np.linalg.det(cell.lattice))
+    query, key, image = _images_within(cell, radius)
+    vectors = _edge_vectors(cell, query, key, image)
+    sparse = _is_sparse(query, vectors, n_atoms, min_neighbors)
+    reach = max(radius, float(cell_heights(cell.lattice).max()))
+    while sparse.any():
+        if density * 4 / 3 * np.pi * reach**3 > MOST_WITHIN_REACH:
+            raise TooEmpty(row, int(np.argmax(sparse)), reach)
+        wide = _images_within(cell, reach)
+        wide_vectors = _edge_vectors(cell, *wide)
+        still_sparse = _is_sparse(wide[0], wide_vectors, n_atoms, min_neighbors)
+        served = sparse & ~still_sparse
+        extra = _smallest_sufficient(wide[0], wide_vectors, served, min_neighbors)
+        kept = ~served[query]
+        query, key, image, vectors = (
+            np.concatenate([old[kept], new[extra]])
+            for old, new in zip((query, key, image, vectors), (*wide, wide_vectors), strict=True)
+        )
+        sparse &= still_sparse
+        reach *= 1.5
+    lengths = np.linalg.norm(vectors, axis=1)
+    order = np.lexsort((*image.T[::-1], key, lengths, query))
+    return query[order], key[order], image[order], lengths[order]
+
+
+def _images_within(cell: _Cell, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(query, key, image) of all pairs within `radius`, the atom itself included."""
+    from scipy.spatial import KDTree
+
+    frac = cell.positions @ np.linalg.inv(cell.lattice)
+    shift = np.floor(frac).astype(np.int64)
+    frac = frac - shift
+    # Every translation that can bring some atom of the cell within reach of the cell.
+    margin = radius / cell_heights(cell.lattice)
+    ranges = [range(-n, n + 1) for n in np.ceil(margin).astype(int)]
+    translations = np.array(list(itertools.product(*ranges)))
+    low, high = frac.min(axis=0) - margin, frac.max(axis=0) + margin
+    ghost_frac = frac[None] + translations[:, None]
+    near = ((ghost_frac >= low) & (ghost_frac <= high)).all(axis=2)
+    translation, ghost_atom = np.nonzero(near)
+    tree = KDTree(frac @ cell.lattice)
+    ghosts = KDTree(ghost_frac[near] @ cell.lattice)
+    # A hair more than the radius, so that rounding cannot lose the atom itself or one of two equal distances.
+    pairs = tree.sparse_distance_matrix(ghosts, radius + 1e-6, output_type="ndarray")
+    query, ghost = pairs["i"].astype(np.int64), pairs["j"].astype(np.int64)
+    key = ghost_atom[ghost]
+    return query, key, translations[translation[ghost]] + shift[query] - shift[key]
+
+
+def _edge_vectors(cell: _Cell, query: np.ndarray, key: np.ndarray, image: np.ndarray) -> np.ndarray:
+    # ±n images of one atom come out exactly opposite: their difference of positions is exactly 0.
+    return cell.positions[key] - cell.positions[query] + translations(image, cell.lattice)
+
+
+def translations(image: Int[np.ndarray, "n_edges 3"], lattice: np.ndarray) -> Float[np.ndarray, "n_edges 3"]:
+    """image @ lattice, one lattice or one for each image: term by term, rounded as the kernels round."""
+    a, b, c = (image[:, axis, None] * lattice[..., axis, :] for axis in range(3))
+    return a + b + c
+
+
+def _is_sparse(
+    query: np.ndarray, vectors: np.ndarray, n_atoms: int, min_neighbors: int
+) -> Bool[np.ndarray, " n_atoms"]:
+    """Atoms with too few neighbours, or whose neighbours all lie in one plane."""
+    directions, is_other = _directions(vectors)
+    spread = np.zeros((n_atoms, 3, 3))
+    for row, column in itertools.product(range(3), repeat=2):
+        products = directions[:, row] * directions[:, column]
+        spread[:, row, column] = np.bincount(query, products, minlength=n_atoms)
+    count = np.bincount(query, is_other, minlength=n_atoms)
+    return (count < min_neighbors) | (np.linalg.eigvalsh(spread)[:, 0] < MIN_SPREAD)
+
+
+def _smallest_sufficient(
+    query: np.ndarray, vectors: np.ndarray, served: Bool[np.ndarray, " n_atoms"], min_neighbors: int
+) -> Bool[np.ndarray, " n_edges"]:
+    """Mask of the edges of `served` atoms up to the shortest length at which each is no longer sparse."""
+    lengths = np.linalg.norm(vectors, axis=1)
+    order = np.lexsort((lengths, query))
+    first = np.searchsorted(query[order], np.arange(len(served) + 1))
+    chosen = np.zeros(len(query), dtype=bool)
+    for atom in np.flatnonzero(served):
+        mine = order[first[atom] : first[atom + 1]]
+        directions, is_other = _directions(vectors[mine])
+        spread = np.cumsum(directions[:, :, None] * directions[:, None, :], axis=0)
+        enough = (np.cumsum(is_other) >= min_neighbors) & (np.linalg.eigvalsh(spread)[:, 0] >= MIN_SPREAD)
+        # Whole shells only: equal distances are taken together, whatever the rounding.
+        reach = lengths[mine[np.argmax(enough)]] + SHELL
+        chosen[mine[lengths[mine] <= reach]] = True
+    return chosen
+
+
+def _directions(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors (0 for an atom's edge to itself), and which edges go to another place."""
+    lengths = np.linalg.norm(vectors, axis=1)
+    is_other = lengths > SMALLEST_DISTANCE
+    return np.divide(vectors, lengths[:, None], out=np.zeros_like(vectors), where=is_other[:, None]), is_other
+
+
+def _join_in_numpy(
+    rows: np.ndarray,
+    first_atom: np.ndarray,
+    first_edge: np.ndarray,
+    edges_per_atom: np.ndarray,
+    key_atom: np.ndarray,
+    edge_image: np.ndarray,
+    positions: np.ndarray,
+    lattice: np.ndarray,
+    index: np.ndarray,
+    image: np.ndarray,
+    vectors: np.ndarray,
+) -> None:
+    """As the kernel `join`."""
+    n_atoms, n_edges = first_atom[rows + 1] - first_atom[rows], first_edge[rows + 1] - first_edge[rows]
+    atoms = ranges(first_atom[rows], n_atoms)
+    edges = ranges(first_edge[rows], n_edges)
+    index[0] = np.repeat(np.arange(len(atoms)), edges_per_atom[atoms])
+    index[1] = key_atom[edges] + np.repeat(np.cumsum(n_atoms) - n_atoms, n_edges)
+    image[:] = edge_image[edges]
+    query, key = positions[atoms][index]
+    vectors[:] = key - query + translations(image, np.repeat(lattice[rows], n_edges, axis=0))
+
+
+def ranges(starts: Int64[np.ndarray, " n"], sizes: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n_joined"]:
+    """The numbers of several ranges, one range after the other."""
+    return np.arange(sizes.sum()) + np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)

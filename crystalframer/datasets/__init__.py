@@ -1,0 +1,1 @@
+"""Labelled crystals: packed files, published sets, tables and folders of your own."""

@@ -1,0 +1,394 @@
+"""A data set as one set of flat arrays, with units and splits."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int64, Shaped, UInt8
+
+from crystalframer.config import DataConfig, Target
+from crystalframer.crystals.crystal import SMALLEST_CELL_HEIGHT, Crystal
+from crystalframer.elements import HIGHEST_ATOMIC_NUMBER, reduced_formula
+from crystalframer.errors import DataError, UnknownTarget
+
+if TYPE_CHECKING:
+    import pandas
+
+PARTS = ("train", "validation", "test")
+_PART_NAMES = {name: name for name in PARTS} | {"val": "validation", "valid": "validation"}
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the data came from and on which terms."""
+
+    source: str = ""
+    licence: str = ""
+    citation: str = ""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CrystalDataset:
+    """Crystals in flat arrays: atoms of all crystals in a row.
+
+    `dataset[i]` is a `Crystal` with its id and labels.
+
+    Raises:
+        DataError: arrays that do not fit together, an id given twice, an unknown split, an infinite label, or a crystal
+            that the model cannot take (row and id are named).
+    """
+
+    ids: Shaped[np.ndarray, " n_crystals"]
+    """Text, no two alike."""
+    atomic_numbers: UInt8[np.ndarray, " n_atoms"]
+    positions: Float[np.ndarray, "n_atoms 3"]
+    """Cartesian, Å."""
+    offsets: Int64[np.ndarray, " n_crystals+1"]
+    """Crystal i owns the atoms offsets[i] to offsets[i + 1]."""
+    lattice: Float[np.ndarray, "n_crystals 3 3"]
+    """Rows a, b, c, Å."""
+    targets: Mapping[str, Float[np.ndarray, " n_crystals"]] = field(default_factory=dict)
+    """Target name → labels in its unit, NaN where missing."""
+    units: Mapping[str, str] = field(default_factory=dict)
+    """Target name → unit; a target that is not named here has none."""
+    parts: Shaped[np.ndarray, " n_crystals"] | None = None
+    """The given split of each crystal: `train`, `validation` or `test`."""
+    provenance: Provenance = Provenance()
+
+    def __post_init__(self) -> None:
+        if self.parts is not None:
+            object.__setattr__(self, "parts", _known_parts(self.parts))
+        object.__setattr__(self, "units", {name: self.units.get(name, "") for name in self.targets})
+        _check_shapes(self)
+        _check_crystals(self)
+
+    @classmethod
+    def from_crystals(
+        cls,
+        crystals: Iterable[Crystal],
+        targets: Sequence[Target] = (),
+        parts: Sequence[str] | None = None,
+        provenance: Provenance = Provenance(),
+    ) -> CrystalDataset:
+        """Pack crystals; of their labels those that `targets` names.
+
+        Raises:
+            DataError: as for the data set itself. Crystals without an id get their row number.
+        """
+        crystals = list(crystals)
+        n_atoms = [len(crystal) for crystal in crystals]
+        none = np.zeros(0)
+        return cls(
+            ids=text_array([crystal.id or str(row) for row, crystal in enumerate(crystals, start=1)]),
+            atomic_numbers=np.concatenate([none, *(c.atomic_numbers for c in crystals)]).astype(np.uint8),
+            positions=np.concatenate([none.reshape(0, 3), *(c.positions for c in crystals)]),
+            offsets=np.concatenate([[0], np.cumsum(n_atoms)]).astype(np.int64),
+            lattice=np.array([c.lattice for c in crystals], dtype=np.float64).reshape(-1, 3, 3),
+            targets={
+                target.name: np.array([c.targets.get(target.name, np.nan) for c in crystals], dtype=np.float64)
+                for target in targets
+            },
+            units={target.name: target.unit for target in targets},
+            parts=None if parts is None else text_array(list(parts)),
+            provenance=provenance,
+        )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, row: int | np.integer) -> Crystal:
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"row {row} of a data set of {len(self)} crystals")
+        row = row % len(self)
+        atoms = slice(self.offsets[row], self.offsets[row + 1])
+        return Crystal(
+            atomic_numbers=self.atomic_numbers[atoms].astype(np.int64),
+            positions=self.positions[atoms],
+            lattice=self.lattice[row],
+            id=str(self.ids[row]),
+            targets={name: float(labels[row]) for name, labels in self.targets.items()},
+        )
+
+    def __iter__(self) -> Iterator[Crystal]:
+        return (self[row] for row in range(len(self)))
+
+    @property
+    def n_atoms(self) -> Int64[np.ndarray, " n_crystals"]:
+        """Atoms of each crystal."""
+        return np.diff(self.offsets)
+
+    @cached_property
+    def formulas(self) -> Shaped[np.ndarray, " n_crystals"]:
+        """Reduced formula of each crystal."""
+        crystal_index = np.repeat(np.arange(len(self)), self.n_atoms)
+        sorted_numbers = self.atomic_numbers[np.lexsort((self.atomic_numbers, crystal_index))]
+        known: dict[bytes, str] = {}
+        formulas = []
+        for start, end in itertools.pairwise(self.offsets.tolist()):
+            numbers = sorted_numbers[start:end]
+            key = numbers.tobytes()
+            if key not in known:
+                known[key] = reduced_formula(numbers)
+            formulas.append(known[key])
+        return text_array(formulas)
+
+    def target(self, name: str) -> Target:
+        """A target with its unit.
+
+        Raises:
+            DataError: no such target; the message names the nearest.
+        """
+        if name not in self.targets:
+            raise UnknownTarget(f"the data set has no target {name!r}", name, self.targets)
+        return Target(name, self.units[name])
+
+    def with_targets(self, targets: Iterable[str | Target]) -> CrystalDataset:
+        """The same crystals with these targets only, in this order. A `Target` may state a unit that is not yet known.
+
+        Raises:
+            DataError: no such target (the nearest is named), or another unit than the data set's.
+        """
+        units = {}
+        for wanted in targets:
+            wanted = Target(wanted) if isinstance(wanted, str) else wanted
+            known = self.target(wanted.name)
+            if wanted.unit and known.unit and wanted.unit != known.unit:
+                raise DataError(
+                    f"target {wanted.name!r} is in {known.unit} in the data set, but {wanted.unit} was asked for; "
+                    "correct the target's unit or convert the labels"
+                )
+            units[wanted.name] = wanted.unit or known.unit
+        return dataclasses.replace(self, targets={name: self.targets[name] for name in units}, units=units)
+
+    def labelled(self) -> CrystalDataset:
+        """The crystals that have a label of at least one target."""
+        has_label = np.zeros(len(self), dtype=bool)
+        for labels in self.targets.values():
+            has_label |= ~np.isnan(labels)
+        return self.select(has_label)
+
+    def select(self, rows: Int64[np.ndarray, " n"] | Bool[np.ndarray, " n"] | Sequence[int]) -> CrystalDataset:
+        """The crystals of these row numbers, in this order, or of a mask over all rows."""
+        rows = np.asarray(rows)
+        if rows.dtype == bool:
+            if len(rows) != len(self):
+                raise DataError(f"a mask of {len(rows)} rows for a data set of {len(self)} crystals")
+            rows = np.flatnonzero(rows)
+        rows = rows.astype(np.int64)
+        n_atoms = self.n_atoms[rows]
+        offsets = np.concatenate([[0], np.cumsum(n_atoms)]).astype(np.int64)
+        atoms = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], n_atoms)
+        return dataclasses.replace(
+            self,
+            ids=self.ids[rows],
+            atomic_numbers=self.atomic_numbers[atoms],
+            positions=self.positions[atoms],
+            offsets=offsets,
+            lattice=self.lattice[rows],
+            targets={name: labels[rows] for name, labels in self.targets.items()},
+            parts=None if self.parts is None else self.parts[rows],
+        )
+
+    def split(self, config: DataConfig, seed: int) -> Splits:
+        """Divide into training, validation and test part; `max_atoms_per_crystal` thins the first two.
+
+        `given` takes the data set's own parts. `random` draws by fraction. `group` keeps all crystals of one reduced
+        formula together; its parts never exceed their fractions, so very common formulas end up in training.
+
+        Raises:
+            DataError: no split is given, or a part that was asked for would be empty.
+        """
+        if config.split != "given":
+            part = _assign_parts(self.formulas if config.split == "group" else self.ids, config, seed)
+        elif self.parts is not None:
+            part = self.parts
+        else:
+            raise DataError(
+                "the data set has no split of its own (a column `split` with train, validation or test); "
+                "choose split 'random' or 'group'"
+            )
+        rows = {name: np.flatnonzero(part == name) for name in PARTS}
+        if config.max_atoms_per_crystal is not None:
+            for name in ("train", "validation"):
+                rows[name] = rows[name][self.n_atoms[rows[name]] <= config.max_atoms_per_crystal]
+        if not len(rows["train"]):
+            raise DataError(
+                f"no crystal is left to train on (split {config.split!r}, {len(self)} crystals, max_atoms_per_crystal "
+                f"= {config.max_atoms_per_crystal}); raise max_atoms_per_crystal or choose another split"
+            )
+        return Splits(**{name: self.select(rows[name]) for name in PARTS})
+
+    def to_frame(self) -> pandas.DataFrame:
+        """One row per crystal: id, formula, n_atoms, a column per target, and the split if there is one."""
+        import pandas
+
+        columns: dict[str, Any] = {"id": self.ids, "formula": self.formulas, "n_atoms": self.n_atoms}
+        columns |= self.targets
+        if self.parts is not None:
+            columns["split"] = self.parts
+        return pandas.DataFrame(columns)
+
+    def summary(self) -> str:
+        """A few lines for a person: size, elements, labels of each target, split, origin."""
+        n_elements = len(np.unique(self.atomic_numbers))
+        lines = [f"{len(self):,} crystals, {len(self.atomic_numbers):,} atoms, {n_elements} elements"]
+        if len(self):
+            n_atoms = self.n_atoms
+            lines[0] += f" ({n_atoms.min()} to {n_atoms.max()} atoms per crystal, median {np.median(n_atoms):g})"
+        for name, labels in self.targets.items():
+            present = labels[~np.isnan(labels)]
+            line = f"  {Target(name, self.units[name]).label}: {len(present):,} labels"
+            if len(present):
+                line += f", {present.min():.4g} to {present.max():.4g}, mean {present.mean():.4g}"
+            lines.append(line)
+        if self.parts is not None:
+            counts = Counter(self.parts.tolist())
+            lines.append("  split: " + ", ".join(f"{name} {counts[name]:,}" for name in PARTS))
+        for title, text in dataclasses.asdict(self.provenance).items():
+            if text:
+                lines.append(f"  {title}: {text}")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"CrystalDataset: {self.summary()}"
+
+    def save(self, path: str | Path) -> None:
+        """Write one packed parquet file (see `packed.py`). An existing file stays until the new one is whole."""
+        from crystalframer.datasets import packed
+
+        packed.save(self, Path(path))
+
+    @staticmethod
+    def write(
+        path: str | Path,
+        crystals: Iterable[Crystal],
+        targets: Sequence[Target] = (),
+        provenance: Provenance = Provenance(),
+    ) -> None:
+        """Write crystals to a packed file as they come, in bounded memory.
+
+        Raises:
+            DataError: a crystal has no id. (An id given twice shows when the file is loaded.)
+        """
+        from crystalframer.datasets import packed
+
+        packed.write(Path(path), crystals, targets, provenance)
+
+    @staticmethod
+    def load(path: str | Path, targets: Sequence[str | Target] | None = None) -> CrystalDataset:
+        """Read a packed file, or any parquet table with columns `atomic_numbers`, `positions` (Å) or `frac_coords`, and
+        `lattice` (Å) of flat lists.
+
+        Args:
+            targets: label columns to read. Default: those of the packed file; of another table, all columns of numbers
+                that do not merely describe the structure (such as `n_atoms` or `volume`).
+
+        Raises:
+            DataError: the file is missing, truncated, of a newer version, lacks a column, or holds a bad row.
+        """
+        from crystalframer.datasets import packed
+
+        return packed.load(Path(path), targets)
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """The three parts of a data set; no crystal is in two of them."""
+
+    train: CrystalDataset
+    validation: CrystalDataset
+    test: CrystalDataset
+
+
+def _known_parts(parts: np.ndarray) -> np.ndarray:
+    for row, part in enumerate(parts, start=1):
+        if part not in _PART_NAMES:
+            raise DataError(f"row {row}: split is {part!r}; it must be one of {', '.join(PARTS)}")
+    return text_array([_PART_NAMES[part] for part in parts])
+
+
+def _check_shapes(dataset: CrystalDataset) -> None:
+    n_crystals, n_atoms = len(dataset.ids), len(dataset.atomic_numbers)
+    expected = {"offsets": (n_crystals + 1,), "positions": (n_atoms, 3), "lattice": (n_crystals, 3, 3)}
+    for name, shape in expected.items():
+        if getattr(dataset, name).shape != shape:
+            raise DataError(f"{name} has shape {getattr(dataset, name).shape}; {n_crystals} crystals need {shape}")
+    if dataset.offsets[0] != 0 or dataset.offsets[-1] != n_atoms or (np.diff(dataset.offsets) < 0).any():
+        raise DataError(f"offsets must rise from 0 to the number of atoms, {n_atoms}")
+    for name, labels in (*dataset.targets.items(), ("split", dataset.parts)):
+        if labels is not None and labels.shape != (n_crystals,):
+            raise DataError(f"{name} has shape {labels.shape}; {n_crystals} crystals need ({n_crystals},)")
+    if len(set(dataset.ids.tolist())) != n_crystals:
+        first_row: dict[str, int] = {}
+        for row, id in enumerate(dataset.ids, start=1):
+            if id in first_row:
+                raise DataError(f"id {id!r} is given twice, in rows {first_row[id]} and {row}; make ids unique")
+            first_row[id] = row
+    for name, labels in dataset.targets.items():
+        bad = np.flatnonzero(np.isinf(labels))
+        if bad.size:
+            raise DataError(
+                f"row {bad[0] + 1} ({dataset.ids[bad[0]]}): {name} is {labels[bad[0]]}; a label must be finite, "
+                "or empty if it is missing"
+            )
+
+
+def _check_crystals(dataset: CrystalDataset) -> None:
+    """Find rows that `Crystal` would refuse, all at once, and let it say why."""
+    bad_atoms = ~np.isfinite(dataset.positions).all(axis=1)
+    bad_atoms |= (dataset.atomic_numbers < 1) | (dataset.atomic_numbers > HIGHEST_ATOMIC_NUMBER)
+    bad = np.flatnonzero(bad_atoms)
+    rows = np.searchsorted(dataset.offsets, bad[:1], side="right") - 1
+    lattice = dataset.lattice
+    normals = np.cross(lattice[:, [1, 2, 0]], lattice[:, [2, 0, 1]])
+    volumes = np.abs(np.einsum("ci,ci->c", lattice[:, 0], normals[:, 0]))
+    areas = np.linalg.norm(normals, axis=2)
+    flat = ~(volumes[:, None] >= SMALLEST_CELL_HEIGHT * areas).all(axis=1) | (areas == 0).any(axis=1)
+    rows = np.concatenate([rows, np.flatnonzero(flat | (dataset.n_atoms == 0))])
+    if rows.size:
+        row = int(rows.min())
+        try:
+            dataset[row]
+        except ValueError as error:
+            raise DataError(f"row {row + 1}: {error}") from error
+
+
+def _assign_parts(
+    keys: Shaped[np.ndarray, " n_crystals"], config: DataConfig, seed: int
+) -> Shaped[np.ndarray, " n_crystals"]:
+    """Draw a part for each key by fraction; crystals of one key go together.
+
+    The draw depends on keys and seed, not on the order of the rows.
+    """
+    names, key_index, members = np.unique(keys.astype(str), return_inverse=True, return_counts=True)
+    fractions = {"test": config.test_fraction, "validation": config.validation_fraction}
+    sizes = {name: max(1, round(fraction * len(keys))) for name, fraction in fractions.items() if fraction}
+    free = dict(sizes)
+    part_of_key = np.full(len(names), "train", dtype=object)
+    for key in np.random.default_rng(seed).permutation(len(names)):
+        for name in free:
+            if members[key] <= free[name]:
+                part_of_key[key] = name
+                free[name] -= int(members[key])
+                break
+    for name, size in sizes.items():
+        if free[name] == size:
+            raise DataError(
+                f"the {name} part of a {config.split!r} split would be empty ({len(keys)} crystals in {len(names)} "
+                f"groups, room for {size} in this part); raise {name}_fraction or choose another split"
+            )
+    return part_of_key[key_index]
+
+
+def text_array(values: Sequence[str | None]) -> np.ndarray:
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array

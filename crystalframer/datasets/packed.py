@@ -1,0 +1,333 @@
+"""Crystals in a parquet file, straight to and from flat arrays: no loop over crystals, no chemistry library.
+
+A packed file is readable with any parquet library: columns `id`, `atomic_numbers` (list), `positions` (list, Cartesian
+x y z of each atom in turn, Å), `lattice` (9 numbers: rows a, b, c, Å), one column per target (empty = missing label)
+and, if the data set has one, `split`. Units, licence, citation and origin are in the file's metadata.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from crystalframer import files
+from crystalframer.config import Target
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.datasets.dataset import CrystalDataset, Provenance, text_array
+from crystalframer.errors import DataError, UnknownTarget, suggestion
+from crystalframer.reading.columns import DERIVED_COLUMNS, ID_COLUMNS, STRUCTURE_COLUMNS
+
+if TYPE_CHECKING:
+    import pyarrow
+
+SCHEMA_VERSION = 1
+METADATA_KEY = b"crystalframer"
+ROWS_PER_GROUP = 32_768
+"""Crystals per parquet row group: what reading and writing hold in memory at a time beside the result."""
+_STORAGE: Any = {"compression": "zstd", "use_dictionary": False}
+
+
+def save(dataset: CrystalDataset, path: Path) -> None:
+    """Write a data set."""
+    starts = range(0, len(dataset), ROWS_PER_GROUP)
+    groups = (dataset.select(np.arange(start, min(start + ROWS_PER_GROUP, len(dataset)))) for start in starts)
+    targets = [dataset.target(name) for name in dataset.targets]
+    _write_groups(path, groups, targets, dataset.parts is not None, dataset.provenance)
+
+
+def write(path: Path, crystals: Iterable[Crystal], targets: Sequence[Target], provenance: Provenance) -> None:
+    """Write crystals as they come, holding one row group in memory."""
+    total = len(crystals) if isinstance(crystals, Sized) else None
+    stream = iter(tqdm(crystals, desc=f"writing {path.name}", unit=" crystals", delay=2, total=total))
+    n_written = 0
+
+    def groups() -> Iterator[CrystalDataset]:
+        nonlocal n_written
+        while group := list(itertools.islice(stream, ROWS_PER_GROUP)):
+            for row, crystal in enumerate(group, start=n_written + 1):
+                if not crystal.id:
+                    raise DataError(f"{path}: crystal {row} has no id; give each crystal its own")
+            n_written += len(group)
+            yield CrystalDataset.from_crystals(group, targets)
+
+    _write_groups(path, groups(), targets, False, provenance)
+
+
+def add_splits(path: Path, output: Path, splits: Mapping[str, np.ndarray], provenance: Provenance) -> None:
+    """Copy a packed file, row group by row group, with a column of parts (or empty) for each named split. They do not
+    count as the file's own split: `read_split` reads one.
+    """
+    from pyarrow import Table, array, field, parquet, string
+
+    with parquet.ParquetFile(path) as file:
+        metadata = _packed_metadata(path, file.schema_arrow) | {"provenance": dataclasses.asdict(provenance)}
+        schema = file.schema_arrow.with_metadata({METADATA_KEY: json.dumps(metadata).encode()})
+        for name in splits:
+            schema = schema.append(field(_split_column(name), string()))
+        start = 0
+        with _replacing(output) as unfinished, parquet.ParquetWriter(unfinished, schema, **_STORAGE) as writer:
+            for batch in file.iter_batches(batch_size=ROWS_PER_GROUP):
+                columns = [array(parts[start : start + len(batch)], string()) for parts in splits.values()]
+                writer.write_table(Table.from_arrays([*batch.columns, *columns], schema=schema))
+                start += len(batch)
+
+
+def read_split(path: Path, name: str) -> np.ndarray:
+    """The part of each crystal in a split that `add_splits` wrote; None: in no part."""
+    from pyarrow import parquet
+
+    column = _split_column(name)
+    return text_array(parquet.read_table(path, columns=[column])[column].to_pylist())
+
+
+def _split_column(name: str) -> str:
+    return f"split {name}"
+
+
+def load(path: Path, targets: Sequence[str | Target] | None) -> CrystalDataset:
+    """Read a packed file or a parquet table of flat lists; `CrystalDataset.load` says how."""
+    from pyarrow import ArrowException, parquet
+
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; check the path")
+    try:
+        with parquet.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            metadata = _packed_metadata(path, schema)
+            columns = _choose_columns(path, schema, metadata, targets)
+            # pyarrow before 19 cannot iterate over a file without row groups.
+            found = file.iter_batches(batch_size=ROWS_PER_GROUP, columns=columns.names) if file.num_row_groups else ()
+            batches = [_Batch.read(batch, columns) for batch in found]
+    except (ArrowException, OSError) as error:
+        raise DataError(f"{path}: not a complete parquet file ({error}); copy or make it again") from error
+    except _BadColumn as error:
+        raise DataError(f"{path}: {error}") from error
+    units = dict(metadata.get("units", {}))
+    units |= {t.name: t.unit for t in targets or () if isinstance(t, Target) and t.unit and not units.get(t.name)}
+    try:
+        dataset = _join(batches, columns, units, Provenance(**metadata.get("provenance", {"source": str(path)})))
+        return dataset if targets is None else dataset.with_targets(targets)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _schema(targets: Sequence[Target], with_parts: bool, provenance: Provenance) -> pyarrow.Schema:
+    import pyarrow
+
+    metadata = {
+        "schema_version": SCHEMA_VERSION,
+        "units": {target.name: target.unit for target in targets},
+        "provenance": dataclasses.asdict(provenance),
+    }
+    columns = [
+        ("id", pyarrow.string()),
+        ("atomic_numbers", pyarrow.list_(pyarrow.uint8())),
+        ("positions", pyarrow.list_(pyarrow.float64())),
+        ("lattice", pyarrow.list_(pyarrow.float64(), 9)),
+        *((target.name, pyarrow.float64()) for target in targets),
+        *([("split", pyarrow.string())] if with_parts else []),
+    ]
+    return pyarrow.schema(columns, metadata={METADATA_KEY: json.dumps(metadata).encode()})
+
+
+def _to_table(dataset: CrystalDataset, schema: pyarrow.Schema) -> pyarrow.Table:
+    import pyarrow
+
+    def ragged(values: np.ndarray, offsets: np.ndarray) -> pyarrow.Array:
+        return pyarrow.ListArray.from_arrays(pyarrow.array(offsets.astype(np.int32)), pyarrow.array(values))
+
+    columns: dict[str, pyarrow.Array] = {
+        "id": pyarrow.array(dataset.ids, pyarrow.string()),
+        "atomic_numbers": ragged(dataset.atomic_numbers, dataset.offsets),
+        "positions": ragged(dataset.positions.reshape(-1), 3 * dataset.offsets),
+        "lattice": pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(dataset.lattice.reshape(-1)), 9),
+    }
+    for name, labels in dataset.targets.items():
+        columns[name] = pyarrow.array(labels, from_pandas=True)
+    if dataset.parts is not None:
+        columns["split"] = pyarrow.array(dataset.parts, pyarrow.string())
+    return pyarrow.table([columns[name] for name in schema.names], schema=schema)
+
+
+def _write_groups(
+    path: Path, groups: Iterable[CrystalDataset], targets: Sequence[Target], with_parts: bool, provenance: Provenance
+) -> None:
+    from pyarrow import parquet
+
+    reserved = {"id", "split", *STRUCTURE_COLUMNS} & {target.name for target in targets}
+    if reserved:
+        raise DataError(f"{path}: a target cannot be called {sorted(reserved)[0]!r}; that column has another use")
+    schema = _schema(targets, with_parts, provenance)
+    with _replacing(path) as unfinished, parquet.ParquetWriter(unfinished, schema, **_STORAGE) as writer:
+        for group in groups:
+            writer.write_table(_to_table(group, schema))
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A place to write a file that takes the place of `path` when it is whole.
+
+    Raises:
+        DataError: another suffix than .parquet, or nothing can be written there.
+    """
+    if path.suffix.lower() != ".parquet":
+        raise DataError(f"{path}: a packed data set is a .parquet file; call it {path.with_suffix('.parquet').name}")
+    with files.writing(path, DataError), files.replacing(path) as unfinished:
+        yield unfinished
+
+
+def _packed_metadata(path: Path, schema: pyarrow.Schema) -> dict[str, Any]:
+    text = (schema.metadata or {}).get(METADATA_KEY)
+    if text is None:
+        return {}
+    metadata = json.loads(text)
+    if metadata["schema_version"] > SCHEMA_VERSION:
+        raise DataError(
+            f"{path}: packed in format {metadata['schema_version']}, this version reads up to {SCHEMA_VERSION}; "
+            "update crystalframer"
+        )
+    return metadata
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Which columns of a table hold what."""
+
+    id: str | None
+    coordinates: str
+    targets: tuple[str, ...]
+    split: str | None
+
+    @property
+    def names(self) -> list[str]:
+        named = [name for name in (self.id, self.split) if name]
+        return [*named, "atomic_numbers", self.coordinates, "lattice", *self.targets]
+
+
+def _choose_columns(
+    path: Path, schema: pyarrow.Schema, metadata: Mapping[str, Any], targets: Sequence[str | Target] | None
+) -> _Columns:
+    from pyarrow import types
+
+    names = schema.names
+    coordinates = next((name for name in ("positions", "frac_coords") if name in names), "positions")
+    for name in ("atomic_numbers", coordinates, "lattice"):
+        if name not in names:
+            raise DataError(
+                f"{path}: has no column {name!r}{suggestion(name, names)}. A table of crystals has the columns "
+                "atomic_numbers, positions (or frac_coords) and lattice"
+            )
+    id_column = next((name for name in ID_COLUMNS if name in names), None)
+    is_number = {n: types.is_floating(schema.field(n).type) or types.is_integer(schema.field(n).type) for n in names}
+    derived = (*DERIVED_COLUMNS, id_column, "__index_level_0__")  # the last is a pandas index
+    labels = list(metadata["units"]) if metadata else [n for n in names if is_number[n] and n not in derived]
+    chosen = labels if targets is None else [t if isinstance(t, str) else t.name for t in targets]
+    for name in chosen:
+        if name not in names:
+            raise UnknownTarget(f"{path}: has no label column {name!r}", name, labels)
+    return _Columns(id_column, coordinates, tuple(chosen), "split" if "split" in names else None)
+
+
+class _BadColumn(ValueError):
+    pass
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """The arrays of some rows of a file."""
+
+    ids: list[str] | None
+    atomic_numbers: np.ndarray
+    positions: np.ndarray
+    n_atoms: np.ndarray
+    lattice: np.ndarray
+    targets: dict[str, np.ndarray]
+    parts: list[str | None] | None
+
+    @classmethod
+    def read(cls, batch: pyarrow.RecordBatch, columns: _Columns) -> _Batch:
+        numbers, n_atoms = _ragged(batch, "atomic_numbers")
+        coordinates, n_coordinates = _ragged(batch, columns.coordinates)
+        lattice, n_lattice = _ragged(batch, "lattice")
+        for row in np.flatnonzero((n_coordinates != 3 * n_atoms) | (n_lattice != 9))[:1]:
+            raise _BadColumn(
+                f"{_row_name(batch, columns, int(row))}: {n_atoms[row]} atomic numbers need {3 * n_atoms[row]} numbers "
+                f"in {columns.coordinates} and 9 in lattice, got {n_coordinates[row]} and {n_lattice[row]}"
+            )
+        bad = np.flatnonzero(~((numbers >= 0) & (numbers <= 255) & (numbers == np.round(numbers))))
+        if bad.size:
+            row = int(np.searchsorted(np.cumsum(n_atoms), bad[0], side="right"))
+            raise _BadColumn(
+                f"{_row_name(batch, columns, int(row))}: {numbers[bad[0]]} is no atomic number; correct it"
+            )
+        lattice = lattice.astype(np.float64).reshape(-1, 3, 3)
+        positions = coordinates.astype(np.float64).reshape(-1, 3)
+        if columns.coordinates == "frac_coords":
+            # Twice: a coordinate a rounding error below 0 becomes 1 the first time.
+            wrapped = positions % 1.0 % 1.0
+            positions = np.einsum("ni,nij->nj", wrapped, np.repeat(lattice, n_atoms, axis=0))
+        return cls(
+            ids=None if columns.id is None else [str(id) for id in batch.column(columns.id).to_pylist()],
+            atomic_numbers=numbers.astype(np.uint8),
+            positions=positions,
+            n_atoms=n_atoms,
+            lattice=lattice,
+            targets={name: _labels(batch, name) for name in columns.targets},
+            parts=None if columns.split is None else batch.column(columns.split).to_pylist(),
+        )
+
+
+def _row_name(batch: pyarrow.RecordBatch, columns: _Columns, row: int) -> str:
+    return f"row with id {batch.column(columns.id)[row]}" if columns.id else f"row {row + 1} of its row group"
+
+
+def _ragged(batch: pyarrow.RecordBatch, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Values of a list column in a row, and how many each row has."""
+    import pyarrow.compute
+
+    column = batch.column(name)
+    kind = column.type
+    if not (pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind) or pyarrow.types.is_fixed_size_list(kind)):
+        raise _BadColumn(f"column {name!r} holds {kind}; it must hold flat lists of numbers")
+    lengths = pyarrow.compute.call_function("list_value_length", [column]).fill_null(0)
+    values = column.flatten()
+    if not (pyarrow.types.is_integer(values.type) or pyarrow.types.is_floating(values.type)):
+        raise _BadColumn(f"column {name!r} holds lists of {values.type}; it must hold flat lists of numbers")
+    return values.to_numpy(zero_copy_only=False), lengths.to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def _labels(batch: pyarrow.RecordBatch, name: str) -> np.ndarray:
+    import pyarrow
+
+    column = batch.column(name)
+    if not (pyarrow.types.is_floating(column.type) or pyarrow.types.is_integer(column.type)):
+        raise _BadColumn(f"label column {name!r} holds {column.type}; labels must be numbers")
+    return column.cast(pyarrow.float64()).to_numpy(zero_copy_only=False)
+
+
+def _join(
+    batches: Sequence[_Batch], columns: _Columns, units: Mapping[str, str], provenance: Provenance
+) -> CrystalDataset:
+    n_atoms = np.concatenate([np.zeros(1, dtype=np.int64), *(batch.n_atoms for batch in batches)])
+    ids = itertools.chain.from_iterable(batch.ids or () for batch in batches)
+    parts = itertools.chain.from_iterable(batch.parts or () for batch in batches)
+    return CrystalDataset(
+        ids=text_array(list(ids) if columns.id else [str(row) for row in range(1, len(n_atoms))]),
+        atomic_numbers=np.concatenate([np.zeros(0, dtype=np.uint8), *(b.atomic_numbers for b in batches)]),
+        positions=np.concatenate([np.zeros((0, 3)), *(b.positions for b in batches)]),
+        offsets=np.cumsum(n_atoms),
+        lattice=np.concatenate([np.zeros((0, 3, 3)), *(b.lattice for b in batches)]),
+        targets={name: np.concatenate([np.zeros(0), *(b.targets[name] for b in batches)]) for name in columns.targets},
+        units=units,
+        parts=text_array(list(parts)) if columns.split else None,
+        provenance=provenance,
+    )

@@ -1,0 +1,166 @@
+"""The errors of this package: one family, so that `except CrystalFramerError` catches what the package refuses.
+
+An error keeps where it happened as fields, so that programs need not take messages apart:
+
+    >>> error = DataError("is no number", path="labels.csv", row=3, field="band_gap", value="n/a?")
+    >>> str(error)
+    'labels.csv, row 3: is no number'
+    >>> error.field
+    'band_gap'
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+__all__ = [
+    "AuthorsCheckpointError",
+    "CheckpointError",
+    "ConfigError",
+    "CrystalError",
+    "CrystalFramerError",
+    "DataError",
+    "MotifError",
+    "PolyhedronError",
+    "RankError",
+    "ScreeningError",
+    "TraceError",
+    "TrainingError",
+    "UncertaintyError",
+    "UnknownTarget",
+    "WorkerError",
+    "suggestion",
+]
+
+
+Error = TypeVar("Error", bound="CrystalFramerError")
+
+
+class CrystalFramerError(Exception):
+    """Something that this package cannot use or do. The message says what is wrong and what to do about it.
+
+    Attributes:
+        message: what is wrong, without the place.
+        path: the file or folder, if there is one.
+        row: row of a table, entry or frame of a file, counted from 1.
+        site: atom of a crystal, counted from 0.
+        field: name of the setting, column or item.
+        value: what the field holds.
+    """
+
+    message: str
+    path: Path | str | None
+    row: int | None
+    site: int | None
+    field: str | None
+    value: Any
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        path: Path | str | None = None,
+        row: int | None = None,
+        site: int | None = None,
+        field: str | None = None,
+        value: Any = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.path, self.row, self.site, self.field, self.value = path, row, site, field, value
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}" if self.where else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.__dict__.copy())
+
+    @property
+    def where(self) -> str:
+        """`"labels.csv, row 3"`; empty where neither is known."""
+        row = None if self.row is None else f"row {self.row}"
+        return ", ".join(str(part) for part in (self.path, row) if part is not None)
+
+    def at(self: Error, *, path: Path | str | None = None, row: int | None = None) -> Error:
+        """This error, with the place that only the caller knows. What is known already stays."""
+        self.path = path if self.path is None else self.path
+        self.row = row if self.row is None else self.row
+        return self
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'max'? Known: max, ..."` for a name that is not among `known`."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    return f"; did you mean {close[0]!r}? Known: {', '.join(known)}" if close else f"; known: {', '.join(known)}"
+
+
+class ConfigError(CrystalFramerError, ValueError):
+    """A setting has a value that cannot be used."""
+
+
+class CrystalError(CrystalFramerError, ValueError):
+    """A crystal that the model cannot take, or a structure that cannot be read."""
+
+
+class DataError(CrystalFramerError, ValueError):
+    """A table, data set or download that cannot be used."""
+
+
+class UnknownTarget(DataError):
+    """A data set has no such label; the message names the nearest of those that it has."""
+
+    def __init__(self, problem: str, name: str, labels: Iterable[str], *, path: Path | str | None = None) -> None:
+        labels = list(labels)
+        hint = suggestion(name, labels) if labels else "; it has no column of labels at all"
+        super().__init__(problem + hint, path=path, field=name)
+
+
+class TraceError(CrystalFramerError, ValueError):
+    """A trace file cannot be read or written."""
+
+
+class CheckpointError(CrystalFramerError, RuntimeError):
+    """A checkpoint cannot be read or written."""
+
+
+class AuthorsCheckpointError(CrystalFramerError, ValueError):
+    """A checkpoint of the authors cannot be loaded."""
+
+
+class UncertaintyError(CrystalFramerError, ValueError):
+    """No interval can be made from these errors, or a file holds no intervals."""
+
+
+class TrainingError(CrystalFramerError, RuntimeError):
+    """Training cannot start or go on."""
+
+
+class RankError(CrystalFramerError, RuntimeError):
+    """The process of a device ended before its work was done."""
+
+
+class WorkerError(CrystalFramerError, RuntimeError):
+    """Processes of a pool died or could not be started."""
+
+
+class ScreeningError(CrystalFramerError, RuntimeError):
+    """A screening cannot start or go on."""
+
+
+class MotifError(CrystalFramerError, ValueError):
+    """The coordination shell of a site cannot be found, or a table lacks what the analysis needs."""
+
+
+class PolyhedronError(CrystalFramerError, ValueError):
+    """No reference polyhedron has this name."""
+
+
+def _restored(kind: type[CrystalFramerError], state: dict[str, Any]) -> CrystalFramerError:
+    """An error as it was before it was pickled, whatever its constructor takes."""
+    error = kind.__new__(kind, state["message"])
+    error.__dict__.update(state)
+    return error

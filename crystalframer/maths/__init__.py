@@ -1,0 +1,1 @@
+"""Maths of the attention layer as pure functions: segments, edges, bases and frames."""

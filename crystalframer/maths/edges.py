@@ -1,0 +1,108 @@
+"""The geometry that every layer shares: of a batch, or of some atoms of a large crystal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+from crystalframer.crystals.crystal import CrystalBatch
+from crystalframer.crystals.large_cells import ChunkedCrystal, EdgesOfAtoms
+
+SELF_LENGTH = 1e-2
+"""Å: shorter edges join an atom to itself; they have no direction (the authors' d² <= 1e-5 Å²)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Edges:
+    """Edges from query atom i to key atom j(n), sorted by query atom.
+
+    All atoms are both, unless a crystal is so large that only some atoms at a time are asked what they see.
+    """
+
+    query: Int[Tensor, " n_edges"]
+    """Counted through the query atoms."""
+    key: Int[Tensor, " n_edges"]
+    vectors: Float[Tensor, "n_edges 3"]
+    lengths: Float[Tensor, " n_edges"]
+    directions: Float[Tensor, "n_edges 3"]
+    """Unit vectors; 0 for an atom's edge to itself."""
+    is_self: Bool[Tensor, " n_edges"]
+    positions: Float[Tensor, "n_keys 3"]
+    crystal_index: Int[Tensor, " n_keys"]
+    lattice: Float[Tensor, "n_crystals 3 3"]
+    query_atoms: Int[Tensor, " n_atoms"] | None = None
+    """Which of the key atoms these are; None: all of them, in order."""
+
+    @property
+    def n_atoms(self) -> int:
+        """Of the query atoms."""
+        return self.n_keys if self.query_atoms is None else len(self.query_atoms)
+
+    @property
+    def n_keys(self) -> int:
+        return len(self.positions)
+
+    def at_queries(self, values: Shaped[Tensor, "n_keys *shape"]) -> Shaped[Tensor, "n_atoms *shape"]:
+        """Of all values, those of the query atoms."""
+        return values if self.query_atoms is None else values[self.query_atoms]
+
+    @classmethod
+    def of(cls, batch: CrystalBatch) -> Edges:
+        """Raises: ValueError: the batch asks for a gradient, which the geometry has none of: frames are constants."""
+        if batch.edge_vectors.requires_grad:
+            raise ValueError(
+                "edge_vectors.requires_grad is set, but the model has no gradient with respect to the structure "
+                "(frames are constants for autograd); detach edge_vectors"
+            )
+        return cls._of(batch.edge_index, batch.edge_vectors, batch.positions, batch.crystal_index, batch.lattice, None)
+
+    @classmethod
+    def of_atoms(cls, edges: EdgesOfAtoms, device: torch.device, dtype: torch.dtype) -> Edges:
+        """Edges from some atoms of one crystal, to any of its atoms."""
+        crystal = edges.crystal
+        vectors, positions, lattice = (
+            torch.from_numpy(array).to(device, dtype) for array in (edges.vectors, crystal.positions, crystal.lattice)
+        )
+        index, atoms = (torch.from_numpy(array).to(device) for array in (edges.index, edges.atoms))
+        return cls._of(index, vectors, positions, index.new_zeros(len(positions)), lattice[None], atoms)
+
+    @classmethod
+    def _of(
+        cls,
+        index: Int[Tensor, "2 n_edges"],
+        vectors: Float[Tensor, "n_edges 3"],
+        positions: Float[Tensor, "n_keys 3"],
+        crystal_index: Int[Tensor, " n_keys"],
+        lattice: Float[Tensor, "n_crystals 3 3"],
+        query_atoms: Int[Tensor, " n_atoms"] | None,
+    ) -> Edges:
+        lengths = torch.linalg.vector_norm(vectors, dim=-1)
+        is_self = lengths < SELF_LENGTH
+        directions = torch.where(is_self, 0.0, 1.0 / lengths.clamp(min=SELF_LENGTH))[:, None] * vectors
+        query, key = index
+        return cls(query, key, vectors, lengths, directions, is_self, positions, crystal_index, lattice, query_atoms)
+
+
+@dataclass(frozen=True, eq=False)
+class EdgeChunks:
+    """The edges of a crystal, those of some atoms after those of others; can be gone through again and again."""
+
+    crystal: ChunkedCrystal
+    device: torch.device
+    dtype: torch.dtype
+    done: Callable[[int], object]
+    """Called with the number of atoms after each chunk."""
+
+    @property
+    def atomic_numbers(self) -> Int[Tensor, " n_atoms"]:
+        return torch.from_numpy(self.crystal.atomic_numbers.astype(np.int64)).to(self.device)
+
+    def __iter__(self) -> Iterator[Edges]:
+        for edges in self.crystal:
+            yield Edges.of_atoms(edges, self.device, self.dtype)
+            self.done(len(edges.atoms))

@@ -1,0 +1,331 @@
+"""CIF files as programs write them: one block, whole atoms, symmetry operations in full.
+
+That is most of what people have, and with gemmi they are read in a small part of the time that pymatgen needs. Whatever
+is less plain (several blocks, fractional occupancies, oxidation states, magnetic structures, symmetry by the name of
+the group, anything that looks like a mistake) is left to pymatgen, whose conventions hold here too: same lattice
+vectors, same atoms in the same order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from crystalframer.crystals.crystal import FARTHEST_POSITION, LONGEST_CELL, Crystal
+from crystalframer.elements import HIGHEST_ATOMIC_NUMBER, SYMBOLS, atomic_number, formula_order
+from crystalframer.errors import CrystalError
+
+if TYPE_CHECKING:
+    import gemmi
+
+SITE_TOLERANCE = 1e-4
+"""Fractional coordinates nearer than this are one place (pymatgen's site_tolerance)."""
+CELL_FIELDS = (
+    *("_cell_length_a", "_cell_length_b", "_cell_length_c"),
+    *("_cell_angle_alpha", "_cell_angle_beta", "_cell_angle_gamma"),
+)
+POSITION_FIELDS = ("_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z")
+SYMMETRY_FIELDS = tuple(
+    name + end for name in ("_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz") for end in ("", "_")
+)
+"""With the underscore that some programs put behind names, as pymatgen knows them."""
+GROUP_FIELDS = ("_symmetry_space_group_name_H-M", "_space_group_name_H-M_alt")
+NOT_PLAIN = re.compile(
+    "_space_group_magn|_space_group_symop_magn|_atom_site_moment|_cell_modulation|_cell_wave_vector|"
+    "_atom_type_oxidation_number|_atom_site_attached_hydrogens",
+    re.IGNORECASE,
+)
+"""Anywhere in the text: magnetic or modulated structures, oxidation states, hydrogen that is not listed."""
+MOST_IMAGES = 1_000_000
+"""Sites times symmetry operations; more are a damaged file."""
+LONGEST_LINE = 20_000
+"""Characters of a CIF that pymatgen reads; the standard allows 2,048."""
+MOST_UNPLAIN_IMAGES = 10_000
+"""The same where pymatgen reads the file, which takes some milliseconds for each."""
+LONGEST_OPERATION = 200
+"""Characters of a symmetry operation that pymatgen reads, in a time that grows with the cube of a row of digits."""
+MOST_PAIRS = 2_000_000
+"""Of images on one place, one and the other. An atom on the place of highest symmetry gives 4 · 48²."""
+ORDERED_ELEMENTS = {
+    symbol: z for z, symbol in enumerate(SYMBOLS[:HIGHEST_ATOMIC_NUMBER], start=1) if z not in (2, 10, 18)
+}
+"""Symbol → Z. Where pymatgen puts He, Ne and Ar in the order of atoms depends on the others."""
+FORMULA_TOLERANCE = 0.25
+"""Atoms of the cell by which a stated formula may differ: formulas are rounded."""
+
+
+def read_plain_cif(text: str) -> Crystal | None:
+    """The crystal of a plain CIF; None if it is not plain, be it valid or not, or if gemmi is not installed.
+
+    Raises:
+        CrystalError: the atoms do not make up the formula that the file states (see `check_formula`).
+    """
+    if find_spec("gemmi") is None or NOT_PLAIN.search(text):
+        return None
+    import gemmi
+
+    try:
+        document = gemmi.cif.read_string(text)
+        if len(document) != 1:
+            return None
+        crystal = _crystal(document[0])
+    except (ValueError, RuntimeError):  # gemmi's two; who reads the file instead says what is wrong
+        return None
+    stated = gemmi.cif.as_string(document[0].find_value("_chemical_formula_sum") or "")
+    check_formula(stated, crystal.atomic_numbers)
+    return crystal
+
+
+def what_is_missing(text: str) -> str:
+    """What a CIF that cannot be read lacks, as far as can be told: `"; it lacks ..."`, or nothing."""
+    if not re.search(r"^[^\S\n]*data_", text, re.MULTILINE):
+        return "; it holds no block of data (`data_...`): is it a CIF file?"
+    names = set(re.findall(r"^[^\S\n]*(_\S+)", text, re.MULTILINE))
+    lacking = [name for name in CELL_FIELDS if name not in names]
+    columns = [name for name in ("_atom_site_label", *POSITION_FIELDS) if name not in names]
+    if columns:
+        lacking.append(f"the loop of atom sites ({', '.join(columns)})")
+    if lacking:
+        return f"; it lacks {', '.join(lacking)}: was the file cut short?"
+    if find_spec("gemmi") is None:
+        return ""
+    import gemmi
+
+    try:
+        for block in gemmi.cif.read_string(text):
+            block.check_empty_loops("string")
+    except (ValueError, RuntimeError) as error:
+        return f"; {_where(str(error), text)}; correct that, or get the file again if it was cut short"
+    return ""
+
+
+def check_lines(text: str) -> str:
+    """The text without long stretches of blank lines, over which pymatgen's patterns take a time that is quadratic.
+
+    Raises:
+        CrystalError: a line is longer than any that a program writes; what is quadratic in it takes hours as well.
+    """
+    for number, line in enumerate(text.splitlines(), start=1):
+        if len(line) > LONGEST_LINE:
+            raise CrystalError(
+                f"line {number} ({line.strip()[:40]!r}) has {len(line):,} characters, where CIF allows 2,048; "
+                "correct it"
+            )
+    return re.sub(r"\s{1000,}", "\n", text)
+
+
+def check_cell(fields: Mapping[str, Any]) -> None:
+    """That lengths and angles of a CIF block, as far as they are there, can be those of a cell.
+
+    Args:
+        fields: name → text.
+
+    Raises:
+        CrystalError: they cannot; the field is named.
+    """
+    for name in CELL_FIELDS:
+        text = fields.get(name)
+        if not isinstance(text, str):
+            continue
+        is_angle = "angle" in name
+        try:
+            is_right = 0 < _number(text) < (180 if is_angle else LONGEST_CELL)
+        except ValueError:
+            is_right = False
+        if not is_right:
+            allowed = "between 0 and 180 degrees" if is_angle else f"above 0 and below {LONGEST_CELL:,.0f} Å"
+            raise CrystalError(f"{name} is {text[:40]!r}; it must be a number {allowed}")
+
+
+def listed_operations(fields: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Name → symmetry operations of a CIF block.
+
+    Args:
+        fields: name → text, or texts of a loop.
+    """
+    listed = {name: fields[name] for name in SYMMETRY_FIELDS if name in fields}
+    return {name: [texts] if isinstance(texts, str) else list(texts) for name, texts in listed.items()}
+
+
+def check_operations(fields: Mapping[str, Any]) -> None:
+    """That symmetry operations of a CIF block are no longer than any that a program writes.
+
+    Args:
+        fields: name → text, or texts of a loop.
+
+    Raises:
+        CrystalError: one is; it is named.
+    """
+    for name, operations in listed_operations(fields).items():
+        for number, operation in enumerate(operations, start=1):
+            if len(operation) > LONGEST_OPERATION:
+                raise CrystalError(
+                    f"operation {number} of {name} ({operation[:40]!r}) has {len(operation):,} characters; correct it"
+                )
+
+
+def check_size(fields: Mapping[str, Any]) -> None:
+    """That a CIF block is not larger than pymatgen can take in some seconds.
+
+    Args:
+        fields: name → text, or texts of a loop.
+
+    Raises:
+        CrystalError: sites times symmetry operations are too many.
+    """
+    n_sites = len(fields.get("_atom_site_label", ()))
+    n_operations = max([len(operations) for operations in listed_operations(fields).values()] or [1])
+    if n_operations == 1 and find_spec("gemmi") is not None:
+        import gemmi
+
+        for name in GROUP_FIELDS:
+            group = gemmi.find_spacegroup_by_name(str(fields.get(name, "")))
+            n_operations = max(n_operations, len(list(group.operations())) if group else 1)
+    if n_sites * n_operations > MOST_UNPLAIN_IMAGES:
+        raise CrystalError(
+            f"its {n_sites:,} sites and {n_operations:,} symmetry operations make too many atoms to read them from a "
+            "CIF that is not plain (one block, whole atoms, symmetry operations in full); write it as a plain one"
+        )
+
+
+def check_formula(stated: str, atomic_numbers: Int[np.ndarray, " n_atoms"]) -> None:
+    """That atoms make up the formula of their file: a file that is cut between two lines shows in nothing else.
+
+    Args:
+        stated: `_chemical_formula_sum`, such as `"Na4 Cl4"`, of any number of formula units. One that cannot be read
+            is passed over, and so is an empty one.
+
+    Raises:
+        CrystalError: they make up another one.
+    """
+    wanted: dict[int, float] = {}
+    for part in stated.split():
+        match = re.fullmatch(r"([A-Z][a-z]?)([0-9]+\.?[0-9]*|\.[0-9]+|)", part)
+        z = atomic_number(match[1]) if match else None
+        if match is None or z is None:
+            return
+        wanted[z] = wanted.get(z, 0.0) + float(match[2] or 1)
+    if not sum(wanted.values()):
+        return
+    found = Counter(atomic_numbers.tolist())
+    n_units = len(atomic_numbers) / sum(wanted.values())
+    if any(abs(found[z] - n_units * wanted.get(z, 0.0)) > FORMULA_TOLERANCE for z in {*wanted, *found}):
+        listed = " ".join(f"{SYMBOLS[z - 1]}{found[z]}" for z in sorted(found, key=formula_order))
+        raise CrystalError(
+            f"its atom sites make {listed}, but _chemical_formula_sum is {stated[:200]!r}: sites are missing (a file "
+            "cut short, hydrogen that is not listed) or the formula is wrong; complete the one or correct the other"
+        )
+
+
+def _where(message: str, text: str) -> str:
+    """gemmi's `"string:7:3(120): reason"` as `"line 7 ('the line'): reason"`."""
+    match = re.match(r"string:([0-9]+)\S*( in \S+)?:? ?(.*)", message)
+    if match is None:
+        return message
+    line = text.split("\n")[int(match[1]) - 1 : int(match[1])]
+    return f"line {match[1]} ({''.join(line).strip()[:40]!r}): {match[3]}"
+
+
+def _crystal(block: gemmi.cif.Block) -> Crystal:
+    """Raises a ValueError (as CrystalError is) for what is not plain; gemmi raises its own."""
+    numbers = _elements(block)
+    columns = [_column(block, name) for name in POSITION_FIELDS]
+    if not numbers or any(len(column) != len(numbers) for column in columns):
+        raise CrystalError("no sites, or columns of different length")
+    if any(_number(text) != 1 for text in _column(block, "_atom_site_occupancy")):
+        raise CrystalError("sites that are not whole atoms")
+    listed = np.array([[_number(text) for text in column] for column in columns]).T
+    sites, frac = _images(_exact_thirds(listed), _operations(block))
+    order = sorted(range(len(sites)), key=lambda image: formula_order(numbers[sites[image]]))
+    cell = {name: block.find_value(name) or "?" for name in CELL_FIELDS}
+    check_cell(cell)
+    lattice = _lattice(*map(_number, cell.values()))
+    return Crystal(np.array(numbers)[sites][order], frac[order] @ lattice, lattice)
+
+
+def _column(block: gemmi.cif.Block, name: str) -> list[str]:
+    """The values of a field; none if it is not there."""
+    column = block.find_values(name)
+    return [column.str(row) for row in range(len(column))]
+
+
+def _number(text: str) -> float:
+    """`"0.123(4)"` without its uncertainty."""
+    return float(text.partition("(")[0])
+
+
+def _elements(block: gemmi.cif.Block) -> list[int]:
+    """Z of every listed site."""
+    labels = _column(block, "_atom_site_label")
+    # A label without a type is an element and a number, no more.
+    symbols = _column(block, "_atom_site_type_symbol") or [label.rstrip("0123456789") for label in labels]
+    unknown = set(symbols) - ORDERED_ELEMENTS.keys()
+    if unknown or len(labels) != len(symbols):
+        raise CrystalError(f"{unknown} are no bare symbols of elements, or labels and types differ in number")
+    return [ORDERED_ELEMENTS[symbol] for symbol in symbols]
+
+
+def _images(
+    listed: Float[np.ndarray, "n_sites 3"], operations: Float[np.ndarray, "n_operations 3 4"]
+) -> tuple[Int[np.ndarray, " n_atoms"], Float[np.ndarray, "n_atoms 3"]]:
+    """The listed site of every atom of the cell, and its fractional coordinates: site by site, each place once."""
+    from scipy.spatial import KDTree
+
+    if not (np.abs(listed) < FARTHEST_POSITION).all() or listed.size * len(operations) > 3 * MOST_IMAGES:
+        raise CrystalError("coordinates that are no places, or more images than a cell has atoms")
+    frac = np.einsum("oij,sj->soi", operations[:, :, :3], listed) + operations[:, :, 3]
+    frac = (frac - np.floor(frac)).reshape(-1, 3)
+    sites = np.repeat(np.arange(len(listed)), len(operations))
+    # How many pairs there will be, within a small factor: from how many images share a box of the tolerance.
+    boxes = np.floor(frac / SITE_TOLERANCE).astype(np.int64) @ np.array([1, 1 << 20, 1 << 40])
+    if np.square(np.unique(boxes, return_counts=True)[1]).sum() > MOST_PAIRS + len(frac):
+        raise CrystalError("a great many images on few places")
+    pairs = KDTree(frac % 1.0, boxsize=1.0).query_pairs(SITE_TOLERANCE, p=np.inf, output_type="ndarray")
+    first = np.arange(len(frac))  # image → the first one on its place, which stays
+    np.minimum.at(first, pairs[:, 1], pairs[:, 0])
+    if (sites[first] != sites).any() or (first[first] != first).any():
+        raise CrystalError("two sites on one place, or images in a row, each near the next")
+    is_kept = first == np.arange(len(frac))
+    return sites[is_kept], frac[is_kept]
+
+
+def _operations(block: gemmi.cif.Block) -> Float[np.ndarray, "n_operations 3 4"]:
+    """Rotations and translations."""
+    listed = [texts for texts in (_column(block, name) for name in SYMMETRY_FIELDS) if texts]
+    groups = {"".join(text.split()) for name in GROUP_FIELDS for text in _column(block, name)}
+    if not listed and groups == {"P1"}:
+        listed = [["x,y,z"]]
+    if len(listed) != 1:
+        raise CrystalError("symmetry operations are not listed")
+    return np.stack([_operation(text) for text in listed[0]])
+
+
+@lru_cache(maxsize=4096)
+def _operation(text: str) -> Float[np.ndarray, "3 4"]:
+    """`"-y, x-y, z+1/3"`; gemmi counts translations in 24ths, and refuses others."""
+    import gemmi
+
+    return np.array(gemmi.Op(text).float_seitz())[:3]
+
+
+def _exact_thirds(frac: Float[np.ndarray, "n_sites 3"]) -> Float[np.ndarray, "n_sites 3"]:
+    """1/3 and 2/3 for what was rounded from them, as pymatgen takes it: else symmetry would split such a place."""
+    for third in (1 / 3, 2 / 3):
+        frac = np.where(np.abs(frac / third - 1) <= SITE_TOLERANCE, third, frac)
+    return frac
+
+
+def _lattice(a: float, b: float, c: float, alpha: float, beta: float, gamma: float) -> Float[np.ndarray, "3 3"]:
+    """Rows a, b, c, Å, from lengths and angles in degrees: c along z, a in the plane of x and z."""
+    import gemmi
+
+    # gemmi puts its first vector along its first axis, the second into the plane of the first two: c, a, b on z, x, y.
+    columns = np.array(gemmi.UnitCell(c, a, b, gamma, alpha, beta).orth.mat.tolist())
+    return np.roll(columns.T, -1, axis=(0, 1))

@@ -1,0 +1,170 @@
+"""Databases of structures: ASE's (SQLite) and LMDB, as rows with the structure in `atoms` and labels beside it.
+
+In an LMDB, values are JSON, plain or compressed by zlib: rows of ASE (`.aselmdb`, as fairchem publishes its data) or
+objects that a table could have as rows. Values that are pickled are refused: unpickling runs what is in them.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crystalframer.errors import DataError
+from crystalframer.reading.columns import ID_COLUMNS
+from crystalframer.reading.places import Place
+from crystalframer.reading.unpacking import inflated
+
+LMDB_SUFFIXES = (".lmdb", ".aselmdb")
+SUFFIXES = (".db", *LMDB_SUFFIXES)
+_ABOUT_THE_FILE = {b"nextid", b"deleted_ids", b"metadata", b"length"}
+"""Keys of an LMDB that are no entries."""
+_PAGE = 256
+"""Rows of an ASE database read at a time."""
+
+
+def places(path: Path) -> Iterator[Place]:
+    """Where the entries begin; only ids or keys are read.
+
+    Raises:
+        DataError: the file cannot be read, or a library is missing.
+    """
+    return _places_lmdb(path) if path.suffix.lower() in LMDB_SUFFIXES else _places_ase(path)
+
+
+def read(path: Path, start: Place) -> Iterator[dict[str, Any] | DataError]:
+    """The entries from a place on; in place of one that cannot be read, its error.
+
+    Raises:
+        DataError: as `places`.
+    """
+    return _read_lmdb(path, start) if path.suffix.lower() in LMDB_SUFFIXES else _read_ase(path, start)
+
+
+def _places_ase(path: Path) -> Iterator[Place]:
+    try:
+        for row, id in enumerate(_ids(path)):
+            yield Place(row, id)
+    except sqlite3.Error as error:
+        raise DataError(f"{path}: not an ASE database ({error}); copy or make it again") from error
+
+
+def _ids(path: Path, first: int = 0, n_ids: int = -1) -> Iterator[int]:
+    """Of the entries of an ASE database; `n_ids` -1: of all."""
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        question = "SELECT id FROM systems WHERE id >= ? ORDER BY id LIMIT ?"
+        yield from (id for (id,) in connection.execute(question, (first, n_ids)))
+
+
+def _read_ase(path: Path, start: Place) -> Iterator[dict[str, Any] | DataError]:
+    try:
+        from ase.db import connect
+    except ModuleNotFoundError as error:
+        raise DataError(f"{path}: reading an ASE database needs ase: pip install 'crystalframer[data]'") from error
+    next_id, row = start.mark if isinstance(start.mark, int) else 0, start.n_before
+    try:
+        database = connect(str(path), type="db")
+        while page := _page(database, path, next_id):
+            for id, read_entry in page:
+                row += 1
+                try:
+                    entry = read_entry()
+                    found = _cells(entry.key_value_pairs, f"{path.stem}-{id}", entry.toatoms())
+                except Exception as error:  # of a damaged entry ASE raises what it likes
+                    found = DataError(f"{path}, row {row} (id {id}): cannot be read ({type(error).__name__}: {error})")
+                yield found
+            next_id = page[-1][0] + 1
+    except sqlite3.Error as error:
+        raise DataError(f"{path}: not an ASE database ({error}); copy or make it again") from error
+
+
+def _page(database: Any, path: Path, first: int) -> list[tuple[int, Callable[[], Any]]]:
+    """The next entries, by id. ASE reads many at a time, unless one is damaged: then each by itself."""
+    try:
+        entries = list(database.select(f"id>={first}", sort="id", limit=_PAGE))
+    except sqlite3.Error:
+        raise
+    except Exception:
+        return [(id, partial(database.get, id=id)) for id in _ids(path, first, _PAGE)]
+    return [(entry.id, lambda entry=entry: entry) for entry in entries]
+
+
+def _cells(labels: Mapping[str, Any], id: str, atoms: Any) -> dict[str, Any]:
+    has_id = any(name in labels for name in ID_COLUMNS)
+    return {**({} if has_id else {"id": id}), **labels, "atoms": atoms}
+
+
+def _places_lmdb(path: Path) -> Iterator[Place]:
+    with _cursor(path) as cursor:
+        keys = (bytes(key) for key in cursor.iternext(keys=True, values=False))
+        for row, key in enumerate(key for key in keys if key not in _ABOUT_THE_FILE):
+            yield Place(row, key)
+
+
+def _read_lmdb(path: Path, start: Place) -> Iterator[dict[str, Any] | DataError]:
+    with _cursor(path) as cursor:
+        if isinstance(start.mark, bytes):
+            cursor.set_range(start.mark)
+        row = start.n_before
+        for key, value in cursor.iternext(keys=True, values=True):
+            if key in _ABOUT_THE_FILE:
+                continue
+            row += 1
+            try:
+                yield _row_of_lmdb(path, key.decode("utf-8", errors="replace"), value)
+            except (ValueError, TypeError, KeyError, zlib.error) as error:
+                yield DataError(f"{path}, row {row} (key {key!r}): {error}")
+
+
+@contextmanager
+def _cursor(path: Path) -> Iterator[Any]:
+    try:
+        import lmdb  # type: ignore[import-not-found]
+    except ModuleNotFoundError as error:
+        raise DataError(f"{path}: reading LMDB needs lmdb: pip install 'crystalframer[data]'") from error
+    try:
+        # Without a lock: the file may lie in a folder that cannot be written, and is not written meanwhile.
+        options = {"subdir": path.is_dir(), "readonly": True, "lock": False, "readahead": False}
+        with lmdb.open(str(path), **options) as environment, environment.begin() as transaction:
+            yield transaction.cursor()
+    except lmdb.Error as error:
+        raise DataError(f"{path}: not an LMDB database ({error}); copy or make it again") from error
+
+
+def _row_of_lmdb(path: Path, key: str, value: bytes) -> dict[str, Any]:
+    content = inflated(value) if value[:1] == b"\x78" else value
+    if content[:1] == b"\x80":
+        raise ValueError(
+            "the value is pickled, and unpickling would run what is in it; convert the database to JSON values, such "
+            "as ASE-LMDB (.aselmdb)"
+        )
+    try:
+        tree = json.loads(content)
+    except ValueError as error:
+        raise ValueError(f"the value is not JSON ({error})") from error
+    if not isinstance(tree, Mapping):
+        raise ValueError(f"expected an object with named cells, got {str(tree)[:60]!r}")
+    if "numbers" not in tree or "cell" not in tree:
+        return {"id": key, **tree}
+    from ase import Atoms
+
+    arrays = {name: _array(tree[name]) for name in ("numbers", "positions", "cell")}
+    atoms = Atoms(**arrays, pbc=_array(tree.get("pbc", True)))
+    return _cells(tree.get("key_value_pairs", {}), f"{path.stem}-{key}", atoms)
+
+
+def _array(value: Any) -> Any:
+    """Nested lists; or an array (`__ndarray__`: shape, type, numbers) or a cell (`array`) as ASE writes it in JSON."""
+    if not isinstance(value, Mapping):
+        return value
+    if "__ndarray__" in value:
+        shape, kind, numbers = value["__ndarray__"]
+        return np.array(numbers, dtype=kind).reshape(shape)
+    return _array(value["array"])

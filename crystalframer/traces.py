@@ -1,0 +1,225 @@
+"""What the model looked at, as plain NumPy records that outlive the model.
+
+`CrystalFramer.trace` makes a `CrystalTrace` for each crystal; everything in `viz` and `analysis` starts from one, so
+every figure can be made without the model and remade years later. Shapes follow the vocabulary of the project:
+n_atoms, n_queries, n_edges, n_heads; row 0 of `edge_index` is the query atom i, row 1 the key atom j; `edge_image` is
+the lattice translation n of the key atom.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crystalframer import files
+from crystalframer.errors import TraceError
+
+SCHEMA_VERSION = 2
+
+FloatArray = NDArray[np.floating]
+IntArray = NDArray[np.integer]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FrameTrace:
+    """The local frames of one layer."""
+
+    method: str
+    axes: FloatArray
+    """(n_queries, n_heads, 3, 3): row k is the unit axis e_k, Cartesian; right-handed."""
+    anchor_edges: IntArray | None = None
+    """(n_queries, n_heads, 2): edges that fixed e₁ and e₂ (`max` and `static-max`)."""
+    eigenvalues: FloatArray | None = None
+    """(n_queries, n_heads, 3), Å², ascending (`pca` and `weighted-pca`)."""
+    tie_margin: FloatArray | None = None
+    """(n_queries, n_heads, 2): score of the anchor edge minus that of the best other edge, for e₁ and e₂; near 0 or
+    negative: a tie that moments decided (`max` and `static-max`)."""
+
+    def __repr__(self) -> str:
+        return f"FrameTrace: {self.method} frames of {self.axes.shape[0]} atoms, {self.axes.shape[1]} heads"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerTrace:
+    """One attention layer."""
+
+    attention: FloatArray
+    """(n_edges, n_heads): sums to 1 over all edges of one query atom and head."""
+    content_logits: FloatArray
+    """(n_edges, n_heads): q·k/√d_head."""
+    distance_logits: FloatArray
+    """(n_edges, n_heads): -r²/2σᵢ²."""
+    decay_length: FloatArray
+    """(n_queries, n_heads): σᵢ, Å."""
+    atom_features: FloatArray
+    """(n_queries, d_model): output of the layer's block."""
+    frame: FrameTrace | None = None
+    """None for the frame method `none`."""
+
+    def __repr__(self) -> str:
+        frames = "no frames" if self.frame is None else f"{self.frame.method} frames"
+        return f"LayerTrace: {self.attention.shape[0]:,} edges, {self.attention.shape[1]} heads, {frames}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CrystalTrace:
+    """One crystal, what every layer attended to, and the prediction."""
+
+    atomic_numbers: IntArray
+    """(n_atoms)"""
+    positions: FloatArray
+    """(n_atoms, 3), Cartesian, Å."""
+    lattice: FloatArray
+    """(3, 3), rows a, b, c, Å."""
+    edge_index: IntArray
+    """(2, n_edges)"""
+    edge_image: IntArray
+    """(n_edges, 3)"""
+    layers: tuple[LayerTrace, ...]
+    prediction: dict[str, float] = field(default_factory=dict)
+    """Target name → value in its unit."""
+    units: dict[str, str] = field(default_factory=dict)
+    """Target name → unit."""
+    id: str = ""
+    sites: IntArray | None = None
+    """(n_atoms), of a trace of a region: which atom of the structure each is. The first `n_queries` are the region; the
+    others are what these see, each in its image nearest to the first. None: all atoms of the structure, in order."""
+
+    def __repr__(self) -> str:
+        predicted = "".join(f"; {name} = {value:.4g} {self.units[name]}" for name, value in self.prediction.items())
+        heads = f" with {self.n_heads} heads" if self.layers else ""
+        region = "" if self.sites is None else f"a region of {self.n_queries} atoms that see "
+        return (
+            f"CrystalTrace {self.id!r}: {region}{self.n_atoms} atoms, {self.n_edges:,} edges, "
+            f"{self.n_layers} layers{heads}{predicted.rstrip()}"
+        )
+
+    @property
+    def n_atoms(self) -> int:
+        return len(self.atomic_numbers)
+
+    @property
+    def n_queries(self) -> int:
+        """Atoms whose attention is recorded: all, or the first ones in a trace of a region."""
+        return len(self.layers[0].decay_length) if self.layers else self.n_atoms
+
+    @property
+    def n_edges(self) -> int:
+        return self.edge_index.shape[1]
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.layers)
+
+    @property
+    def n_heads(self) -> int:
+        return self.layers[0].attention.shape[1]
+
+    @property
+    def edge_vectors(self) -> FloatArray:
+        """(n_edges, 3): p_j(n) - p_i, Å."""
+        query, key = self.edge_index
+        return self.positions[key] - self.positions[query] + self.edge_image @ self.lattice
+
+    @property
+    def edge_lengths(self) -> FloatArray:
+        """(n_edges), Å."""
+        return np.linalg.norm(self.edge_vectors, axis=1)
+
+    def save(self, path: str | Path) -> Path:
+        """Write one safetensors file, and its folder if need be; returns its path.
+
+        Raises:
+            TraceError: another suffix than .safetensors, or nothing can be written there.
+        """
+        from safetensors.numpy import save
+
+        path = Path(path)
+        if path.suffix != ".safetensors":
+            raise TraceError(f"{path}: a trace is a .safetensors file; call it {path.stem}.safetensors")
+        arrays = {name: getattr(self, name) for name in _CRYSTAL_ARRAYS}
+        if self.sites is not None:
+            arrays["sites"] = self.sites
+        for index, layer in enumerate(self.layers):
+            arrays |= {f"layers.{index}.{name}": getattr(layer, name) for name in _LAYER_ARRAYS}
+            if layer.frame is not None:
+                frame = {name: getattr(layer.frame, name) for name in _FRAME_ARRAYS}
+                arrays |= {f"layers.{index}.frame.{k}": v for k, v in frame.items() if v is not None}
+        header = {
+            "schema_version": SCHEMA_VERSION,
+            "n_layers": self.n_layers,
+            "frame_methods": [layer.frame.method if layer.frame else "none" for layer in self.layers],
+            "prediction": self.prediction,
+            "units": self.units,
+            "id": self.id,
+        }
+        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        with files.writing(path, TraceError):
+            files.write(path, save(contiguous, {"crystal_trace": json.dumps(header)}))
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> CrystalTrace:
+        """Read a file that `save` wrote.
+
+        Raises:
+            TraceError: no such file, not a trace, damaged, or of a newer schema version.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        path = Path(path)
+        try:
+            with safe_open(path, framework="np") as file:
+                metadata = file.metadata() or {}
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise TraceError(f"{path}: not a readable trace ({error}); copy or make the file again") from error
+        if "crystal_trace" not in metadata:
+            raise TraceError(f"{path}: a safetensors file, but not a trace; make one with `crystalframer trace`")
+        header = _read_header(path, metadata["crystal_trace"])
+        layers = []
+        try:
+            for index, method in enumerate(header["frame_methods"]):
+                prefix = f"layers.{index}."
+                frame = None
+                if method != "none":
+                    frame = FrameTrace(method, **{n: arrays.get(f"{prefix}frame.{n}") for n in _FRAME_ARRAYS})  # type: ignore[arg-type]
+                layers.append(LayerTrace(**{n: arrays[prefix + n] for n in _LAYER_ARRAYS}, frame=frame))
+            crystal = {name: arrays[name] for name in _CRYSTAL_ARRAYS}
+        except KeyError as error:
+            raise TraceError(f"{path}: array {error} is missing; copy or make the file again") from error
+        return cls(
+            **crystal,
+            layers=tuple(layers),
+            prediction=header["prediction"],
+            units=header["units"],
+            id=header["id"],
+            sites=arrays.get("sites"),
+        )
+
+
+def _read_header(path: Path, text: str) -> dict[str, Any]:
+    """What is in a trace beside its arrays: names are texts, and predictions numbers."""
+    try:
+        header = json.loads(text)
+        version = header["schema_version"]
+        if version <= SCHEMA_VERSION:
+            texts = [header["id"], *header["frame_methods"], *header["units"].values()]
+            if not all(isinstance(value, str) for value in texts):
+                raise TypeError("a name is no text")
+            if not all(isinstance(value, (int, float)) for value in header["prediction"].values()):
+                raise TypeError("a prediction is no number")
+            return header
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise TraceError(f"{path}: its header is damaged ({error!r}); copy or make the file again") from error
+    raise TraceError(f"{path}: schema version {version}; this crystalframer reads up to {SCHEMA_VERSION}, upgrade it")
+
+
+_CRYSTAL_ARRAYS = ("atomic_numbers", "positions", "lattice", "edge_index", "edge_image")
+_LAYER_ARRAYS = ("attention", "content_logits", "distance_logits", "decay_length", "atom_features")
+_FRAME_ARRAYS = ("axes", "anchor_edges", "eigenvalues", "tie_margin")

@@ -1,0 +1,119 @@
+"""What a run trains on: the labelled crystals of its parts with their neighbours, and whether they fit the device."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from jaxtyping import Int
+
+from crystalframer import memory
+from crystalframer.config import Config
+from crystalframer.crystals.loading import BatchOrder, PreparedCrystals, prepare, train_loader
+from crystalframer.datasets import sources
+from crystalframer.datasets.dataset import CrystalDataset, Splits
+from crystalframer.errors import ConfigError, CrystalError, DataError
+from crystalframer.training.folder import Digest
+
+
+def load_splits(config: Config, data: Splits | CrystalDataset | None) -> Splits:
+    """The three parts, of `config.data.source` if no data are given."""
+    if data is None:
+        data = sources.dataset(config.data.source, config.data.labels, config.model.targets)
+    if isinstance(data, Splits):
+        return data
+    splits = data.split(config.data, config.training.seed)
+    _announce_large_crystals(config, data, splits)
+    return splits
+
+
+def prepare_parts(config: Config, data: Splits) -> dict[str, PreparedCrystals]:
+    """Labelled crystals of the three parts with their neighbours; no test part if it would be empty."""
+    parts = {}
+    for name in ("train", "validation", "test"):
+        labelled = getattr(data, name).with_targets(config.model.targets).labelled()
+        if len(labelled):
+            parts[name] = prepare(labelled, config.model.radius, config.model.target_names, name)
+        elif name != "test":
+            raise DataError(
+                f"the {name} part has no crystal with a label of {', '.join(config.model.target_names)}; "
+                "choose another split or other targets"
+            )
+    return parts
+
+
+def digest(parts: Mapping[str, PreparedCrystals]) -> Digest:
+    return {name: {"crystals": len(part), "sha256": part.fingerprint()} for name, part in parts.items()}
+
+
+def _announce_large_crystals(config: Config, data: CrystalDataset, splits: Splits) -> None:
+    """How many training crystals `max_atoms_per_crystal` leaves out: scores are of another set than one may think."""
+    limit = config.data.max_atoms_per_crystal
+    if limit is None:
+        return
+    everything = data.split(dataclasses.replace(config.data, max_atoms_per_crystal=None), config.training.seed)
+    if len(splits.train) < len(everything.train):
+        print(
+            f"{len(splits.train):,} of {len(everything.train):,} training crystals have at most {limit} atoms "
+            "(data.max_atoms_per_crystal); larger ones are left out of training and validation, not of the test",
+            file=sys.stderr,
+        )
+
+
+def announce_lone_crystals(config: Config, crystals: PreparedCrystals) -> None:
+    """A limit of batches that is set too low costs time, and nothing else would show it."""
+    for name, sizes in (("max_atoms", crystals.n_atoms), ("max_edges", crystals.n_edges)):
+        limit = getattr(config.training, name)
+        n_alone = 0 if limit is None else int((sizes > limit).sum())
+        if n_alone:
+            print(
+                f"{n_alone:,} of {len(crystals):,} training crystals exceed training.{name} = {limit:,}; "
+                "each of them is a batch by itself",
+                file=sys.stderr,
+            )
+
+
+def check_memory(config: Config, parts: Mapping[str, PreparedCrystals], device: torch.device, n_ranks: int) -> None:
+    """That the largest crystal of each part fits into the device, and the largest share of a batch of an epoch.
+
+    Raises:
+        CrystalError: a crystal does not.
+        ConfigError: a share, or what one device calibrates the model with, does not.
+    """
+    training = config.training
+    for name, part in parts.items():
+        row = int(part.n_edges.argmax())
+        sizes = int(part.n_atoms[row]), int(part.n_edges[row])
+        missing = memory.shortage(config.model, *sizes, device, torch.float32, name == "train")
+        if missing:
+            advice = "leave such crystals out (data.max_atoms_per_crystal)" if name != "test" else "remove it"
+            raise CrystalError(
+                f"crystal {part.ids[row]!r} of the {name} part does not fit into memory: its {missing}; {advice}, or "
+                "train on a device with more memory or a model with fewer heads or layers"
+            )
+    order = train_loader(parts["train"], training, n_ranks=n_ranks).sampler
+    assert isinstance(order, BatchOrder)
+    shares = [share for batch in order.batches(0) for share in order.shares(batch)]
+    n_edges, n_atoms = max(_sizes(parts["train"], share) for share in shares)
+    missing = memory.shortage(config.model, n_atoms, n_edges, device, torch.float32, True)
+    if missing:
+        raise ConfigError(
+            f"a batch does not fit into memory: {missing}; lower training.max_edges = {training.max_edges} or "
+            f"training.batch_size = {training.batch_size} (and raise training.accumulate in return)"
+        )
+    if n_ranks > 1 and training.initial_weights is None:
+        n_edges, n_atoms = _sizes(parts["train"], np.concatenate(order.batches(0)[: training.calibration_batches]))
+        missing = memory.shortage(config.model, n_atoms, n_edges, device, torch.float32)
+        if missing:
+            raise ConfigError(
+                f"the first batch, with which one device calibrates the model, does not fit into memory: {missing}; "
+                f"lower training.batch_size = {training.batch_size}"
+            )
+
+
+def _sizes(crystals: PreparedCrystals, rows: Int[np.ndarray, " n_rows"]) -> tuple[int, int]:
+    """Edges and atoms of a batch."""
+    return int(crystals.n_edges[rows].sum()), int(crystals.n_atoms[rows].sum())

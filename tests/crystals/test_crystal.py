@@ -1,0 +1,72 @@
+"""What a crystal accepts and refuses, and how crystals join into a batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from crystalframer.crystals.crystal import Crystal, cell_heights
+from crystalframer.crystals.loading import make_batch
+from crystalframer.errors import CrystalError
+from crystalframer.testing import random_crystal
+
+CUBE = np.eye(3) * 4.0
+ORIGIN = np.zeros((1, 3))
+
+
+@pytest.mark.usefixtures("as_in_production")
+@pytest.mark.parametrize(
+    ("numbers", "positions", "lattice", "message"),
+    [
+        ([], np.zeros((0, 3)), CUBE, "has no atoms"),
+        ([1, 1], ORIGIN, CUBE, "should have shapes"),
+        ([99], ORIGIN, CUBE, r"site 0 has atomic number 99; the model knows elements 1 \(H\) to 98 \(Cf\)"),
+        ([0], ORIGIN, CUBE, "site 0 has atomic number 0"),
+        ([1], np.array([[0.0, np.nan, 0.0]]), CUBE, "position of site 0"),
+        ([1], ORIGIN, np.diag([4.0, 4.0, np.inf]), "lattice must be 3 × 3 finite numbers"),
+        ([1], ORIGIN, np.array([[4.0, 0, 0], [0, 4.0, 0], [4.0, 4.0, 0]]), "coplanar"),
+        ([1], ORIGIN, np.zeros((3, 3)), "coplanar"),
+        ([1], ORIGIN, np.diag([4.0, 4.0, 1e200]), "lattice must be 3 × 3 finite numbers in Å .* none beyond 100,000"),
+        ([1], np.array([[0.0, -1e9, 0.0]]), CUBE, "position of site 0 .* within 1,000,000 Å of the origin"),
+        ([1] * 400, np.zeros((400, 3)), CUBE, "400 atoms in 64 Å³ are 6.25 in each, where diamond has 0.18"),
+    ],
+)
+def test_refusals_name_the_crystal_and_the_site(
+    numbers: list[int], positions: np.ndarray, lattice: np.ndarray, message: str
+) -> None:
+    with pytest.raises(CrystalError, match=f"crystal 'x': .*{message}"):
+        Crystal(np.array(numbers, dtype=int), positions, lattice, id="x")
+
+
+def test_left_handed_lattices_are_fine() -> None:
+    assert len(Crystal(np.array([1]), ORIGIN, CUBE[[1, 0, 2]])) == 1
+
+
+def test_fractional_coordinates() -> None:
+    crystal = Crystal(np.array([1]), np.array([[1.0, 2.0, -4.0]]), CUBE)
+    np.testing.assert_allclose(crystal.frac_coords, [[0.25, 0.5, -1.0]])
+
+
+def test_cell_heights_of_a_sheared_cell() -> None:
+    np.testing.assert_allclose(
+        cell_heights(np.array([[2.0, 0, 0], [2.0, 3.0, 0], [0, 0, 5.0]])), [12**0.5 * 0 + 6 / 13**0.5, 3.0, 5.0]
+    )
+
+
+def test_batch_joins_crystals_and_counts_on() -> None:
+    crystals = [random_crystal(0, 2).with_targets({"gap": 1.5}), random_crystal(1, 3)]
+    batch = make_batch(crystals, 5.0, ["gap", "energy"], torch.float64)
+    assert (batch.n_crystals, batch.n_atoms) == (2, 5)
+    assert batch.crystal_index.tolist() == [0, 0, 1, 1, 1]
+    assert batch.ids == ("random-0", "random-1")
+    assert batch.targets[0, 0] == 1.5 and batch.targets.isnan().sum() == 3
+    of_second = batch.edge_index[0] >= 2
+    assert (batch.edge_index[1][of_second] >= 2).all()
+    torch.testing.assert_close(batch.edge_lengths, batch.edge_vectors.norm(dim=1))
+
+
+def test_batch_changes_type_of_floats_only() -> None:
+    batch = make_batch([random_crystal(0, 2)], 4.0).to(dtype=torch.float64)
+    assert batch.positions.dtype == batch.edge_vectors.dtype == batch.targets.dtype == torch.float64
+    assert (batch.edge_index.dtype, batch.edge_image.dtype) == (torch.int64, torch.int32)

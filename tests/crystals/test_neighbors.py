@@ -1,0 +1,460 @@
+"""Neighbours by hand, by brute force, and whatever the cell; enough of them where space is empty."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crystalframer import compiled
+from crystalframer.crystals import neighbors
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.crystals.neighbors import (
+    MIN_NEIGHBORS,
+    Geometry,
+    NeighborList,
+    TooClose,
+    TooEmpty,
+    first_edges,
+    join,
+    neighbor_list,
+    search,
+)
+from crystalframer.errors import CrystalError
+from crystalframer.testing import random_crystal, rewrapped, supercell, translated, with_cell
+
+
+def crystal(numbers: list[int], positions: list[list[float]], lattice: list[list[float]] | np.ndarray) -> Crystal:
+    return Crystal(np.array(numbers), np.array(positions, dtype=float), np.array(lattice, dtype=float), "example")
+
+
+@pytest.fixture(params=["Numba", "SciPy"])
+def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the kernels alone, and without them."""
+    if request.param == "SciPy":
+        monkeypatch.setattr(neighbors, "compiler_is_there", lambda device: False)
+    for other in ("_find", "_find_in_scipy", "_join_in_numpy"):
+        if (other == "_find") == (request.param == "SciPy"):
+            monkeypatch.setattr(neighbors, other, None)
+
+
+SIMPLE_CUBIC = crystal([84], [[0, 0, 0]], np.eye(3) * 3.0)
+
+
+def lengths(found: NeighborList) -> np.ndarray:
+    return np.linalg.norm(found.edge_vectors, axis=1)
+
+
+@pytest.mark.usefixtures("both_ways")
+def test_shells_of_the_simple_cubic_lattice() -> None:
+    found = neighbor_list(SIMPLE_CUBIC, 6.01)
+    shells, counts = np.unique(lengths(found).round(6), return_counts=True)
+    np.testing.assert_allclose(shells, np.sqrt([0, 1, 2, 3, 4]) * 3.0, atol=1e-6)
+    assert counts.tolist() == [1, 6, 12, 8, 6]
+
+
+@pytest.mark.usefixtures("both_ways")
+def test_an_edge_at_exactly_the_radius_is_in() -> None:
+    assert (lengths(neighbor_list(SIMPLE_CUBIC, 6.0)) > 5.99).sum() == 6
+
+
+@pytest.mark.usefixtures("both_ways")
+@pytest.mark.parametrize(("enough", "shells"), [(6, 6), (7, 18), (18, 18), (19, 26)])
+def test_shells_are_added_until_there_are_enough(enough: int, shells: int) -> None:
+    """Six neighbours at 3 Å, twelve at 4.2 Å, eight at 5.2 Å; the atom itself is none."""
+    assert neighbor_list(SIMPLE_CUBIC, 3.0, enough).edge_index.shape == (2, 1 + shells)
+
+
+def brute_force(crystal: Crystal, radius: float) -> set[tuple[int, ...]]:
+    """Every (query, key, image) within the radius, by trying all."""
+    heights = 1 / np.linalg.norm(np.linalg.inv(crystal.lattice), axis=0)
+    spread = np.ptp(crystal.frac_coords, axis=0)
+    reach = np.ceil(radius / heights + spread).astype(int)
+    found = set()
+    for image in itertools.product(*(range(-n, n + 1) for n in reach)):
+        vectors = crystal.positions[None] - crystal.positions[:, None] + np.array(image) @ crystal.lattice
+        for query, key in np.argwhere(np.linalg.norm(vectors, axis=2) <= radius):
+            found.add((int(query), int(key), *image))
+    return found
+
+
+@pytest.mark.usefixtures("both_ways")
+@pytest.mark.parametrize("seed", range(5))
+def test_against_brute_force(seed: int) -> None:
+    """Also with atoms written outside the cell, and in a skewed cell."""
+    example = rewrapped(
+        with_cell(random_crystal(seed, 1 + 2 * seed), np.array([[1, 1, 0], [0, 1, 0], [0, -2, 1]])), seed
+    )
+    found = neighbor_list(example, 5.0)
+    assert {
+        (*edge, *image) for edge, image in zip(found.edge_index.T.tolist(), found.edge_image.tolist(), strict=True)
+    } == brute_force(example, 5.0)
+
+
+def test_vectors_are_what_index_and_image_say() -> None:
+    example = random_crystal(3, 7)
+    found = neighbor_list(example, 6.0)
+    query, key = found.edge_index
+    expected = example.positions[key] - example.positions[query] + found.edge_image @ example.lattice
+    np.testing.assert_allclose(found.edge_vectors, expected, atol=1e-12)
+
+
+@pytest.mark.usefixtures("both_ways")
+def test_edges_are_sorted_and_each_atom_comes_first_to_itself() -> None:
+    example = random_crystal(4, 6)
+    found = neighbor_list(example, 6.0)
+    query, key = found.edge_index
+    assert (np.diff(query) >= 0).all()
+    first = np.flatnonzero(np.diff(query, prepend=-1))
+    assert (key[first] == query[first]).all() and (found.edge_image[first] == 0).all()
+    same_atom = np.diff(query) == 0
+    assert (np.diff(lengths(found))[same_atom] >= 0).all()
+
+
+@pytest.mark.parametrize("repeats", [(2, 1, 1), (1, 3, 2)])
+def test_a_supercell_has_the_same_surroundings(repeats: tuple[int, int, int]) -> None:
+    example = random_crystal(5, 4)
+    small, large = neighbor_list(example, 6.0), neighbor_list(supercell(example, repeats), 6.0)
+    for atom in range(4):
+        np.testing.assert_allclose(
+            lengths(small)[small.edge_index[0] == atom], lengths(large)[large.edge_index[0] == atom], atol=1e-9
+        )
+
+
+@pytest.mark.usefixtures("both_ways")
+@pytest.mark.parametrize(
+    ("example", "n_neighbors", "farthest"),
+    [
+        # Two at 20, 22 and 25 Å each, four at 29.7 Å; the next four make twelve.
+        pytest.param(crystal([2], [[0, 0, 0]], np.diag([20.0, 22.0, 25.0])), 14, np.hypot(20, 25), id="lone atom"),
+        # The other atom at 1.13 and 23.87 Å, six own images at 25 Å, and four times the other beside them.
+        pytest.param(crystal([6, 8], [[0, 0, 0], [0, 0, 1.13]], np.eye(3) * 25), 12, np.hypot(25, 1.13), id="molecule"),
+        # Twenty in either direction until the next chains, of which four are as near.
+        pytest.param(crystal([6], [[0, 0, 0]], np.diag([1.5, 30.0, 30.0])), 44, 30.0, id="chain"),
+        pytest.param(
+            crystal([6, 6], [[0, 0, 0], [1.42, 0, 0]], [[2.13, 1.23, 0], [2.13, -1.23, 0], [0, 0, 30]]),
+            None,
+            30.0,
+            id="layer",
+        ),
+    ],
+)
+def test_sparse_surroundings_get_the_smallest_radius_that_is_enough(
+    example: Crystal, n_neighbors: int | None, farthest: float
+) -> None:
+    """At least MIN_NEIGHBORS, in all three dimensions, and the same for a supercell."""
+    found = neighbor_list(example, 7.0)
+    for atom in range(len(example)):
+        vectors = found.edge_vectors[found.edge_index[0] == atom]
+        assert len(vectors) - 1 >= MIN_NEIGHBORS
+        assert n_neighbors is None or len(vectors) - 1 == n_neighbors
+        assert np.linalg.norm(vectors, axis=1).max() == pytest.approx(farthest, abs=1e-9)
+        assert np.linalg.matrix_rank(vectors, tol=1e-3) == 3
+    repeated = neighbor_list(supercell(example, (1, 2, 1)), 7.0)
+    np.testing.assert_allclose(
+        lengths(found)[found.edge_index[0] == 0], lengths(repeated)[repeated.edge_index[0] == 0], atol=1e-9
+    )
+
+
+@pytest.mark.usefixtures("both_ways")
+def test_a_sparse_atom_does_not_widen_the_others() -> None:
+    """A slab with a vacuum: only what needs a larger radius gets one."""
+    example = random_crystal(6, 8)
+    roomy = Crystal(example.atomic_numbers, example.positions, example.lattice * np.array([[1], [1], [6.0]]))
+    assert lengths(neighbor_list(roomy, 6.0)).max() <= 6.0 + 1e-5
+
+
+@pytest.mark.usefixtures("both_ways")
+def test_each_site_of_a_cluster_looks_as_far_as_it_must() -> None:
+    """An octahedron and a cube about a middle, by hand: that sees all 14, enough; of the others none has six at 2.7 Å.
+
+    Four more for each corner of the octahedron, at 2.83 Å; three for each of the cube, at 3 Å.
+    """
+    octahedron = 2.0 * np.concatenate([np.eye(3), -np.eye(3)])
+    cube = 1.5 * np.array(list(itertools.product([1, -1], repeat=3)))
+    cluster = crystal([29] * 15, [[0.0, 0.0, 0.0], *octahedron.tolist(), *cube.tolist()], np.eye(3) * 40)
+    found = neighbor_list(cluster, 2.7, 6)
+    assert (np.bincount(found.edge_index[0]) - 1).tolist() == [14, *[9] * 6, *[7] * 8]
+    farthest = [lengths(found)[found.edge_index[0] == site].max() for site in (0, 1, 7)]
+    np.testing.assert_allclose(farthest, [6.75**0.5, 8**0.5, 3.0])
+
+
+@pytest.mark.usefixtures("both_ways")
+def test_two_atoms_on_one_place_are_named() -> None:
+    with pytest.raises(CrystalError, match=r"crystal 'example': sites 1 \(Z = 8\) and 2 \(Z = 8\) lie 0.05 Å apart"):
+        neighbor_list(crystal([22, 8, 8], [[0, 0, 0], [2, 0, 0], [2.05, 0, 0]], np.eye(3) * 4), 5.0)
+
+
+@pytest.mark.usefixtures("both_ways")
+def test_two_atoms_on_one_place_across_the_boundary() -> None:
+    with pytest.raises(CrystalError, match="remove the duplicate site"):
+        neighbor_list(crystal([8, 8], [[0, 0, 0], [3.999, 0, 0]], np.eye(3) * 4), 5.0)
+
+
+@pytest.mark.usefixtures("both_ways")
+def test_an_atom_too_close_to_its_own_image() -> None:
+    """In a cell so thin that no `Crystal` has it."""
+    with pytest.raises(TooClose, match=r"row 1: two atoms lie 0.05 Å apart") as caught:
+        search(Geometry(np.zeros((1, 3)), np.eye(3)[None] * 0.05, np.array([0, 1])), 0.12)
+    assert caught.value.sites == [0, 0]
+
+
+def test_cost_is_linear_in_atoms() -> None:
+    """Edges an atom stay the same, whatever the size of the cell."""
+    small, large = random_crystal(7, 4), supercell(random_crystal(7, 4), (5, 5, 5))
+    assert neighbor_list(large, 6.0).edge_index.shape[1] == 125 * neighbor_list(small, 6.0).edge_index.shape[1]
+
+
+# The kernels against SciPy
+
+
+def geometry(crystals: list[Crystal]) -> Geometry:
+    return Geometry(
+        np.concatenate([c.positions for c in crystals]),
+        np.array([c.lattice for c in crystals]),
+        np.cumsum([0, *(len(c) for c in crystals)]),
+    )
+
+
+SHEARS = np.array(
+    [[[1, 0, 0], [0, 1, 0], [0, 0, 1]], [[1, 2, 0], [0, 1, 0], [3, 0, 1]], [[0, 1, 0], [1, 0, 0], [0, -7, 1]]]
+)
+"""As it is; skewed; left-handed and very skewed."""
+
+
+@st.composite
+def any_crystal(draw: st.DrawFn) -> Crystal:
+    """Of every shape: ordinary, flat, thin, with a vacuum; with atoms far outside the cell, and some on one place."""
+    n_atoms = draw(st.one_of(st.integers(1, 12), st.integers(1, 200)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    volume = n_atoms * draw(st.sampled_from([4.0, 15.0, 100.0]))
+    lattice = np.eye(3) + rng.uniform(-0.3, 0.3, (3, 3))
+    lattice *= np.array(draw(st.sampled_from([(1, 1, 1), (0.1, 1, 1), (0.3, 0.3, 2), (1, 1, 4)])))[:, None]
+    lattice *= (volume / abs(np.linalg.det(lattice))) ** (1 / 3)
+    lattice = draw(st.sampled_from(SHEARS.tolist())) @ lattice
+    frac = rng.random((n_atoms, 3)) * draw(st.sampled_from([1.0, 0.3]))
+    if draw(st.booleans()):
+        frac = frac.round(1)
+    outside = rng.integers(-3, 4, (n_atoms, 3)) * draw(st.sampled_from([0, 1, 50]))
+    return Crystal(rng.integers(1, 90, n_atoms), (frac + outside) @ lattice, lattice)
+
+
+def outcome(find: Callable[..., Any], crystal: Crystal, radius: float) -> Any:
+    try:
+        return find(geometry([crystal]), range(1), radius, MIN_NEIGHBORS)
+    except TooClose as error:
+        return error.index, error.sites, round(error.length, 9)
+
+
+@pytest.mark.parametrize("find", [neighbors._find, neighbors._find_in_scipy])
+def test_empty_space_beyond_all_measure_is_an_error(find: Callable[..., Any]) -> None:
+    """A layer whose next images are 100 µm away would be given billions of neighbours in its own plane first."""
+    layer = Crystal(np.array([6]), np.zeros((1, 3)), np.diag([3.0, 3.0, 1e5]), id="layer")
+    with pytest.raises(TooEmpty, match=r"row 1: site 0 .* 100,000 Å far") as caught:
+        find(geometry([layer]), range(1), 5.0, MIN_NEIGHBORS)
+    assert str(caught.value.of(layer)).startswith("crystal 'layer': site 0 has no neighbours in all directions")
+
+
+@pytest.mark.usefixtures("both_ways")
+def test_how_far_is_too_far_goes_by_the_density(monkeypatch: pytest.MonkeyPatch) -> None:
+    """First as far as the longest height, then by half as far again: 4/3 π 37.5³ Å³ hold 20.08 atoms of 11,000 Å³."""
+    lone = crystal([2], [[0, 0, 0]], np.diag([20.0, 22.0, 25.0]))
+    monkeypatch.setattr(neighbors, "MOST_WITHIN_REACH", 21)
+    assert len(neighbor_list(lone, 7.0).edge_vectors) == 15
+    monkeypatch.setattr(neighbors, "MOST_WITHIN_REACH", 20)
+    with pytest.raises(CrystalError, match=r"site 0 has no neighbours in all directions unless it looks 38 Å far"):
+        neighbor_list(lone, 7.0)
+
+
+@pytest.mark.usefixtures("both_ways")
+def test_the_first_site_without_neighbours_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The middle of a cuboctahedron in a large cell has twelve neighbours, its corners have five."""
+    corners = [corner for corner in itertools.product([-2.0, 0.0, 2.0], repeat=3) if corner.count(0.0) == 1]
+    cluster = crystal([29] * 13, [[0.0, 0.0, 0.0], *map(list, corners)], np.eye(3) * 40)
+    monkeypatch.setattr(neighbors, "MOST_WITHIN_REACH", 50)
+    with pytest.raises(CrystalError, match=r"site 1 has no neighbours in all directions unless it looks 40 Å far"):
+        neighbor_list(cluster, 3.0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(any_crystal(), st.sampled_from([2.5, 4.5]))
+def test_kernel_finds_what_scipy_finds_in_the_same_order(example: Crystal, radius: float) -> None:
+    compiled_outcome = outcome(neighbors._find, example, radius)
+    expected = outcome(neighbors._find_in_scipy, example, radius)
+    if isinstance(expected[0], int):
+        assert compiled_outcome == expected
+    else:
+        np.testing.assert_array_equal(compiled_outcome[0], expected[0])
+        np.testing.assert_array_equal(compiled_outcome[1], expected[1])
+
+
+@pytest.mark.parametrize("side", [3.0, 4.5])
+def test_kernel_and_scipy_agree_where_many_lengths_are_equal(side: float) -> None:
+    """Rock salt, its atoms on the faces of the cell and all shells full of ties."""
+    corners = np.array(list(itertools.product([0, 0.5], repeat=3)))
+    salt = Crystal(np.array([11, 17, 17, 11, 17, 11, 11, 17]), side * corners, side * np.eye(3))
+    for example in (salt, supercell(salt, (3, 3, 3)), rewrapped(salt, 0)):
+        found = neighbors._find(geometry([example]), range(1), 7.0, MIN_NEIGHBORS)
+        expected = neighbors._find_in_scipy(geometry([example]), range(1), 7.0, MIN_NEIGHBORS)
+        np.testing.assert_array_equal(found[0], expected[0])
+        np.testing.assert_array_equal(found[1], expected[1])
+
+
+@pytest.mark.usefixtures("both_ways")
+def test_images_of_one_atom_lie_exactly_opposite() -> None:
+    found = neighbor_list(translated(random_crystal(8, 5), np.array([0.1, 7.7, -3.3])), 6.0)
+    query, key = found.edge_index
+    of_itself = query == key
+    vectors = {
+        (atom, *image): vector
+        for atom, image, vector in zip(
+            query[of_itself].tolist(), found.edge_image[of_itself].tolist(), found.edge_vectors[of_itself], strict=True
+        )
+    }
+    assert len(vectors) > 20
+    for (atom, a, b, c), vector in vectors.items():
+        assert (vector == -vectors[atom, -a, -b, -c]).all()
+
+
+@pytest.mark.usefixtures("both_ways")
+@pytest.mark.parametrize("rows", [[2], [1, 0], [2, 2, 0, 1]])
+def test_joined_edges_are_those_of_each_crystal(rows: list[int]) -> None:
+    crystals = [random_crystal(seed, 3 + seed) for seed in range(3)]
+    shapes = geometry(crystals)
+    table = search(shapes, 4.0)
+    index, image, vectors = join(table, shapes, first_edges(table, shapes), np.array(rows), np.float64)
+    parts = [neighbor_list(crystals[row], 4.0) for row in rows]
+    offsets = np.cumsum([0, *(len(crystals[row]) for row in rows[:-1])])
+    np.testing.assert_array_equal(
+        index, np.concatenate([p.edge_index + first for p, first in zip(parts, offsets, strict=True)], axis=1)
+    )
+    np.testing.assert_array_equal(image, np.concatenate([part.edge_image for part in parts]))
+    np.testing.assert_array_equal(vectors, np.concatenate([part.edge_vectors for part in parts]))
+    *_, rounded = join(table, shapes, first_edges(table, shapes), np.array(rows), np.float32)
+    np.testing.assert_array_equal(rounded, vectors.astype(np.float32), strict=True)
+
+
+def test_tasks_are_of_some_thousand_atoms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task ends with the crystal in which its atoms are complete."""
+    monkeypatch.setattr(neighbors, "_ATOMS_PER_TASK", 4)
+    assert neighbors._tasks(np.array([0, 3, 8, 9, 20, 21])) == [range(0, 2), range(2, 4), range(4, 5)]
+    assert neighbors._tasks(np.array([0, 3])) == [range(0, 1)]
+    assert neighbors._tasks(np.array([0])) == [range(0)]
+
+
+@pytest.mark.usefixtures("both_ways")
+@pytest.mark.parametrize("cores", [1, 3])
+def test_in_tasks_and_threads_the_same_and_the_first_bad_crystal_is_named(
+    cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neighbors.os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
+    crystals = [random_crystal(seed, 3 + seed) for seed in range(6)]
+    whole = search(geometry(crystals), 4.0)
+    monkeypatch.setattr(neighbors, "_ATOMS_PER_TASK", 1)
+    table = search(geometry(crystals), 4.0)
+    for name in ("edges_per_atom", "key_atom", "edge_image"):
+        np.testing.assert_array_equal(getattr(table, name), getattr(whole, name))
+    crystals[3] = crystals[5] = crystal([8, 8], [[0, 0, 0], [0.05, 0, 0]], np.eye(3) * 4)
+    with pytest.raises(TooClose, match=r"row 4: two atoms lie 0.05 Å apart") as caught:
+        search(geometry(crystals), 4.0)
+    assert (caught.value.index, caught.value.sites) == (3, [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("allowed", "cores", "threads"), [(3, 8, [3]), (1, 8, []), (None, 2, [2]), (None, 1, []), (None, None, [])]
+)
+def test_as_many_threads_as_cores_that_it_may_use(
+    allowed: int | None, cores: int | None, threads: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None where it has one; macOS and Windows do not say which of them a process may use."""
+    seen = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, max_workers: int | None, **options: Any) -> None:
+            seen.append(max_workers)
+            super().__init__(max_workers, **options)
+
+    monkeypatch.setattr(neighbors, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(neighbors, "_ATOMS_PER_TASK", 5)
+    monkeypatch.setattr(neighbors.os, "cpu_count", lambda: cores)
+    if allowed is None:
+        monkeypatch.delattr(neighbors.os, "sched_getaffinity", raising=False)
+    else:
+        monkeypatch.setattr(neighbors.os, "sched_getaffinity", lambda process: set(range(allowed)), raising=False)
+    search(geometry([random_crystal(seed, 5) for seed in range(4)]), 3.0)
+    assert seen == threads
+    search(geometry([random_crystal(0, 5)]), 3.0)  # a single task
+    assert seen == threads
+
+
+def test_the_progress_bar_counts_crystals(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {"counted": 0}
+
+    class Bar(nullcontext[None]):
+        def __init__(self, **options: Any) -> None:
+            super().__init__()
+            seen.update(options)
+
+        def __enter__(self) -> Any:
+            return self
+
+        def update(self, n_crystals: int) -> None:
+            seen["counted"] += n_crystals
+
+    monkeypatch.setattr("tqdm.auto.tqdm", Bar)
+    monkeypatch.setattr(neighbors, "_ATOMS_PER_TASK", 10)
+    search(geometry([random_crystal(seed, 3) for seed in range(7)]), 3.0, title="sought")
+    assert seen == {"total": 7, "counted": 7, "desc": "sought", "unit": " crystals", "delay": 2, "leave": False}
+
+
+@pytest.mark.usefixtures("both_ways")
+def test_no_crystals_have_no_neighbours() -> None:
+    table = search(Geometry(np.zeros((0, 3)), np.zeros((0, 3, 3)), np.zeros(1, np.int64)), 4.0)
+    assert (len(table.edges_per_atom), len(table.key_atom), table.edge_image.shape) == (0, 0, (0, 3))
+
+
+@pytest.mark.usefixtures("both_ways")
+@pytest.mark.parametrize(("cells", "image_type"), [(126, np.int8), (-127, np.int8), (127, np.int32), (-128, np.int32)])
+def test_a_table_is_kept_in_the_smallest_types(cells: int, image_type: type) -> None:
+    """Also of an atom that is written many cells away: its neighbours' images count from there."""
+    home = crystal([11, 17], [[0, 0, 0], [2, 2, 2]], np.eye(3) * 4)
+    away = crystal([11, 17], [[0, 0, 0], [2 + 4 * cells, 2, 2]], np.eye(3) * 4)
+    table = search(geometry([away]), 4.0)
+    assert (table.key_atom.dtype, table.edge_image.dtype) == (np.int16, image_type)
+    expected = neighbor_list(home, 4.0)
+    query, key = expected.edge_index
+    shift = (key - query)[:, None] * [cells, 0, 0]
+    np.testing.assert_array_equal(neighbor_list(away, 4.0).edge_image, expected.edge_image - shift)
+
+
+def test_a_large_crystal_counts_its_atoms_in_32_bits() -> None:
+    """33 x 32 x 32 atoms, each with six neighbours."""
+    places = 3.0 * np.array(list(itertools.product(range(33), range(32), range(32))))
+    table = search(Geometry(places, np.diag([99.0, 96.0, 96.0])[None], np.array([0, len(places)])), 3.0, 6)
+    assert table.key_atom.dtype == np.int32
+    np.testing.assert_array_equal(np.bincount(table.key_atom), np.full(len(places), 7))
+
+
+def test_without_numba_the_same_and_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    example = random_crystal(9, 5)
+    expected = neighbor_list(example, 5.0)
+    compiled.compiler_is_there.cache_clear()
+    monkeypatch.setattr(compiled, "find_spec", lambda name: None)
+    try:
+        with pytest.warns(UserWarning, match="Numba is not installed.*pip install numba"):
+            found = neighbor_list(example, 5.0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            neighbor_list(example, 5.0)
+    finally:
+        compiled.compiler_is_there.cache_clear()
+    for name in ("edge_index", "edge_image", "edge_vectors"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+from urllib.parse import urlencode
+
+import numpy as np
+import pytest
+from file_server import FileServer, file_server
+from pymatgen.core import Lattice, Structure
+
+from crystalframer import cli
+from crystalframer.config import Target
+from crystalframer.datasets import download
+from crystalframer.datasets.queries import criteria
+from crystalframer.datasets.sources import dataset, get
+from crystalframer.errors import DataError
+
+FILTER = 'elements HAS "Na"'
+FIELDS = "lattice_vectors,cartesian_site_positions,species,species_at_sites"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FileServer]:
+    monkeypatch.setattr(download, "PAUSE", 0.0)
+    monkeypatch.setenv("CRYSTALFRAMER_CACHE", str(tmp_path / "cache"))
+    with file_server() as served:
+        yield served
+
+
+def salt(id: str, size: float, **changes: Any) -> dict[str, Any]:
+    attributes = {
+        "lattice_vectors": [[size, 0, 0], [0, size, 0], [0, 0, size]],
+        "cartesian_site_positions": [[0, 0, 0], [size / 2, size / 2, size / 2]],
+        "species": [
+            {"name": "Na1", "chemical_symbols": ["Na"], "concentration": [1.0]},
+            {"name": "Cl", "chemical_symbols": ["Cl"], "concentration": [1]},
+        ],
+        "species_at_sites": ["Na1", "Cl"],
+        "_x_gap": size,
+    }
+    return {"id": id, "type": "structures", "attributes": attributes | changes}
+
+
+def first_page(extra: str = "") -> str:
+    return f"v1/structures?{urlencode({'response_fields': FIELDS + extra, 'page_limit': '100', 'filter': FILTER})}"
+
+
+def serve(server: FileServer, path: str, data: list[dict[str, Any]], next: Any = None) -> None:
+    page = {"data": data, "links": {"next": next}, "meta": {"data_returned": 3}}
+    server.files[path] = json.dumps(page).encode()
+
+
+def test_optimade_over_several_pages(server: FileServer) -> None:
+    serve(server, first_page(), [salt("a", 4.0), salt("b", 5.0)], {"href": server.url("v1/structures?page=2")})
+    serve(server, "v1/structures?page=2", [salt("c", 6.0)], server.url("v1/structures?page=3"))
+    serve(server, "v1/structures?page=3", [])
+    source = f"optimade:{server.address}?{FILTER}"
+    data = dataset(source)
+    assert data.ids.tolist() == ["a", "b", "c"]
+    assert data[1].atomic_numbers.tolist() == [11, 17]
+    np.testing.assert_allclose(data[2].positions, [[0, 0, 0], [3, 3, 3]])
+    assert FILTER in data.provenance.source
+    server.files.clear()
+    assert dataset(source).ids.tolist() == ["a", "b", "c"]  # kept
+    assert "3 crystals" in get(source)
+    assert len(server.requests) == 3
+
+
+def test_optimade_labels(server: FileServer) -> None:
+    serve(server, first_page(",_x_gap"), [salt("a", 4.0), salt("b", 5.0, _x_gap=None)])
+    data = dataset(f"optimade:{server.address}/v1/?{FILTER}", targets=[Target("_x_gap", "eV")])
+    np.testing.assert_array_equal(data.targets["_x_gap"], [4.0, np.nan])
+    assert data.units == {"_x_gap": "eV"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"species": [{"name": "Na1", "chemical_symbols": ["Na", "K"], "concentration": [0.5, 0.5]}]},
+        {"species": [{"name": "Na1", "chemical_symbols": ["Na"], "concentration": [0.5]}]},
+        {"species": [{"name": "Na1", "chemical_symbols": ["vacancy"]}]},
+        {"lattice_vectors": None},
+        {"cartesian_site_positions": None},
+        {"lattice_vectors": [[4.0, 0, 0], [0, 4.0, 0], [None, None, None]]},
+    ],
+)
+def test_optimade_structures_that_cannot_be_used(server: FileServer, changes: dict[str, Any]) -> None:
+    serve(server, first_page(), [salt("a", 4.0, **changes), salt("b", 5.0)])
+    with pytest.warns(UserWarning, match=r"1 of 2 structures cannot be used and are left out:\n.*'?a'?"):
+        data = dataset(f"optimade:{server.address}?{FILTER}")
+    assert data.ids.tolist() == ["b"]
+
+
+def test_optimade_answers_that_are_none(server: FileServer) -> None:
+    source = f"optimade:{server.address}?{FILTER}"
+    with pytest.raises(DataError, match=r"the server answers 404 .*check the base address and the filter"):
+        dataset(source)
+    server.files[first_page()] = b"<html>"
+    with pytest.raises(DataError, match="the answer is no JSON"):
+        dataset(source)
+    server.files[first_page()] = b'{"data": 1}'
+    with pytest.raises(DataError, match="not that of an OPTIMADE provider"):
+        dataset(source)
+    serve(server, first_page(), [])
+    with pytest.raises(DataError, match="nothing found that can be used; widen the query"):
+        dataset(source)
+    with pytest.raises(DataError, match="no connection"):
+        dataset("optimade:http://127.0.0.1:1")
+    with pytest.raises(DataError, match="is no address on the web"):
+        dataset("optimade:file:///etc?x")
+    server.status = [503]
+    serve(server, first_page(), [salt("a", 4.0)])
+    assert len(dataset(source)) == 1
+
+
+class FakeClient:
+    """Stands for `mp_api.client`: what is asked, and documents as the client gives them."""
+
+    def __init__(self, documents: list[Any]) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.keys: list[str] = []
+        client = self
+
+        class MPRester:
+            def __init__(self, key: str) -> None:
+                client.keys.append(key)
+                self.materials = SimpleNamespace(summary=SimpleNamespace(search=self.search))
+
+            def __enter__(self) -> MPRester:
+                return self
+
+            def __exit__(self, *_: Any) -> None:
+                pass
+
+            def search(self, **criteria: Any) -> list[Any]:
+                client.asked.append(criteria)
+                if not documents:
+                    raise RuntimeError(f"REST query with X-API-KEY {client.keys[-1]} failed")
+                return documents
+
+        self.MPRester = MPRester
+
+
+def install(monkeypatch: pytest.MonkeyPatch, documents: list[Any]) -> FakeClient:
+    fake = FakeClient(documents)
+    module = ModuleType("mp_api.client")
+    module.MPRester = fake.MPRester  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mp_api", ModuleType("mp_api"))
+    monkeypatch.setitem(sys.modules, "mp_api.client", module)
+    monkeypatch.setenv("MP_API_KEY", "sesame")
+    return fake
+
+
+def document(id: str, gap: float | None) -> SimpleNamespace:
+    structure = Structure(Lattice.cubic(4.0), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    return SimpleNamespace(material_id=id, structure=structure, formation_energy_per_atom=-2.0, band_gap=gap)
+
+
+def test_materials_project(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [document("mp-1", 5.0), vars(document("mp-2", None))]
+    fake = install(monkeypatch, found)
+    data = dataset("mp-api:elements=Na&num_elements=2&band_gap=1,8.5")
+    assert data.ids.tolist() == ["mp-1", "mp-2"]
+    np.testing.assert_array_equal(data.targets["band_gap"], [5.0, np.nan])
+    assert data.units == {"formation_energy_per_atom": "eV/atom", "band_gap": "eV"}
+    (asked,) = fake.asked
+    assert asked["elements"] == ["Na"] and asked["num_elements"] == 2 and asked["band_gap"] == (1, 8.5)
+    assert asked["fields"] == ["material_id", "structure", "formation_energy_per_atom", "band_gap"]
+    assert dataset("mp-api:elements=Na&num_elements=2&band_gap=1,8.5").ids.tolist() == ["mp-1", "mp-2"]
+    assert len(fake.asked) == 1
+
+
+def test_the_key_stays_secret(
+    server: FileServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    install(monkeypatch, [])
+    with pytest.raises(DataError, match=r"RuntimeError: REST query with X-API-KEY \$MP_API_KEY failed") as caught:
+        dataset("mp-api:elements=Na")
+    assert caught.value.__suppress_context__
+    install(monkeypatch, [document("mp-1", 1.0)])
+    dataset("mp-api:elements=Na")
+    assert not any(b"sesame" in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    assert "sesame" not in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("optimade:http://me:sesame@127.0.0.1:1/v1?nelements=2", "the address of 127.0.0.1 has a name or a password"),
+        ("mp-api:elements=Na&api_key=sesame", r"api_key is no criterion; .* set it in \$MP_API_KEY instead"),
+    ],
+)
+def test_a_secret_in_the_name_of_a_source_is_refused_and_not_repeated(
+    source: str,
+    message: str,
+    server: FileServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    install(monkeypatch, [document("mp-1", 1.0)])
+    with pytest.raises(DataError, match=message):
+        dataset(source)
+    words = ["train", "--data.source", source, "--model.targets", "band_gap:eV", "--output", str(tmp_path / "run")]
+    assert cli.main(words) == 2
+    assert not any(tmp_path.rglob("*.json"))  # no config that would keep it
+    assert "sesame" not in "".join(capsys.readouterr())
+
+
+def test_no_key(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MP_API_KEY", raising=False)
+    with pytest.raises(DataError, match=r"needs a key: get one at .* and set MP_API_KEY"):
+        dataset("mp-api:elements=Na")
+
+
+def test_no_client(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MP_API_KEY", "sesame")
+    monkeypatch.setitem(sys.modules, "mp_api.client", None)
+    with pytest.raises(DataError, match=r"needs mp-api: pip install 'crystalframer\[data\]'"):
+        dataset("mp-api:elements=Na")
+
+
+def test_criteria() -> None:
+    assert criteria("elements=Li,O&is_stable=true&num_sites=1,8&chemsys=Li-O,Na-O&formula=LiO") == {
+        "elements": ["Li", "O"],
+        "is_stable": True,
+        "num_sites": (1, 8),
+        "chemsys": ["Li-O", "Na-O"],
+        "formula": "LiO",
+    }
+    with pytest.raises(DataError, match="criteria are name=value"):
+        criteria("Li")
