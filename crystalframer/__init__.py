@@ -13,7 +13,7 @@ Names are loaded on first use, so that importing the package is quick and needs 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from crystalframer._moved import install_old_paths
+from crystalframer._moved import MOVED, install_old_paths
 from crystalframer._version import __version__
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ _HOME = {
 }
 """Module of each public name."""
 
-install_old_paths()
+install_old_paths(__name__, MOVED)
 
 
 def __getattr__(name: str) -> Any:

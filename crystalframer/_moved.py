@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Mapping
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 MOVED = {
+    "data": "datasets",
     "data.authors_pickle": "datasets.authors_pickle",
     "data.chunks": "crystals.large_cells",
     "data.crystal": "crystals.crystal",
@@ -42,9 +44,9 @@ class _OldModule(ModuleType):
     """Hands on the names of the module that took its place."""
 
     def __init__(self, old: str, new: str) -> None:
-        super().__init__(f"crystalframer.{old}", f"Moved to crystalframer.{new}.")
+        super().__init__(old, f"Moved to {new}.")
         self.__path__ = []  # `import crystalframer.data.crystal` asks a package for it
-        self._new = f"crystalframer.{new}"
+        self._new = new
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # asked for by the import system, inspect, pickle, ...
@@ -58,12 +60,11 @@ class _OldModule(ModuleType):
         return value
 
 
-def install_old_paths() -> None:
-    """Put a stand-in where each old module was.
+def install_old_paths(package: str, moved: Mapping[str, str]) -> None:
+    """Put a stand-in where each old module of `package` was (old path → new path).
 
     Into `sys.modules` directly, not through an import: importing `crystalframer.trace` would put the module in the
     place of the function `crystalframer.trace`.
     """
-    sys.modules.setdefault("crystalframer.data", _OldModule("data", "datasets"))
-    for old, new in MOVED.items():
-        sys.modules.setdefault(f"crystalframer.{old}", _OldModule(old, new))
+    for old, new in moved.items():
+        sys.modules.setdefault(f"{package}.{old}", _OldModule(f"{package}.{old}", f"{package}.{new}"))

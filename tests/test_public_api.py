@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ast
+import pkgutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import crystalframer as cf
+import viz
 
 
 def in_fresh_python(code: str) -> str:
@@ -65,3 +69,23 @@ def test_trace_is_the_function_whatever_is_imported_first(first: str) -> None:
 def test_a_name_loads_only_what_it_needs(use: str, not_loaded: list[str]) -> None:
     code = f"import sys\nimport crystalframer as cf\n{use}\nprint([m for m in {not_loaded} if m in sys.modules])"
     assert in_fresh_python(code).strip() == "[]"
+
+
+@pytest.mark.parametrize("package", [cf, viz])
+def test_no_public_name_hides_a_module_of_its_own_name(package: ModuleType) -> None:
+    """Whatever is imported, every public name stays what it was."""
+    before = {name: getattr(package, name) for name in package.__all__}
+    modules = {module.name for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")}
+    assert modules.isdisjoint(f"{package.__name__}.{name}" for name in before)
+    for name in modules - {"crystalframer.__main__"}:
+        import_module(name)
+    assert {name: getattr(package, name) for name in before} == before
+
+
+@pytest.mark.parametrize(
+    "name", ["ablation_figure", "drawing", "structure_figure", "structure_view", "sweep_figure", "toolkit_scene"]
+)
+def test_old_modules_of_viz_work_with_a_warning(name: str) -> None:
+    with pytest.warns(DeprecationWarning, match=rf"viz\.{name} has moved to viz\.{name}s"):
+        moved = getattr(import_module(f"viz.{name}"), name)
+    assert moved is getattr(viz, name)

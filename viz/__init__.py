@@ -6,9 +6,10 @@ when a picture is made, so this import stays light.
 
 from typing import TYPE_CHECKING, Any
 
-from viz.ablation_figure import ablation_figure
+from crystalframer._moved import install_old_paths
+from viz.ablation_figures import ablation_figure
 from viz.attention_figures import attention_distance_figure, attention_figure, attention_grid, attention_heatmap
-from viz.drawing import Drawing, drawing
+from viz.drawings import Drawing, drawing
 from viz.explorer_page import explorer_html
 from viz.layer_figures import attended_distance_figure, axis_turn_figure, decay_length_figure, entropy_figure
 from viz.measures import (
@@ -34,10 +35,10 @@ from viz.scene import (
     scene_with_shells,
     strongest_edges,
 )
-from viz.structure_figure import frame_comparison_figure, structure_figure
-from viz.structure_view import structure_view
-from viz.sweep_figure import sweep_figure
-from viz.toolkit_scene import toolkit_scene
+from viz.structure_figures import frame_comparison_figure, structure_figure
+from viz.structure_views import structure_view
+from viz.sweep_figures import sweep_figure
+from viz.toolkit_scenes import toolkit_scene
 from viz.training_figures import learning_curve, parity_figure
 from viz.widgets import TrainingMonitor
 
@@ -91,6 +92,9 @@ __all__ = [
     "sweep_figure",
     "toolkit_scene",
 ]
+
+_FIGURES = ("ablation_figure", "drawing", "structure_figure", "structure_view", "sweep_figure", "toolkit_scene")
+install_old_paths(__name__, {name: f"{name}s" for name in _FIGURES})
 
 
 def __getattr__(name: str) -> Any:

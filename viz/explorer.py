@@ -9,9 +9,9 @@ import anywidget
 import traitlets
 
 from crystalframer.traces import CrystalTrace
-from viz.drawing import Frames, Polyhedra
+from viz.drawings import Frames, Polyhedra
+from viz.encoding import encode
 from viz.explorer_page import explorer_html, fitting, frontend_script, frontend_style, starting_view
-from viz.packing import pack
 from viz.scene import Scene, SceneError, scene_from_trace
 
 
@@ -66,7 +66,7 @@ class AttentionExplorer(anywidget.AnyWidget):
             TraitError: no such layer, head or atom, or no such choice; the message names the range.
         """
         self.scene = trace if isinstance(trace, Scene) else scene_from_trace(trace)
-        header, data = pack(self.scene)
+        header, data = encode(self.scene)
         super().__init__(
             header=header,
             data=data,

@@ -1,6 +1,6 @@
 """The explorer as a page of its own: a crystal, its heatmap and its profile, moved without a kernel or a network.
 
-The browser runs the modules of `viz/frontend` on the bytes of `viz.packing`; so does the widget of `viz.explorer`.
+The browser runs the modules of `viz/frontend` on the bytes of `viz.encoding`; so does the widget of `viz.explorer`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from viz.drawing import VIEW, Frames, Polyhedra
-from viz.packing import pack
+from viz.drawings import VIEW, Frames, Polyhedra
+from viz.encoding import encode
 from viz.scene import Scene
-from viz.structure_view import SCRIPT
+from viz.structure_views import SCRIPT
 
 FRONTEND = Path(__file__).parent / "frontend"
 MODULES = ("crystal.js", "mesh.js", "controls.js", "structure.js", "heatmap.js", "profile.js")
@@ -77,7 +77,7 @@ def explorer_html(
         True
     """
     scene.check(layer, head, atom)
-    header, data = pack(scene)
+    header, data = encode(scene)
     state = {
         "header": header,
         "view": starting_view(),
@@ -93,8 +93,8 @@ def explorer_html(
         style=frontend_style(),
         # Inside a script element, `<` of a text could end it or begin a comment.
         state=json.dumps(state).replace("<", "\\u003c"),
-        data=_packed(data),
-        module=_packed(frontend_script().encode()),
+        data=_compressed(data),
+        module=_compressed(frontend_script().encode()),
     )
 
 
@@ -109,7 +109,7 @@ def starting_view() -> dict[str, float]:
     return {"azimuth": azimuth, "elevation": elevation}
 
 
-def _packed(data: bytes) -> str:
+def _compressed(data: bytes) -> str:
     # No time stamp: the same scene gives the same page.
     return base64.b64encode(gzip.compress(data, mtime=0)).decode("ascii")
 

@@ -9,10 +9,10 @@ import anywidget
 import traitlets
 
 from crystalframer.traces import CrystalTrace
+from viz.encoding import encode
 from viz.explorer_page import frontend_script, frontend_style, starting_view
-from viz.packing import pack
 from viz.scene import scene_from_trace
-from viz.structure_figure import check_same_crystal, frame_comparison_figure
+from viz.structure_figures import check_same_crystal, frame_comparison_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,15 +64,15 @@ class FrameComparison(anywidget.AnyWidget):
         """
         self.scenes = [scene_from_trace(trace) for trace in traces.values()]
         check_same_crystal(self.scenes)
-        packed = [pack(scene) for scene in self.scenes]
+        encoded = [encode(scene) for scene in self.scenes]
         self._ranges = {
             "layer": min(scene.n_layers for scene in self.scenes),
             "head": min(scene.n_heads for scene in self.scenes),
             "atom": self.scenes[0].n_queries,
         }
         super().__init__(
-            headers=[header for header, _ in packed],
-            data=[data for _, data in packed],
+            headers=[header for header, _ in encoded],
+            data=[data for _, data in encoded],
             names=list(traces),
             sizes=self._ranges,
             view=starting_view(),

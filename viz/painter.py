@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from viz.drawing import Arrow, Ball, Drawing, Solid, Stick
+from viz.drawings import Arrow, Ball, Drawing, Solid, Stick
 from viz.palette import AXIS_DASHES, INK, PAPER, POLYHEDRON_OPACITY, SHADE, mix
 
 if TYPE_CHECKING:

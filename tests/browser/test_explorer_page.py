@@ -26,8 +26,8 @@ from viz import (
     scene_from_trace,
     strongest_edges,
 )
+from viz.encoding import encode
 from viz.explorer_page import FRONTEND
-from viz.packing import pack
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -70,9 +70,9 @@ def caption(page: Page) -> str:
 
 SUMS = """async ([source, header, text, layer, head, atom, nLines]) => {
   const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
-  const { unpack, edgeWeights, attentionMatrix, strongestEdges, attentionByDistance, frameOf } = await import(url);
+  const { decode, edgeWeights, attentionMatrix, strongestEdges, attentionByDistance, frameOf } = await import(url);
   const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-  const crystal = unpack(header, bytes);
+  const crystal = decode(header, bytes);
   const weights = edgeWeights(crystal, layer, head);
   const lines = strongestEdges(crystal, weights, atom, nLines);
   return {
@@ -96,7 +96,7 @@ def large() -> CrystalTrace:
 @pytest.mark.parametrize(("layer", "head", "atom"), [(0, 0, 1), (2, 3, 4), (1, None, 2)])
 def test_the_browser_sums_as_python_does(browser: Any, trace: Any, layer: int, head: int | None, atom: int) -> None:
     scene = scene_from_trace(trace)
-    header, data = pack(scene)
+    header, data = encode(scene)
     source = (FRONTEND / "crystal.js").read_text(encoding="utf-8")
     with open_page(browser) as page:
         found = page.evaluate(SUMS, [source, header, base64.b64encode(data).decode(), layer, head, atom, 12])

@@ -16,8 +16,8 @@ from traitlets import TraitError
 from crystalframer.testing import random_crystal
 from crystalframer.traces import CrystalTrace
 from viz import AttentionExplorer, Scene, SceneError, explorer_html
+from viz.encoding import encode
 from viz.explorer_page import ENTRIES, FRONTEND, MODULES, frontend_script
-from viz.packing import pack
 
 MOST_BYTES = 1_500_000
 
@@ -102,7 +102,7 @@ def test_the_page_holds_what_is_shown_now(explorer: AttentionExplorer, tmp_path:
         "polyhedra": "none",
         "n_lines": 12,
     }
-    header, data = pack(explorer.scene)
+    header, data = encode(explorer.scene)
     assert state["header"] == json.loads(json.dumps(header))
     assert gzip.decompress(base64.b64decode(element(page, "data"))) == data
     assert gzip.decompress(base64.b64decode(element(page, "module"))).decode() == frontend_script()

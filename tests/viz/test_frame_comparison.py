@@ -10,7 +10,7 @@ from traitlets import TraitError
 
 from crystalframer.traces import CrystalTrace
 from viz import FrameComparison, SceneError
-from viz.packing import pack
+from viz.encoding import encode
 
 METHODS = ("max", "weighted-pca", "none")
 
@@ -23,7 +23,7 @@ def comparison(make_trace: Callable[..., CrystalTrace]) -> FrameComparison:
 def test_every_scene_is_sent_under_its_name(comparison: FrameComparison) -> None:
     assert comparison.names == list(METHODS)
     for scene, header, data in zip(comparison.scenes, comparison.headers, comparison.data, strict=True):
-        assert (header, data) == pack(scene)
+        assert (header, data) == encode(scene)
     assert comparison.sizes == {"layer": 3, "head": 4, "atom": 5}
 
 

@@ -24,7 +24,7 @@ from viz import (
     strongest_edges,
     structure_figure,
 )
-from viz.packing import pack
+from viz.encoding import encode
 
 SITES = [61, 62, 63]
 """Ti of the middle cell of 3 × 3 × 3, and two O beside it."""
@@ -101,7 +101,7 @@ def test_pictures_can_be_made(scene: Scene, region: CrystalTrace) -> None:
     assert not [stick for stick in shapes.sticks if stick.role == "cell"]
     assert attention_grid(scene, 0).to_dict()["data"][0]["x"] == ["Ti#61", "O#62", "O#63"]
     assert structure_figure(scene, 0, 0, 0).axes
-    header, _ = pack(scene)
+    header, _ = encode(scene)
     assert header["arrays"]["decayLength"]["shape"] == [2, 2, 3]
     assert header["arrays"]["edgeStart"]["shape"] == [4]
     explorer = AttentionExplorer(scene, atom=2)

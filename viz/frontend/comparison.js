@@ -1,7 +1,7 @@
 // One site as several models see it: a picture in 3D for each, moved and turned together. `model` holds layer, head and
 // atom, and a header and bytes for each scene. All texts that come from files are set as text, never as HTML.
 
-import { edgeWeights, isTied, strongestEdges, unpack } from "./crystal.js";
+import { edgeWeights, isTied, strongestEdges, decode } from "./crystal.js";
 import { keepKeys, make, onArrows, percent, slider } from "./controls.js";
 import { Structure } from "./structure.js";
 
@@ -10,7 +10,7 @@ const STATE = ["layer", "head", "atom"];
 /** Build the comparison in `el` and keep it up to date with `model`; returns what ends it. */
 function render({ model, el }) {
   const data = model.get("data");
-  const crystals = model.get("headers").map((header, n) => unpack(header, data[n]));
+  const crystals = model.get("headers").map((header, n) => decode(header, data[n]));
   const names = model.get("names");
   const sizes = model.get("sizes");
   const ui = build(crystals[0], names, sizes);

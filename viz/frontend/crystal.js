@@ -1,4 +1,4 @@
-// A scene as the browser has it: typed arrays over the bytes of viz/packing.py, and what follows from them.
+// A scene as the browser has it: typed arrays over the bytes of viz/encoding.py, and what follows from them.
 // The sums are those of viz/scene.py; tests/browser compares the two.
 
 const ARRAYS = {
@@ -10,7 +10,7 @@ const ARRAYS = {
 };
 
 /** Header and bytes (a DataView or Uint8Array) as one object: the texts of the header, and every array by its name. */
-export function unpack(header, bytes) {
+export function decode(header, bytes) {
   // A copy that starts at 0: typed arrays need aligned offsets.
   const buffer = bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength);
   const crystal = { ...header };

@@ -2,7 +2,7 @@
 // of its own; `model` holds layer, head (null: mean over heads), atom, frames and polyhedra. All texts that come from
 // files are set as text, never as HTML.
 
-import { attentionByDistance, attentionMatrix, edgeWeights, isTied, strongestEdges, unpack } from "./crystal.js";
+import { attentionByDistance, attentionMatrix, edgeWeights, isTied, strongestEdges, decode } from "./crystal.js";
 import { keepKeys, make, onArrows, percent, slider } from "./controls.js";
 import { Heatmap } from "./heatmap.js";
 import { Profile } from "./profile.js";
@@ -14,7 +14,7 @@ const STATE = ["layer", "head", "atom", "frames", "polyhedra"];
 
 /** Build the explorer in `el` and keep it up to date with `model`; returns what ends it. */
 function render({ model, el }) {
-  const crystal = unpack(model.get("header"), model.get("data"));
+  const crystal = decode(model.get("header"), model.get("data"));
   const ui = build(crystal);
   el.append(ui.root);
   const state = () => Object.fromEntries(STATE.map((name) => [name, model.get(name)]));
@@ -253,7 +253,7 @@ function connect(ui, crystal, state, set) {
 
 // --- words ------------------------------------------------------------------------------------------------------------
 
-/** One sentence on what is seen; the same as that of viz/drawing.py. */
+/** One sentence on what is seen; the same as that of viz/drawings.py. */
 function caption(crystal, { layer, head, atom }, { edges, itself }, weights) {
   const which = head === null ? "mean of all heads" : `head ${head}`;
   let text = `${crystal.labels[atom]}, layer ${layer}, ${which}`;

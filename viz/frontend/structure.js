@@ -3,7 +3,7 @@
 import { frameOf, place } from "./crystal.js";
 import { Meshes, toPoint } from "./mesh.js";
 
-// Å. As in viz/drawing.py.
+// Å. As in viz/drawings.py.
 const AXIS_LENGTH = 1.5;
 const OTHERS = 0.7;
 const BOND = 0.03;

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from viz import Scene, drawing, structure_view
-from viz.structure_view import SCRIPT, VERSION
+from viz.structure_views import SCRIPT, VERSION
 
 
 def calls(page: str, name: str) -> list:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from viz.drawing import AXIS_LENGTH, VIEW, Drawing, Frames, Polyhedra, Solid, drawing
+from viz.drawings import AXIS_LENGTH, VIEW, Drawing, Frames, Polyhedra, Solid, drawing
 from viz.palette import INK, PAPER, POLYHEDRON_OPACITY
 from viz.scene import Scene
 
@@ -83,7 +83,7 @@ def structure_view(
     viewer.zoomTo()
     viewer.zoom(ZOOM)
     # 3Dmol looks down z with y up, and turns about the crystal's own axes: the last turn named acts first. Together
-    # they are the camera of `viz.drawing.camera`.
+    # they are the camera of `viz.drawings.camera`.
     azimuth, elevation = view
     viewer.rotate(elevation - 90, "x")
     viewer.rotate(-90 - azimuth, "z")

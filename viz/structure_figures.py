@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from viz.drawing import AXIS_LENGTH, VIEW, Drawing, Frames, Polyhedra, camera, close_up, drawing
+from viz.drawings import AXIS_LENGTH, VIEW, Drawing, Frames, Polyhedra, camera, close_up, drawing
 from viz.painter import DASH_GAP, Painter, Sizes, dashes, write
 from viz.palette import AXIS_COLORS, AXIS_DASHES, AXIS_LABELS, INK, PAPER, element
 from viz.scene import Scene, SceneError

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from viz.drawing import AXIS_LENGTH, Arrow, Drawing, Frames, Polyhedra, Stick, drawing
+from viz.drawings import AXIS_LENGTH, Arrow, Drawing, Frames, Polyhedra, Stick, drawing
 from viz.palette import AXIS_LABELS, POLYHEDRON_OPACITY
 from viz.scene import Scene
 

@@ -12,7 +12,7 @@ import pytest
 from matplotlib.patches import Circle, Polygon
 
 from viz import Scene, SceneError, drawing, frame_comparison_figure, structure_figure
-from viz.drawing import VIEW, camera
+from viz.drawings import VIEW, camera
 from viz.painter import Painter, dashes
 from viz.palette import AXIS_DASHES
 

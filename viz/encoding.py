@@ -28,7 +28,7 @@ AXIS_SCALE = 32767
 """Components of unit axes are sent as integers of 16 bits."""
 
 
-def pack(scene: Scene) -> tuple[dict[str, Any], bytes]:
+def encode(scene: Scene) -> tuple[dict[str, Any], bytes]:
     """Header (plain JSON: texts, colours, where each array lies) and the arrays.
 
     Attention goes as float16: each weight to 0.05 %, equal weights stay equal. Of a frame e₁ and e₂ are sent,

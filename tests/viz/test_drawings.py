@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from viz import Scene, drawing, strongest_edges
-from viz.drawing import VIEW, camera, close_up
+from viz.drawings import VIEW, camera, close_up
 
 
 @pytest.mark.parametrize("atom", [0, 2])

@@ -16,7 +16,7 @@ import pytest
 from crystalframer.testing import random_crystal
 from crystalframer.traces import CrystalTrace
 from viz import Drawing, Scene, SceneError, drawing, scene_from_trace, toolkit_scene
-from viz.toolkit_scene import PATCHED
+from viz.toolkit_scenes import PATCHED
 
 MAKE = """
 import doctest, json, sys
