@@ -30,7 +30,7 @@ from crystalframer.model.network import CrystalFramer
 from crystalframer.reading.structures import to_crystal
 from crystalframer.testing import random_rotation, supercell
 from crystalframer.traces import CrystalTrace
-from viz.packing import pack
+from viz.encoding import encode
 
 SHORTEST_CELL, LONGEST_CELL = 2.0, 60.0
 """Å."""
@@ -398,7 +398,7 @@ def check_pictures(trace: CrystalTrace, rng: np.random.Generator, chance: Callab
     scene = viz.scene_from_trace(trace)
     frac, heights = scene.positions @ np.linalg.inv(scene.lattice), cell_heights(scene.lattice)
     assert (frac * heights > -0.03).all() and ((frac - 1) * heights < 0.03).all(), "an atom is outside the home cell"
-    header, data = pack(scene)
+    header, data = encode(scene)
     json.dumps(header, allow_nan=False)
     for name, place in header["arrays"].items():
         dtype = np.dtype(place["dtype"])
