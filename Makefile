@@ -11,7 +11,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python)
 
-.PHONY: help demo test coverage test-lowest audit mutation lab clean
+.PHONY: help demo test docs coverage test-lowest audit mutation lab clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -30,7 +30,22 @@ test: $(INSTALLED) ## Everything that CI checks: format, lint, import layers, ty
 	$(BIN)/ruff check
 	$(BIN)/lint-imports
 	$(BIN)/pyright
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --nbmake --nbmake-timeout=600 tests notebooks
+	rm -rf docs/notebooks && cp -r notebooks docs/notebooks
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --nbmake --overwrite --nbmake-timeout=600 tests docs/notebooks
+	@touch $(EXECUTED)
+
+# Notebooks run once, in copies that keep their outputs for the pages; `make test` makes these copies, too.
+EXECUTED := docs/notebooks/.executed
+
+docs: export OMP_NUM_THREADS ?= 1
+docs: $(EXECUTED) ## Build the documentation site, without a network (build/docs/index.html)
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --builder html docs build/docs
+	@echo "Open $(CURDIR)/build/docs/index.html"
+
+$(EXECUTED): $(INSTALLED) $(shell find notebooks crystalframer viz -name '*.ipynb' -o -name '*.py' -o -name '*.js' 2> /dev/null)
+	rm -rf docs/notebooks && cp -r notebooks docs/notebooks
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --nbmake --overwrite --nbmake-timeout=600 docs/notebooks
+	@touch $@
 
 coverage: export OMP_NUM_THREADS ?= 1
 coverage: $(INSTALLED) ## Which lines the tests run; fails below 95 %
@@ -74,6 +89,7 @@ lab: $(INSTALLED) ## Open the first notebook in JupyterLab
 
 clean: ## Remove the environment, caches and build products (runs/ stays)
 	rm -rf .venv .venv-* mutants .coverage* .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build
+	rm -rf docs/notebooks docs/reference/generated
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml constraints.txt

@@ -202,7 +202,7 @@ def card(scored: Scored, elements: pandas.DataFrame, coverage: np.ndarray, runs:
         )
     if runs:
         text += [f"## Training\n\nBy `scripts/train_pretrained.py`, on {hardware}:\n", *(training(run) for run in runs)]
-        text += ["\nConfigs and the rows of all epochs: [training/](training).\n\n![validation errors](training.png)"]
+        text += ["\nConfigs and the rows of all epochs: `training/`.\n\n![validation errors](training.png)"]
     masks = {"all": n_atoms > 0, "at most 20 atoms": n_atoms <= 20}
     text += [
         "\n## Errors (MAE)\n\nOn the validation crystals, whose loss also chose the epoch:\n",

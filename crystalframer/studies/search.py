@@ -53,8 +53,8 @@ def sweep(
     """Search for the values of some fields of a config that give the lowest validation loss.
 
     Each trial is a run of `fit`, with values that Optuna's TPE sampler suggests after those so far. What counts is the
-    validation loss of the weights that `fit` chooses: the lowest mean of |error|/standard deviation over the labels of
-    the validation part among all epochs of the raw weights and, if there are any, of the averaged weights at the end.
+    validation loss of the weights that `fit` chooses: the lowest mean absolute error, in standard deviations, over the
+    validation labels among all epochs of the raw weights and, if there are any, of the averaged weights at the end.
     A trial that after an epoch is worse than the median of the complete ones at that epoch is stopped there (once
     there are 5 of them, and not in its first fifth). One that fails counts among `n_trials`, with its reason.
 

@@ -1,0 +1,87 @@
+"""Settings of the documentation site: `make docs`. It is built without a network, and its pages need none."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import plotly
+from sphinx.application import Sphinx
+
+from crystalframer import __version__
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE / "_ext"))
+
+project = "crystalframer"
+author = "crystalframer developers"
+copyright = author
+release = version = __version__
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "command_help",
+    "notebook_outputs",
+    "offline",
+]
+templates_path = ["_templates"]
+exclude_patterns = ["_build", "notebooks/runs", "notebooks/structures"]
+default_role = "py:obj"
+language = "en"
+nitpicky = False
+
+myst_enable_extensions = ["attrs_inline", "colon_fence"]
+myst_heading_anchors = 3
+# Notebooks are executed by `make docs` and by the tests, each once (Makefile); here their outputs are drawn.
+nb_execution_mode = "off"
+nb_custom_formats = {".ipynb": ["notebook_outputs.read", {}, False]}
+
+autosummary_generate = True
+autosummary_ignore_module_all = False
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+python_maximum_signature_line_length = 90
+autodoc_preserve_defaults = True
+autodoc_default_options = {
+    # Made by scikit-learn.
+    "exclude-members": "set_fit_request, set_predict_request, set_score_request",
+}
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+napoleon_use_rtype = False
+
+html_title = f"crystalframer {version}"
+html_theme = "pydata_sphinx_theme"
+html_theme_options = {
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "header_links_before_dropdown": 7,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "secondary_sidebar_items": ["page-toc"],
+}
+html_sidebars = {"index": [], "changelog": []}
+html_show_sourcelink = False
+html_copy_source = False
+html_static_path = ["_static", str(Path(plotly.__file__).parent / "package_data" / "plotly.min.js")]
+html_css_files = ["site.css"]
+copybutton_exclude = ".linenos, .gp, .go"
+
+
+def setup(app: Sphinx) -> None:
+    """Keep napoleon from taking the words before a colon for a type."""
+    app.connect("autodoc-process-docstring", _attributes_begin_with_text, priority=400)
+
+
+def _attributes_begin_with_text(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    if what in ("attribute", "property"):
+        lines[:0] = ["..", ""]
