@@ -31,8 +31,7 @@ from benchmarks.prediction import new_model
 from benchmarks.report import Bar, Report, Row
 from crystalframer import prediction
 from crystalframer.crystals.crystal import Crystal, CrystalBatch
-from crystalframer.datasets import packed
-from crystalframer.datasets.dataset import Provenance
+from crystalframer.datasets.dataset import CrystalDataset, Provenance
 from crystalframer.model.network import CrystalFramer
 
 N_KILLS = 2
@@ -114,9 +113,10 @@ def without_network(base: Sequence[Crystal], weights: Path, folder: Path, n_crys
     try:
         with mock.patch.object(prediction, "_evaluate", nothing):
             for name, size in (("warm-up", 64), ("host", n_crystals)):
-                packed.write(folder / f"{name}.parquet", Synthetic(base, size), [], Provenance(source="synthetic"))
+                source = folder / f"{name}.parquet"
+                CrystalDataset.write(source, Synthetic(base, size), [], Provenance(source="synthetic"))
                 start = time.perf_counter()
-                cf.screen(folder / f"{name}.parquet", folder / name, model, progress=False)
+                cf.screen(source, folder / name, model, progress=False)
     finally:
         torch.set_num_threads(n_threads)
     return (time.perf_counter() - start) / n_crystals
@@ -144,7 +144,7 @@ def measure(options: argparse.Namespace, report: Report) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         source, out, weights, log = (folder / name for name in ("many.parquet", "screened", "model", "log"))
-        packed.write(source, Synthetic(list(sample.dataset), n_crystals), [], Provenance(source="synthetic"))
+        CrystalDataset.write(source, Synthetic(list(sample.dataset), n_crystals), [], Provenance(source="synthetic"))
         cf.save(new_model(sample, torch.device("cpu")), weights)
         host = without_network(list(sample.dataset), weights, folder, min(n_crystals, WITHOUT_NETWORK))
         words = [sys.executable, "-m", "crystalframer", "screen", str(source), str(out), "--model", str(weights)]

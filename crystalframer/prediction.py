@@ -21,8 +21,7 @@ from crystalframer import checkpoint, files, memory
 from crystalframer.config import ModelConfig, Target
 from crystalframer.crystals.crystal import Crystal, CrystalBatch
 from crystalframer.crystals.large_cells import ChunkedCrystal
-from crystalframer.crystals.loading import PreparedCrystals, batch_ends, pack, prepare
-from crystalframer.crystals.neighbors import Unlistable
+from crystalframer.crystals.loading import PreparedCrystals, batch_ends, prepare
 from crystalframer.datasets import sources
 from crystalframer.datasets.dataset import PARTS, CrystalDataset
 from crystalframer.errors import CheckpointError, ConfigError, CrystalError, CrystalFramerError, DataError
@@ -337,17 +336,14 @@ def trace(
     """
     model = ready(model, device)
     crystal = to_crystal(structure)
-    try:
-        packed = pack([crystal], model.config.radius)
-    except Unlistable as error:
-        raise error.of(crystal) from error
+    prepared = prepare([crystal], model.config.radius)
     weights = model.target_mean
     if sites is None:
-        _check_trace_fits(crystal, len(crystal), int(packed.n_edges[0]), model)
-        return model.trace(packed.batch([0], weights.dtype).to(weights.device))[0]
-    chunked = ChunkedCrystal(packed, 0, MAX_EDGES)
+        _check_trace_fits(crystal, len(crystal), int(prepared.n_edges[0]), model)
+        return model.trace(prepared.batch([0], weights.dtype).to(weights.device))[0]
+    chunked = ChunkedCrystal(prepared, 0, MAX_EDGES)
     atoms = _region(crystal, chunked, np.asarray(sites, dtype=np.int64), within, model.config)
-    _check_trace_fits(crystal, len(atoms), int(packed.neighbors.edges_per_atom[atoms].sum()), model)
+    _check_trace_fits(crystal, len(atoms), int(prepared.neighbors.edges_per_atom[atoms].sum()), model)
     return model.trace_atoms(chunked, atoms)
 
 
@@ -494,9 +490,7 @@ def _predictions(crystals: Sequence[Crystal], model: CrystalFramer) -> list[_Pre
     if not crystals:
         return []
     try:
-        return _predict_packed(pack(crystals, model.config.radius), model)
-    except Unlistable as error:
-        reason = str(error.of(crystals[error.index]))
+        return _predict_packed(prepare(crystals, model.config.radius), model)
     except ConfigError:  # a setting that would fail for every crystal alike
         raise
     except Exception as error:  # whatever it is, it must cost no more than the crystal that it is about

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import graphlib
 import json
 import statistics
 import subprocess
 import sys
 
+import grimp
 import pytest
 
 IMPORT_SECONDS = 0.5
@@ -39,3 +41,10 @@ def test_importing_crystalframer_brings_nothing_heavy() -> None:
 @pytest.mark.parametrize("library", ["torch", "lightning", "pymatgen"])
 def test_importing_viz_needs_no_model(library: str) -> None:
     assert library not in modules_after("import viz")
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    """Imports inside functions count, those for type checkers alone do not."""
+    graph = grimp.build_graph("crystalframer", "viz", exclude_type_checking_imports=True, cache_dir=None)
+    imported_by = {module: graph.find_modules_directly_imported_by(module) for module in sorted(graph.modules)}
+    graphlib.TopologicalSorter(imported_by).prepare()  # CycleError names the modules of a circle

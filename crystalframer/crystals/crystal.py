@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Int64, Shaped, UInt8
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from crystalframer.elements import HIGHEST_ATOMIC_NUMBER
@@ -109,33 +108,6 @@ def cell_heights(lattice: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3"]:
     areas = np.sqrt((normals**2).sum(axis=1))
     volume = abs(float(lattice[0] @ normals[0]))
     return np.divide(volume, areas, out=np.zeros(3), where=areas > 0)
-
-
-@runtime_checkable
-class FlatCrystals(Protocol):
-    """Crystals in flat arrays, such as a `CrystalDataset`: atoms of all crystals in a row."""
-
-    @property
-    def ids(self) -> Shaped[np.ndarray, " n_crystals"]: ...
-
-    @property
-    def atomic_numbers(self) -> UInt8[np.ndarray, " n_atoms"]: ...
-
-    @property
-    def positions(self) -> Float[np.ndarray, "n_atoms 3"]: ...
-
-    @property
-    def offsets(self) -> Int64[np.ndarray, " n_crystals+1"]: ...
-
-    @property
-    def lattice(self) -> Float[np.ndarray, "n_crystals 3 3"]: ...
-
-    @property
-    def targets(self) -> Mapping[str, Float[np.ndarray, " n_crystals"]]: ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Crystal: ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,8 +22,17 @@ import torch
 from jaxtyping import Float, Int, Int64, UInt8
 
 from crystalframer.config import TrainingConfig
-from crystalframer.crystals.crystal import Crystal, CrystalBatch, FlatCrystals
-from crystalframer.crystals.neighbors import Geometry, NeighborTable, Unlistable, first_edges, join, ranges, search
+from crystalframer.crystals.crystal import Crystal, CrystalBatch
+from crystalframer.crystals.flat import FlatCrystals
+from crystalframer.crystals.neighbors import (
+    Geometry,
+    NeighborError,
+    NeighborTable,
+    batch_edges,
+    first_edges,
+    ranges,
+    search,
+)
 from crystalframer.errors import CrystalError
 
 if TYPE_CHECKING:
@@ -71,7 +80,7 @@ class PreparedCrystals:
         n_atoms = self.n_atoms[rows]
         atoms = ranges(self.geometry.first_atom[rows], n_atoms)
         vector_type = np.float64 if dtype == torch.float64 else np.float32
-        index, image, vectors = join(self.neighbors, self.geometry, self._first_edge, rows, vector_type)
+        index, image, vectors = batch_edges(self.neighbors, self.geometry, self._first_edge, rows, vector_type)
         return CrystalBatch(
             atomic_numbers=torch.from_numpy(self.atomic_numbers[atoms].astype(np.int64)),
             positions=torch.from_numpy(self.geometry.positions[atoms]).to(dtype),
@@ -84,13 +93,17 @@ class PreparedCrystals:
             ids=tuple(self.ids[row] for row in rows),
         )
 
+    def sizes(self, rows: Int[np.ndarray, " n_rows"]) -> tuple[int, int]:
+        """Numbers of atoms and of edges in the batch of these crystals."""
+        return int(self.n_atoms[rows].sum()), int(self.n_edges[rows].sum())
+
     def fingerprint(self) -> str:
-        """A digest of structures and labels: two sets with the same one train the same model."""
-        digest = hashlib.sha256(repr(self.ids).encode())
+        """SHA-256 of structures and labels: two sets with the same one train the same model."""
+        content = hashlib.sha256(repr(self.ids).encode())
         lattice, positions = (a.astype(np.float32) for a in (self.geometry.lattice, self.geometry.positions))
         for array in (self.targets, lattice, self.n_atoms, self.atomic_numbers, positions):
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()
+            content.update(np.ascontiguousarray(array).tobytes())
+        return content.hexdigest()
 
 
 def prepare(
@@ -101,43 +114,25 @@ def prepare(
     Args:
         radius: neighbour radius in Å (`ModelConfig.radius`).
         target_names: labels to carry, in this order; a missing one is NaN.
-        part: what these crystals are (`training`, ...), for the progress bar and errors.
+        part: the part of a data set that these crystals are (`train`, ...), for the progress bar and errors.
 
     Raises:
-        CrystalError: a crystal whose neighbours cannot be listed, with its row and id.
+        CrystalError: no crystals, or one whose neighbours cannot be listed: two atoms lie on the same place, or the
+            cell is almost empty. The error names the crystal and the site; `row` counts from 1.
     """
     if not len(crystals):
         raise CrystalError(f"there are no {part} crystals; give some" if part else "there are no crystals; give some")
+    flat = crystals if isinstance(crystals, FlatCrystals) else FlatCrystals.of(crystals, target_names)
+    missing = np.full(len(flat), np.nan)
+    labels = [flat.targets.get(name, missing) for name in target_names]
+    targets = np.array(labels, dtype=np.float64).reshape(len(target_names), len(flat)).T
+    geometry = Geometry(flat.positions, flat.lattice, flat.offsets)
     try:
-        return pack(crystals, radius, target_names, f"neighbours, {part} crystals" if part else "neighbours")
-    except Unlistable as error:
-        where = f"row {error.index + 1} of the {part} crystals" if part else f"row {error.index + 1}"
-        raise CrystalError(f"{where}: {error.of(crystals[error.index])}") from error
-
-
-def pack(
-    crystals: Sequence[Crystal] | FlatCrystals,
-    radius: float,
-    target_names: Sequence[str] = (),
-    title: str = "neighbours",
-) -> PreparedCrystals:
-    """As `prepare`, but a crystal that is refused is known by its row alone (`Unlistable`)."""
-    if isinstance(crystals, FlatCrystals):
-        missing = np.full(len(crystals), np.nan)
-        geometry = Geometry(crystals.positions, crystals.lattice, crystals.offsets)
-        ids, numbers = crystals.ids.tolist(), crystals.atomic_numbers
-        labels = [crystals.targets.get(name, missing) for name in target_names]
-    else:
-        geometry = Geometry(
-            np.concatenate([crystal.positions for crystal in crystals]),
-            np.array([crystal.lattice for crystal in crystals]),
-            np.concatenate([[0], np.cumsum([len(crystal) for crystal in crystals])]),
-        )
-        ids = [crystal.id for crystal in crystals]
-        numbers = np.concatenate([crystal.atomic_numbers for crystal in crystals]).astype(np.uint8)
-        labels = [[crystal.targets.get(name, np.nan) for crystal in crystals] for name in target_names]
-    targets = np.array(labels, dtype=np.float64).reshape(len(target_names), len(ids)).T
-    return PreparedCrystals(tuple(ids), targets, numbers, geometry, search(geometry, radius, title=title))
+        neighbors = search(geometry, radius, title=f"neighbours, {part} crystals" if part else "neighbours")
+    except NeighborError as error:
+        row = error.row if part or len(flat) > 1 else None
+        raise error.of(crystals[error.index], part).at(row=row) from error
+    return PreparedCrystals(tuple(flat.ids.tolist()), targets, flat.atomic_numbers, geometry, neighbors)
 
 
 def make_batch(
@@ -154,12 +149,9 @@ def make_batch(
         dtype: type of the floating-point tensors.
 
     Raises:
-        CrystalError: two atoms of a crystal lie on one place, or it is all but empty.
+        CrystalError: as `prepare`.
     """
-    try:
-        return pack(crystals, radius, target_names).batch(range(len(crystals)), dtype)
-    except Unlistable as error:
-        raise error.of(crystals[error.index]) from error
+    return prepare(crystals, radius, target_names).batch(range(len(crystals)), dtype)
 
 
 class BatchOrder:

@@ -365,10 +365,10 @@ def search(
 
 
 @kernel()
-def join(
+def batch_edges(
     rows, first_atom, first_edge, edges_per_atom, key_atom, edge_image, positions, lattices, index, image, vectors
 ):
-    """Edges of these crystals one after the other, as `neighbors.join` says, into the last three arrays."""
+    """Edges of these crystals one after the other, as `neighbors.batch_edges` says, into the last three arrays."""
     n_atoms = n_edges = 0
     for row in rows:
         first, edge, lattice = first_atom[row], first_edge[row], lattices[row]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -35,41 +35,48 @@ _ATOMS_PER_TASK = 2000
 """What a thread searches at a time: some 20 ms."""
 
 
-class Unlistable(CrystalError):
-    """A crystal whose neighbours cannot be listed, known by its `index` among the crystals that were searched."""
+class NeighborError(CrystalError):
+    """The neighbours of a crystal cannot be listed.
 
-    def __init__(self, row: int, problem: str) -> None:
-        super().__init__(problem, row=row + 1)
-        self.index, self.problem = row, problem
+    Attributes:
+        index: which of the crystals that were searched it is, counted from 0.
+        sites: the atoms, one or two.
+        value: the distance in Å that is too short, or the one up to which there are too few neighbours.
+    """
 
-    def of(self, crystal: Crystal) -> CrystalError:
-        """The same error about a crystal that is known: with its id and elements."""
-        return CrystalError(f"{crystal.name}: {self.problem}")
+    def __init__(self, index: int, sites: Sequence[int], value: float, problem: str) -> None:
+        super().__init__(f"{_named(sites)} {problem}", row=index + 1, site=sites[0], value=value)
+        self.index, self.sites, self._problem = index, sites, problem
 
+    def of(self, crystal: Crystal, part: str = "") -> CrystalError:
+        """The same error with the id of the crystal and the elements of the sites.
 
-class TooEmpty(Unlistable):
-    """An atom sees others in one plane, or too few, unless it looks absurdly far."""
+        Args:
+            part: the part of the data set that the crystal is in.
+        """
+        name = f"{crystal.name} of the {part} part" if part else crystal.name
+        sites = _named([f"{site} (Z = {crystal.atomic_numbers[site]})" for site in self.sites])
+        return CrystalError(f"{name}: {sites} {self._problem}", site=self.site, value=self.value)
 
-    def __init__(self, row: int, atom: int, reach: float) -> None:
-        super().__init__(
-            row,
-            f"site {atom} has no neighbours in all directions unless it looks {reach:,.0f} Å far, past millions of "
-            "atoms; leave less empty space in the cell",
+    @classmethod
+    def too_close(cls, index: int, query: int, key: int, length: float) -> NeighborError:
+        """Two atoms lie on the same place."""
+        return cls(index, sorted((query, key)), length, f"lie {length:.3g} Å apart; remove the duplicate site")
+
+    @classmethod
+    def too_empty(cls, index: int, atom: int, reach: float) -> NeighborError:
+        """All neighbours of an atom lie in one plane, or there are too few, up to a very large distance."""
+        return cls(
+            index,
+            [atom],
+            reach,
+            f"has no neighbours in all directions unless it looks {reach:,.0f} Å far, past millions of atoms; leave "
+            "less empty space in the cell",
         )
 
 
-class TooClose(Unlistable):
-    """Two atoms of a crystal lie on one place."""
-
-    def __init__(self, row: int, query: int, key: int, length: float) -> None:
-        super().__init__(row, f"two atoms lie {length:.3g} Å apart")
-        self.sites, self.length = sorted((query, key)), length
-
-    def of(self, crystal: Crystal) -> CrystalError:
-        first, second = (f"{site} (Z = {crystal.atomic_numbers[site]})" for site in self.sites)
-        return CrystalError(
-            f"{crystal.name}: sites {first} and {second} lie {self.length:.3g} Å apart; remove the duplicate site"
-        )
+def _named(sites: Sequence[int | str]) -> str:
+    return f"site{'s' if len(sites) > 1 else ''} {' and '.join(map(str, sites))}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +105,7 @@ class Geometry:
 class NeighborTable:
     """Edges of many crystals in a row, in the smallest types: 5 bytes an edge.
 
-    Their vectors are not kept: forming them anew for a batch (`join`) costs less than reading them from memory.
+    Their vectors are not kept: forming them anew for a batch (`batch_edges`) costs less than reading them from memory.
     """
 
     edges_per_atom: Int32[np.ndarray, " n_atoms"]
@@ -122,9 +129,9 @@ def neighbor_list(crystal: Crystal, radius: float, min_neighbors: int = MIN_NEIG
     geometry = Geometry(crystal.positions, crystal.lattice[None], np.array([0, len(crystal)]))
     try:
         table = search(geometry, radius, min_neighbors)
-    except Unlistable as error:
+    except NeighborError as error:
         raise error.of(crystal) from error
-    return NeighborList(*join(table, geometry, first_edges(table, geometry), np.zeros(1, np.int64), np.float64))
+    return NeighborList(*batch_edges(table, geometry, first_edges(table, geometry), np.zeros(1, np.int64), np.float64))
 
 
 def search(
@@ -136,7 +143,7 @@ def search(
         title: of the progress bar, which appears when the search takes more than 2 s.
 
     Raises:
-        Unlistable: as `neighbor_list`; it knows the row of the first such crystal.
+        NeighborError: as `neighbor_list`, for the first such crystal.
     """
     from tqdm.auto import tqdm
 
@@ -169,14 +176,14 @@ def first_edges(table: NeighborTable, geometry: Geometry) -> Int64[np.ndarray, "
     return np.concatenate([[0], np.cumsum(table.edges_per_atom, dtype=np.int64)])[geometry.first_atom]
 
 
-def join(
+def batch_edges(
     table: NeighborTable,
     geometry: Geometry,
     first_edge: Int64[np.ndarray, " n_crystals_and_1"],
     rows: Int64[np.ndarray, " n_rows"],
     dtype: type[np.floating],
 ) -> tuple[
-    Int64[np.ndarray, "2 n_joined_edges"], Int32[np.ndarray, "n_joined_edges 3"], Float[np.ndarray, "n_joined_edges 3"]
+    Int64[np.ndarray, "2 n_batch_edges"], Int32[np.ndarray, "n_batch_edges 3"], Float[np.ndarray, "n_batch_edges 3"]
 ]:
     """The edges of these crystals, one crystal after the other: `edge_index` counted through them, image and vectors.
 
@@ -192,9 +199,9 @@ def join(
     if compiler_is_there("cpu"):
         from crystalframer.crystals import neighbor_kernels
 
-        neighbor_kernels.join(*arguments)
+        neighbor_kernels.batch_edges(*arguments)
     else:
-        _join_in_numpy(*arguments)
+        _batch_edges_in_numpy(*arguments)
     return index, image, vectors
 
 
@@ -245,8 +252,12 @@ def _find(
         MOST_WITHIN_REACH,
     )
     if clash[0] >= 0:
-        row, query, key = clash
-        raise TooEmpty(row, query, length) if key < 0 else TooClose(row, query, key, length)
+        index, query, key = clash
+        raise (
+            NeighborError.too_empty(index, query, length)
+            if key < 0
+            else NeighborError.too_close(index, query, key, length)
+        )
     return counts, edges
 
 
@@ -264,7 +275,7 @@ def _find_in_scipy(
         query, key, image, lengths = _edges_of_cell(cell, radius, min_neighbors, row)
         is_self = (query == key) & (image == 0).all(axis=1)
         for clash in np.flatnonzero((lengths < SMALLEST_DISTANCE) & ~is_self)[:1]:
-            raise TooClose(row, int(query[clash]), int(key[clash]), float(lengths[clash]))
+            raise NeighborError.too_close(row, int(query[clash]), int(key[clash]), float(lengths[clash]))
         counts.append(np.bincount(query, minlength=len(cell.positions)).astype(np.int32))
         edges.append(np.column_stack([key, image]).astype(np.int32))
     return np.concatenate(counts), np.concatenate(edges)
@@ -288,7 +299,7 @@ def _edges_of_cell(
     reach = max(radius, float(cell_heights(cell.lattice).max()))
     while sparse.any():
         if density * 4 / 3 * np.pi * reach**3 > MOST_WITHIN_REACH:
-            raise TooEmpty(row, int(np.argmax(sparse)), reach)
+            raise NeighborError.too_empty(row, int(np.argmax(sparse)), reach)
         wide = _images_within(cell, reach)
         wide_vectors = _edge_vectors(cell, *wide)
         still_sparse = _is_sparse(wide[0], wide_vectors, n_atoms, min_neighbors)
@@ -380,7 +391,7 @@ def _directions(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.divide(vectors, lengths[:, None], out=np.zeros_like(vectors), where=is_other[:, None]), is_other
 
 
-def _join_in_numpy(
+def _batch_edges_in_numpy(
     rows: np.ndarray,
     first_atom: np.ndarray,
     first_edge: np.ndarray,
@@ -393,7 +404,7 @@ def _join_in_numpy(
     image: np.ndarray,
     vectors: np.ndarray,
 ) -> None:
-    """As the kernel `join`."""
+    """As the kernel `batch_edges`."""
     n_atoms, n_edges = first_atom[rows + 1] - first_atom[rows], first_edge[rows + 1] - first_edge[rows]
     atoms = ranges(first_atom[rows], n_atoms)
     edges = ranges(first_edge[rows], n_edges)
@@ -404,6 +415,6 @@ def _join_in_numpy(
     vectors[:] = key - query + translations(image, np.repeat(lattice[rows], n_edges, axis=0))
 
 
-def ranges(starts: Int64[np.ndarray, " n"], sizes: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n_joined"]:
+def ranges(starts: Int64[np.ndarray, " n"], sizes: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n_numbers"]:
     """The numbers of several ranges, one range after the other."""
     return np.arange(sizes.sum()) + np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)

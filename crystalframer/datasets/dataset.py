@@ -1,23 +1,26 @@
-"""A data set as one set of flat arrays, with units and splits."""
+"""A data set: crystals in flat arrays, with labels, units and splits."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64, Shaped, UInt8
+from jaxtyping import Bool, Int64, Shaped
+from tqdm.auto import tqdm
 
 from crystalframer.config import DataConfig, Target
 from crystalframer.crystals.crystal import SMALLEST_CELL_HEIGHT, Crystal
+from crystalframer.crystals.flat import UNKNOWN, FlatCrystals, Provenance, text_array
+from crystalframer.datasets import packed
 from crystalframer.elements import HIGHEST_ATOMIC_NUMBER, reduced_formula
-from crystalframer.errors import DataError, UnknownTarget
+from crystalframer.errors import CrystalError, DataError, UnknownTarget
 
 if TYPE_CHECKING:
     import pandas
@@ -26,42 +29,20 @@ PARTS = ("train", "validation", "test")
 _PART_NAMES = {name: name for name in PARTS} | {"val": "validation", "valid": "validation"}
 
 
-@dataclass(frozen=True)
-class Provenance:
-    """Where the data came from and on which terms."""
-
-    source: str = ""
-    licence: str = ""
-    citation: str = ""
-
-
 @dataclass(frozen=True, eq=False, repr=False)
-class CrystalDataset:
-    """Crystals in flat arrays: atoms of all crystals in a row.
+class CrystalDataset(FlatCrystals):
+    """Crystals with labels in flat arrays: the atoms of all crystals one after another.
 
     `dataset[i]` is a `Crystal` with its id and labels.
 
+        >>> data = cf.dataset("demo")
+        >>> data[0].id, len(data), list(data.targets)[:2]
+        ('JVASP-1002', 502, ['formation_energy_per_atom', 'band_gap'])
+
     Raises:
         DataError: arrays that do not fit together, an id given twice, an unknown split, an infinite label, or a crystal
-            that the model cannot take (row and id are named).
+            that the model cannot take. `row` of the error counts from 1.
     """
-
-    ids: Shaped[np.ndarray, " n_crystals"]
-    """Text, no two alike."""
-    atomic_numbers: UInt8[np.ndarray, " n_atoms"]
-    positions: Float[np.ndarray, "n_atoms 3"]
-    """Cartesian, Å."""
-    offsets: Int64[np.ndarray, " n_crystals+1"]
-    """Crystal i owns the atoms offsets[i] to offsets[i + 1]."""
-    lattice: Float[np.ndarray, "n_crystals 3 3"]
-    """Rows a, b, c, Å."""
-    targets: Mapping[str, Float[np.ndarray, " n_crystals"]] = field(default_factory=dict)
-    """Target name → labels in its unit, NaN where missing."""
-    units: Mapping[str, str] = field(default_factory=dict)
-    """Target name → unit; a target that is not named here has none."""
-    parts: Shaped[np.ndarray, " n_crystals"] | None = None
-    """The given split of each crystal: `train`, `validation` or `test`."""
-    provenance: Provenance = Provenance()
 
     def __post_init__(self) -> None:
         if self.parts is not None:
@@ -76,54 +57,23 @@ class CrystalDataset:
         crystals: Iterable[Crystal],
         targets: Sequence[Target] = (),
         parts: Sequence[str] | None = None,
-        provenance: Provenance = Provenance(),
+        provenance: Provenance = UNKNOWN,
     ) -> CrystalDataset:
         """Pack crystals; of their labels those that `targets` names.
 
         Raises:
             DataError: as for the data set itself. Crystals without an id get their row number.
         """
-        crystals = list(crystals)
-        n_atoms = [len(crystal) for crystal in crystals]
-        none = np.zeros(0)
+        flat = FlatCrystals.of(list(crystals), [target.name for target in targets])
         return cls(
-            ids=text_array([crystal.id or str(row) for row, crystal in enumerate(crystals, start=1)]),
-            atomic_numbers=np.concatenate([none, *(c.atomic_numbers for c in crystals)]).astype(np.uint8),
-            positions=np.concatenate([none.reshape(0, 3), *(c.positions for c in crystals)]),
-            offsets=np.concatenate([[0], np.cumsum(n_atoms)]).astype(np.int64),
-            lattice=np.array([c.lattice for c in crystals], dtype=np.float64).reshape(-1, 3, 3),
-            targets={
-                target.name: np.array([c.targets.get(target.name, np.nan) for c in crystals], dtype=np.float64)
-                for target in targets
-            },
-            units={target.name: target.unit for target in targets},
-            parts=None if parts is None else text_array(list(parts)),
-            provenance=provenance,
+            **vars(flat)
+            | {
+                "ids": text_array([id or str(row) for row, id in enumerate(flat.ids, start=1)]),
+                "units": {target.name: target.unit for target in targets},
+                "parts": None if parts is None else text_array(list(parts)),
+                "provenance": provenance,
+            }
         )
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, row: int | np.integer) -> Crystal:
-        if not -len(self) <= row < len(self):
-            raise IndexError(f"row {row} of a data set of {len(self)} crystals")
-        row = row % len(self)
-        atoms = slice(self.offsets[row], self.offsets[row + 1])
-        return Crystal(
-            atomic_numbers=self.atomic_numbers[atoms].astype(np.int64),
-            positions=self.positions[atoms],
-            lattice=self.lattice[row],
-            id=str(self.ids[row]),
-            targets={name: float(labels[row]) for name, labels in self.targets.items()},
-        )
-
-    def __iter__(self) -> Iterator[Crystal]:
-        return (self[row] for row in range(len(self)))
-
-    @property
-    def n_atoms(self) -> Int64[np.ndarray, " n_crystals"]:
-        """Atoms of each crystal."""
-        return np.diff(self.offsets)
 
     @cached_property
     def formulas(self) -> Shaped[np.ndarray, " n_crystals"]:
@@ -163,7 +113,9 @@ class CrystalDataset:
             if wanted.unit and known.unit and wanted.unit != known.unit:
                 raise DataError(
                     f"target {wanted.name!r} is in {known.unit} in the data set, but {wanted.unit} was asked for; "
-                    "correct the target's unit or convert the labels"
+                    "correct the target's unit or convert the labels",
+                    field=wanted.name,
+                    value=wanted.unit,
                 )
             units[wanted.name] = wanted.unit or known.unit
         return dataclasses.replace(self, targets={name: self.targets[name] for name in units}, units=units)
@@ -184,7 +136,7 @@ class CrystalDataset:
             rows = np.flatnonzero(rows)
         rows = rows.astype(np.int64)
         n_atoms = self.n_atoms[rows]
-        offsets = np.concatenate([[0], np.cumsum(n_atoms)]).astype(np.int64)
+        offsets = np.cumsum([0, *n_atoms])
         atoms = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], n_atoms)
         return dataclasses.replace(
             self,
@@ -213,7 +165,8 @@ class CrystalDataset:
         else:
             raise DataError(
                 "the data set has no split of its own (a column `split` with train, validation or test); "
-                "choose split 'random' or 'group'"
+                "choose split 'random' or 'group'",
+                field="split",
             )
         rows = {name: np.flatnonzero(part == name) for name in PARTS}
         if config.max_atoms_per_crystal is not None:
@@ -222,7 +175,8 @@ class CrystalDataset:
         if not len(rows["train"]):
             raise DataError(
                 f"no crystal is left to train on (split {config.split!r}, {len(self)} crystals, max_atoms_per_crystal "
-                f"= {config.max_atoms_per_crystal}); raise max_atoms_per_crystal or choose another split"
+                f"= {config.max_atoms_per_crystal}); raise max_atoms_per_crystal or choose another split",
+                field="train",
             )
         return Splits(**{name: self.select(rows[name]) for name in PARTS})
 
@@ -261,26 +215,41 @@ class CrystalDataset:
         return f"CrystalDataset: {self.summary()}"
 
     def save(self, path: str | Path) -> None:
-        """Write one packed parquet file (see `packed.py`). An existing file stays until the new one is whole."""
-        from crystalframer.datasets import packed
+        """Write one packed parquet file (see `packed.py`). An existing file stays until the new one is complete.
 
-        packed.save(self, Path(path))
+        Raises:
+            DataError: the file cannot be written, or a target has the name of another column.
+        """
+        starts = range(0, len(self), packed.ROWS_PER_GROUP)
+        groups = (self.select(range(start, min(start + packed.ROWS_PER_GROUP, len(self)))) for start in starts)
+        packed.write(Path(path), groups, self.units, self.parts is not None, self.provenance)
 
     @staticmethod
     def write(
         path: str | Path,
         crystals: Iterable[Crystal],
         targets: Sequence[Target] = (),
-        provenance: Provenance = Provenance(),
+        provenance: Provenance = UNKNOWN,
     ) -> None:
         """Write crystals to a packed file as they come, in bounded memory.
 
         Raises:
             DataError: a crystal has no id. (An id given twice shows when the file is loaded.)
         """
-        from crystalframer.datasets import packed
+        path = Path(path)
+        total = len(crystals) if isinstance(crystals, Sized) else None
+        stream = iter(tqdm(crystals, desc=f"writing {path.name}", unit=" crystals", delay=2, total=total))
 
-        packed.write(Path(path), crystals, targets, provenance)
+        def groups() -> Iterator[CrystalDataset]:
+            n_written = 0
+            while group := list(itertools.islice(stream, packed.ROWS_PER_GROUP)):
+                for row, crystal in enumerate(group, start=n_written + 1):
+                    if not crystal.id:
+                        raise DataError("the crystal has no id; give each crystal its own", path=path, row=row)
+                n_written += len(group)
+                yield CrystalDataset.from_crystals(group, targets)
+
+        packed.write(path, groups(), {target.name: target.unit for target in targets}, False, provenance)
 
     @staticmethod
     def load(path: str | Path, targets: Sequence[str | Target] | None = None) -> CrystalDataset:
@@ -294,9 +263,12 @@ class CrystalDataset:
         Raises:
             DataError: the file is missing, truncated, of a newer version, lacks a column, or holds a bad row.
         """
-        from crystalframer.datasets import packed
-
-        return packed.load(Path(path), targets)
+        try:
+            dataset = CrystalDataset(**vars(packed.read(Path(path), targets)))
+            return dataset if targets is None else dataset.with_targets(targets)
+        except DataError as error:
+            error.at(path=Path(path))
+            raise
 
 
 @dataclass(frozen=True, eq=False)
@@ -311,7 +283,8 @@ class Splits:
 def _known_parts(parts: np.ndarray) -> np.ndarray:
     for row, part in enumerate(parts, start=1):
         if part not in _PART_NAMES:
-            raise DataError(f"row {row}: split is {part!r}; it must be one of {', '.join(PARTS)}")
+            message = f"split is {part!r}; it must be one of {', '.join(PARTS)}"
+            raise DataError(message, row=row, field="split", value=part)
     return text_array([_PART_NAMES[part] for part in parts])
 
 
@@ -320,25 +293,26 @@ def _check_shapes(dataset: CrystalDataset) -> None:
     expected = {"offsets": (n_crystals + 1,), "positions": (n_atoms, 3), "lattice": (n_crystals, 3, 3)}
     for name, shape in expected.items():
         if getattr(dataset, name).shape != shape:
-            raise DataError(f"{name} has shape {getattr(dataset, name).shape}; {n_crystals} crystals need {shape}")
+            message = f"{name} has shape {getattr(dataset, name).shape}; {n_crystals} crystals need {shape}"
+            raise DataError(message, field=name)
     if dataset.offsets[0] != 0 or dataset.offsets[-1] != n_atoms or (np.diff(dataset.offsets) < 0).any():
-        raise DataError(f"offsets must rise from 0 to the number of atoms, {n_atoms}")
+        raise DataError(f"offsets must rise from 0 to the number of atoms, {n_atoms}", field="offsets")
     for name, labels in (*dataset.targets.items(), ("split", dataset.parts)):
         if labels is not None and labels.shape != (n_crystals,):
-            raise DataError(f"{name} has shape {labels.shape}; {n_crystals} crystals need ({n_crystals},)")
+            raise DataError(f"{name} has shape {labels.shape}; {n_crystals} crystals need ({n_crystals},)", field=name)
     if len(set(dataset.ids.tolist())) != n_crystals:
         first_row: dict[str, int] = {}
         for row, id in enumerate(dataset.ids, start=1):
             if id in first_row:
-                raise DataError(f"id {id!r} is given twice, in rows {first_row[id]} and {row}; make ids unique")
+                message = f"id {id!r} is given twice, first in row {first_row[id]}; make ids unique"
+                raise DataError(message, row=row, field="id", value=id)
             first_row[id] = row
     for name, labels in dataset.targets.items():
         bad = np.flatnonzero(np.isinf(labels))
         if bad.size:
-            raise DataError(
-                f"row {bad[0] + 1} ({dataset.ids[bad[0]]}): {name} is {labels[bad[0]]}; a label must be finite, "
-                "or empty if it is missing"
-            )
+            row, value = int(bad[0]), float(labels[bad[0]])
+            message = f"{name} of {dataset.ids[row]} is {value}; a label must be finite, or empty if it is missing"
+            raise DataError(message, row=row + 1, field=name, value=value)
 
 
 def _check_crystals(dataset: CrystalDataset) -> None:
@@ -357,8 +331,8 @@ def _check_crystals(dataset: CrystalDataset) -> None:
         row = int(rows.min())
         try:
             dataset[row]
-        except ValueError as error:
-            raise DataError(f"row {row + 1}: {error}") from error
+        except CrystalError as error:
+            raise DataError(error.message, row=row + 1, site=error.site, field=error.field) from error
 
 
 def _assign_parts(
@@ -383,12 +357,7 @@ def _assign_parts(
         if free[name] == size:
             raise DataError(
                 f"the {name} part of a {config.split!r} split would be empty ({len(keys)} crystals in {len(names)} "
-                f"groups, room for {size} in this part); raise {name}_fraction or choose another split"
+                f"groups, room for {size} in this part); raise {name}_fraction or choose another split",
+                field=name,
             )
     return part_of_key[key_index]
-
-
-def text_array(values: Sequence[str | None]) -> np.ndarray:
-    array = np.empty(len(values), dtype=object)
-    array[:] = values
-    return array

@@ -8,21 +8,18 @@ and, if the data set has one, `split`. Units, licence, citation and origin are i
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from crystalframer import files
 from crystalframer.config import Target
-from crystalframer.crystals.crystal import Crystal
-from crystalframer.datasets.dataset import CrystalDataset, Provenance, text_array
+from crystalframer.crystals.flat import FlatCrystals, Provenance, text_array
 from crystalframer.errors import DataError, UnknownTarget, suggestion
 from crystalframer.reading.columns import DERIVED_COLUMNS, ID_COLUMNS, STRUCTURE_COLUMNS
 
@@ -36,30 +33,28 @@ ROWS_PER_GROUP = 32_768
 _STORAGE: Any = {"compression": "zstd", "use_dictionary": False}
 
 
-def save(dataset: CrystalDataset, path: Path) -> None:
-    """Write a data set."""
-    starts = range(0, len(dataset), ROWS_PER_GROUP)
-    groups = (dataset.select(np.arange(start, min(start + ROWS_PER_GROUP, len(dataset)))) for start in starts)
-    targets = [dataset.target(name) for name in dataset.targets]
-    _write_groups(path, groups, targets, dataset.parts is not None, dataset.provenance)
+def write(
+    path: Path, groups: Iterable[FlatCrystals], units: Mapping[str, str], with_parts: bool, provenance: Provenance
+) -> None:
+    """Write groups of crystals as they come, each to a row group of its own.
 
+    Args:
+        units: name of each target that the groups have → unit.
+        with_parts: whether the groups have a given split.
 
-def write(path: Path, crystals: Iterable[Crystal], targets: Sequence[Target], provenance: Provenance) -> None:
-    """Write crystals as they come, holding one row group in memory."""
-    total = len(crystals) if isinstance(crystals, Sized) else None
-    stream = iter(tqdm(crystals, desc=f"writing {path.name}", unit=" crystals", delay=2, total=total))
-    n_written = 0
+    Raises:
+        DataError: another suffix than .parquet, nothing can be written there, or a target has the name of a column.
+    """
+    from pyarrow import parquet
 
-    def groups() -> Iterator[CrystalDataset]:
-        nonlocal n_written
-        while group := list(itertools.islice(stream, ROWS_PER_GROUP)):
-            for row, crystal in enumerate(group, start=n_written + 1):
-                if not crystal.id:
-                    raise DataError(f"{path}: crystal {row} has no id; give each crystal its own")
-            n_written += len(group)
-            yield CrystalDataset.from_crystals(group, targets)
-
-    _write_groups(path, groups(), targets, False, provenance)
+    for name in ("id", "split", *STRUCTURE_COLUMNS):
+        if name in units:
+            message = f"a target cannot be called {name!r}; that column has another use"
+            raise DataError(message, path=path, field=name)
+    schema = _schema(units, with_parts, provenance)
+    with _replacing(path) as unfinished, parquet.ParquetWriter(unfinished, schema, **_STORAGE) as writer:
+        for group in groups:
+            writer.write_table(_to_table(group, schema))
 
 
 def add_splits(path: Path, output: Path, splits: Mapping[str, np.ndarray], provenance: Provenance) -> None:
@@ -93,39 +88,35 @@ def _split_column(name: str) -> str:
     return f"split {name}"
 
 
-def load(path: Path, targets: Sequence[str | Target] | None) -> CrystalDataset:
+def read(path: Path, targets: Sequence[str | Target] | None) -> FlatCrystals:
     """Read a packed file or a parquet table of flat lists; `CrystalDataset.load` says how."""
     from pyarrow import ArrowException, parquet
 
     if not path.is_file():
-        raise DataError(f"{path}: no such file; check the path")
+        raise DataError("no such file; check the path", path=path)
     try:
         with parquet.ParquetFile(path) as file:
             schema = file.schema_arrow
             metadata = _packed_metadata(path, schema)
-            columns = _choose_columns(path, schema, metadata, targets)
+            columns = _choose_columns(schema, metadata, targets)
             # pyarrow before 19 cannot iterate over a file without row groups.
             found = file.iter_batches(batch_size=ROWS_PER_GROUP, columns=columns.names) if file.num_row_groups else ()
-            batches = [_Batch.read(batch, columns) for batch in found]
+            batches = list[FlatCrystals]()
+            for batch in found:
+                batches.append(_read_batch(batch, columns, sum(map(len, batches))))
     except (ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a complete parquet file ({error}); copy or make it again") from error
-    except _BadColumn as error:
-        raise DataError(f"{path}: {error}") from error
+        raise DataError(f"not a complete parquet file ({error}); copy or make it again", path=path) from error
     units = dict(metadata.get("units", {}))
     units |= {t.name: t.unit for t in targets or () if isinstance(t, Target) and t.unit and not units.get(t.name)}
-    try:
-        dataset = _join(batches, columns, units, Provenance(**metadata.get("provenance", {"source": str(path)})))
-        return dataset if targets is None else dataset.with_targets(targets)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+    return _joined(batches, columns, units, Provenance(**metadata.get("provenance", {"source": str(path)})))
 
 
-def _schema(targets: Sequence[Target], with_parts: bool, provenance: Provenance) -> pyarrow.Schema:
+def _schema(units: Mapping[str, str], with_parts: bool, provenance: Provenance) -> pyarrow.Schema:
     import pyarrow
 
     metadata = {
         "schema_version": SCHEMA_VERSION,
-        "units": {target.name: target.unit for target in targets},
+        "units": dict(units),
         "provenance": dataclasses.asdict(provenance),
     }
     columns = [
@@ -133,43 +124,29 @@ def _schema(targets: Sequence[Target], with_parts: bool, provenance: Provenance)
         ("atomic_numbers", pyarrow.list_(pyarrow.uint8())),
         ("positions", pyarrow.list_(pyarrow.float64())),
         ("lattice", pyarrow.list_(pyarrow.float64(), 9)),
-        *((target.name, pyarrow.float64()) for target in targets),
+        *((name, pyarrow.float64()) for name in units),
         *([("split", pyarrow.string())] if with_parts else []),
     ]
     return pyarrow.schema(columns, metadata={METADATA_KEY: json.dumps(metadata).encode()})
 
 
-def _to_table(dataset: CrystalDataset, schema: pyarrow.Schema) -> pyarrow.Table:
+def _to_table(crystals: FlatCrystals, schema: pyarrow.Schema) -> pyarrow.Table:
     import pyarrow
 
     def ragged(values: np.ndarray, offsets: np.ndarray) -> pyarrow.Array:
         return pyarrow.ListArray.from_arrays(pyarrow.array(offsets.astype(np.int32)), pyarrow.array(values))
 
     columns: dict[str, pyarrow.Array] = {
-        "id": pyarrow.array(dataset.ids, pyarrow.string()),
-        "atomic_numbers": ragged(dataset.atomic_numbers, dataset.offsets),
-        "positions": ragged(dataset.positions.reshape(-1), 3 * dataset.offsets),
-        "lattice": pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(dataset.lattice.reshape(-1)), 9),
+        "id": pyarrow.array(crystals.ids, pyarrow.string()),
+        "atomic_numbers": ragged(crystals.atomic_numbers, crystals.offsets),
+        "positions": ragged(crystals.positions.reshape(-1), 3 * crystals.offsets),
+        "lattice": pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(crystals.lattice.reshape(-1)), 9),
     }
-    for name, labels in dataset.targets.items():
+    for name, labels in crystals.targets.items():
         columns[name] = pyarrow.array(labels, from_pandas=True)
-    if dataset.parts is not None:
-        columns["split"] = pyarrow.array(dataset.parts, pyarrow.string())
+    if crystals.parts is not None:
+        columns["split"] = pyarrow.array(crystals.parts, pyarrow.string())
     return pyarrow.table([columns[name] for name in schema.names], schema=schema)
-
-
-def _write_groups(
-    path: Path, groups: Iterable[CrystalDataset], targets: Sequence[Target], with_parts: bool, provenance: Provenance
-) -> None:
-    from pyarrow import parquet
-
-    reserved = {"id", "split", *STRUCTURE_COLUMNS} & {target.name for target in targets}
-    if reserved:
-        raise DataError(f"{path}: a target cannot be called {sorted(reserved)[0]!r}; that column has another use")
-    schema = _schema(targets, with_parts, provenance)
-    with _replacing(path) as unfinished, parquet.ParquetWriter(unfinished, schema, **_STORAGE) as writer:
-        for group in groups:
-            writer.write_table(_to_table(group, schema))
 
 
 @contextmanager
@@ -180,7 +157,8 @@ def _replacing(path: Path) -> Iterator[Path]:
         DataError: another suffix than .parquet, or nothing can be written there.
     """
     if path.suffix.lower() != ".parquet":
-        raise DataError(f"{path}: a packed data set is a .parquet file; call it {path.with_suffix('.parquet').name}")
+        message = f"a packed data set is a .parquet file; call it {path.with_suffix('.parquet').name}"
+        raise DataError(message, path=path)
     with files.writing(path, DataError), files.replacing(path) as unfinished:
         yield unfinished
 
@@ -192,8 +170,11 @@ def _packed_metadata(path: Path, schema: pyarrow.Schema) -> dict[str, Any]:
     metadata = json.loads(text)
     if metadata["schema_version"] > SCHEMA_VERSION:
         raise DataError(
-            f"{path}: packed in format {metadata['schema_version']}, this version reads up to {SCHEMA_VERSION}; "
-            "update crystalframer"
+            f"packed in format {metadata['schema_version']}, this version reads up to {SCHEMA_VERSION}; "
+            "update crystalframer",
+            path=path,
+            field="schema_version",
+            value=metadata["schema_version"],
         )
     return metadata
 
@@ -214,7 +195,7 @@ class _Columns:
 
 
 def _choose_columns(
-    path: Path, schema: pyarrow.Schema, metadata: Mapping[str, Any], targets: Sequence[str | Target] | None
+    schema: pyarrow.Schema, metadata: Mapping[str, Any], targets: Sequence[str | Target] | None
 ) -> _Columns:
     from pyarrow import types
 
@@ -223,8 +204,9 @@ def _choose_columns(
     for name in ("atomic_numbers", coordinates, "lattice"):
         if name not in names:
             raise DataError(
-                f"{path}: has no column {name!r}{suggestion(name, names)}. A table of crystals has the columns "
-                "atomic_numbers, positions (or frac_coords) and lattice"
+                f"has no column {name!r}{suggestion(name, names)}. A table of crystals has the columns "
+                "atomic_numbers, positions (or frac_coords) and lattice",
+                field=name,
             )
     id_column = next((name for name in ID_COLUMNS if name in names), None)
     is_number = {n: types.is_floating(schema.field(n).type) or types.is_integer(schema.field(n).type) for n in names}
@@ -233,61 +215,45 @@ def _choose_columns(
     chosen = labels if targets is None else [t if isinstance(t, str) else t.name for t in targets]
     for name in chosen:
         if name not in names:
-            raise UnknownTarget(f"{path}: has no label column {name!r}", name, labels)
+            raise UnknownTarget(f"has no label column {name!r}", name, labels)
     return _Columns(id_column, coordinates, tuple(chosen), "split" if "split" in names else None)
 
 
-class _BadColumn(ValueError):
-    pass
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """The arrays of some rows of a file."""
-
-    ids: list[str] | None
-    atomic_numbers: np.ndarray
-    positions: np.ndarray
-    n_atoms: np.ndarray
-    lattice: np.ndarray
-    targets: dict[str, np.ndarray]
-    parts: list[str | None] | None
-
-    @classmethod
-    def read(cls, batch: pyarrow.RecordBatch, columns: _Columns) -> _Batch:
-        numbers, n_atoms = _ragged(batch, "atomic_numbers")
-        coordinates, n_coordinates = _ragged(batch, columns.coordinates)
-        lattice, n_lattice = _ragged(batch, "lattice")
-        for row in np.flatnonzero((n_coordinates != 3 * n_atoms) | (n_lattice != 9))[:1]:
-            raise _BadColumn(
-                f"{_row_name(batch, columns, int(row))}: {n_atoms[row]} atomic numbers need {3 * n_atoms[row]} numbers "
-                f"in {columns.coordinates} and 9 in lattice, got {n_coordinates[row]} and {n_lattice[row]}"
-            )
-        bad = np.flatnonzero(~((numbers >= 0) & (numbers <= 255) & (numbers == np.round(numbers))))
-        if bad.size:
-            row = int(np.searchsorted(np.cumsum(n_atoms), bad[0], side="right"))
-            raise _BadColumn(
-                f"{_row_name(batch, columns, int(row))}: {numbers[bad[0]]} is no atomic number; correct it"
-            )
-        lattice = lattice.astype(np.float64).reshape(-1, 3, 3)
-        positions = coordinates.astype(np.float64).reshape(-1, 3)
-        if columns.coordinates == "frac_coords":
-            # Twice: a coordinate a rounding error below 0 becomes 1 the first time.
-            wrapped = positions % 1.0 % 1.0
-            positions = np.einsum("ni,nij->nj", wrapped, np.repeat(lattice, n_atoms, axis=0))
-        return cls(
-            ids=None if columns.id is None else [str(id) for id in batch.column(columns.id).to_pylist()],
-            atomic_numbers=numbers.astype(np.uint8),
-            positions=positions,
-            n_atoms=n_atoms,
-            lattice=lattice,
-            targets={name: _labels(batch, name) for name in columns.targets},
-            parts=None if columns.split is None else batch.column(columns.split).to_pylist(),
+def _read_batch(batch: pyarrow.RecordBatch, columns: _Columns, n_before: int) -> FlatCrystals:
+    """The crystals of some rows of a file, before which `n_before` others stand."""
+    n_rows = len(batch)
+    ids = [str(n_before + row) for row in range(1, n_rows + 1)]
+    if columns.id is not None:
+        ids = [str(id) for id in batch.column(columns.id).to_pylist()]
+    numbers, n_atoms = _ragged(batch, "atomic_numbers")
+    coordinates, n_coordinates = _ragged(batch, columns.coordinates)
+    lattice, n_lattice = _ragged(batch, "lattice")
+    for row in np.flatnonzero((n_coordinates != 3 * n_atoms) | (n_lattice != 9))[:1].tolist():
+        raise DataError(
+            f"{ids[row]}: {n_atoms[row]} atomic numbers need {3 * n_atoms[row]} numbers in {columns.coordinates} and 9 "
+            f"in lattice, got {n_coordinates[row]} and {n_lattice[row]}",
+            row=n_before + row + 1,
         )
-
-
-def _row_name(batch: pyarrow.RecordBatch, columns: _Columns, row: int) -> str:
-    return f"row with id {batch.column(columns.id)[row]}" if columns.id else f"row {row + 1} of its row group"
+    offsets = np.cumsum([0, *n_atoms])
+    for atom in np.flatnonzero(~((numbers >= 0) & (numbers <= 255) & (numbers == np.round(numbers))))[:1]:
+        row = int(np.searchsorted(offsets, atom, side="right")) - 1
+        message = f"{ids[row]}: {numbers[atom]} is no atomic number; correct it"
+        raise DataError(message, row=n_before + row + 1, field="atomic_numbers", value=numbers[atom])
+    lattice = lattice.astype(np.float64).reshape(-1, 3, 3)
+    positions = coordinates.astype(np.float64).reshape(-1, 3)
+    if columns.coordinates == "frac_coords":
+        # Twice: a coordinate a rounding error below 0 becomes 1 the first time.
+        wrapped = positions % 1.0 % 1.0
+        positions = np.einsum("ni,nij->nj", wrapped, np.repeat(lattice, n_atoms, axis=0))
+    return FlatCrystals(
+        ids=text_array(ids),
+        atomic_numbers=numbers.astype(np.uint8),
+        positions=positions,
+        offsets=offsets,
+        lattice=lattice,
+        targets={name: _labels(batch, name) for name in columns.targets},
+        parts=None if columns.split is None else text_array(batch.column(columns.split).to_pylist()),
+    )
 
 
 def _ragged(batch: pyarrow.RecordBatch, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -297,11 +263,11 @@ def _ragged(batch: pyarrow.RecordBatch, name: str) -> tuple[np.ndarray, np.ndarr
     column = batch.column(name)
     kind = column.type
     if not (pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind) or pyarrow.types.is_fixed_size_list(kind)):
-        raise _BadColumn(f"column {name!r} holds {kind}; it must hold flat lists of numbers")
+        raise DataError(f"column {name!r} holds {kind}; it must hold flat lists of numbers", field=name)
     lengths = pyarrow.compute.call_function("list_value_length", [column]).fill_null(0)
     values = column.flatten()
     if not (pyarrow.types.is_integer(values.type) or pyarrow.types.is_floating(values.type)):
-        raise _BadColumn(f"column {name!r} holds lists of {values.type}; it must hold flat lists of numbers")
+        raise DataError(f"column {name!r} holds lists of {values.type}; it must hold flat lists of numbers", field=name)
     return values.to_numpy(zero_copy_only=False), lengths.to_numpy(zero_copy_only=False).astype(np.int64)
 
 
@@ -310,24 +276,27 @@ def _labels(batch: pyarrow.RecordBatch, name: str) -> np.ndarray:
 
     column = batch.column(name)
     if not (pyarrow.types.is_floating(column.type) or pyarrow.types.is_integer(column.type)):
-        raise _BadColumn(f"label column {name!r} holds {column.type}; labels must be numbers")
+        raise DataError(f"label column {name!r} holds {column.type}; labels must be numbers", field=name)
     return column.cast(pyarrow.float64()).to_numpy(zero_copy_only=False)
 
 
-def _join(
-    batches: Sequence[_Batch], columns: _Columns, units: Mapping[str, str], provenance: Provenance
-) -> CrystalDataset:
-    n_atoms = np.concatenate([np.zeros(1, dtype=np.int64), *(batch.n_atoms for batch in batches)])
-    ids = itertools.chain.from_iterable(batch.ids or () for batch in batches)
-    parts = itertools.chain.from_iterable(batch.parts or () for batch in batches)
-    return CrystalDataset(
-        ids=text_array(list(ids) if columns.id else [str(row) for row in range(1, len(n_atoms))]),
-        atomic_numbers=np.concatenate([np.zeros(0, dtype=np.uint8), *(b.atomic_numbers for b in batches)]),
-        positions=np.concatenate([np.zeros((0, 3)), *(b.positions for b in batches)]),
-        offsets=np.cumsum(n_atoms),
-        lattice=np.concatenate([np.zeros((0, 3, 3)), *(b.lattice for b in batches)]),
+def _joined(
+    batches: Sequence[FlatCrystals], columns: _Columns, units: Mapping[str, str], provenance: Provenance
+) -> FlatCrystals:
+    """All batches, one after another."""
+
+    def joined(name: str, empty: np.ndarray) -> np.ndarray:
+        return np.concatenate([empty, *(getattr(batch, name) for batch in batches)])
+
+    text = text_array([])
+    return FlatCrystals(
+        ids=joined("ids", text),
+        atomic_numbers=joined("atomic_numbers", np.zeros(0, dtype=np.uint8)),
+        positions=joined("positions", np.zeros((0, 3))),
+        offsets=np.cumsum(joined("n_atoms", np.zeros(1, dtype=np.int64))),
+        lattice=joined("lattice", np.zeros((0, 3, 3))),
         targets={name: np.concatenate([np.zeros(0), *(b.targets[name] for b in batches)]) for name in columns.targets},
         units=units,
-        parts=text_array(list(parts)) if columns.split else None,
+        parts=joined("parts", text) if columns.split else None,
         provenance=provenance,
     )

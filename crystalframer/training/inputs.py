@@ -8,7 +8,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from jaxtyping import Int
 
 from crystalframer import memory
 from crystalframer.config import Config
@@ -97,7 +96,7 @@ def check_memory(config: Config, parts: Mapping[str, PreparedCrystals], device: 
     order = train_loader(parts["train"], training, n_ranks=n_ranks).sampler
     assert isinstance(order, BatchOrder)
     shares = [share for batch in order.batches(0) for share in order.shares(batch)]
-    n_edges, n_atoms = max(_sizes(parts["train"], share) for share in shares)
+    n_atoms, n_edges = max(map(parts["train"].sizes, shares), key=lambda sizes: sizes[1])
     missing = memory.shortage(config.model, n_atoms, n_edges, device, torch.float32, True)
     if missing:
         raise ConfigError(
@@ -105,15 +104,10 @@ def check_memory(config: Config, parts: Mapping[str, PreparedCrystals], device: 
             f"training.batch_size = {training.batch_size} (and raise training.accumulate in return)"
         )
     if n_ranks > 1 and training.initial_weights is None:
-        n_edges, n_atoms = _sizes(parts["train"], np.concatenate(order.batches(0)[: training.calibration_batches]))
+        n_atoms, n_edges = parts["train"].sizes(np.concatenate(order.batches(0)[: training.calibration_batches]))
         missing = memory.shortage(config.model, n_atoms, n_edges, device, torch.float32)
         if missing:
             raise ConfigError(
                 f"the first batch, with which one device calibrates the model, does not fit into memory: {missing}; "
                 f"lower training.batch_size = {training.batch_size}"
             )
-
-
-def _sizes(crystals: PreparedCrystals, rows: Int[np.ndarray, " n_rows"]) -> tuple[int, int]:
-    """Edges and atoms of a batch."""
-    return int(crystals.n_edges[rows].sum()), int(crystals.n_atoms[rows].sum())

@@ -8,6 +8,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from refusals import refused
 
 from crystalframer.config import Target, TrainingConfig
 from crystalframer.crystals.crystal import Crystal, CrystalBatch
@@ -64,12 +65,12 @@ def test_small_types_hold_far_images_and_large_cells() -> None:
 def test_refused_crystal_is_named_by_row_and_id() -> None:
     made = crystals(3)
     twin = Crystal(np.array([8, 8]), np.array([[0, 0, 0], [0.01, 0, 0]]), 4.0 * np.eye(3), "twin")
-    with pytest.raises(CrystalError, match=r"row 4 of the test crystals: crystal 'twin': sites 0 .* and 1"):
+    with refused(CrystalError, "crystal 'twin' of the test part", "sites 0 (Z = 8) and 1", row=4, site=0):
         prepare([*made, twin], RADIUS, part="test")
 
 
 def test_no_crystals_is_an_error() -> None:
-    with pytest.raises(CrystalError, match="there are no train crystals"):
+    with refused(CrystalError, "no train crystals"):
         prepare([], RADIUS, part="train")
 
 

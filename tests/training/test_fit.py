@@ -583,7 +583,7 @@ def test_data_that_does_not_fit_the_config(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="all 24 training labels are 1; there is nothing to learn"):
         run(CONFIG, replace(DATA, train=flat))
     twin = Crystal(np.array([8, 8]), np.array([[0, 0, 0], [0.01, 0, 0]]), 4.0 * np.eye(3), "twin", {"energy": 1.0})
-    with pytest.raises(CrystalError, match="row 1 of the train crystals: crystal 'twin'"):
+    with pytest.raises(CrystalError, match="row 1: crystal 'twin' of the train part"):
         run(CONFIG, replace(DATA, train=CrystalDataset.from_crystals([twin], TARGETS[:1])))
     with pytest.raises(DataError, match="nowhere"):
         run(replace(CONFIG, data=DataConfig(source="nowhere.csv")), None)
