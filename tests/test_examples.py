@@ -12,6 +12,7 @@ MODULES = (
     "crystalframer.analysis.check",
     "crystalframer.analysis.invariance",
     "crystalframer.analysis.perturbation",
+    "crystalframer.screening.screening",
     "crystalframer.studies.ablation",
     "crystalframer.studies.search",
 )

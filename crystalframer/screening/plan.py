@@ -1,4 +1,4 @@
-"""The input as shards: what each reads, and what the input is known by when a screening goes on."""
+"""The input of a screening as shards, and a description of the input to recognise it when the screening continues."""
 
 from __future__ import annotations
 
@@ -18,22 +18,25 @@ from crystalframer.reading.structure_files import is_structure_text
 from crystalframer.reading.structures import Entry, Span, StructureRecord, input_files, iter_entries, places
 
 IN_MEMORY = "structures of a program"
-"""What an input is called that no file holds."""
+"""Name of an input that is not a file."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Structures of the input in a row: read from files where they are needed, or in memory."""
+    """Consecutive structures of the input: in files, which a worker reads, or in memory."""
 
     number: int
     first: int
-    """Index in the input of its first structure."""
+    """Index of its first structure in the input."""
     n_structures: int
     spans: tuple[Span, ...] = ()
     in_memory: tuple[Entry, ...] = ()
 
+    def __str__(self) -> str:
+        return f"structures {self.first} to {self.first + self.n_structures - 1}"
+
     def records(self) -> Iterator[StructureRecord]:
-        """As many as there should be."""
+        """Read its structures."""
         for entry in self.in_memory:
             yield entry.read()
         for span in self.spans:
@@ -43,25 +46,29 @@ class Shard:
 
 @dataclass(frozen=True)
 class Input:
-    """One input as it was given, and what tells whether it has changed."""
+    """One input as the user named it, with numbers that show whether it has changed."""
 
     given: str
     n_files: int = 0
     n_bytes: int = 0
-    digest: str = ""
-    """Of names, sizes and times of its files."""
+    fingerprint: str = ""
+    """A hash of names, sizes and times of its files."""
+
+    def as_tree(self) -> dict[str, Any]:
+        """The input as the manifest knows it."""
+        return {"given": self.given, "n_files": self.n_files, "n_bytes": self.n_bytes, "digest": self.fingerprint}
 
 
 @dataclass(frozen=True)
 class FilePlan:
-    """Files, of which every shard can be read by itself. In memory: the paths, and a place for each shard."""
+    """Files, of which each shard can be read by itself. Only paths and the start of each shard are in memory."""
 
     inputs: tuple[Input, ...]
     files: list[str]
     n_entries: np.ndarray
-    """Of each file."""
+    """Number of structures in each file."""
     starts: list[tuple[int, Place]]
-    """File and place where each shard begins."""
+    """File and position where each shard begins."""
     shard_size: int
 
     @property
@@ -69,7 +76,7 @@ class FilePlan:
         return int(self.n_entries.sum())
 
     def shards(self, is_done: Callable[[int], bool]) -> Iterator[Shard]:
-        """Those that are left."""
+        """Shards that are not done."""
         for number, (file, start) in enumerate(self.starts):
             if not is_done(number):
                 first = number * self.shard_size
@@ -84,10 +91,10 @@ class FilePlan:
 
 
 def plan_files(given: Sequence[str], shard_size: int, progress: bool) -> FilePlan:
-    """Find the files and count what is in them, which takes some 50 µs a file and less than 1 µs a row.
+    """Find the files and count their structures: about 50 µs a file and less than 1 µs a row.
 
     Raises:
-        DataError: a folder or pattern without files, or a file that is not there.
+        DataError: a folder or pattern has no files, or a file does not exist.
     """
     files: list[str] = []
     inputs = []
@@ -110,7 +117,7 @@ def plan_files(given: Sequence[str], shard_size: int, progress: bool) -> FilePla
 
 
 def _input(given: str, files: Sequence[Path]) -> Input:
-    digest, n_bytes = hashlib.sha256(), 0
+    content, n_bytes = hashlib.sha256(), 0
     for path in files:
         # A database of LMDB may be a folder.
         for part in sorted(path.iterdir()) if path.is_dir() else [path]:
@@ -120,14 +127,14 @@ def _input(given: str, files: Sequence[Path]) -> Input:
                 raise DataError(f"{part}: cannot be read ({error.strerror})") from error
             if part.name == "lock.mdb":  # readers write it
                 continue
-            digest.update(f"{part}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+            content.update(f"{part}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
             n_bytes += status.st_size
-    return Input(given, len(files), n_bytes, digest.hexdigest()[:16])
+    return Input(given, len(files), n_bytes, content.hexdigest()[:16])
 
 
 @dataclass(frozen=True)
 class StreamPlan:
-    """Structures as a program gives them: read once, in order, a shard at a time."""
+    """Structures from a Python object: read once, in order, one shard at a time."""
 
     structures: Iterable[Any]
     shard_size: int
@@ -144,7 +151,7 @@ class StreamPlan:
             return None
 
     def shards(self, is_done: Callable[[int], bool]) -> Iterator[Shard]:
-        """All of them: those that are done are not converted, and only their first structure is kept."""
+        """All shards. Those that are done hold only their first structure, to be compared."""
         entries = iter_entries(self.structures)
         number = first = 0
         while True:
@@ -161,10 +168,10 @@ class StreamPlan:
 
 
 def plan(structures: Any, shard_size: int, progress: bool) -> FilePlan | StreamPlan:
-    """Files can be read by every process for itself; anything else comes through this one.
+    """Plan a screening. Each process reads its files itself; other structures are read by this process.
 
     Raises:
-        DataError: as `plan_files`, or no input.
+        DataError: as `plan_files`, or there is no input.
     """
     given = [structures] if isinstance(structures, (str, Path)) else structures
     if isinstance(given, (list, tuple)):

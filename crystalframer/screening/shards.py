@@ -1,13 +1,14 @@
-"""One shard: structures sorted into even batches, predicted, and written as one table that is whole or not there."""
+"""One shard: its structures are sorted into even batches, predicted, and written as one complete table."""
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,66 +27,76 @@ if TYPE_CHECKING:
 
 METADATA_KEY = b"crystalframer"
 WINDOW = 2048
-"""Structures that are sorted at a time."""
+"""Structures that are sorted together."""
 WINDOW_ATOMS = 200_000
-"""Atoms that are sorted at a time, at most (or one structure)."""
+"""Maximum number of atoms that are sorted together (but at least one structure)."""
 BATCH_SIZE = 1024
-"""Crystals in a batch, at most: far above what the atoms allow, but for cells of one atom."""
+"""Maximum number of crystals in a batch. Only with very small cells it is reached before the limit of atoms."""
 MOST_REASONS = 50
+"""Different reasons of failure that are counted for a shard."""
 
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What is known of a shard once it is written."""
+    """A shard that is written."""
 
     number: int
     first: int
     n_structures: int
     failures: Mapping[str, int] = field(default_factory=dict)
-    """Why there is no prediction → for how many structures."""
+    """Number of structures without a prediction for each reason."""
 
 
 @dataclass(frozen=True, eq=False)
 class Screener:
-    """Computes shards: a model, and where its tables go."""
+    """Computes shards with a model and writes their tables."""
 
     model: CrystalFramer
     folder: Path
     run: str
-    """What the tables belong to, kept in each."""
+    """Fingerprint of the screening, which each table keeps."""
     max_atoms: int
+    device: str
+    """Where to compute."""
+
+    def for_processes(self, device: str) -> Screener:
+        """A copy that computes on this device of another process; its model is on the CPU until then."""
+        model = self.model
+        return replace(self, model=model if self.device == "cpu" else copy.deepcopy(model).cpu(), device=device)
 
     def __call__(self, shard: Shard, report: Callable[[int], object]) -> ShardResult:
         """Compute a shard and write it.
 
         Args:
-            report: is told how many structures were predicted since the last time.
+            report: is told how many structures of the shard are predicted.
         """
+        model = self.model.to(self.device)
         outcomes: list[Outcome | None] = [None] * shard.n_structures
         failures: Counter[str] = Counter()
-        first = 0
+        first = n_predicted = 0
         for window in _windows(shard.records()):
-            for batch in even_batches(window, self.model.config.radius, self.max_atoms):
+            for batch in even_batches(window, model.config.radius, self.max_atoms):
                 records = [window[row] for row in batch]
-                for row, record, outcome in zip(batch, records, outcomes_of_batch(records, self.model), strict=True):
+                for row, record, outcome in zip(batch, records, outcomes_of_batch(records, model), strict=True):
                     outcomes[first + row] = outcome
                     if outcome.error is not None:
                         reason = reason_of(outcome.error, record.source)
                         failures[reason if reason in failures or len(failures) < MOST_REASONS else "other"] += 1
-                report(len(batch))
+                n_predicted += len(batch)
+                report(n_predicted)
             first += len(window)
         rows = [outcome for outcome in outcomes if outcome is not None]
         if len(rows) != shard.n_structures:
             raise RuntimeError(f"shard {shard.number} has {len(rows)} rows instead of {shard.n_structures}")
         result = ShardResult(shard.number, shard.first, shard.n_structures, dict(failures))
-        frame = table(rows, self.model)
+        frame = table(rows, model)
         frame.insert(0, "index", np.arange(shard.first, shard.first + shard.n_structures))
         write(frame, result, self.folder, self.run)
         return result
 
 
 def _windows(records: Iterator[StructureRecord]) -> Iterator[list[StructureRecord]]:
-    """Records in a row, as many as may be in memory at a time."""
+    """Consecutive records, as many as may be in memory together."""
     window: list[StructureRecord] = []
     n_atoms = 0
     for record in records:
@@ -100,15 +111,15 @@ def _windows(records: Iterator[StructureRecord]) -> Iterator[list[StructureRecor
 
 
 def even_batches(records: list[StructureRecord], radius: float, max_atoms: int) -> Iterator[list[int]]:
-    """Rows of the records, in batches that cost about the same: bounded in atoms and in edges, like beside like.
+    """Rows of the records in batches of similar cost, with limits of atoms and edges.
 
-    The number of edges, which the cost goes with, is not known before the neighbours are searched; it is near that of
-    atoms in a sphere at the crystal's density.
+    The cost is proportional to the number of edges, which is unknown before the neighbour search. It is estimated by
+    the number of atoms in a sphere at the density of the crystal.
     """
     n_atoms = np.array([len(record.crystal) if record.crystal else 0 for record in records], dtype=np.int64)
     volume = [abs(np.linalg.det(record.crystal.lattice)) if record.crystal else 1.0 for record in records]
     n_edges = np.ceil(n_atoms * np.maximum(1.0, n_atoms / np.array(volume) * (4 / 3 * math.pi * radius**3)))
-    # Largest first: where memory runs out, it does so at once.
+    # Largest first: if memory runs out, it does so at once.
     order = np.argsort(-n_edges, kind="stable")
     bounds = [(n_atoms[order], max_atoms), (n_edges[order].astype(np.int64), MAX_EDGES)]
     for batch in np.split(order, batch_ends(bounds, len(order), BATCH_SIZE)[:-1]):
@@ -116,7 +127,7 @@ def even_batches(records: list[StructureRecord], radius: float, max_atoms: int) 
 
 
 def reason_of(error: str, source: str) -> str:
-    """An error without what it is about, so that like ones can be counted."""
+    """An error without names and numbers, so that similar errors can be counted."""
     reason = error.removeprefix(f"{source}: ")
     reason = re.sub(r"^.*, (row|frame|entry) \d+( \([^)]*\))?: ", "", reason)
     reason = re.sub(r"^crystal ('[^']*'|\"[^\"]*\"): ", "", reason)
@@ -129,7 +140,7 @@ def path_of(folder: Path, number: int) -> Path:
 
 
 def write(frame: pandas.DataFrame, result: ShardResult, folder: Path, run: str) -> None:
-    """Write a shard under another name, wait until it is on the disk, and give it its name."""
+    """Write the table of a shard, completely or not at all."""
     import pyarrow
     from pyarrow import parquet
 
@@ -147,7 +158,7 @@ def write(frame: pandas.DataFrame, result: ShardResult, folder: Path, run: str) 
 
 
 def _kind_of(frame: pandas.DataFrame, name: str) -> pyarrow.DataType:
-    """The same in every shard, also in one whose rows are all empty."""
+    """The type of a column: the same in every shard, even if all its rows are empty."""
     import pyarrow
 
     if name == "index":
@@ -156,7 +167,7 @@ def _kind_of(frame: pandas.DataFrame, name: str) -> pyarrow.DataType:
 
 
 def read_result(path: Path, run: str) -> ShardResult | None:
-    """What a written shard says of itself; None if it is not there, not whole or of another run."""
+    """The result that a table keeps; None if the table is missing, damaged or of another screening."""
     metadata = _metadata(path)
     if metadata is None or metadata.pop("run", None) != run:
         return None
@@ -183,7 +194,7 @@ def _metadata(path: Path) -> dict | None:
 
 
 def numbers_there(folder: Path) -> Iterator[int]:
-    """Of the shards in a folder."""
+    """Numbers of the shards in a folder."""
     found = (re.fullmatch(r"part-(\d+)\.parquet", path.name) for path in folder.iterdir())
     yield from sorted(int(match.group(1)) for match in found if match)
 
