@@ -10,6 +10,7 @@ from crystalframer._moved import install_old_paths
 from viz.ablation_figures import ablation_figure
 from viz.attention_figures import attention_distance_figure, attention_figure, attention_grid, attention_heatmap
 from viz.drawings import Drawing, drawing
+from viz.errors import FigureError, SceneError
 from viz.explorer_page import explorer_html
 from viz.layer_figures import attended_distance_figure, axis_turn_figure, decay_length_figure, entropy_figure
 from viz.measures import (
@@ -28,7 +29,6 @@ from viz.motif_figures import motif_angle_figure, motif_overview, motif_share_fi
 from viz.palette import SERIES_COLORS
 from viz.scene import (
     Scene,
-    SceneError,
     attention_by_distance,
     attention_matrix,
     scene_from_trace,
@@ -50,6 +50,7 @@ __all__ = [
     "SERIES_COLORS",
     "AttentionExplorer",
     "Drawing",
+    "FigureError",
     "FrameComparison",
     "MotifExplorer",
     "Scene",

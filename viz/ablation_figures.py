@@ -1,4 +1,4 @@
-"""Frame methods compared: accuracy, cost and convergence side by side."""
+"""A figure that compares frame methods: accuracy, cost and convergence side by side."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from viz.errors import FigureError, check_columns, check_target, target_names
 from viz.palette import INK, SERIES_COLORS, SERIES_MARKERS
 from viz.style import styled
 from viz.text import literal
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 SERIES_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
-"""Of curves, beside the colours and markers: they tell them apart in grey."""
+"""Dashes of the curves, so that they differ in grey too."""
 N_MARKERS = 8
-"""Markers of a curve, at most, each with its error bar."""
+"""Largest number of markers on a curve, each with an error bar."""
 
 
 def ablation_figure(
@@ -29,22 +30,23 @@ def ablation_figure(
     width: int = 1180,
     height: int = 440,
 ) -> go.Figure:
-    """Error, time of a training step and learning curve of each frame method, over the seeds.
+    """Error, time of a training step and learning curve of each frame method.
 
-    Large markers are means over the seeds, small ones single runs, bars one standard deviation. Each method has a
-    colour, a marker and a dash of its own. Runs without a result are left out, and counted in the title.
+    Large markers are means over seeds, small markers are single runs, bars are one standard deviation. Methods differ
+    in colour, marker and dashes. Runs without a result are left out; the title tells their number.
 
     Args:
-        table: one row a run, as `AblationResult.table`: `frame_method`, `seed`, `test_mae/<target>` (or
-            `validation_mae/<target>` if no run has it), `ms_per_step`; `table.attrs["units"]` may map target to unit.
-        histories: the epochs of all runs, as `AblationResult.histories`: `frame_method`, `seed`, `epoch` and
-            `validation_mae/<target>`. Without them there is no learning curve.
-        target: which one. Default: the first of the table.
+        table: one row for each run, as `AblationResult.table`: columns `frame_method`, `seed`, `test_mae/<target>` (or
+            `validation_mae/<target>` if no run has a test error), `ms_per_step`. `table.attrs["units"]` may map targets
+            to units.
+        histories: the epochs of all runs, as `AblationResult.histories`: columns `frame_method`, `seed`, `epoch` and
+            `validation_mae/<target>`. Without histories there is no learning curve.
+        target: name of the target; by default the first one of the table.
         width: pixels.
         height: pixels.
 
     Raises:
-        ValueError: a column is missing, there is no such target, or no run has a result.
+        FigureError: a column is missing, there is no such target, or no run has a result.
 
     Example:
         >>> import pandas as pd
@@ -60,24 +62,24 @@ def ablation_figure(
     target = _target(table, target)
     error_column = _error_column(table, target)
     done = table.dropna(subset=[error_column])
-    _check_columns(done, ("frame_method", "seed", "ms_per_step"), "table")
+    check_columns("ablation figure", done, ("frame_method", "seed", "ms_per_step"))
     if histories is not None:
-        _check_columns(histories, ("frame_method", "epoch", f"validation_mae/{target}"), "histories")
+        check_columns("learning curve", histories, ("frame_method", "epoch", f"validation_mae/{target}"))
     unit = literal(table.attrs.get("units", {}).get(target, ""))
     methods = list(dict.fromkeys(done["frame_method"]))
-    parts = ("Accuracy", "Cost", "Convergence")[: 2 if histories is None else 3]
+    panels = ("Accuracy", "Cost", "Convergence")[: 2 if histories is None else 3]
     figure = make_subplots(
         rows=1,
-        cols=len(parts),
-        subplot_titles=parts,
-        column_widths=[0.27, 0.27, 0.46][: len(parts)],
+        cols=len(panels),
+        subplot_titles=panels,
+        column_widths=[0.27, 0.27, 0.46][: len(panels)],
         horizontal_spacing=0.08,
     )
     for index, method in enumerate(methods):
         runs = done.loc[done["frame_method"] == method]
         for column, (name, hover) in enumerate(((error_column, unit), ("ms_per_step", "ms")), start=1):
-            for part in _mean_and_runs(literal(method), index, runs["seed"].to_numpy(), _numbers(runs, name), hover):
-                figure.add_trace(part, row=1, col=column)
+            for markers in _mean_and_runs(literal(method), index, runs["seed"], _numbers(runs, name), hover):
+                figure.add_trace(markers, row=1, col=column)
         if histories is not None:
             epochs = histories.loc[histories["frame_method"] == method]
             errors = _numbers(epochs, f"validation_mae/{target}")
@@ -101,24 +103,23 @@ def ablation_figure(
 
 
 def _target(table: pd.DataFrame, target: str | None) -> str:
-    known = [name.removeprefix("validation_mae/").removeprefix("test_mae/") for name in table if "_mae/" in name]
-    if not known or (target is not None and target not in known):
-        asked = "" if target is None else f" of {target!r}"
-        raise ValueError(f"ablation figure: the table has no column test_mae/...{asked}; it has {list(table.columns)}")
-    return known[0] if target is None else target
+    known = target_names(table)
+    if not known:
+        check_columns("ablation figure", table, ["test_mae/<target>"])
+    target = known[0] if target is None else target
+    check_target("ablation figure", target, known)
+    return target
 
 
 def _error_column(table: pd.DataFrame, target: str) -> str:
     for name in (f"test_mae/{target}", f"validation_mae/{target}"):
         if name in table and not np.isnan(_numbers(table, name)).all():
             return name
-    raise ValueError(f"ablation figure: no run of the table has a result for {target}; see its column error")
-
-
-def _check_columns(frame: pd.DataFrame, names: tuple[str, ...], what: str) -> None:
-    missing = [name for name in names if name not in frame]
-    if missing:
-        raise ValueError(f"ablation figure: {what} has no column {', '.join(missing)}; it has {list(frame.columns)}")
+    raise FigureError(
+        f"ablation figure: no run has a result for {target}; the column 'error' of the table says why",
+        field="target",
+        value=target,
+    )
 
 
 def _title(table: pd.DataFrame, done: pd.DataFrame, target: str) -> str:
@@ -133,9 +134,9 @@ def _numbers(frame: pd.DataFrame, name: str) -> Float[np.ndarray, " n_rows"]:
 
 
 def _mean_and_runs(
-    method: str, index: int, seeds: Int[np.ndarray, " n_runs"], numbers: Float[np.ndarray, " n_runs"], unit: str
+    method: str, index: int, seeds: pd.Series, numbers: Float[np.ndarray, " n_runs"], unit: str
 ) -> list[Any]:
-    """A large marker with its bar, and a small one for every seed."""
+    """A small marker for every seed, and a large one for the mean, with its error bar."""
     import plotly.graph_objects as go
 
     mean = numbers.mean()
@@ -152,7 +153,7 @@ def _mean_and_runs(
         legendgroup=method,
         showlegend=False,
     )
-    whole = go.Scatter(
+    average = go.Scatter(
         x=[mean],
         y=[method],
         mode="markers",
@@ -162,13 +163,13 @@ def _mean_and_runs(
         legendgroup=method,
         showlegend=False,
     )
-    return [runs, whole]
+    return [runs, average]
 
 
 def _learning_curve(
     method: str, index: int, epochs: Int[np.ndarray, " n_rows"], errors: Float[np.ndarray, " n_rows"], unit: str
 ) -> Any:
-    """Mean over the seeds epoch by epoch, with few markers and bars, or they would hide the curve."""
+    """Mean over seeds for each epoch. Few markers and bars, so that they do not hide the curve."""
     import plotly.graph_objects as go
 
     by_epoch = {int(epoch): errors[epochs == epoch] for epoch in np.unique(epochs)}

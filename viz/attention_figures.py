@@ -1,37 +1,37 @@
-"""Plotly figures of attention: as a heatmap, of all heads side by side, and against distance."""
+"""Plotly figures of attention: heatmaps of one head or of all heads, and attention against distance."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from viz.palette import ATTENTION_COLOR, HEATMAP_SCALE, INK
-from viz.scene import DistanceProfile, Scene, attention_by_distance, attention_matrix
-from viz.style import styled
+from viz.scene import Scene, attention_by_distance, attention_matrix
+from viz.style import LEGEND_ABOVE, styled
 from viz.text import ATTENTION, DISTANCE, where, which_head, whose
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 GRID_COLUMNS = 4
-"""Heads side by side in `attention_grid`."""
+"""Number of heads in a row of `attention_grid`."""
 
-_HOVER_MATRIX = "query %{y}, key %{x}<br>attention %{z:.3f} (all images together)<extra></extra>"
-_HOVER_SHELL = "%{x:.2f} Å: %{customdata} atoms<br>attention %{y:.3f}<extra></extra>"
-_HOVER_WITHIN = "within %{x:.2f} Å<br>attention %{y:.3f}<extra></extra>"
+_HOVER_MATRIX = "query %{y}, key %{x}<br>attention %{z:.3f} (sum over periodic images)<extra></extra>"
+_HOVER_SHELL = "shell at %{x:.2f} Å: %{customdata} atoms<br>attention %{y:.3f}<extra></extra>"
+_HOVER_WITHIN = "within %{x:.2f} Å<br>total attention %{y:.3f}<extra></extra>"
 
 
 def attention_heatmap(scene: Scene, layer: int, head: int | None, *, width: int = 480, height: int = 440) -> go.Figure:
-    """Attention from each query atom (row) to each key atom (column), images summed: rows sum to 1.
+    """Heatmap of attention from each query atom (row) to each key atom (column), summed over periodic images.
 
     Args:
-        scene: what to draw.
+        scene: the crystal with its frames and attention.
         layer: counted from 0.
         head: counted from 0; None for the mean over heads.
         width: pixels.
         height: pixels.
 
     Raises:
-        SceneError: no such layer or head.
+        SceneError: there is no such layer or head.
 
     Example:
         >>> attention_heatmap(scene, layer=0, head=2).layout.title.text
@@ -60,16 +60,16 @@ def attention_heatmap(scene: Scene, layer: int, head: int | None, *, width: int 
 
 
 def attention_grid(scene: Scene, layer: int, *, width: int = 820, height: int | None = None) -> go.Figure:
-    """The attention heatmaps of all heads of one layer side by side, on one colour scale.
+    """Heatmaps of all heads of one layer side by side, with one colour scale.
 
     Args:
-        scene: what to draw.
+        scene: the crystal with its frames and attention.
         layer: counted from 0.
         width: pixels.
-        height: pixels; by default as the rows need.
+        height: pixels; the default depends on the number of rows.
 
     Raises:
-        SceneError: no such layer.
+        SceneError: there is no such layer.
 
     Example:
         >>> len(attention_grid(scene, layer=0).data) == scene.n_heads
@@ -114,18 +114,18 @@ def attention_grid(scene: Scene, layer: int, *, width: int = 820, height: int | 
 def attention_distance_figure(
     scene: Scene, layer: int, head: int | None, atom: int | None = None, *, width: int = 480, height: int = 360
 ) -> go.Figure:
-    """Attention of one atom (or the mean over atoms) in shells of distance, and its running sum.
+    """Attention of one atom (or the mean over atoms) in each shell of neighbours, and the total within each distance.
 
     Args:
-        scene: what to draw.
+        scene: the crystal with its frames and attention.
         layer: counted from 0.
         head: counted from 0; None for the mean over heads.
-        atom: query atom, counted from 0; None for the mean over all.
+        atom: query atom, counted from 0; None for the mean over atoms.
         width: pixels.
         height: pixels.
 
     Raises:
-        SceneError: no such layer, head or atom.
+        SceneError: there is no such layer, head or atom.
 
     Example:
         >>> figure = attention_distance_figure(scene, layer=0, head=None, atom=1)
@@ -140,7 +140,7 @@ def attention_distance_figure(
             go.Bar(
                 x=profile.distance,
                 y=profile.attention,
-                customdata=_neighbor_counts(profile),
+                customdata=[f"{count:.3g}" for count in profile.n_neighbors],
                 width=0.12,
                 name="shell",
                 marker_color=ATTENTION_COLOR,
@@ -159,17 +159,17 @@ def attention_distance_figure(
     )
     figure.update_xaxes(title_text=DISTANCE, rangemode="tozero")
     figure.update_yaxes(title_text=ATTENTION, range=[0.0, 1.05])
-    figure.update_layout(legend={"orientation": "h", "x": 1.0, "xanchor": "right", "y": 1.02, "yanchor": "bottom"})
+    figure.update_layout(legend=LEGEND_ABOVE)
     return styled(figure, f"{whose(scene, atom)}, {where(layer, head)}", width, height)
 
 
 def attention_figure(
     scene: Scene, layer: int, head: int | None, atom: int, *, width: int = 480, height: int = 560
 ) -> go.Figure:
-    """The heatmap with the row of `atom` framed, and below it that atom's attention against distance.
+    """The heatmap with a frame around the row of `atom`, and below it the attention of that atom against distance.
 
     Args:
-        scene: what to draw.
+        scene: the crystal with its frames and attention.
         layer: counted from 0.
         head: counted from 0; None for the mean over heads.
         atom: query atom, counted from 0.
@@ -177,7 +177,7 @@ def attention_figure(
         height: pixels.
 
     Raises:
-        SceneError: no such layer, head or atom.
+        SceneError: there is no such layer, head or atom.
 
     Example:
         >>> figure = attention_figure(scene, layer=0, head=2, atom=1)
@@ -206,7 +206,3 @@ def attention_figure(
         col=1,
     )
     return styled(figure, f"{scene.labels[atom]}, {where(layer, head)}", width, height)
-
-
-def _neighbor_counts(profile: DistanceProfile) -> list[str]:
-    return [f"{count:.3g}" for count in profile.n_neighbors]

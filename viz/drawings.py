@@ -1,21 +1,20 @@
-"""From a scene to shapes: balls, sticks and arrows in Å that any back end can put on paper or on screen."""
+"""Shapes of a scene (balls, sticks, arrows, polyhedra, in Å) that any backend can draw on paper or on screen."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from viz.errors import check_option
 from viz.palette import ATTENTION_RAMP, AXIS_COLORS, AXIS_LABELS, CELL_COLOR, PAPER, mix, ramp
-from viz.scene import Scene, strongest_edges
+from viz.scene import Scene, ball_numbers, strongest_edges
 from viz.text import where, whose
 
-Frames = Literal["selected", "all", "none"]
-"""Whose frames to draw."""
-Polyhedra = Literal["selected", "all", "none"]
-"""Around which metals to draw the hull of the non-metals bonded to it."""
+Which = Literal["selected", "all", "none"]
+"""Atoms for which frames or polyhedra are drawn."""
 
 Point = Float[np.ndarray, "3"]
 
@@ -33,23 +32,23 @@ class Ball:
     radius: float
     color: str
     label: str
-    """`O2`, with the lattice translation when it is an image: `O2 (0, 0, 1)`."""
+    """`O2`, or `O2 (0, 0, 1)` with the lattice translation of an image."""
     atom: int
-    """Which atom of the scene it is (an image of)."""
+    """The atom of the scene that this is, or is an image of."""
 
 
 @dataclass(frozen=True, eq=False)
 class Stick:
-    """A straight piece of the cell, of a bond or of an attention line."""
+    """An edge of the cell, a bond or an attention line."""
 
     start: Point
     end: Point
     radius: float
     colors: tuple[str, str]
-    """Of the half at `start` and of the half at `end`."""
+    """Colour of the half at `start` and of the half at `end`."""
     role: Literal["cell", "bond", "attention"]
     ends: tuple[int, int] | None = None
-    """Balls that a bond or an attention line joins, as positions in `Drawing.balls`."""
+    """Numbers of the two balls that a bond or an attention line joins, in `Drawing.balls`."""
     weight: float | None = None
     """Attention of an attention line."""
 
@@ -63,29 +62,29 @@ class Arrow:
     radius: float
     color: str
     label: str
-    """`e₁`, `e₂`, `e₃` on the selected atom, else empty."""
+    """`e₁`, `e₂` or `e₃` on the selected atom, else empty."""
     axis: int
-    """0, 1, 2: which of the three it is."""
+    """0, 1 or 2: number of the axis."""
     atom: int
 
 
 @dataclass(frozen=True, eq=False)
 class Solid:
-    """A coordination polyhedron, to be seen through."""
+    """A translucent coordination polyhedron."""
 
     vertices: Float[np.ndarray, "n_vertices 3"]
     faces: Int[np.ndarray, "n_faces 3"]
-    """Triangles of vertices, counter-clockwise seen from outside."""
+    """Triangles of vertices, counter-clockwise as seen from outside."""
     rims: Int[np.ndarray, "n_rims 2"]
-    """Pairs of vertices that an edge of the polyhedron joins."""
+    """Pairs of vertices: the edges of the polyhedron."""
     color: str
     atom: int
-    """In the middle."""
+    """The atom in the middle."""
 
 
 @dataclass(frozen=True, eq=False)
 class Drawing:
-    """All shapes of one picture, and a sentence that says what is seen.
+    """All shapes of one picture, and a caption.
 
     Example:
         >>> shapes = drawing(scene, layer=0, head=2, atom=1)
@@ -100,7 +99,7 @@ class Drawing:
     arrows: tuple[Arrow, ...]
     solids: tuple[Solid, ...]
     selected: int
-    """The atom whose attention and labelled axes are drawn, as its position in `balls`."""
+    """Number, in `balls`, of the atom whose attention and labelled axes are drawn."""
     caption: str
 
     @property
@@ -116,24 +115,25 @@ def drawing(
     head: int | None,
     atom: int,
     *,
-    frames: Frames = "selected",
+    frames: Which = "selected",
     n_lines: int = 12,
     axis_length: float = AXIS_LENGTH,
-    polyhedra: Polyhedra = "selected",
+    polyhedra: Which = "selected",
 ) -> Drawing:
-    """Shapes of a scene as one layer and head of one atom see it.
+    """Make the shapes of a scene for one layer, one head and one atom.
 
     Args:
+        scene: the crystal with its frames and attention.
         layer: counted from 0.
-        head: counted from 0; None draws the mean attention over heads, and no axes (frames have no mean).
-        atom: the query atom whose strongest attention lines are drawn.
-        frames: whose axes to draw.
-        n_lines: attention lines to draw (more if some tie with the last).
-        axis_length: Å.
-        polyhedra: around which atoms to draw them; only metals have one.
+        head: counted from 0. None draws the mean attention over heads, without axes (frames have no mean).
+        atom: the query atom whose attention lines are drawn, counted from 0.
+        frames: atoms whose axes are drawn: `"selected"` (only `atom`), `"all"` or `"none"`.
+        n_lines: number of attention lines, strongest first; more if some tie with the last.
+        axis_length: length of the axes, Å.
+        polyhedra: atoms around which polyhedra are drawn, as for `frames`; only metals have one.
 
     Raises:
-        SceneError: no such layer, head or atom.
+        SceneError: there is no such layer, head, atom or option.
 
     Example:
         >>> shapes = drawing(scene, layer=0, head=2, atom=1)
@@ -141,10 +141,12 @@ def drawing(
         ['e₁', 'e₂', 'e₃']
     """
     scene.check(layer, head, atom)
+    for name, value in (("frames", frames), ("polyhedra", polyhedra)):
+        check_option(name, value, get_args(Which))
     balls = _home_balls(scene)
     bonds = _bond_sticks(scene, balls)
     balls, lines = _attention(scene, balls, layer, head, atom, n_lines)
-    # A bond under an attention line is left out: the width of the line must show.
+    # An attention line replaces the bond below it, so that its width can be seen.
     covered = {frozenset(line.ends) for line in lines if line.ends}
     bonds = [bond for bond in bonds if bond.ends and frozenset(bond.ends) not in covered]
     return Drawing(
@@ -158,7 +160,7 @@ def drawing(
 
 
 def close_up(shapes: Drawing) -> Drawing:
-    """Only the selected atom, its axes and polyhedron, its attention lines, and the atoms and bonds among those."""
+    """Keep only the selected atom, its axes, polyhedron and attention lines, and the atoms and bonds among these."""
     lines = [stick for stick in shapes.sticks if stick.role == "attention" and stick.ends]
     atom = shapes.balls[shapes.selected].atom
     solids = tuple(solid for solid in shapes.solids if solid.atom == atom)
@@ -182,7 +184,7 @@ def close_up(shapes: Drawing) -> Drawing:
 
 
 def camera(view: tuple[float, float]) -> Float[np.ndarray, "3 3"]:
-    """Rows: right, up and towards the viewer, for a camera at (azimuth, elevation) in degrees, z up."""
+    """Rotation for a camera at (azimuth, elevation) in degrees, z up. Rows: right, up and towards the viewer."""
     azimuth, elevation = np.radians(view)
     right = np.array([-np.sin(azimuth), np.cos(azimuth), 0.0])
     toward = np.array([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)])
@@ -217,33 +219,26 @@ def _bond_sticks(scene: Scene, balls: list[Ball]) -> list[Stick]:
 def _attention(
     scene: Scene, balls: list[Ball], layer: int, head: int | None, atom: int, n_lines: int
 ) -> tuple[list[Ball], list[Stick]]:
-    """The attention lines of `atom`; key atoms in other cells join the balls, paler and smaller."""
+    """All balls, and the attention lines of `atom`. Key atoms in other cells are added as paler, smaller balls."""
     balls = list(balls)
-    drawn = {
-        (int(s), *map(int, n)): index
-        for index, (s, n) in enumerate(zip(scene.drawn_site, scene.drawn_image, strict=True))
-    }
+    drawn = ball_numbers(scene.drawn_site, scene.drawn_image)
     lines = strongest_edges(scene, layer, head, atom, n_lines)
     sticks = []
     for key, image, weight, end in zip(lines.key, lines.image, lines.weight, lines.ends, strict=True):
-        place = (int(key), *map(int, image))
-        if place not in drawn:
+        number = drawn.setdefault((int(key), *map(int, image)), len(balls))
+        if number == len(balls):
             item = scene.elements[key]
             label = _image_label(scene.labels[key], image)
-            drawn[place] = len(balls)
             balls.append(Ball(end, 0.7 * item.ball_radius, mix(item.color, PAPER, 0.6), label, int(key)))
-        # Relative to the strongest line: what counts is which atoms stand out; the caption has the sums.
+        # Relative to the strongest line, so that strong neighbours stand out; the caption has the sums.
         share = float(weight / lines.weight[0]) if lines.weight[0] > 0 else 0.0
         color = ramp(ATTENTION_RAMP, share)
-        sticks.append(
-            Stick(
-                lines.start, end, 0.015 + 0.04 * share, (color, color), "attention", (atom, drawn[place]), float(weight)
-            )
-        )
+        radius = 0.015 + 0.04 * share
+        sticks.append(Stick(lines.start, end, radius, (color, color), "attention", (atom, number), float(weight)))
     return balls, sticks
 
 
-def _axes(scene: Scene, layer: int, head: int | None, atom: int, frames: Frames, length: float) -> list[Arrow]:
+def _axes(scene: Scene, layer: int, head: int | None, atom: int, frames: Which, length: float) -> list[Arrow]:
     if scene.frames is None or head is None or frames == "none":
         return []
     arrows = []
@@ -254,7 +249,7 @@ def _axes(scene: Scene, layer: int, head: int | None, atom: int, frames: Frames,
                 Arrow(
                     start=start,
                     end=start + (length if selected else 0.7 * length) * axis,
-                    # Thicker than any attention line: axes of `max` frames lie along edges.
+                    # Thicker than any attention line, as axes of `max` frames lie along edges.
                     radius=0.075 if selected else 0.06,
                     color=AXIS_COLORS[k],
                     label=AXIS_LABELS[k] if selected else "",
@@ -265,7 +260,7 @@ def _axes(scene: Scene, layer: int, head: int | None, atom: int, frames: Frames,
     return arrows
 
 
-def _solids(scene: Scene, atom: int, polyhedra: Polyhedra) -> list[Solid]:
+def _solids(scene: Scene, atom: int, polyhedra: Which) -> list[Solid]:
     colors = [item.color for item in scene.elements]
     return [
         Solid(scene.places(hull.key, hull.image), hull.faces, hull.rims, colors[hull.center], hull.center)
@@ -278,12 +273,10 @@ def _caption(scene: Scene, layer: int, head: int | None, atom: int, n_lines: int
     lines = strongest_edges(scene, layer, head, atom, n_lines)
     text = f"{whose(scene, atom)}, {where(layer, head)}"
     if len(lines.edges):
-        text += f": {len(lines.edges)} strongest lines carry {lines.weight.sum():.0%} of its attention"
+        text += f": the {len(lines.edges)} strongest lines carry {lines.weight.sum():.0%} of its attention"
         text += f", {lines.itself:.0%} stays on the atom"
     if scene.frames is None:
-        return f"{text}. No frames (method none)."
-    return (
-        f"{text}. Frames belong to one head: choose one to see axes."
-        if head is None
-        else f"{text}. Frame: {scene.method}."
-    )
+        return f"{text}. This model has no frames (method none)."
+    if head is None:
+        return f"{text}. Each head has its own frames: choose a head to see axes."
+    return f"{text}. Frame method: {scene.method}."

@@ -1,6 +1,6 @@
-"""A scene as bytes for the browser: everything of all layers, heads and atoms, sent once.
+"""A scene encoded as bytes for the browser: the data of all layers, heads and atoms, sent once.
 
-The browser works out what it shows from these arrays (`viz/frontend/crystal.js`), so a slider needs no kernel.
+The browser computes everything that it shows from these arrays (`viz/frontend/crystal.js`), so sliders need no kernel.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from viz.palette import (
 from viz.scene import TIE, Scene
 
 ALIGNMENT = 8
-"""Bytes; every array starts at a multiple of it, as typed arrays of JavaScript must."""
+"""Bytes. Every array starts at a multiple of this, as typed arrays of JavaScript require."""
 AXIS_SCALE = 32767
-"""Components of unit axes are sent as integers of 16 bits."""
+"""Components of unit vectors are sent as 16-bit integers: 1 is this number."""
 
 
 def encode(scene: Scene) -> tuple[dict[str, Any], bytes]:
-    """Header (plain JSON: texts, colours, where each array lies) and the arrays.
+    """Header (plain JSON: texts, colours, position of each array) and arrays as bytes.
 
-    Attention goes as float16: each weight to 0.05 %, equal weights stay equal. Of a frame e₁ and e₂ are sent,
-    e₃ = e₁ × e₂. Matrices, profiles and strongest lines are not sent; they follow from the edges.
+    Attention is sent as float16: weights are exact to 0.05 %, and equal weights stay equal. Only e₁ and e₂ of a frame
+    are sent, as e₃ = e₁ × e₂. Matrices, distance curves and strongest lines are computed from the edges in the browser.
     """
-    # Edges of one query atom lie together.
+    # Edges are sorted by query atom.
     order = np.argsort(scene.edge_index[0], kind="stable")
     query, key = scene.edge_index[:, order]
     kinds, kind = np.unique(scene.atomic_numbers, return_inverse=True)
@@ -56,14 +56,12 @@ def encode(scene: Scene) -> tuple[dict[str, Any], bytes]:
     }
     if scene.frames is not None:
         arrays["axes"] = np.round(scene.frames[..., :2, :] * AXIS_SCALE).astype(np.int16)
-    places, parts, offset = {}, [], 0
+    layout, data = {}, bytearray()
     for name, array in arrays.items():
-        data = array.astype(array.dtype.newbyteorder("<")).tobytes()
-        places[name] = {"dtype": array.dtype.name, "shape": list(array.shape), "offset": offset}
-        padded = data.ljust(-len(data) % ALIGNMENT + len(data), b"\0")
-        parts.append(padded)
-        offset += len(padded)
-    return _header(scene, kinds) | {"arrays": places}, b"".join(parts)
+        layout[name] = {"dtype": array.dtype.name, "shape": list(array.shape), "offset": len(data)}
+        data += array.astype(array.dtype.newbyteorder("<")).tobytes()
+        data += bytes(-len(data) % ALIGNMENT)
+    return _header(scene, kinds) | {"arrays": layout}, bytes(data)
 
 
 def _header(scene: Scene, kinds: np.ndarray) -> dict[str, Any]:
@@ -93,25 +91,25 @@ def _header(scene: Scene, kinds: np.ndarray) -> dict[str, Any]:
 
 
 def _title(scene: Scene) -> str:
-    """What the picture is of; a prediction beside it is of the whole crystal."""
+    """Title of the picture. (Predictions are those of the whole crystal, also for a region.)"""
     if scene.is_region:
         return f"{scene.n_queries} atoms of {scene.id or 'a crystal'}"
     return f"{scene.formula} · {scene.id}" if scene.id and scene.id != scene.formula else scene.formula
 
 
 def _polyhedra(scene: Scene) -> dict[str, np.ndarray]:
-    """All polyhedra in one: vertices one after another, faces and rims counted through."""
-    solids = scene.polyhedra
-    counts = [len(solid.key) for solid in solids]
-    starts = np.cumsum([0, *counts])
+    """All polyhedra together: their vertices one after another, with faces and rims numbered accordingly."""
+    hulls = scene.polyhedra
+    counts = [len(hull.key) for hull in hulls]
+    starts = np.cumsum([0, *counts[:-1]])
 
-    def joined(rows: list[np.ndarray], dtype: type, *shape: int) -> np.ndarray:
+    def stacked(rows: list[np.ndarray], dtype: type, *shape: int) -> np.ndarray:
         return np.concatenate([np.empty((0, *shape)), *rows]).astype(dtype)
 
     return {
-        "vertexCenter": np.repeat([solid.center for solid in solids], counts).astype(np.uint32),
-        "vertexKey": joined([solid.key for solid in solids], np.uint32),
-        "vertexImage": joined([solid.image for solid in solids], np.int16, 3),
-        "faces": joined([solid.faces + start for solid, start in zip(solids, starts, strict=False)], np.uint32, 3),
-        "rims": joined([solid.rims + start for solid, start in zip(solids, starts, strict=False)], np.uint32, 2),
+        "vertexCenter": np.repeat([hull.center for hull in hulls], counts).astype(np.uint32),
+        "vertexKey": stacked([hull.key for hull in hulls], np.uint32),
+        "vertexImage": stacked([hull.image for hull in hulls], np.int16, 3),
+        "faces": stacked([hull.faces + start for hull, start in zip(hulls, starts, strict=False)], np.uint32, 3),
+        "rims": stacked([hull.rims + start for hull, start in zip(hulls, starts, strict=False)], np.uint32, 2),
     }

@@ -1,7 +1,9 @@
-"""The explorer as a widget for notebooks: everything is sent once, and moving a slider needs no kernel."""
+"""The explorer as a widget for notebooks. All data are sent to the browser once, so sliders need no kernel."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -9,17 +11,31 @@ import anywidget
 import traitlets
 
 from crystalframer.traces import CrystalTrace
-from viz.drawings import Frames, Polyhedra
-from viz.encoding import encode
-from viz.explorer_page import explorer_html, fitting, frontend_script, frontend_style, starting_view
-from viz.scene import Scene, SceneError, scene_from_trace
+from viz.drawings import Which
+from viz.errors import SceneError, check_option
+from viz.explorer_page import explorer_html, frontend_script, frontend_style, starting_state
+from viz.scene import Scene, scene_from_trace
+
+
+class ChoiceError(SceneError, traitlets.TraitError):
+    """A widget has no such layer, head, atom or option. The message names what can be chosen."""
+
+
+@contextmanager
+def refusing_choices() -> Iterator[None]:
+    """Turn a SceneError of the block into a ChoiceError, which traitlets expect of a validator."""
+    try:
+        yield
+    except SceneError as error:
+        raise ChoiceError(error.message, field=error.field, value=error.value) from None
 
 
 class AttentionExplorer(anywidget.AnyWidget):
-    """Step through layers, heads and atoms: the crystal, the attention heatmap and attention against distance follow.
+    """Explore layers, heads and atoms: the crystal in 3D, the attention heatmap, and attention against distance.
 
-    Name it on the last line of a cell to show it. `layer`, `head` (None: mean over heads), `atom`, `frames` and
-    `polyhedra` can be set and observed; counted from 0. The sliders need no kernel once it is shown.
+    Write the explorer on the last line of a cell to show it. Its attributes `layer`, `head` (None: mean over heads),
+    `atom`, `frames` and `polyhedra` can be set and observed; layers, heads and atoms are counted from 0. Once it is
+    shown, the sliders need no kernel.
 
     Example:
         >>> explorer = viz.AttentionExplorer(trace)
@@ -37,8 +53,8 @@ class AttentionExplorer(anywidget.AnyWidget):
     layer = traitlets.Int(0).tag(sync=True)
     head = traitlets.Int(0, allow_none=True).tag(sync=True)
     atom = traitlets.Int(0).tag(sync=True)
-    frames = traitlets.Enum(get_args(Frames), "all").tag(sync=True)
-    polyhedra = traitlets.Enum(get_args(Polyhedra), "all").tag(sync=True)
+    frames = traitlets.Unicode("all").tag(sync=True)
+    polyhedra = traitlets.Unicode("all").tag(sync=True)
 
     def __init__(
         self,
@@ -47,58 +63,47 @@ class AttentionExplorer(anywidget.AnyWidget):
         layer: int = 0,
         head: int | None = 0,
         atom: int = 0,
-        frames: Frames | None = None,
-        polyhedra: Polyhedra | None = None,
+        frames: Which | None = None,
+        polyhedra: Which | None = None,
         n_lines: int = 12,
     ) -> None:
-        """Everything that the explorer can show goes to the browser here, once.
+        """Make the explorer.
 
         Args:
-            trace: of `crystalframer.trace`, or one loaded from disk; or a scene made of one.
+            trace: a trace from `crystalframer.trace` or `CrystalTrace.load`, or a scene made from one.
             layer: counted from 0.
             head: counted from 0; None for the mean over heads.
             atom: the query atom, counted from 0.
-            frames: whose axes to draw; None: of all atoms, beyond 40 atoms of the chosen one.
-            polyhedra: around which atoms to draw them (only metals have one); None: as `frames`.
-            n_lines: attention lines to draw (more if some tie with the last).
+            frames: atoms whose axes are drawn: `"selected"`, `"all"` or `"none"`. None: all atoms, or only the selected
+                atom in cells of more than 40 atoms.
+            polyhedra: atoms around which polyhedra are drawn, as for `frames`; only metals have one.
+            n_lines: number of attention lines, strongest first; more if some tie with the last.
 
         Raises:
-            TraitError: no such layer, head or atom, or no such choice; the message names the range.
+            ChoiceError: there is no such layer, head, atom or option. It is a SceneError and a TraitError.
         """
         self.scene = trace if isinstance(trace, Scene) else scene_from_trace(trace)
-        header, data = encode(self.scene)
-        super().__init__(
-            header=header,
-            data=data,
-            view=starting_view(),
-            layer=layer,
-            head=head,
-            atom=atom,
-            frames=frames or fitting(self.scene),
-            polyhedra=polyhedra or fitting(self.scene),
-            n_lines=n_lines,
-        )
+        state = starting_state(self.scene, frames=frames, polyhedra=polyhedra)
+        super().__init__(**state, layer=layer, head=head, atom=atom, n_lines=n_lines)
 
     @traitlets.validate("layer", "head", "atom")
     def _exists(self, proposal: Any) -> int | None:
         name, value = proposal["trait"].name, proposal["value"]
-        try:
+        with refusing_choices():
             self.scene.check(**{"layer": 0, "head": 0, name: value})
-        except SceneError as error:
-            raise traitlets.TraitError(str(error)) from None
+        return value
+
+    @traitlets.validate("frames", "polyhedra")
+    def _is_option(self, proposal: Any) -> str:
+        name, value = proposal["trait"].name, proposal["value"]
+        with refusing_choices():
+            check_option(name, value, get_args(Which))
         return value
 
     def to_html(self, path: str | Path | None = None) -> str:
-        """What is shown now as one HTML page, which needs neither a network nor Python; written to `path` if given."""
-        page = explorer_html(
-            self.scene,
-            self.layer,
-            self.head,
-            self.atom,
-            frames=self.frames,
-            polyhedra=self.polyhedra,
-            n_lines=self.n_lines,
-        )
+        """Return the explorer as it is shown now, as one HTML page (see `explorer_html`). Also write it to `path`."""
+        names = ("layer", "head", "atom", "frames", "polyhedra", "n_lines")
+        page = explorer_html(self.scene, **{name: getattr(self, name) for name in names})
         if path is not None:
             Path(path).write_text(page, encoding="utf-8")
         return page

@@ -1,6 +1,6 @@
-"""The explorer as a page of its own: a crystal, its heatmap and its profile, moved without a kernel or a network.
+"""The explorer as an HTML page that works without Python and without a network.
 
-The browser runs the modules of `viz/frontend` on the bytes of `viz.encoding`; so does the widget of `viz.explorer`.
+The browser runs the modules in `viz/frontend` on the bytes from `viz.encoding`, as the widget in `viz.explorer` does.
 """
 
 from __future__ import annotations
@@ -12,27 +12,30 @@ import json
 import re
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, get_args
 
-from viz.drawings import VIEW, Frames, Polyhedra
+from viz.drawings import VIEW, Which
 from viz.encoding import encode
+from viz.errors import check_option
 from viz.scene import Scene
 from viz.structure_views import SCRIPT
 
 FRONTEND = Path(__file__).parent / "frontend"
 MODULES = ("crystal.js", "mesh.js", "controls.js", "structure.js", "heatmap.js", "profile.js")
-"""Each imports only from those before it."""
+"""Each module imports only from those before it."""
 ENTRIES = ("explorer.js", "comparison.js")
-"""Each imports only from the modules, and exports what draws a widget."""
+"""Each imports only from the modules, and exports the function that draws a widget."""
+STARTING_VIEW = dict(zip(("azimuth", "elevation"), VIEW, strict=True))
+"""Camera at first, degrees."""
 MANY_ATOMS = 40
-"""In larger cells the frames and polyhedra of all atoms hide more than they show; they are drawn when asked for."""
+"""In larger cells, frames and polyhedra of all atoms would hide each other, so they are drawn only on request."""
 
 
 @cache
 def frontend_script(entry: str = ENTRIES[0]) -> str:
-    """One ECMAScript module: 3Dmol.js of this package as `library`, then the modules of the front end, then the entry.
+    """One ECMAScript module: 3Dmol.js (as `library`), the modules of the front end, and the entry.
 
-    There is no build step: their imports of each other and their exports are left out, since all share one scope.
+    No build step is needed: all share one scope, so their imports and exports are simply removed.
     """
     modules = "\n".join((FRONTEND / name).read_text(encoding="utf-8") for name in (*MODULES, entry))
     modules = re.sub(r'^import \{[^}]*\} from "\./\w+\.js";$', "", modules, flags=re.MULTILINE)
@@ -53,23 +56,24 @@ def explorer_html(
     head: int | None = 0,
     atom: int = 0,
     *,
-    frames: Frames | None = None,
-    polyhedra: Polyhedra | None = None,
+    frames: Which | None = None,
+    polyhedra: Which | None = None,
     n_lines: int = 12,
 ) -> str:
-    """The explorer as one HTML page: opens from disk with the network off, and its sliders work.
+    """The explorer as one HTML page. It opens from disk without a network, and its sliders work.
 
     Args:
-        scene: what to explore.
-        layer: to begin with, counted from 0.
-        head: to begin with, counted from 0; None for the mean over heads.
-        atom: to begin with, counted from 0.
-        frames: whose axes to draw; None: of all atoms, beyond 40 atoms of the chosen one.
-        polyhedra: around which atoms to draw them (only metals have one); None: as `frames`.
-        n_lines: attention lines to draw (more if some tie with the last).
+        scene: the crystal with its frames and attention.
+        layer: first layer to show, counted from 0.
+        head: first head to show, counted from 0; None for the mean over heads.
+        atom: first atom to show, counted from 0.
+        frames: atoms whose axes are drawn: `"selected"`, `"all"` or `"none"`. None: all atoms, or the selected atom in
+            cells of more than 40 atoms.
+        polyhedra: atoms around which polyhedra are drawn, as for `frames`; only metals have one.
+        n_lines: number of attention lines, strongest first; more if some tie with the last.
 
     Raises:
-        SceneError: no such layer, head or atom.
+        SceneError: there is no such layer, head, atom or option.
 
     Example:
         >>> page = viz.explorer_html(scene, layer=1)
@@ -77,40 +81,36 @@ def explorer_html(
         True
     """
     scene.check(layer, head, atom)
-    header, data = encode(scene)
-    state = {
-        "header": header,
-        "view": starting_view(),
-        "layer": layer,
-        "head": head,
-        "atom": atom,
-        "frames": frames or fitting(scene),
-        "polyhedra": polyhedra or fitting(scene),
-        "n_lines": n_lines,
-    }
+    state = starting_state(scene, frames=frames, polyhedra=polyhedra)
+    for name in ("frames", "polyhedra"):
+        check_option(name, state[name], get_args(Which))
+    data = state.pop("data")
+    state |= {"layer": layer, "head": head, "atom": atom, "n_lines": n_lines}
     return _PAGE.format(
         title=html.escape(f"{scene.formula} {scene.id}".strip()),
         style=frontend_style(),
-        # Inside a script element, `<` of a text could end it or begin a comment.
+        # Inside a script element, a `<` in a text could end the element or begin a comment.
         state=json.dumps(state).replace("<", "\\u003c"),
         data=_compressed(data),
         module=_compressed(frontend_script().encode()),
     )
 
 
-def fitting(scene: Scene) -> Literal["all", "selected"]:
-    """Whose frames and polyhedra to draw where nothing is said."""
-    return "all" if scene.n_queries <= MANY_ATOMS else "selected"
-
-
-def starting_view() -> dict[str, float]:
-    """Where the camera stands at first, degrees."""
-    azimuth, elevation = VIEW
-    return {"azimuth": azimuth, "elevation": elevation}
+def starting_state(scene: Scene, *, frames: str | None, polyhedra: str | None) -> dict[str, Any]:
+    """Data of a scene for the browser, and what is shown at first: the camera, frames and polyhedra."""
+    header, data = encode(scene)
+    default = "all" if scene.n_queries <= MANY_ATOMS else "selected"
+    return {
+        "header": header,
+        "data": data,
+        "view": STARTING_VIEW,
+        "frames": frames or default,
+        "polyhedra": polyhedra or default,
+    }
 
 
 def _compressed(data: bytes) -> str:
-    # No time stamp: the same scene gives the same page.
+    # Without a time stamp, so that the same scene gives the same page.
     return base64.b64encode(gzip.compress(data, mtime=0)).decode("ascii")
 
 

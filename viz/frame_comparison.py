@@ -1,4 +1,4 @@
-"""One site as several frame methods see it, as a widget for notebooks."""
+"""One site in several models side by side, as a widget for notebooks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import traitlets
 
 from crystalframer.traces import CrystalTrace
 from viz.encoding import encode
-from viz.explorer_page import frontend_script, frontend_style, starting_view
+from viz.errors import check_index
+from viz.explorer import refusing_choices
+from viz.explorer_page import STARTING_VIEW, frontend_script, frontend_style
 from viz.scene import scene_from_trace
 from viz.structure_figures import check_same_crystal, frame_comparison_figure
 
@@ -19,12 +21,11 @@ if TYPE_CHECKING:
 
 
 class FrameComparison(anywidget.AnyWidget):
-    """A picture in 3D for each model of one crystal: its frame on one site, moved and turned together.
+    """Compare the frames of one site in several models: one 3D picture for each, all turned together.
 
-    Name it on the last line of a cell to show it. `layer`, `head` and `atom` can be set and observed; counted from 0.
-    Heads of different models have nothing in common but their number. Everything is sent once and drawn by the browser,
-    without the kernel: six methods step about nine times as fast as `frame_comparison_figure` draws them. That one is
-    for paper; `figure()` makes it of what is chosen.
+    Write the comparison on the last line of a cell to show it. Its attributes `layer`, `head` and `atom` can be set and
+    observed; they are counted from 0. Heads with the same number in different models are not related. All data are sent
+    to the browser once, so the sliders need no kernel. `figure()` makes a still picture of what is chosen.
 
     Example:
         >>> comparison = viz.FrameComparison({"max": trace, "again": trace}, atom=1)
@@ -48,19 +49,19 @@ class FrameComparison(anywidget.AnyWidget):
     def __init__(
         self, traces: Mapping[str, CrystalTrace], *, layer: int = 0, head: int = 0, atom: int = 0, n_lines: int = 8
     ) -> None:
-        """Everything that the comparison can show goes to the browser here, once.
+        """Make the comparison.
 
         Args:
-            traces: name, such as the frame method → trace of the same structure. Layers and heads that one of them
-                lacks are not shown of any.
+            traces: name of each model, such as its frame method → trace of the same structure. Only layers and heads
+                that all models have can be chosen.
             layer: counted from 0.
             head: counted from 0.
             atom: the site, counted from 0.
-            n_lines: attention lines to draw (more if some tie with the last).
+            n_lines: number of attention lines, strongest first; more if some tie with the last.
 
         Raises:
-            SceneError: no trace, or traces of different crystals.
-            TraitError: no such layer, head or atom; the message names the range.
+            SceneError: there is no trace, or the traces are of different crystals.
+            ChoiceError: there is no such layer, head or atom. It is a SceneError and a TraitError.
         """
         self.scenes = [scene_from_trace(trace) for trace in traces.values()]
         check_same_crystal(self.scenes)
@@ -75,7 +76,7 @@ class FrameComparison(anywidget.AnyWidget):
             data=[data for _, data in encoded],
             names=list(traces),
             sizes=self._ranges,
-            view=starting_view(),
+            view=STARTING_VIEW,
             layer=layer,
             head=head,
             atom=atom,
@@ -85,12 +86,12 @@ class FrameComparison(anywidget.AnyWidget):
     @traitlets.validate("layer", "head", "atom")
     def _exists(self, proposal: Any) -> int:
         name, value = proposal["trait"].name, proposal["value"]
-        if not 0 <= value < self._ranges[name]:
-            raise traitlets.TraitError(f"no {name} {value} in every trace; choose from 0 to {self._ranges[name] - 1}")
+        with refusing_choices():
+            check_index(name, value, self._ranges[name], of="all traces")
         return value
 
     def figure(self, **options: Any) -> Figure:
-        """What is chosen as a figure for paper; options of `frame_comparison_figure`, such as `width`."""
+        """A still picture of what is chosen. `options` are those of `frame_comparison_figure`, such as `width`."""
         return frame_comparison_figure(
             self.scenes, self.atom, layers=(self.layer,), head=self.head, n_lines=self.n_lines, **options
         )

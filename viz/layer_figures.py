@@ -1,7 +1,7 @@
-"""Plotly figures of the measures of `viz.measures`: layer by layer, each head a box over the atoms of the crystal.
+"""Plotly figures of the measures in `viz.measures`: layer by layer, with a box over the atoms for each head.
 
-Heads stand side by side inside their layer and no line joins them across layers: head 3 of one layer and head 3 of the
-next are different functions. What can be compared from layer to layer is the median over all heads and atoms.
+No line joins heads of different layers, because heads with the same number in different layers are not related. The
+median over all heads and atoms of a layer can be compared between layers.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from crystalframer.traces import CrystalTrace
+from viz.errors import FigureError
 from viz.measures import (
     ANCHORED,
     anchor_distances,
@@ -24,23 +25,24 @@ from viz.measures import (
     nearest_distance,
 )
 from viz.palette import INK, PAPER, SERIES_COLORS, mix
-from viz.style import styled
-from viz.text import atom_names, crystal_name, where
+from viz.style import LEGEND_ABOVE, styled
+from viz.text import atom_names, by_head, crystal_name
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 ALL_POINTS = 60
-"""Atoms up to which every one is a point; beyond, only those outside the whiskers."""
+"""Up to this number of atoms every atom is a point. In larger crystals only outliers are."""
 
 
 def entropy_figure(trace: CrystalTrace, *, width: int = 760, height: int = 380) -> go.Figure:
     """Effective number of neighbours exp(H) of every atom, by layer and head, on a logarithmic scale.
 
-    The entropy H of attention as the number of equally attended atoms it amounts to (`effective_neighbors`).
+    H is the entropy of attention. exp(H) is the number of neighbours if attention were equal over them; see
+    `effective_neighbors`.
 
     Args:
-        trace: what to measure.
+        trace: the trace of a crystal.
         width: pixels.
         height: pixels.
 
@@ -50,16 +52,16 @@ def entropy_figure(trace: CrystalTrace, *, width: int = 760, height: int = 380) 
     """
     rows = [_Row("effective neighbours exp(H)", effective_neighbors(trace), "%{y:.1f} neighbours")]
     figure = _by_layer(trace, rows)
-    # Plotly's own labels of such ticks are single digits: 2, 5, 10, 2, 5.
+    # Plotly itself would label such ticks with single digits: 2, 5, 10, 2, 5.
     figure.update_yaxes(type="log", tickvals=[n * 10**power for power in range(5) for n in (1, 1.5, 2, 3, 5, 7)])
-    return styled(figure, f"Among how many neighbours attention is shared, {crystal_name(trace)}", width, height)
+    return styled(figure, f"Effective number of neighbours, {crystal_name(trace)}", width, height)
 
 
 def decay_length_figure(trace: CrystalTrace, *, width: int = 760, height: int = 380) -> go.Figure:
-    """Decay length σ of every atom, by layer and head: how far the model lets attention reach.
+    """Decay length σ of every atom, by layer and head: how quickly attention decreases with distance.
 
     Args:
-        trace: what to measure.
+        trace: the trace of a crystal.
         width: pixels.
         height: pixels.
 
@@ -69,19 +71,19 @@ def decay_length_figure(trace: CrystalTrace, *, width: int = 760, height: int = 
     """
     figure = _by_layer(trace, [_Row("decay length σ (Å)", decay_lengths(trace), "σ = %{y:.2f} Å")])
     figure.update_yaxes(rangemode="tozero")
-    return styled(figure, f"Reach of attention, {crystal_name(trace)}", width, height)
+    return styled(figure, f"Decay length of attention, {crystal_name(trace)}", width, height)
 
 
 def attended_distance_figure(trace: CrystalTrace, *, width: int = 760, height: int | None = None) -> go.Figure:
-    """How far atoms look: mean attended distance and, with `max` frames, length of the edges that fix e₁ and e₂.
+    """Mean distance that atoms attend to and, for `max` frames, the length of the edges that define e₁ and e₂.
 
-    The dashed line is the nearest-neighbour distance (median over atoms). Early layers that hold on to near neighbours
-    and later ones that look further show as boxes that rise from it.
+    The dashed line is the nearest-neighbour distance (median over atoms). In layers that attend to distant neighbours
+    the boxes lie above it.
 
     Args:
-        trace: what to measure.
+        trace: the trace of a crystal.
         width: pixels.
-        height: pixels; by default what one or three rows need.
+        height: pixels; the default depends on the number of rows.
 
     Example:
         >>> figure = attended_distance_figure(trace)
@@ -99,51 +101,55 @@ def attended_distance_figure(trace: CrystalTrace, *, width: int = 760, height: i
         figure.add_trace(_level(trace, nearest, "nearest neighbour", "dash", legend=row == 0), row=row + 1, col=1)
     figure.update_yaxes(rangemode="tozero", matches="y")
     default = 380 if len(rows) == 1 else 200 * len(rows) + 120
-    return styled(figure, f"How far atoms look, {crystal_name(trace)}", width, height or default)
+    return styled(figure, f"Distance of attention, {crystal_name(trace)}", width, height or default)
 
 
 def axis_turn_figure(trace: CrystalTrace, *, width: int = 760, height: int = 380) -> go.Figure:
-    """Angle of e₁ to the nearest e₁ of any head of the layer before, and what chance would give (dashed).
+    """Angle from e₁ to the nearest e₁ of any head of the previous layer, and its value for random axes (dashed).
 
-    0° where an axis was there already; see `axis_turns` for how equals are counted.
+    The angle is 0° if a head of the previous layer had the same axis. See `axis_turns` for axes that tie.
 
     Args:
-        trace: what to measure.
+        trace: the trace of a crystal.
         width: pixels.
         height: pixels.
 
     Raises:
-        ValueError: the trace has no frames, or only one layer.
+        FigureError: the trace has no frames, or only one layer.
 
     Example:
         >>> axis_turn_figure(trace).layout.yaxis.title.text
-        'turn of e₁ (degrees)'
+        'rotation of e₁ (degrees)'
     """
     if trace.n_layers < 2:
-        raise ValueError(f"{crystal_name(trace)}: one layer has none before it to turn from; trace a deeper model")
-    figure = _by_layer(trace, [_Row("turn of e₁ (degrees)", axis_turns(trace), "%{y:.1f}°")], first_layer=1)
+        raise FigureError(
+            f"{crystal_name(trace)}: angles between layers need two layers, and this model has one",
+            field="n_layers",
+            value=trace.n_layers,
+        )
+    figure = _by_layer(trace, [_Row("rotation of e₁ (degrees)", axis_turns(trace), "%{y:.1f}°")], first_layer=1)
     chance = np.median(chance_turns(trace), axis=1)
-    figure.add_trace(_level(trace, chance, "chance", "dash", first_layer=1), row=1, col=1)
+    figure.add_trace(_level(trace, chance, "random axes", "dash", first_layer=1), row=1, col=1)
     figure.update_yaxes(rangemode="tozero")
-    return styled(figure, f"Turn of the first axis from layer to layer, {crystal_name(trace)}", width, height)
+    return styled(figure, f"Rotation of e₁ between layers, {crystal_name(trace)}", width, height)
 
 
 @dataclass(frozen=True, eq=False)
 class _Row:
     title: str
-    """With the unit."""
+    """Title of the axis, with the unit."""
     values: Float[np.ndarray, "n_shown n_heads n_queries"]
     hover: str
-    """How a value reads."""
+    """Format of a value in the hover text."""
 
 
 def _by_layer(trace: CrystalTrace, rows: list[_Row], first_layer: int = 0) -> go.Figure:
-    """One row of boxes below the other, layers and heads along x."""
+    """Rows of boxes, with layers and heads along x."""
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
     figure = make_subplots(rows=len(rows), cols=1, shared_xaxes=True, vertical_spacing=0.05)
-    labels = np.array(atom_names(trace))
+    labels = atom_names(trace)
     look: dict[str, Any] = {
         "name": "atoms",
         "boxpoints": "all" if trace.n_queries <= ALL_POINTS else "outliers",
@@ -154,19 +160,16 @@ def _by_layer(trace: CrystalTrace, rows: list[_Row], first_layer: int = 0) -> go
         "fillcolor": mix(SERIES_COLORS[0], PAPER, 0.75),
     }
     for number, row in enumerate(rows, start=1):
-        layer, head, atom = (index.ravel() for index in np.indices(row.values.shape))
+        axis, heads = by_head(len(row.values), trace.n_heads, first_layer)
         box = go.Box(
-            x=[[f"layer {n}" for n in layer + first_layer], head.astype(str)],
+            x=[np.repeat(names, trace.n_queries).tolist() for names in axis],
             y=row.values.ravel(),
-            text=[
-                f"{labels[a]}, {where(n, h)}"
-                for n, h, a in zip((layer + first_layer).tolist(), head.tolist(), atom.tolist(), strict=True)
-            ],
+            text=[f"{label}, {head}" for head in heads for label in labels],
             hovertemplate="%{text}<br>" + row.hover + "<extra></extra>",
             showlegend=False,
             **look,
         )
-        # None in a layer where no atom looks beyond itself.
+        # A layer in which all attention stays on the atoms has no distances.
         medians = np.array([np.nanmedian(v) if np.isfinite(v).any() else np.nan for v in row.values])
         figure.add_trace(box, row=number, col=1)
         figure.add_trace(
@@ -174,7 +177,7 @@ def _by_layer(trace: CrystalTrace, rows: list[_Row], first_layer: int = 0) -> go
         )
         figure.update_yaxes(title_text=row.title, row=number, col=1)
     figure.update_xaxes(title_text="head", tickangle=0, row=len(rows), col=1)
-    figure.update_layout(legend={"orientation": "h", "x": 1.0, "xanchor": "right", "y": 1.0, "yanchor": "bottom"})
+    figure.update_layout(legend=LEGEND_ABOVE)
     return figure
 
 

@@ -1,7 +1,7 @@
-"""What the layers do, in numbers: how wide, how far and along which axes each head of each atom looks.
+"""Measures of attention and frames, for each layer, head and atom of a trace.
 
-Every measure is an array over layers, heads and atoms, straight from a trace. Heads of different layers are different
-functions with nothing in common but their number, so no measure pairs head h of one layer with head h of the next.
+Heads with the same number in different layers are not related, so no measure compares head h of one layer with head h
+of the next.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from crystalframer.traces import CrystalTrace, LayerTrace
+from viz.errors import FigureError, no_frames
 from viz.scene import FRAME_TIE
 from viz.text import atom_names, crystal_name
 
@@ -19,16 +20,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ANCHORED = ("max", "static-max")
-"""Frame methods whose axes are fixed by two anchor edges."""
+"""Frame methods whose axes are defined by two anchor edges."""
 N_DIRECTIONS = 1000
-"""Directions over which the chance level of a turn is averaged: to 0.2° for eight axes."""
+"""Number of directions for the mean angle of random axes; exact to 0.2° for eight axes."""
 
 
 def effective_neighbors(trace: CrystalTrace) -> Float[np.ndarray, "n_layers n_heads n_queries"]:
-    """Among how many edges each atom divides its attention: exp(H), H = -Σ a ln a the entropy in nats.
+    """Effective number of neighbours exp(H) of each atom, where H = -Σ a ln a is the entropy of its attention a.
 
-    1 when all goes to one atom, n when it is equal over n. Images of one atom count one by one, and so does the atom
-    itself. The number is easier to read than H: 6 for an octahedron, whatever the number of edges within the radius.
+    It is 1 if all attention goes to one neighbour, and n if attention is equal over n neighbours: 6 for an octahedron.
+    Periodic images of an atom count separately, and the atom itself counts too.
+
+    Args:
+        trace: the trace of a crystal.
 
     Example:
         >>> effective_neighbors(trace).shape == (trace.n_layers, trace.n_heads, trace.n_queries)
@@ -38,7 +42,7 @@ def effective_neighbors(trace: CrystalTrace) -> Float[np.ndarray, "n_layers n_he
     """
 
     def entropy(layer: LayerTrace) -> Float[np.ndarray, "n_heads n_queries"]:
-        # a ln a → 0 as a → 0; the attention of far edges underflows to 0.
+        # a ln a is 0 for a = 0; the attention of distant neighbours underflows to 0.
         logs = np.log(layer.attention, out=np.zeros_like(layer.attention), where=layer.attention > 0)
         return -_sum_over_edges(trace, layer.attention * logs)
 
@@ -46,7 +50,10 @@ def effective_neighbors(trace: CrystalTrace) -> Float[np.ndarray, "n_layers n_he
 
 
 def self_attention_share(trace: CrystalTrace) -> Float[np.ndarray, "n_layers n_heads n_queries"]:
-    """Attention that each atom pays to itself (its edge of length 0), between 0 and 1.
+    """Attention of each atom to itself (its edge of length 0), between 0 and 1.
+
+    Args:
+        trace: the trace of a crystal.
 
     Example:
         >>> bool((self_attention_share(trace) < 1).all())
@@ -57,10 +64,12 @@ def self_attention_share(trace: CrystalTrace) -> Float[np.ndarray, "n_layers n_h
 
 
 def attended_distance(trace: CrystalTrace) -> Float[np.ndarray, "n_layers n_heads n_queries"]:
-    """Attention-weighted mean length of each atom's edges to others, Å: Σ a r / Σ a without the atom itself.
+    """Mean distance to the neighbours of each atom, weighted by attention, Å: Σ a r / Σ a without the atom itself.
 
-    What stays on the atom is left out, for it would mix how far an atom looks with how much it looks away at all
-    (`self_attention_share`). NaN where everything stays on the atom.
+    Attention to the atom itself is left out (see `self_attention_share`). The result is NaN if there is no other.
+
+    Args:
+        trace: the trace of a crystal.
 
     Example:
         >>> bool((attended_distance(trace) >= trace.edge_lengths[trace.edge_lengths > 0].min()).all())
@@ -77,7 +86,10 @@ def attended_distance(trace: CrystalTrace) -> Float[np.ndarray, "n_layers n_head
 
 
 def decay_lengths(trace: CrystalTrace) -> Float[np.ndarray, "n_layers n_heads n_queries"]:
-    """σᵢ, Å: the width of the Gaussian exp(-r²/2σᵢ²) that damps attention with distance, before the content has a say.
+    """Decay length σᵢ of each atom, Å: attention is damped with distance r by the Gaussian exp(-r²/2σᵢ²).
+
+    Args:
+        trace: the trace of a crystal.
 
     Example:
         >>> bool((decay_lengths(trace) > 0).all())
@@ -87,13 +99,16 @@ def decay_lengths(trace: CrystalTrace) -> Float[np.ndarray, "n_layers n_heads n_
 
 
 def anchor_distances(trace: CrystalTrace) -> Float[np.ndarray, "n_layers n_heads n_queries 2"]:
-    """Lengths of the edges that fixed e₁ and e₂, Å: how near the neighbours are that a frame holds on to.
+    """Lengths of the edges that define e₁ and e₂ (the anchor edges), Å.
+
+    Args:
+        trace: the trace of a crystal.
 
     Raises:
-        ValueError: the frame method has no anchor edges (only `max` and `static-max` do).
+        FigureError: the frame method has no anchor edges (only `max` and `static-max` have).
 
     Example:
-        >>> e1, e2 = anchor_distances(trace)[0, 3, 1]  # of layer 0, head 3, atom 1
+        >>> e1, e2 = anchor_distances(trace)[0, 3, 1]  # layer 0, head 3, atom 1
         >>> bool(min(e1, e2) >= nearest_distance(trace)[1])
         True
     """
@@ -102,16 +117,21 @@ def anchor_distances(trace: CrystalTrace) -> Float[np.ndarray, "n_layers n_heads
     for layer in trace.layers:
         if layer.frame is None or layer.frame.anchor_edges is None:
             method = layer.frame.method if layer.frame else "none"
-            raise ValueError(
-                f"{crystal_name(trace)}: frames of method {method!r} have no anchor edges; trace a model with the "
-                f"frame method {' or '.join(ANCHORED)}, or look at attended_distance"
+            raise FigureError(
+                f"{crystal_name(trace)}: frames of method {method!r} have no anchor edges; use a model with the "
+                f"frame method {' or '.join(ANCHORED)}, or use attended_distance",
+                field="frame_method",
+                value=method,
             )
         distances.append(lengths[layer.frame.anchor_edges].swapaxes(0, 1))
     return np.stack(distances)
 
 
 def nearest_distance(trace: CrystalTrace) -> Float[np.ndarray, " n_queries"]:
-    """From each atom to its nearest neighbour, Å: the ruler beside the other distances.
+    """Distance from each atom to its nearest neighbour, Å.
+
+    Args:
+        trace: the trace of a crystal.
 
     Example:
         >>> nearest_distance(trace).round(2).tolist()  # SrTiO3: Sr–O is a/√2, Ti–O is a/2
@@ -124,16 +144,19 @@ def nearest_distance(trace: CrystalTrace) -> Float[np.ndarray, " n_queries"]:
 
 
 def axis_turns(trace: CrystalTrace) -> Float[np.ndarray, "n_turns n_heads n_queries"]:
-    """Angle from e₁ of each head to the nearest e₁ of any head of the layer before, degrees; n_turns = n_layers - 1.
+    """Angle from e₁ of each head to the nearest e₁ of any head of the previous layer, degrees; n_turns = n_layers - 1.
 
-    0 where the axis was there already, whichever head had it. An axis that is one choice among equals counts as all
-    of them: for `max` and `static-max` every edge whose score ties with the anchor's, for other methods both signs (and
-    where two eigenvalues of a PCA are equal, its axes are arbitrary and so is this angle). Without that, which of
-    six equal bonds the tie rule happened to take would show as a turn of 90°. More heads leave less room for a
-    turn: compare with `chance_turns`.
+    The angle is 0 if any head of the previous layer had the same axis. Axes that tie count as one: for `max` and
+    `static-max` every edge whose score ties with that of the anchor, for other methods both signs of the axis.
+    Otherwise the choice among six equal bonds would look like a rotation by 90°. (If two eigenvalues of a PCA are
+    equal, its axes and this angle are arbitrary.) The more heads there are, the smaller the angle is by chance: compare
+    with `chance_turns`.
+
+    Args:
+        trace: the trace of a crystal.
 
     Raises:
-        ValueError: the trace has no frames.
+        FigureError: the trace has no frames.
 
     Example:
         >>> turns = axis_turns(trace)
@@ -151,13 +174,17 @@ def axis_turns(trace: CrystalTrace) -> Float[np.ndarray, "n_turns n_heads n_quer
 
 
 def chance_turns(trace: CrystalTrace) -> Float[np.ndarray, "n_turns n_queries"]:
-    """`axis_turns` of an axis that points anywhere with equal chance: its mean over the sphere, degrees.
+    """Mean of `axis_turns` for an axis in a random direction, degrees.
 
-    Turns below it say that layers keep axes; turns like it say that a layer's axes have nothing to do with those
-    before. Axes of `max` frames point to atoms, so a low turn also says that a site has few neighbours to choose from.
+    Smaller angles in `axis_turns` mean that layers keep axes; similar angles mean that the axes of a layer are not
+    related to those of the previous layer. Axes of `max` frames point to atoms, so the angle is also small if a site
+    has few neighbours to choose from.
+
+    Args:
+        trace: the trace of a crystal.
 
     Raises:
-        ValueError: the trace has no frames.
+        FigureError: the trace has no frames.
 
     Example:
         >>> bool((chance_turns(trace) > 0).all())
@@ -173,11 +200,16 @@ def chance_turns(trace: CrystalTrace) -> Float[np.ndarray, "n_turns n_queries"]:
 
 
 def layer_table(trace: CrystalTrace) -> pd.DataFrame:
-    """All measures as one table with a row for each layer, head and atom.
+    """All measures in one table with a row for each layer, head and atom.
 
-    Columns: `layer`, `head`, `atom` (counted from 0), `label` (`Ti1`), `effective_neighbors`, `self_attention_share`,
-    `attended_distance`, `decay_length`, `nearest_distance` (Å); with frames also `axis_turn`, `chance_turn` (degrees,
-    missing in layer 0); with anchor edges also `anchor_distance_1`, `anchor_distance_2` (Å).
+    Args:
+        trace: the trace of a crystal.
+
+    Returns:
+        Columns `layer`, `head`, `atom` (counted from 0), `label` (`Ti1`), `effective_neighbors`,
+        `self_attention_share`, `attended_distance`, `decay_length`, `nearest_distance` (Å); with frames also
+        `axis_turn`, `chance_turn` (degrees, missing in layer 0); with anchor edges also `anchor_distance_1`,
+        `anchor_distance_2` (Å).
 
     Example:
         >>> table = layer_table(trace)
@@ -223,20 +255,20 @@ def _is_self(trace: CrystalTrace) -> Bool[np.ndarray, " n_edges"]:
 def _sum_over_edges(
     trace: CrystalTrace, values: Float[np.ndarray, "n_edges n_heads"]
 ) -> Float[np.ndarray, "n_heads n_queries"]:
-    """Over the edges of each query atom."""
+    """Sum over the edges of each query atom."""
     query = trace.edge_index[0]
     return np.stack([np.bincount(query, column, minlength=trace.n_queries) for column in values.T])
 
 
 def _first_axes(trace: CrystalTrace, layer: int) -> list[Float[np.ndarray, "n_axes 3"]]:
-    """For each atom, e₁ of all heads of a layer, with all equals of each.
+    """For each atom, e₁ of all heads of a layer, together with all axes that tie with them.
 
-    Equals by symmetry of the site are an orbit of its point group. The group maps the whole set onto itself, so it does
-    not matter from which of the equals of a later axis its angle to the set is taken.
+    Axes that tie by symmetry are an orbit of the point group of the site. The group maps the whole set onto itself, so
+    the angle from a later axis to the set is the same for all axes that tie with the later one.
     """
     record = trace.layers[layer]
     if record.frame is None:
-        raise ValueError(f"{crystal_name(trace)}: no frames (method none), so no axes; trace a model with frames")
+        raise no_frames(crystal_name(trace))
     if record.frame.method not in ANCHORED:
         axes = record.frame.axes[:, :, 0]
         return list(np.concatenate([axes, -axes], axis=1))
@@ -256,14 +288,14 @@ def _first_axes(trace: CrystalTrace, layer: int) -> list[Float[np.ndarray, "n_ax
 def _angle_to_nearest(
     axes: Float[np.ndarray, "n_axes 3"], known: Float[np.ndarray, "n_known 3"]
 ) -> Float[np.ndarray, " n_axes"]:
-    """Degrees; from the length of the chord, which is exact for small angles where the cosine is not."""
+    """Angles in degrees, from the length of the chord, which is exact for small angles (the cosine is not)."""
     closest = known[np.argmax(axes @ known.T, axis=1)]
     half = np.linalg.norm(axes - closest, axis=1) / 2
     return np.degrees(2 * np.arcsin(np.clip(half, 0.0, 1.0)))
 
 
 def _sphere(n: int) -> Float[np.ndarray, "n 3"]:
-    """Directions spread evenly over the sphere on a golden spiral."""
+    """Directions distributed evenly over the sphere, on a golden spiral."""
     z = 1 - (2 * np.arange(n) + 1) / n
     angle = np.pi * (3 - np.sqrt(5)) * np.arange(n)
     radius = np.sqrt(1 - z**2)

@@ -1,4 +1,4 @@
-"""The motif explorer for notebooks: what stands around a site, and whether attention and frames follow it."""
+"""The motif explorer for notebooks: coordination shells, and whether attention and frames follow them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from crystalframer.analysis.motifs import Shell, coordination_shells, motif_summary, motif_table
-from crystalframer.errors import MotifError
+from crystalframer.errors import CrystalFramerError, MotifError
 from crystalframer.traces import CrystalTrace
+from viz.errors import SceneError, check_index
 from viz.motif_figures import motif_angle_figure, motif_overview, motif_share_figure, motif_summary_figure
 from viz.palette import element
 from viz.scene import Scene, scene_from_trace, scene_with_shells
@@ -28,12 +29,12 @@ if TYPE_CHECKING:
 
 
 class MotifExplorer:
-    """Choose a structure and a site: its coordination polyhedron with the axes in 3D, and both against chance.
+    """Choose a structure and a site, and compare its frames and attention with its coordination polyhedron.
 
-    Name it on the last line of a cell to show it. Above, the structure with the shell of the chosen site as its
-    polyhedron, and the sliders for layers and heads; these need no kernel. Below, for all layers and heads at once, the
-    angles of the axes to the bonds and the attention that stays in the shell. The button compares all structures.
-    `structure` and `site`, counted from 0, can be set.
+    Write the explorer on the last line of a cell to show it. The upper part shows the structure in 3D with the
+    polyhedron of the chosen site, and sliders for layers and heads, which need no kernel. The lower part shows, for all
+    layers and heads, the angles from the axes to the bonds and the share of attention that goes to the shell. A button
+    compares all structures. `structure` and `site` can be set; they are counted from 0.
 
     Example:
         >>> explorer = viz.MotifExplorer([trace], site=1)
@@ -49,33 +50,34 @@ class MotifExplorer:
     def __init__(
         self, traces: Sequence[CrystalTrace], *, structure: int = 0, site: int = 0, either_sign: bool = False
     ) -> None:
-        """Shells of a structure are found when it is first chosen.
+        """Make the explorer.
 
         Args:
-            traces: of one model; each `id` names its structure.
-            structure: to begin with, counted from 0.
-            site: to begin with, counted from 0.
-            either_sign: an axis and its opposite count as one, as in `crystalframer.analysis.bond_angles`: for methods
-                whose axes have no sense of direction (`pca`, `weighted-pca`).
+            traces: traces of one model; the `id` of each is the name of its structure.
+            structure: first structure to show, counted from 0.
+            site: first site to show, counted from 0.
+            either_sign: whether an axis and its opposite count as one, as in `crystalframer.analysis.bond_angles`. Use
+                it for methods whose axes have no sign (`pca`, `weighted-pca`).
 
         Raises:
-            ValueError: no trace, or no such structure or site; the message names the range.
+            SceneError: there is no trace, or no such structure or site. The message names what can be chosen.
         """
         import ipywidgets as widgets
 
         self.traces = tuple(traces)
         self.either_sign = either_sign
         if not self.traces:
-            raise ValueError("no trace to explore; give at least one, such as [crystalframer.trace(structure)]")
+            raise SceneError("there is no trace to explore; give at least one", field="traces", value=traces)
         self._found: dict[int, tuple[Shell | MotifError, ...]] = {}
         wide: dict[str, Any] = {
             "style": {"description_width": "auto"},
             "layout": {"width": "auto", "max_width": "100%"},
         }
         names = [(name, number) for number, name in enumerate(map(_structure_name, self.traces))]
+        check_index("structure", structure, len(self.traces))
         self._structure: Any = widgets.Dropdown(
             options=names,
-            value=_checked("structure", structure, len(self.traces)),
+            value=structure,
             description="Structure",
             tooltip="The structure that is shown",
             **wide,
@@ -85,14 +87,14 @@ class MotifExplorer:
         )
         self._compare = widgets.Button(
             description="Compare all structures",
-            tooltip="Find the motif of every site of every structure, and average by motif",
+            tooltip="Find the motifs of all sites of all structures, and average over each motif",
             layout={"width": "auto"},
         )
         self._words = widgets.HTML()
         self._stage = widgets.VBox()
         self._angles, self._shares, self._progress, self._comparison = (widgets.Output() for _ in range(4))
         self.view: AttentionExplorer | None = None
-        """The structure, attention and sliders of what is chosen."""
+        """The explorer of the chosen structure, with its sliders."""
         self.widget = widgets.VBox(
             [
                 widgets.HBox([self._structure, self._site, self._compare], layout={"flex_flow": "row wrap"}),
@@ -112,33 +114,35 @@ class MotifExplorer:
 
     @property
     def structure(self) -> int:
-        """Which trace is shown."""
+        """Number of the structure that is shown."""
         return self._structure.value
 
     @structure.setter
     def structure(self, number: int) -> None:
-        self._structure.value = _checked("structure", number, len(self.traces))
+        check_index("structure", number, len(self.traces))
+        self._structure.value = number
 
     @property
     def site(self) -> int:
-        """Whose shell is shown."""
+        """Number of the site whose shell is shown."""
         return self._site.value
 
     @site.setter
     def site(self, number: int) -> None:
-        self._site.value = _checked("site", number, self.trace.n_queries)
+        check_index("site", number, self.trace.n_queries)
+        self._site.value = number
 
     @property
     def trace(self) -> CrystalTrace:
-        """Of the chosen structure."""
+        """Trace of the chosen structure."""
         return self.traces[self.structure]
 
     @property
     def shell(self) -> Shell:
-        """Of the chosen site.
+        """Coordination shell of the chosen site.
 
         Raises:
-            MotifError: it cannot be found.
+            MotifError: the shell cannot be found.
         """
         found = self._shells()[self.site]
         if isinstance(found, MotifError):
@@ -147,7 +151,7 @@ class MotifExplorer:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """`crystalframer.analysis.motif_table` of all structures; made at first use."""
+        """`crystalframer.analysis.motif_table` of all structures, computed at first use."""
         return motif_table(self.traces, either_sign=self.either_sign)
 
     @property
@@ -156,14 +160,14 @@ class MotifExplorer:
         return motif_overview(self.table)
 
     def _shells(self) -> tuple[Shell | MotifError, ...]:
-        """Of every site of the chosen structure."""
+        """Shells of all sites of the chosen structure, found when it is first chosen."""
         if self.structure not in self._found:
             sites = tqdm(range(self.trace.n_queries), desc="shells", unit="site", delay=2, leave=False)
             self._found[self.structure] = tuple(_shell_or_reason(self.trace, site) for site in sites)
         return self._found[self.structure]
 
     def _open(self) -> None:
-        """Put the chosen structure on the stage; layer and head stay where they exist."""
+        """Show the chosen structure. Layer and head stay the same if the structure has them."""
         from viz.explorer import AttentionExplorer
 
         trace, shells = self.trace, self._shells()
@@ -188,7 +192,7 @@ class MotifExplorer:
             self._site.value = 0
 
     def _show(self) -> None:
-        """All that depends on the site."""
+        """Show everything that depends on the site."""
         assert self.view is not None
         self.view.atom = self.site
         found = self._shells()[self.site]
@@ -204,7 +208,7 @@ class MotifExplorer:
             self._show_comparison()
 
     def _show_comparison(self) -> None:
-        """The table, and the figure of the motif of the chosen site."""
+        """Show the table of all structures, and the figure for the motif of the chosen site."""
         with self._progress:
             table = self.table
         self._progress.clear_output()
@@ -221,7 +225,7 @@ class MotifExplorer:
 
 
 def describe_shell(trace: CrystalTrace, shell: Shell) -> str:
-    """A shell in a sentence.
+    """Describe a coordination shell in a sentence.
 
     Example:
         >>> from crystalframer.analysis import coordination_shells
@@ -234,13 +238,13 @@ def describe_shell(trace: CrystalTrace, shell: Shell) -> str:
     measure = f", symmetry measure {shell.csm:.2f}" if shell.measures else ""
     symbols = np.array([element(int(trace.atomic_numbers[key])).symbol for key in shell.key])
     lengths = np.linalg.norm(shell.vectors, axis=1)
-    parts = []
+    groups = []
     for symbol, count in Counter(symbols.tolist()).most_common():
         low, high = lengths[symbols == symbol].min(), lengths[symbols == symbol].max()
         span = f"{low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f} to {high:.2f}"
-        parts.append(f"{count} {symbol} at {span} Å")
+        groups.append(f"{count} {symbol} at {span} Å")
     neighbors = f"{len(shell)} neighbour{'s' if len(shell) > 1 else ''}"
-    return f"{name}: {shell.name} ({shell.label}){measure}. {neighbors}: {', '.join(parts)}."
+    return f"{name}: {shell.name} ({shell.label}){measure}. {neighbors}: {', '.join(groups)}."
 
 
 def _shell_or_reason(trace: CrystalTrace, site: int) -> Shell | MotifError:
@@ -259,19 +263,13 @@ def _site_name(scene: Scene, shell: Shell | MotifError, site: int) -> str:
     return f"{scene.labels[site]}: {shell.label} {shell.name}" if isinstance(shell, Shell) else scene.labels[site]
 
 
-def _checked(name: str, value: int, size: int) -> int:
-    if not 0 <= value < size:
-        raise ValueError(f"no {name} {value}; choose from 0 to {size - 1}")
-    return value
-
-
 def _paragraph(text: str) -> str:
     return f'<p role="status" style="margin: 4px 0; font-size: 15px; line-height: 1.4">{html.escape(text)}</p>'
 
 
 def _bundle(build: Callable[[], go.Figure]) -> dict[str, Any]:
-    """The figure, or the sentence that says why there is none."""
+    """The figure, or the message that says why there is none."""
     try:
         return plotly_bundle(build())
-    except ValueError as error:
+    except CrystalFramerError as error:
         return {"text/html": _paragraph(str(error))}

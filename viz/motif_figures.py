@@ -1,7 +1,7 @@
-"""Plotly figures of attention and frames held against coordination motifs: one site, or one motif over many structures.
+"""Plotly figures that compare attention and frames with coordination motifs: for one site, or over many structures.
 
-Layers and heads stand side by side, as in the figures of `viz.layer_figures`. e₁, e₂ and e₃ have their colours and a
-marker each. What chance would give is dashed.
+Layers and heads are side by side, as in `viz.layer_figures`. e₁, e₂ and e₃ differ in colour and marker. The dashed line
+is the value for random frames.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from jaxtyping import Float
 
 from crystalframer.analysis.motifs import Shell, motif_summary, shell_attention
 from crystalframer.analysis.polyhedra import polyhedron_name
+from crystalframer.errors import suggestion
 from crystalframer.traces import CrystalTrace
+from viz.errors import FigureError, no_frames
 from viz.palette import AXIS_COLORS, AXIS_LABELS, CELL_COLOR, INK, PAPER, SERIES_COLORS
-from viz.style import styled
-from viz.text import atom_names, crystal_name, where
+from viz.style import LEGEND_ABOVE, styled
+from viz.text import atom_names, by_head, crystal_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,30 +26,30 @@ if TYPE_CHECKING:
 
 ANGLE = "angle to the nearest bond (degrees)"
 AXIS_MARKERS = (("circle", 7), ("diamond-open", 11), ("square-open", 15))
-"""Symbol and size in pixels of e₁, e₂, e₃: all three can be seen where their angles are equal."""
+"""Symbol and size (pixels) of e₁, e₂, e₃, chosen so that all three are visible at equal angles."""
 CHANCE = "random frame"
-CHANCE_E2 = "e₂ of a frame turned about its e₁"
+CHANCE_E2 = "random e₂ for this e₁"
 SHARES = (("shell", SERIES_COLORS[0], ""), ("itself", SERIES_COLORS[1], "/"), ("all others", PAPER, ""))
-"""Name, colour and pattern of each part of the attention."""
+"""Name, colour and pattern of each share of the attention."""
 
 
 def motif_angle_figure(
     trace: CrystalTrace, shell: Shell, *, either_sign: bool = False, width: int = 760, height: int = 400
 ) -> go.Figure:
-    """Angle of each axis to the nearest bond of one site, layer by layer and head by head.
+    """Angle from each axis to the nearest bond of one site, for all layers and heads.
 
-    Dashed: the mean over random frames. The short bars: what e₂ would be on average were the frame turned about its e₁
-    at random; where e₁ lies on a bond, e₂ comes nearer to one by that alone.
+    The dashed line is the mean over random frames. The short bars are the mean angle of e₂ if the frame is rotated at
+    random about its e₁: if e₁ lies on a bond, this alone brings e₂ nearer to another bond.
 
     Args:
-        trace: what to measure.
-        shell: of one site of it (see `crystalframer.analysis.coordination_shells`).
-        either_sign: an axis and its opposite count as one, as in `crystalframer.analysis.bond_angles`.
+        trace: the trace of a crystal.
+        shell: the coordination shell of one site, from `crystalframer.analysis.coordination_shells`.
+        either_sign: whether an axis and its opposite count as one, as in `crystalframer.analysis.bond_angles`.
         width: pixels.
         height: pixels.
 
     Raises:
-        ValueError: the trace has no frames, or the shell no bonds.
+        FigureError: the trace has no frames, or the shell has no bonds.
 
     Example:
         >>> from crystalframer.analysis import coordination_shells
@@ -55,24 +57,27 @@ def motif_angle_figure(
         >>> figure.layout.title.text
         'Axes and bonds, Ti1, octahedron (O:6, CSM 0.00), SrTiO3'
         >>> [part.name for part in figure.data]
-        ['e₁', 'e₂', 'e₃', 'random frame', 'e₂ of a frame turned about its e₁']
+        ['e₁', 'e₂', 'e₃', 'random frame', 'random e₂ for this e₁']
     """
     found = shell_attention(trace, shell, either_sign)
     if found.angles is None:
-        raise ValueError(f"{crystal_name(trace)}: no frames (method none), so no axes; trace a model with frames")
+        raise no_frames(crystal_name(trace))
     if not len(shell):
-        raise ValueError(f"{crystal_name(trace)}: site {shell.site} has no neighbours, so no bonds; choose another")
+        raise FigureError(
+            f"{crystal_name(trace)}: site {shell.site} has no neighbours, so there are no bonds; choose another site",
+            site=shell.site,
+        )
     assert found.e2_chance is not None  # frames have both
     figure = _angle_figure(found.angles, None, found.chance, found.e2_chance)
     return styled(figure, f"Axes and bonds, {_site_name(trace, shell)}", width, height)
 
 
 def motif_share_figure(trace: CrystalTrace, shell: Shell, *, width: int = 760, height: int = 320) -> go.Figure:
-    """How one site divides its attention in each layer and head: to its shell, to itself, to all others.
+    """Shares of the attention of one site in each layer and head: to its shell, to itself, to all others.
 
     Args:
-        trace: what to measure.
-        shell: of one site of it (see `crystalframer.analysis.coordination_shells`).
+        trace: the trace of a crystal.
+        shell: the coordination shell of one site, from `crystalframer.analysis.coordination_shells`.
         width: pixels.
         height: pixels.
 
@@ -85,39 +90,39 @@ def motif_share_figure(trace: CrystalTrace, shell: Shell, *, width: int = 760, h
     import plotly.graph_objects as go
 
     found = shell_attention(trace, shell)
-    parts = (found.share, found.itself, 1.0 - found.share - found.itself)
-    labels = _labels(*found.share.shape)
+    shares = (found.share, found.itself, 1.0 - found.share - found.itself)
+    axis, labels = by_head(*found.share.shape)
     figure = go.Figure(
         [
             go.Bar(
-                x=_places(*found.share.shape),
-                y=part.ravel(),
+                x=axis,
+                y=share.ravel(),
                 text=labels,
                 textposition="none",
                 name=name,
                 marker={"color": color, "line": {"color": INK, "width": 1}, "pattern": {"shape": pattern}},
                 hovertemplate="%{text}<br>" + name + ": %{y:.1%}<extra></extra>",
             )
-            for part, (name, color, pattern) in zip(parts, SHARES, strict=True)
+            for share, (name, color, pattern) in zip(shares, SHARES, strict=True)
         ]
     )
-    figure.update_layout(barmode="stack", legend={**_LEGEND, "traceorder": "normal"})
+    figure.update_layout(barmode="stack", legend={**LEGEND_ABOVE, "traceorder": "normal"})
     figure.update_xaxes(title_text="head", tickangle=0)
     figure.update_yaxes(title_text="share of attention", range=[0.0, 1.0], tickformat=".0%")
     return styled(figure, f"Attention of {_site_name(trace, shell)}", width, height)
 
 
 def motif_summary_figure(summary: pd.DataFrame, label: str, *, width: int = 760, height: int = 400) -> go.Figure:
-    """Angle of each axis to the nearest bond of one motif, mean over many structures, with its standard error.
+    """Angle from each axis to the nearest bond for one motif: mean and standard error over many structures.
 
     Args:
-        summary: of `crystalframer.analysis.motif_summary`.
-        label: of the motif, such as `O:6`.
+        summary: the table from `crystalframer.analysis.motif_summary`.
+        label: label of the motif, such as `O:6`.
         width: pixels.
         height: pixels.
 
     Raises:
-        ValueError: no such motif in the summary; the message names those that there are.
+        FigureError: the summary has no such motif, or no angles for it. The message names the motifs that it has.
 
     Example:
         >>> from crystalframer.analysis import motif_summary, motif_table
@@ -128,10 +133,14 @@ def motif_summary_figure(summary: pd.DataFrame, label: str, *, width: int = 760,
     rows: Any = summary.sort_values(["layer", "head"])
     rows = rows[rows["label"] == label]
     if rows.empty:
-        there = ", ".join(sorted(summary["label"].unique())) or "no motif at all"
-        raise ValueError(f"no motif {label!r} in the summary; it has {there}")
+        hint = suggestion(label, sorted(summary["label"].unique()))
+        raise FigureError(f"the summary has no motif {label!r}{hint}", field="label", value=label)
     if rows["e1_angle"].isna().all():
-        raise ValueError(f"motif {label}: no angles (no frames, or no bonds); summarise traces of a model with frames")
+        raise FigureError(
+            f"motif {label}: there are no angles, because the model has no frames or the sites have no bonds",
+            field="label",
+            value=label,
+        )
     shape = (rows["layer"].nunique(), rows["head"].nunique(), 1)
     angles, errors = (
         np.concatenate([rows[f"e{k}_angle{end}"].to_numpy(np.float64).reshape(shape) for k in (1, 2, 3)], axis=2)
@@ -145,14 +154,15 @@ def motif_summary_figure(summary: pd.DataFrame, label: str, *, width: int = 760,
 
 
 def motif_overview(table: pd.DataFrame) -> pd.DataFrame:
-    """Motifs of many structures, the most frequent first: one row for each, its layers and heads averaged.
+    """Motifs of many structures, most frequent first: one row for each motif, averaged over layers and heads.
 
     Args:
-        table: of `crystalframer.analysis.motif_table`.
+        table: the table from `crystalframer.analysis.motif_table`.
 
     Returns:
-        `motif`, `polyhedron` in words, `structures`, `sites`, `csm`, `share in shell`, `e₁ to bond` and
-        `random frame` (degrees), `e₁ on a bond` (share of frames whose anchor edge is a bond; NaN without anchors).
+        Columns `motif`, `polyhedron` (its name), `structures` and `sites` (numbers), `csm`, `share in shell` (of the
+        attention), `e₁ to bond` and `random frame` (degrees), `e₁ on a bond` (share of frames whose anchor edge is a
+        bond; NaN without anchor edges).
 
     Example:
         >>> from crystalframer.analysis import motif_table
@@ -173,7 +183,6 @@ def motif_overview(table: pd.DataFrame) -> pd.DataFrame:
                 "motif": label,
                 "polyhedron": polyhedron_name(label),
                 "structures": int(of_motif["n_structures"].max()),
-                # Rows of a label in one layer and head are its sites.
                 "sites": int(of_motif["n_sites"].max()),
                 "csm": mean["csm"],
                 "share in shell": mean["share"],
@@ -186,9 +195,6 @@ def motif_overview(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-_LEGEND = {"orientation": "h", "x": 1.0, "xanchor": "right", "y": 1.0, "yanchor": "bottom"}
-
-
 def _angle_figure(
     angles: Float[np.ndarray, "n_layers n_heads 3"],
     errors: Float[np.ndarray, "n_layers n_heads 3"] | None,
@@ -197,13 +203,12 @@ def _angle_figure(
 ) -> go.Figure:
     import plotly.graph_objects as go
 
-    shape = e2_chance.shape
-    places, labels = _places(*shape), _labels(*shape)
+    axis, labels = by_head(*e2_chance.shape)
     figure = go.Figure()
     for k, (name, color, (symbol, size)) in enumerate(zip(AXIS_LABELS, AXIS_COLORS, AXIS_MARKERS, strict=True)):
         hover = "%{y:.1f}°" if errors is None else "%{y:.1f}° ± %{error_y.array:.1f}°"
         figure.add_scatter(
-            x=places,
+            x=axis,
             y=angles[..., k].ravel(),
             error_y=None if errors is None else {"array": errors[..., k].ravel(), "thickness": 1.5, "width": 3},
             text=labels,
@@ -213,7 +218,7 @@ def _angle_figure(
             hovertemplate=f"{name}, %{{text}}<br>{hover}<extra></extra>",
         )
     figure.add_scatter(
-        x=places,
+        x=axis,
         y=np.full(e2_chance.size, chance),
         name=CHANCE,
         mode="lines",
@@ -221,30 +226,19 @@ def _angle_figure(
         hovertemplate=CHANCE + ": %{y:.1f}°<extra></extra>",
     )
     figure.add_scatter(
-        x=places,
+        x=axis,
         y=e2_chance.ravel(),
         name=CHANCE_E2,
         mode="markers",
         marker={"symbol": "line-ew-open", "size": 14, "color": CELL_COLOR, "line": {"width": 2}},
         hovertemplate=CHANCE_E2 + ": %{y:.1f}°<extra></extra>",
     )
-    figure.update_layout(legend=_LEGEND)
+    figure.update_layout(legend=LEGEND_ABOVE)
     figure.update_xaxes(title_text="head", tickangle=0)
-    # Axes on the bonds lie at 0; their markers are to be seen whole.
+    # Axes on bonds are at 0; their markers should not be cut.
     top = float(np.nanmax([np.nanmax(angles), chance, np.nanmax(e2_chance)]))
     figure.update_yaxes(title_text=ANGLE, range=[-0.05 * top, 1.1 * top], zeroline=True)
     return figure
-
-
-def _places(n_layers: int, n_heads: int) -> list[list[str]]:
-    """Along x: layers, and heads within them."""
-    layer, head = np.divmod(np.arange(n_layers * n_heads), n_heads)
-    return [[f"layer {n}" for n in layer], [str(n) for n in head]]
-
-
-def _labels(n_layers: int, n_heads: int) -> list[str]:
-    """`layer 0, head 3`, in the order of `_places`."""
-    return [where(layer, head) for layer in range(n_layers) for head in range(n_heads)]
 
 
 def _site_name(trace: CrystalTrace, shell: Shell) -> str:

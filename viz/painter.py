@@ -1,4 +1,4 @@
-"""Shapes on paper: projected, and painted from back to front as patches of matplotlib."""
+"""Shapes on paper: projected, and drawn from back to front as matplotlib patches."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 DEPTH_FADE = 0.45
-"""How far the hindmost shapes fade to white."""
+"""How much white is mixed into the shapes farthest behind."""
 SEGMENT = 0.6
-"""Å; longer sticks are cut so that each piece finds its own place in the depth order."""
+"""Å. Longer sticks are cut into pieces, each with its own depth."""
 DASH_GAP = 0.7
-"""Between two dashes, as a share of one."""
+"""Gap between two dashes, as a fraction of a dash."""
 
 _CIRCLE = np.linspace(0, 2 * np.pi, 25)[:-1]
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of text, in points."""
+    """Sizes of text, points."""
 
     axis: float
     atom: float
@@ -35,10 +35,10 @@ class Sizes:
 
 
 class Painter:
-    """Projects shapes and paints them from back to front."""
+    """Projects shapes and draws them from back to front."""
 
     def __init__(self, shapes: Drawing, rotation: Float[np.ndarray, "3 3"], scale: float) -> None:
-        """Args: scale: of lines, 1 for a picture 7 inches wide."""
+        """Args: scale: factor for line widths, 1 for a picture 7 inches wide."""
         self.shapes = shapes
         self.rotation = rotation
         self.scale = scale
@@ -47,11 +47,11 @@ class Painter:
         self.back, self.front = float(depths.min()), float(depths.max())
 
     def project(self, points: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
-        """Right, up and towards the viewer, Å."""
+        """Coordinates to the right, up and towards the viewer, Å."""
         return points @ self.rotation.T
 
     def bounds(self) -> tuple[Float[np.ndarray, "2"], Float[np.ndarray, "2"]]:
-        """Lower left and upper right corner of everything drawn, with room for labels."""
+        """Lower left and upper right corner of the picture, with room for labels, Å."""
         points = [ball.center for ball in self.shapes.balls]
         points += [end for stick in self.shapes.sticks for end in (stick.start, stick.end)]
         points += [arrow.end for arrow in self.shapes.arrows]
@@ -61,7 +61,7 @@ class Painter:
         return flat.min(axis=0) - room, flat.max(axis=0) + room
 
     def paint(self, axes: Axes) -> None:
-        """Add all shapes to the axes; drawing order is depth order."""
+        """Add all shapes to the axes, the farthest first."""
         pieces = [(depth, patch) for shape in self.shapes.balls for depth, patch in self._ball(shape)]
         pieces += [(depth, patch) for shape in self.shapes.sticks for depth, patch in self._stick(shape)]
         pieces += [(depth, patch) for shape in self.shapes.arrows for depth, patch in self._arrow(shape)]
@@ -97,7 +97,7 @@ class Painter:
             edgecolor=rim,
             lw=self.scale * (2.0 if selected else 0.8),
         )
-        # Three lighter discs towards the light make it round without a gradient, which SVG and PDF would bloat.
+        # Three lighter discs make the ball look round. A gradient would make SVG and PDF files large.
         shine = [
             Circle(
                 (x - shift * ball.radius, y + shift * ball.radius),
@@ -107,7 +107,7 @@ class Painter:
             )
             for shift, size, light in ((0.08, 0.82, 0.0), (0.22, 0.5, 0.25), (0.32, 0.24, 0.6))
         ]
-        # A ball comes where its front is: a stick that ends inside it stays covered up to its surface.
+        # The depth of a ball is that of its front, so that it covers the sticks that end inside it.
         return [(depth + ball.radius + n * 1e-6, patch) for n, patch in enumerate([body, *shine])]
 
     def _stick(self, stick: Stick) -> list:
@@ -122,7 +122,7 @@ class Painter:
         ]
 
     def _trimmed(self, stick: Stick) -> tuple:
-        """The part of a stick outside the balls it joins."""
+        """The part of a stick outside the balls that it joins."""
         if stick.ends is None:
             return stick.start, stick.end
         vector = stick.end - stick.start
@@ -136,7 +136,7 @@ class Painter:
         length = float(np.linalg.norm(end - start))
         n_pieces = max(1, round(length / SEGMENT))
         cuts = np.linspace(0, 1, n_pieces + 1)
-        # Pieces overlap a little: no seams where they meet.
+        # Pieces overlap a little, so that no gap is seen between them.
         overlap = 0.1 / n_pieces
         pieces = []
         for low, high in pairwise(cuts):
@@ -163,11 +163,11 @@ class Painter:
         cone = np.concatenate([_disc(neck, vector, 2.3 * arrow.radius), arrow.end[None]])
         depth = float(self.project((neck + arrow.end) / 2)[2])
         head = self._hull(cone, arrow.color, mix(arrow.color, SHADE, 0.3), depth)
-        # An axis along an attention line covers it.
-        return [(place + 2 * arrow.radius, patch) for place, patch in (*shaft, *head)]
+        # An axis covers an attention line below it.
+        return [(near + 2 * arrow.radius, patch) for near, patch in (*shaft, *head)]
 
     def _solid(self, solid: Solid) -> list:
-        """Faces behind everything: a tint over axes and lines would change what their colours say. Rims in depth."""
+        """Faces lie behind everything, because they would tint axes and lines. Edges have their own depth."""
         from matplotlib.patches import Polygon
 
         flat = self.project(solid.vertices)
@@ -175,7 +175,7 @@ class Painter:
         rim = mix(solid.color, SHADE, 0.3)
         pieces = [(-np.inf, Polygon(flat[face, :2], closed=True, **fill)) for face in solid.faces]
         for pair in solid.rims:
-            # Behind the balls at both ends.
+            # Behind the balls at its ends.
             depth = float(flat[pair, 2].min())
             line = {"fill": False, "edgecolor": self._faded(rim, depth), "lw": self.scale}
             pieces.append((depth, Polygon(flat[pair, :2], closed=False, **line)))
@@ -196,7 +196,7 @@ class Painter:
 
 
 def _disc(center: np.ndarray, normal: np.ndarray, radius: float) -> Float[np.ndarray, "24 3"]:
-    """Points on a circle around `center`, across `normal`."""
+    """Points on a circle around `center`, perpendicular to `normal`."""
     unit = normal / np.linalg.norm(normal)
     helper = np.eye(3)[np.argmin(np.abs(unit))]
     first = np.cross(unit, helper)
@@ -206,17 +206,17 @@ def _disc(center: np.ndarray, normal: np.ndarray, radius: float) -> Float[np.nda
 
 
 def dashes(n_pieces: int) -> list[tuple[float, float]]:
-    """Start and end of each piece of a dashed line, as shares of its length."""
+    """Start and end of each dash of a line, as fractions of its length."""
     piece = 1 / (n_pieces + DASH_GAP * (n_pieces - 1))
     starts = [n * (1 + DASH_GAP) * piece for n in range(n_pieces)]
     return [(start, start + piece) for start in starts]
 
 
-def write(axes: Axes, place: np.ndarray, text: str, color: str, size: float) -> None:
-    """Bold text with a white halo. The halo is a text of its own: what has one is saved as outlines, not as text."""
+def write(axes: Axes, point: np.ndarray, text: str, color: str, size: float) -> None:
+    """Write bold text over a white halo. The halo is a second text, because text with an outline is saved as curves."""
     from matplotlib.patheffects import Stroke
 
     style = {"fontsize": size, "weight": "bold", "ha": "center", "va": "center"}
-    halo = axes.text(place[0], place[1], text, color=PAPER, zorder=5, **style)
+    halo = axes.text(point[0], point[1], text, color=PAPER, zorder=5, **style)
     halo.set_path_effects([Stroke(linewidth=size / 5, foreground=PAPER)])
-    axes.text(place[0], place[1], text, color=color, zorder=6, **style)
+    axes.text(point[0], point[1], text, color=color, zorder=6, **style)

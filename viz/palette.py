@@ -1,7 +1,7 @@
-"""Colours and element facts that every picture shares.
+"""Colours and element data that all pictures share.
 
-Colour never carries a meaning alone: the axes also have the labels e₁, e₂, e₃ (and x, y, z order), attention also has
-line width, so the pictures can be read in grey and by colour-blind readers.
+Nothing is told by colour alone: the axes also have the labels e₁, e₂, e₃, and attention lines also differ in width. So
+the pictures can be read in grey and by colour-blind readers.
 """
 
 from __future__ import annotations
@@ -9,22 +9,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from crystalframer.elements import COLORS, COVALENT_RADII, HIGHEST_ATOMIC_NUMBER, NONMETALS, SYMBOLS
+from viz.errors import SceneError
 
 AXIS_COLORS = ("#D55E00", "#009E73", "#0072B2")
-"""e₁ (x), e₂ (y), e₃ (z): vermillion, bluish green and blue of Okabe and Ito's palette."""
+"""e₁, e₂, e₃: vermillion, bluish green and blue of the palette of Okabe and Ito."""
 AXIS_LABELS = ("e₁", "e₂", "e₃")
 AXIS_DASHES = (1, 2, 4)
-"""Pieces that the shaft of e₁, e₂, e₃ is cut into on paper, where many axes have no label and colours may be grey."""
+"""Number of dashes of e₁, e₂, e₃ in still pictures, where most axes have no label and colours may be grey."""
 ATTENTION_COLOR = "#CC79A7"
-"""Reddish purple of Okabe and Ito's palette."""
+"""Reddish purple of the palette of Okabe and Ito."""
 ATTENTION_RAMP = ("#E9C6DB", ATTENTION_COLOR, "#7B2C5A")
-"""Weak to strong attention lines: one hue, lightness falls with the weight."""
+"""Weak to strong attention: one hue, darker with more weight."""
 SERIES_COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000")
-"""Curves of one figure, Okabe and Ito's palette."""
+"""Colours of the curves of one figure: the palette of Okabe and Ito."""
 SERIES_MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
-"""Of the same curves, by plotly's names: they tell them apart in grey."""
+"""Markers of the same curves (plotly names), so that they differ in grey too."""
 HEATMAP_SCALE = "Cividis"
-"""Uniform in lightness, and the same for the colour-blind."""
+"""A scale of even lightness that colour-blind readers see alike."""
 HEATMAP_RAMP = (
     "#00224E",
     "#1A386F",
@@ -36,21 +37,21 @@ HEATMAP_RAMP = (
     "#DEC958",
     "#FEE838",
 )
-"""The same scale as colours, low to high."""
+"""The colours of the same scale, low to high."""
 POLYHEDRON_OPACITY = 0.22
 CELL_COLOR = "#555555"
 INK = "#222222"
 PAPER = "#FFFFFF"
-"""Behind everything; what is far, weak or pale moves towards it."""
+"""Background. Distant and weak things are mixed with it."""
 ASIDE = "#888888"
-"""What is shown but does not count, such as a trial that was stopped."""
+"""For results that do not count, such as trials that were stopped early."""
 SHADE = "#000000"
-"""What rims and undersides move towards."""
+"""Edges and shaded sides are mixed with it."""
 
 
 @dataclass(frozen=True)
 class Element:
-    """What a picture needs to know of an element."""
+    """Data of an element that a picture needs."""
 
     atomic_number: int
     symbol: str
@@ -61,29 +62,29 @@ class Element:
 
     @property
     def is_nonmetal(self) -> bool:
-        """Non-metals and metalloids: the partners that metals bond to in a compound."""
+        """Whether it is a non-metal or metalloid: metals in a compound bond to these."""
         return self.atomic_number in NONMETALS
 
     @property
     def ball_radius(self) -> float:
-        """Radius of the drawn ball, Å: grows with the element, small enough to see bonds and axes."""
+        """Radius of the drawn ball, Å: grows with the covalent radius, and leaves bonds and axes visible."""
         return 0.20 + 0.12 * self.covalent_radius
 
 
 def mix(color: str, other: str, fraction: float) -> str:
-    """`color` moved towards `other` by `fraction` (0: color, 1: other)."""
+    """Mix two colours: `color` for fraction 0, `other` for fraction 1."""
     a, b = (tuple(int(c[i : i + 2], 16) for i in (1, 3, 5)) for c in (color, other))
     return "#" + "".join(f"{round(x + (y - x) * fraction):02X}" for x, y in zip(a, b, strict=True))
 
 
 def ramp(colors: tuple[str, ...], fraction: float) -> str:
-    """The colour at `fraction` (0..1) of a ramp through equally spaced colours."""
+    """The colour at `fraction` (0 to 1) of a ramp through equally spaced colours."""
     position = min(max(fraction, 0.0), 1.0) * (len(colors) - 1)
     index = min(int(position), len(colors) - 2)
     return mix(colors[index], colors[index + 1], position - index)
 
 
-# Softened: the pure colours of the convention (Sr is full green) would drown axes and attention lines.
+# Softened with grey: pure element colours (Sr is bright green) would hide axes and attention lines.
 _ELEMENTS = tuple(
     Element(z, SYMBOLS[z - 1], float(COVALENT_RADII[z]), mix(COLORS[z], "#C8C8C8", 0.3))
     for z in range(1, HIGHEST_ATOMIC_NUMBER + 1)
@@ -91,11 +92,15 @@ _ELEMENTS = tuple(
 
 
 def element(atomic_number: int) -> Element:
-    """The element with this Z.
+    """The element with this atomic number.
 
     Raises:
-        ValueError: Z outside 1..98.
+        SceneError: the atomic number is not between 1 and 98.
     """
     if not 1 <= atomic_number <= HIGHEST_ATOMIC_NUMBER:
-        raise ValueError(f"atomic number {atomic_number}: pictures know elements 1 (H) to {HIGHEST_ATOMIC_NUMBER} (Cf)")
+        raise SceneError(
+            f"no element with atomic number {atomic_number}; pictures know 1 (H) to {HIGHEST_ATOMIC_NUMBER} (Cf)",
+            field="atomic_number",
+            value=atomic_number,
+        )
     return _ELEMENTS[atomic_number - 1]

@@ -1,7 +1,7 @@
-"""One plain-data scene: the crystal, its frames and its attention, ready to draw.
+"""The scene: a crystal with its frames and attention as plain arrays, ready to draw.
 
-Every picture of the package is a pure function of a `Scene`; a scene is a pure function of a `CrystalTrace`. No scene
-needs a model, a browser or a plotting library.
+A scene is made from a `CrystalTrace`, and every picture is made from a scene. A scene needs no model, browser or
+plotting library.
 """
 
 from __future__ import annotations
@@ -14,54 +14,44 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from crystalframer.analysis.motifs import Shell
-from crystalframer.errors import CrystalFramerError
 from crystalframer.traces import CrystalTrace, FrameTrace
+from viz.errors import NotATraceError, SceneError, check_index
 from viz.palette import Element, element
 
 BOND_STRETCH = 1.15
-"""A bond is at most this times the sum of the covalent radii, and relative to it at most this times the shortest of
-either end: room for Jahn-Teller octahedra, none for the second shell of bcc (1.155)."""
+"""The longest bond, as a multiple of the sum of the covalent radii, and also of the shortest bond of either atom (both
+lengths divided by the sum of radii). It includes Jahn-Teller octahedra and excludes the second shell of bcc (1.155)."""
 BOUNDARY_TOLERANCE = 0.02
-"""Å; an atom this close to a face of the cell is drawn on the opposite face as well."""
+"""Å. An atom this close to a face of the cell is also drawn on the opposite face."""
 TIE = 1e-3
-"""Relative difference below which two attention weights count as equal."""
+"""Attention weights with a smaller relative difference count as equal."""
 FRAME_TIE = 1e-4
-"""A frame is tied where scores of anchors, or eigenvalues relative to the largest, differ by no more: another rule then
-chose its axes. The model's own margin (`crystalframer.config.FrameConfig`)."""
-
-
-class SceneError(CrystalFramerError, ValueError):
-    """A scene has no such layer, head or atom; the message names the range.
-
-    Example:
-        >>> scene.check(layer=9, head=0)
-        Traceback (most recent call last):
-        viz.scene.SceneError: SrTiO3: no layer 9; choose from 0 to 2
-    """
+"""A frame is tied if scores of its anchors (or eigenvalues, relative to the largest) differ by no more than this. Then
+a tie rule chose the axes. Same value as in `crystalframer.config.FrameConfig`."""
 
 
 @dataclass(frozen=True, eq=False)
-class Polyhedron:
-    """The hull of the neighbours of an atom."""
+class Hull:
+    """The convex hull of the neighbours of an atom."""
 
     center: int
-    """Atom in the middle."""
+    """The atom in the middle."""
     key: Int[np.ndarray, " n_vertices"]
-    """Atom at each vertex."""
+    """The atom at each vertex."""
     image: Int[np.ndarray, "n_vertices 3"]
     """Lattice translation of each vertex."""
     faces: Int[np.ndarray, "n_faces 3"]
-    """Triangles of vertices, counter-clockwise seen from outside."""
+    """Triangles of vertices, counter-clockwise as seen from outside."""
     rims: Int[np.ndarray, "n_rims 2"]
-    """Pairs of vertices that an edge of the polyhedron joins: where faces meet that do not lie in one plane."""
+    """Pairs of vertices: the edges of the polyhedron, where two faces meet at an angle."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
     """A crystal with everything that can be drawn on it, as NumPy arrays.
 
-    Atoms are moved into the home cell (0 ≤ fractional coordinate < 1); images count from there. Those of a region stay
-    together where they are.
+    Atoms are moved into the home cell (0 ≤ fractional coordinate < 1); lattice translations are counted from there. The
+    atoms of a region are not moved.
 
     Example:
         >>> scene.formula, scene.labels
@@ -73,21 +63,21 @@ class Scene:
     id: str
     atomic_numbers: Int[np.ndarray, " n_atoms"]
     labels: tuple[str, ...]
-    """One for each atom: `Ti1`, `O2`, element and running number in it; in a region `O#512`, element and site."""
+    """One for each atom: element and running number (`Ti1`, `O2`); in a region element and site (`O#512`)."""
     positions: Float[np.ndarray, "n_atoms 3"]
     """Cartesian, Å, inside the home cell."""
     lattice: Float[np.ndarray, "3 3"]
     """Rows a, b, c, Å."""
     drawn_site: Int[np.ndarray, " n_drawn"]
-    """Atom of each drawn ball: the home atoms in order, then their images on the boundary of the cell; of a region its
-    own atoms, then those bonded to them."""
+    """Atom of each drawn ball: first the atoms of the home cell, then their images on its boundary. In a region: first
+    its own atoms, then the atoms bonded to them."""
     drawn_image: Int[np.ndarray, "n_drawn 3"]
-    """Lattice translation of each drawn ball; 0 for home atoms."""
+    """Lattice translation of each drawn ball; 0 for atoms of the home cell."""
     bonds: Int[np.ndarray, "n_bonds 2"]
     """Pairs of drawn balls, first < second."""
-    polyhedra: tuple[Polyhedron, ...]
-    """Of every home atom that is a metal with four or more non-metals bonded to it, not all in one plane; or as
-    `scene_with_shells` says."""
+    polyhedra: tuple[Hull, ...]
+    """One for each metal with four or more bonded non-metals that do not lie in one plane; or the shells given to
+    `scene_with_shells`."""
     edge_index: Int[np.ndarray, "2 n_edges"]
     """Row 0 the query atom, row 1 the key atom."""
     edge_image: Int[np.ndarray, "n_edges 3"]
@@ -95,19 +85,19 @@ class Scene:
     attention: Float[np.ndarray, "n_layers n_heads n_edges"]
     """Sums to 1 over all edges of one query atom."""
     decay_length: Float[np.ndarray, "n_layers n_heads n_queries"]
-    """σᵢ, Å: how far the query atom looks."""
+    """Decay length σᵢ of each query atom, Å."""
     frames: Float[np.ndarray, "n_layers n_heads n_queries 3 3"] | None
-    """Row k is the unit axis e_k, Cartesian; None for the frame method `none`."""
+    """Row k is the unit vector e_k, Cartesian. None for the frame method `none`."""
     tied: Bool[np.ndarray, "n_layers n_heads n_queries"]
-    """Frames whose axes were chosen among equals."""
+    """Whether a tie rule chose the axes of a frame."""
     method: str
     """Frame method."""
     prediction: dict[str, float]
     """Target name → value in its unit."""
     units: dict[str, str]
-    """Target name → unit. Lengths are in Å throughout."""
+    """Target name → unit."""
     is_region: bool = False
-    """Whether this is a piece of a crystal: a few atoms that attend, the first ones, and what they see."""
+    """Whether this is part of a crystal: the first atoms are the query atoms, the others are their neighbours."""
 
     @property
     def n_atoms(self) -> int:
@@ -115,7 +105,7 @@ class Scene:
 
     @property
     def n_queries(self) -> int:
-        """Atoms that can be asked what they attend to: all, or the first ones in a region."""
+        """Number of query atoms: all atoms, or the first ones in a region."""
         return self.decay_length.shape[2]
 
     @property
@@ -128,23 +118,23 @@ class Scene:
 
     @property
     def elements(self) -> tuple[Element, ...]:
-        """One for each atom."""
+        """The element of each atom."""
         return tuple(element(int(z)) for z in self.atomic_numbers)
 
     @property
     def formula(self) -> str:
-        """Atoms of the cell, or of the region, metals before non-metals: `Ti2O4`."""
+        """Formula of the cell or the region, metals before non-metals: `Ti2O4`."""
         counts = Counter(sorted(self.elements[: self.n_queries], key=lambda item: item.is_nonmetal))
         return "".join(item.symbol + (str(n) if n > 1 else "") for item, n in counts.items())
 
     @property
     def drawn_positions(self) -> Float[np.ndarray, "n_drawn 3"]:
-        """Cartesian, Å."""
+        """Positions of the drawn balls, Cartesian, Å."""
         return self.places(self.drawn_site, self.drawn_image)
 
     @property
     def cell_edges(self) -> Float[np.ndarray, "n_cell_edges 2 3"]:
-        """Both ends of the twelve edges of the cell, Å; none in a region, which is a small piece of its cell."""
+        """Both ends of the twelve edges of the cell, Å. A region has none, as it is a small part of its cell."""
         if self.is_region:
             return np.empty((0, 2, 3))
         starts = np.array([[0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 1]])
@@ -155,56 +145,58 @@ class Scene:
 
     @property
     def edge_vectors(self) -> Float[np.ndarray, "n_edges 3"]:
-        """p_j(n) - p_i, Å."""
+        """Vector of each edge from query to key atom, p_j(n) - p_i, Å."""
         query, key = self.edge_index
         return self.positions[key] - self.positions[query] + self.edge_image @ self.lattice
 
     @property
     def edge_lengths(self) -> Float[np.ndarray, " n_edges"]:
-        """Å."""
+        """Length of each edge, Å."""
         return np.linalg.norm(self.edge_vectors, axis=1)
 
     def places(
         self, atoms: Int[np.ndarray, " n_places"], images: Int[np.ndarray, "n_places 3"]
     ) -> Float[np.ndarray, "n_places 3"]:
-        """Cartesian, Å, of atoms in other cells."""
+        """Positions of atoms moved by lattice translations, Cartesian, Å."""
         return self.positions[atoms] + images @ self.lattice
 
     def weights(self, layer: int, head: int | None) -> Float[np.ndarray, " n_edges"]:
-        """Attention of one head, or the mean over heads (`head=None`).
+        """Attention of each edge in one head, or its mean over heads (`head=None`).
 
         Raises:
-            SceneError: no such layer or head.
+            SceneError: there is no such layer or head.
         """
         self.check(layer, head)
         return self.attention[layer].mean(axis=0) if head is None else self.attention[layer, head]
 
     def check(self, layer: int, head: int | None, atom: int | None = None) -> None:
-        """Raise SceneError unless the layer, head and atom exist (counted from 0; None always does)."""
-        for name, value, size in (
-            ("layer", layer, self.n_layers),
-            ("head", head, self.n_heads),
-            ("atom", atom, self.n_queries),
-        ):
-            if value is not None and not 0 <= value < size:
-                raise SceneError(f"{self.id or self.formula}: no {name} {value}; choose from 0 to {size - 1}")
+        """Raise SceneError unless the layer, head and atom exist (counted from 0). None is always valid."""
+        sizes = {"layer": self.n_layers, "head": self.n_heads, "atom": self.n_queries}
+        for (name, size), value in zip(sizes.items(), (layer, head, atom), strict=True):
+            if value is not None:
+                check_index(name, value, size, of=self.id or self.formula)
 
 
 def scene_from_trace(trace: CrystalTrace) -> Scene:
-    """Lay out a trace for drawing: atoms in the home cell, images on its boundary, bonds, labels.
+    """Make a scene from a trace: atoms in the home cell, images on its boundary, bonds, polyhedra and labels.
 
-    Bonds come from covalent radii over the trace's own edges, which hold every image within the model's radius.
+    Bonds are found from covalent radii among the edges of the trace.
 
-    Example:
-        >>> scene_from_trace(trace).formula  # trace: of crystalframer.trace("SrTiO3.cif"), or CrystalTrace.load(path)
-        'SrTiO3'
+    Args:
+        trace: from `crystalframer.trace(structure)` or `CrystalTrace.load(path)`.
 
     Raises:
-        TypeError: what is given is no trace.
+        NotATraceError: the argument is not a trace.
+
+    Example:
+        >>> scene_from_trace(trace).formula
+        'SrTiO3'
     """
     if not isinstance(trace, CrystalTrace):
-        raise TypeError(
-            f"a trace is drawn, not a {type(trace).__name__}: give what crystalframer.trace says of a structure or file"
+        raise NotATraceError(
+            f"a picture needs a trace, not a {type(trace).__name__}; crystalframer.trace makes one from a structure",
+            field="trace",
+            value=trace,
         )
     lattice = np.asarray(trace.lattice, dtype=float)
     positions, query, key = np.asarray(trace.positions, dtype=float), *trace.edge_index
@@ -245,13 +237,14 @@ def scene_from_trace(trace: CrystalTrace) -> Scene:
 
 
 def scene_with_shells(scene: Scene, shells: Iterable[Shell]) -> Scene:
-    """The scene with the coordination shells of an analysis as its polyhedra, anions' among them.
+    """Replace the polyhedra of a scene by the coordination shells of an analysis, those of anions included.
 
-    Its own polyhedra are of metals and come from covalent radii; these are the ones that motifs are named by. Shells of
-    fewer than four neighbours, or with all in one plane, have none.
+    A scene itself has polyhedra around metals only, found from covalent radii. The shells of an analysis are those that
+    motifs are named after. A shell of fewer than four neighbours, or with all in one plane, has no polyhedron.
 
     Args:
-        shells: of `crystalframer.analysis.coordination_shells`, of the trace that the scene was made from.
+        scene: any scene.
+        shells: from `crystalframer.analysis.coordination_shells`, for the same trace as the scene.
 
     Example:
         >>> from crystalframer.analysis import coordination_shells
@@ -264,31 +257,41 @@ def scene_with_shells(scene: Scene, shells: Iterable[Shell]) -> Scene:
         points = scene.positions[shell.site] + shell.vectors
         image = np.rint((points - scene.positions[shell.key]) @ np.linalg.inv(scene.lattice)).astype(np.int64)
         if len(shell) >= 4 and (hull := _hull(points)):
-            polyhedra.append(Polyhedron(shell.site, shell.key, image, *hull))
+            polyhedra.append(Hull(shell.site, shell.key, image, *hull))
     return replace(scene, polyhedra=tuple(polyhedra))
 
 
 @dataclass(frozen=True, eq=False)
 class AttentionLines:
-    """The strongest edges of one atom, strongest first. The atom's edge to itself is not among them."""
+    """The strongest edges of one atom, strongest first, without its edge to itself."""
 
     edges: Int[np.ndarray, " n_lines"]
-    """Positions in `Scene.edge_index`."""
+    """Columns of `Scene.edge_index`."""
     key: Int[np.ndarray, " n_lines"]
     image: Int[np.ndarray, "n_lines 3"]
     weight: Float[np.ndarray, " n_lines"]
     start: Float[np.ndarray, "3"]
-    """Where all lines start, Å."""
+    """Position of the atom, Å."""
     ends: Float[np.ndarray, "n_lines 3"]
-    """The key atoms in their own cells, Å."""
+    """Positions of the key atoms, Å."""
     itself: float
-    """Attention that the atom pays to itself."""
+    """Attention of the atom to itself."""
 
 
 def strongest_edges(scene: Scene, layer: int, head: int | None, atom: int, n_lines: int = 12) -> AttentionLines:
     """The `n_lines` edges of `atom` with the largest attention, and all that tie with the last of them.
 
-    Ties are kept together so that a symmetric shell is never drawn in part.
+    Ties are kept together, so that a symmetric shell is always drawn complete.
+
+    Args:
+        scene: any scene.
+        layer: counted from 0.
+        head: counted from 0; None for the mean over heads.
+        atom: the query atom, counted from 0.
+        n_lines: number of edges, 0 or more.
+
+    Raises:
+        SceneError: there is no such layer, head or atom, or `n_lines` is negative.
 
     Example:
         >>> lines = strongest_edges(scene, layer=0, head=2, atom=1, n_lines=6)
@@ -296,6 +299,8 @@ def strongest_edges(scene: Scene, layer: int, head: int | None, atom: int, n_lin
         (6, True)
     """
     scene.check(layer, head, atom)
+    if n_lines < 0:
+        raise SceneError(f"{n_lines} attention lines cannot be drawn; choose 0 or more", field="n_lines", value=n_lines)
     weights = scene.weights(layer, head)
     query, key = scene.edge_index
     mine = np.flatnonzero(query == atom)
@@ -317,9 +322,17 @@ def strongest_edges(scene: Scene, layer: int, head: int | None, atom: int, n_lin
 
 
 def attention_matrix(scene: Scene, layer: int, head: int | None) -> Float[np.ndarray, "n_queries n_queries"]:
-    """Attention from each query atom (row) to each key atom (column), summed over all images.
+    """Attention from each query atom (row) to each key atom (column), summed over periodic images.
 
-    Rows sum to 1; in a region to less, for what goes to the atoms around it has no column.
+    Rows sum to 1. In a region they sum to less, as the atoms around it have no column.
+
+    Args:
+        scene: any scene.
+        layer: counted from 0.
+        head: counted from 0; None for the mean over heads.
+
+    Raises:
+        SceneError: there is no such layer or head.
 
     Example:
         >>> attention_matrix(scene, layer=0, head=2).sum(axis=1).round(6).tolist()
@@ -333,27 +346,35 @@ def attention_matrix(scene: Scene, layer: int, head: int | None) -> Float[np.nda
 
 @dataclass(frozen=True, eq=False)
 class DistanceProfile:
-    """Attention against distance, shell by shell."""
+    """Attention as a function of distance, in shells of neighbours."""
 
     distance: Float[np.ndarray, " n_shells"]
-    """Mean length of the shell's edges, Å, ascending; the atom itself is at 0."""
+    """Mean distance of each shell, Å, ascending. The atom itself is at 0."""
     attention: Float[np.ndarray, " n_shells"]
-    """Attention that the shell gets in total; sums to 1."""
+    """Total attention to each shell; sums to 1."""
     n_neighbors: Float[np.ndarray, " n_shells"]
-    """Edges in the shell (their mean over the atoms, where several are averaged)."""
+    """Number of neighbours in each shell (a mean, if several atoms are averaged)."""
 
     @property
     def cumulative(self) -> Float[np.ndarray, " n_shells"]:
-        """Attention within each distance."""
+        """Total attention within each distance."""
         return np.cumsum(self.attention)
 
 
 def attention_by_distance(
     scene: Scene, layer: int, head: int | None, atom: int | None = None, shell_width: float = 0.05
 ) -> DistanceProfile:
-    """How attention falls off with distance for one atom, or on average over all (`atom=None`).
+    """Attention as a function of distance, for one atom or averaged over all (`atom=None`).
 
-    Lengths less than `shell_width` Å apart, one after the other, belong to one shell.
+    Args:
+        scene: any scene.
+        layer: counted from 0.
+        head: counted from 0; None for the mean over heads.
+        atom: the query atom, counted from 0; None for the mean over atoms.
+        shell_width: a gap in distance larger than this begins a new shell, Å.
+
+    Raises:
+        SceneError: there is no such layer, head or atom.
 
     Example:
         >>> profile = attention_by_distance(scene, layer=0, head=2, atom=1)
@@ -374,7 +395,7 @@ def attention_by_distance(
 
 
 def atom_labels(elements: list[Element], sites: Int[np.ndarray, " n_atoms"] | None = None) -> tuple[str, ...]:
-    """One for each atom: `Ti1`, `O2`, element and running number in it; or `O#512`, element and site."""
+    """Labels of atoms: element and running number (`Ti1`, `O2`), or element and site (`O#512`) if sites are given."""
     if sites is not None:
         return tuple(f"{item.symbol}#{site}" for item, site in zip(elements, sites.tolist(), strict=True))
     seen: Counter[str] = Counter()
@@ -393,7 +414,7 @@ def _face_tolerance(lattice: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3"]
 def _shift_into_cell(
     positions: Float[np.ndarray, "n_atoms 3"], lattice: Float[np.ndarray, "3 3"]
 ) -> Int[np.ndarray, "n_atoms 3"]:
-    """Lattice translations that bring every atom into the cell; one on the far face goes to the near one."""
+    """Lattice translations that move every atom into the cell; an atom on a far face moves to the near face."""
     frac = positions @ np.linalg.inv(lattice)
     return -np.floor(frac + _face_tolerance(lattice)).astype(np.int64)
 
@@ -401,10 +422,10 @@ def _shift_into_cell(
 def _drawn_atoms(
     positions: Float[np.ndarray, "n_atoms 3"], lattice: Float[np.ndarray, "3 3"]
 ) -> tuple[Int[np.ndarray, " n_drawn"], Int[np.ndarray, "n_drawn 3"]]:
-    """(site, image) of the home atoms, then of their copies on the far faces of the cell."""
+    """(site, image) of the atoms of the cell, then of their copies on its far faces."""
     on_face = positions @ np.linalg.inv(lattice) < _face_tolerance(lattice)
     corners = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
-    # A copy at corner (1, 1, 0) needs the atom to lie on the near a face and the near b face.
+    # A copy at corner (1, 1, 0) exists only if the atom lies on the near a face and on the near b face.
     allowed = (on_face[:, None, :] | (corners[None] == 0)).all(axis=2)
     site, corner = np.nonzero(allowed)
     order = np.argsort(corner > 0, kind="stable")
@@ -414,7 +435,7 @@ def _drawn_atoms(
 def _drawn_region(
     n_queries: int, bonded: Int[np.ndarray, " n_bonded"], image: Int[np.ndarray, "n_bonded 3"]
 ) -> tuple[Int[np.ndarray, " n_drawn"], Int[np.ndarray, "n_drawn 3"]]:
-    """(site, image) of the atoms of a region, then of the others that are bonded to them."""
+    """(site, image) of the atoms of a region, then of the atoms bonded to them."""
     others = np.unique(np.column_stack([bonded, image]), axis=0)
     others = others[(others[:, 0] >= n_queries) | others[:, 1:].any(axis=1)]
     own = np.column_stack([np.arange(n_queries), np.zeros((n_queries, 3), np.int64)])
@@ -425,7 +446,7 @@ def _drawn_region(
 def _bonded_edges(
     elements: list[Element], edge_index: Int[np.ndarray, "2 n_edges"], lengths: Float[np.ndarray, " n_edges"]
 ) -> Int[np.ndarray, " n_bonded"]:
-    """Edges that are bonds by covalent radii. Metals in a compound with non-metals bond to those, not to each other."""
+    """Edges that are bonds, by covalent radii. In a compound with non-metals, metals do not bond to each other."""
     radii = np.array([item.covalent_radius for item in elements])
     metal = np.array([not item.is_nonmetal for item in elements])
     query, key = edge_index
@@ -446,7 +467,7 @@ def _drawn_bonds(
     edge_image: Int[np.ndarray, "n_bonded 3"],
 ) -> Int[np.ndarray, "n_bonds 2"]:
     """Pairs of drawn balls that a bond joins."""
-    ball = {(int(s), *map(int, n)): index for index, (s, n) in enumerate(zip(site, image, strict=True))}
+    ball = ball_numbers(site, image)
     bonds_of: dict[int, list[tuple[int, Int[np.ndarray, "3"]]]] = {}
     for query, key, translation in zip(*edge_index, edge_image, strict=True):
         bonds_of.setdefault(int(query), []).append((int(key), translation))
@@ -465,21 +486,22 @@ def _polyhedra(
     lattice: Float[np.ndarray, "3 3"],
     edge_index: Int[np.ndarray, "2 n_bonded"],
     edge_image: Int[np.ndarray, "n_bonded 3"],
-) -> tuple[Polyhedron, ...]:
+) -> tuple[Hull, ...]:
+    """The hull around each metal with four or more bonded non-metals."""
     query, key = edge_index
     nonmetal = np.array([item.is_nonmetal for item in elements])
     found = []
     for center in np.flatnonzero(~nonmetal):
         mine = np.flatnonzero((query == center) & nonmetal[key])
         if len(mine) >= 4 and (hull := _hull(positions[key[mine]] + edge_image[mine] @ lattice)):
-            found.append(Polyhedron(int(center), key[mine], edge_image[mine], *hull))
+            found.append(Hull(int(center), key[mine], edge_image[mine], *hull))
     return tuple(found)
 
 
 def _hull(
     points: Float[np.ndarray, "n_points 3"],
 ) -> tuple[Int[np.ndarray, "n_faces 3"], Int[np.ndarray, "n_rims 2"]] | None:
-    """Faces and rims of the convex hull, as in `Polyhedron`; None where the points lie in one plane."""
+    """Faces and rims of the convex hull of some points; None if they lie in one plane."""
     from scipy.spatial import ConvexHull, QhullError
 
     try:
@@ -491,7 +513,7 @@ def _hull(
     turn = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     inward = (turn * normals).sum(axis=1) < 0
     faces = np.where(inward[:, None], hull.simplices[:, ::-1], hull.simplices).astype(np.int64)
-    # Neighbour k of a face lies opposite its corner k. Less than 3 degrees between two faces is one flat face.
+    # Neighbour k of a face lies opposite its corner k. Two faces with less than 3 degrees between them are one face.
     meets = {
         (min(pair), max(pair))
         for face, (simplex, neighbors) in enumerate(zip(hull.simplices, hull.neighbors, strict=True))
@@ -500,6 +522,11 @@ def _hull(
         for pair in [np.delete(simplex, corner).tolist()]
     }
     return faces, np.array(sorted(meets), dtype=np.int64)
+
+
+def ball_numbers(site: Int[np.ndarray, " n_drawn"], image: Int[np.ndarray, "n_drawn 3"]) -> dict[tuple[int, ...], int]:
+    """(site, *image) of each drawn ball → its number."""
+    return {(int(s), *map(int, n)): number for number, (s, n) in enumerate(zip(site, image, strict=True))}
 
 
 def _tied(frame: FrameTrace | None, n_queries: int, n_heads: int) -> Bool[np.ndarray, "n_heads n_queries"]:

@@ -1,4 +1,4 @@
-"""A still picture of a crystal with frames and attention: vectors for papers, pixels for a README."""
+"""Still pictures of a crystal with frames and attention, for papers (PDF, SVG) and pages (PNG)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from viz.drawings import AXIS_LENGTH, VIEW, Drawing, Frames, Polyhedra, camera, close_up, drawing
+from viz.drawings import AXIS_LENGTH, VIEW, Drawing, Which, camera, close_up, drawing
+from viz.errors import SceneError
 from viz.painter import DASH_GAP, Painter, Sizes, dashes, write
 from viz.palette import AXIS_COLORS, AXIS_DASHES, AXIS_LABELS, INK, PAPER, element
-from viz.scene import Scene, SceneError
+from viz.scene import Scene
 from viz.text import where
 
 if TYPE_CHECKING:
@@ -21,13 +22,13 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 FULL_WIDTH = 7.0
-"""Inches, the text width of a journal page: the width that sizes are stated for."""
+"""Inches, the text width of a journal page. Sizes of text and lines are given for this width."""
 SMALLEST_TEXT = 7.0
-"""Points; what journals ask of a figure at its final size."""
+"""Points, the smallest text that journals accept."""
 HANDLE_LENGTH = 2.0
-"""Of lines in legends, in sizes of the text."""
+"""Length of lines in legends, in text sizes."""
 MOST_COLUMNS = 4
-"""Panels side by side."""
+"""Largest number of panels in a row."""
 
 
 def structure_figure(
@@ -36,33 +37,33 @@ def structure_figure(
     head: int | None,
     atom: int,
     *,
-    frames: Frames = "selected",
+    frames: Which = "selected",
     n_lines: int = 12,
     axis_length: float = AXIS_LENGTH,
-    polyhedra: Polyhedra = "selected",
+    polyhedra: Which = "selected",
     view: tuple[float, float] = VIEW,
     width: float = FULL_WIDTH,
 ) -> Figure:
-    """Draw one layer and head of one atom, in orthographic projection; save with `figure.savefig("x.pdf")`.
+    """Draw one layer, one head and one atom as a still picture; save it with `figure.savefig("picture.pdf")`.
 
-    PDF and SVG keep text as text, so labels can be edited. The axes differ in colour, label and dashes (e₁ whole,
-    e₂ in two pieces, e₃ in four), so the picture can be printed in grey.
+    PDF and SVG files keep text as text, so labels can be edited. The axes differ in colour, label and dashes (e₁ is
+    solid, e₂ has two dashes, e₃ has four), so the picture can be printed in grey.
 
     Args:
-        scene: what to draw.
+        scene: the crystal with its frames and attention.
         layer: counted from 0.
-        head: counted from 0; None draws the mean attention over heads, without axes.
-        atom: the atom whose strongest attention lines and labelled axes are drawn.
-        frames: whose axes to draw.
-        n_lines: attention lines to draw.
-        axis_length: Å.
-        polyhedra: around which atoms to draw them; only metals have one.
+        head: counted from 0. None draws the mean attention over heads, without axes.
+        atom: the atom whose attention lines and labelled axes are drawn, counted from 0.
+        frames: atoms whose axes are drawn: `"selected"` (only `atom`), `"all"` or `"none"`.
+        n_lines: number of attention lines, strongest first; more if some tie with the last.
+        axis_length: length of the axes, Å.
+        polyhedra: atoms around which polyhedra are drawn, as for `frames`; only metals have one.
         view: azimuth and elevation of the camera, degrees.
-        width: of the figure, inches; the height follows from the crystal, up to 1.2 times the width and the legend. One
-            column of a journal, 85 mm, is 3.35.
+        width: width of the figure, inches; a journal column of 85 mm is 3.35. The height depends on the crystal, and is
+            at most 1.2 times the width, plus the legend.
 
     Raises:
-        SceneError: no such layer, head or atom.
+        SceneError: there is no such layer, head, atom or option.
 
     Example:
         >>> figure = structure_figure(scene, layer=0, head=2, atom=1, width=3.35)
@@ -84,7 +85,7 @@ def structure_figure(
     figure = _paper()(figsize=(width, height + legend.height), facecolor=PAPER)
     share = legend.height / (height + legend.height)
     axes = figure.add_axes((0.0, share, 1.0, 1.0 - share))
-    # A tall crystal sets the scale by its height and gets white on both sides.
+    # For a tall crystal the height sets the scale, with white space on both sides.
     _fit(axes, (low + high) / 2, right=up * width / height, up=up)
     painter.paint(axes)
     painter.name(axes, sizes)
@@ -104,24 +105,24 @@ def frame_comparison_figure(
     view: tuple[float, float] = VIEW,
     width: float = FULL_WIDTH,
 ) -> Figure:
-    """One site side by side: as several frame methods see it, in several layers, or both (a row for each layer).
+    """Draw one site side by side: with several frame methods, in several layers, or both (then one row for each layer).
 
-    Each panel shows the atom, its axes and polyhedron, and the atoms that its strongest lines reach, all at one scale
-    from one side. Saved as text and vectors, as `structure_figure`.
+    Each panel shows the atom, its axes and polyhedron, and the atoms at the end of its attention lines. All panels have
+    the same scale and view. Save the figure as for `structure_figure`.
 
     Args:
-        scenes: of one crystal, one for each model.
-        atom: counted from 0.
+        scenes: scenes of one crystal, one for each model.
+        atom: the site, counted from 0.
         layers: counted from 0.
-        head: counted from 0. Heads of different models and layers have nothing in common but their number.
-        n_lines: attention lines to draw.
-        axis_length: Å.
+        head: counted from 0. Heads with the same number in different models or layers are not related.
+        n_lines: number of attention lines in each panel.
+        axis_length: length of the axes, Å.
         view: azimuth and elevation of the camera, degrees.
-        width: of the figure, inches.
+        width: width of the figure, inches.
 
     Raises:
-        SceneError: no scene or layer is given, the scenes are of different crystals, or one lacks a layer, the head or
-            the atom.
+        SceneError: no scene or no layer is given, the scenes are of different crystals, or a scene lacks a layer, the
+            head or the atom.
 
     Example:
         >>> figure = frame_comparison_figure([scene], atom=1, layers=(0, 1, 2))
@@ -131,7 +132,7 @@ def frame_comparison_figure(
     """
     check_same_crystal(scenes)
     if not layers:
-        raise SceneError("comparison in 0 layers: give at least one")
+        raise SceneError("comparison without a layer; give at least one", field="layers", value=layers)
     panels = [(scene, layer) for layer in layers for scene in scenes]
     is_table = len(scenes) > 1 and len(layers) > 1
     n_columns = len(scenes) if is_table else -(-len(panels) // -(-len(panels) // MOST_COLUMNS))
@@ -145,7 +146,7 @@ def frame_comparison_figure(
         )
         for scene, layer in panels
     ]
-    # One scale for all; every panel centred on its atom.
+    # One scale for all panels; the atom is in the middle of each.
     centers = [painter.project(scenes[0].positions[atom])[:2] for painter in painters]
     bounds = [painter.bounds() for painter in painters]
     reach = np.max([np.maximum(high - at, at - low) for (low, high), at in zip(bounds, centers, strict=True)], axis=0)
@@ -154,8 +155,8 @@ def frame_comparison_figure(
     panel_height = min(panel_width * up / right, 1.2 * panel_width)
     title_height = 2 * sizes.words / 72
     caption = (
-        f"{scenes[0].labels[atom]}: its frame, and its {n_lines} strongest attention lines. "
-        "Width and darkness of a line are relative to the strongest of its panel."
+        f"{scenes[0].labels[atom]}: its frame and its {n_lines} strongest attention lines. "
+        "Width and darkness of a line are relative to the strongest line of its panel."
     )
     legend = _Legend(width, sizes, textwrap.fill(caption, _characters(width, sizes)))
     legend.add(_atom_handles(scenes[0], sizes))
@@ -175,28 +176,30 @@ def frame_comparison_figure(
 
 
 def check_same_crystal(scenes: Sequence[Scene]) -> None:
-    """Raise SceneError unless there is a scene, and all are of one crystal in one description."""
+    """Raise SceneError unless there is a scene, and all scenes have the same atoms, positions and cell."""
     if not scenes:
-        raise SceneError("comparison of 0 scenes: give at least one")
+        raise SceneError("comparison without a scene; give at least one", field="scenes", value=scenes)
     first = scenes[0]
     for number, scene in enumerate(scenes):
         same = np.array_equal(scene.atomic_numbers, first.atomic_numbers) and np.allclose(scene.lattice, first.lattice)
         if not same or not np.allclose(scene.positions, first.positions, atol=1e-3):
             raise SceneError(
                 f"comparison: scene {number} ({scene.id or scene.formula}) is another crystal than the first "
-                f"({first.id or first.formula}); trace the same structure with every model"
+                f"({first.id or first.formula}); trace the same structure with every model",
+                field="scenes",
+                value=number,
             )
 
 
 @cache
 def _paper() -> type[Figure]:
-    """A figure class that saves text as text, whatever the settings of the session."""
+    """A figure class that saves text as text, whatever the settings of matplotlib are."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     class PaperFigure(Figure):
         def savefig(self, *args: Any, **options: Any) -> None:
-            # 42: TrueType, which drawing programs can edit; the default of PDF, 3, they cannot.
+            # 42 is TrueType, which drawing programs can edit. The default of PDF, 3, cannot be edited.
             with rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "ps.fonttype": 42}):
                 super().savefig(*args, **options)
 
@@ -204,36 +207,36 @@ def _paper() -> type[Figure]:
 
 
 def _scaled(width: float) -> tuple[float, Sizes]:
-    """Scale of lines, and sizes of text, for a figure so many inches wide."""
+    """Scale of lines and sizes of text for a figure of this width (inches)."""
     scale = width / FULL_WIDTH
     return scale, Sizes(*(max(SMALLEST_TEXT, size * scale) for size in (15.0, 11.0, 10.0)))
 
 
 def _characters(width: float, sizes: Sizes) -> int:
-    """That fit into a line."""
+    """Number of characters that fit into a line."""
     return int(width * 72 / (0.58 * sizes.words))
 
 
 def _fit(axes: Axes, center: np.ndarray, *, right: float, up: float) -> None:
-    """Show so many Å around a place."""
-    (x, y) = center
+    """Show `right` × `up` Å around a point."""
+    x, y = center
     axes.set(xlim=(x - right / 2, x + right / 2), ylim=(y - up / 2, y + up / 2), aspect="equal")
     axes.set_axis_off()
 
 
 def _name_cell_vectors(axes: Axes, scene: Scene, painter: Painter, sizes: Sizes) -> None:
-    """a, b, c beside the middle of each cell vector, outside the cell."""
+    """Write a, b and c beside the middle of each cell vector, outside the cell."""
     if scene.is_region:
         return
     middle = painter.project(scene.lattice.sum(axis=0) / 2)[:2]
     for name, vector in zip("abc", scene.lattice, strict=True):
-        place = painter.project(vector / 2)[:2]
-        outward = place - middle
-        write(axes, place + 0.3 * outward / max(float(np.linalg.norm(outward)), 1e-9), name, INK, sizes.atom)
+        point = painter.project(vector / 2)[:2]
+        outward = point - middle
+        write(axes, point + 0.3 * outward / max(float(np.linalg.norm(outward)), 1e-9), name, INK, sizes.atom)
 
 
 class _Legend:
-    """Rows of handles and a caption below a picture, as high as they need."""
+    """Rows of legend entries and a caption, below a picture."""
 
     def __init__(self, width: float, sizes: Sizes, caption: str) -> None:
         self.width = width
@@ -243,16 +246,16 @@ class _Legend:
 
     @property
     def line(self) -> float:
-        """Inches."""
+        """Height of a line, inches."""
         return 1.45 * self.size / 72
 
     @property
     def height(self) -> float:
-        """Inches."""
+        """Height of the whole legend, inches."""
         return self.line * (len(self.rows) + self.caption.count("\n") + 1.7)
 
     def add(self, handles: list[Line2D]) -> None:
-        """As many rows as these handles need."""
+        """Add these handles, in as many rows as they need."""
         row: list[Line2D] = []
         for handle in handles:
             if row and sum(map(self._inches, [*row, handle])) > self.width:
@@ -275,8 +278,8 @@ class _Legend:
             "handlelength": HANDLE_LENGTH,
         }
         for number, row in enumerate(self.rows):
-            place = (0.5, (self.height - (number + 0.7) * self.line) * unit)
-            figure.legend(handles=row, ncols=len(row), bbox_to_anchor=place, columnspacing=1.5, **style)
+            anchor = (0.5, (self.height - (number + 0.7) * self.line) * unit)
+            figure.legend(handles=row, ncols=len(row), bbox_to_anchor=anchor, columnspacing=1.5, **style)
         top = (self.height - (len(self.rows) + 0.4) * self.line) * unit
         figure.text(0.5, top, self.caption, ha="center", va="top", fontsize=self.size, color=INK, linespacing=1.3)
 
@@ -290,7 +293,7 @@ def _atom_handles(scene: Scene, sizes: Sizes) -> list[Line2D]:
 
 
 def _axis_handles(shapes: Drawing, sizes: Sizes) -> list[Line2D]:
-    """Dashed as the shafts: matplotlib counts dashes in widths of the line."""
+    """Lines with the dashes of the axes. (matplotlib measures dashes in line widths.)"""
     from matplotlib.lines import Line2D
 
     width = 0.4 * sizes.words
@@ -303,7 +306,7 @@ def _axis_handles(shapes: Drawing, sizes: Sizes) -> list[Line2D]:
 
 
 def _attention_handles(shapes: Drawing, points_per_angstrom: float) -> list[Line2D]:
-    """The strongest and the weakest line, as thick as they are drawn."""
+    """The strongest and the weakest line, with the width that they have in the picture."""
     from matplotlib.lines import Line2D
 
     lines = [stick for stick in shapes.sticks if stick.role == "attention"]

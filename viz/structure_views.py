@@ -1,4 +1,4 @@
-"""The crystal in the browser, to turn and zoom: py3Dmol with the JavaScript of this package, not of the web."""
+"""A crystal in 3D with py3Dmol, to turn and zoom. The JavaScript comes with this package, so it works offline."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from viz.drawings import AXIS_LENGTH, VIEW, Drawing, Frames, Polyhedra, Solid, drawing
+from viz.drawings import AXIS_LENGTH, VIEW, Drawing, Solid, Which, drawing
 from viz.palette import INK, PAPER, POLYHEDRON_OPACITY
 from viz.scene import Scene
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     import py3Dmol
 
 SCRIPT = Path(__file__).parent / "vendor" / "3Dmol-min.js"
-"""3Dmol.js as published on npm (package `3dmol`, BSD-3-Clause, licence beside it)."""
+"""3Dmol.js as published on npm (package `3dmol`, BSD-3-Clause, with its licence)."""
 VERSION = "2.5.5"
-"""Of `SCRIPT`: the one that py3Dmol would fetch."""
+"""Version of `SCRIPT`: the one that py3Dmol would load from the network."""
 ZOOM = 2.0
-"""3Dmol leaves wide margins around the atoms; this still keeps the corners of the cell in sight."""
+"""3Dmol leaves wide margins around the atoms. With this factor the corners of the cell are still visible."""
 
 _SHOW_LABEL = f"""function(atom, viewer) {{
     if (!atom.hoverLabel) atom.hoverLabel = viewer.addLabel(atom.properties.label,
@@ -38,34 +38,37 @@ def structure_view(
     head: int | None,
     atom: int,
     *,
-    frames: Frames = "all",
+    frames: Which = "all",
     n_lines: int = 12,
     axis_length: float = AXIS_LENGTH,
-    polyhedra: Polyhedra = "selected",
+    polyhedra: Which = "selected",
     view: tuple[float, float] = VIEW,
     width: int = 640,
     height: int = 480,
 ) -> py3Dmol.view:
-    """One layer and head of one atom in 3D; needs neither a network nor, once shown, a kernel.
+    """Draw one layer, one head and one atom in 3D with py3Dmol; works without a network.
 
-    `.show()` shows it in a notebook, `.write_html(path)` writes a page that opens from disk. Pointing at an
-    atom names it.
+    Write the view on the last line of a notebook cell to show it, or save it as a page with `.write_html(path)`. Drag
+    to turn, scroll to zoom, point at an atom to see its label. Once shown, it needs no kernel.
 
     Args:
-        scene: what to draw.
+        scene: the crystal with its frames and attention.
         layer: counted from 0.
-        head: counted from 0; None draws the mean attention over heads, without axes.
-        atom: the atom whose strongest attention lines and labelled axes are drawn.
-        frames: whose axes to draw.
-        n_lines: attention lines to draw.
-        axis_length: Å.
-        polyhedra: around which atoms to draw them; only metals have one.
+        head: counted from 0. None draws the mean attention over heads, without axes.
+        atom: the atom whose attention lines and labelled axes are drawn, counted from 0.
+        frames: atoms whose axes are drawn: `"selected"` (only `atom`), `"all"` or `"none"`.
+        n_lines: number of attention lines, strongest first; more if some tie with the last.
+        axis_length: length of the axes, Å.
+        polyhedra: atoms around which polyhedra are drawn, as for `frames`; only metals have one.
         view: azimuth and elevation of the camera, degrees.
         width: pixels.
         height: pixels.
 
+    Returns:
+        A `py3Dmol.view`; all methods of py3Dmol work on it.
+
     Raises:
-        SceneError: no such layer, head or atom.
+        SceneError: there is no such layer, head, atom or option.
 
     Example:
         >>> view = structure_view(scene, layer=0, head=2, atom=1)
@@ -78,23 +81,21 @@ def structure_view(
     viewer.setBackgroundColor(PAPER)
     viewer.setProjection("orthographic")
     viewer.enableFog(False)
-    look = {"frames": frames, "n_lines": n_lines, "axis_length": axis_length, "polyhedra": polyhedra}
-    put(viewer, drawing(scene, layer, head, atom, **look))
+    _put(
+        viewer,
+        drawing(scene, layer, head, atom, frames=frames, n_lines=n_lines, axis_length=axis_length, polyhedra=polyhedra),
+    )
     viewer.zoomTo()
     viewer.zoom(ZOOM)
-    # 3Dmol looks down z with y up, and turns about the crystal's own axes: the last turn named acts first. Together
-    # they are the camera of `viz.drawings.camera`.
+    # 3Dmol looks along -z with y up, and turns about the axes of the crystal: the last rotation acts first. The two
+    # together are the camera of `viz.drawings.camera`.
     azimuth, elevation = view
     viewer.rotate(elevation - 90, "x")
     viewer.rotate(-90 - azimuth, "z")
     return viewer
 
 
-def put(viewer: py3Dmol.view, shapes: Drawing) -> None:
-    """Replace what a view shows; the camera stays. `viewer.update()` then redraws a view that is already shown."""
-    viewer.removeAllModels()
-    viewer.removeAllShapes()
-    viewer.removeAllLabels()
+def _put(viewer: py3Dmol.view, shapes: Drawing) -> None:
     _put_balls(viewer, shapes)
     for stick in shapes.sticks:
         if stick.role != "bond":
@@ -117,7 +118,7 @@ def put(viewer: py3Dmol.view, shapes: Drawing) -> None:
 
 
 def _put_balls(viewer: py3Dmol.view, shapes: Drawing) -> None:
-    """Atoms as one model whose bonds are given, so that 3Dmol does not guess any."""
+    """All atoms as one model with given bonds, so that 3Dmol does not guess any."""
     partners: list[list[int]] = [[] for _ in shapes.balls]
     radius = 0.0
     for stick in shapes.sticks:
@@ -153,7 +154,7 @@ def _put_balls(viewer: py3Dmol.view, shapes: Drawing) -> None:
 
 
 def _put_solid(viewer: py3Dmol.view, solid: Solid) -> None:
-    """Vertices once for each face, so that every face has its own normal and looks flat."""
+    """A polyhedron. Each face has its own vertices and normal, so that it looks flat."""
     corners = solid.vertices[solid.faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
@@ -180,7 +181,7 @@ def _put_label(viewer: py3Dmol.view, text: str, place: np.ndarray, color: str) -
 
 
 def _xyz(point: np.ndarray) -> dict[str, float]:
-    # Rounded to 1e-4 Å: half the size of the page.
+    # Rounding to 1e-4 Å halves the size of the page.
     x, y, z = (round(float(value), 4) for value in point)
     return {"x": x, "y": y, "z": z}
 

@@ -1,4 +1,4 @@
-"""How every plotly figure looks: one template, one font, one ink."""
+"""The look of every plotly figure: one template, one font, one text colour."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 TEXT_SIZE = 14
-"""Pixels: legible when the picture is shown at half its size."""
+"""Pixels. The text stays legible when the picture is shown at half its size."""
 TITLE_SIZE = 16
+LEGEND_ABOVE = {"orientation": "h", "x": 1.0, "xanchor": "right", "y": 1.0, "yanchor": "bottom"}
+"""A legend in one row, above the plot on the right."""
 
 
 def styled(figure: go.Figure, title: str, width: int, height: int) -> go.Figure:
-    """Give a finished figure its title, size (pixels) and look; returns the same figure. The title is plain text."""
+    """Set title, size (pixels) and look of a finished figure. Returns the same figure. The title is plain text."""
     figure.update_layout(
         template="simple_white",
         title={"text": literal(title), "font": {"size": TITLE_SIZE}},

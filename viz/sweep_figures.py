@@ -1,4 +1,4 @@
-"""A search for hyperparameters: how it went, and what each searched field has to do with the loss."""
+"""A figure of a hyperparameter search: its progress, and the loss against each searched setting."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from viz.errors import FigureError, check_columns
 from viz.palette import ASIDE, INK, PAPER, SERIES_COLORS
-from viz.style import styled
+from viz.style import LEGEND_ABOVE, styled
 from viz.text import literal
 
 if TYPE_CHECKING:
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
 COMPLETE, PRUNED = SERIES_COLORS[0], ASIDE
 BEST = SERIES_COLORS[3]
 MOST_ROWS = 2
-"""Of the panels of the fields."""
+"""Largest number of rows of panels."""
 FAR_ABOVE = 3.0
-"""How far above the median the axis of losses goes, in distances from the lowest to the median; what is higher is drawn
-at its edge."""
+"""Upper end of the loss axis above the median, as a multiple of the distance from the lowest loss to the median. Higher
+losses are drawn at the upper edge."""
 
 
 def sweep_figure(
@@ -31,20 +32,21 @@ def sweep_figure(
     width: int = 1180,
     height: int = 460,
 ) -> go.Figure:
-    """The validation loss of every trial with the best so far, and beside it against each field that was searched.
+    """Validation loss of every trial with the best so far, and the loss against each searched setting.
 
-    Complete trials are filled circles, pruned ones open diamonds (their lowest loss until they were stopped), the best
-    is a star in all panels. A field that spans more than a decade has a logarithmic axis. Failed trials are counted in
-    the title. A loss far above the others is a triangle at the upper edge, with its value on hovering.
+    Complete trials are filled circles, pruned trials (stopped early) are open diamonds at their lowest loss, and the
+    best trial is a star in all panels. A setting that spans more than a factor of ten has a logarithmic axis. A loss
+    far above the others is a triangle at the upper edge; point at it to see its value. The title tells the number of
+    failed trials.
 
     Args:
-        table: one row a trial, as `SweepResult.table`: `trial`, the searched fields (`table.attrs["fields"]`, or what
-            stands between `trial` and `state`), `state` and `validation_loss`.
+        table: one row for each trial, as `SweepResult.table`: columns `trial`, the searched settings
+            (`table.attrs["fields"]`, or all columns between `trial` and `state`), `state` and `validation_loss`.
         width: pixels.
         height: pixels.
 
     Raises:
-        ValueError: a column is missing, or no trial is complete.
+        FigureError: a column is missing, or no trial is complete.
 
     Example:
         >>> import pandas as pd
@@ -60,7 +62,7 @@ def sweep_figure(
     drawn = table.dropna(subset=["validation_loss"])
     drawn = drawn.loc[drawn["state"].isin(["complete", "pruned"])]
     if "complete" not in drawn["state"].tolist():
-        raise ValueError("sweep figure: no trial of the table is complete; see its column error")
+        raise FigureError("sweep figure: no trial is complete; the column 'error' of the table says why", field="state")
     n_rows = min(MOST_ROWS, len(fields))
     n_columns = math.ceil(len(fields) / n_rows)
     figure = make_subplots(
@@ -72,41 +74,38 @@ def sweep_figure(
         vertical_spacing=0.24,
     )
     limits = _limits(drawn)
-    for part in _progress(drawn, limits[1]):
-        figure.add_trace(part, row=1, col=1)
+    for points in _progress(drawn, limits[1]):
+        figure.add_trace(points, row=1, col=1)
     figure.update_xaxes(title_text="trial", rangemode="tozero", row=1, col=1)
     for index, field in enumerate(fields):
         row, column = index // n_columns + 1, index % n_columns + 2
         values, axis = _as_drawn(drawn[field].tolist())
-        for part in _points(drawn, values, field, limits[1]):
-            figure.add_trace(part, row=row, col=column)
+        for points in _points(drawn, values, field, limits[1]):
+            figure.add_trace(points, row=row, col=column)
         figure.update_xaxes(axis, title_text=literal(field), row=row, col=column)
         figure.update_yaxes(showticklabels=column == 2, row=row, col=column)
     figure.update_yaxes(range=limits, nticks=6)
     figure.update_yaxes(title_text="validation loss", row=1, col=1)
-    figure.update_layout(legend={"orientation": "h", "x": 1.0, "xanchor": "right", "y": 1.02, "yanchor": "bottom"})
+    figure.update_layout(legend=LEGEND_ABOVE)
     return styled(figure, _title(table), width, height)
 
 
 def _fields(table: pd.DataFrame) -> list[str]:
+    check_columns("sweep figure", table, ("trial", "state", "validation_loss"))
     columns = [str(name) for name in table]
-    missing = [name for name in ("trial", "state", "validation_loss") if name not in columns]
-    if missing:
-        raise ValueError(f"sweep figure: the table has no column {', '.join(missing)}; it has {columns}")
     fields = table.attrs.get("fields") or columns[columns.index("trial") + 1 : columns.index("state")]
-    if not fields or any(field not in columns for field in fields):
-        raise ValueError(f"sweep figure: the table has no columns of searched fields; it has {columns}")
+    check_columns("sweep figure", table, fields or ["of a searched setting"])
     return list(fields)
 
 
 def _title(table: pd.DataFrame) -> str:
     states = table["state"].tolist()
-    said = ", ".join(f"{states.count(state)} {state}" for state in ("complete", "pruned", "failed") if state in states)
-    return f"Search over {len(table)} trials: {said}"
+    numbers = [f"{states.count(state)} {state}" for state in ("complete", "pruned", "failed") if state in states]
+    return f"Search over {len(table)} trials: {', '.join(numbers)}"
 
 
 def _limits(drawn: pd.DataFrame) -> list[float]:
-    """Of the axis of losses: one trial that diverged must not flatten the others."""
+    """Limits of the loss axis, chosen so that one trial that diverged does not flatten the others."""
     losses = drawn["validation_loss"].to_numpy(dtype=float)
     lowest, middle = losses.min(), np.median(losses)
     highest = min(losses.max(), middle + FAR_ABOVE * (middle - lowest))
@@ -116,7 +115,7 @@ def _limits(drawn: pd.DataFrame) -> list[float]:
 
 
 def _as_drawn(values: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
-    """Values as the axis of a field takes them, and the kind of axis: numbers are numbers, all else is a category."""
+    """Values for the axis of a setting, and the kind of axis: numbers, or categories for everything else."""
     if all(isinstance(value, (int, float, np.number)) and not isinstance(value, bool) for value in values):
         numbers = [float(value) for value in values]
         wide = min(numbers) > 0 and max(numbers) > 10 * min(numbers)
@@ -130,7 +129,7 @@ def _as_drawn(values: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
 
 
 def _progress(drawn: pd.DataFrame, highest: float) -> list[Any]:
-    """Every trial, and the best of those up to it."""
+    """All trials, and the best loss so far."""
     import plotly.graph_objects as go
 
     complete = drawn.loc[drawn["state"] == "complete"]
@@ -147,7 +146,7 @@ def _progress(drawn: pd.DataFrame, highest: float) -> list[Any]:
 
 
 def _points(drawn: pd.DataFrame, values: Sequence[Any], field: str | None, highest: float) -> list[Any]:
-    """The trials by state, and the best once more; they are in the legend once, from the panel without a field."""
+    """Markers of the trials by state, and of the best trial. The legend has those of the panel without a field."""
     import plotly.graph_objects as go
 
     losses, states = drawn["validation_loss"].to_numpy(dtype=float), drawn["state"].to_numpy()
@@ -159,7 +158,7 @@ def _points(drawn: pd.DataFrame, values: Sequence[Any], field: str | None, highe
         ("best", np.arange(len(drawn)) == best, {"symbol": "star", "size": 15, "color": BEST,
                                                  "line": {"color": INK, "width": 1}}),
     ]  # fmt: skip
-    parts = []
+    markers = []
     for name, chosen, look in looks:
         rows = np.flatnonzero(chosen).tolist()
         if not rows:
@@ -167,7 +166,7 @@ def _points(drawn: pd.DataFrame, values: Sequence[Any], field: str | None, highe
         is_above = losses[rows] > highest
         symbols = np.where(is_above, "triangle-up-open", look["symbol"]).tolist()
         of = "" if field is None else f"<br>{literal(field)} = %{{x}}"
-        parts.append(
+        markers.append(
             go.Scatter(
                 x=[values[row] for row in rows],
                 y=np.where(is_above, highest, losses[rows]),
@@ -181,4 +180,4 @@ def _points(drawn: pd.DataFrame, values: Sequence[Any], field: str | None, highe
                 cliponaxis=False,
             )
         )
-    return parts
+    return markers

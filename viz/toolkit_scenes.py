@@ -1,4 +1,4 @@
-"""The crystal as a scene of crystal-toolkit, for web pages made with Dash or by the Materials Project."""
+"""A crystal as a crystal-toolkit scene, for Dash apps and pages of the Materials Project."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from viz.drawings import AXIS_LENGTH, Arrow, Drawing, Frames, Polyhedra, Stick, drawing
+from viz.drawings import AXIS_LENGTH, Arrow, Drawing, Stick, Which, drawing
 from viz.palette import AXIS_LABELS, POLYHEDRON_OPACITY
 from viz.scene import Scene
 
 PATCHED = ("to_plotly_json", "_repr_mimebundle_", "display_json", "_ipython_display_")
-"""What importing crystal-toolkit sets on every class of pymatgen (`crystal_toolkit.core.jupyter.patch_msonable`)."""
+"""Attributes that the import of crystal-toolkit sets on pymatgen classes (`core.jupyter.patch_msonable`)."""
 HEAD = 0.28
-"""Length of the head of an arrow, as a share of the arrow."""
+"""Length of the head of an arrow, as a fraction of the arrow."""
 
 
 def toolkit_scene(
@@ -25,36 +25,36 @@ def toolkit_scene(
     head: int | None,
     atom: int,
     *,
-    frames: Frames = "selected",
+    frames: Which = "selected",
     n_lines: int = 12,
     axis_length: float = AXIS_LENGTH,
-    polyhedra: Polyhedra = "selected",
+    polyhedra: Which = "selected",
 ) -> dict[str, Any]:
-    """One layer and head of one atom as the JSON that crystal-toolkit draws, frames and attention included.
+    """Make a crystal-toolkit scene (JSON) of one layer, one head and one atom, with frames and attention.
 
-    For carrying a scene with frames into a Dash app or a page of the Materials Project: hand it to
+    Use it to show a scene in a Dash app or on a page of the Materials Project: give it to
     `dash_mp_components.CrystalToolkitScene(data=...)`, or write it to a file `*.ctk.json`. In a notebook use
-    `structure_view`: JupyterLab 4 shows a crystal-toolkit scene as text.
+    `structure_view` instead, because JupyterLab 4 shows a crystal-toolkit scene as text.
 
-    Parts are scenes of their own, shown or hidden by name: `atoms`, `unit_cell`, `bonds`, `attention`, `frames` (with
-    one for each axis) and `polyhedra`. Pointing at an atom or a line names it. Coordinates are Cartesian, Å; the middle
-    of the cell is the origin of the view.
+    The scene has the parts `atoms`, `unit_cell`, `bonds`, `attention`, `frames` (one part for each axis) and
+    `polyhedra`, which can be shown or hidden by name. Atoms and attention lines have tooltips. Coordinates are
+    Cartesian, Å; the middle of the cell is the origin of the view.
 
-    Importing crystal-toolkit takes some ten seconds, once. What it changes in pymatgen is undone: with it, showing a
-    `Structure` in a notebook fails.
+    The first call imports crystal-toolkit, which takes about ten seconds. Its import changes pymatgen so that a
+    `Structure` can no longer be shown in a notebook; this function undoes that change.
 
     Args:
-        scene: what to draw.
+        scene: the crystal with its frames and attention.
         layer: counted from 0.
-        head: counted from 0; None draws the mean attention over heads, without axes.
-        atom: the atom whose strongest attention lines are drawn.
-        frames: whose axes to draw.
-        n_lines: attention lines to draw.
-        axis_length: Å.
-        polyhedra: around which atoms to draw them; only metals have one.
+        head: counted from 0. None draws the mean attention over heads, without axes.
+        atom: the atom whose attention lines are drawn, counted from 0.
+        frames: atoms whose axes are drawn: `"selected"` (only `atom`), `"all"` or `"none"`.
+        n_lines: number of attention lines, strongest first; more if some tie with the last.
+        axis_length: length of the axes, Å.
+        polyhedra: atoms around which polyhedra are drawn, as for `frames`; only metals have one.
 
     Raises:
-        SceneError: no such layer, head or atom.
+        SceneError: there is no such layer, head, atom or option.
         ImportError: crystal-toolkit is not installed.
 
     Example:
@@ -93,9 +93,9 @@ def toolkit_scene(
 
 
 def _toolkit() -> Any:
-    """The module of crystal-toolkit's primitives."""
+    """The module with the shapes of crystal-toolkit."""
     with _pymatgen_unchanged(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # its own affair
+        warnings.simplefilter("ignore", DeprecationWarning)  # of crystal-toolkit itself
         try:
             from crystal_toolkit.core import scene as toolkit
         except ImportError as error:
@@ -107,10 +107,10 @@ def _toolkit() -> Any:
 
 @contextmanager
 def _pymatgen_unchanged() -> Iterator[None]:
-    """How pymatgen's classes are shown stays as it was before the block (crystaltoolkit issue 473)."""
+    """Undo what the block changes in how pymatgen classes are shown (crystaltoolkit issue 473)."""
     from pymatgen.core import Structure
 
-    # Among the classes that a structure inherits from is the one that gets patched.
+    # One of the base classes of a structure is changed.
     before = [(owner, name, vars(owner).get(name)) for owner in Structure.__mro__ for name in PATCHED]
     try:
         yield
@@ -150,7 +150,7 @@ def _line(toolkit: Any, stick: Stick) -> Any:
 
 def _arrow(toolkit: Any, arrow: Arrow) -> Any:
     vector = arrow.end - arrow.start
-    # crystal-toolkit puts the middle of the head at the end of the shaft.
+    # crystal-toolkit puts the middle of the arrow head at the end of the shaft.
     end = arrow.end - HEAD / 2 * vector
     return toolkit.Arrows(
         positionPairs=[[arrow.start.tolist(), end.tolist()]],

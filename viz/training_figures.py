@@ -1,4 +1,4 @@
-"""Plotly figures of training: predictions against labels, errors by epoch."""
+"""Plotly figures of training: predictions against labels, and errors by epoch."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from viz.errors import FigureError, check_columns, check_target, target_names
 from viz.palette import INK, PAPER, SERIES_COLORS, SERIES_MARKERS
-from viz.style import styled
+from viz.style import LEGEND_ABOVE, styled
 from viz.text import literal
 
 if TYPE_CHECKING:
@@ -27,19 +28,21 @@ def parity_figure(
     width: int = 520,
     height: int = 500,
 ) -> go.Figure:
-    """Predicted against actual values, with the mean absolute error in the title; unlabelled crystals are left out.
+    """Predicted against actual values, with the mean absolute error (MAE) in the title.
+
+    Crystals without a label are left out.
 
     Args:
         predicted: predictions, in the unit of `label`.
-        actual: labels, NaN where missing.
-        label: target and unit, `Target.label`: `formation_energy_per_atom (eV/atom)`.
-        ids: names of the crystals, shown on pointing at them.
-        baseline: MAE of predicting the training mean, for comparison.
+        actual: labels; NaN if a crystal has none.
+        label: name and unit of the target, such as `Target.label`: `formation_energy_per_atom (eV/atom)`.
+        ids: names of the crystals, shown when the mouse points at them.
+        baseline: MAE if the mean of the training set is always predicted, for comparison.
         width: pixels.
         height: pixels.
 
     Raises:
-        ValueError: predictions, labels and ids differ in number, or no label is there.
+        FigureError: predictions, labels and ids differ in number, or no crystal has a label.
 
     Example:
         >>> figure = parity_figure(np.array([1.1, 2.0]), np.array([1.0, 2.2]), label="band_gap (eV)", baseline=0.6)
@@ -50,13 +53,14 @@ def parity_figure(
 
     predicted, actual = np.asarray(predicted, dtype=float), np.asarray(actual, dtype=float)
     if predicted.shape != actual.shape or (len(ids) and len(ids) != len(predicted)):
-        raise ValueError(
-            f"parity of {label}: {predicted.size} predictions, {actual.size} labels and {len(ids)} ids; "
-            "give one of each per crystal"
+        raise FigureError(
+            f"parity figure of {label}: there are {predicted.size} predictions, {actual.size} labels and {len(ids)} "
+            "ids; give one of each for every crystal",
+            field="ids" if predicted.shape == actual.shape else "actual",
         )
     known = np.isfinite(predicted) & np.isfinite(actual)
     if not known.any():
-        raise ValueError(f"parity of {label}: no crystal has both a prediction and a label")
+        raise FigureError(f"parity figure of {label}: no crystal has both a prediction and a label", field="actual")
     error = float(np.abs(predicted - actual)[known].mean())
     low, high = (float(f([predicted[known], actual[known]])) for f in (np.min, np.max))
     pad = 0.04 * (high - low) or 1.0
@@ -95,18 +99,18 @@ def learning_curve(
     width: int = 640,
     height: int = 380,
 ) -> go.Figure:
-    """Errors of one target epoch by epoch, on a logarithmic scale: every column `<part>_mae/<target>` of `history`.
+    """Errors of one target by epoch, on a logarithmic scale: all columns `<split>_mae/<target>` of `history`.
 
     Args:
-        history: one row per epoch, with a column `epoch`; missing values are skipped.
-        target: name of the label.
-        unit: of the errors.
-        baseline: MAE of predicting the training mean, as a dashed line.
+        history: one row for each epoch, with a column `epoch`; missing values are left out.
+        target: name of the target.
+        unit: unit of the errors.
+        baseline: MAE if the mean of the training set is always predicted, drawn as a dashed line.
         width: pixels.
         height: pixels.
 
     Raises:
-        ValueError: `history` has no column `epoch`, or no error of this target.
+        FigureError: `history` has no column `epoch`, or no errors of this target.
 
     Example:
         >>> import pandas as pd
@@ -116,13 +120,10 @@ def learning_curve(
     """
     import plotly.graph_objects as go
 
+    check_columns("learning curve", history, ["epoch"])
+    check_target("learning curve", target, target_names(history))
     suffix = f"_mae/{target}"
     columns = [name for name in history.columns if name.endswith(suffix)]
-    if "epoch" not in history.columns or not columns:
-        raise ValueError(
-            f"learning curve: history needs a column 'epoch' and columns that end in {suffix!r}; "
-            f"it has {list(history.columns)}"
-        )
     figure, of = go.Figure(), literal(unit)
     for name, color, marker in zip(columns, SERIES_COLORS, SERIES_MARKERS, strict=False):
         rows = history[["epoch", name]].dropna()
@@ -145,8 +146,8 @@ def learning_curve(
             line={"color": INK, "dash": "dash", "width": 1},
             hovertemplate=f"MAE %{{y:.3g}} {of}".rstrip(),
         )
-    figure.update_layout(legend={"orientation": "h", "x": 1.0, "xanchor": "right", "y": 1.0, "yanchor": "bottom"})
-    # Plotly would put ticks between the first epochs.
+    figure.update_layout(legend=LEGEND_ABOVE)
+    # Plotly itself would put ticks between the first epochs.
     figure.update_xaxes(title_text="epoch", dtick=1 if len(history) <= 10 else None)
     figure.update_yaxes(title_text=f"MAE ({of})" if unit else "MAE", type="log")
     return styled(figure, target, width, height)

@@ -1,7 +1,7 @@
-"""Live curves for notebooks: they take a row and call the builders.
+"""Learning curves that grow in a notebook while training runs.
 
-Figures go to Output widgets, and the notebook's own plotly renderer draws them. A plotly FigureWidget would send 5 MB
-of JavaScript of its own, and stays blank where the browser needs more than 2 s to load that: on a machine that trains.
+Figures are put into Output widgets and drawn by the plotly renderer of the notebook. A plotly FigureWidget would send
+5 MB of JavaScript, and stay blank if the browser needs more than 2 s to load that, as it may during training.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 
 class TrainingMonitor:
-    """Learning curve that grows while training runs: call it with each epoch's row of errors.
+    """A learning curve that grows while training runs. Call it with the errors of each epoch.
 
-    Name it on the last line of a cell to show it, then train in the next one. With Lightning's `LambdaCallback`:
+    Write the monitor on the last line of a cell to show it, then train in the next cell. With `LambdaCallback` of
+    Lightning:
 
         live = LambdaCallback(on_validation_end=lambda trainer, task: monitor(task.history[-1]))
         result = crystalframer.fit(config, callbacks=[live])
@@ -33,7 +34,13 @@ class TrainingMonitor:
     """
 
     def __init__(self, target: str, *, unit: str = "", baseline: float | None = None) -> None:
-        """Args: target: name of the label. unit: of its errors. baseline: MAE of predicting the training mean."""
+        """Make an empty curve.
+
+        Args:
+            target: name of the target.
+            unit: unit of the errors.
+            baseline: MAE if the mean of the training set is always predicted, drawn as a dashed line.
+        """
         import ipywidgets as widgets
 
         self.rows: list[dict[str, float | int]] = []
@@ -43,7 +50,7 @@ class TrainingMonitor:
         self.widget = widgets.Output(layout={"min_height": "400px"})
 
     def __call__(self, row: Mapping[str, float | int]) -> None:
-        """Add an epoch: `epoch` and `<part>_mae/<target>` for each part."""
+        """Add an epoch: `epoch` and `<split>_mae/<target>` for each split."""
         import pandas as pd
 
         self.rows.append(dict(row))
@@ -55,10 +62,10 @@ class TrainingMonitor:
 
 
 def plotly_bundle(figure: go.Figure) -> dict[str, Any]:
-    """A figure as the MIME bundle that notebooks draw themselves."""
+    """A figure as a MIME bundle that notebooks draw."""
     return {"application/vnd.plotly.v1+json": json.loads(str(figure.to_json()))}
 
 
 def show_in(output: ipywidgets.Output, data: Mapping[str, Any]) -> None:
-    """Make a MIME bundle the only content of an Output widget."""
+    """Replace the content of an Output widget by a MIME bundle."""
     output.outputs = ({"output_type": "display_data", "data": data, "metadata": {}},)

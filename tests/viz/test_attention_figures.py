@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from refusals import refused
 
 from viz import (
     Scene,
@@ -41,7 +42,7 @@ def test_grid_shows_every_head_on_one_scale(scene: Scene) -> None:
 
 
 def test_grid_of_a_layer_that_is_not_there(scene: Scene) -> None:
-    with pytest.raises(SceneError, match="no layer 9"):
+    with refused(SceneError, 9, field="layer"):
         attention_grid(scene, 9)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+from refusals import refused
 
-from viz import Scene, drawing, strongest_edges
+from viz import Scene, SceneError, drawing, strongest_edges
 from viz.drawings import VIEW, camera, close_up
 
 
@@ -31,12 +33,12 @@ def test_axes_of_all_atoms_and_of_none(scene: Scene) -> None:
 def test_a_mean_over_heads_has_no_axes_and_says_so(scene: Scene) -> None:
     shapes = drawing(scene, 0, None, 1, frames="all")
     assert not shapes.arrows
-    assert "mean of all heads" in shapes.caption and "choose one to see axes" in shapes.caption
+    assert "mean of all heads" in shapes.caption and "choose a head" in shapes.caption
 
 
 def test_without_a_frame_method_the_caption_says_so(scene: Scene) -> None:
     shapes = drawing(replace(scene, frames=None, method="none"), 0, 1, 1, frames="all")
-    assert not shapes.arrows and "No frames" in shapes.caption
+    assert not shapes.arrows and "no frames" in shapes.caption
 
 
 @pytest.mark.parametrize("head", [1, None])
@@ -80,8 +82,16 @@ def test_a_bond_under_an_attention_line_is_left_out(perovskite_scene: Scene) -> 
 def test_caption_tells_the_share_of_attention(scene: Scene) -> None:
     lines = strongest_edges(scene, 2, 1, 0)
     caption = drawing(scene, 2, 1, 0).caption
-    assert caption.startswith(f"{scene.labels[0]}, layer 2, head 1: {len(lines.edges)} strongest lines")
+    assert caption.startswith(f"{scene.labels[0]}, layer 2, head 1: the {len(lines.edges)} strongest lines")
     assert f"carry {lines.weight.sum():.0%}" in caption and f"{lines.itself:.0%} stays" in caption
+
+
+@pytest.mark.usefixtures("as_in_production")
+@pytest.mark.parametrize("name", ["frames", "polyhedra"])
+def test_an_unknown_option_is_refused(perovskite_scene: Scene, name: str) -> None:
+    option: dict[str, Any] = {name: "select"}
+    with refused(SceneError, "'selected'", field=name):
+        drawing(perovskite_scene, 0, 0, 1, **option)
 
 
 @pytest.mark.parametrize("view", [VIEW, (0.0, 0.0), (-130.0, 75.0)])

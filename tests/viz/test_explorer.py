@@ -9,8 +9,10 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from refusals import refused
 from traitlets import TraitError
 
 from crystalframer.testing import random_crystal
@@ -35,31 +37,38 @@ def test_values_can_be_set_and_observed(explorer: AttentionExplorer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "message"),
+    ("name", "value", "words"),
     [
-        ("layer", 3, "SrTiO3: no layer 3; choose from 0 to 2"),
-        ("layer", -1, "no layer -1; choose from 0 to 2"),
-        ("head", 4, "no head 4; choose from 0 to 3"),
-        ("head", -1, "no head -1; choose from 0 to 3"),
-        ("atom", 5, "no atom 5; choose from 0 to 4"),
-        ("frames", "some", "any of .*selected.*all.*none"),
-        ("polyhedra", "some", "any of .*selected.*all.*none"),
+        ("layer", 3, ("SrTiO3", "3", "0 to 2")),
+        ("layer", -1, ("-1", "0 to 2")),
+        ("head", 4, ("4", "0 to 3")),
+        ("head", -1, ("-1", "0 to 3")),
+        ("atom", 5, ("5", "0 to 4")),
+        ("frames", "some", ("'some'", "selected, all, none")),
+        ("polyhedra", "some", ("'some'", "selected, all, none")),
     ],
 )
 def test_a_value_out_of_range_is_refused_and_the_range_named(
-    explorer: AttentionExplorer, perovskite_trace: CrystalTrace, name: str, value: object, message: str
+    explorer: AttentionExplorer, name: str, value: object, words: tuple[str, ...]
 ) -> None:
     before = getattr(explorer, name)
-    with pytest.raises(TraitError, match=message):
+    with refused(SceneError, *words, field=name) as caught:
         setattr(explorer, name, value)
+    assert caught.value.value == value and isinstance(caught.value, TraitError)
     assert getattr(explorer, name) == before
 
 
-def test_a_wrong_value_is_refused_from_the_start(perovskite_trace: CrystalTrace, scene: Scene) -> None:
-    with pytest.raises(TraitError, match="no layer 9; choose from 0 to 2"):
-        AttentionExplorer(perovskite_trace, layer=9)
-    with pytest.raises(SceneError, match="no head 9; choose from 0 to 3"):
-        explorer_html(scene, 0, 9)
+@pytest.mark.usefixtures("as_in_production")
+@pytest.mark.parametrize("change", [{"layer": 9}, {"head": 9}, {"frames": "some"}])
+def test_a_wrong_value_is_refused_from_the_start(
+    perovskite_trace: CrystalTrace, perovskite_scene: Scene, change: dict[str, Any]
+) -> None:
+    (name,) = change
+    with refused(SceneError, field=name) as caught:
+        AttentionExplorer(perovskite_trace, **change)
+    assert isinstance(caught.value, TraitError)
+    with refused(SceneError, field=name):
+        explorer_html(perovskite_scene, **change)
 
 
 def test_a_step_sends_one_number(explorer: AttentionExplorer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from refusals import refused
 
 from crystalframer.traces import CrystalTrace
 from viz import (
+    FigureError,
     anchor_distances,
     attended_distance,
     attended_distance_figure,
@@ -88,11 +90,11 @@ def test_turns_start_at_the_second_layer(trace: CrystalTrace) -> None:
     (box,) = boxes(figure)
     np.testing.assert_allclose(at(box, 1, 2), axis_turns(trace)[0, 2])
     assert at(box, 0, 0) == []
-    np.testing.assert_allclose(lines(figure, "chance"), [np.median(chance_turns(trace), axis=1)])
+    np.testing.assert_allclose(lines(figure, "random axes"), [np.median(chance_turns(trace), axis=1)])
 
 
 def test_turns_need_two_layers(trace: CrystalTrace) -> None:
-    with pytest.raises(ValueError, match="one layer has none before it"):
+    with refused(FigureError, trace.id, field="n_layers"):
         axis_turn_figure(replace(trace, layers=trace.layers[:1]))
 
 

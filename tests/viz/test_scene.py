@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+from refusals import refused
 
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.traces import CrystalTrace
 from viz import Scene, SceneError, attention_by_distance, attention_matrix, scene_from_trace, strongest_edges
+from viz.errors import NotATraceError
 
 HEADS = [0, 3, None]
 
@@ -167,17 +170,21 @@ def test_no_frames_without_a_frame_method(
 
 
 @pytest.mark.parametrize(
-    ("layer", "head", "atom", "message"),
-    [
-        (3, 0, 0, "no layer 3; choose from 0 to 2"),
-        (0, 4, 0, "no head 4"),
-        (0, 0, 5, "no atom 5"),
-        (-1, 0, 0, "layer -1"),
-    ],
-)
-def test_an_index_out_of_range_is_named(scene: Scene, layer: int, head: int, atom: int, message: str) -> None:
-    with pytest.raises(SceneError, match=message):
-        strongest_edges(scene, layer, head, atom)
+    ("change", "range_of"),
+    [({"layer": 3}, "0 to 2"), ({"head": 4}, "0 to 3"), ({"atom": 5}, "0 to 4"), ({"layer": -1}, "0 to 2"),
+     ({"n_lines": -1}, "0 or more")],
+)  # fmt: skip
+def test_an_index_out_of_range_is_named(scene: Scene, change: dict[str, int], range_of: str) -> None:
+    ((name, value),) = change.items()
+    with refused(SceneError, value, range_of, field=name):
+        strongest_edges(scene, **({"layer": 0, "head": 0, "atom": 0} | change))
+
+
+@pytest.mark.usefixtures("as_in_production")
+@pytest.mark.parametrize("value", [1.0, "1"])
+def test_an_index_that_is_no_integer_is_refused(scene: Scene, value: Any) -> None:
+    with refused(SceneError, value, "0 to 2", field="layer"):
+        strongest_edges(scene, value, 0, 0)
 
 
 def test_a_trace_read_back_from_disk_gives_the_same_scene(trace: CrystalTrace, scene: Scene, tmp_path) -> None:
@@ -251,5 +258,6 @@ def test_frames_are_tied_where_eigenvalues_are_equal(perovskite_trace: CrystalTr
 
 @pytest.mark.usefixtures("as_in_production")
 def test_what_is_no_trace_is_refused_with_the_way_to_one() -> None:
-    with pytest.raises(TypeError, match=r"not a str: give what crystalframer\.trace says"):
+    with refused(NotATraceError, "str", "crystalframer.trace", field="trace") as caught:
         scene_from_trace("NaCl.cif")  # type: ignore[arg-type]
+    assert isinstance(caught.value, TypeError)

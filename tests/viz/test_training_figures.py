@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from refusals import refused
 
-from viz import learning_curve, parity_figure
+from viz import FigureError, learning_curve, parity_figure
 
 
 def test_parity_leaves_unlabelled_crystals_out() -> None:
@@ -23,15 +24,15 @@ def test_parity_leaves_unlabelled_crystals_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("predicted", "actual", "ids", "message"),
+    ("predicted", "actual", "ids", "field", "words"),
     [
-        ([1.0, 2.0], [1.0], [], "2 predictions, 1 labels and 0 ids"),
-        ([1.0], [1.0], ["a", "b"], "1 labels and 2 ids"),
-        ([1.0], [np.nan], [], "no crystal has both"),
+        ([1.0, 2.0], [1.0], [], "actual", ("2 predictions", "1 labels")),
+        ([1.0], [1.0], ["a", "b"], "ids", ("1 labels", "2 ids")),
+        ([1.0], [np.nan], [], "actual", ()),
     ],
 )
-def test_parity_of_nothing_is_refused(predicted: list, actual: list, ids: list, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_parity_of_nothing_is_refused(predicted: list, actual: list, ids: list, field: str, words: tuple) -> None:
+    with refused(FigureError, *words, field=field):
         parity_figure(np.array(predicted), np.array(actual), label="gap (eV)", ids=ids)
 
 
@@ -61,5 +62,7 @@ def test_learning_curve(history: pd.DataFrame) -> None:
 
 @pytest.mark.parametrize("target", ["gaps", "mae/gap"])
 def test_a_history_without_the_target_is_refused(history: pd.DataFrame, target: str) -> None:
-    with pytest.raises(ValueError, match="it has \\['epoch', 'train_mae/gap'"):
+    with refused(FigureError, repr(target), "did you mean 'gap'?", field="target"):
         learning_curve(history, target)
+    with refused(FigureError, field="epoch"):
+        learning_curve(history.drop(columns="epoch"), "gap")

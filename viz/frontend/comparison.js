@@ -1,5 +1,5 @@
-// One site as several models see it: a picture in 3D for each, moved and turned together. `model` holds layer, head and
-// atom, and a header and bytes for each scene. All texts that come from files are set as text, never as HTML.
+// One site in several models: a 3D picture for each, all with the same layer, head, atom and camera. `model` holds layer,
+// head and atom, and a header and bytes for each scene. Texts that come from files are set as text, never as HTML.
 
 import { edgeWeights, isTied, strongestEdges, decode } from "./crystal.js";
 import { keepKeys, make, onArrows, percent, slider } from "./controls.js";
@@ -7,7 +7,7 @@ import { Structure } from "./structure.js";
 
 const STATE = ["layer", "head", "atom"];
 
-/** Build the comparison in `el` and keep it up to date with `model`; returns what ends it. */
+/** Build the comparison in `el` and keep it up to date with `model`. Returns a function that ends it. */
 function render({ model, el }) {
   const data = model.get("data");
   const crystals = model.get("headers").map((header, n) => decode(header, data[n]));
@@ -35,7 +35,7 @@ function render({ model, el }) {
       ui.panels[n].show(caption(crystal, lines, weights), isTied(crystal, now.layer, now.head, now.atom));
     });
   };
-  // However many values change before the next picture, one drawing shows them all.
+  // Changes before the next frame of the browser are drawn together.
   const redraw = () => (waiting ||= requestAnimationFrame(draw));
   for (const name of STATE) model.on(`change:${name}`, redraw);
 
@@ -47,7 +47,7 @@ function render({ model, el }) {
   }
   ui.atom.addEventListener("change", () => pick(Number(ui.atom.value)));
 
-  // A viewer can be made only where there is room for it: in a hidden tab not before it is shown.
+  // A 3D viewer needs an element with a size: in a hidden tab it is made when the tab is shown.
   const watcher = new ResizeObserver(() => {
     if (structures.length || !ui.panels[0].structure.clientWidth) return;
     structures = crystals.map((crystal, n) => makeStructure(ui.panels[n], crystal, pick, model.get("view")));
@@ -74,10 +74,10 @@ function makeStructure(panel, crystal, pick, view) {
 }
 
 const NO_WEBGL =
-  "The crystal cannot be drawn in 3D: this browser gives no WebGL. Switch on hardware acceleration or use another " +
-  "browser; viz.frame_comparison_figure draws a still picture.";
+  "The crystal cannot be drawn in 3D, because this browser offers no WebGL. Switch on hardware acceleration, use another " +
+  "browser, or draw a still picture with viz.frame_comparison_figure.";
 
-/** Whoever is turned or zoomed, the others follow; a drawing that turns nothing moves none. */
+/** When one picture is turned or zoomed, all others follow. Redrawing alone moves none. */
 function turnTogether(structures) {
   let last = "";
   for (const structure of structures) {
@@ -94,9 +94,9 @@ function turnTogether(structures) {
 function build({ labels, formula, palette }, names, sizes) {
   const layer = slider("Layer", sizes.layer);
   const head = slider("Head", sizes.head);
-  // Methods are compared at one layer and head: nothing to play.
+  // Methods are compared at one layer and head, so there is no Play button.
   for (const part of [layer, head]) part.play.remove();
-  const atom = make("select", { attributes: { "aria-label": "Atom: its frame and attention are shown" } });
+  const atom = make("select", { attributes: { "aria-label": "Atom whose frame and attention are shown" } });
   atom.append(...labels.slice(0, sizes.atom).map((label, n) => new Option(label, n)));
   const panels = names.map(panel);
   const legend = make("div", { className: "cf-legend" });
@@ -105,7 +105,7 @@ function build({ labels, formula, palette }, names, sizes) {
     chip.style.setProperty("--color", color);
     legend.append(chip);
   });
-  const lines = make("span", { className: "cf-lines" }, "attention, weak to strong, relative to the strongest of its picture");
+  const lines = make("span", { className: "cf-lines" }, "attention, weak to strong, relative to the strongest line of each picture");
   lines.style.setProperty("--ramp", `linear-gradient(to right, ${palette.attentionRamp.join(", ")})`);
   legend.append(lines);
   const root = make(
@@ -130,17 +130,17 @@ function build({ labels, formula, palette }, names, sizes) {
   return { root, layer, head, atom, panels, show };
 }
 
-/** One model: its name, its picture, and what is seen. */
+/** One model: its name, its picture and its caption. */
 function panel(name) {
   const tied = make("span", { className: "cf-badge cf-tied", hidden: true }, "tied frame");
-  tied.title = "Several neighbours (or directions) are equal here; a rule chose the axes among them.";
+  tied.title = "Several neighbours or directions are equivalent here. A tie rule chose the axes among them.";
   const structure = make("div", {
     className: "cf-structure",
     tabIndex: 0,
     attributes: {
       role: "application",
       "aria-roledescription": "crystal structure",
-      "aria-label": `${name}. Arrow keys up and down: layer; left and right: head. Click an atom to choose it.`,
+      "aria-label": `${name}. Arrow keys up and down change the layer, left and right the head. Click an atom to choose it.`,
     },
   });
   const said = make("p", { className: "cf-caption", attributes: { "aria-live": "polite" } });
@@ -160,8 +160,8 @@ function panel(name) {
 
 function caption(crystal, { edges, itself }, weights) {
   const share = edges.reduce((sum, edge) => sum + weights[edge], 0);
-  const text = `${edges.length} lines carry ${percent(share)}, ${percent(itself)} stays on the atom.`;
-  return crystal.axes ? text : `${text} No frames.`;
+  const text = `${edges.length} lines carry ${percent(share)} of the attention, ${percent(itself)} stays on the atom.`;
+  return crystal.axes ? text : `${text} This model has no frames.`;
 }
 
 export default { render };

@@ -1,4 +1,4 @@
-// What the explorers build their pages from: elements, sliders, keys, and how a share reads.
+// Building blocks of the widgets: elements, sliders, keys and percentages.
 
 /** An element with properties, `attributes` and children. */
 export function make(tag, properties = {}, ...children) {
@@ -9,7 +9,7 @@ export function make(tag, properties = {}, ...children) {
   return element;
 }
 
-/** A range with its value and a Play button. */
+/** A slider with its value and a Play button. */
 export function slider(name, size) {
   const input = make("input", { type: "range", min: 0, max: size - 1, step: 1, attributes: { "aria-label": name } });
   const value = make("output");
@@ -25,7 +25,7 @@ export function slider(name, size) {
   return { group, input, play, size, show };
 }
 
-/** Arrow keys as steps: `keys` maps a key to what `step` is called with. */
+/** Call `step` on arrow keys: `keys` maps each key to the arguments. */
 export function onArrows(element, keys, step) {
   element.addEventListener("keydown", (event) => {
     if (!keys[event.key]) return;
@@ -37,7 +37,7 @@ export function onArrows(element, keys, step) {
 
 export const percent = (share) => `${Math.round(100 * share)}%`;
 
-// JupyterLab asks the focused element itself, before those around it, whether it wants its keys for its own.
+// Without this attribute JupyterLab takes the arrow keys to move between cells.
 export function keepKeys(root) {
   for (const element of [root, ...root.querySelectorAll("input, select, button, [tabindex]")]) {
     element.setAttribute("data-lm-suppress-shortcuts", "true");

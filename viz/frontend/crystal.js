@@ -1,5 +1,5 @@
-// A scene as the browser has it: typed arrays over the bytes of viz/encoding.py, and what follows from them.
-// The sums are those of viz/scene.py; tests/browser compares the two.
+// A scene in the browser: typed arrays over the bytes from viz/encoding.py, and quantities computed from them.
+// viz/scene.py computes the same quantities; tests/browser compares the two.
 
 const ARRAYS = {
   uint8: Uint8Array,
@@ -9,9 +9,9 @@ const ARRAYS = {
   float32: Float32Array,
 };
 
-/** Header and bytes (a DataView or Uint8Array) as one object: the texts of the header, and every array by its name. */
+/** One object with the texts of the header and every array by its name, from header and bytes (DataView or Uint8Array). */
 export function decode(header, bytes) {
-  // A copy that starts at 0: typed arrays need aligned offsets.
+  // Typed arrays need aligned offsets, so the bytes are copied to a buffer that starts at 0.
   const buffer = bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength);
   const crystal = { ...header };
   for (const [name, { dtype, shape, offset }] of Object.entries(header.arrays)) {
@@ -22,13 +22,13 @@ export function decode(header, bytes) {
         : new ARRAYS[dtype](buffer, offset, length);
   }
   [crystal.nLayers, crystal.nHeads, crystal.nEdges] = header.arrays.attention.shape;
-  // Atoms that attend: all, or the first ones in a region of a large crystal.
+  // Query atoms: all atoms, or the first ones in a region of a large crystal.
   crystal.nQueries = header.arrays.decayLength.shape[2];
   crystal.edgeLength = edgeLengths(crystal);
   return crystal;
 }
 
-/** float16 (IEEE 754) as float32; few browsers have it built in. */
+/** Convert float16 (IEEE 754) to float32; few browsers can do it themselves. */
 function fromHalf(halves) {
   const table = new Float32Array(65536);
   for (let bits = 0; bits < 65536; bits++) {
@@ -40,7 +40,7 @@ function fromHalf(halves) {
   return Float32Array.from(halves, (bits) => table[bits]);
 }
 
-/** Å: where an atom lies in the cell at `image` (three integers at `offset` of an array). */
+/** Position of an atom, Å, moved by the lattice translation `image` (three integers at `offset` of an array). */
 export function place(crystal, atom, image = null, offset = 0) {
   const { positions, lattice } = crystal;
   const point = [positions[3 * atom], positions[3 * atom + 1], positions[3 * atom + 2]];
@@ -64,7 +64,7 @@ function edgeLengths(crystal) {
   return lengths;
 }
 
-/** Attention of every edge in one head, or the mean over heads (`head` null). */
+/** Attention of every edge in one head, or its mean over heads (`head` null). */
 export function edgeWeights(crystal, layer, head) {
   const { attention, nHeads, nEdges } = crystal;
   const of = (h) => attention.subarray((layer * nHeads + h) * nEdges, (layer * nHeads + h + 1) * nEdges);
@@ -77,7 +77,7 @@ export function edgeWeights(crystal, layer, head) {
   return mean;
 }
 
-/** Attention from each query atom (row) to each of them as a key atom, summed over images, row by row. */
+/** Attention from each query atom (row) to each key atom (column), summed over images, row by row. */
 export function attentionMatrix(crystal, weights) {
   const { nQueries, edgeStart, edgeKey } = crystal;
   const matrix = new Float32Array(nQueries * nQueries);
@@ -89,7 +89,7 @@ export function attentionMatrix(crystal, weights) {
   return matrix;
 }
 
-/** The `nLines` strongest edges of an atom, and all that tie with the last; `itself`: what stays on the atom. */
+/** The `nLines` strongest edges of an atom, and all that tie with the last; `itself`: attention to the atom itself. */
 export function strongestEdges(crystal, weights, atom, nLines) {
   const { edgeStart, edgeKey, edgeLength, tie } = crystal;
   const others = [];
@@ -103,7 +103,7 @@ export function strongestEdges(crystal, weights, atom, nLines) {
   return { edges: others.filter((edge) => weights[edge] >= weakest * (1 - tie)), itself };
 }
 
-/** Attention of an atom shell by shell: lengths less than 0.05 Å apart, one after the other, are one shell. */
+/** Attention of an atom in shells of neighbours: a gap of more than `shellWidth` (Å) begins a new shell. */
 export function attentionByDistance(crystal, weights, atom, shellWidth = 0.05) {
   const { edgeStart, edgeLength } = crystal;
   const edges = Array.from({ length: edgeStart[atom + 1] - edgeStart[atom] }, (_, k) => edgeStart[atom] + k);
@@ -134,7 +134,7 @@ export function frameOf(crystal, layer, head, atom) {
   return [first, second, cross(first, second)];
 }
 
-/** Whether the axes of a frame were chosen among equals. */
+/** Whether a tie rule chose the axes of a frame. */
 export function isTied(crystal, layer, head, atom) {
   return crystal.tied[(layer * crystal.nHeads + head) * crystal.nQueries + atom] === 1;
 }

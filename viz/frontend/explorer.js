@@ -1,5 +1,5 @@
-// The explorer: controls, structure, heatmap and profile of one crystal. Runs in a notebook (anywidget) and in a page
-// of its own; `model` holds layer, head (null: mean over heads), atom, frames and polyhedra. All texts that come from
+// The explorer: controls, structure, heatmap and distance curve of one crystal. It runs in a notebook (anywidget) and in
+// a separate page. `model` holds layer, head (null: mean over heads), atom, frames and polyhedra. Texts that come from
 // files are set as text, never as HTML.
 
 import { attentionByDistance, attentionMatrix, edgeWeights, isTied, strongestEdges, decode } from "./crystal.js";
@@ -12,7 +12,7 @@ const PLAY_INTERVAL = 900; // ms
 const PNG_SCALE = 4;
 const STATE = ["layer", "head", "atom", "frames", "polyhedra"];
 
-/** Build the explorer in `el` and keep it up to date with `model`; returns what ends it. */
+/** Build the explorer in `el` and keep it up to date with `model`. Returns a function that ends it. */
 function render({ model, el }) {
   const crystal = decode(model.get("header"), model.get("data"));
   const ui = build(crystal);
@@ -40,14 +40,14 @@ function render({ model, el }) {
     structure?.draw(now, { edges: lines.edges, weights });
     ui.show(now, caption(crystal, now, lines, weights), model.get("n_lines"));
   };
-  // However many values change before the next picture, one drawing shows them all.
+  // Changes before the next frame of the browser are drawn together.
   const redraw = () => (waiting ||= requestAnimationFrame(draw));
   for (const name of STATE) model.on(`change:${name}`, redraw);
 
   const stopControls = connect(ui, crystal, state, set);
   ui.png.addEventListener("click", () => save(structure.png(PNG_SCALE), fileName(crystal, state())));
 
-  // A viewer can be made only where there is room for it: in a hidden tab not before it is shown.
+  // A 3D viewer needs an element with a size: in a hidden tab it is made when the tab is shown.
   const watcher = new ResizeObserver(() => {
     if (!structure && ui.structure.clientWidth) {
       structure = makeStructure(ui, crystal, pick, model.get("view"));
@@ -57,7 +57,7 @@ function render({ model, el }) {
     profile.redraw();
   });
   for (const element of [ui.structure, ui.heatmap, ui.profile]) watcher.observe(element);
-  // For tests and for the console: what is drawn, and where.
+  // For tests and for the console.
   ui.root.explorer = { crystal, heatmap, model, structure: () => structure };
 
   return () => {
@@ -79,8 +79,8 @@ function makeStructure(ui, crystal, pick, view) {
 }
 
 const NO_WEBGL =
-  "The crystal cannot be drawn in 3D: this browser gives no WebGL. Switch on hardware acceleration or use another " +
-  "browser; viz.structure_figure draws a still picture. Heatmap, curve and sliders work as they are.";
+  "The crystal cannot be drawn in 3D, because this browser offers no WebGL. Switch on hardware acceleration, use another " +
+  "browser, or draw a still picture with viz.structure_figure. The heatmap, the curve and the sliders work without it.";
 
 const WHICH = [
   ["all atoms", "all"],
@@ -95,14 +95,14 @@ function build(crystal) {
   const layer = slider("Layer", nLayers);
   const head = slider("Head", nHeads);
   const mean = make("input", { type: "checkbox", attributes: { "aria-label": "Mean over heads" } });
-  const atom = make("select", { attributes: { "aria-label": "Atom: its attention is shown" } });
+  const atom = make("select", { attributes: { "aria-label": "Atom whose attention is shown" } });
   atom.append(...labels.slice(0, crystal.nQueries).map((label, n) => new Option(label, n)));
-  const frames = make("select", { attributes: { "aria-label": "Frames: whose axes are drawn" } });
+  const frames = make("select", { attributes: { "aria-label": "Atoms whose frames are drawn" } });
   frames.append(...WHICH.map((choice) => new Option(...choice)));
-  const polyhedra = make("select", { attributes: { "aria-label": "Polyhedra: around which atoms they are drawn" } });
+  const polyhedra = make("select", { attributes: { "aria-label": "Atoms around which polyhedra are drawn" } });
   polyhedra.append(...WHICH.map((choice) => new Option(...choice)));
   polyhedra.disabled = !crystal.faces.length;
-  const png = make("button", { type: "button", title: "Save the structure as a PNG" }, "PNG");
+  const png = make("button", { type: "button", title: "Save the structure as a PNG picture" }, "PNG");
   png.setAttribute("aria-label", "Save the structure as a PNG picture");
 
   const structure = make("div", {
@@ -111,7 +111,7 @@ function build(crystal) {
     attributes: {
       role: "application",
       "aria-roledescription": "crystal structure",
-      "aria-label": "Crystal structure. Arrow keys up and down: layer; left and right: head. Click an atom to choose it.",
+      "aria-label": "Crystal structure. Arrow keys up and down change the layer, left and right the head. Click an atom to choose it.",
     },
   });
   const heatmap = make("canvas", {
@@ -120,7 +120,7 @@ function build(crystal) {
     attributes: {
       role: "application",
       "aria-roledescription": "heatmap",
-      "aria-label": "Attention from query atoms (rows) to key atoms. Arrow keys up and down, or a click: choose the atom.",
+      "aria-label": "Attention from query atoms (rows) to key atoms (columns). Arrow keys up and down, or a click, choose the atom.",
     },
   });
   const profile = document.createElementNS("http://www.w3.org/2000/svg", "svg");
@@ -133,7 +133,7 @@ function build(crystal) {
   const heatmapTitle = make("div", { className: "cf-subtitle" });
 
   const tied = make("span", { className: "cf-badge cf-tied", hidden: true }, "tied frame");
-  tied.title = "Several neighbours (or directions) are equal here; a rule chose the axes among them.";
+  tied.title = "Several neighbours or directions are equivalent here. A tie rule chose the axes among them.";
   const head_line = make(
     "div",
     { className: "cf-head" },
@@ -197,7 +197,7 @@ function build(crystal) {
     polyhedra.value = now.polyhedra;
     const where = `layer ${now.layer}, ${now.head === null ? "mean of all heads" : `head ${now.head}`}`;
     heatmapTitle.textContent = `Attention, ${where}`;
-    profileTitle.textContent = `Attention of ${labels[now.atom]} by distance; line: within`;
+    profileTitle.textContent = `Attention of ${labels[now.atom]} by distance (bars: per shell, line: total within)`;
     profile.setAttribute("aria-label", `${profileTitle.textContent}, ${where}`);
     tied.hidden = now.head === null || !isTied(crystal, now.layer, now.head, now.atom);
     said.textContent = text;
@@ -217,7 +217,7 @@ function prediction({ name, value, unit }) {
   return make("span", { className: "cf-prediction" }, `${name} `, make("b", {}, value.toPrecision(4)), ` ${unit}`);
 }
 
-/** Controls and keys set values of the model; returns what ends the playing. */
+/** Let controls and keys set values of the model. Returns a function that stops playing. */
 function connect(ui, crystal, state, set) {
   const timers = { layer: 0, head: 0 };
   const sizes = { layer: crystal.nLayers, head: crystal.nHeads, atom: crystal.nQueries };
@@ -253,19 +253,19 @@ function connect(ui, crystal, state, set) {
 
 // --- words ------------------------------------------------------------------------------------------------------------
 
-/** One sentence on what is seen; the same as that of viz/drawings.py. */
+/** The caption; the same as in viz/drawings.py. */
 function caption(crystal, { layer, head, atom }, { edges, itself }, weights) {
   const which = head === null ? "mean of all heads" : `head ${head}`;
   let text = `${crystal.labels[atom]}, layer ${layer}, ${which}`;
   if (edges.length) {
     const share = edges.reduce((sum, edge) => sum + weights[edge], 0);
-    text += `: ${edges.length} strongest lines carry ${percent(share)} of its attention`;
+    text += `: the ${edges.length} strongest lines carry ${percent(share)} of its attention`;
     text += `, ${percent(itself)} stays on the atom`;
   }
-  if (!crystal.axes) return `${text}. No frames (method none).`;
+  if (!crystal.axes) return `${text}. This model has no frames (method none).`;
   return head === null
-    ? `${text}. Frames belong to one head: choose one to see axes.`
-    : `${text}. Frame: ${crystal.method}.`;
+    ? `${text}. Each head has its own frames: choose a head to see axes.`
+    : `${text}. Frame method: ${crystal.method}.`;
 }
 
 function fileName(crystal, { layer, head, atom }) {

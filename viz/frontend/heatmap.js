@@ -14,11 +14,11 @@ export class Heatmap {
   #selected = 0;
   #plot = { left: 0, top: 0, size: 0 };
 
-  /** `onPick(atom)` is called on a click; `onPoint(text, event)` with what is under the pointer, or null. */
+  /** `onPick(atom)` is called on a click, `onPoint(text, event)` with the text for the cell under the pointer, or null. */
   constructor(canvas, crystal, onPick, onPoint) {
     this.#canvas = canvas;
     this.#crystal = crystal;
-    // Pixels as an ImageData holds them: alpha, blue, green, red from the highest byte down.
+    // Byte order of ImageData: alpha, blue, green, red from the highest byte down.
     this.#colors = Uint32Array.from({ length: 256 }, (_, n) => {
       const [red, green, blue] = [1, 3, 5].map((at) => parseInt(ramp(crystal.palette.heatmap, n / 255).slice(at, at + 2), 16));
       return 0xff000000 | (blue << 16) | (green << 8) | red;
@@ -31,14 +31,14 @@ export class Heatmap {
     canvas.addEventListener("pointerleave", (event) => onPoint(null, event));
   }
 
-  /** Draw a matrix (rows one after another) with the row of one atom framed. */
+  /** Draw a matrix (row by row) with a frame around the row of one atom. */
   draw(matrix, selected) {
     this.#matrix = matrix;
     this.#selected = selected;
     this.redraw();
   }
 
-  /** The same again, at the size that the canvas has now. */
+  /** Draw the same again at the present size of the canvas. */
   redraw() {
     if (!this.#matrix || !this.#canvas.clientWidth) return;
     const { labels, nQueries, palette } = this.#crystal;
@@ -72,7 +72,7 @@ export class Heatmap {
     this.#drawFrame(pen);
   }
 
-  /** Where a cell is on the canvas, in pixels: for tests. */
+  /** Position of a cell on the canvas, pixels (for tests). */
   pixelOf(query, key) {
     const cell = this.#plot.size / this.#crystal.nQueries;
     return { x: this.#plot.left + (key + 0.5) * cell, y: this.#plot.top + (query + 0.5) * cell };
@@ -145,7 +145,7 @@ export class Heatmap {
   #drawFrame(pen) {
     const { left, top, size } = this.#plot;
     const cell = size / this.#crystal.nQueries;
-    // A row of a large crystal is thinner than its frame: then the frame lies around it.
+    // In a large crystal a row is thinner than its frame; then the frame lies around it.
     const height = Math.max(cell, 4);
     const y = top + (this.#selected + 0.5) * cell - height / 2;
     for (const [color, width] of [["white", 5], [this.#crystal.palette.attention, 3]]) {
@@ -159,7 +159,7 @@ export class Heatmap {
     const { left, top, size } = this.#plot;
     const { nQueries } = this.#crystal;
     const [key, query] = [event.offsetX - left, event.offsetY - top].map((x) => Math.floor((x / size) * nQueries));
-    // A row's label belongs to the row.
+    // The label of a row counts as part of the row.
     return query >= 0 && query < nQueries && key < nQueries && event.offsetX >= 0 ? { query, key } : null;
   }
 
@@ -167,6 +167,6 @@ export class Heatmap {
     if (!cell || cell.key < 0) return null;
     const { labels, nQueries } = this.#crystal;
     const value = this.#matrix[cell.query * nQueries + cell.key];
-    return `${labels[cell.query]} → ${labels[cell.key]}: attention ${value.toFixed(3)} (all images together)`;
+    return `${labels[cell.query]} → ${labels[cell.key]}: attention ${value.toFixed(3)} (sum over periodic images)`;
   }
 }

@@ -1,12 +1,12 @@
-// Triangles of many small bodies, merged: one shape with a colour for each corner draws far faster than a shape for each
-// body, because 3Dmol makes room for 65,535 corners for every shape.
+// Merges the triangles of many small bodies into few shapes with a colour at each corner. That draws far faster than one
+// shape for each body, because 3Dmol reserves room for 65,535 corners in every shape.
 
 import { cross } from "./crystal.js";
 
 const SIDES = 8;
 const MOST = 60000;
 
-/** Bodies of all colours; `addTo` makes as few 3Dmol shapes of them as can be. */
+/** Bodies of any colours; `addTo` turns them into as few 3Dmol shapes as possible. */
 export class Meshes {
   #meshes = [];
 
@@ -18,7 +18,7 @@ export class Meshes {
     ]);
   }
 
-  /** A rod with a cone as its last part. */
+  /** A rod that ends in a cone. */
   arrow(color, start, end, radius, headLength, headRadius) {
     const length = Math.hypot(...subtract(end, start));
     const neck = along(end, start, Math.min(1, headLength / length));
@@ -33,7 +33,7 @@ export class Meshes {
     this.#disc(color, neck, subtract(start, end), headRadius);
   }
 
-  /** A flat triangle, its corners counter-clockwise seen from its front. */
+  /** A flat triangle; its corners are counter-clockwise as seen from the front. */
   triangle(color, corners) {
     const normal = unit(cross(subtract(corners[1], corners[0]), subtract(corners[2], corners[0])));
     const mesh = this.#mesh();
@@ -42,12 +42,12 @@ export class Meshes {
     mesh.faceArr.push(first, first + 1, first + 2);
   }
 
-  /** Shapes of a 3Dmol viewer, which draws them when it next renders. */
+  /** Add everything to a 3Dmol viewer, which draws it when it next renders. Returns the shapes. */
   addTo(viewer, style = {}) {
     return this.#meshes.map((mesh) => viewer.addCustom({ ...mesh, ...style }));
   }
 
-  /** Where the next body goes: all its corners lie in one mesh, and no mesh has more than WebGL can number. */
+  /** The mesh for the next body. No mesh has more corners than WebGL can number. */
   #mesh() {
     const last = this.#meshes[this.#meshes.length - 1];
     if (last && last.vertexArr.length < MOST) return last;
@@ -55,7 +55,7 @@ export class Meshes {
     return this.#meshes[this.#meshes.length - 1];
   }
 
-  /** The mantle between two circles, with normals that make it look round. */
+  /** The surface between two circles, with normals that make it look round. */
   #round(color, [[start, startRadius], [end, endRadius]]) {
     const mesh = this.#mesh();
     const axis = subtract(end, start);
@@ -110,5 +110,5 @@ const unit = (a) => {
   return a.map((x) => x / length);
 };
 
-/** 3Dmol's way of writing a point. */
+/** A point in the notation of 3Dmol. */
 export const toPoint = ([x, y, z]) => ({ x, y, z });

@@ -1,4 +1,4 @@
-// Attention of one atom against distance: a bar for each shell, and the share within each distance as a curve.
+// Attention of one atom by distance: a bar for each shell, and the total within each distance as a curve.
 
 const [LEFT, RIGHT, TOP, BELOW] = [44, 12, 10, 36];
 
@@ -8,20 +8,20 @@ export class Profile {
   #onPoint;
   #content = null;
 
-  /** `onPoint(text, event)` is called with what is under the pointer, or null. */
+  /** `onPoint(text, event)` is called with the text for the nearest shell, or null. */
   constructor(svg, crystal, onPoint) {
     this.#svg = svg;
     this.#palette = crystal.palette;
     this.#onPoint = onPoint;
   }
 
-  /** Draw shells of `attentionByDistance`; `decayLength` (Å) is marked unless null. */
+  /** Draw the shells from `attentionByDistance`; `decayLength` (Å) is marked unless it is null. */
   draw(shells, decayLength) {
     this.#content = { shells, decayLength };
     this.redraw();
   }
 
-  /** The same again, at the size that the drawing has now. */
+  /** Draw the same again at the present size. */
   redraw() {
     const [width, height] = [this.#svg.clientWidth, this.#svg.clientHeight];
     if (!this.#content || !width) return;
@@ -59,7 +59,7 @@ export class Profile {
     this.#listen(shells, x, y, farthest);
   }
 
-  /** Bars are narrow: what counts is the nearest shell. */
+  /** Bars are narrow, so the pointer selects the nearest shell. */
   #listen(shells, x, y, farthest) {
     const area = { x: LEFT - 6, y: y(1), width: x(farthest) - LEFT + 6, height: y(0) - y(1), fill: "transparent" };
     const pad = this.#add("rect", area);
@@ -68,7 +68,7 @@ export class Profile {
       const shell = shells.reduce((best, other) => (distance(other) < distance(best) ? other : best));
       const atoms = shell.nNeighbors === 1 ? "1 atom" : `${shell.nNeighbors} atoms`;
       const where = shell.distance ? `${shell.distance.toFixed(2)} Å, ${atoms}` : "the atom itself";
-      this.#onPoint(`${where}: attention ${shell.attention.toFixed(3)}, within ${shell.within.toFixed(3)}`, event);
+      this.#onPoint(`${where}: attention ${shell.attention.toFixed(3)}, total within ${shell.within.toFixed(3)}`, event);
     });
     pad.addEventListener("pointerleave", (event) => this.#onPoint(null, event));
   }

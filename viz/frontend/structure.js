@@ -1,13 +1,13 @@
-// The crystal in 3D: what stays is drawn once, what depends on layer, head and atom anew at every step.
+// The crystal in 3D. Atoms, bonds and cell are drawn once; everything that depends on layer, head and atom at every step.
 
 import { frameOf, place } from "./crystal.js";
 import { Meshes, toPoint } from "./mesh.js";
 
-// Å. As in viz/drawings.py.
+// Å, as in viz/drawings.py.
 const AXIS_LENGTH = 1.5;
 const OTHERS = 0.7;
 const BOND = 0.03;
-const LINE = [0.035, 0.065]; // weakest and strongest: even the weakest hides the bond that it follows
+const LINE = [0.035, 0.065]; // weakest and strongest; even the weakest hides the bond below it
 const RAMP_STEPS = 8;
 const RING_SIDES = 24;
 const SOLID = "#56B4E9"; // mixed into the colours of elements, many of which are grey
@@ -24,7 +24,7 @@ export class Structure {
 
   /**
    * `library` is 3Dmol, `container` an element with a size; `onPick(atom)` is called on a click.
-   * Throws where there is no WebGL.
+   * Throws an error if there is no WebGL.
    */
   constructor(library, container, crystal, onPick, view) {
     this.#library = library;
@@ -38,7 +38,7 @@ export class Structure {
       for (const atom of atoms) {
         Object.assign(atom, {
           clickable: true,
-          // Around a region lie atoms of which nobody knows what they attend to.
+          // Atoms around a region cannot be chosen: the trace does not hold their attention.
           callback: ({ properties }) => properties.atom < crystal.nQueries && onPick(properties.atom),
           hoverable: true,
           hover_callback: (over) => this.#name(over),
@@ -48,7 +48,7 @@ export class Structure {
     };
     this.#listen(this.#viewer.getModel(0).selectedAtoms({}));
     this.#viewer.zoomTo();
-    // 3Dmol looks down z with y up and turns about the crystal's own axes.
+    // 3Dmol looks along -z with y up, and turns about the axes of the crystal.
     this.#viewer.rotate(view.elevation - 90, "x");
     this.#viewer.rotate(-90 - view.azimuth, "z");
     this.#fit();
@@ -56,7 +56,7 @@ export class Structure {
 
   #listen;
 
-  /** Draw `{layer, head, atom, frames, polyhedra}` with the attention lines `{edges, weights}`; the camera stays. */
+  /** Draw `{layer, head, atom, frames, polyhedra}` with the attention lines `{edges, weights}`, without moving the camera. */
   draw(state, lines) {
     const viewer = this.#viewer;
     this.#clear();
@@ -68,7 +68,7 @@ export class Structure {
     viewer.render();
   }
 
-  /** A picture as a PNG data URL, `scale` times as wide and high as on screen. */
+  /** A PNG picture as a data URL, `scale` times as wide and high as on screen. */
   png(scale) {
     const viewer = this.#viewer;
     const container = viewer.container;
@@ -78,7 +78,7 @@ export class Structure {
     const letter = (factor) => {
       for (const [label, size] of fonts) viewer.setLabelStyle(label, { ...label.stylespec, fontSize: factor * size });
     };
-    // Every change of a label renders, so labels change while the picture is small.
+    // Every change of a label draws the picture again, so labels are changed while it is small.
     letter(scale);
     Object.assign(container.style, { width: `${scale * right}px`, height: `${scale * down}px` });
     viewer.resize();
@@ -89,27 +89,27 @@ export class Structure {
     return url;
   }
 
-  /** The camera, as 3Dmol describes it: for tests. */
+  /** The camera as 3Dmol describes it. */
   view() {
     return this.#viewer.getView();
   }
 
-  /** `call(view)` whenever the picture is drawn, turned or zoomed. */
+  /** Call `call(view)` whenever the picture is drawn, turned or zoomed. */
   onView(call) {
     this.#viewer.setViewChangeCallback(call);
   }
 
-  /** Take the camera of another picture of this crystal. */
+  /** Use the camera of another picture. */
   lookFrom(view) {
     this.#viewer.setView(view);
   }
 
-  /** Where an atom is on the page, in pixels: for tests. */
+  /** Position of an atom on the page, pixels (for tests). */
   pixelOf(atom) {
     return this.#viewer.modelToScreen(toPoint(place(this.#crystal, atom)));
   }
 
-  /** Zoom until the atoms and the cell fill the picture. */
+  /** Zoom so that the atoms and the cell fill the picture. */
   #fit() {
     const { drawnSite, drawnImage, cellEdges } = this.#crystal;
     const points = Array.from(drawnSite, (site, n) => place(this.#crystal, site, drawnImage, 3 * n));
@@ -120,9 +120,9 @@ export class Structure {
     this.#viewer.zoom(Math.min((FILLED * clientWidth) / span("x"), (FILLED * clientHeight) / span("y")));
   }
 
-  // --- what stays ---------------------------------------------------------------------------------------------------
+  // --- drawn once ---------------------------------------------------------------------------------------------------
 
-  // 3Dmol renders when a label comes or goes, so these stay; a step moves those of the axes.
+  // 3Dmol draws again when a label is added or removed, so labels stay; a step only moves those of the axes.
   #cellLabels = [];
   #axisLabels = [];
 
@@ -149,7 +149,7 @@ export class Structure {
     });
   }
 
-  /** Those of all atoms are made when they are first wanted, and shown or hidden after that. */
+  /** Polyhedra around all atoms are made when they are first wanted, and then shown or hidden. */
   #drawSolids({ polyhedra, atom }) {
     const all = polyhedra === "all";
     if (all && !this.#solids.length) this.#solids = this.#addSolids();
@@ -157,7 +157,7 @@ export class Structure {
     return polyhedra === "selected" ? this.#addSolids(atom) : [];
   }
 
-  // --- what a step changes ------------------------------------------------------------------------------------------
+  // --- drawn at every step ------------------------------------------------------------------------------------------
 
   #clear() {
     const viewer = this.#viewer;
@@ -176,7 +176,7 @@ export class Structure {
     const ghosts = [];
     for (const edge of edges) {
       const end = place(crystal, edgeKey[edge], edgeImage, 3 * edge);
-      // Relative to the strongest line: what counts is which atoms stand out; the caption has the sum.
+      // Relative to the strongest line, so that strong neighbours stand out; the caption has the sums.
       const share = weights[edge] / strongest;
       const step = Math.round(share * RAMP_STEPS) / RAMP_STEPS;
       meshes.rod(ramp(crystal.palette.attentionRamp, step), start, end, LINE[0] + (LINE[1] - LINE[0]) * share);
@@ -188,7 +188,7 @@ export class Structure {
     this.#listen(this.#fleeting.models[0].selectedAtoms({}));
   }
 
-  /** Three rings around the chosen atom: seen from everywhere, and also inside a polyhedron. */
+  /** Three rings around the chosen atom, visible from all sides and inside a polyhedron. */
   #drawRings(meshes, atom) {
     const radius = 1.25 * this.#element(atom).ball_radius;
     const center = place(this.#crystal, atom);
@@ -206,7 +206,7 @@ export class Structure {
     }
   }
 
-  /** The polyhedra around all atoms, or around one. */
+  /** Add the polyhedra around all atoms, or around one. */
   #addSolids(atom = null) {
     const { vertexCenter, vertexKey, vertexImage, faces, rims } = this.#crystal;
     const vertices = Array.from(vertexKey, (key, n) => place(this.#crystal, key, vertexImage, 3 * n));
@@ -235,7 +235,7 @@ export class Structure {
       const start = place(crystal, owner);
       frameOf(crystal, layer, head, owner).forEach((axis, k) => {
         const reach = (far) => start.map((x, n) => x + far * axis[n]);
-        // Thicker than any attention line: axes of `max` frames lie along edges.
+        // Thicker than any attention line, as axes of `max` frames lie along edges.
         const radius = selected ? 0.085 : 0.045;
         meshes.arrow(crystal.palette.axes[k], start, reach(length), radius, 4 * radius, 2.1 * radius);
         if (selected) {
@@ -292,7 +292,7 @@ export class Structure {
   }
 }
 
-/** Whether WebGL runs on the processor: then smoothing edges takes five times as long as drawing. Throws without WebGL. */
+/** Whether WebGL runs in software, where smooth edges make drawing five times slower. Throws an error without WebGL. */
 function isSoftware() {
   const gl = new OffscreenCanvas(1, 1).getContext("webgl2");
   if (!gl) throw new Error("no WebGL");
@@ -304,7 +304,7 @@ function isSoftware() {
 
 const imageLabel = (label, image) => (image.some(Boolean) ? `${label} (${Array.from(image).join(", ")})` : label);
 
-/** `color` moved towards `other` by `fraction`; all `#RRGGBB`. */
+/** Mix two colours (`#RRGGBB`): `color` for fraction 0, `other` for fraction 1. */
 export function mix(color, other, fraction) {
   const channels = [1, 3, 5].map((at) => {
     const [a, b] = [color, other].map((text) => parseInt(text.slice(at, at + 2), 16));
@@ -313,7 +313,7 @@ export function mix(color, other, fraction) {
   return `#${channels.join("")}`;
 }
 
-/** The colour at `fraction` (0..1) of a ramp through equally spaced colours. */
+/** The colour at `fraction` (0 to 1) of a ramp through equally spaced colours. */
 export function ramp(colors, fraction) {
   const position = Math.min(Math.max(fraction, 0), 1) * (colors.length - 1);
   const index = Math.min(Math.floor(position), colors.length - 2);
