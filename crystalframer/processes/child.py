@@ -13,6 +13,7 @@ import queue
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
@@ -26,7 +27,7 @@ class Message(NamedTuple):
     kind: Kind
     content: Any = None
     time: float = 0.0
-    """When it was sent, in seconds."""
+    """Seconds since the epoch of the clock when it was sent, or when the end was noticed."""
 
 
 Inbox = queue.SimpleQueue[tuple["Child", bytes]]
@@ -80,7 +81,7 @@ class Child:
         with suppress(EOFError, OSError, ValueError, pickle.UnpicklingError):
             while True:
                 inbox.put((self, read(self.process.stdout)))
-        inbox.put((self, pickle.dumps(Message("ended"))))
+        inbox.put((self, pickle.dumps(Message("ended", time=time.time()))))
 
 
 def next_message(inbox: Inbox, seconds: float = float("inf")) -> tuple[Child, Message]:

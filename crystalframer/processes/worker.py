@@ -24,7 +24,10 @@ class Parent:
     """The process that started this one, which ends with it."""
 
     def __init__(self) -> None:
+        # A terminal or a scheduler may signal all processes; when to end is for the parent to say.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if hasattr(signal, "pthread_sigmask"):  # Lightning has a handler of its own
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         self._messages = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what anyone prints is no message
         self._received: queue.SimpleQueue[bytes] = queue.SimpleQueue()

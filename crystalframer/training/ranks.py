@@ -1,24 +1,20 @@
-"""Training on several devices: a process for each, called a rank, and all of them take every step together.
+"""Training on several devices: each has a process, called a rank, and all ranks take every step together.
 
-Who starts them: torchrun or SLURM, on any number of machines; or, on one machine, the process that calls `fit`, which
-hands its prepared crystals to the others through files that all of them map into memory (so it works the same from the
-command line, a script and a notebook). What they say to one another goes through `torch.distributed`: gloo on the CPU,
-NCCL on GPUs. A training on one device has no process group, and the functions here return at once.
+torchrun or SLURM starts the ranks, on any number of machines. On one machine `fit` starts them itself, with the pool's
+processes (`crystalframer.processes`): they share its prepared crystals, and it works the same from the command line, a
+script and a notebook. Ranks exchange data with `torch.distributed`: gloo on the CPU, NCCL on GPUs. A training on one
+device has no process group, and the functions here return at once.
 """
 
 from __future__ import annotations
 
 import atexit
-import mmap
-import os
-import pickle
-import subprocess
-import sys
+import queue
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,18 +24,20 @@ from torch import Tensor
 from torch import distributed as dist
 
 from crystalframer.errors import CrystalFramerError, RankError
-from crystalframer.training.launch import Place, launched
+from crystalframer.processes.child import Child, Inbox, Kind, Message, next_message
+from crystalframer.processes.sharing import portable, write_shared
+from crystalframer.training.launch import Rank, launched
 
 T = TypeVar("T")
 
 PATIENCE = timedelta(hours=1)
-"""How long a rank waits for the others: they may have different amounts of data to read, and rank 0 has to save."""
+"""How long a rank waits for the others: they may read different amounts of data, and rank 0 saves files."""
 GRACE = 5.0
-"""Seconds for a process to end after another has failed."""
+"""Seconds in which other ranks may report why the exchange with them failed."""
 SAID_ELSEWHERE = "the same error ended all ranks; rank 0 reports it"
 
 
-# Who there is
+# Numbers of ranks
 
 
 def rank() -> int:
@@ -50,11 +48,11 @@ def n_ranks() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-# What they say to one another
+# Exchange of values
 
 
 def gather(value: T) -> list[T]:
-    """The values of all ranks, in their order. For small things, now and then: they are pickled."""
+    """The values of all ranks, in their order. They are pickled: for small values that are exchanged seldom."""
     if not dist.is_initialized():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
@@ -63,7 +61,7 @@ def gather(value: T) -> list[T]:
 
 
 def total(value: Tensor) -> Tensor:
-    """The sum over all ranks, on the device, without waiting for it."""
+    """The sum over all ranks. It is computed on the device without waiting."""
     if dist.is_initialized():
         value = value.clone()
         dist.all_reduce(value)
@@ -71,13 +69,13 @@ def total(value: Tensor) -> Tensor:
 
 
 def spread(tensors: Iterable[Tensor]) -> None:
-    """Make them, in place, what they are on rank 0."""
+    """Copy the tensors of rank 0 to all ranks, in place."""
     for tensor in tensors:
         dist.broadcast(tensor, 0)
 
 
 def agreed(work: Callable[[], T]) -> T:
-    """The result of `work`, unless it failed on some rank: then it fails on all, with the error of the lowest such."""
+    """The result of `work`. If it fails on some ranks, it fails on all, with the error of the lowest of these."""
     if not dist.is_initialized():
         return work()
     result, error = None, None
@@ -85,8 +83,8 @@ def agreed(work: Callable[[], T]) -> T:
         result = work()
     except Exception as failed:
         error = failed
-    errors = gather(_portable(error))
-    first = next((place for place, other in enumerate(errors) if other is not None), None)
+    errors = gather(None if error is None else portable(error))
+    first = next((number for number, other in enumerate(errors) if other is not None), None)
     if first is None:
         return result  # type: ignore[return-value]
     reason = error if first == rank() else errors[first]
@@ -97,38 +95,28 @@ def agreed(work: Callable[[], T]) -> T:
 
 
 def is_said_elsewhere(error: BaseException) -> bool:
-    """Whether rank 0 has this error to report, and this rank need not."""
+    """Whether rank 0 reports this error, so that this rank need not."""
     return SAID_ELSEWHERE in getattr(error, "__notes__", ())
 
 
-def _portable(error: BaseException | None) -> BaseException | None:
-    """The error itself where it survives the journey to another process, its text where it does not."""
-    try:
-        return pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RankError(f"{type(error).__name__}: {error}")
+# Start and end
 
 
-# How they come together
-
-
-def join(place: Place, on_cuda: bool) -> None:
-    """Take this place; returns when all ranks are there."""
+def join(own: Rank, on_cuda: bool) -> None:
+    """Become this rank; returns when all ranks are there."""
     if on_cuda:
-        # Under SLURM a process may be shown its own GPU alone.
-        torch.cuda.set_device(place.local_rank % torch.cuda.device_count())
-    # Gloo besides NCCL: small things are exchanged on the CPU, without waiting for the GPU.
+        # Under SLURM a process may see its own GPU alone.
+        torch.cuda.set_device(own.local_rank % torch.cuda.device_count())
+    # Gloo besides NCCL: small values are exchanged on the CPU, without waiting for the GPU.
     backend = "cpu:gloo,cuda:nccl" if on_cuda else "gloo"
-    dist.init_process_group(
-        backend, init_method=place.meeting, rank=place.rank, world_size=place.n_ranks, timeout=PATIENCE
-    )
+    dist.init_process_group(backend, init_method=own.meeting, rank=own.rank, world_size=own.n_ranks, timeout=PATIENCE)
 
 
 def join_launched(on_cuda: bool) -> None:
-    """Take the place given by torchrun or SLURM, if there is one: once for all trainings of this process."""
-    place = launched()
-    if place is not None and place.n_ranks > 1 and not dist.is_initialized():
-        join(place, on_cuda)
+    """Become the rank that torchrun or SLURM made of this process, once for all its trainings."""
+    own = launched()
+    if own is not None and own.n_ranks > 1 and not dist.is_initialized():
+        join(own, on_cuda)
         atexit.register(leave)
 
 
@@ -137,130 +125,107 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
+@dataclass(frozen=True)
+class _Following:
+    """The work of the other ranks; its item is the number of the rank."""
+
+    work: Callable[[], object]
+    n_ranks: int
+    meeting: str
+    on_cuda: bool
+
+    def __call__(self, number: int, report: object) -> None:
+        join(Rank(number, self.n_ranks, number, self.meeting), self.on_cuda)
+        self.work()
+        leave()
+
+
 @contextmanager
 def followers(n_ranks: int, work: Callable[[], object], on_cuda: bool) -> Iterator[None]:
     """Start the other ranks on this machine, each of which does `work`, and be rank 0 meanwhile.
 
-    `work` is pickled; the arrays in it are shared, not copied. However this ends, the others end with it.
+    `work` is pickled, and its arrays are shared. The other ranks end with this context, however it ends.
 
     Raises:
-        RankError: a process was killed.
-        Exception: whatever failed first, here or there.
+        RankError: the process of another rank ended.
+        Exception: the first error of any rank.
     """
+    inbox: Inbox = queue.SimpleQueue()
+    is_over = threading.Event()
     with tempfile.TemporaryDirectory(prefix="crystalframer-") as name:
         folder = Path(name)
-        write_shared(folder, work)
-        # As here: a script may have changed where modules are found.
-        paths = os.pathsep.join(str(Path(path).absolute()) for path in sys.path)
-        command = [sys.executable, "-m", "crystalframer.training.rank_process", name, str(n_ranks), str(int(on_cuda))]
-        others = {
-            other: subprocess.Popen(
-                [*command, str(other)], stdin=subprocess.PIPE, env={**os.environ, "PYTHONPATH": paths}
-            )
-            for other in range(1, n_ranks)
-        }
-        is_over = threading.Event()
+        meeting = (folder / "meeting").as_uri()
+        write_shared(folder, _Following(work, n_ranks, meeting, on_cuda))
+        others = {Child(folder, inbox, torch.get_num_threads()): number for number in range(1, n_ranks)}
         try:
-            _await_start(folder, others)
+            # Before the ranks wait for one another, which would not notice that a process has ended.
+            _await("ready", others, inbox)
+            for child, number in others.items():
+                child.send(number)
             if on_cuda:
-                processes = list(others.values())
-                threading.Thread(target=_give_up_waiting, args=(processes, is_over), daemon=True).start()
-            join(Place(0, n_ranks, 0, meeting(folder)), on_cuda)
+                threading.Thread(target=_give_up_waiting, args=(list(others), is_over), daemon=True).start()
+            join(Rank(0, n_ranks, 0, meeting), on_cuda)
             yield
-            for process in others.values():
-                process.wait(PATIENCE.total_seconds())
+            _await("done", others, inbox)
         except Exception as error:
-            earlier = _failure_of(folder, others, error)
+            earlier = _earlier_failure(error, others, inbox)
             if earlier is None:
                 raise
             raise earlier from error
         finally:
             is_over.set()
-            for process in others.values():
-                process.kill()
-                process.wait()
-                assert process.stdin is not None
-                process.stdin.close()
+            for child in others:
+                child.stop()
             leave()
 
 
-def meeting(folder: Path) -> str:
-    return (folder / "meeting").as_uri()
+def _await(kind: Kind, others: dict[Child, int], inbox: Inbox) -> None:
+    """Wait until all other ranks have sent such a message.
+
+    Raises:
+        RankError: the process of a rank ended.
+        Exception: the error of a rank.
+    """
+    for _ in others:
+        child, message = next_message(inbox, PATIENCE.total_seconds())
+        if message.kind != kind:
+            raise _failure(message, child, others[child])
 
 
-def started_file(folder: Path, rank: int) -> Path:
-    return folder / f"started-{rank}"
-
-
-def error_file(folder: Path, rank: int) -> Path:
-    return folder / f"error-{rank}"
-
-
-def _await_start(folder: Path, others: dict[int, subprocess.Popen[bytes]]) -> None:
-    """Before the first wait for one another, which would not notice that a process is gone."""
-    while not all(started_file(folder, other).exists() for other in others):
-        for other, process in others.items():
-            if process.poll() is not None:
-                raise RankError(
-                    f"the process of rank {other} ended at its start (exit code "
-                    f"{process.returncode}); what it wrote to standard error may say why"
-                )
-        time.sleep(0.02)
-
-
-def _give_up_waiting(processes: list[subprocess.Popen[bytes]], is_over: threading.Event) -> None:
-    """NCCL does not notice that a process is gone, and waits; gloo does."""
+def _give_up_waiting(others: list[Child], is_over: threading.Event) -> None:
+    """NCCL waits for ever for a process that has ended; gloo does not."""
     while not is_over.wait(1.0):
-        if any(process.poll() for process in processes):
+        if any(child.process.poll() for child in others):
             if not is_over.wait(GRACE) and dist.is_initialized():
                 dist.distributed_c10d._abort_process_group()
             return
 
 
-def _failure_of(folder: Path, others: dict[int, subprocess.Popen[bytes]], error: Exception) -> Exception | None:
-    """What went wrong in another process before it went wrong here; None if nothing did."""
-    if isinstance(error, CrystalFramerError) and not isinstance(error, RankError):
+def _earlier_failure(error: Exception, others: dict[Child, int], inbox: Inbox) -> Exception | None:
+    """The failure of another rank that caused this error; None if there is none."""
+    if isinstance(error, CrystalFramerError):
         return None  # all ranks agree on it
-    reports = [error_file(folder, other) for other in others if error_file(folder, other).exists()]
-    if reports:
-        # Those that lost the connection to the first failed later.
-        return pickle.loads(min(reports, key=lambda report: report.stat().st_mtime_ns).read_bytes())
-    if not isinstance(error, RuntimeError) or isinstance(error, RankError):
+    failures: list[tuple[Child, Message]] = []
+    seconds = GRACE if isinstance(error, RuntimeError) else 0.0
+    with suppress(queue.Empty):
+        while True:
+            child, message = next_message(inbox, seconds)
+            if message.kind in ("failed", "ended"):
+                failures.append((child, message))
+                seconds = 0.1  # those that lost the connection to the first fail at almost the same time
+    if not failures:
         return None
-    ends = time.monotonic() + GRACE
-    while time.monotonic() < ends:
-        for other, process in others.items():
-            if process.poll():
-                return RankError(
-                    f"the process of rank {other} ended (exit code {process.returncode}"
-                    f"{': killed, perhaps for want of memory' if process.returncode == -9 else ''}); resuming "
-                    "continues from the latest epoch"
-                )
-        time.sleep(0.05)
-    return None
+    child, message = min(failures, key=lambda failure: failure[1].time)
+    return _failure(message, child, others[child])
 
 
-# Shared memory
-
-
-def write_shared(folder: Path, value: object) -> None:
-    """Pickle a value with its arrays in a file apart, which `read_shared` maps instead of reading."""
-    buffers: list[pickle.PickleBuffer] = []
-    head, ends = pickle.dumps(value, protocol=5, buffer_callback=buffers.append), [0]
-    with (folder / "arrays").open("wb") as file:
-        for buffer in buffers:
-            file.write(buffer.raw())
-            file.write(bytes(-file.tell() % 64))
-            ends.append(file.tell())
-        file.write(b"\0")  # a file of nothing cannot be mapped
-    sizes = [buffer.raw().nbytes for buffer in buffers]
-    (folder / "value").write_bytes(pickle.dumps((head, ends[:-1], sizes)))
-
-
-def read_shared(folder: Path) -> Any:
-    head, starts, sizes = pickle.loads((folder / "value").read_bytes())
-    with (folder / "arrays").open("rb") as file:
-        # Private: what one process writes to its arrays (none should) the others do not see.
-        memory = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
-    views = [memory[start : start + size] for start, size in zip(starts, sizes, strict=True)]
-    return pickle.loads(head, buffers=views)
+def _failure(message: Message, child: Child, number: int) -> Exception:
+    if message.kind == "failed":
+        return message.content
+    exit_code = child.stop()
+    killed = ": killed, perhaps because memory ran out" if exit_code == -9 else ""
+    return RankError(
+        f"the process of rank {number} ended (exit code {exit_code}{killed}); standard error may say more. Resuming "
+        "continues from the latest epoch",
+        value=number,
+    )

@@ -108,7 +108,7 @@ def fit(
     with _threads(n_threads):
         if n_started > 1:
             shared = {name: parts[name] for name in ("train", "validation")}
-            with ranks.followers(n_started, partial(_follow, config, shared, folder, n_threads), device_kind == "cuda"):
+            with ranks.followers(n_started, partial(_follow, config, shared, folder), device_kind == "cuda"):
                 task = _train(config, model, parts, folder, callbacks)
         else:
             task = _train(config, model, parts, folder, callbacks)
@@ -149,10 +149,9 @@ def _check_shared(folder: RunFolder) -> None:
         time.sleep(0.5)
 
 
-def _follow(config: Config, parts: Mapping[str, PreparedCrystals], folder: RunFolder, n_threads: int | None) -> None:
-    """What a process does that `fit` has started for a further device."""
-    with _threads(n_threads):
-        _train(config, CrystalFramer(config.model), parts, folder, ())
+def _follow(config: Config, parts: Mapping[str, PreparedCrystals], folder: RunFolder) -> None:
+    """Train in a process that `fit` started for a further device."""
+    _train(config, CrystalFramer(config.model), parts, folder, ())
 
 
 def _device_kind(config: Config) -> str:

@@ -19,7 +19,7 @@ from pool_work import DieOf, DieWhenRead, Multiply, Unreadable, ask, describe, f
 from refusals import refused
 
 from crystalframer.errors import DataError, WorkerError
-from crystalframer.processes import pool
+from crystalframer.processes import pool, sharing
 from crystalframer.processes.child import Child
 
 
@@ -87,6 +87,13 @@ def test_arrays_are_shared_and_changes_are_private() -> None:
     assert factors.tolist() == [0.0, 1.0, 2.0, 3.0]
 
 
+def test_arrays_are_not_in_the_pickle(tmp_path: Path) -> None:
+    sharing.write_shared(tmp_path, {"some": np.arange(1000.0), "nothing": np.zeros(0)})
+    assert (tmp_path / "value").stat().st_size < 1000
+    read = sharing.read_shared(tmp_path)
+    assert read["some"].tolist() == list(range(1000)) and read["nothing"].shape == (0,)
+
+
 def test_an_item_is_taken_when_there_is_a_process_for_it(children: list[Child]) -> None:
     taken = []
     with closing(pool.compute(describe, (taken.append(n) or n for n in range(5)), 2, none)) as found:
@@ -140,7 +147,7 @@ SCRIPT = """
 import sys
 sys.path.append({support!r})
 from pool_work import wait_for_ever
-from crystalframer.processes import pool
+from crystalframer.processes import pool, sharing
 
 def say(item, content):
     print(content, flush=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import pickle
 import re
 import shutil
 import signal
@@ -18,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from refusals import refused
 
 from crystalframer import checkpoint
 from crystalframer.config import Config, CosineBasis, DistanceBasis, FrameConfig, ModelConfig, Target, TrainingConfig
@@ -201,7 +201,7 @@ class Kill(pl.Callback):
 
 
 def test_a_killed_rank_is_reported(tmp_path: Path, started: list[subprocess.Popen[bytes]]) -> None:
-    with pytest.raises(RankError, match=r"the process of rank 1 ended \(exit code -9: killed, perhaps for want of mem"):
+    with refused(RankError, "rank 1 ended (exit code -9: killed"):
         fit(on(2), DATA, tmp_path / "run", callbacks=[Kill(started)])
     assert len(pd.read_csv(tmp_path / "run" / "metrics.csv")) == 1
     assert ranks.n_ranks() == 1 and started[0].poll() is not None
@@ -220,6 +220,7 @@ import torch
 from crystalframer.model.network import CrystalFramer
 from crystalframer.training import fit, ranks
 
+sys.path.append(str(Path(sys.argv[1]).parents[1] / "support"))
 spec = importlib.util.spec_from_file_location("tests_of_ranks", sys.argv[1])
 tests = importlib.util.module_from_spec(spec)
 sys.modules["tests_of_ranks"] = tests
@@ -294,28 +295,25 @@ def test_the_command_line_under_torchrun_speaks_once(tmp_path: Path) -> None:
 
 
 def test_more_than_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="n_devices = 0: must be above 0"):
+    with refused(ConfigError, "n_devices = 0"):
         on(0)
-    with pytest.raises(
-        ConfigError, match=r"n_nodes = 2: several machines are started by torchrun .*--nproc-per-node 4"
-    ):
+    with refused(ConfigError, "--nproc-per-node 4", field="training.n_nodes"):
         launch.check(replace(TRAINING, n_devices=4, n_nodes=2), "cpu")
-    with pytest.raises(ConfigError, match=r"n_devices = 64: torch finds \d+ GPUs"):
-        launch.check(replace(TRAINING, n_devices=64), "cuda")
-    with pytest.raises(ConfigError, match="n_devices = 2: this machine has one GPU"):
-        launch.check(replace(TRAINING, n_devices=2), "mps")
+    for n_devices, kind in ((64, "cuda"), (2, "mps")):
+        with refused(ConfigError, n_devices, field="training.n_devices"):
+            launch.check(replace(TRAINING, n_devices=n_devices), kind)
     under_torchrun = {"TORCHELASTIC_RUN_ID": "x", "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}
     for name, value in (under_torchrun | {"LOCAL_WORLD_SIZE": "4"}).items():
         monkeypatch.setenv(name, value)
-    assert launch.launched() == launch.Place(5, 8, 1, "env://")
+    assert launch.launched() == launch.Rank(5, 8, 1, "env://")
     launch.check(replace(TRAINING, n_devices=4, n_nodes=2), "cuda")
-    with pytest.raises(ConfigError, match="n_devices = 2: torchrun or SLURM has started 2 x 4 processes"):
+    with refused(ConfigError, "2 x 4 processes", field="training.n_devices"):
         launch.check(replace(TRAINING, n_devices=2), "cuda")
     with pytest.raises(ConfigError, match="without torchrun or srun"):
         ablate(CONFIG, ["none"], [0], DATA, tmp_path)
 
 
-def test_a_place_from_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rank_of_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
     of_job = {"SLURM_JOB_ID": "4711234", "SLURM_NTASKS": "8", "SLURM_PROCID": "0"}
@@ -325,9 +323,9 @@ def test_a_place_from_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
     of_step = {"SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "6", "SLURM_LOCALID": "2", "SLURM_STEP_NUM_NODES": "2"}
     for name, value in (of_step | {"SLURM_STEP_NODELIST": "gpu[007-008]"}).items():
         monkeypatch.setenv(name, value)
-    assert launch.launched() == launch.Place(6, 8, 2, "tcp://gpu007:16234")
+    assert launch.launched() == launch.Rank(6, 8, 2, "tcp://gpu007:16234")
     launch.check(replace(TRAINING, n_devices=4, n_nodes=2), "cuda")
-    with pytest.raises(ConfigError, match=r"n_nodes = 3: .* 2 x 4 processes"):
+    with refused(ConfigError, "2 x 4 processes", field="training.n_nodes"):
         launch.check(replace(TRAINING, n_nodes=3), "cuda")
 
 
@@ -357,13 +355,3 @@ def test_ranks_see_every_crystal_once_and_fill_what_is_empty() -> None:
         assert sorted(batch.ids) == sorted(name for share in labelled for name in share.ids)
         assert all(share.n_crystals > 0 for share in shares)
     assert [share[-1].targets.isnan().all().item() for share in seen] == [False, True, True]
-
-
-def test_arrays_are_shared_between_processes(tmp_path: Path) -> None:
-    crystals = prepare(DATA.train, MODEL.radius, MODEL.target_names)
-    ranks.write_shared(tmp_path, {"crystals": crystals, "nothing": np.zeros(0)})
-    assert (tmp_path / "value").stat().st_size < len(pickle.dumps(crystals)) / 2
-    read = ranks.read_shared(tmp_path)
-    assert read["crystals"].fingerprint() == crystals.fingerprint() and read["nothing"].shape == (0,)
-    read["crystals"].targets[:] = 0.0  # allowed, and private
-    assert ranks.read_shared(tmp_path)["crystals"].fingerprint() == crystals.fingerprint()
