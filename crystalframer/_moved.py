@@ -21,7 +21,7 @@ MOVED = {
     "data.loading": "crystals.loading",
     "data.neighbors": "crystals.neighbors",
     "data.packed": "datasets.packed",
-    "data.published": "datasets.published",
+    "data.published": "datasets.sources",
     "data.resident": "crystals.on_gpu",
     "data.rows": "reading.rows",
     "data.sources": "datasets.sources",

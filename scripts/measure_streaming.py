@@ -22,8 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from crystalframer.datasets.published import OQMD, Source
-from crystalframer.datasets.sources import prepare
+from crystalframer.datasets.oqmd import OQMD
+from crystalframer.datasets.published import Source, pack
 from crystalframer.datasets.splits import alignn_parts
 from crystalframer.elements import SYMBOLS
 from crystalframer.testing import random_crystal
@@ -42,9 +42,9 @@ def main() -> None:
         n_bytes = write_archive(archive, n_crystals)
         print(f"{n_crystals:,} crystals: {n_bytes / 1e9:.2f} GB of JSON, {archive.stat().st_size / 1e6:.0f} MB zipped")
         with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-            _, alone = pool.apply(pack, (100, False))
+            _, alone = pool.apply(measured, (100, False))
         with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-            seconds, peak = pool.apply(pack, (n_crystals, True))
+            seconds, peak = pool.apply(measured, (n_crystals, True))
         packed = Path(folder) / OQMD.name / f"{OQMD.name}.parquet"
         print(
             f"packed in {seconds:.0f} s, {n_crystals / seconds:,.0f} crystals/s, {packed.stat().st_size / 1e6:.0f} MB"
@@ -91,14 +91,14 @@ def resized(n_crystals: int) -> Source:
     return replace(OQMD, n_crystals=n_crystals, splits=(split,))
 
 
-def pack(n_crystals: int, really: bool) -> tuple[float, float]:
+def measured(n_crystals: int, really: bool) -> tuple[float, float]:
     """Seconds, and the largest resident memory of this process in MB (Linux counts it in KiB)."""
     import pyarrow.parquet  # noqa: F401
     import scipy.spatial  # noqa: F401
 
     start = time.perf_counter()
     if really:
-        prepare(resized(n_crystals))
+        pack(resized(n_crystals))
     return time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

@@ -1,4 +1,4 @@
-"""Files from the network: fetched once into a cache folder, resumed where they were cut off, checked, used offline."""
+"""Files from the network: downloaded once into a cache folder, resumed where a download stopped, and checked."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from crystalframer._version import __version__
 from crystalframer.errors import DataError
+from crystalframer.files import writing
 
 CACHE_VARIABLE = "CRYSTALFRAMER_CACHE"
 TIMEOUT = 60
@@ -35,21 +36,17 @@ class RemoteFile:
     """A file at a public address."""
 
     name: str
-    """Under which it is kept."""
+    """Name under which it is kept."""
     url: str
-    """Where it is downloaded; empty if only a person with a browser can."""
+    """Address of the download; empty if only a person with a browser can download it."""
     page: str = ""
-    """Where a person finds it. Default: the address itself."""
+    """Address where a person finds it. Default: `url`."""
     sha256: str = ""
-    """Published checksum. Where none is known, that of the first download is recorded and holds from then on."""
-
-
-class _Broken(Exception):
-    """A connection that ended early or a busy server: worth another attempt."""
+    """Published checksum. Where none is known, the one of the first download is recorded and compared from then on."""
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: `$CRYSTALFRAMER_CACHE`, else `crystalframer` in `$XDG_CACHE_HOME` or `~/.cache`."""
+    """The folder of downloads: `$CRYSTALFRAMER_CACHE`, else `crystalframer` in `$XDG_CACHE_HOME` or `~/.cache`."""
     if chosen := os.environ.get(CACHE_VARIABLE):
         return Path(chosen).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
@@ -57,8 +54,9 @@ def cache_folder() -> Path:
 
 
 def fetch(file: RemoteFile, folder: Path) -> Path:
-    """The file in this folder, downloaded if it is not yet there. What was cut off is kept as `NAME.partial` and goes
-    on from there the next time.
+    """Return the path of the file in this folder, after downloading it if it is not yet there.
+
+    A download that stopped is kept as `NAME.partial`, and the next call continues it.
 
     Raises:
         DataError: no network, an answer that is not the file, or a wrong checksum; the message says what to download
@@ -67,16 +65,12 @@ def fetch(file: RemoteFile, folder: Path) -> Path:
     path = folder / file.name
     if not path.exists():
         if not file.url:
-            raise DataError(f"{file.name}: cannot be downloaded by a program. {_by_hand(file, path)}")
-        try:
+            raise DataError(f"cannot be downloaded by a program. {_by_hand(file, path)}", path=path)
+        advice = f"{file.name} cannot be kept there; choose another folder for downloads with ${CACHE_VARIABLE}"
+        with writing(folder, DataError, advice):
             folder.mkdir(parents=True, exist_ok=True)
             with TemporaryFile(dir=folder):
                 pass
-        except OSError as error:
-            raise DataError(
-                f"{folder}: cannot be written ({error.strerror}), so {file.name} cannot be kept there; choose another "
-                f"folder for downloads with ${CACHE_VARIABLE}"
-            ) from error
         _download(file, path)
     _check(file, path)
     return path
@@ -94,16 +88,17 @@ def open_url(url: str, headers: dict[str, str] | None = None) -> Any:
         # Not repeated here: messages end up in logs.
         raise DataError(
             f"the address of {parts.hostname} has a name or a password before the @; it would stand in configs, "
-            "messages and logs: leave it out, or ask a provider that needs none"
+            "messages and logs: leave it out, or ask a provider that needs none",
+            value=parts.hostname,
         )
     if parts.scheme not in ("http", "https"):
-        raise DataError(f"{url!r} is no address on the web; give one that begins with https:// or http://")
+        raise DataError("is no address on the web; give one that begins with https:// or http://", path=url)
     request = urllib.request.Request(url, headers={"User-Agent": f"crystalframer/{__version__}", **(headers or {})})
     return urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT)
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Followed to the web alone, and never from https to http, where anyone on the way could change the answer."""
+    """Follows redirects to the web only, and never from https to http, whose answers anyone on the way could change."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         parts = urlsplit(newurl)
@@ -116,7 +111,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def reason(error: Exception) -> str:
-    """What a failed request says, in a few words."""
+    """The reason of a failed request, in a few words."""
     if isinstance(error, urllib.error.HTTPError):
         return f"the server answers {error.code} {error.reason}"
     if isinstance(error, urllib.error.URLError):
@@ -128,7 +123,7 @@ def is_passing(error: Exception) -> bool:
     """Whether another attempt may help: a broken connection, or a server that is busy or in trouble."""
     if isinstance(error, urllib.error.HTTPError):
         return error.code in (408, 429) or error.code >= 500
-    return isinstance(error, (_Broken, ConnectionError, TimeoutError, http.client.HTTPException))
+    return isinstance(error, (ConnectionError, TimeoutError, http.client.HTTPException))
 
 
 def _download(file: RemoteFile, path: Path) -> None:
@@ -136,21 +131,24 @@ def _download(file: RemoteFile, path: Path) -> None:
     for attempt in range(1, ATTEMPTS + 1):
         try:
             _receive(file, partial)
-        except (OSError, http.client.HTTPException, _Broken) as error:
+        except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()
             if is_passing(error) and attempt < ATTEMPTS:
                 time.sleep(PAUSE * 2 ** (attempt - 1))
                 continue
             kept = ""
             if partial.exists() and partial.stat().st_size:
                 kept = f" {partial.stat().st_size:,} bytes are kept; the same command goes on from there."
-            raise DataError(f"{file.url}: download failed ({reason(error)}).{kept} {_by_hand(file, path)}") from error
+            message = f"download failed ({reason(error)}).{kept} {_by_hand(file, path)}"
+            raise DataError(message, path=file.url) from error
         partial.replace(path)
         _tag_of(partial).unlink(missing_ok=True)
         return
 
 
 def _receive(file: RemoteFile, partial: Path) -> None:
-    """One attempt: what is still missing of the file."""
+    """Try once to download the part of the file that is still missing."""
     start = partial.stat().st_size if partial.exists() else 0
     headers = {}
     if start:
@@ -166,7 +164,7 @@ def _receive(file: RemoteFile, partial: Path) -> None:
         if error.headers.get("Content-Range") == f"bytes */{start}":
             return
         partial.unlink()
-        raise _Broken("the file has changed; starting anew") from error
+        raise ConnectionError("the file has changed; starting anew") from error
     with answer:
         total = _total_size(answer, start)
         if answer.status == 200:
@@ -183,7 +181,7 @@ def _receive(file: RemoteFile, partial: Path) -> None:
                 bar.update(len(chunk))
     received = partial.stat().st_size
     if total is not None and received != total:
-        raise _Broken(f"the connection ended after {received:,} of {total:,} bytes")
+        raise ConnectionError(f"the connection ended after {received:,} of {total:,} bytes")
 
 
 def _total_size(answer: Any, start: int) -> int | None:
@@ -206,17 +204,20 @@ def _tag_of(partial: Path) -> Path:
 def _check(file: RemoteFile, path: Path) -> None:
     """Compare with the published checksum, or with that of the first download."""
     record = path.with_name(f"{path.name}.checksum.json")
-    digest = sha256(path)
+    found = sha256(path)
     expected, of = file.sha256, "the published checksum"
     if not expected and record.exists():
         expected, of = json.loads(record.read_text())["sha256"], "the checksum recorded at the first download"
-    if expected and digest != expected:
+    if expected and found != expected:
         raise DataError(
-            f"{path}: SHA-256 is {digest}, but {of} is {expected}; the file is damaged or another version: delete it, "
-            "and the next call downloads it again"
+            f"SHA-256 is {found}, but {of} is {expected}; the file is damaged or another version: delete it, and the "
+            "next call downloads it again",
+            path=path,
+            field="sha256",
+            value=found,
         )
     if not record.exists():
-        record.write_text(json.dumps({"sha256": digest, "url": file.url, "published": bool(file.sha256)}))
+        record.write_text(json.dumps({"sha256": found, "url": file.url, "published": bool(file.sha256)}))
 
 
 def sha256(path: Path) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
+from refusals import refused
 
 from crystalframer.config import DataConfig, Target
 from crystalframer.datasets.authors_pickle import convert_authors_pickle
@@ -67,10 +68,10 @@ def test_files_of_a_split_become_one_packed_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("function", "arguments", "name"),
     [
-        (os.system, ("touch {marker}",), "(posix|nt).system"),
+        (os.system, ("touch {marker}",), f"{os.name}.system"),
         (eval, ("open({marker!r}, 'w')",), "builtins.eval"),
         (exec, ("open({marker!r}, 'w')",), "builtins.exec"),
-        (open, ("{marker}", "w"), "(_)?io.open"),
+        (open, ("{marker}", "w"), "io.open"),
         (getattr, ("", "join"), "builtins.getattr"),
     ],
 )
@@ -81,7 +82,7 @@ def test_code_in_a_pickle_is_refused_by_name(
     marker = tmp_path / "ran"
     filled = [argument.format(marker=str(marker)) for argument in arguments]
     path = dump(tmp_path / "bad.pkl", [{"jid": "a", "atoms": Malicious(function, *filled)}], protocol)
-    with pytest.raises(DataError, match=rf"bad\.pkl: .*it asks for {name}, which a file of crystals does not need"):
+    with refused(DataError, f"{name}, which a file of crystals does not need", path=path):
         convert_authors_pickle(path)
     assert not marker.exists()
 
@@ -90,7 +91,7 @@ def test_attributes_of_allowed_classes_are_refused(tmp_path: Path) -> None:
     # Protocol 4 can ask for a dotted name: a method that would open a file.
     text = b"\x80\x04\x8c\x17pymatgen.core.structure\x8c\x13Structure.from_file\x93\x8c\x05x.cif\x85R."
     (tmp_path / "bad.pkl").write_bytes(text)
-    with pytest.raises(DataError, match=r"it asks for pymatgen\.core\.structure\.Structure\.from_file"):
+    with refused(DataError, "pymatgen.core.structure.Structure.from_file", path="bad.pkl"):
         convert_authors_pickle(tmp_path / "bad.pkl")
 
 
@@ -102,7 +103,7 @@ def test_attributes_of_allowed_classes_are_refused(tmp_path: Path) -> None:
         ([], "the list is empty"),
         ([{"jid": "a", "atoms": {}}], "row 1: crystal 'a': has no 'atomic_numbers'"),
         ([GOOD[0] | {"formation_energy_peratom": float("inf")}], "row 1: formation_energy_peratom is 'inf'"),
-        ([GOOD[0], GOOD[0]], "id 'JVASP-1' is given twice, in rows 1 and 2"),
+        ([GOOD[0], GOOD[0]], "row 2: id 'JVASP-1' is given twice"),
     ],
 )
 def test_bad_content(tmp_path: Path, content: object, message: str) -> None:
@@ -113,9 +114,9 @@ def test_bad_content(tmp_path: Path, content: object, message: str) -> None:
 def test_truncated_and_missing_files(tmp_path: Path) -> None:
     path = dump(tmp_path / "bad.pkl", GOOD)
     path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(DataError, match=r"bad\.pkl: cannot be read as a pickle of crystals"):
+    with refused(DataError, "cannot be read as a pickle", path=path):
         convert_authors_pickle(path)
-    with pytest.raises(DataError, match=r"none\.pkl: no such file"):
+    with refused(DataError, path="none.pkl"):
         convert_authors_pickle(tmp_path / "none.pkl")
-    with pytest.raises(DataError, match="no label column 'formation_energy_per_atom'; did you mean"):
+    with refused(DataError, "did you mean", field="formation_energy_per_atom"):
         convert_authors_pickle(dump(tmp_path / "good.pkl", GOOD), ["formation_energy_per_atom"])

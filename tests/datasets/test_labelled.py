@@ -196,7 +196,7 @@ def test_all_bad_structures_of_a_folder_are_told_at_once(folder: Path) -> None:
     ("columns", "message"),
     [
         ({"lattice": [[1.0] * 9]}, "t.json: 1 of 1 structures cannot be read:\n  row 1: crystal 'c0': .*coplanar"),
-        ({"id": ["x", "y", "x"]}, "t.json: id 'x' is given twice, in rows 1 and 3"),
+        ({"id": ["x", "y", "x"]}, "t.json: row 3: id 'x' is given twice"),
         ({"gap": [1, 2, True]}, "t.json, row 3: gap is 'True'"),
         ({"gap": [1, float("nan"), float("inf")]}, "t.json, row 3: gap is 'inf'"),
     ],
