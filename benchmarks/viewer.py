@@ -1,6 +1,6 @@
-"""How long the explorer takes: a step of a slider until drawn, the first view, and how large its page is.
+"""Measure the explorer: the time of a slider step until it is drawn, the time of the first view, the size of its page.
 
-Needs Chromium and playwright; draws with software WebGL, the slowest case there is.
+This needs Chromium and playwright. Drawing uses software WebGL, the slowest case.
 """
 
 from __future__ import annotations
@@ -28,19 +28,20 @@ if TYPE_CHECKING:
 
 SIZES = (40, 500)
 STEP_BARS = {40: 60.0, 500: 250.0}
-"""ms, by number of atoms."""
+"""Allowed time of a step, ms, by number of atoms."""
 FIRST_VIEW_BAR = 6.0
-"""s."""
+"""Allowed time of the first view, s."""
 PAGE_BAR = 1.5
-"""MB, of 40 atoms, 4 layers and 8 heads."""
+"""Allowed size of the page with 40 atoms, 4 layers and 8 heads, MB."""
 N_STEPS = 20
+N_QUICK_STEPS = 2
 FLAGS = ("--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 
 _DRAWN = (
     "document.querySelector('.cf-explorer')?.explorer.structure() && document.querySelector('.cf-caption').textContent"
 )
 
-# From moving the slider until the canvas can be read: reading one pixel waits for all that draws it.
+# Time from moving the slider until one pixel of the canvas can be read, which waits until drawing has ended.
 _STEPS = """async (n) => {
   const root = document.querySelector(".cf-explorer");
   const slider = root.querySelector('input[aria-label="Layer"]');
@@ -86,14 +87,14 @@ def measure(report: Report, options: argparse.Namespace, folder: Path, executabl
             path.write_text(explorer_html(scene), encoding="utf-8")
             page = browser.new_page(viewport={"width": 1100, "height": 850})
             page.context.set_offline(True)
-            _add(report, page, path, n_atoms, 2 if options.quick else options.passes)
+            _add(report, page, path, n_atoms, *((2, N_QUICK_STEPS) if options.quick else (options.passes, N_STEPS)))
             page.close()
         browser.close()
 
 
-def _add(report: Report, page: Page, path: Path, n_atoms: int, passes: int) -> None:
+def _add(report: Report, page: Page, path: Path, n_atoms: int, passes: int, n_steps: int) -> None:
     first = Timing(tuple(_first_view(page, path) for _ in range(passes)))
-    step = Timing(tuple(median(page.evaluate(_STEPS, N_STEPS)) for _ in range(passes)))
+    step = Timing(tuple(median(page.evaluate(_STEPS, n_steps)) for _ in range(passes)))
     megabytes = path.stat().st_size / 1e6
     work = f"{n_atoms} atoms"
     for what, timing, factor, unit in (("first view", first, 1.0, "s"), ("step until drawn", step, 1e3, "ms")):

@@ -16,7 +16,7 @@ from urllib.request import urlopen
 
 import nbformat
 import pytest
-from browsing import open_page
+from browsing import frames_later, open_page
 from nbformat.v4 import new_code_cell, new_notebook
 from synthetic_traces import perovskite, skewed, synthetic_trace
 
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 START_SECONDS = 60
 
 CELLS = (
-    "import viz\nfrom crystalframer.trace import CrystalTrace",
+    "import viz\nfrom crystalframer import CrystalTrace",
     'first = viz.AttentionExplorer(CrystalTrace.load("first.safetensors"), layer=0, head=0, atom=1)\nfirst',
     'second = viz.AttentionExplorer(CrystalTrace.load("second.safetensors"), layer=1, head=None)\nsecond',
     'print("second has head", second.head)',
@@ -126,7 +126,7 @@ def drawn(page: Page, number: int) -> Locator:
 
 def pixels(page: Page, explorer: Locator) -> str:
     """What the canvas holds; where the page is scrolled to does not count."""
-    page.evaluate("async () => { for (let n = 3; n; n--) await new Promise(requestAnimationFrame); }")
+    frames_later(page, 3)
     return explorer.locator(".cf-structure canvas").evaluate("(canvas) => canvas.toDataURL()")
 
 

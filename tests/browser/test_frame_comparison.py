@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from browsing import open_page
+from browsing import chosen, frames_later, open_page
 from synthetic_traces import perovskite, synthetic_trace
 
 from viz import FrameComparison
@@ -54,9 +54,7 @@ def page(browser: Browser, comparison: FrameComparison) -> Iterator[Page]:
     data = [base64.b64encode(part).decode() for part in comparison.data]
     with open_page(browser) as opened:
         opened.evaluate(SHOW, [frontend_script("comparison.js"), frontend_style(), values, data])
-        opened.wait_for_function(
-            f"{COMPARISON}.structures().length && document.querySelector('.cf-caption').textContent"
-        )
+        opened.wait_for_function(DRAWN)
         yield opened
 
 
@@ -65,17 +63,9 @@ def pictures(page: Page) -> list[bytes]:
     return [panel.screenshot() for panel in page.locator(".cf-structure").all()]
 
 
-def frames_later(page: Page) -> None:
-    page.evaluate("async () => { for (let n = 2; n; n--) await new Promise(requestAnimationFrame); }")
-
-
-def state(page: Page) -> dict[str, Any]:
-    return page.evaluate(f"Object.fromEntries(['layer', 'head', 'atom'].map((k) => [k, {COMPARISON}.model.get(k)]))")
-
-
 def test_a_picture_for_each_method(page: Page) -> None:
     assert page.locator(".cf-panel .cf-subtitle").all_inner_texts() == list(METHODS)
-    assert "No frames" in page.locator(".cf-caption").last.inner_text()
+    assert "no frames" in page.locator(".cf-caption").last.inner_text()
     assert len(set(pictures(page))) == len(METHODS)
 
 
@@ -91,10 +81,10 @@ def test_keys_and_the_list_of_atoms(page: Page) -> None:
     picture.focus()
     for key in ("ArrowUp", "ArrowUp", "ArrowUp", "ArrowRight"):
         picture.press(key)
-    assert state(page) == {"layer": 2, "head": 1, "atom": 1}
+    assert chosen(page, COMPARISON) == {"layer": 2, "head": 1, "atom": 1}
     before = pictures(page)
     page.get_by_role("combobox", name="Atom").select_option("O2")
-    assert state(page)["atom"] == 3
+    assert chosen(page, COMPARISON)["atom"] == 3
     assert all(a != b for a, b in zip(before, pictures(page), strict=True))
 
 

@@ -1,4 +1,4 @@
-"""A browser without a network, and what it complained about."""
+"""A browser without a network, whose errors fail the test."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 
-# Software WebGL, and nothing that a browser does on its own over the network.
+# Software WebGL, and no network traffic of the browser itself.
 FLAGS = (
     "--no-sandbox",
     "--use-gl=angle",
@@ -29,7 +29,7 @@ LOCAL = ("file:", "blob:", "data:", "http://127.0.0.1:", "ws://127.0.0.1:")
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """The Chromium of this machine; skips the test where there is none, or fails it if `REQUIRED` is set to 1."""
+    """The Chromium of this machine. Without one the test is skipped, or fails if `REQUIRED` is set to 1."""
     executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if executable is None:
         _missing("no Chromium; on Debian: apt-get install chromium")
@@ -50,7 +50,7 @@ def _missing(what: str) -> NoReturn:
 
 @contextmanager
 def open_page(browser: Browser, width: int = 1100, height: int = 850) -> Iterator[Page]:
-    """A page that may only speak to this machine; an error of its console, or any other request, fails the test."""
+    """A page that may only connect to this machine. Any other request, or an error in its console, fails the test."""
     context = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True)
     page = context.new_page()
     complaints: list[str] = []
@@ -70,3 +70,13 @@ def open_page(browser: Browser, width: int = 1100, height: int = 850) -> Iterato
     yield page
     context.close()
     assert complaints == []
+
+
+def frames_later(page: Page, n: int = 2) -> None:
+    """Wait until the browser has drawn what was asked for."""
+    page.evaluate("async (n) => { for (; n; n--) await new Promise(requestAnimationFrame); }", n)
+
+
+def chosen(page: Page, widget: str) -> dict[str, Any]:
+    """Layer, head and atom of a widget (a JavaScript expression)."""
+    return page.evaluate(f"Object.fromEntries(['layer', 'head', 'atom'].map((k) => [k, {widget}.model.get(k)]))")

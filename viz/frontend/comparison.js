@@ -2,7 +2,7 @@
 // head and atom, and a header and bytes for each scene. Texts that come from files are set as text, never as HTML.
 
 import { edgeWeights, isTied, strongestEdges, decode } from "./crystal.js";
-import { keepKeys, make, onArrows, percent, slider } from "./controls.js";
+import { keepKeys, legend, make, onArrows, percent, slider, structureBox, tiedBadge, without3D } from "./controls.js";
 import { Structure } from "./structure.js";
 
 const STATE = ["layer", "head", "atom"];
@@ -68,14 +68,10 @@ function makeStructure(panel, crystal, pick, view) {
   try {
     return new Structure(library, panel.structure, crystal, pick, view);
   } catch (error) {
-    panel.structure.replaceChildren(make("p", { className: "cf-sorry" }, NO_WEBGL));
+    without3D(panel.structure, "frame_comparison_figure");
     return null;
   }
 }
-
-const NO_WEBGL =
-  "The crystal cannot be drawn in 3D, because this browser offers no WebGL. Switch on hardware acceleration, use another " +
-  "browser, or draw a still picture with viz.frame_comparison_figure.";
 
 /** When one picture is turned or zoomed, all others follow. Redrawing alone moves none. */
 function turnTogether(structures) {
@@ -99,15 +95,6 @@ function build({ labels, formula, palette }, names, sizes) {
   const atom = make("select", { attributes: { "aria-label": "Atom whose frame and attention are shown" } });
   atom.append(...labels.slice(0, sizes.atom).map((label, n) => new Option(label, n)));
   const panels = names.map(panel);
-  const legend = make("div", { className: "cf-legend" });
-  palette.axes.forEach((color, k) => {
-    const chip = make("span", { className: "cf-axis" }, `${palette.axisLabels[k]} (${"xyz"[k]})`);
-    chip.style.setProperty("--color", color);
-    legend.append(chip);
-  });
-  const lines = make("span", { className: "cf-lines" }, "attention, weak to strong, relative to the strongest line of each picture");
-  lines.style.setProperty("--ramp", `linear-gradient(to right, ${palette.attentionRamp.join(", ")})`);
-  legend.append(lines);
   const root = make(
     "div",
     { className: "cf-explorer cf-comparison" },
@@ -117,7 +104,7 @@ function build({ labels, formula, palette }, names, sizes) {
       make("div", { className: "cf-head" }, make("span", { className: "cf-title" }, formula)),
       make("div", { className: "cf-controls" }, layer.group, head.group, make("label", {}, "Atom ", atom)),
       make("div", { className: "cf-panels" }, ...panels.map(({ root }) => root)),
-      legend,
+      legend(palette, true, "attention, weak to strong, relative to the strongest line of each picture"),
     ),
   );
   keepKeys(root);
@@ -132,17 +119,8 @@ function build({ labels, formula, palette }, names, sizes) {
 
 /** One model: its name, its picture and its caption. */
 function panel(name) {
-  const tied = make("span", { className: "cf-badge cf-tied", hidden: true }, "tied frame");
-  tied.title = "Several neighbours or directions are equivalent here. A tie rule chose the axes among them.";
-  const structure = make("div", {
-    className: "cf-structure",
-    tabIndex: 0,
-    attributes: {
-      role: "application",
-      "aria-roledescription": "crystal structure",
-      "aria-label": `${name}. Arrow keys up and down change the layer, left and right the head. Click an atom to choose it.`,
-    },
-  });
+  const tied = tiedBadge();
+  const structure = structureBox(name);
   const said = make("p", { className: "cf-caption", attributes: { "aria-live": "polite" } });
   const root = make(
     "div",

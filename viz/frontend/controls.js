@@ -25,6 +25,42 @@ export function slider(name, size) {
   return { group, input, play, size, show };
 }
 
+/** The element for a crystal in 3D. */
+export function structureBox(name) {
+  const keys = "Arrow keys up and down change the layer, left and right the head. Click an atom to choose it.";
+  return make("div", {
+    className: "cf-structure",
+    tabIndex: 0,
+    attributes: { role: "application", "aria-roledescription": "crystal structure", "aria-label": `${name}. ${keys}` },
+  });
+}
+
+/** Say in a structure box why it is empty. `figure` is the function of viz that draws a still picture instead. */
+export function without3D(box, figure) {
+  const text =
+    "The crystal cannot be drawn in 3D, because this browser offers no WebGL. Switch on hardware acceleration, use " +
+    `another browser, or draw a still picture with viz.${figure}.`;
+  box.replaceChildren(make("p", { className: "cf-sorry" }, text));
+}
+
+/** The mark of a frame whose axes were chosen by a tie rule. */
+export function tiedBadge() {
+  const title = "Several neighbours or directions are equivalent here. A tie rule chose the axes among them.";
+  return make("span", { className: "cf-badge cf-tied", hidden: true, title }, "tied frame");
+}
+
+/** The colours of the axes (if there are any) and of attention lines. */
+export function legend({ axes, axisLabels, attentionRamp }, hasAxes, text) {
+  const chip = (className, label, name, value) => {
+    const element = make("span", { className }, label);
+    element.style.setProperty(name, value);
+    return element;
+  };
+  const lines = chip("cf-lines", text, "--ramp", `linear-gradient(to right, ${attentionRamp.join(", ")})`);
+  const chips = hasAxes ? axes.map((color, k) => chip("cf-axis", `${axisLabels[k]} (${"xyz"[k]})`, "--color", color)) : [];
+  return make("div", { className: "cf-legend" }, ...chips, lines);
+}
+
 /** Call `step` on arrow keys: `keys` maps each key to the arguments. */
 export function onArrows(element, keys, step) {
   element.addEventListener("keydown", (event) => {

@@ -3,7 +3,7 @@
 // files are set as text, never as HTML.
 
 import { attentionByDistance, attentionMatrix, edgeWeights, isTied, strongestEdges, decode } from "./crystal.js";
-import { keepKeys, make, onArrows, percent, slider } from "./controls.js";
+import { keepKeys, legend, make, onArrows, percent, slider, structureBox, tiedBadge, without3D } from "./controls.js";
 import { Heatmap } from "./heatmap.js";
 import { Profile } from "./profile.js";
 import { Structure } from "./structure.js";
@@ -71,16 +71,11 @@ function makeStructure(ui, crystal, pick, view) {
   try {
     return new Structure(library, ui.structure, crystal, pick, view);
   } catch (error) {
-    ui.structure.replaceChildren();
-    ui.structure.append(make("p", { className: "cf-sorry" }, NO_WEBGL));
+    without3D(ui.structure, "structure_figure");
     ui.png.disabled = true;
     return null;
   }
 }
-
-const NO_WEBGL =
-  "The crystal cannot be drawn in 3D, because this browser offers no WebGL. Switch on hardware acceleration, use another " +
-  "browser, or draw a still picture with viz.structure_figure. The heatmap, the curve and the sliders work without it.";
 
 const WHICH = [
   ["all atoms", "all"],
@@ -105,15 +100,7 @@ function build(crystal) {
   const png = make("button", { type: "button", title: "Save the structure as a PNG picture" }, "PNG");
   png.setAttribute("aria-label", "Save the structure as a PNG picture");
 
-  const structure = make("div", {
-    className: "cf-structure",
-    tabIndex: 0,
-    attributes: {
-      role: "application",
-      "aria-roledescription": "crystal structure",
-      "aria-label": "Crystal structure. Arrow keys up and down change the layer, left and right the head. Click an atom to choose it.",
-    },
-  });
+  const structure = structureBox("Crystal structure");
   const heatmap = make("canvas", {
     className: "cf-heatmap",
     tabIndex: 0,
@@ -132,8 +119,7 @@ function build(crystal) {
   const profileTitle = make("div", { className: "cf-subtitle" });
   const heatmapTitle = make("div", { className: "cf-subtitle" });
 
-  const tied = make("span", { className: "cf-badge cf-tied", hidden: true }, "tied frame");
-  tied.title = "Several neighbours or directions are equivalent here. A tie rule chose the axes among them.";
+  const tied = tiedBadge();
   const head_line = make(
     "div",
     { className: "cf-head" },
@@ -153,17 +139,6 @@ function build(crystal) {
     make("label", {}, "Polyhedra ", polyhedra),
     png,
   );
-  const legend = make("div", { className: "cf-legend" });
-  if (axes) {
-    palette.axes.forEach((color, k) => {
-      const chip = make("span", { className: "cf-axis" }, `${palette.axisLabels[k]} (${"xyz"[k]})`);
-      chip.style.setProperty("--color", color);
-      legend.append(chip);
-    });
-  }
-  const lines = make("span", { className: "cf-lines" }, "attention, weak to strong");
-  lines.style.setProperty("--ramp", `linear-gradient(to right, ${palette.attentionRamp.join(", ")})`);
-  legend.append(lines);
 
   const root = make(
     "div",
@@ -177,7 +152,7 @@ function build(crystal) {
       make(
         "div",
         { className: "cf-pictures" },
-        make("div", { className: "cf-left" }, structure, legend),
+        make("div", { className: "cf-left" }, structure, legend(palette, axes, "attention, weak to strong")),
         make("div", { className: "cf-right" }, heatmapTitle, heatmap, profileTitle, profile),
       ),
       tip,
