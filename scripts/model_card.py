@@ -41,15 +41,15 @@ ABOUT = """# Model card
 
 `cf.load()` and `cf.predict("NaCl.cif")` use these weights. {predicts}.
 
-**Data, licence, attribution.** Labels: Materials Project (PBE), the MEGNet 2018.6.1 snapshot and its split, of which
-those crystals are used whose structure could still be had. Structures: the Materials Project's of 2025, often relaxed
-anew with r2SCAN, so labels and geometry differ slightly and errors are not those of the published split like for like.
-Data of the Materials Project are licensed CC-BY 4.0: cite Jain et al., APL Materials 1, 011002 (2013), and for the
-snapshot Chen et al., Chem. Mater. 31, 3564 (2019).
+**Data, licence, attribution.** The labels come from the Materials Project (PBE): the MEGNet 2018.6.1 snapshot and its
+split, limited to crystals whose structure is still available. The structures are those of the Materials Project in
+2025, often relaxed again with r2SCAN. So labels and geometry differ slightly, and the errors cannot be compared
+directly with those of the published split. Data of the Materials Project are licensed CC-BY 4.0: cite Jain et al., APL
+Materials 1, 011002 (2013), and for the snapshot Chen et al., Chem. Mater. 31, 3564 (2019).
 
 **Intended use.** Quick estimates for relaxed, ordered, periodic inorganic crystals, with an interval and a flag
-(`outside_training`) for those unlike all training crystals. Not for strained or unrelaxed structures, molecules,
-energies above hull of close competitors, or true (not PBE) band gaps.
+(`outside_training`) for crystals unlike all training crystals. Do not use the model for strained or unrelaxed
+structures, molecules, energies above hull of close competitors, or true (not PBE) band gaps.
 """
 
 
@@ -202,24 +202,24 @@ def card(scored: Scored, elements: pandas.DataFrame, coverage: np.ndarray, runs:
         )
     if runs:
         text += [f"## Training\n\nBy `scripts/train_pretrained.py`, on {hardware}:\n", *(training(run) for run in runs)]
-        text += ["\nConfigs and the rows of all epochs: `training/`.\n\n![validation errors](training.png)"]
+        text += ["\nSettings and errors of all epochs: `training/`.\n\n![validation errors](training.png)"]
     masks = {"all": n_atoms > 0, "at most 20 atoms": n_atoms <= 20}
     text += [
-        "\n## Errors (MAE)\n\nOn the validation crystals, whose loss also chose the epoch:\n",
+        "\n## Errors (MAE)\n\nErrors on the validation crystals. Their loss also chose the epoch.\n",
         table(scored, masks),
     ]
     text += ["\n![predictions against labels](parity.png)\n\nBy atoms in the cell:\n"]
     text += [table(scored, {f"{low} to {high}": (n_atoms >= low) & (n_atoms <= high) for low, high in SIZES})]
     text += ["\nBy crystal system:\n", table(scored, {name: scored.system == n for n, name in enumerate(SYSTEMS)})]
-    text += ["\nBy whether the training crystals have its like (`outside_training`):\n"]
+    text += ["\nBy the flag `outside_training`:\n"]
     is_outside = np.array([flag is not None for flag in scored.flags])
     text += [table(scored, {"inside": ~is_outside, "outside": is_outside})]
     text += [f"\nBy element (by_element.csv has all {len(elements)}):\n\n![errors by element](elements.png)\n"]
     text += [
-        "## Intervals\n\nCoverage asked for, and found on validation crystals other than those that the intervals were "
-        "made from (in turns):\n"
+        "## Intervals\n\nRequested coverage, and coverage measured by cross-validation: on validation crystals that "
+        "were not used to make the intervals.\n"
     ]
-    text += ["| asked | " + " | ".join(target.name for target in targets) + " |", "|---" * (1 + len(targets)) + "|"]
+    text += ["| requested | " + " | ".join(target.name for target in targets) + " |", "|---" * (1 + len(targets)) + "|"]
     text += [
         f"| {n:.0%} | " + " | ".join(f"{x:.1%}" for x in row) + " |" for n, row in zip(NOMINAL, coverage, strict=True)
     ]
@@ -236,10 +236,10 @@ def intervals() -> list[str]:
         return []
     found = json.loads(path.read_text(encoding="utf-8"))
     text = [
-        "Other kinds of 90 % intervals for the same predictions (`scripts/compare_intervals.py`, "
-        f"{found['date']}): of one width, scaled by the spread of an ensemble of readouts, learned from the features "
-        "(these), scaled by the spread over the frames that tie. Calibrated on one half of the validation "
-        "crystals, measured on the other:\n"
+        "Four kinds of 90 % intervals for the same predictions (`scripts/compare_intervals.py`, "
+        f"{found['date']}): `constant` has one width, `ensemble` is scaled by the spread of an ensemble of readouts, "
+        "`learned` is predicted from the features (the shipped intervals), `noise` is scaled by the spread over tied "
+        "frames. They were calibrated on one half of the validation crystals and measured on the other:\n"
     ]
     text += ["| | kind | coverage | mean width | coverage by atoms in the cell |", "|---|---|---|---|---|"]
     for name, kinds in found["targets"].items():
@@ -281,7 +281,7 @@ def table(scored: Scored, masks: dict[str, np.ndarray]) -> str:
 
 
 def worst(scored: Scored, target: int) -> str:
-    lines = ["| id | formula | atoms | label | prediction | what is odd |", "|---|---|---|---|---|---|"]
+    lines = ["| id | formula | atoms | label | prediction | what is unusual |", "|---|---|---|---|---|---|"]
     for row in np.argsort(-np.nan_to_num(scored.sizes[:, target]))[:N_WORST].tolist():
         label, prediction = scored.labels[row, target], scored.predictions[row, target]
         lines.append(

@@ -1,26 +1,98 @@
-"""The page of limits and promises names tests that there are."""
+"""All pages are true: their code runs, their commands work, their links lead to files, their promises have tests."""
 
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 from pathlib import Path
 
 import pytest
+from pages import PAGES, ROOT, commands_of, copy_workshop, make_workshop, python_of, shell_lines, words_of
 
-ROOT = Path(__file__).parents[1]
-NAMED = sorted(
-    set(re.findall(r"`(tests/[\w/]+\.py(?:::\w+)?)`", (ROOT / "docs/limits.md").read_text(encoding="utf-8")))
-)
+import crystalframer as cf
+import viz
+from crystalframer import cli
+
+LIMITS = (ROOT / "docs/limits.md").read_text(encoding="utf-8")
+PROMISES = sorted(set(re.findall(r"`(tests/[\w/]+\.py(?:::\w+)?)`", LIMITS)))
+WITH_PYTHON = [page for page in PAGES if python_of(page) and page != "README.md"]
+WITH_COMMANDS = [page for page in PAGES if commands_of(page)]
+NEEDS_MORE = ("--ray", "data get", "screen part-")
+"""Commands that need a cluster or a network are read, but not run."""
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("workshop")
+    make_workshop(folder)
+    return folder
+
+
+@pytest.fixture
+def here(workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    copy_workshop(workshop, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON)
+def test_the_python_of_a_page_runs(page: str, here: Path) -> None:
+    exec(compile(python_of(page), page, "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize("page", WITH_COMMANDS)
+def test_the_commands_of_a_page_work(page: str, here: Path) -> None:
+    for command in commands_of(page):
+        if not any(need in command for need in NEEDS_MORE):
+            code = cli.main(words_of(command))
+            assert code == 0 or (code == 1 and command.startswith("check")), f"{page}: {command}: exit code {code}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_a_page_names_is_there(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for line in shell_lines(page):
+        for target in re.findall(r"^make (\w+)", line):
+            assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+    for module in re.findall(r"python -m (benchmarks\.\w+)", text):
+        assert importlib.util.find_spec(module), module
+    for script in re.findall(r"\b(scripts/\w+\.py)", text):
+        assert (ROOT / script).exists(), script
+    if not page.startswith("docs/"):  # Sphinx checks those
+        for link in re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", text):
+            assert (ROOT / page).parent.joinpath(link).exists(), link
 
 
 def test_there_are_promises() -> None:
-    assert len(NAMED) > 20
+    assert len(PROMISES) > 20
 
 
-@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("name", PROMISES)
 def test_every_promise_has_its_test(name: str) -> None:
     path, _, function = name.partition("::")
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
     functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     assert (function in functions) if function else any(name.startswith("test_") for name in functions)
+
+
+def test_results_have_the_papers_numbers() -> None:
+    results = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    for name, preset in cf.PRESETS.items():
+        if preset.published_mae:
+            assert f"`{name}`" in results
+        for error in preset.published_mae.values():
+            assert re.search(rf"\| {error:g}\d* \|", results), (name, error)
+
+
+@pytest.mark.parametrize(("package", "names"), [("crystalframer", cf.__all__), ("viz", viz.__all__)])
+def test_every_public_name_has_an_entry_in_the_reference(package: str, names: list[str]) -> None:
+    text = "".join(path.read_text("utf-8") for path in (ROOT / "docs/reference").glob("*.md"))
+    entries = set(re.findall(rf"^ +{package}\.(\w+)$|^\.\. py:data:: {package}\.(\w+)$", text, flags=re.MULTILINE))
+    named = {first or second for first, second in entries} | ERRORS | {"__version__"}
+    assert set(names) - named == set()
+
+
+ERRORS = {name for name, value in vars(cf.errors).items() if isinstance(value, type)}
+"""Listed by `automodule`."""
