@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import re
 import shlex
 import shutil
@@ -15,11 +14,8 @@ from pymatgen.core import Lattice, Structure
 import crystalframer as cf
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted(
-    path.relative_to(ROOT).as_posix()
-    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks/README.md", *ROOT.glob("docs/**/*.md"))
-    if not path.is_relative_to(ROOT / "docs/notebooks")
-)
+FOLDERS = ("*.md", "benchmarks/*.md", "docs/*.md", "docs/*/*.md")
+PAGES = sorted(path.relative_to(ROOT).as_posix() for pattern in FOLDERS for path in ROOT.glob(pattern))
 SMALLER_PYTHON = (
     (r'preset\("[\w-]+"\)', 'preset("tiny")'),
     (r"n_epochs=\d+", "n_epochs=1"),
@@ -80,7 +76,8 @@ def words_of(command: str) -> list[str]:
     """The words that a shell would hand over: quotes removed, patterns expanded."""
     words = []
     for word in shlex.split(command, comments=True):
-        words += sorted(glob.glob(word)) if "*" in word and f'"{word}"' not in command else [word]
+        is_pattern = "*" in word and f'"{word}"' not in command
+        words += sorted(map(str, Path().glob(word))) if is_pattern else [word]
     return words
 
 
@@ -93,7 +90,7 @@ def make_workshop(folder: Path) -> None:
     cifs.mkdir()
     for crystal in small:
         lattice = Lattice(crystal.lattice)
-        structure = Structure(lattice, crystal.atomic_numbers, crystal.positions, coords_are_cartesian=True)
+        structure = Structure(lattice, crystal.atomic_numbers.tolist(), crystal.positions, coords_are_cartesian=True)
         structure.to(str(cifs / f"{crystal.id}.cif"))
     small.to_frame()[["id", "band_gap"]].to_csv(cifs / "labels.csv", index=False)
     data = cf.dataset(cifs, targets=[gap])
@@ -117,4 +114,3 @@ def copy_workshop(workshop: Path, folder: Path) -> None:
 
 def _lacks_preset(verb: str, command: str) -> bool:
     return verb in TRAINS and "--preset" not in command and "--resume" not in command
-
