@@ -11,7 +11,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python)
 
-.PHONY: help demo test docs coverage test-lowest audit mutation lab clean
+.PHONY: help demo test docs dist coverage test-lowest audit mutation lab clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,9 @@ $(EXECUTED): $(INSTALLED) $(shell find notebooks crystalframer viz -name '*.ipyn
 	rm -rf docs/notebooks && cp -r notebooks docs/notebooks
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --nbmake --overwrite --nbmake-timeout=600 docs/notebooks
 	@touch $@
+
+dist: $(INSTALLED) ## Build wheel and source distribution into dist/; install, predict and run a notebook with them
+	$(BIN)/python scripts/prove_dist.py --output dist $(if $(PYTHON),--python $(PYTHON))
 
 coverage: export OMP_NUM_THREADS ?= 1
 coverage: $(INSTALLED) ## Which lines the tests run; fails below 95 %

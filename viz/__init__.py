@@ -4,6 +4,7 @@
 when a picture is made, so this import stays light.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from crystalframer._moved import install_old_paths
@@ -98,14 +99,15 @@ _FIGURES = ("ablation_figure", "drawing", "structure_figure", "structure_view", 
 install_old_paths(__name__, {name: f"{name}s" for name in _FIGURES})
 
 
+WIDGETS = {"AttentionExplorer": "viz.explorer", "FrameComparison": "viz.frame_comparison"}
+"""Their classes derive from anywidget's, which costs 0.4 s to import and belongs to notebooks."""
+
+
 def __getattr__(name: str) -> Any:
-    # Their classes derive from anywidget's, which costs 0.4 s to import and belongs to notebooks.
-    if name == "AttentionExplorer":
-        from viz.explorer import AttentionExplorer
-
-        return AttentionExplorer
-    if name == "FrameComparison":
-        from viz.frame_comparison import FrameComparison
-
-        return FrameComparison
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in WIDGETS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(import_module(WIDGETS[name]), name)
+    except ModuleNotFoundError as error:
+        message = f"viz.{name} needs {error.name}, which is not installed: pip install 'crystalframer[notebooks]'"
+        raise ModuleNotFoundError(message, name=error.name) from error
