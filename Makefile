@@ -1,4 +1,5 @@
-# One environment, .venv, for everything below; it is made once and again when pyproject.toml or constraints.txt change.
+# One environment, .venv, for everything below; it is made once and again when pyproject.toml, constraints.txt or
+# the version change.
 # Needs Python >= 3.11 and git. Another interpreter: `make demo PYTHON=/path/to/python3.12`.
 
 SHELL := bash
@@ -95,7 +96,7 @@ clean: ## Remove the environment, caches and build products (runs/ stays)
 	rm -rf docs/notebooks docs/reference/generated
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt crystalframer/_version.py
 	@set -euo pipefail; \
 	python=""; \
 	for candidate in $(CANDIDATES); do \

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import graphlib
 import json
-import statistics
 import subprocess
 import sys
 
@@ -12,7 +11,7 @@ import grimp
 import pytest
 
 IMPORT_SECONDS = 0.5
-"""What `import crystalframer` may add to `import torch`."""
+"""Processor time that `import crystalframer` may add to `import torch`."""
 HEAVY = ("pymatgen", "lightning", "pytorch_lightning", "plotly", "numba", "pandas", "pyarrow", "ase", "matplotlib")
 
 
@@ -29,9 +28,8 @@ def modules_after(statement: str) -> set[str]:
 
 
 def test_importing_crystalframer_adds_little_time_to_torch() -> None:
-    code = "import time, torch; start = time.perf_counter(); import crystalframer; print(time.perf_counter() - start)"
-    added = statistics.median(float(run(code)) for _ in range(3))
-    assert added <= IMPORT_SECONDS
+    code = "import time, torch; start = time.process_time(); import crystalframer; print(time.process_time() - start)"
+    assert min(float(run(code)) for _ in range(3)) <= IMPORT_SECONDS
 
 
 def test_importing_crystalframer_brings_nothing_heavy() -> None:
@@ -48,3 +46,10 @@ def test_no_module_imports_itself_in_a_circle() -> None:
     graph = grimp.build_graph("crystalframer", "viz", exclude_type_checking_imports=True, cache_dir=None)
     imported_by = {module: graph.find_modules_directly_imported_by(module) for module in sorted(graph.modules)}
     graphlib.TopologicalSorter(imported_by).prepare()  # CycleError names the modules of a circle
+
+
+@pytest.mark.parametrize("widget", ["AttentionExplorer", "FrameComparison"])
+def test_a_widget_without_its_library_names_the_extra(widget: str) -> None:
+    code = f"import sys, viz; sys.modules['anywidget'] = None; viz.{widget}"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert f"viz.{widget} needs anywidget" in result.stderr and "crystalframer[notebooks]" in result.stderr

@@ -220,8 +220,9 @@ def test_the_wheel_holds_nothing_else(distributions: dict[str, set[str]]) -> Non
 
 
 def test_make_says_what_is_missing_when_there_is_no_python(tmp_path: Path) -> None:
-    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
-        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "crystalframer").mkdir()
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "crystalframer/_version.py"):
+        shutil.copy(ROOT / name, tmp_path / name)
     result = subprocess.run(["make", "demo", "PYTHON=no-such-python"], cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode != 0
     assert "needs Python 3.11 or newer; none found among: no-such-python" in result.stderr

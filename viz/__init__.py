@@ -98,16 +98,15 @@ __all__ = [
 _FIGURES = ("ablation_figure", "drawing", "structure_figure", "structure_view", "sweep_figure", "toolkit_scene")
 install_old_paths(__name__, {name: f"{name}s" for name in _FIGURES})
 
-
-WIDGETS = {"AttentionExplorer": "viz.explorer", "FrameComparison": "viz.frame_comparison"}
+_WIDGETS = {"AttentionExplorer": "viz.explorer", "FrameComparison": "viz.frame_comparison"}
 """Their classes derive from anywidget's, which costs 0.4 s to import and belongs to notebooks."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in WIDGETS:
+    if name not in _WIDGETS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        return getattr(import_module(WIDGETS[name]), name)
+        return getattr(import_module(_WIDGETS[name]), name)
     except ModuleNotFoundError as error:
         message = f"viz.{name} needs {error.name}, which is not installed: pip install 'crystalframer[notebooks]'"
         raise ModuleNotFoundError(message, name=error.name) from error
