@@ -26,7 +26,7 @@ from crystalframer.analysis.invariance import Kind, invariance
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import AVERAGE_MARGIN
-from crystalframer.reading.structures import to_crystal
+from crystalframer.reading.inputs import read
 
 STEADY = 1e-4
 """Units of the target (eV/atom): a change that nobody notices."""
@@ -39,7 +39,7 @@ def prototypes(n: int) -> list[Crystal]:
     """Of the AFLOW library, in its order; the number is that of the library."""
     library: Any = import_module("pymatgen.analysis.prototypes").AFLOW_PROTOTYPE_LIBRARY
     return [
-        replace(to_crystal(entry["snl"].structure), id=f"{entry['snl'].structure.formula.replace(' ', '')} #{number}")
+        replace(read(entry["snl"].structure), id=f"{entry['snl'].structure.formula.replace(' ', '')} #{number}")
         for number, entry in enumerate(library[:n])
     ]
 

@@ -34,8 +34,8 @@ from crystalframer import prediction
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import make_batch
 from crystalframer.model.network import CrystalFramer
-from crystalframer.reading import structure_files
-from crystalframer.reading.structures import iter_structures
+from crystalframer.reading import cif
+from crystalframer.reading.inputs import iter_structures
 
 PYMATGEN = "crystalframer, all CIF by pymatgen"
 STAGES = ("reading and parsing", "neighbours", "model", "batches, table, the rest")
@@ -214,12 +214,12 @@ def measure(options: argparse.Namespace, report: Report) -> None:
                 return cf.predict(folder, model, progress=False)
 
         def predict_by_pymatgen() -> pandas.DataFrame:
-            with mock.patch.object(structure_files, "read_plain_cif", lambda _: None):
+            with mock.patch.object(cif, "read_plain_cif", lambda _: None):
                 return cf.predict(folder, model, progress=False)
 
         frame, _ = predict(), predict_by_pymatgen()  # compiles everything
         read = [record.crystal for record in iter_structures(folder)]
-        with mock.patch.object(structure_files, "read_plain_cif", lambda _: None):
+        with mock.patch.object(cif, "read_plain_cif", lambda _: None):
             read_by_pymatgen = [record.crystal for record in iter_structures(folder)]
         first = sorted(Path(folder).glob("*.cif"))[:2]
         warm_up = partial(cf.predict, first, model, progress=False)

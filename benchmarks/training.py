@@ -25,7 +25,7 @@ from benchmarks.timing import Candidate, Timing, alternate, over, ratio
 from crystalframer.config import Config
 from crystalframer.crystals.crystal import Crystal, CrystalBatch
 from crystalframer.crystals.loading import prepare
-from crystalframer.reading.structures import to_crystal
+from crystalframer.reading.inputs import read
 
 EPOCH = 44_578
 """Training crystals of JARVIS-DFT 2021 formation energies (the paper's main table)."""
@@ -100,7 +100,7 @@ class Comparison:
                 raise RuntimeError(f"{len(failed)} of {len(frame)} predictions failed: {failed[0]}")
 
         def neighbors(chosen: Sequence[Any]) -> None:
-            crystals = [to_crystal(structure) for structure in chosen]
+            crystals = [read(structure) for structure in chosen]
             batches(prepare(crystals, self.config.model.radius), self.size, self.device)
 
         building = {"crystalframer": Candidate(lambda: neighbors(structures), lambda: neighbors(first))}

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from crystalframer.model.network import CrystalFramer
     from crystalframer.prediction import calibrate, evaluate, load, predict, trace
     from crystalframer.presets import PRESETS, preset
+    from crystalframer.reading.inputs import read, read_all
     from crystalframer.screening import read_screen, screen
     from crystalframer.studies import Choice, Range, ablate, sweep
     from crystalframer.traces import CrystalTrace
@@ -60,6 +61,8 @@ __all__ = [
     "load_authors_checkpoint",
     "predict",
     "preset",
+    "read",
+    "read_all",
     "read_screen",
     "save",
     "screen",
@@ -92,6 +95,8 @@ _HOME = {
     "load_authors_checkpoint": "authors",
     "predict": "prediction",
     "preset": "presets",
+    "read": "reading.inputs",
+    "read_all": "reading.inputs",
     "read_screen": "screening",
     "save": "checkpoint",
     "screen": "screening",

@@ -23,10 +23,10 @@ MOVED = {
     "data.packed": "datasets.packed",
     "data.published": "datasets.sources",
     "data.resident": "crystals.on_gpu",
-    "data.rows": "reading.rows",
+    "data.rows": "reading.inputs",
     "data.sources": "datasets.sources",
     "data.splits": "datasets.splits",
-    "data.structures": "reading.structures",
+    "data.structures": "reading.inputs",
     "data.tables": "datasets.labelled",
     "model.basis": "maths.basis",
     "model.edges": "maths.edges",
@@ -38,6 +38,8 @@ MOVED = {
     "training.sweeping": "studies",
 }
 """Old path → new path, both below `crystalframer`."""
+RENAMED = {"to_crystal": "read"}
+"""Old name → new name in these modules."""
 
 
 class _OldModule(ModuleType):
@@ -51,7 +53,7 @@ class _OldModule(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # asked for by the import system, inspect, pickle, ...
             raise AttributeError(name)
-        value = getattr(import_module(self._new), name)
+        value = getattr(import_module(self._new), RENAMED.get(name, name))
         warnings.warn(
             f"{self.__name__} has moved to {self._new}; the old path goes with the next release",
             DeprecationWarning,

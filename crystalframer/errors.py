@@ -45,7 +45,8 @@ class CrystalFramerError(Exception):
     Attributes:
         message: what is wrong, without the place.
         path: the file or folder, if there is one.
-        row: row of a table, entry or frame of a file, counted from 1.
+        row: row of a table, structure of a file or item of a list, counted from 1.
+        row_word: which of them, for the message: `"row"`, `"structure"`, `"item"`.
         site: atom of a crystal, counted from 0.
         field: name of the setting, column or item.
         value: what the field holds.
@@ -57,6 +58,7 @@ class CrystalFramerError(Exception):
     site: int | None
     field: str | None
     value: Any
+    row_word: str = "row"
 
     def __init__(
         self,
@@ -81,13 +83,16 @@ class CrystalFramerError(Exception):
     @property
     def where(self) -> str:
         """`"labels.csv, row 3"`; empty where neither is known."""
-        row = None if self.row is None else f"row {self.row}"
+        row = None if self.row is None else f"{self.row_word} {self.row}"
         return ", ".join(str(part) for part in (self.path, row) if part is not None)
 
-    def at(self: Error, *, path: Path | str | None = None, row: int | None = None) -> Error:
+    def at(
+        self: Error, *, path: Path | str | None = None, row: int | None = None, row_word: str | None = None
+    ) -> Error:
         """This error, with the place that only the caller knows. What is known already stays."""
         self.path = path if self.path is None else self.path
-        self.row = row if self.row is None else self.row
+        if self.row is None:
+            self.row, self.row_word = row, row_word or self.row_word
         return self
 
 

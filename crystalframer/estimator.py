@@ -19,7 +19,7 @@ from crystalframer.datasets.dataset import CrystalDataset, Splits
 from crystalframer.errors import ConfigError, CrystalError
 from crystalframer.prediction import predict
 from crystalframer.presets import preset
-from crystalframer.reading.structures import to_crystal
+from crystalframer.reading.inputs import read
 from crystalframer.training import fit
 
 
@@ -148,7 +148,7 @@ def _crystals(structures: Sequence[Any]) -> list[Crystal]:
     crystals = []
     for index, structure in enumerate(structures):
         try:
-            crystals.append(replace(to_crystal(structure), id=f"X[{index}]"))
+            crystals.append(replace(read(structure), id=f"X[{index}]"))
         except CrystalError as error:
             raise CrystalError(f"X[{index}]: {error}") from error
     return crystals

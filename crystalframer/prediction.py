@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import glob
 import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,8 +25,9 @@ from crystalframer.datasets import sources
 from crystalframer.datasets.dataset import PARTS, CrystalDataset
 from crystalframer.errors import CheckpointError, ConfigError, CrystalError, CrystalFramerError, DataError
 from crystalframer.model.network import CrystalFramer
-from crystalframer.reading.structure_files import is_structure_text, structure_files
-from crystalframer.reading.structures import StructureRecord, iter_structures, to_crystal
+from crystalframer.reading.entry import StructureRecord
+from crystalframer.reading.formats import table_writer
+from crystalframer.reading.inputs import expected_count, iter_structures, read
 from crystalframer.traces import CrystalTrace
 from crystalframer.uncertainty import Uncertainty, calibrated
 
@@ -114,7 +114,7 @@ def predict(
         raise TypeError("the first argument is a model; the order is predict(structures, model)")
     model = ready(model, device)
     outcomes = _outcomes(iter_structures(structures), model, batch_size, max_atoms)
-    rows = list(_with_progress(outcomes, _expected_count(structures), progress))
+    rows = list(_with_progress(outcomes, expected_count(structures), progress))
     return table(rows, model)
 
 
@@ -322,7 +322,7 @@ def trace(
     """What the model looks at in one structure, layer by layer, and what it predicts.
 
     Args:
-        structure: a structure or the path of a file with one (see `data.structures.to_crystal`).
+        structure: a structure or the path of a file with one (see `crystalframer.read`).
         model: a model, or the path of one. Default: the weights that come with the package.
         sites: atoms, counted from 0, at which to look: in a large cell, such as around a defect. What they attend to
             and the prediction are those in the whole structure; only what is recorded is less. Default: all.
@@ -335,7 +335,7 @@ def trace(
         CheckpointError: the model cannot be loaded.
     """
     model = ready(model, device)
-    crystal = to_crystal(structure)
+    crystal = read(structure)
     prepared = prepare([crystal], model.config.radius)
     weights = model.target_mean
     if sites is None:
@@ -389,13 +389,7 @@ def save_table(frame: pandas.DataFrame, path: str | Path) -> None:
     """
     path = check_table_path(path)
     with files.writing(path, DataError), files.replacing(path) as unfinished:
-        if path.suffix == ".csv":
-            frame.to_csv(unfinished, index=False)
-        elif path.suffix == ".jsonl":
-            with unfinished.open("w", encoding="utf-8") as file:
-                frame.to_json(file, orient="records", lines=True, double_precision=15, force_ascii=False)
-        else:
-            frame.to_parquet(unfinished, index=False)
+        table_writer(path)(frame, unfinished)
 
 
 def check_table_path(path: str | Path) -> Path:
@@ -405,8 +399,7 @@ def check_table_path(path: str | Path) -> Path:
         DataError: it cannot.
     """
     path = Path(path).expanduser()
-    if path.suffix not in (".csv", ".jsonl", ".parquet"):
-        raise DataError(f"{path}: the suffix must be .csv, .jsonl or .parquet; it says how to write the table")
+    table_writer(path)
     with files.writing(path, DataError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=path.parent):
@@ -636,30 +629,3 @@ def _with_progress(outcomes: Iterator[Outcome], total: int | None, progress: boo
     # Where nothing can be wiped off (a log file, a pipe) the finished bar stays, and what follows begins a new line.
     leave = not sys.stderr.isatty()
     yield from tqdm(outcomes, "predicting", total, unit=" crystals", delay=2, leave=leave, disable=not progress)
-
-
-def _expected_count(structures: Any) -> int | None:
-    """How many structures to expect, for the remaining time; None if only reading them tells."""
-    import pandas
-
-    if isinstance(structures, (CrystalDataset, pandas.DataFrame)):
-        return len(structures)
-    if isinstance(structures, (list, tuple)):
-        counts = [_expected_count(entry) for entry in structures]
-        return None if None in counts else sum(count for count in counts if count is not None)
-    if isinstance(structures, Path) or (isinstance(structures, str) and not is_structure_text(structures)):
-        return _expected_count_of_path(Path(structures).expanduser())
-    return None if isinstance(structures, Iterator) else 1
-
-
-def _expected_count_of_path(path: Path) -> int | None:
-    from pyarrow import ArrowException, parquet
-
-    if path.is_dir():
-        return len(structure_files(path))
-    if path.suffix == ".parquet":
-        try:
-            return parquet.read_metadata(path).num_rows
-        except (ArrowException, OSError):  # its row will say so
-            return None
-    return 1 if path.suffix in (".cif", ".vasp") and not glob.has_magic(str(path)) else None

@@ -24,7 +24,7 @@ import numpy as np
 from crystalframer.config import Target
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.datasets.dataset import CrystalDataset, Provenance
-from crystalframer.reading.structures import to_crystal
+from crystalframer.reading.inputs import read
 
 WHEELS = {
     "jarvis-tools==2026.6.12": "d1d9e4524ce221df596a7250af0491bdbe74943d2773801f7aab0d53e33c936c",
@@ -99,7 +99,7 @@ def join(tools: zipfile.ZipFile, leaderboard: zipfile.ZipFile) -> tuple[list[Cry
         for name, values in found.items():
             assert len(set(values)) <= 1, f"{id} has two values of {name}: {values}"
         labels = {name: float(values[0]) for name, values in found.items() if values}
-        crystals.append(to_crystal(atoms[id], id=id).with_targets(labels))
+        crystals.append(read(atoms[id], id=id).with_targets(labels))
         parts.append(part_of_id[id])
     return crystals, parts
 

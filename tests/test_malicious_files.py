@@ -28,7 +28,7 @@ from crystalframer.datasets.authors_pickle import convert_authors_pickle
 from crystalframer.datasets.sources import dataset
 from crystalframer.errors import AuthorsCheckpointError, ScreeningError, TraceError, TrainingError
 from crystalframer.presets import preset
-from crystalframer.reading.structures import iter_structures, to_crystal
+from crystalframer.reading.inputs import iter_structures, read
 from crystalframer.screening import screen
 from crystalframer.training import fit
 
@@ -197,7 +197,7 @@ def test_a_structure_imports_no_module_that_it_names(tmp_path: Path, monkeypatch
     tree["properties"] = {"note": named}
     (tmp_path / "x.json").write_text(json.dumps(tree), encoding="utf-8")
     (tmp_path / "table.json").write_text(json.dumps([{"id": "a", "structure": tree}]), encoding="utf-8")
-    crystals = [to_crystal(tree), to_crystal({"structure": tree}), to_crystal(tmp_path / "x.json")]
+    crystals = [read(tree), read({"structure": tree}), read(tmp_path / "x.json")]
     crystals += list(dataset(tmp_path / "table.json"))
     assert [crystal.atomic_numbers.tolist() for crystal in crystals] == [[11, 17]] * 4
     assert not (tmp_path / "mark").exists()

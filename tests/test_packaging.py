@@ -36,7 +36,7 @@ CONDA_NAMES = {"lmdb": "python-lmdb", "ray": "ray-data", "torch": "pytorch"}
 """Where conda-forge names a package otherwise than PyPI."""
 IMPORT_NAMES = {"py3dmol": "py3Dmol", "scikit-learn": "sklearn"}
 """Where a package is imported under another name than that of its distribution."""
-IMPORTERS = ("import_module", "_require")
+IMPORTERS = ("import_module", "require")
 """Functions that import the module whose name they get."""
 WITH_TORCH = {"triton"}
 """Comes with torch where there are CUDA devices, and is imported only where it is there; `dev` brings it elsewhere."""

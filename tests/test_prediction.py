@@ -17,6 +17,7 @@ import pandas
 import pytest
 import torch
 from pymatgen.core import Lattice, Structure
+from refusals import refused
 
 import crystalframer as cf
 from crystalframer import ops, prediction
@@ -27,7 +28,7 @@ from crystalframer.datasets.dataset import CrystalDataset
 from crystalframer.domain import Domain
 from crystalframer.errors import CheckpointError, ConfigError, CrystalError, DataError, UncertaintyError
 from crystalframer.model.network import CrystalFramer
-from crystalframer.reading.structures import to_crystal
+from crystalframer.reading.objects import to_crystal
 
 CONFIG = replace(cf.PRESETS["tiny"].config.model, targets=(Target("energy", "eV/atom"), Target("gap", "eV")))
 CAESIUM = 55
@@ -265,7 +266,7 @@ def test_a_model_in_float64_predicts_in_float64(model: CrystalFramer) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "total"),
-    [(kind, None if kind in ("generator", "glob") else 5) for kind in KINDS],
+    [(kind, None if kind == "generator" else 5) for kind in KINDS],
 )
 def test_the_progress_bar_knows_the_end_where_it_can(
     kind: str, total: int | None, folder: Path, model: CrystalFramer, monkeypatch: pytest.MonkeyPatch
@@ -528,7 +529,7 @@ def test_a_disk_that_is_full_costs_no_table(
 
 
 def test_an_unknown_form_of_table_is_refused(tmp_path: Path, model: CrystalFramer) -> None:
-    with pytest.raises(DataError, match=r"\.csv, \.jsonl or \.parquet"):
+    with refused(DataError, ".csv, .jsonl, .parquet", path="table.xlsx"):
         prediction.save_table(cf.predict(CRYSTALS, model), tmp_path / "table.xlsx")
 
 

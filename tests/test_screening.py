@@ -29,7 +29,7 @@ from crystalframer.files import LOCK_FILE
 from crystalframer.model.network import CrystalFramer
 from crystalframer.processes import pool
 from crystalframer.processes.child import Child
-from crystalframer.reading.structures import StructureRecord
+from crystalframer.reading.entry import StructureRecord
 from crystalframer.screening import shards
 from crystalframer.screening.shards import even_batches, reason_of
 from crystalframer.testing import random_crystal

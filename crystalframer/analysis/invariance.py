@@ -19,7 +19,7 @@ from crystalframer.crystals.crystal import Crystal
 from crystalframer.errors import ConfigError, CrystalError, suggestion
 from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import ready
-from crystalframer.reading.structures import iter_structures
+from crystalframer.reading.inputs import iter_structures
 from crystalframer.testing import permuted, random_rotation, rewrapped, rotated, supercell, translated, with_cell
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from crystalframer.crystals.crystal import Crystal
 from crystalframer.errors import ConfigError
 from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import ready
-from crystalframer.reading.structures import to_crystal
+from crystalframer.reading.inputs import read
 from crystalframer.traces import CrystalTrace, FrameTrace
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def perturb(
 
     Args:
         model: a model, or the path of one; None for the weights that come with the package.
-        structure: a structure or the path of a file with one (see `data.structures.to_crystal`).
+        structure: a structure or the path of a file with one (see `crystalframer.read`).
         displacements: how far every atom moves, Å.
         seeds: of the directions.
         progress: show a progress bar if it takes more than 2 s.
@@ -84,7 +84,7 @@ def perturb(
         if not 0 <= value < np.inf:
             raise ConfigError(f"perturb: displacement {value} must be a finite distance in Å, 0 or more")
     model = _in_double(ready(model, None))
-    crystal = to_crystal(structure)
+    crystal = read(structure)
     steps = [(float(displacement), int(seed)) for displacement in displacements for seed in seeds]
     copies = [displaced(crystal, displacement, seed) for displacement, seed in steps]
     traces = (

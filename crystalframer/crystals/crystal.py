@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from crystalframer.elements import HIGHEST_ATOMIC_NUMBER
+from crystalframer.elements import HIGHEST_ATOMIC_NUMBER, SYMBOLS, reduced_formula
 from crystalframer.errors import CrystalError
+from crystalframer.libraries import require
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
 
 SMALLEST_CELL_HEIGHT = 0.1
 """Å between opposite faces; a flatter cell has no use as a crystal and no finite neighbour list."""
+SMALLEST_DISTANCE = 0.1
+"""Å; closer atoms are an error in the structure."""
 LONGEST_CELL = 1e5
 """Å; no structure means more, and sums of squares of such lengths keep their digits."""
 FARTHEST_POSITION = 1e6
@@ -63,13 +72,18 @@ class Crystal:
         if bad.size:
             raise CrystalError(
                 f"{name}: position of site {bad[0]} is {self.positions[bad[0]]}; it must be finite, and within "
-                f"{FARTHEST_POSITION:,.0f} Å of the origin"
+                f"{FARTHEST_POSITION:,.0f} Å of the origin",
+                site=int(bad[0]),
+                field="positions",
             )
         bad = np.flatnonzero((self.atomic_numbers < 1) | (self.atomic_numbers > HIGHEST_ATOMIC_NUMBER))
         if bad.size:
             raise CrystalError(
                 f"{name}: site {bad[0]} has atomic number {self.atomic_numbers[bad[0]]}; "
-                f"the model knows elements 1 (H) to {HIGHEST_ATOMIC_NUMBER} (Cf)"
+                f"the model knows elements 1 (H) to {HIGHEST_ATOMIC_NUMBER} (Cf)",
+                site=int(bad[0]),
+                field="atomic_numbers",
+                value=int(self.atomic_numbers[bad[0]]),
             )
         if not cell_heights(self.lattice).min() >= SMALLEST_CELL_HEIGHT:
             raise CrystalError(
@@ -96,8 +110,95 @@ class Crystal:
         """Fractional coordinates, not wrapped."""
         return self.positions @ np.linalg.inv(self.lattice)
 
+    @property
+    def formula(self) -> str:
+        """Reduced formula: `CaTiO3`, of whatever number of formula units the cell holds."""
+        return reduced_formula(self.atomic_numbers)
+
     def with_targets(self, targets: Mapping[str, float]) -> Crystal:
         return replace(self, targets=dict(targets))
+
+    def wrapped(self) -> Crystal:
+        """This crystal with every atom in the cell. Atoms that are there already keep their exact positions.
+
+        Raises:
+            CrystalError: two atoms are at the same position; the sites are named.
+        """
+        frac, crystal = self.frac_coords, self
+        outside = (frac < 0) | (frac >= 1)
+        if outside.any():
+            # Twice: a coordinate a rounding error below 0 becomes 1 the first time.
+            frac = np.where(outside, frac % 1.0 % 1.0, frac)
+            moved = np.flatnonzero(outside.any(axis=1))
+            positions = self.positions.copy()
+            positions[moved] = frac[moved] @ self.lattice
+            crystal = replace(self, positions=positions)
+        _check_distances(crystal, frac)
+        return crystal
+
+    def to_pymatgen(self) -> Structure:
+        """This crystal as a pymatgen `Structure`, without id and targets.
+
+        >>> salt = cf.read("NaCl.cif")
+        >>> salt.to_pymatgen().get_space_group_info()
+        ('Fm-3m', 225)
+        """
+        from pymatgen.core import Lattice, Structure
+
+        numbers = self.atomic_numbers.tolist()
+        return Structure(Lattice(self.lattice), numbers, self.positions, coords_are_cartesian=True)
+
+    def to_ase(self) -> Any:
+        """This crystal as ASE `Atoms`, periodic along all lattice vectors, without id and targets.
+
+        >>> atoms = cf.read("NaCl.cif").to_ase()
+        >>> atoms.calc = cf.CrystalFramerCalculator()
+
+        Raises:
+            CrystalError: ase is not installed.
+        """
+        ase = require("ase", "making ASE Atoms", "data", CrystalError)
+        return ase.Atoms(self.atomic_numbers, positions=self.positions, cell=self.lattice, pbc=True)
+
+    def write(self, path: str | Path) -> None:
+        """Write this crystal to a file: CIF, POSCAR or extended XYZ, as the name of the file says.
+
+        >>> cf.read("POSCAR").write("salt.cif")
+
+        CIF holds lengths and angles of the cell, so the crystal may come back turned; the others keep its orientation.
+        Id and targets are not written. A file that was there before stays until the new one is complete.
+
+        Args:
+            path: `x.cif`, `x.vasp`, `x.extxyz`, `x.xyz`, or a name that begins with `POSCAR` or `CONTCAR`. The folder
+                is made.
+
+        Raises:
+            CrystalError: another suffix, or the file cannot be written.
+        """
+        # By name: the table of formats stands above the crystals and imports them.
+        import_module("crystalframer.reading.formats").write(self, path)
+
+
+def _check_distances(crystal: Crystal, frac: Float[np.ndarray, "n_atoms 3"]) -> None:
+    from scipy.spatial import KDTree
+
+    # Closer than the limit means closer than that between planes along every lattice vector.
+    heights = cell_heights(crystal.lattice)
+    n_looked_at = 0
+    while n_looked_at < len(crystal):
+        # More atoms step by step: of thousands on one place there are millions of pairs, and the first is enough.
+        n_looked_at = min(max(1000, 2 * n_looked_at), len(crystal))
+        tree = KDTree(frac[:n_looked_at] * heights, boxsize=heights)
+        for i, j in sorted(tree.query_pairs(SMALLEST_DISTANCE, p=np.inf)):
+            difference = frac[j] - frac[i]
+            length = float(np.linalg.norm((difference - np.round(difference)) @ crystal.lattice))
+            if length < SMALLEST_DISTANCE:
+                symbols = [SYMBOLS[z - 1] for z in crystal.atomic_numbers[[i, j]]]
+                raise CrystalError(
+                    f"{crystal.name}: sites {i} ({symbols[0]}) and {j} ({symbols[1]}) lie {length:.3g} Å apart; "
+                    "remove the duplicate site",
+                    site=i,
+                )
 
 
 def cell_heights(lattice: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3"]:

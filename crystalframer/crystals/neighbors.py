@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Int32, Int64
 
 from crystalframer.compiled import announced, compiler_is_there
-from crystalframer.crystals.crystal import Crystal, cell_heights
+from crystalframer.crystals.crystal import SMALLEST_DISTANCE, Crystal, cell_heights
 from crystalframer.errors import CrystalError
 
 MIN_NEIGHBORS = 12
@@ -25,8 +25,6 @@ MIN_NEIGHBORS = 12
 MIN_SPREAD = 0.1
 """Smallest eigenvalue of Σ û ûᵀ over an atom's edge directions û below which they count as coplanar: less than one
 neighbour 18 degrees out of the plane of all others."""
-SMALLEST_DISTANCE = 0.1
-"""Å; closer atoms are an error in the structure."""
 SHELL = 1e-3
 """Å that an enlarged radius reaches farther: equal distances are taken together, whatever the rounding."""
 MOST_WITHIN_REACH = 1_000_000

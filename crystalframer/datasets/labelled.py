@@ -12,10 +12,18 @@ from crystalframer.config import Target
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.datasets.dataset import CrystalDataset, Provenance
 from crystalframer.errors import CrystalError, DataError, UnknownTarget
-from crystalframer.reading.columns import DERIVED_COLUMNS, ID_COLUMNS, STRUCTURE_COLUMNS
-from crystalframer.reading.rows import TABLE_SUFFIXES, is_missing, read_rows, to_label
-from crystalframer.reading.structure_files import name_of, structure_files
-from crystalframer.reading.structures import row_id, to_crystal
+from crystalframer.reading.columns import (
+    DERIVED_COLUMNS,
+    ID_COLUMNS,
+    STRUCTURE_COLUMNS,
+    is_missing,
+    row_id,
+    to_label,
+)
+from crystalframer.reading.formats import format_of, label_files, name_of, structure_files
+from crystalframer.reading.inputs import read, read_rows
+from crystalframer.reading.objects import to_crystal
+from crystalframer.reading.tables import PARQUET
 
 _NOT_LABELS = (*ID_COLUMNS, *STRUCTURE_COLUMNS, *DERIVED_COLUMNS, "structure", "atoms", "file", "formula", "split")
 _SHOWN = 5
@@ -25,7 +33,7 @@ _SHOWN = 5
 def read_table(path: str | Path, targets: Sequence[str | Target] | None = None) -> CrystalDataset:
     """A data set from one table: CSV, JSON, JSON lines, parquet or a packed file.
 
-    A row has a structure (see `structures.to_crystal`), an id (`id`, `material_id`, `jid`, ...; default: its number),
+    A row has a structure (see `objects.to_crystal`), an id (`id`, `material_id`, `jid`, ...; default: its number),
     labels, and perhaps a `split` (train, validation or test).
 
     Args:
@@ -37,7 +45,7 @@ def read_table(path: str | Path, targets: Sequence[str | Target] | None = None) 
             missing (the nearest is named), or an id given twice.
     """
     path = Path(path)
-    if path.suffix.lower() == ".parquet" and _is_flat(path):
+    if format_of(path) is PARQUET and _is_flat(path):
         return CrystalDataset.load(path, targets)
     return pack_rows(str(path), list(read_rows(path)), targets)
 
@@ -93,7 +101,7 @@ def read_folder(
     crystals, problems = [], []
     for file in tqdm(files, desc=f"reading {folder.name}", unit=" files", delay=2):
         try:
-            crystals.append(to_crystal(file))
+            crystals.append(read(file))
         except CrystalError as error:
             problems.append(str(error))
     _refuse(problems, f"{folder}: {len(problems)} of {len(files)} structures cannot be read")
@@ -159,7 +167,7 @@ def _is_number(cell: Any) -> bool:
 
 
 def _find_labels(folder: Path) -> Path | None:
-    found = [folder / f"labels{suffix}" for suffix in TABLE_SUFFIXES if (folder / f"labels{suffix}").is_file()]
+    found = label_files(folder)
     if len(found) > 1:
         raise DataError(f"{folder}: has {' and '.join(file.name for file in found)}; say which holds the labels")
     return found[0] if found else None

@@ -22,7 +22,7 @@ from crystalframer.datasets.published import (
     Split,
 )
 from crystalframer.errors import DataError
-from crystalframer.reading.rows import to_label
+from crystalframer.reading.columns import to_label
 
 LARGEST_LOG = 4.0
 """No modulus has a log10(GPa) above this."""
@@ -81,7 +81,7 @@ def _rows(files: Sequence[Path], name: str, key: str) -> Iterator[SourceRow]:
         name: our name of the label.
         key: their name. Values above `LARGEST_LOG` show that it is in GPa; then one that is not above 0 is missing.
     """
-    from crystalframer.reading.structures import row_id
+    from crystalframer.reading.columns import row_id
 
     lists = [unpickle(file) for file in files]
     values = [

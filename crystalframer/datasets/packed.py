@@ -22,6 +22,8 @@ from crystalframer.config import Target
 from crystalframer.crystals.flat import FlatCrystals, Provenance, text_array
 from crystalframer.errors import DataError, UnknownTarget, suggestion
 from crystalframer.reading.columns import DERIVED_COLUMNS, ID_COLUMNS, STRUCTURE_COLUMNS
+from crystalframer.reading.formats import PARQUET_SUFFIX, format_of
+from crystalframer.reading.tables import PARQUET
 
 if TYPE_CHECKING:
     import pyarrow
@@ -156,8 +158,8 @@ def _replacing(path: Path) -> Iterator[Path]:
     Raises:
         DataError: another suffix than .parquet, or nothing can be written there.
     """
-    if path.suffix.lower() != ".parquet":
-        message = f"a packed data set is a .parquet file; call it {path.with_suffix('.parquet').name}"
+    if format_of(path) is not PARQUET:
+        message = f"a packed data set is a {PARQUET_SUFFIX} file; call it {path.with_suffix(PARQUET_SUFFIX).name}"
         raise DataError(message, path=path)
     with files.writing(path, DataError), files.replacing(path) as unfinished:
         yield unfinished

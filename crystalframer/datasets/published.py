@@ -30,7 +30,8 @@ from crystalframer.datasets.dataset import PARTS, CrystalDataset, Provenance
 from crystalframer.datasets.download import RemoteFile, cache_folder, fetch
 from crystalframer.datasets.splits import Parts, fingerprint
 from crystalframer.errors import CrystalError, DataError, suggestion
-from crystalframer.reading.rows import to_label
+from crystalframer.reading.columns import to_label
+from crystalframer.reading.formats import PARQUET_SUFFIX
 
 FORMATION_ENERGY = Target("formation_energy_per_atom", "eV/atom")
 BAND_GAP = Target("band_gap", "eV")
@@ -140,11 +141,11 @@ def pack(source: Source) -> Path:
         DataError: a download or a file that cannot be used, or one with another number of crystals than published.
     """
     folder = cache_folder() / source.name
-    path = folder / f"{source.name}.parquet"
+    path = folder / f"{source.name}{PARQUET_SUFFIX}"
     if path.exists():
         return path
     reader = _Reader(source, [fetch(file, folder) for file in source.files])
-    unsplit = folder / f"{source.name}.unsplit.parquet"
+    unsplit = folder / f"{source.name}.unsplit{PARQUET_SUFFIX}"
     try:
         CrystalDataset.write(unsplit, reader, source.targets, source.provenance)
         _check_count(source, "crystals", source.n_crystals, len(reader.ids), source.splits[0].tolerance)
@@ -186,7 +187,7 @@ class _Reader:
         return self._source.n_crystals
 
     def __iter__(self) -> Iterator[Crystal]:
-        from crystalframer.reading.structures import to_crystal
+        from crystalframer.reading.objects import to_crystal
 
         copies: Counter[str] = Counter()
         for row, cells in enumerate(self._source.rows(self._downloads)):

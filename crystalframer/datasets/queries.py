@@ -35,7 +35,8 @@ from crystalframer.datasets.published import (
 )
 from crystalframer.elements import ATOMIC_NUMBERS
 from crystalframer.errors import CrystalError, DataError
-from crystalframer.reading.rows import to_label
+from crystalframer.reading.columns import to_label
+from crystalframer.reading.formats import PARQUET_SUFFIX
 
 KEY_VARIABLE = "MP_API_KEY"
 PAGE_SIZE = 100
@@ -59,7 +60,7 @@ def query(kind: str, text: str, targets: Sequence[str | Target] | None = None) -
         targets = (FORMATION_ENERGY, BAND_GAP) if kind == "mp-api" else ()
     wanted = [Target(target) if isinstance(target, str) else target for target in targets]
     key = json.dumps([text, [dataclasses.astuple(target) for target in wanted]])
-    path = download.cache_folder() / kind / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.parquet"
+    path = download.cache_folder() / kind / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}{PARQUET_SUFFIX}"
     if not path.exists():
         names = [target.name for target in wanted]
         rows = _optimade(text, names) if kind == "optimade" else _materials_project(text, names)
@@ -79,7 +80,7 @@ def _provenance(kind: str, text: str, path: Path) -> Provenance:
 
 
 def _crystals(name: str, rows: Iterator[SourceRow], labels: Sequence[str]) -> list[Crystal]:
-    from crystalframer.reading.structures import to_crystal
+    from crystalframer.reading.objects import to_crystal
 
     crystals, problems = [], []
     for row in rows:

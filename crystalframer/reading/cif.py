@@ -1,26 +1,32 @@
-"""CIF files as programs write them: one block, whole atoms, symmetry operations in full.
+"""CIF files.
 
-That is most of what people have, and with gemmi they are read in a small part of the time that pymatgen needs. Whatever
-is less plain (several blocks, fractional occupancies, oxidation states, magnetic structures, symmetry by the name of
-the group, anything that looks like a mistake) is left to pymatgen, whose conventions hold here too: same lattice
-vectors, same atoms in the same order.
+Most files are plain: one block, whole atoms, symmetry operations in full. With gemmi they are read in a small part of
+the time that pymatgen needs. All others (several blocks, fractional occupancies, oxidation states, magnetic structures,
+symmetry by the name of the group, anything that looks like a mistake) are left to pymatgen, whose conventions hold here
+too: same lattice vectors, same atoms in the same order.
 """
 
 from __future__ import annotations
 
+import importlib
+import io
 import re
+import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from crystalframer.crystals.crystal import FARTHEST_POSITION, LONGEST_CELL, Crystal
-from crystalframer.elements import HIGHEST_ATOMIC_NUMBER, SYMBOLS, atomic_number, formula_order
+from crystalframer.elements import ATOMIC_NUMBERS, HIGHEST_ATOMIC_NUMBER, SYMBOLS, atomic_number, formula_order
 from crystalframer.errors import CrystalError
+from crystalframer.libraries import reason
+from crystalframer.reading.entry import BEGINNING, Entry, Start, numbered
 
 if TYPE_CHECKING:
     import gemmi
@@ -57,8 +63,67 @@ ORDERED_ELEMENTS = {
     symbol: z for z, symbol in enumerate(SYMBOLS[:HIGHEST_ATOMIC_NUMBER], start=1) if z not in (2, 10, 18)
 }
 """Symbol → Z. Where pymatgen puts He, Ne and Ar in the order of atoms depends on the others."""
+PLACE_IN_FORMULA = {z: place for place, z in enumerate(sorted(ORDERED_ELEMENTS.values(), key=formula_order))}
+"""Z → rank in the order of atoms."""
 FORMULA_TOLERANCE = 0.25
 """Atoms of the cell by which a stated formula may differ: formulas are rounded."""
+_BLOCK = r"^[^\S\n]*data_"
+
+
+def entries(path: Path, start: Start) -> Iterator[Entry]:
+    return numbered(_structures_of(path)[start.n_before :], start)
+
+
+def starts(path: Path) -> Iterator[Start]:
+    if len(re.findall(_BLOCK.encode(), path.read_bytes(), flags=re.MULTILINE | re.IGNORECASE)) < 2:
+        return iter([BEGINNING])
+    return map(Start, range(len(_structures_of(path))))
+
+
+def count(path: Path) -> int:
+    return 1
+
+
+def text(crystal: Crystal) -> str:
+    """A crystal as CIF: all atoms of the cell, without symmetry."""
+    lattice, frac = crystal.lattice, crystal.frac_coords
+    if np.linalg.det(lattice) < 0:  # lengths and angles describe a right-handed cell
+        lattice, frac = -lattice, -frac
+    lengths = np.linalg.norm(lattice, axis=1)
+    cosines = (lattice @ lattice.T / np.outer(lengths, lengths))[[1, 0, 0], [2, 2, 1]]
+    cell = zip(CELL_FIELDS, (*lengths, *np.degrees(np.arccos(cosines))), strict=True)
+    symbols = [SYMBOLS[z - 1] for z in crystal.atomic_numbers]
+    sites = zip(symbols, np.round(frac, 14) % 1.0, strict=True)
+    return "\n".join(
+        [
+            f"data_{crystal.formula}",
+            *(f"{name} {value:.12g}" for name, value in cell),
+            f"{GROUP_FIELDS[0]} 'P 1'",
+            *("loop_", SYMMETRY_FIELDS[0], "'x, y, z'"),
+            *("loop_", "_atom_site_label", "_atom_site_type_symbol", *POSITION_FIELDS),
+            *(f"{symbol}{n} {symbol} {x:.14f} {y:.14f} {z:.14f}" for n, (symbol, (x, y, z)) in enumerate(sites, 1)),
+            "",
+        ]
+    )
+
+
+def is_cif(text: str) -> bool:
+    """Whether this text holds a block of data."""
+    return re.search(_BLOCK, text, flags=re.MULTILINE) is not None
+
+
+def structures(text: str) -> list[Any]:
+    """The structures of CIF text: a crystal of a plain one, else Structures of pymatgen.
+
+    Raises:
+        CrystalError: there are none, or none that can be read; the message says what is wrong.
+    """
+    plain = read_plain_cif(text)
+    return _read_with_pymatgen(text) if plain is None else [plain]
+
+
+def _structures_of(path: Path) -> list[Any]:
+    return structures(path.read_text(encoding="utf-8", errors="replace"))
 
 
 def read_plain_cif(text: str) -> Crystal | None:
@@ -75,17 +140,19 @@ def read_plain_cif(text: str) -> Crystal | None:
         document = gemmi.cif.read_string(text)
         if len(document) != 1:
             return None
-        crystal = _crystal(document[0])
+        numbers, frac, lattice = _cell_content(document[0])
     except (ValueError, RuntimeError):  # gemmi's two; who reads the file instead says what is wrong
         return None
-    stated = gemmi.cif.as_string(document[0].find_value("_chemical_formula_sum") or "")
-    check_formula(stated, crystal.atomic_numbers)
-    return crystal
+    check_formula(gemmi.cif.as_string(document[0].find_value("_chemical_formula_sum") or ""), numbers)
+    try:
+        return Crystal(numbers, frac @ lattice, lattice)
+    except CrystalError:
+        return None
 
 
 def what_is_missing(text: str) -> str:
     """What a CIF that cannot be read lacks, as far as can be told: `"; it lacks ..."`, or nothing."""
-    if not re.search(r"^[^\S\n]*data_", text, re.MULTILINE):
+    if not is_cif(text):
         return "; it holds no block of data (`data_...`): is it a CIF file?"
     names = set(re.findall(r"^[^\S\n]*(_\S+)", text, re.MULTILINE))
     lacking = [name for name in CELL_FIELDS if name not in names]
@@ -208,7 +275,7 @@ def check_formula(stated: str, atomic_numbers: Int[np.ndarray, " n_atoms"]) -> N
     wanted: dict[int, float] = {}
     for part in stated.split():
         match = re.fullmatch(r"([A-Z][a-z]?)([0-9]+\.?[0-9]*|\.[0-9]+|)", part)
-        z = atomic_number(match[1]) if match else None
+        z = ATOMIC_NUMBERS.get(match[1]) if match else None
         if match is None or z is None:
             return
         wanted[z] = wanted.get(z, 0.0) + float(match[2] or 1)
@@ -224,6 +291,68 @@ def check_formula(stated: str, atomic_numbers: Int[np.ndarray, " n_atoms"]) -> N
         )
 
 
+def _read_with_pymatgen(text: str) -> list[Any]:
+    from pymatgen.io.cif import CifParser
+
+    text = check_lines(text)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            parser = CifParser(io.StringIO(text))
+            blocks = parser.as_dict()
+        except Exception as error:
+            raise CrystalError(f"cannot be read as CIF ({reason(error)}){_advice(text, 'check the file')}") from error
+        for block in blocks.values():
+            check_cell(block)
+            check_operations(block)
+            check_size(block)
+            _check_cif_atoms(block)
+            if not listed_operations(block):
+                for name in GROUP_FIELDS:
+                    _space_group(re.sub(r"[\s_]", "", str(block.get(name, ""))))
+        try:
+            # Occupancies as they stand: sums above 1 show atoms on one place, which the default would rescale.
+            structures = parser.parse_structures(primitive=False, check_occu=False, on_error="raise")
+            # With that setting pymatgen leaves out its last step; the order of atoms is to be that of its from_file.
+            structures = [found.get_sorted_structure() if found.is_ordered else found for found in structures]
+        except Exception as error:
+            advice = _advice(text, "check cell, symmetry and atom sites")
+            raise CrystalError(f"holds no structure that can be read as CIF ({reason(error)}){advice}") from error
+    if len(blocks) == len(structures) == 1 and structures[0].is_ordered:
+        (block,) = blocks.values()
+        check_formula(str(block.get("_chemical_formula_sum", "")), np.array(structures[0].atomic_numbers))
+    return structures
+
+
+@lru_cache(maxsize=1024)
+def _space_group(name: str) -> Any:
+    """pymatgen's space group of this name, kept: it takes seconds to make, and pymatgen forgets it with every file."""
+    groups = importlib.import_module("pymatgen.symmetry.groups")
+    known = {re.sub(r"[\s_]", "", symbol): symbol for symbol in groups.SYMM_DATA["space_group_encoding"]}
+    return groups.SpaceGroup(known[name]) if name in known else None
+
+
+def _advice(text: str, otherwise: str) -> str:
+    """What a CIF lacks, or else what to do."""
+    return what_is_missing(text) or f"; {otherwise}"
+
+
+def _check_cif_atoms(block: Mapping[str, Any]) -> None:
+    """Refuse what pymatgen would skip or guess: atom types that are no element, labels of groups, missing positions."""
+    labels = block.get("_atom_site_label", [])
+    symbols = block.get("_atom_site_type_symbol", labels)
+    by_type = "_atom_site_type_symbol" in block
+    for label, symbol in zip(labels, symbols, strict=False):
+        letters = re.match("[A-Za-z]*", symbol).group()  # type: ignore[union-attr] (matches any text)
+        # A label may add letters to the element ("NaA", "O_w"); a type may not.
+        known = atomic_number(letters) if by_type else atomic_number(letters[:2]) or atomic_number(letters[:1])
+        if known is None or (not by_type and re.match("OH|[Ww]at|NO3", symbol)):
+            raise CrystalError(
+                f"site {label[:40]!r}: {symbol[:40]!r} is no element; replace it in _atom_site_"
+                f"{'type_symbol' if by_type else 'label'} by the element, or remove the site"
+            )
+
+
 def _where(message: str, text: str) -> str:
     """gemmi's `"string:7:3(120): reason"` as `"line 7 ('the line'): reason"`."""
     match = re.match(r"string:([0-9]+)\S*( in \S+)?:? ?(.*)", message)
@@ -233,8 +362,14 @@ def _where(message: str, text: str) -> str:
     return f"line {match[1]} ({''.join(line).strip()[:40]!r}): {match[3]}"
 
 
-def _crystal(block: gemmi.cif.Block) -> Crystal:
-    """Raises a ValueError (as CrystalError is) for what is not plain; gemmi raises its own."""
+def _cell_content(
+    block: gemmi.cif.Block,
+) -> tuple[Int[np.ndarray, " n_atoms"], Float[np.ndarray, "n_atoms 3"], Float[np.ndarray, "3 3"]]:
+    """Atomic numbers, fractional coordinates and lattice (rows, Å), in pymatgen's order of atoms.
+
+    Raises:
+        CrystalError: the block is not plain; gemmi raises errors of its own, ValueErrors as well.
+    """
     numbers = _elements(block)
     columns = [_column(block, name) for name in POSITION_FIELDS]
     if not numbers or any(len(column) != len(numbers) for column in columns):
@@ -243,11 +378,10 @@ def _crystal(block: gemmi.cif.Block) -> Crystal:
         raise CrystalError("sites that are not whole atoms")
     listed = np.array([[_number(text) for text in column] for column in columns]).T
     sites, frac = _images(_exact_thirds(listed), _operations(block))
-    order = sorted(range(len(sites)), key=lambda image: formula_order(numbers[sites[image]]))
+    order = np.argsort([PLACE_IN_FORMULA[numbers[site]] for site in sites], kind="stable")
     cell = {name: block.find_value(name) or "?" for name in CELL_FIELDS}
     check_cell(cell)
-    lattice = _lattice(*map(_number, cell.values()))
-    return Crystal(np.array(numbers)[sites][order], frac[order] @ lattice, lattice)
+    return np.array(numbers)[sites][order], frac[order], _lattice(*map(_number, cell.values()))
 
 
 def _column(block: gemmi.cif.Block, name: str) -> list[str]:

@@ -18,42 +18,24 @@ from typing import Any
 import numpy as np
 
 from crystalframer.errors import DataError
+from crystalframer.libraries import reason, require
 from crystalframer.reading.columns import ID_COLUMNS
-from crystalframer.reading.places import Place
+from crystalframer.reading.entry import Start
+from crystalframer.reading.tables import Table
 from crystalframer.reading.unpacking import inflated
 
-LMDB_SUFFIXES = (".lmdb", ".aselmdb")
-SUFFIXES = (".db", *LMDB_SUFFIXES)
 _ABOUT_THE_FILE = {b"nextid", b"deleted_ids", b"metadata", b"length"}
 """Keys of an LMDB that are no entries."""
 _PAGE = 256
 """Rows of an ASE database read at a time."""
 
 
-def places(path: Path) -> Iterator[Place]:
-    """Where the entries begin; only ids or keys are read.
-
-    Raises:
-        DataError: the file cannot be read, or a library is missing.
-    """
-    return _places_lmdb(path) if path.suffix.lower() in LMDB_SUFFIXES else _places_ase(path)
-
-
-def read(path: Path, start: Place) -> Iterator[dict[str, Any] | DataError]:
-    """The entries from a place on; in place of one that cannot be read, its error.
-
-    Raises:
-        DataError: as `places`.
-    """
-    return _read_lmdb(path, start) if path.suffix.lower() in LMDB_SUFFIXES else _read_ase(path, start)
-
-
-def _places_ase(path: Path) -> Iterator[Place]:
+def _starts_ase(path: Path) -> Iterator[Start]:
     try:
         for row, id in enumerate(_ids(path)):
-            yield Place(row, id)
+            yield Start(row, id)
     except sqlite3.Error as error:
-        raise DataError(f"{path}: not an ASE database ({error}); copy or make it again") from error
+        raise DataError(f"not an ASE database ({error}); copy or make it again") from error
 
 
 def _ids(path: Path, first: int = 0, n_ids: int = -1) -> Iterator[int]:
@@ -63,26 +45,22 @@ def _ids(path: Path, first: int = 0, n_ids: int = -1) -> Iterator[int]:
         yield from (id for (id,) in connection.execute(question, (first, n_ids)))
 
 
-def _read_ase(path: Path, start: Place) -> Iterator[dict[str, Any] | DataError]:
+def _read_ase(path: Path, start: Start) -> Iterator[dict[str, Any] | DataError]:
+    ase_db = require("ase.db", "reading an ASE database", "data", DataError)
+    next_id = start.mark if isinstance(start.mark, int) else 0
     try:
-        from ase.db import connect
-    except ModuleNotFoundError as error:
-        raise DataError(f"{path}: reading an ASE database needs ase: pip install 'crystalframer[data]'") from error
-    next_id, row = start.mark if isinstance(start.mark, int) else 0, start.n_before
-    try:
-        database = connect(str(path), type="db")
+        database = ase_db.connect(str(path), type="db")
         while page := _page(database, path, next_id):
             for id, read_entry in page:
-                row += 1
                 try:
                     entry = read_entry()
                     found = _cells(entry.key_value_pairs, f"{path.stem}-{id}", entry.toatoms())
                 except Exception as error:  # of a damaged entry ASE raises what it likes
-                    found = DataError(f"{path}, row {row} (id {id}): cannot be read ({type(error).__name__}: {error})")
+                    found = DataError(f"the entry with id {id} cannot be read ({reason(error)})")
                 yield found
             next_id = page[-1][0] + 1
     except sqlite3.Error as error:
-        raise DataError(f"{path}: not an ASE database ({error}); copy or make it again") from error
+        raise DataError(f"not an ASE database ({error}); copy or make it again") from error
 
 
 def _page(database: Any, path: Path, first: int) -> list[tuple[int, Callable[[], Any]]]:
@@ -101,41 +79,36 @@ def _cells(labels: Mapping[str, Any], id: str, atoms: Any) -> dict[str, Any]:
     return {**({} if has_id else {"id": id}), **labels, "atoms": atoms}
 
 
-def _places_lmdb(path: Path) -> Iterator[Place]:
+def _starts_lmdb(path: Path) -> Iterator[Start]:
     with _cursor(path) as cursor:
         keys = (bytes(key) for key in cursor.iternext(keys=True, values=False))
         for row, key in enumerate(key for key in keys if key not in _ABOUT_THE_FILE):
-            yield Place(row, key)
+            yield Start(row, key)
 
 
-def _read_lmdb(path: Path, start: Place) -> Iterator[dict[str, Any] | DataError]:
+def _read_lmdb(path: Path, start: Start) -> Iterator[dict[str, Any] | DataError]:
     with _cursor(path) as cursor:
         if isinstance(start.mark, bytes):
             cursor.set_range(start.mark)
-        row = start.n_before
         for key, value in cursor.iternext(keys=True, values=True):
             if key in _ABOUT_THE_FILE:
                 continue
-            row += 1
             try:
                 yield _row_of_lmdb(path, key.decode("utf-8", errors="replace"), value)
             except (ValueError, TypeError, KeyError, zlib.error) as error:
-                yield DataError(f"{path}, row {row} (key {key!r}): {error}")
+                yield DataError(f"the entry with key {key!r} cannot be read ({error})")
 
 
 @contextmanager
 def _cursor(path: Path) -> Iterator[Any]:
-    try:
-        import lmdb  # type: ignore[import-not-found]
-    except ModuleNotFoundError as error:
-        raise DataError(f"{path}: reading LMDB needs lmdb: pip install 'crystalframer[data]'") from error
+    lmdb = require("lmdb", "reading LMDB", "data", DataError)
     try:
         # Without a lock: the file may lie in a folder that cannot be written, and is not written meanwhile.
         options = {"subdir": path.is_dir(), "readonly": True, "lock": False, "readahead": False}
         with lmdb.open(str(path), **options) as environment, environment.begin() as transaction:
             yield transaction.cursor()
     except lmdb.Error as error:
-        raise DataError(f"{path}: not an LMDB database ({error}); copy or make it again") from error
+        raise DataError(f"not an LMDB database ({error}); copy or make it again") from error
 
 
 def _row_of_lmdb(path: Path, key: str, value: bytes) -> dict[str, Any]:
@@ -168,3 +141,7 @@ def _array(value: Any) -> Any:
         shape, kind, numbers = value["__ndarray__"]
         return np.array(numbers, dtype=kind).reshape(shape)
     return _array(value["array"])
+
+
+ASE = Table(_read_ase, _starts_ase)
+LMDB = Table(_read_lmdb, _starts_lmdb)

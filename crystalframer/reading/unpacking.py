@@ -10,40 +10,35 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from crystalframer.errors import CrystalError, DataError
+
 LARGEST = 1 << 28
 """Bytes of one file or value that is held in memory as a whole."""
 _CHUNK = 1 << 20
 _OPENERS: Mapping[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
-class TooLarge(ValueError):
-    """Content that would unpack to more than `LARGEST` bytes; the message says how many that are."""
-
-    def __init__(self) -> None:
-        super().__init__(f"unpacks to more than {LARGEST:,} bytes")
-
-
 def inflated(value: bytes) -> bytes:
-    """What zlib compressed.
+    """The content that zlib compressed to this value.
 
     Raises:
-        TooLarge: it is more than `LARGEST` bytes.
+        DataError: it is more than `LARGEST` bytes.
         zlib.error: damaged, or cut short.
     """
     stream = zlib.decompressobj()
     content = stream.decompress(value, LARGEST)
     if stream.unconsumed_tail:
-        raise TooLarge
+        raise DataError(f"unpacks to more than {LARGEST:,} bytes")
     if not stream.eof:
         raise zlib.error("the compressed value is cut short")
     return content
 
 
 def check_unpacked_size(path: Path) -> None:
-    """Look how much is in a file that its suffix calls compressed, a piece at a time; others are left alone.
+    """Measure the content of a file whose suffix calls it compressed, a piece at a time; others are left alone.
 
     Raises:
-        TooLarge: it is more than `LARGEST` bytes.
+        CrystalError: it is more than `LARGEST` bytes.
         OSError, EOFError, zlib.error, lzma.LZMAError: damaged, or not what the suffix says.
     """
     opener = _OPENERS.get(path.suffix.lower())
@@ -54,4 +49,6 @@ def check_unpacked_size(path: Path) -> None:
         while piece := file.read(_CHUNK):
             n_bytes += len(piece)
             if n_bytes > LARGEST:
-                raise TooLarge
+                raise CrystalError(
+                    f"unpacks to more than {LARGEST:,} bytes, all at a time; unpack it first, or divide it"
+                )

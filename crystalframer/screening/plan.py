@@ -13,9 +13,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from crystalframer.errors import CrystalError, DataError
-from crystalframer.reading.places import START, Place
-from crystalframer.reading.structure_files import is_structure_text
-from crystalframer.reading.structures import Entry, Span, StructureRecord, input_files, iter_entries, places
+from crystalframer.reading.entry import BEGINNING, Entry, Start, StructureRecord
+from crystalframer.reading.inputs import Span, all_paths, files_of, iter_entries, record_of, starts
 
 IN_MEMORY = "structures of a program"
 """Name of an input that is not a file."""
@@ -38,10 +37,10 @@ class Shard:
     def records(self) -> Iterator[StructureRecord]:
         """Read its structures."""
         for entry in self.in_memory:
-            yield entry.read()
+            yield record_of(entry)
         for span in self.spans:
             for entry in span.entries():
-                yield entry.read()
+                yield record_of(entry)
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class FilePlan:
     files: list[str]
     n_entries: np.ndarray
     """Number of structures in each file."""
-    starts: list[tuple[int, Place]]
+    starts: list[tuple[int, Start]]
     """File and position where each shard begins."""
     shard_size: int
 
@@ -83,11 +82,11 @@ class FilePlan:
                 size = min(self.shard_size, self.n_structures - first)
                 yield Shard(number, first, size, tuple(self._spans(file, start, size)))
 
-    def _spans(self, file: int, start: Place, size: int) -> Iterator[Span]:
+    def _spans(self, file: int, start: Start, size: int) -> Iterator[Span]:
         while size:
             n = min(size, int(self.n_entries[file]) - start.n_before)
             yield Span(Path(self.files[file]), start, n)
-            file, start, size = file + 1, START, size - n
+            file, start, size = file + 1, BEGINNING, size - n
 
 
 def plan_files(given: Sequence[str], shard_size: int, progress: bool) -> FilePlan:
@@ -100,20 +99,20 @@ def plan_files(given: Sequence[str], shard_size: int, progress: bool) -> FilePla
     inputs = []
     for text in given:
         try:
-            found = input_files(text)
+            found = files_of(text)
         except CrystalError as error:
-            raise DataError(str(error)) from error
+            raise DataError(error.message, path=error.path) from error
         inputs.append(_input(text, found))
         files += (str(path.absolute()) for path in found)
-    counts, starts, index = np.zeros(len(files), dtype=np.int64), [], 0
+    counts, begin, index = np.zeros(len(files), dtype=np.int64), [], 0
     bar = tqdm(files, "counting structures", unit=" files", delay=2, leave=False, disable=not progress)
     for file, path in enumerate(bar):
-        for place in places(Path(path)):
+        for start in starts(Path(path)):
             if index % shard_size == 0:
-                starts.append((file, place))
+                begin.append((file, start))
             index += 1
             counts[file] += 1
-    return FilePlan(tuple(inputs), files, counts, starts, shard_size)
+    return FilePlan(tuple(inputs), files, counts, begin, shard_size)
 
 
 def _input(given: str, files: Sequence[Path]) -> Input:
@@ -173,10 +172,9 @@ def plan(structures: Any, shard_size: int, progress: bool) -> FilePlan | StreamP
     Raises:
         DataError: as `plan_files`, or there is no input.
     """
-    given = [structures] if isinstance(structures, (str, Path)) else structures
-    if isinstance(given, (list, tuple)):
-        if not given:
-            raise DataError("nothing to screen; name files, folders or patterns")
-        if all(isinstance(text, Path) or (isinstance(text, str) and not is_structure_text(text)) for text in given):
-            return plan_files([str(text) for text in given], shard_size, progress)
-    return StreamPlan(given, shard_size)
+    given = all_paths(structures)
+    if given is None:
+        return StreamPlan(structures, shard_size)
+    if not given:
+        raise DataError("nothing to screen; name files, folders or patterns")
+    return plan_files(given, shard_size, progress)

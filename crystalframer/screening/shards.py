@@ -18,7 +18,8 @@ from crystalframer import files
 from crystalframer.crystals.loading import batch_ends
 from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import MAX_EDGES, Outcome, outcomes_of_batch, table
-from crystalframer.reading.structures import StructureRecord
+from crystalframer.reading.entry import StructureRecord
+from crystalframer.reading.formats import PARQUET_SUFFIX
 from crystalframer.screening.plan import Shard
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def reason_of(error: str, source: str) -> str:
 
 
 def path_of(folder: Path, number: int) -> Path:
-    return folder / f"part-{number:05d}.parquet"
+    return folder / f"part-{number:05d}{PARQUET_SUFFIX}"
 
 
 def write(frame: pandas.DataFrame, result: ShardResult, folder: Path, run: str) -> None:

@@ -17,7 +17,7 @@ from crystalframer.crystals.loading import make_batch
 from crystalframer.errors import ConfigError, CrystalError
 from crystalframer.model.network import CrystalFramer
 from crystalframer.presets import preset
-from crystalframer.reading.structures import to_crystal
+from crystalframer.reading.inputs import read
 from crystalframer.testing import TOLERANCES, random_crystal
 
 CRYSTALS = [random_crystal(seed, n_atoms) for seed, n_atoms in ((1, 3), (2, 5))]
@@ -140,7 +140,7 @@ mirror images, whose first axes tie."""
 @pytest.fixture(scope="module")
 def prototypes() -> list[Crystal]:
     library = pytest.importorskip("pymatgen.analysis.prototypes").AFLOW_PROTOTYPE_LIBRARY
-    return [replace(to_crystal(library[n]["snl"].structure), id=str(n)) for n in PROTOTYPES]
+    return [replace(read(library[n]["snl"].structure), id=str(n)) for n in PROTOTYPES]
 
 
 @pytest.mark.parametrize(("precision", "bar"), [(torch.float64, 1e-6), (torch.float32, 1e-5)], ids=str)

@@ -150,8 +150,9 @@ def test_folder_with_labels_elsewhere_or_none(folder: Path, tmp_path: Path) -> N
         ("id,gap\na,1\nb\nc,2\n", None, "labels.csv, row 2: does not have the 2 cells"),
         ("id,gap\na,1,7\n", None, "labels.csv, row 1: does not have the 2 cells"),
         ("id,gap,split\na,1,train\nb,2,dev\nc,3,test\n", None, "labels.csv: row 2: split is 'dev'"),
-        ("", None, "labels.csv: the table has no rows"),
-        ('id,gap\na,"1\n', None, "labels.csv, line .: not readable as CSV"),
+        ("id,gap\n", None, "labels.csv: the table has no rows"),
+        ("", None, "labels.csv: the file is empty"),
+        ('id,gap\na,"1\n', None, "labels.csv, row 1: not readable as CSV"),
     ],
 )
 def test_bad_labels(folder: Path, text: str, targets: list[str] | None, message: str) -> None:

@@ -25,7 +25,7 @@ from crystalframer.maths.edges import Edges
 from crystalframer.maths.ties import tied_frames
 from crystalframer.model.network import CrystalFramer
 from crystalframer.ops.reference import cosines_in_tied_frames
-from crystalframer.reading.structures import to_crystal
+from crystalframer.reading.inputs import read
 from crystalframer.testing import random_crystal
 
 MARGIN = 1e-3
@@ -37,7 +37,7 @@ def prototypes() -> list[Crystal]:
     """CaC6 (whose chosen frames rounding decides), skutterudite and twenty more of the AFLOW library."""
     library: Any = import_module("pymatgen.analysis.prototypes").AFLOW_PROTOTYPE_LIBRARY
     chosen = [15, 45, *range(100, 120)]
-    return [replace(to_crystal(library[n]["snl"].structure), id=str(n)) for n in chosen]
+    return [replace(read(library[n]["snl"].structure), id=str(n)) for n in chosen]
 
 
 @pytest.fixture(scope="module")

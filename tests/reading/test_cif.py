@@ -16,9 +16,8 @@ from pymatgen.io.cif import CifParser, CifWriter
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.elements import SYMBOLS
 from crystalframer.errors import CrystalError
-from crystalframer.reading.cif import check_size, read_plain_cif, what_is_missing
-from crystalframer.reading.structure_files import _space_group
-from crystalframer.reading.structures import to_crystal
+from crystalframer.reading.cif import _space_group, check_size, read_plain_cif, what_is_missing
+from crystalframer.reading.inputs import read
 from crystalframer.testing import random_crystal
 
 ANGLES = ("alpha", "beta", "gamma")
@@ -63,12 +62,12 @@ ROWS = "Si1 Si 0.4697(2) 0 0.66667 1\nO1 O 0.4135 0.2669 0.7858 1.0\n"
 
 
 def by_pymatgen(text: str) -> Crystal:
-    return to_crystal(CifParser.from_str(text).parse_structures(primitive=False)[0])
+    return read(CifParser.from_str(text).parse_structures(primitive=False)[0])
 
 
 def assert_same(found: Crystal | None, expected: Crystal) -> None:
     assert found is not None
-    found = to_crystal(found)
+    found = read(found)
     np.testing.assert_array_equal(found.atomic_numbers, expected.atomic_numbers)
     np.testing.assert_allclose(found.lattice, expected.lattice, atol=1e-12)
     difference = found.frac_coords - expected.frac_coords
@@ -192,7 +191,7 @@ def test_another_formula_is_an_error_whoever_reads_the_file(formula: str, rows: 
     if formula == "'O2 Si H'" and "D1" in rows:
         text = text.replace("'O2 Si H'", "'O2 Si'")
     with pytest.raises(CrystalError, match=r"its atom sites make .*O6, but _chemical_formula_sum is"):
-        to_crystal(text)
+        read(text)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +207,7 @@ def test_another_formula_is_an_error_whoever_reads_the_file(formula: str, rows: 
 )
 def test_a_cell_that_cannot_be_is_named(field: str, value: str, reason: str) -> None:
     with pytest.raises(CrystalError) as raised:
-        to_crystal(QUARTZ.replace(field, f"{field.split()[0]} {value}"))
+        read(QUARTZ.replace(field, f"{field.split()[0]} {value}"))
     assert reason in str(raised.value)
 
 
@@ -232,7 +231,7 @@ def test_a_file_that_was_cut_short_says_what_it_lacks(end: str, reason: str, tmp
     assert reason in what_is_missing(text)
     (tmp_path / "cut.cif").write_text(text)
     with pytest.raises(CrystalError) as raised:
-        to_crystal(tmp_path / "cut.cif")
+        read(tmp_path / "cut.cif")
     assert "cut.cif: " in str(raised.value) and reason in str(raised.value) and "cut short" in str(raised.value)
     assert what_is_missing(QUARTZ) == ""
 
@@ -254,7 +253,7 @@ def test_a_mistake_in_a_file_is_shown_with_its_line(old: str, new: str, reason: 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_formula_in_a_loop_is_no_formula() -> None:
     text = QUARTZ.replace("_chemical_formula_sum 'O2 Si'", "loop_\n_chemical_formula_sum\n'O2 Si'\n'O4 Si2'")
-    assert len(to_crystal(text)) == 9
+    assert len(read(text)) == 9
 
 
 def plain_cif(n_operations: int, n_sites: int, coordinates: str = "0.{site:05d} 0.2 0.3") -> str:
@@ -283,7 +282,7 @@ def plain_cif(n_operations: int, n_sites: int, coordinates: str = "0.{site:05d} 
 def test_more_atoms_than_any_file_means_are_refused_in_seconds(text: str, reason: str) -> None:
     started = time.process_time()
     with pytest.raises(CrystalError, match=reason):
-        to_crystal(text)
+        read(text)
     assert time.process_time() - started < 20
 
 
@@ -293,7 +292,7 @@ def test_an_endless_symmetry_operation_is_refused_in_seconds(name: str) -> None:
     text = plain_cif(3, 2).replace("x,y,z+1/3", f"0,{'9' * 9000},z").replace("_symmetry_equiv_pos_as_xyz", name)
     started = time.process_time()
     with pytest.raises(CrystalError, match=rf"operation 2 of {name} \('0,999.*\) has 9,004 characters"):
-        to_crystal(text)
+        read(text)
     assert time.process_time() - started < 20
 
 
@@ -305,7 +304,7 @@ def test_a_group_that_is_only_named_is_made_once() -> None:
     seconds = []
     for _ in range(2):
         started = time.process_time()
-        assert len(to_crystal(text)) == 48  # Wyckoff position i, since 0.2 + 0.3 = 1/2
+        assert len(read(text)) == 48  # Wyckoff position i, since 0.2 + 0.3 = 1/2
         seconds.append(time.process_time() - started)
     assert _space_group.cache_info().hits > 0 and seconds[1] < seconds[0] / 2
 
@@ -319,7 +318,7 @@ def test_operations_by_the_name_of_the_group_count_as_well() -> None:
 
 def test_an_error_quotes_only_the_beginning_of_an_endless_number() -> None:
     with pytest.raises(CrystalError, match="_cell_angle_alpha is '9999") as caught:
-        to_crystal(QUARTZ.replace("_cell_angle_alpha 90", "_cell_angle_alpha " + "9" * 5000))
+        read(QUARTZ.replace("_cell_angle_alpha 90", "_cell_angle_alpha " + "9" * 5000))
     assert len(str(caught.value)) < 200
 
 
@@ -338,10 +337,10 @@ def test_gaps_and_long_lines_cost_no_hours(spoilt: str, reason: str | None) -> N
     text = QUARTZ.replace("data_quartz\n", f"data_quartz # _cell_modulation\n{spoilt}\n")
     started = time.process_time()
     if reason is None:
-        assert len(to_crystal(text)) == 9
+        assert len(read(text)) == 9
     else:
         with pytest.raises(CrystalError, match=reason):
-            to_crystal(text)
+            read(text)
     assert time.process_time() - started < 20
 
 
@@ -349,7 +348,7 @@ def test_without_gemmi_pymatgen_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     crystal = read_plain_cif(QUARTZ)
     monkeypatch.setitem(sys.modules, "gemmi", None)
     assert read_plain_cif(QUARTZ) is None
-    assert_same(crystal, to_crystal(QUARTZ))
+    assert_same(crystal, read(QUARTZ))
     assert "it lacks _cell_angle_beta" in what_is_missing(QUARTZ[: QUARTZ.index("_cell_angle_beta")])
     assert what_is_missing(QUARTZ) == ""
 

@@ -28,7 +28,7 @@ from pymatgen.io.cif import CifWriter
 import crystalframer as cf
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.errors import CrystalError
-from crystalframer.reading.structures import iter_structures, to_crystal
+from crystalframer.reading.inputs import iter_structures, read
 from crystalframer.testing import random_crystal
 
 T = TypeVar("T")
@@ -353,7 +353,7 @@ DAMAGES: tuple[Damage, ...] = (
 
 def prepare() -> None:
     """Import and compile what reading needs, so that time and memory of a case are its own."""
-    cf.predict([to_crystal(BY_HAND)], model_of("max"), progress=False)  # compiles, before files are timed
+    cf.predict([read(BY_HAND)], model_of("max"), progress=False)  # compiles, before files are timed
     for name, data in corpus():
         check_file(name, data, with_prediction=True)
 
@@ -381,10 +381,10 @@ def check_file(name: str, data: bytes, with_prediction: bool) -> str:
                 assert "MemoryError" not in record.error and "RecursionError" not in record.error, record.error
                 assert len(record.error) < 3000, f"an error of {len(record.error)} characters: {record.error[:200]}"
         try:
-            _timed(lambda: to_crystal(path))
+            _timed(lambda: read(path))
         except CrystalError as error:
             one = len(records) == 1 and records[0].crystal is not None
-            assert not one, f"iter_structures reads it, to_crystal does not: {error}"
+            assert not one, f"iter_structures reads it, read does not: {error}"
         if with_prediction:
             _check_folder(path)
     grown = _peak_memory() - peak

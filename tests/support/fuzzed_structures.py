@@ -27,7 +27,7 @@ from crystalframer.crystals.neighbors import MIN_NEIGHBORS, SMALLEST_DISTANCE
 from crystalframer.elements import HIGHEST_ATOMIC_NUMBER
 from crystalframer.errors import CrystalError
 from crystalframer.model.network import CrystalFramer
-from crystalframer.reading.structures import to_crystal
+from crystalframer.reading.objects import to_crystal
 from crystalframer.testing import random_rotation, supercell
 from crystalframer.traces import CrystalTrace
 from viz.encoding import encode

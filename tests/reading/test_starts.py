@@ -15,7 +15,7 @@ import numpy as np
 import pandas
 import pytest
 
-from crystalframer.reading.structures import Span, iter_structures, places
+from crystalframer.reading.inputs import Span, iter_structures, record_of, starts
 
 ROWS = [
     {
@@ -94,13 +94,13 @@ def test_a_file_is_read_from_any_entry_on(kind: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(record.crystal.lattice.ravel(), row["lattice"], atol=1e-7)
     if kind not in ("xyz", "extxyz", "traj"):
         assert [record.id for record in whole] == [row["id"] for row in ROWS]
-    found = list(places(path))
-    assert [place.n_before for place in found] == list(range(7))
+    found = list(starts(path))
+    assert [start.n_before for start in found] == list(range(7))
     for first in range(7):
         for n_entries in (1, 3, 7 - first):
             if first + n_entries > 7:
                 continue
-            records = [entry.read() for entry in Span(path, found[first], n_entries).entries()]
+            records = [record_of(entry) for entry in Span(path, found[first], n_entries).entries()]
             expected = whole[first : first + n_entries]
             assert [(r.id, r.source) for r in records] == [(r.id, r.source) for r in expected]
             for record, other in zip(records, expected, strict=True):
@@ -112,21 +112,16 @@ def test_a_bad_row_costs_no_other(tmp_path: Path) -> None:
     lines = [json.dumps(ROWS[0]), "{", json.dumps(ROWS[1]), "[1]", "\xff", json.dumps(ROWS[2])]
     path = tmp_path / "bad.jsonl"
     path.write_bytes("\n".join(lines).encode("latin-1"))
-    assert len(list(places(path))) == 6
+    assert len(list(starts(path))) == 6
     records = list(iter_structures(path))
     assert [record.id for record in records] == ["r0", "bad-2", "r1", "bad-4", "bad-5", "r2"]
     assert [record.crystal is None for record in records] == [False, True, False, True, True, False]
     assert str(records[1].error).startswith(f"{path}, row 2: not valid JSON")
     table = tmp_path / "bad.csv"
     table.write_text('id,structure\na,x\nb\nc,y\nd,"z')
-    assert [place.n_before for place in places(table)] == [0, 1, 2, 3]
+    assert [start.n_before for start in starts(table)] == [0, 1, 2, 3]
     errors = [str(record.error) for record in iter_structures(table)]
-    assert [message.partition(": ")[0].removeprefix(f"{table}, ") for message in errors] == [
-        "row 1",
-        "row 2",
-        "row 3",
-        "line 5",
-    ]
+    assert [message.partition(": ")[0] for message in errors] == [f"{table}, row {row}" for row in (1, 2, 3, 4)]
     frames = tmp_path / "bad.extxyz"
     ase.io.write(frames, ATOMS[:3])
     frames.write_text(frames.read_text().replace("Cl", "Qx", 1))
@@ -148,24 +143,24 @@ def test_a_bad_row_costs_no_other(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_one_entry(name: str, content: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_text(content)
-    (place,) = places(path)
-    (entry,) = Span(path, place, 1).entries()
+    (start,) = starts(path)
+    (entry,) = Span(path, start, 1).entries()
     (record,) = iter_structures(path)
-    assert entry.read().error == record.error is not None
+    assert record_of(entry).error == record.error is not None
     assert str(path) in str(record.error)
     path.unlink()
-    (place,) = places(path)
-    (entry,) = Span(path, place, 1).entries()
-    assert "no such file" in str(entry.read().error)
+    (start,) = starts(path)
+    (entry,) = Span(path, start, 1).entries()
+    assert "no such file" in str(record_of(entry).error)
 
 
 def test_a_file_that_lost_entries_has_errors_in_their_place(tmp_path: Path) -> None:
     path = _write("jsonl", tmp_path)
-    found = list(places(path))
+    found = list(starts(path))
     path.write_text("\n\n".join(json.dumps(row) for row in ROWS[:5]))
-    records = [entry.read() for entry in Span(path, found[3], 4).entries()]
+    records = [record_of(entry) for entry in Span(path, found[3], 4).entries()]
     assert [record.id for record in records] == ["r3", "r4", "seven-6", "seven-7"]
-    assert "ends before entry 6; has it changed meanwhile?" in str(records[2].error)
+    assert str(records[2].error).startswith(f"{path}, row 6: the file ends")
 
 
 def test_pickled_values_are_not_unpickled(tmp_path: Path) -> None:
@@ -175,7 +170,7 @@ def test_pickled_values_are_not_unpickled(tmp_path: Path) -> None:
     )
     records = list(iter_structures(path))
     assert [record.error is None for record in records] == [False, False, True]
-    assert "the value is pickled, and unpickling would run what is in it" in str(records[1].error)
+    assert f"{path}, row 2: " in str(records[1].error) and "pickled" in str(records[1].error)
 
 
 def test_a_damaged_row_of_an_ase_database_costs_no_other(tmp_path: Path) -> None:
@@ -185,7 +180,7 @@ def test_a_damaged_row_of_an_ase_database_costs_no_other(tmp_path: Path) -> None
         connection.execute("UPDATE systems SET numbers = ? WHERE id = 5", (b"odd",))
     records = list(iter_structures(path))
     assert [record.error is None for record in records] == [True, False, True, False, True, True, True]
-    assert f"{path}, row 2 (id 3): cannot be read (" in str(records[1].error)
+    assert str(records[1].error).startswith(f"{path}, row 2: ") and "id 3" in str(records[1].error)
     assert [record.id for record in records if record.error is None] == ["r0", "r2", "r4", "r5", "r6"]
 
 

@@ -1,0 +1,82 @@
+"""What a format gives: the entries of a file, and where in the file they start."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.errors import CrystalError, CrystalFramerError
+
+
+@dataclass(frozen=True)
+class Start:
+    """Position just before an entry of a file, from which a file of millions can be read on."""
+
+    n_before: int = 0
+    """Entries of the file before this one."""
+    mark: int | bytes | None = None
+    """How the format finds it: a byte of the file, an id, a key; None where the number is enough."""
+
+
+BEGINNING = Start()
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One structure or row of an input, before a crystal is made of it."""
+
+    structure: Any
+    """Anything that `objects.to_crystal` takes, or a `CrystalFramerError` that says why there is nothing."""
+    id: str = ""
+    row: int | None = None
+    """Its number in the file, table or list, from 1; None for the only structure of a file."""
+    row_word: str = "row"
+    """What is counted: `"row"`, `"structure"`, `"item"`."""
+    path: Path | None = None
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, for messages: `NaCl.cif`, `table.csv, row 3`."""
+        return CrystalFramerError().at(path=self.path, row=self.row, row_word=self.row_word).where
+
+    def in_file(self, path: Path, name: str) -> Entry:
+        """This entry with its file, and with an id from the name of the file if it has none."""
+        return replace(self, path=path, id=self.id or (name if self.row is None else f"{name}-{self.row}"))
+
+
+@dataclass(frozen=True, eq=False)
+class StructureRecord:
+    """One input: a crystal, or the reason why there is none."""
+
+    id: str
+    """Unique among the records of one `iter_structures`."""
+    source: str
+    """Where it came from, for messages: `NaCl.cif`, `table.csv, row 3`."""
+    crystal: Crystal | None
+    error: str | None
+
+    @property
+    def formula(self) -> str:
+        """Reduced formula; empty if there is no crystal."""
+        return "" if self.crystal is None else self.crystal.formula
+
+
+def numbered(structures: Iterable[Any], start: Start) -> Iterator[Entry]:
+    """The structures of a file from a start on as entries. The only structure of a file has no number.
+
+    Raises:
+        CrystalError: there are none.
+    """
+    remaining = iter(structures)
+    head = list(itertools.islice(remaining, 2))
+    if not head:
+        raise CrystalError("holds no structure; check the file")
+    if start == BEGINNING and len(head) == 1:
+        yield Entry(head[0])
+        return
+    for number, structure in enumerate(itertools.chain(head, remaining), start=start.n_before + 1):
+        yield Entry(structure, row=number, row_word="structure")

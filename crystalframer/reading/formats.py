@@ -1,0 +1,152 @@
+"""The formats of files: one table, the only place that knows suffixes.
+
+To add a format, write a module with the functions of `Format` (and that of `Writable`, if crystals are to be written in
+it as well) and add a row below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from crystalframer import files
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.errors import CrystalError, DataError
+from crystalframer.reading import ase_files, cif, databases, json_files, poscar, tables, xyz
+from crystalframer.reading.entry import Entry, Start
+from crystalframer.reading.tables import Table
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@runtime_checkable
+class Format(Protocol):
+    """How files of one kind are read: a module, or an object with these functions.
+
+    They may raise a `CrystalFramerError` (without the path, which `inputs` adds) or an `OSError`.
+    """
+
+    def entries(self, path: Path, start: Start, /) -> Iterator[Entry]:
+        """The entries from a start on. One that cannot be read has an error in its place."""
+        ...
+
+    def starts(self, path: Path, /) -> Iterator[Start]:
+        """Where the entries start, found without reading them as far as the format allows."""
+        ...
+
+    def count(self, path: Path, /) -> int | None:
+        """How many entries to expect, for progress bars; None if only reading tells."""
+        ...
+
+
+@runtime_checkable
+class Writable(Protocol):
+    """A format that crystals are written in."""
+
+    def text(self, crystal: Crystal, /) -> str:
+        """The content of a file that holds this crystal."""
+        ...
+
+
+PARQUET_SUFFIX = ".parquet"
+STRUCTURES: dict[str, Format] = {
+    ".cif": cif,
+    ".mcif": cif,
+    "POSCAR": poscar,
+    "CONTCAR": poscar,
+    ".vasp": poscar,
+    ".poscar": poscar,
+    ".contcar": poscar,
+    ".xyz": xyz,
+    ".extxyz": xyz,
+    ".res": ase_files,
+    ".xsf": ase_files,
+}
+"""Suffix, or beginning of the name → format of structures. These files are taken from a folder."""
+TABLES: dict[str, Format] = {
+    ".csv": tables.CSV,
+    ".json": json_files,
+    ".jsonl": tables.JSON_LINES,
+    PARQUET_SUFFIX: tables.PARQUET,
+}
+"""Suffix → format of tables. In a folder they may hold labels, so only JSON files of a structure are taken from it."""
+DATABASES: dict[str, Format] = {".db": databases.ASE, ".lmdb": databases.LMDB, ".aselmdb": databases.LMDB}
+"""Suffix → format of databases, whose entries are rows as well. They are taken from a folder."""
+FORMATS: dict[str, Format] = {**STRUCTURES, **TABLES, **DATABASES}
+"""Suffix, or beginning of the name → format. A file that is named itself may have any other: then ASE reads it."""
+
+
+def format_of(path: Path) -> Format:
+    return FORMATS.get(_key(path), ase_files)
+
+
+def name_of(path: Path) -> str:
+    """The stem of a file; for a file named POSCAR or CONTCAR, its folder."""
+    return path.absolute().parent.name if path.name in STRUCTURES else path.stem
+
+
+def holds_rows(path: Path) -> bool:
+    """Whether this is a table or database."""
+    return _key(path) in (*TABLES, *DATABASES)
+
+
+def may_be_folder(path: Path) -> bool:
+    """Whether a folder of this name is a database."""
+    return format_of(path) is databases.LMDB
+
+
+def structure_files(folder: Path) -> list[Path]:
+    """Files of a folder that hold structures, by name; none that is hidden."""
+    return [path for path in sorted(folder.iterdir()) if _is_structure_file(path)]
+
+
+def parquet_files(folder: Path) -> list[Path]:
+    """Tables of a folder of results, by name; none that is hidden."""
+    return sorted(folder.glob(f"[!._]*{PARQUET_SUFFIX}"))
+
+
+def label_files(folder: Path) -> list[Path]:
+    """Tables of a folder that are called `labels`."""
+    paths = (folder / f"labels{suffix}" for suffix in (*TABLES, *DATABASES))
+    return [path for path in paths if path.is_file()]
+
+
+def table_writer(path: Path) -> Callable[[pandas.DataFrame, Path], None]:
+    """The function that writes a table of results into a file, as its suffix says.
+
+    Raises:
+        DataError: another suffix.
+    """
+    writers = {suffix: format.save for suffix, format in TABLES.items() if isinstance(format, Table)}
+    writer = writers.get(path.suffix.lower())
+    if writer is None:
+        raise DataError(f"the suffix must be one of {', '.join(writers)}; it says how to write the table", path=path)
+    return writer
+
+
+def write(crystal: Crystal, path: str | Path) -> None:
+    """See `Crystal.write`."""
+    path = Path(path).expanduser()
+    format = format_of(path)
+    if not isinstance(format, Writable):
+        known = ", ".join(key for key, format in FORMATS.items() if isinstance(format, Writable))
+        raise CrystalError(f"a crystal cannot be written in this format; the file may be {known}", path=path)
+    with files.writing(path, CrystalError):
+        files.write(path, format.text(crystal))
+
+
+def _key(path: Path) -> str:
+    """The key of a path in `FORMATS`, be it there or not."""
+    suffix = path.suffix.lower()
+    names = (key for key in FORMATS if not key.startswith(".") and path.name.startswith(key))
+    return suffix if suffix in FORMATS else next(names, suffix)
+
+
+def _is_structure_file(path: Path) -> bool:
+    if path.name.startswith(".") or not (path.is_file() or may_be_folder(path)):
+        return False
+    if format_of(path) is json_files:
+        return json_files.holds_structure(path)
+    return _key(path) in (*STRUCTURES, *DATABASES)

@@ -1,0 +1,310 @@
+"""Inputs of all kinds as crystals: files, folders, patterns, tables, lists, data sets and structures in memory."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+from collections.abc import Iterable, Iterator, Sized
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.errors import CrystalError, CrystalFramerError, DataError
+from crystalframer.reading.columns import row_id
+from crystalframer.reading.entry import BEGINNING, Entry, Start, StructureRecord
+from crystalframer.reading.formats import (
+    STRUCTURES,
+    format_of,
+    holds_rows,
+    may_be_folder,
+    name_of,
+    parquet_files,
+    structure_files,
+)
+from crystalframer.reading.objects import is_instance, is_structure, to_crystal
+
+Kind = TypeVar("Kind", bound=CrystalFramerError)
+_EXPECTED = (CrystalFramerError, OSError, UnicodeDecodeError)
+"""Errors of a file that cannot be read."""
+
+
+def read(source: Any, id: str = "") -> Crystal:
+    """Read one structure.
+
+        >>> salt = cf.read("NaCl.cif")
+        >>> salt.formula, len(salt)
+        ('NaCl', 8)
+
+    Positions are wrapped into the cell. Deuterium and tritium are read as hydrogen.
+
+    Args:
+        source: the path of a file that holds one structure (CIF, POSCAR, extended XYZ, JSON of pymatgen, or any other
+            that ASE reads); a pymatgen `Structure`, ASE `Atoms` or `Crystal`; CIF text; or a mapping or pandas row
+            with `atomic_numbers`, `positions` (Cartesian, Å) or `frac_coords`, and `lattice` (rows, Å), flat or nested,
+            or with a `structure` (or `atoms`): a Structure, its dictionary, a JARVIS `atoms` dictionary or CIF text.
+        id: name of the crystal. Default: the source's own (an id column, the name of the file).
+
+    Raises:
+        CrystalError: no structure that the model can take, several structures, or the library that reads this kind of
+            file is not installed; the message names file, site and what to do.
+    """
+    if not _is_path(source):
+        return to_crystal(source, id)
+    path = Path(source).expanduser()
+    try:
+        _check_file(path)
+        format, name = format_of(path), name_of(path)
+        entries = list(itertools.islice(format.entries(path, BEGINNING), 2))
+        if len(entries) > 1:
+            raise CrystalError("holds several structures where one is expected; read them with crystalframer.read_all")
+        entry = entries[0]
+        if isinstance(entry.structure, CrystalFramerError):
+            raise entry.structure.at(row=entry.row, row_word=entry.row_word)
+        return to_crystal(entry.structure, id or entry.id or name)
+    except _EXPECTED as error:
+        raise _located(error, CrystalError, path) from error
+
+
+def read_all(structures: Any) -> list[Crystal]:
+    """Read all structures of a file, a folder, a table or any other input.
+
+        >>> crystals = cf.read_all("trajectory.extxyz")
+        >>> [crystal.id for crystal in crystals]
+        ['trajectory-1', 'trajectory-2', 'trajectory-3']
+
+    Args:
+        structures: anything that `iter_structures` takes.
+
+    Returns:
+        Crystals in the order of the input, with unique ids.
+
+    Raises:
+        CrystalError: the first structure that cannot be read; its `path` and `row` say which.
+    """
+    taken: dict[str, int] = {}
+    return [_renamed(crystal, _unique(crystal.id, taken)) for crystal in map(crystal_of, iter_entries(structures))]
+
+
+def iter_structures(inputs: Any) -> Iterator[StructureRecord]:
+    """Every structure of the inputs, in order; one that cannot be read becomes a record with an error.
+
+    Args:
+        inputs: anything `read` takes, and also: files of several structures, tables (CSV, JSON, JSON lines, parquet,
+            packed data sets), databases (of ASE, LMDB), folders, glob patterns, DataFrames, `CrystalDataset`s, and
+            lists of all these.
+
+    Yields:
+        Records with unique ids: the source's own, else the file's stem (with the number of the structure or row if it
+        has several), else the formula; repeated ones get `-2`, `-3`, ...
+    """
+    taken: dict[str, int] = {}
+    for entry in iter_entries(inputs):
+        record = record_of(entry)
+        id = _unique(record.id, taken)
+        crystal = record.crystal and _renamed(record.crystal, id)
+        yield StructureRecord(id, record.source or id, crystal, record.error)
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a table or database in order, as dictionaries. Cells of a CSV file are text.
+
+    Raises:
+        DataError: the file is missing, is no table, cannot be read as what its suffix says, or has no rows.
+    """
+    try:
+        if not holds_rows(path):
+            raise DataError("not a table or database; give one of them")
+        _check_file(path)
+        for entry in format_of(path).entries(path, BEGINNING):
+            if isinstance(entry.structure, CrystalFramerError):
+                raise entry.structure.at(row=entry.row)
+            yield entry.structure
+    except _EXPECTED as error:
+        raise _located(error, DataError, path) from error
+
+
+def crystal_of(entry: Entry) -> Crystal:
+    """The crystal of an entry.
+
+    Raises:
+        CrystalError: there is none; the error has the path and row of the entry.
+    """
+    try:
+        if isinstance(entry.structure, CrystalFramerError):
+            raise entry.structure
+        crystal = to_crystal(entry.structure, entry.id)
+        return crystal if crystal.id else replace(crystal, id=crystal.formula)
+    except CrystalFramerError as error:
+        located = _located(error, CrystalError, entry.path)
+        raise located.at(row=entry.row, row_word=entry.row_word) from error
+
+
+def record_of(entry: Entry) -> StructureRecord:
+    """The crystal of an entry, or the error, as a record, whose id need not be unique."""
+    try:
+        crystal = crystal_of(entry)
+    except CrystalError as error:
+        return StructureRecord(entry.id or entry.source or "structure", entry.source, None, str(error))
+    return StructureRecord(crystal.id, entry.source, crystal, None)
+
+
+def iter_entries(inputs: Any) -> Iterator[Entry]:
+    """The entries of inputs, before crystals are made of them."""
+    if _is_path(inputs):
+        try:
+            found = files_of(str(inputs))
+        except CrystalError as error:
+            yield Entry(error, str(inputs), path=Path(inputs))
+        else:
+            yield from itertools.chain.from_iterable(map(_entries_of, found))
+    elif is_instance(inputs, "pandas", "DataFrame"):
+        for row, cells in enumerate(inputs.to_dict("records"), start=1):
+            yield Entry(cells, row_id(cells) or f"row-{row}", row)
+    elif is_structure(inputs) or not isinstance(inputs, Iterable):
+        yield Entry(inputs)
+    else:
+        for number, item in enumerate(inputs, start=1):
+            for entry in iter_entries(item):
+                is_item = entry.path is None and entry.row is None
+                yield replace(entry, row=number, row_word="item") if is_item else entry
+
+
+def files_of(text: str) -> list[Path]:
+    """The files that a path or pattern stands for, by name.
+
+    Raises:
+        CrystalError: a folder or pattern without any.
+    """
+    path = Path(text).expanduser()
+    if path.is_dir() and not may_be_folder(path):
+        found = structure_files(path) or parquet_files(path)
+        problem = f"the folder holds no structure files ({', '.join(STRUCTURES)}), databases or parquet tables"
+    elif glob.has_magic(text) and not path.exists():
+        names = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (Path.glob takes no absolute pattern)
+        found = [file for file in map(Path, names) if file.is_file() or may_be_folder(file)]
+        problem = "no file matches this pattern"
+    else:
+        return [path]
+    if not found:
+        raise CrystalError(problem, path=text)
+    return found
+
+
+def all_paths(inputs: Any) -> list[str] | None:
+    """The paths and patterns of inputs that are nothing else, so that every process can read them; else None."""
+    given = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+    return [str(path) for path in given] if all(map(_is_path, given)) else None
+
+
+def expected_count(inputs: Any) -> int | None:
+    """How many structures to expect, for the remaining time; None if only reading them tells."""
+    if _is_path(inputs):
+        in_folder = Path(inputs).expanduser().is_dir()
+        try:
+            counts = [format_of(file).count(file) or (1 if in_folder else None) for file in files_of(str(inputs))]
+        except _EXPECTED:
+            return None
+    elif isinstance(inputs, (list, tuple)):
+        counts = [expected_count(item) for item in inputs]
+    elif isinstance(inputs, Sized) and not is_structure(inputs):
+        return len(inputs)
+    else:
+        return None if isinstance(inputs, Iterator) else 1
+    return None if None in counts else sum(count for count in counts if count is not None)
+
+
+@dataclass(frozen=True)
+class Span:
+    """Consecutive entries of one file."""
+
+    path: Path
+    start: Start
+    n_entries: int
+
+    def entries(self) -> Iterator[Entry]:
+        """As many as there should be: those that a damaged or changed file does not give are errors."""
+        n_read, last = 0, None
+        for entry in itertools.islice(_entries_of(self.path, self.start), self.n_entries):
+            n_read, last = n_read + 1, entry
+            yield entry
+        for row in range(self.start.n_before + n_read + 1, self.start.n_before + self.n_entries + 1):
+            if last is not None and isinstance(last.structure, CrystalFramerError):
+                error = last.structure  # what ended the file
+            else:
+                error = CrystalError("the file ends before this row; has it changed meanwhile?")
+            yield Entry(error, row=row).in_file(self.path, name_of(self.path))
+
+
+def starts(path: Path) -> Iterator[Start]:
+    """Where the entries of a file start, found without reading them where the format allows: at least one, which is an
+    error if the file cannot be read.
+    """
+    is_empty = True
+    try:
+        for start in format_of(path).starts(path):
+            is_empty = False
+            yield start
+    except _EXPECTED:
+        pass  # the reader says it
+    if is_empty:
+        yield BEGINNING
+
+
+def _is_path(source: Any) -> bool:
+    """Whether this is a path or pattern, rather than CIF or JSON text, or something else."""
+    if isinstance(source, str):
+        return "\n" not in source and not source.lstrip().startswith("{")
+    return isinstance(source, Path)
+
+
+def _check_file(path: Path) -> None:
+    """Refuse a file that is not there or empty, and a folder."""
+    if path.is_dir() and not may_be_folder(path):
+        raise CrystalError("is a folder, not a structure file; name the file")
+    if path.stat().st_size == 0:
+        raise CrystalError("the file is empty; copy it again")
+
+
+def _entries_of(path: Path, start: Start = BEGINNING) -> Iterator[Entry]:
+    """The entries of a file from a start on. What ends the file early is an entry with an error, the last one."""
+    format, name = format_of(path), name_of(path)
+    try:
+        _check_file(path)
+        for entry in format.entries(path, start):
+            yield entry.in_file(path, name)
+    except _EXPECTED as error:
+        yield Entry(_located(error, CrystalError, path)).in_file(path, name)
+
+
+def _located(error: Exception, kind: type[Kind], path: Path | None) -> Kind:
+    """An error of reading a file as one of this kind, with the path."""
+    if isinstance(error, CrystalFramerError):
+        fields = {name: getattr(error, name) for name in ("row", "site", "field", "value")}
+        located = kind(error.message, path=error.path or path, **fields)
+        located.row_word = error.row_word
+        return located
+    if isinstance(error, UnicodeDecodeError):
+        return kind(f"not UTF-8 text ({error}); save it again as UTF-8", path=path)
+    if isinstance(error, FileNotFoundError):
+        return kind("no such file; check the path", path=path)
+    return kind(f"cannot be read ({getattr(error, 'strerror', None) or error})", path=path)
+
+
+def _renamed(crystal: Crystal, id: str) -> Crystal:
+    return crystal if crystal.id == id else replace(crystal, id=id)
+
+
+def _unique(name: str, taken: dict[str, int]) -> str:
+    """The name, or the name with the lowest number from 2 that makes it new.
+
+    Args:
+        taken: names so far, and the number that each would get next: a name that thousands share is not counted anew.
+    """
+    unique, number = name, taken.get(name, 1)
+    while unique in taken:
+        number += 1
+        unique = f"{name}-{number}"
+    taken[name] = number
+    taken.setdefault(unique, 1)
+    return unique

@@ -1,0 +1,252 @@
+"""Structures in memory as crystals: pymatgen, ASE, dictionaries, rows and text.
+
+`CONVERTERS` is the only place that knows the types. Deuterium and tritium are read as hydrogen. What the model cannot
+represent (partial occupancy, unknown atoms, directions without periodicity) is an error, never a guess.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.elements import SYMBOLS, atomic_number
+from crystalframer.errors import CrystalError
+from crystalframer.libraries import reason
+from crystalframer.reading import cif
+from crystalframer.reading.columns import is_missing, row_id
+
+OCCUPANCY_TOLERANCE = 1e-3
+"""A site whose occupancy differs less from 1 counts as full."""
+_SITE_ENTRIES = ("species", "abc", "label")
+"""What is read of a site in a dictionary of pymatgen."""
+
+
+def to_crystal(structure: Any, id: str = "") -> Crystal:
+    """A structure in memory as a crystal, its positions wrapped into the cell.
+
+    >>> from crystalframer.reading.objects import to_crystal
+    >>> row = {"atomic_numbers": [55, 17], "frac_coords": [[0, 0, 0], [0.5, 0.5, 0.5]], "lattice": 4.1 * np.eye(3)}
+    >>> to_crystal(row, "salt").formula
+    'CsCl'
+
+    Args:
+        structure: a `Crystal`, pymatgen `Structure` or ASE `Atoms`; CIF or JSON text; or a mapping or pandas row with
+            `atomic_numbers`, `positions` (Cartesian, Å) or `frac_coords`, and `lattice` (rows, Å), flat or nested, or
+            with a `structure` (or `atoms`): any of these, a dictionary of pymatgen or the `atoms` of JARVIS.
+        id: name of the crystal. Default: the source's own (an id column).
+
+    Raises:
+        CrystalError: no structure that the model can take; the message names the site and what to do.
+    """
+    return _converted(structure, id).wrapped()
+
+
+def is_structure(value: object) -> bool:
+    """Whether this is one structure, though some of them can be iterated over."""
+    return any(is_instance(value, *kind) for kind in CONVERTERS)
+
+
+def is_instance(value: object, module: str, name: str) -> bool:
+    """`isinstance` without importing the module: an instance exists only once it is loaded."""
+    loaded = sys.modules.get(module)
+    return loaded is not None and isinstance(value, getattr(loaded, name))
+
+
+def _converted(structure: Any, id: str) -> Crystal:
+    for kind, convert in CONVERTERS.items():
+        if is_instance(structure, *kind):
+            return convert(structure, id)
+    raise CrystalError(
+        f"{_name(id)}: cannot make a crystal of a {type(structure).__name__}; give a pymatgen Structure, ASE Atoms, a "
+        "path or a row with atomic_numbers, positions and lattice"
+    )
+
+
+def _named(crystal: Crystal, id: str) -> Crystal:
+    return replace(crystal, id=id) if id and id != crystal.id else crystal
+
+
+def _from_pymatgen(structure: Any, id: str) -> Crystal:
+    numbers = []
+    for index, site in enumerate(structure):
+        label = getattr(site, "_label", None) or site.species_string
+        occupancy: dict[int, float] = {}
+        for element, amount in site.species.items():
+            z = _element(element.symbol, id, index, label)
+            occupancy[z] = occupancy.get(z, 0.0) + float(amount)
+        numbers.append(_whole_atom(occupancy, id, index, label))
+    lattice = structure.lattice.matrix
+    return Crystal(np.array(numbers, dtype=np.int64), _cartesian(structure.frac_coords, lattice), lattice, id)
+
+
+def _element(symbol: str, id: str, site: int, label: str = "") -> int:
+    z = atomic_number(symbol)
+    if z is None:
+        where = f"site {site} ({label})" if label else f"site {site}"
+        raise CrystalError(
+            f"{_name(id)}: {where}: {symbol[:40]!r} is no element; replace or remove the site", site=site, value=symbol
+        )
+    return z
+
+
+def _whole_atom(occupancy: Mapping[int, float], id: str, site: int, label: str = "") -> int:
+    """The element of a fully occupied site."""
+    where = f"{_name(id)}: site {site} ({label})" if label else f"{_name(id)}: site {site}"
+    if not occupancy:
+        raise CrystalError(f"{where} holds no atom: its occupancy is 0 or no number; correct or remove it", site=site)
+    (z, amount), *others = occupancy.items()
+    if not others and abs(amount - 1) <= OCCUPANCY_TOLERANCE:
+        return z
+    shares = ", ".join(f"{SYMBOLS[z - 1]} {amount:.4g}" for z, amount in occupancy.items())
+    if sum(occupancy.values()) > 1 + OCCUPANCY_TOLERANCE:
+        raise CrystalError(
+            f"{where}: several atoms lie on one place ({shares}); remove the duplicate, or the symmetry operations if "
+            "the file lists equivalent atoms one by one",
+            site=site,
+        )
+    raise CrystalError(
+        f"{where} is partly occupied ({shares}); the model needs whole atoms: make an ordered structure first",
+        site=site,
+    )
+
+
+def _from_ase(atoms: Any, id: str) -> Crystal:
+    if atoms.cell.rank < 3:
+        raise CrystalError(
+            f"{_name(id)}: has no cell of three lattice vectors; a crystal is periodic: set the cell (atoms.cell, or "
+            'Lattice="..." in extended XYZ)'
+        )
+    if not atoms.pbc.all():
+        raise CrystalError(
+            f"{_name(id)}: is periodic along {atoms.pbc.sum()} of its 3 lattice vectors; the model sees crystals "
+            'periodic in all: set atoms.pbc = True (pbc="T T T" in extended XYZ) if its cell may repeat'
+        )
+    # Left by ASE's CIF reader, which keeps one element of a mixed site.
+    for site, shares in (atoms.info.get("occupancy") or {}).items():
+        _whole_atom({atomic_number(symbol) or 0: share for symbol, share in shares.items()}, id, int(site))
+    return Crystal(atoms.numbers, atoms.positions, atoms.cell.array, id)
+
+
+def _from_text(text: str, id: str) -> Crystal:
+    """One structure of CIF or JSON text."""
+    if text.lstrip().startswith("{"):
+        try:
+            tree = json.loads(text)
+        except (ValueError, RecursionError) as error:  # the latter of nested brackets
+            raise CrystalError(f"not valid JSON ({error}); make it again") from error
+        return _from_mapping(tree, id)
+    if not cif.is_cif(text):
+        raise CrystalError(f"{text[:40]!r} is neither CIF (`data_...`) nor JSON of a structure; give one of these")
+    structures = cif.structures(text)
+    if len(structures) != 1:
+        raise CrystalError(f"the CIF text holds {len(structures)} structures where one is expected; give one of them")
+    return _converted(structures[0], id)
+
+
+def _from_mapping(row: Mapping[str, Any], id: str) -> Crystal:
+    id = id or row_id(row)
+    for name in ("structure", "atoms"):
+        if name in row:
+            if is_missing(row[name]):
+                raise CrystalError(f"{_name(id)}: its {name} is empty; fill it, or remove the row", field=name)
+            return _converted(row[name], id)
+    if "sites" in row and "lattice" in row:
+        return _from_pymatgen(_from_dictionary(row), id)
+    if "lattice_mat" in row:
+        return _from_jarvis(row, id)
+    coordinates = "positions" if "positions" in row else "frac_coords"
+    for name in ("atomic_numbers", coordinates, "lattice"):
+        if name not in row:
+            raise CrystalError(
+                f"{_name(id)}: has no {name!r}; a row needs atomic_numbers, positions (or frac_coords) and lattice, or "
+                f"a structure. It has: {', '.join(map(str, row))[:200]}",
+                field=name,
+            )
+    numbers, lattice, positions = (_numbers(row, name, id) for name in ("atomic_numbers", "lattice", coordinates))
+    if lattice.size != 9 or positions.size != 3 * numbers.size:
+        raise CrystalError(
+            f"{_name(id)}: {numbers.size} atomic numbers need {3 * numbers.size} numbers in {coordinates} and 9 in "
+            f"lattice, got {positions.size} and {lattice.size}",
+            field="lattice" if lattice.size != 9 else coordinates,
+        )
+    if not (np.isfinite(numbers) & (numbers == np.round(numbers)) & (np.abs(numbers) < 1e9)).all():
+        shown = str(numbers.tolist())[:200]
+        raise CrystalError(
+            f"{_name(id)}: atomic_numbers must be whole numbers, got {shown}", field="atomic_numbers", value=numbers
+        )
+    lattice, positions = lattice.reshape(3, 3), positions.reshape(-1, 3)
+    if coordinates == "frac_coords":
+        positions = _cartesian(positions, lattice)
+    return Crystal(numbers.ravel().astype(np.int64), positions, lattice, id)
+
+
+def _from_dictionary(tree: Mapping[str, Any]) -> Any:
+    """The pymatgen Structure of `Structure.as_dict()`, without the properties of its sites.
+
+    Of these pymatgen would make objects of any class that they name, and import its module for that, which runs it.
+    """
+    from pymatgen.core import Structure
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            sites = [{name: site[name] for name in _SITE_ENTRIES if name in site} for site in tree["sites"]]
+            return Structure.from_dict({"lattice": tree["lattice"], "sites": sites})
+        except Exception as error:
+            raise CrystalError(
+                f"not a pymatgen structure ({reason(error)}); write it with Structure.as_dict"
+            ) from error
+
+
+def _from_jarvis(atoms: Mapping[str, Any], id: str) -> Crystal:
+    """The `atoms` dictionary of JARVIS: lattice_mat, coords, elements, cartesian."""
+    for name in ("elements", "coords"):
+        if name not in atoms:
+            raise CrystalError(f"{_name(id)}: its JARVIS atoms have no {name!r}; add it", field=name)
+    numbers = [_element(str(symbol), id, site) for site, symbol in enumerate(atoms["elements"])]
+    coordinates = "positions" if atoms.get("cartesian") else "frac_coords"
+    row = {"atomic_numbers": numbers, coordinates: atoms["coords"], "lattice": atoms["lattice_mat"]}
+    return _from_mapping(row, id)
+
+
+def _cartesian(
+    frac: Float[np.ndarray, "n_atoms 3"], lattice: Float[np.ndarray, "3 3"]
+) -> Float[np.ndarray, "n_atoms 3"]:
+    with np.errstate(all="ignore"):  # what is not finite is refused as such
+        return frac @ lattice
+
+
+def _numbers(row: Mapping[str, Any], name: str, id: str) -> Float[np.ndarray, "..."]:
+    value = row[name]
+    try:
+        value = json.loads(value) if isinstance(value, str) else value
+        if isinstance(value, np.ndarray) and value.dtype == object:
+            value = value.tolist()  # rows of rows, as parquet gives them
+        return np.array(value, dtype=np.float64)
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise CrystalError(
+            f"{_name(id)}: {name} cannot be read as numbers ({error}); give a list of them", field=name
+        ) from error
+
+
+def _name(id: str) -> str:
+    return f"crystal {id!r}" if id else "crystal"
+
+
+CONVERTERS: dict[tuple[str, str], Callable[[Any, str], Crystal]] = {
+    ("crystalframer.crystals.crystal", "Crystal"): _named,
+    ("pymatgen.core.structure", "IStructure"): _from_pymatgen,
+    ("ase.atoms", "Atoms"): _from_ase,
+    ("pandas", "Series"): lambda row, id: _from_mapping(row.to_dict(), id),
+    ("collections.abc", "Mapping"): _from_mapping,
+    ("builtins", "str"): _from_text,
+}
+"""Module and name of a type → function that makes a crystal of it. A library need not be loaded, nor installed."""
