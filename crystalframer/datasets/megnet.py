@@ -22,7 +22,7 @@ from crystalframer.datasets.published import (
     Split,
 )
 from crystalframer.errors import DataError
-from crystalframer.reading.columns import to_label
+from crystalframer.reading.columns import row_id, to_label
 
 LARGEST_LOG = 4.0
 """No modulus has a log10(GPa) above this."""
@@ -81,8 +81,6 @@ def _rows(files: Sequence[Path], name: str, key: str) -> Iterator[SourceRow]:
         name: our name of the label.
         key: their name. Values above `LARGEST_LOG` show that it is in GPa; then one that is not above 0 is missing.
     """
-    from crystalframer.reading.columns import row_id
-
     lists = [unpickle(file) for file in files]
     values = [
         [to_label(cells.get(key), f"{file}: {key}") for cells in rows] for file, rows in zip(files, lists, strict=True)

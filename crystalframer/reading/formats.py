@@ -74,7 +74,9 @@ TABLES: dict[str, Format] = {
 """Suffix → format of tables. In a folder they may hold labels, so only JSON files of a structure are taken from it."""
 DATABASES: dict[str, Format] = {".db": databases.ASE, ".lmdb": databases.LMDB, ".aselmdb": databases.LMDB}
 """Suffix → format of databases, whose entries are rows as well. They are taken from a folder."""
-FORMATS: dict[str, Format] = {**STRUCTURES, **TABLES, **DATABASES}
+ROWS: dict[str, Format] = {**TABLES, **DATABASES}
+"""Suffix → format of files whose entries are rows, which may hold labels."""
+FORMATS: dict[str, Format] = {**STRUCTURES, **ROWS}
 """Suffix, or beginning of the name → format. A file that is named itself may have any other: then ASE reads it."""
 
 
@@ -85,11 +87,6 @@ def format_of(path: Path) -> Format:
 def name_of(path: Path) -> str:
     """The stem of a file; for a file named POSCAR or CONTCAR, its folder."""
     return path.absolute().parent.name if path.name in STRUCTURES else path.stem
-
-
-def holds_rows(path: Path) -> bool:
-    """Whether this is a table or database."""
-    return _key(path) in (*TABLES, *DATABASES)
 
 
 def may_be_folder(path: Path) -> bool:
@@ -109,7 +106,7 @@ def parquet_files(folder: Path) -> list[Path]:
 
 def label_files(folder: Path) -> list[Path]:
     """Tables of a folder that are called `labels`."""
-    paths = (folder / f"labels{suffix}" for suffix in (*TABLES, *DATABASES))
+    paths = (folder / f"labels{suffix}" for suffix in ROWS)
     return [path for path in paths if path.is_file()]
 
 

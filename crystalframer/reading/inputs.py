@@ -14,9 +14,9 @@ from crystalframer.errors import CrystalError, CrystalFramerError, DataError
 from crystalframer.reading.columns import row_id
 from crystalframer.reading.entry import BEGINNING, Entry, Start, StructureRecord
 from crystalframer.reading.formats import (
+    ROWS,
     STRUCTURES,
     format_of,
-    holds_rows,
     may_be_folder,
     name_of,
     parquet_files,
@@ -113,8 +113,8 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         DataError: the file is missing, is no table, cannot be read as what its suffix says, or has no rows.
     """
     try:
-        if not holds_rows(path):
-            raise DataError("not a table or database; give one of them")
+        if path.suffix.lower() not in ROWS:
+            raise DataError(f"not a table; known are {', '.join(ROWS)}")
         _check_file(path)
         for entry in format_of(path).entries(path, BEGINNING):
             if isinstance(entry.structure, CrystalFramerError):
