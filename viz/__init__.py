@@ -1,7 +1,7 @@
-"""Pictures of what a CrystalFramer model looks at.
+"""Pictures of the attention and the frames of a CrystalFramer model.
 
-`scene_from_trace` turns a trace into plain data; every picture is a function of that scene. Plotting libraries load
-when a picture is made, so this import stays light.
+`scene_from_trace` turns a trace into plain data, and every picture is made from that scene. Plotting libraries are
+imported when a picture is made, so that importing viz is quick.
 """
 
 from importlib import import_module
@@ -99,7 +99,7 @@ _FIGURES = ("ablation_figure", "drawing", "structure_figure", "structure_view", 
 install_old_paths(__name__, {name: f"{name}s" for name in _FIGURES})
 
 _WIDGETS = {"AttentionExplorer": "viz.explorer", "FrameComparison": "viz.frame_comparison"}
-"""Their classes derive from anywidget's, which costs 0.4 s to import and belongs to notebooks."""
+"""Module of the classes that need anywidget, whose import takes 0.4 s."""
 
 
 def __getattr__(name: str) -> Any:

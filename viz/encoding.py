@@ -10,16 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from viz.palette import (
-    ATTENTION_COLOR,
-    ATTENTION_RAMP,
-    AXIS_COLORS,
-    AXIS_LABELS,
-    CELL_COLOR,
-    HEATMAP_RAMP,
-    INK,
-    element,
-)
+from viz import palette
 from viz.scene import TIE, Scene
 
 ALIGNMENT = 8
@@ -77,15 +68,17 @@ def _header(scene: Scene, kinds: np.ndarray) -> dict[str, Any]:
         ],
         "tie": TIE,
         "axisScale": AXIS_SCALE,
-        "elements": [asdict(item) | {"ball_radius": item.ball_radius} for item in map(element, map(int, kinds))],
+        "elements": [
+            asdict(item) | {"ball_radius": item.ball_radius} for item in map(palette.element, map(int, kinds))
+        ],
         "palette": {
-            "axes": AXIS_COLORS,
-            "axisLabels": AXIS_LABELS,
-            "attention": ATTENTION_COLOR,
-            "attentionRamp": ATTENTION_RAMP,
-            "heatmap": HEATMAP_RAMP,
-            "cell": CELL_COLOR,
-            "ink": INK,
+            "axes": palette.AXIS_COLORS,
+            "axisLabels": palette.AXIS_LABELS,
+            "attention": palette.ATTENTION_COLOR,
+            "attentionRamp": palette.ATTENTION_RAMP,
+            "heatmap": palette.HEATMAP_RAMP,
+            "cell": palette.CELL_COLOR,
+            "ink": palette.INK,
         },
     }
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,7 +11,7 @@ import traitlets
 from crystalframer.traces import CrystalTrace
 from viz.drawings import Which
 from viz.errors import SceneError, check_option
-from viz.explorer_page import explorer_html, frontend_script, frontend_style, starting_state
+from viz.explorer_page import STARTING_VIEW, explorer_html, frontend_script, frontend_style, starting_state
 from viz.scene import Scene, scene_from_trace
 
 
@@ -21,16 +19,28 @@ class ChoiceError(SceneError, traitlets.TraitError):
     """A widget has no such layer, head, atom or option. The message names what can be chosen."""
 
 
-@contextmanager
-def refusing_choices() -> Iterator[None]:
-    """Turn a SceneError of the block into a ChoiceError, which traitlets expect of a validator."""
-    try:
-        yield
-    except SceneError as error:
-        raise ChoiceError(error.message, field=error.field, value=error.value) from None
+class CrystalWidget(anywidget.AnyWidget):
+    """A widget with a layer, a head and an atom to choose. `_check(name, value)` refuses with a SceneError."""
+
+    view = traitlets.Dict(STARTING_VIEW).tag(sync=True)
+    n_lines = traitlets.Int(12, min=0).tag(sync=True)
+    layer = traitlets.Int(0).tag(sync=True)
+    head = traitlets.Int(0, allow_none=True).tag(sync=True)
+    atom = traitlets.Int(0).tag(sync=True)
+
+    def _check(self, name: str, value: Any) -> None:
+        raise NotImplementedError
+
+    @traitlets.validate("layer", "head", "atom", "frames", "polyhedra")
+    def _accepted(self, proposal: Any) -> Any:
+        try:
+            self._check(proposal["trait"].name, proposal["value"])
+        except SceneError as error:
+            raise ChoiceError(error.message, field=error.field, value=error.value) from None
+        return proposal["value"]
 
 
-class AttentionExplorer(anywidget.AnyWidget):
+class AttentionExplorer(CrystalWidget):
     """Explore layers, heads and atoms: the crystal in 3D, the attention heatmap, and attention against distance.
 
     Write the explorer on the last line of a cell to show it. Its attributes `layer`, `head` (None: mean over heads),
@@ -48,11 +58,6 @@ class AttentionExplorer(anywidget.AnyWidget):
     _css = frontend_style()
     header = traitlets.Dict().tag(sync=True)
     data = traitlets.Bytes().tag(sync=True)
-    view = traitlets.Dict().tag(sync=True)
-    n_lines = traitlets.Int(12, min=0).tag(sync=True)
-    layer = traitlets.Int(0).tag(sync=True)
-    head = traitlets.Int(0, allow_none=True).tag(sync=True)
-    atom = traitlets.Int(0).tag(sync=True)
     frames = traitlets.Unicode("all").tag(sync=True)
     polyhedra = traitlets.Unicode("all").tag(sync=True)
 
@@ -86,19 +91,11 @@ class AttentionExplorer(anywidget.AnyWidget):
         state = starting_state(self.scene, frames=frames, polyhedra=polyhedra)
         super().__init__(**state, layer=layer, head=head, atom=atom, n_lines=n_lines)
 
-    @traitlets.validate("layer", "head", "atom")
-    def _exists(self, proposal: Any) -> int | None:
-        name, value = proposal["trait"].name, proposal["value"]
-        with refusing_choices():
-            self.scene.check(**{"layer": 0, "head": 0, name: value})
-        return value
-
-    @traitlets.validate("frames", "polyhedra")
-    def _is_option(self, proposal: Any) -> str:
-        name, value = proposal["trait"].name, proposal["value"]
-        with refusing_choices():
+    def _check(self, name: str, value: Any) -> None:
+        if name in ("frames", "polyhedra"):
             check_option(name, value, get_args(Which))
-        return value
+        else:
+            self.scene.check(**{"layer": 0, "head": 0, name: value})
 
     def to_html(self, path: str | Path | None = None) -> str:
         """Return the explorer as it is shown now, as one HTML page (see `explorer_html`). Also write it to `path`."""

@@ -12,6 +12,7 @@ import json
 import re
 from functools import cache
 from pathlib import Path
+from string import Template
 from typing import Any, get_args
 
 from viz.drawings import VIEW, Which
@@ -85,8 +86,9 @@ def explorer_html(
     for name in ("frames", "polyhedra"):
         check_option(name, state[name], get_args(Which))
     data = state.pop("data")
-    state |= {"layer": layer, "head": head, "atom": atom, "n_lines": n_lines}
-    return _PAGE.format(
+    state |= {"view": STARTING_VIEW, "layer": layer, "head": head, "atom": atom, "n_lines": n_lines}
+    page = Template((FRONTEND / "page.html").read_text(encoding="utf-8"))
+    return page.substitute(
         title=html.escape(f"{scene.formula} {scene.id}".strip()),
         style=frontend_style(),
         # Inside a script element, a `<` in a text could end the element or begin a comment.
@@ -97,61 +99,12 @@ def explorer_html(
 
 
 def starting_state(scene: Scene, *, frames: str | None, polyhedra: str | None) -> dict[str, Any]:
-    """Data of a scene for the browser, and what is shown at first: the camera, frames and polyhedra."""
+    """Data of a scene for the browser, and whose frames and polyhedra are shown at first."""
     header, data = encode(scene)
     default = "all" if scene.n_queries <= MANY_ATOMS else "selected"
-    return {
-        "header": header,
-        "data": data,
-        "view": STARTING_VIEW,
-        "frames": frames or default,
-        "polyhedra": polyhedra or default,
-    }
+    return {"header": header, "data": data, "frames": frames or default, "polyhedra": polyhedra or default}
 
 
 def _compressed(data: bytes) -> str:
     # Without a time stamp, so that the same scene gives the same page.
     return base64.b64encode(gzip.compress(data, mtime=0)).decode("ascii")
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body {{ margin: 0; background: white; }}
-.cf-explorer {{ max-width: 1400px; margin: 0 auto; }}
-{style}</style>
-</head>
-<body>
-<noscript>The explorer needs JavaScript.</noscript>
-<script type="application/json" id="state">{state}</script>
-<script type="application/octet-stream" id="data">{data}</script>
-<script type="application/octet-stream" id="module">{module}</script>
-<script type="module">
-const text = (id) => document.getElementById(id).textContent;
-async function inflated(id) {{
-  const bytes = Uint8Array.from(atob(text(id)), (letter) => letter.charCodeAt(0));
-  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
-}}
-const values = {{ ...JSON.parse(text("state")), data: new DataView(await inflated("data")) }};
-const listeners = {{}};
-const model = {{
-  get: (name) => values[name],
-  set(name, value) {{
-    if (values[name] === value) return;
-    values[name] = value;
-    for (const call of listeners[`change:${{name}}`] ?? []) call();
-  }},
-  save_changes() {{}},
-  on: (event, call) => (listeners[event] ??= []).push(call),
-  off: (event, call) => (listeners[event] = listeners[event].filter((other) => other !== call)),
-}};
-const url = URL.createObjectURL(new Blob([await inflated("module")], {{ type: "text/javascript" }}));
-(await import(url)).default.render({{ model, el: document.body }});
-</script>
-</body>
-</html>
-"""

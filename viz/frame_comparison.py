@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import anywidget
 import traitlets
 
 from crystalframer.traces import CrystalTrace
 from viz.encoding import encode
 from viz.errors import check_index
-from viz.explorer import refusing_choices
-from viz.explorer_page import STARTING_VIEW, frontend_script, frontend_style
+from viz.explorer import CrystalWidget
+from viz.explorer_page import frontend_script, frontend_style
 from viz.scene import scene_from_trace
 from viz.structure_figures import check_same_crystal, frame_comparison_figure
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class FrameComparison(anywidget.AnyWidget):
+class FrameComparison(CrystalWidget):
     """Compare the frames of one site in several models: one 3D picture for each, all turned together.
 
     Write the comparison on the last line of a cell to show it. Its attributes `layer`, `head` and `atom` can be set and
@@ -40,11 +39,6 @@ class FrameComparison(anywidget.AnyWidget):
     data = traitlets.List(traitlets.Bytes()).tag(sync=True)
     names = traitlets.List(traitlets.Unicode()).tag(sync=True)
     sizes = traitlets.Dict().tag(sync=True)
-    view = traitlets.Dict().tag(sync=True)
-    n_lines = traitlets.Int(8, min=0).tag(sync=True)
-    layer = traitlets.Int(0).tag(sync=True)
-    head = traitlets.Int(0).tag(sync=True)
-    atom = traitlets.Int(0).tag(sync=True)
 
     def __init__(
         self, traces: Mapping[str, CrystalTrace], *, layer: int = 0, head: int = 0, atom: int = 0, n_lines: int = 8
@@ -66,7 +60,7 @@ class FrameComparison(anywidget.AnyWidget):
         self.scenes = [scene_from_trace(trace) for trace in traces.values()]
         check_same_crystal(self.scenes)
         encoded = [encode(scene) for scene in self.scenes]
-        self._ranges = {
+        sizes = {
             "layer": min(scene.n_layers for scene in self.scenes),
             "head": min(scene.n_heads for scene in self.scenes),
             "atom": self.scenes[0].n_queries,
@@ -75,23 +69,18 @@ class FrameComparison(anywidget.AnyWidget):
             headers=[header for header, _ in encoded],
             data=[data for _, data in encoded],
             names=list(traces),
-            sizes=self._ranges,
-            view=STARTING_VIEW,
+            sizes=sizes,
             layer=layer,
             head=head,
             atom=atom,
             n_lines=n_lines,
         )
 
-    @traitlets.validate("layer", "head", "atom")
-    def _exists(self, proposal: Any) -> int:
-        name, value = proposal["trait"].name, proposal["value"]
-        with refusing_choices():
-            check_index(name, value, self._ranges[name], of="all traces")
-        return value
+    def _check(self, name: str, value: Any) -> None:
+        check_index(name, value, self.sizes[name], of="all traces")
 
     def figure(self, **options: Any) -> Figure:
         """A still picture of what is chosen. `options` are those of `frame_comparison_figure`, such as `width`."""
         return frame_comparison_figure(
-            self.scenes, self.atom, layers=(self.layer,), head=self.head, n_lines=self.n_lines, **options
+            self.scenes, self.atom, layers=(self.layer,), head=self.head or 0, n_lines=self.n_lines, **options
         )

@@ -13,17 +13,8 @@ import numpy as np
 from jaxtyping import Float
 
 from crystalframer.traces import CrystalTrace
+from viz import measures
 from viz.errors import FigureError
-from viz.measures import (
-    ANCHORED,
-    anchor_distances,
-    attended_distance,
-    axis_turns,
-    chance_turns,
-    decay_lengths,
-    effective_neighbors,
-    nearest_distance,
-)
 from viz.palette import INK, PAPER, SERIES_COLORS, mix
 from viz.style import LEGEND_ABOVE, styled
 from viz.text import atom_names, by_head, crystal_name
@@ -50,7 +41,7 @@ def entropy_figure(trace: CrystalTrace, *, width: int = 760, height: int = 380) 
         >>> entropy_figure(trace).layout.yaxis.title.text
         'effective neighbours exp(H)'
     """
-    rows = [_Row("effective neighbours exp(H)", effective_neighbors(trace), "%{y:.1f} neighbours")]
+    rows = [_Row("effective neighbours exp(H)", measures.effective_neighbors(trace), "%{y:.1f} neighbours")]
     figure = _by_layer(trace, rows)
     # Plotly itself would label such ticks with single digits: 2, 5, 10, 2, 5.
     figure.update_yaxes(type="log", tickvals=[n * 10**power for power in range(5) for n in (1, 1.5, 2, 3, 5, 7)])
@@ -69,7 +60,7 @@ def decay_length_figure(trace: CrystalTrace, *, width: int = 760, height: int = 
         >>> decay_length_figure(trace).layout.yaxis.title.text
         'decay length σ (Å)'
     """
-    figure = _by_layer(trace, [_Row("decay length σ (Å)", decay_lengths(trace), "σ = %{y:.2f} Å")])
+    figure = _by_layer(trace, [_Row("decay length σ (Å)", measures.decay_lengths(trace), "σ = %{y:.2f} Å")])
     figure.update_yaxes(rangemode="tozero")
     return styled(figure, f"Decay length of attention, {crystal_name(trace)}", width, height)
 
@@ -90,14 +81,14 @@ def attended_distance_figure(trace: CrystalTrace, *, width: int = 760, height: i
         >>> [axis.title.text for axis in figure.select_yaxes()]
         ['attended distance (Å)', 'edge of e₁ (Å)', 'edge of e₂ (Å)']
     """
-    rows = [_Row("attended distance (Å)", attended_distance(trace), "%{y:.2f} Å")]
+    rows = [_Row("attended distance (Å)", measures.attended_distance(trace), "%{y:.2f} Å")]
     frame = trace.layers[0].frame
-    if frame is not None and frame.method in ANCHORED:
-        anchors = anchor_distances(trace)
+    if frame is not None and frame.method in measures.ANCHORED:
+        anchors = measures.anchor_distances(trace)
         rows += [_Row(f"edge of {label} (Å)", anchors[..., k], "%{y:.2f} Å") for k, label in enumerate(("e₁", "e₂"))]
     figure = _by_layer(trace, rows)
     for row in range(len(rows)):
-        nearest = np.full(trace.n_layers, np.median(nearest_distance(trace)))
+        nearest = np.full(trace.n_layers, np.median(measures.nearest_distance(trace)))
         figure.add_trace(_level(trace, nearest, "nearest neighbour", "dash", legend=row == 0), row=row + 1, col=1)
     figure.update_yaxes(rangemode="tozero", matches="y")
     default = 380 if len(rows) == 1 else 200 * len(rows) + 120
@@ -127,8 +118,10 @@ def axis_turn_figure(trace: CrystalTrace, *, width: int = 760, height: int = 380
             field="n_layers",
             value=trace.n_layers,
         )
-    figure = _by_layer(trace, [_Row("rotation of e₁ (degrees)", axis_turns(trace), "%{y:.1f}°")], first_layer=1)
-    chance = np.median(chance_turns(trace), axis=1)
+    figure = _by_layer(
+        trace, [_Row("rotation of e₁ (degrees)", measures.axis_turns(trace), "%{y:.1f}°")], first_layer=1
+    )
+    chance = np.median(measures.chance_turns(trace), axis=1)
     figure.add_trace(_level(trace, chance, "random axes", "dash", first_layer=1), row=1, col=1)
     figure.update_yaxes(rangemode="tozero")
     return styled(figure, f"Rotation of e₁ between layers, {crystal_name(trace)}", width, height)

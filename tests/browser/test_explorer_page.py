@@ -15,17 +15,9 @@ import pytest
 from browsing import chosen, frames_later, open_page
 from synthetic_traces import perovskite, region_of, skewed, synthetic_trace
 
+import viz
 from crystalframer.testing import supercell
 from crystalframer.traces import CrystalTrace
-from viz import (
-    Scene,
-    attention_by_distance,
-    attention_matrix,
-    drawing,
-    explorer_html,
-    scene_from_trace,
-    strongest_edges,
-)
 from viz.encoding import encode
 from viz.explorer_page import FRONTEND
 
@@ -38,8 +30,8 @@ EXPLORER = "document.querySelector('.cf-explorer').explorer"
 
 
 @pytest.fixture(scope="module")
-def scene() -> Scene:
-    return scene_from_trace(synthetic_trace(perovskite()))
+def scene() -> viz.Scene:
+    return viz.scene_from_trace(synthetic_trace(perovskite()))
 
 
 def pixels(page: Page, selector: str) -> bytes:
@@ -89,7 +81,7 @@ def large() -> CrystalTrace:
     "trace", [synthetic_trace(perovskite()), synthetic_trace(skewed()), large()], ids=lambda trace: trace.id
 )
 def test_the_browser_sums_as_python_does(browser: Any, trace: Any) -> None:
-    scene = scene_from_trace(trace)
+    scene = viz.scene_from_trace(trace)
     header, data = encode(scene)
     source = (FRONTEND / "crystal.js").read_text(encoding="utf-8")
     with open_page(browser) as page:
@@ -98,10 +90,10 @@ def test_the_browser_sums_as_python_does(browser: Any, trace: Any) -> None:
             check_sums(found, scene, layer, head, atom)
 
 
-def check_sums(found: dict[str, Any], scene: Scene, layer: int, head: int | None, atom: int) -> None:
+def check_sums(found: dict[str, Any], scene: viz.Scene, layer: int, head: int | None, atom: int) -> None:
     matrix = np.array(found["matrix"]).reshape(scene.n_queries, -1)
-    np.testing.assert_allclose(matrix, attention_matrix(scene, layer, head), atol=2e-4)
-    profile = attention_by_distance(scene, layer, head, atom)
+    np.testing.assert_allclose(matrix, viz.attention_matrix(scene, layer, head), atol=2e-4)
+    profile = viz.attention_by_distance(scene, layer, head, atom)
     for name, expected in (
         ("distance", profile.distance),
         ("attention", profile.attention),
@@ -109,7 +101,7 @@ def check_sums(found: dict[str, Any], scene: Scene, layer: int, head: int | None
         ("nNeighbors", profile.n_neighbors),
     ):
         np.testing.assert_allclose([shell[name] for shell in found["shells"]], expected, atol=5e-4)
-    lines = strongest_edges(scene, layer, head, atom)
+    lines = viz.strongest_edges(scene, layer, head, atom)
     expected_lines = {(int(key), *map(int, image)) for key, image in zip(lines.key, lines.image, strict=True)}
     assert {tuple(line) for line in found["lines"]} == expected_lines
     assert found["itself"] == pytest.approx(lines.itself, abs=1e-4)
@@ -119,7 +111,7 @@ def check_sums(found: dict[str, Any], scene: Scene, layer: int, head: int | None
 
 
 def test_atoms_around_a_region_are_drawn_but_cannot_be_chosen(open_scene: OpenScene) -> None:
-    scene = scene_from_trace(large())
+    scene = viz.scene_from_trace(large())
     with open_scene(scene, atom=1) as page:
         assert page.get_by_label("Atom whose attention is shown").locator("option").all_inner_texts() == [
             "Ti#36", "Sr#35", "O#37", "O#12", "O#4",
@@ -138,7 +130,7 @@ def test_atoms_around_a_region_are_drawn_but_cannot_be_chosen(open_scene: OpenSc
 # --- what it shows ----------------------------------------------------------------------------------------------------
 
 
-def test_sliders_redraw_every_picture_and_the_words_are_those_of_python(open_scene: OpenScene, scene: Scene) -> None:
+def test_sliders_redraw_every_picture_and_the_caption(open_scene: OpenScene, scene: viz.Scene) -> None:
     with open_scene(scene, layer=0, head=0, atom=1) as page:
         before = {part: pixels(page, part) for part in (".cf-structure", ".cf-heatmap", ".cf-profile")}
         for name, value in (("Layer", 2), ("Head", 3)):
@@ -146,20 +138,20 @@ def test_sliders_redraw_every_picture_and_the_words_are_those_of_python(open_sce
             after = {part: pixels(page, part) for part in before}
             assert all(after[part] != before[part] for part in before), name
             before = after
-        assert caption(page) == drawing(scene, 2, 3, 1).caption
+        assert caption(page) == viz.drawing(scene, 2, 3, 1).caption
 
 
-def test_the_mean_over_heads(open_scene: OpenScene, scene: Scene) -> None:
+def test_the_mean_over_heads(open_scene: OpenScene, scene: viz.Scene) -> None:
     with open_scene(scene, layer=1, head=2, atom=1) as page:
         page.get_by_label("Mean over heads").check()
-        assert caption(page) == drawing(scene, 1, None, 1).caption
+        assert caption(page) == viz.drawing(scene, 1, None, 1).caption
         assert page.get_by_label("Atoms whose frames are drawn").is_disabled()
         slide(page, "Head", 1)
         assert state(page)["head"] == 1 and not page.get_by_label("Mean over heads").is_checked()
 
 
 @pytest.mark.parametrize("control", ["Atoms whose frames are drawn", "Atoms around which polyhedra are drawn"])
-def test_choices_of_what_is_drawn(open_scene: OpenScene, scene: Scene, control: str) -> None:
+def test_choices_of_what_is_drawn(open_scene: OpenScene, scene: viz.Scene, control: str) -> None:
     with open_scene(scene, atom=1) as page:
         seen = set()
         for choice in ("all", "selected", "none", "all"):
@@ -170,16 +162,16 @@ def test_choices_of_what_is_drawn(open_scene: OpenScene, scene: Scene, control: 
 
 
 def test_a_trace_without_frames(open_scene: OpenScene) -> None:
-    scene = scene_from_trace(synthetic_trace(perovskite(), method="none"))
+    scene = viz.scene_from_trace(synthetic_trace(perovskite(), method="none"))
     with open_scene(scene, atom=1) as page:
         assert page.get_by_text("frames: none").is_visible()
-        assert caption(page) == drawing(scene, 0, 0, 1).caption
+        assert caption(page) == viz.drawing(scene, 0, 0, 1).caption
         assert page.locator(".cf-axis").count() == 0
         slide(page, "Layer", 1)
-        assert caption(page) == drawing(scene, 1, 0, 1).caption
+        assert caption(page) == viz.drawing(scene, 1, 0, 1).caption
 
 
-def test_tied_frames_are_marked(open_scene: OpenScene, scene: Scene) -> None:
+def test_tied_frames_are_marked(open_scene: OpenScene, scene: viz.Scene) -> None:
     tied = np.zeros_like(scene.tied)
     tied[1, 2, 1] = True
     with open_scene(replace(scene, tied=tied), layer=1, head=1, atom=1) as page:
@@ -189,7 +181,7 @@ def test_tied_frames_are_marked(open_scene: OpenScene, scene: Scene) -> None:
         assert badge.is_visible()
 
 
-def test_texts_of_files_are_shown_as_texts(open_scene: OpenScene, scene: Scene) -> None:
+def test_texts_of_files_are_shown_as_texts(open_scene: OpenScene, scene: viz.Scene) -> None:
     text = "</script><script>window.broken = 1</script><img src=x onerror='window.broken = 1'>"
     with open_scene(replace(scene, id=text)) as page:
         assert page.locator(".cf-title").inner_text() == f"SrTiO3 · {text}"
@@ -197,7 +189,7 @@ def test_texts_of_files_are_shown_as_texts(open_scene: OpenScene, scene: Scene) 
         assert page.evaluate("window.broken") is None
 
 
-def test_side_by_side_where_there_is_room_and_stacked_where_not(open_scene: OpenScene, scene: Scene) -> None:
+def test_side_by_side_where_there_is_room_and_stacked_where_not(open_scene: OpenScene, scene: viz.Scene) -> None:
     for width, beside in ((900, True), (560, False)):
         with open_scene(scene, width=width) as page:
             structure, heatmap = (page.locator(part).bounding_box() for part in (".cf-structure", ".cf-heatmap"))
@@ -210,7 +202,7 @@ def test_side_by_side_where_there_is_room_and_stacked_where_not(open_scene: Open
 # --- what it does -----------------------------------------------------------------------------------------------------
 
 
-def test_a_click_on_an_atom_chooses_its_row_and_a_click_on_a_row_its_atom(open_scene: OpenScene, scene: Scene) -> None:
+def test_clicks_on_atoms_and_on_rows_choose_the_atom(open_scene: OpenScene, scene: viz.Scene) -> None:
     with open_scene(scene, atom=0, frames="none", polyhedra="none") as page:
         before = pixels(page, ".cf-heatmap")
         at = page.evaluate(f"{EXPLORER}.structure().pixelOf(1)")
@@ -223,13 +215,13 @@ def test_a_click_on_an_atom_chooses_its_row_and_a_click_on_a_row_its_atom(open_s
         page.locator(".cf-heatmap").click(position=page.evaluate(f"{EXPLORER}.heatmap.pixelOf(4, 2)"))
         assert state(page)["atom"] == 4
         assert pixels(page, ".cf-structure") != drawn
-        assert caption(page) == drawing(scene, 0, 0, 4).caption
+        assert caption(page) == viz.drawing(scene, 0, 0, 4).caption
 
 
-def test_pointing_at_a_cell_tells_its_value(open_scene: OpenScene, scene: Scene) -> None:
+def test_pointing_at_a_cell_tells_its_value(open_scene: OpenScene, scene: viz.Scene) -> None:
     with open_scene(scene, layer=1, head=2) as page:
         page.locator(".cf-heatmap").hover(position=page.evaluate(f"{EXPLORER}.heatmap.pixelOf(1, 3)"))
-        value = attention_matrix(scene, 1, 2)[1, 3]
+        value = viz.attention_matrix(scene, 1, 2)[1, 3]
         assert page.locator(".cf-tip").inner_text() == f"Ti1 → O2: attention {value:.3f} (sum over periodic images)"
         page.locator(".cf-profile").hover(position={"x": 120, "y": 60})
         assert "attention" in page.locator(".cf-tip").inner_text() and "within" in page.locator(".cf-tip").inner_text()
@@ -237,7 +229,7 @@ def test_pointing_at_a_cell_tells_its_value(open_scene: OpenScene, scene: Scene)
         assert not page.locator(".cf-tip").is_visible()
 
 
-def test_arrow_keys_step_layer_and_head_and_stop_at_the_ends(open_scene: OpenScene, scene: Scene) -> None:
+def test_arrow_keys_step_layer_and_head_and_stop_at_the_ends(open_scene: OpenScene, scene: viz.Scene) -> None:
     with open_scene(scene, layer=0, head=0) as page:
         page.locator(".cf-structure").focus()
         for key, expected in (
@@ -256,7 +248,7 @@ def test_arrow_keys_step_layer_and_head_and_stop_at_the_ends(open_scene: OpenSce
         assert state(page)["atom"] == 1
 
 
-def test_the_camera_stays_where_it_is(open_scene: OpenScene, scene: Scene) -> None:
+def test_the_camera_stays_where_it_is(open_scene: OpenScene, scene: viz.Scene) -> None:
     with open_scene(scene) as page:
         at_first = page.evaluate(f"{EXPLORER}.structure().view()")
         box = page.locator(".cf-structure").bounding_box()
@@ -272,7 +264,7 @@ def test_the_camera_stays_where_it_is(open_scene: OpenScene, scene: Scene) -> No
         assert page.evaluate(f"{EXPLORER}.structure().view()") == turned
 
 
-def test_play_steps_until_it_is_stopped(open_scene: OpenScene, scene: Scene) -> None:
+def test_play_steps_until_it_is_stopped(open_scene: OpenScene, scene: viz.Scene) -> None:
     with open_scene(scene) as page:
         page.clock.install(time=0)
         page.clock.pause_at(1000)  # on a busy machine steps of its own would come between
@@ -289,7 +281,7 @@ def test_play_steps_until_it_is_stopped(open_scene: OpenScene, scene: Scene) -> 
         assert state(page)["layer"] == 1 and play.get_attribute("aria-pressed") == "false"
 
 
-def test_every_control_has_a_name_and_is_reached_by_tab(open_scene: OpenScene, scene: Scene) -> None:
+def test_every_control_has_a_name_and_is_reached_by_tab(open_scene: OpenScene, scene: viz.Scene) -> None:
     describe = """() => {
         const e = document.activeElement;
         return e === document.body ? null : [e.tagName, e.getAttribute("aria-label")];
@@ -308,7 +300,7 @@ def test_every_control_has_a_name_and_is_reached_by_tab(open_scene: OpenScene, s
         assert page.locator(".cf-caption").get_attribute("aria-live") == "polite"
 
 
-def test_the_picture_is_saved_large(open_scene: OpenScene, scene: Scene) -> None:
+def test_the_picture_is_saved_large(open_scene: OpenScene, scene: viz.Scene) -> None:
     from PIL import Image
 
     with open_scene(scene, layer=1, head=2, atom=1) as page:
@@ -322,13 +314,13 @@ def test_the_picture_is_saved_large(open_scene: OpenScene, scene: Scene) -> None
         assert Image.open(io.BytesIO(pixels(page, ".cf-structure"))).size == Image.open(io.BytesIO(on_screen)).size
 
 
-def test_without_webgl_a_sentence_says_so_and_the_rest_works(browser: Browser, scene: Scene, tmp_path: Path) -> None:
+def test_without_webgl_a_message_says_so_and_the_rest_works(browser: Browser, scene: viz.Scene, tmp_path: Path) -> None:
     path = tmp_path / "explorer.html"
-    path.write_text(explorer_html(scene, atom=1), encoding="utf-8")
+    path.write_text(viz.explorer_html(scene, atom=1), encoding="utf-8")
     with open_page(browser) as page:
         page.add_init_script("OffscreenCanvas.prototype.getContext = () => null;")
         page.goto(path.as_uri())
         page.get_by_text("offers no WebGL").wait_for()
         slide(page, "Layer", 2)
-        assert caption(page) == drawing(scene, 2, 0, 1).caption
+        assert caption(page) == viz.drawing(scene, 2, 0, 1).caption
         assert page.get_by_role("button", name="Save the structure as a PNG picture").is_disabled()

@@ -23,21 +23,10 @@ DRAWN = f"{COMPARISON}.structures().length && document.querySelector('.cf-captio
 SHOW = """async ([source, style, values, data]) => {
   const bytes = (text) => new DataView(Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer);
   values.data = data.map(bytes);
-  const listeners = {};
-  const model = {
-    get: (name) => values[name],
-    set(name, value) {
-      if (values[name] === value) return;
-      values[name] = value;
-      for (const call of listeners[`change:${name}`] ?? []) call();
-    },
-    save_changes() {},
-    on: (event, call) => (listeners[event] ??= []).push(call),
-    off() {},
-  };
   document.head.append(Object.assign(document.createElement("style"), { textContent: style }));
   const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
-  (await import(url)).default.render({ model, el: document.body });
+  const { render, pageModel } = (await import(url)).default;
+  render({ model: pageModel(values), el: document.body });
 }"""
 
 

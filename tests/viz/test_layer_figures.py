@@ -10,21 +10,8 @@ import numpy as np
 import pytest
 from refusals import refused
 
+import viz
 from crystalframer.traces import CrystalTrace
-from viz import (
-    FigureError,
-    anchor_distances,
-    attended_distance,
-    attended_distance_figure,
-    axis_turn_figure,
-    axis_turns,
-    chance_turns,
-    decay_length_figure,
-    decay_lengths,
-    effective_neighbors,
-    entropy_figure,
-    nearest_distance,
-)
 from viz.layer_figures import ALL_POINTS
 
 
@@ -51,7 +38,7 @@ def lines(figure: Any, name: str) -> list[list[float]]:
 
 
 @pytest.mark.parametrize(
-    ("build", "measure"), [(entropy_figure, effective_neighbors), (decay_length_figure, decay_lengths)]
+    ("build", "measure"), [(viz.entropy_figure, viz.effective_neighbors), (viz.decay_length_figure, viz.decay_lengths)]
 )
 def test_one_box_for_each_head(trace: CrystalTrace, build: Callable[..., Any], measure: Callable[..., Any]) -> None:
     figure = build(trace)
@@ -66,12 +53,12 @@ def test_one_box_for_each_head(trace: CrystalTrace, build: Callable[..., Any], m
 
 
 def test_distances_have_a_row_for_each_anchor(trace: CrystalTrace) -> None:
-    figure: Any = attended_distance_figure(trace)
-    anchors = anchor_distances(trace)
-    values = [attended_distance(trace), anchors[..., 0], anchors[..., 1]]
+    figure: Any = viz.attended_distance_figure(trace)
+    anchors = viz.anchor_distances(trace)
+    values = [viz.attended_distance(trace), anchors[..., 0], anchors[..., 1]]
     for box, expected in zip(boxes(figure), values, strict=True):
         np.testing.assert_allclose(at(box, 2, 3), expected[2, 3])
-    nearest = float(np.median(nearest_distance(trace)))
+    nearest = float(np.median(viz.nearest_distance(trace)))
     for line in lines(figure, "nearest neighbour"):
         np.testing.assert_allclose(line, nearest)
     assert [axis.matches for axis in figure.select_yaxes()] == ["y"] * 3
@@ -81,27 +68,27 @@ def test_distances_have_a_row_for_each_anchor(trace: CrystalTrace) -> None:
 def test_without_anchors_only_the_attended_distance(make_trace: Callable[..., CrystalTrace]) -> None:
     from crystalframer.testing import random_crystal
 
-    figure: Any = attended_distance_figure(make_trace(random_crystal(0, 3), method="weighted-pca"))
+    figure: Any = viz.attended_distance_figure(make_trace(random_crystal(0, 3), method="weighted-pca"))
     assert [axis.title.text for axis in figure.select_yaxes()] == ["attended distance (Å)"]
 
 
 def test_turns_start_at_the_second_layer(trace: CrystalTrace) -> None:
-    figure: Any = axis_turn_figure(trace)
+    figure: Any = viz.axis_turn_figure(trace)
     (box,) = boxes(figure)
-    np.testing.assert_allclose(at(box, 1, 2), axis_turns(trace)[0, 2])
+    np.testing.assert_allclose(at(box, 1, 2), viz.axis_turns(trace)[0, 2])
     assert at(box, 0, 0) == []
-    np.testing.assert_allclose(lines(figure, "random axes"), [np.median(chance_turns(trace), axis=1)])
+    np.testing.assert_allclose(lines(figure, "random axes"), [np.median(viz.chance_turns(trace), axis=1)])
 
 
 def test_turns_need_two_layers(trace: CrystalTrace) -> None:
-    with refused(FigureError, trace.id, field="n_layers"):
-        axis_turn_figure(replace(trace, layers=trace.layers[:1]))
+    with refused(viz.FigureError, trace.id, field="n_layers"):
+        viz.axis_turn_figure(replace(trace, layers=trace.layers[:1]))
 
 
 def test_many_atoms_are_boxes_without_every_point(make_trace: Callable[..., CrystalTrace]) -> None:
     from crystalframer.testing import random_crystal
 
-    few, many = (decay_length_figure(make_trace(random_crystal(0, n), radius=3.0)) for n in (5, ALL_POINTS + 1))
+    few, many = (viz.decay_length_figure(make_trace(random_crystal(0, n), radius=3.0)) for n in (5, ALL_POINTS + 1))
     assert (boxes(few)[0].boxpoints, boxes(many)[0].boxpoints) == ("all", "outliers")
 
 
@@ -109,6 +96,6 @@ def test_a_layer_in_which_no_atom_looks_beyond_itself(trace: CrystalTrace) -> No
     """Such as every layer of lone atoms in a wide cell: there is no distance to show, and no median of it."""
     is_itself = (trace.edge_lengths == 0)[:, None]
     first = replace(trace.layers[0], attention=np.broadcast_to(is_itself * 1.0, trace.layers[0].attention.shape))
-    figure = attended_distance_figure(replace(trace, layers=(first, *trace.layers[1:])))
+    figure = viz.attended_distance_figure(replace(trace, layers=(first, *trace.layers[1:])))
     (medians, *_) = lines(figure, "median of the layer")
     assert np.isnan(medians[0]) and np.isfinite(medians[1:]).all()

@@ -7,24 +7,11 @@ import pytest
 from refusals import refused
 from synthetic_traces import perovskite, region_of, synthetic_trace
 
+import viz
 from crystalframer.analysis import coordination_shells
 from crystalframer.errors import MotifError
 from crystalframer.testing import supercell
 from crystalframer.traces import CrystalTrace
-from viz import (
-    AttentionExplorer,
-    MotifExplorer,
-    Scene,
-    SceneError,
-    attention_by_distance,
-    attention_grid,
-    attention_matrix,
-    drawing,
-    layer_table,
-    scene_from_trace,
-    strongest_edges,
-    structure_figure,
-)
 from viz.encoding import encode
 
 SITES = [61, 62, 63]
@@ -42,11 +29,11 @@ def region(whole: CrystalTrace) -> CrystalTrace:
 
 
 @pytest.fixture(scope="module")
-def scene(region: CrystalTrace) -> Scene:
-    return scene_from_trace(region)
+def scene(region: CrystalTrace) -> viz.Scene:
+    return viz.scene_from_trace(region)
 
 
-def test_the_atoms_drawn_are_the_region_and_what_is_bonded_to_it(scene: Scene) -> None:
+def test_the_atoms_drawn_are_the_region_and_what_is_bonded_to_it(scene: viz.Scene) -> None:
     assert scene.is_region and scene.n_queries == 3 < scene.n_atoms
     assert scene.labels[:3] == ("Ti#61", "O#62", "O#63") and scene.formula == "TiO2"
     symbols = [scene.elements[site].symbol for site in scene.drawn_site]
@@ -57,30 +44,30 @@ def test_the_atoms_drawn_are_the_region_and_what_is_bonded_to_it(scene: Scene) -
     assert [len(solid.key) for solid in scene.polyhedra] == [6]
 
 
-def test_what_an_atom_attends_to_is_what_it_attends_to_in_the_whole(scene: Scene, whole: CrystalTrace) -> None:
-    complete = scene_from_trace(whole)
+def test_what_an_atom_attends_to_is_what_it_attends_to_in_the_whole(scene: viz.Scene, whole: CrystalTrace) -> None:
+    complete = viz.scene_from_trace(whole)
     for place, site in enumerate(SITES):
-        mine, theirs = strongest_edges(scene, 1, 0, place), strongest_edges(complete, 1, 0, site)
+        mine, theirs = viz.strongest_edges(scene, 1, 0, place), viz.strongest_edges(complete, 1, 0, site)
         np.testing.assert_allclose(mine.weight, theirs.weight)
         np.testing.assert_allclose(mine.ends - mine.start, theirs.ends - theirs.start, atol=1e-9)
-        a, b = attention_by_distance(scene, 1, 0, place), attention_by_distance(complete, 1, 0, site)
+        a, b = viz.attention_by_distance(scene, 1, 0, place), viz.attention_by_distance(complete, 1, 0, site)
         np.testing.assert_allclose(a.attention, b.attention)
-    matrix = attention_matrix(scene, 1, 0)
-    np.testing.assert_allclose(matrix, attention_matrix(complete, 1, 0)[np.ix_(SITES, SITES)])
+    matrix = viz.attention_matrix(scene, 1, 0)
+    np.testing.assert_allclose(matrix, viz.attention_matrix(complete, 1, 0)[np.ix_(SITES, SITES)])
     assert matrix.shape == (3, 3) and (matrix.sum(axis=1) < 1).all()
-    mean = attention_by_distance(scene, 1, 0)
+    mean = viz.attention_by_distance(scene, 1, 0)
     assert mean.attention.sum() == pytest.approx(1.0)
 
 
-def test_atoms_around_the_region_cannot_be_asked(scene: Scene, region: CrystalTrace) -> None:
-    with refused(SceneError, 3, "0 to 2", field="atom"):
-        drawing(scene, 0, 0, 3)
+def test_atoms_around_the_region_cannot_be_asked(scene: viz.Scene, region: CrystalTrace) -> None:
+    with refused(viz.SceneError, 3, "0 to 2", field="atom"):
+        viz.drawing(scene, 0, 0, 3)
     with refused(MotifError, 3):
         coordination_shells(region, sites=[3])
 
 
 def test_measures_are_those_of_the_whole(region: CrystalTrace, whole: CrystalTrace) -> None:
-    mine, theirs = layer_table(region), layer_table(whole)
+    mine, theirs = viz.layer_table(region), viz.layer_table(whole)
     theirs = theirs[theirs.atom.isin(SITES)].reset_index(drop=True)
     assert len(mine) == 2 * 2 * 3 and mine.label[0] == "Ti#61"
     columns = mine.columns.difference(["atom", "label"])
@@ -96,15 +83,15 @@ def test_motifs_are_those_of_the_whole(region: CrystalTrace, whole: CrystalTrace
         assert (a.edges >= 0).all()
 
 
-def test_pictures_can_be_made(scene: Scene, region: CrystalTrace) -> None:
-    shapes = drawing(scene, 0, 0, 0, frames="all")
+def test_pictures_can_be_made(scene: viz.Scene, region: CrystalTrace) -> None:
+    shapes = viz.drawing(scene, 0, 0, 0, frames="all")
     assert {arrow.atom for arrow in shapes.arrows} == {0, 1, 2}
     assert not [stick for stick in shapes.sticks if stick.role == "cell"]
-    assert attention_grid(scene, 0).to_dict()["data"][0]["x"] == ["Ti#61", "O#62", "O#63"]
-    assert structure_figure(scene, 0, 0, 0).axes
+    assert viz.attention_grid(scene, 0).to_dict()["data"][0]["x"] == ["Ti#61", "O#62", "O#63"]
+    assert viz.structure_figure(scene, 0, 0, 0).axes
     header, _ = encode(scene)
     assert header["arrays"]["decayLength"]["shape"] == [2, 2, 3]
     assert header["arrays"]["edgeStart"]["shape"] == [4]
-    explorer = AttentionExplorer(scene, atom=2)
+    explorer = viz.AttentionExplorer(scene, atom=2)
     assert explorer.atom == 2
-    assert [option[1] for option in MotifExplorer([region])._site.options] == [0, 1, 2]
+    assert [option[1] for option in viz.MotifExplorer([region])._site.options] == [0, 1, 2]

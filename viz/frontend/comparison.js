@@ -2,7 +2,7 @@
 // head and atom, and a header and bytes for each scene. Texts that come from files are set as text, never as HTML.
 
 import { edgeWeights, isTied, strongestEdges, decode } from "./crystal.js";
-import { keepKeys, legend, make, onArrows, percent, slider, structureBox, tiedBadge, without3D } from "./controls.js";
+import { keepKeys, legend, make, onArrows, pageModel, percent, slider, structureBox, tiedBadge, without3D } from "./controls.js";
 import { Structure } from "./structure.js";
 
 const STATE = ["layer", "head", "atom"];
@@ -142,4 +142,4 @@ function caption(crystal, { edges, itself }, weights) {
   return crystal.axes ? text : `${text} This model has no frames.`;
 }
 
-export default { render };
+export default { render, pageModel };

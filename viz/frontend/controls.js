@@ -71,6 +71,22 @@ export function onArrows(element, keys, step) {
   });
 }
 
+/** The model of a widget on a page without a kernel: it holds `values` and calls those who listen for changes. */
+export function pageModel(values) {
+  const listeners = {};
+  return {
+    get: (name) => values[name],
+    set(name, value) {
+      if (values[name] === value) return;
+      values[name] = value;
+      for (const call of listeners[`change:${name}`] ?? []) call();
+    },
+    save_changes() {},
+    on: (event, call) => (listeners[event] ??= []).push(call),
+    off: (event, call) => (listeners[event] = listeners[event].filter((other) => other !== call)),
+  };
+}
+
 export const percent = (share) => `${Math.round(100 * share)}%`;
 
 // Without this attribute JupyterLab takes the arrow keys to move between cells.

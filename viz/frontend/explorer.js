@@ -3,7 +3,7 @@
 // files are set as text, never as HTML.
 
 import { attentionByDistance, attentionMatrix, edgeWeights, isTied, strongestEdges, decode } from "./crystal.js";
-import { keepKeys, legend, make, onArrows, percent, slider, structureBox, tiedBadge, without3D } from "./controls.js";
+import { keepKeys, legend, make, onArrows, pageModel, percent, slider, structureBox, tiedBadge, without3D } from "./controls.js";
 import { Heatmap } from "./heatmap.js";
 import { Profile } from "./profile.js";
 import { Structure } from "./structure.js";
@@ -252,4 +252,4 @@ function save(url, name) {
   make("a", { href: url, download: name }).click();
 }
 
-export default { render };
+export default { render, pageModel };
