@@ -47,15 +47,15 @@ class ChunkedCrystal:
 
     @property
     def atomic_numbers(self) -> UInt8[np.ndarray, " n_atoms"]:
-        return self.crystals.atomic_numbers[self._atoms]
+        return self.crystals.flat.atomic_numbers[self._atoms]
 
     @property
     def positions(self) -> Float[np.ndarray, "n_atoms 3"]:
-        return self.crystals.geometry.positions[self._atoms]
+        return self.crystals.flat.positions[self._atoms]
 
     @property
     def lattice(self) -> Float[np.ndarray, "3 3"]:
-        return self.crystals.geometry.lattice[self.row]
+        return self.crystals.flat.lattice[self.row]
 
     def __iter__(self) -> Iterator[EdgesOfAtoms]:
         first = 0
@@ -73,7 +73,7 @@ class ChunkedCrystal:
 
     @property
     def _atoms(self) -> slice:
-        return slice(*self.crystals.geometry.first_atom[self.row : self.row + 2].tolist())
+        return slice(*self.crystals.flat.offsets[self.row : self.row + 2].tolist())
 
     @property
     def _edges_per_atom(self) -> Int[np.ndarray, " n_atoms"]:

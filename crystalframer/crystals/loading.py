@@ -19,20 +19,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Int64, UInt8
+from jaxtyping import Float, Int, Int64
 
 from crystalframer.config import TrainingConfig
 from crystalframer.crystals.crystal import Crystal, CrystalBatch
 from crystalframer.crystals.flat import FlatCrystals
-from crystalframer.crystals.neighbors import (
-    Geometry,
-    NeighborError,
-    NeighborTable,
-    batch_edges,
-    first_edges,
-    ranges,
-    search,
-)
+from crystalframer.crystals.neighbors import NeighborError, NeighborTable, batch_edges, first_edges, ranges, search
 from crystalframer.errors import CrystalError
 
 if TYPE_CHECKING:
@@ -49,13 +41,12 @@ class PreparedCrystals:
     ids: tuple[str, ...]
     targets: Float[np.ndarray, "n_crystals n_targets"]
     """Labels in physical units, NaN where missing."""
-    atomic_numbers: UInt8[np.ndarray, " n_all_atoms"]
-    geometry: Geometry
+    flat: FlatCrystals
     neighbors: NeighborTable
 
     @cached_property
     def n_atoms(self) -> Int64[np.ndarray, " n_crystals"]:
-        return np.diff(self.geometry.first_atom)
+        return self.flat.n_atoms
 
     @cached_property
     def n_edges(self) -> Int64[np.ndarray, " n_crystals"]:
@@ -63,7 +54,7 @@ class PreparedCrystals:
 
     @cached_property
     def _first_edge(self) -> Int64[np.ndarray, " n_crystals_and_1"]:
-        return first_edges(self.neighbors, self.geometry)
+        return first_edges(self.neighbors, self.flat)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -78,13 +69,13 @@ class PreparedCrystals:
         """The batch of these crystals, in this order, its floating-point tensors of type `dtype`."""
         rows = np.asarray(rows, dtype=np.int64)
         n_atoms = self.n_atoms[rows]
-        atoms = ranges(self.geometry.first_atom[rows], n_atoms)
+        atoms = ranges(self.flat.offsets[rows], n_atoms)
         vector_type = np.float64 if dtype == torch.float64 else np.float32
-        index, image, vectors = batch_edges(self.neighbors, self.geometry, self._first_edge, rows, vector_type)
+        index, image, vectors = batch_edges(self.neighbors, self.flat, self._first_edge, rows, vector_type)
         return CrystalBatch(
-            atomic_numbers=torch.from_numpy(self.atomic_numbers[atoms].astype(np.int64)),
-            positions=torch.from_numpy(self.geometry.positions[atoms]).to(dtype),
-            lattice=torch.from_numpy(self.geometry.lattice[rows]).to(dtype),
+            atomic_numbers=torch.from_numpy(self.flat.atomic_numbers[atoms].astype(np.int64)),
+            positions=torch.from_numpy(self.flat.positions[atoms]).to(dtype),
+            lattice=torch.from_numpy(self.flat.lattice[rows]).to(dtype),
             crystal_index=torch.from_numpy(np.repeat(np.arange(len(rows)), n_atoms)),
             edge_index=torch.from_numpy(index),
             edge_image=torch.from_numpy(image),
@@ -100,8 +91,8 @@ class PreparedCrystals:
     def fingerprint(self) -> str:
         """SHA-256 of structures and labels: two sets with the same one train the same model."""
         content = hashlib.sha256(repr(self.ids).encode())
-        lattice, positions = (a.astype(np.float32) for a in (self.geometry.lattice, self.geometry.positions))
-        for array in (self.targets, lattice, self.n_atoms, self.atomic_numbers, positions):
+        lattice, positions = (a.astype(np.float32) for a in (self.flat.lattice, self.flat.positions))
+        for array in (self.targets, lattice, self.n_atoms, self.flat.atomic_numbers, positions):
             content.update(np.ascontiguousarray(array).tobytes())
         return content.hexdigest()
 
@@ -126,13 +117,12 @@ def prepare(
     missing = np.full(len(flat), np.nan)
     labels = [flat.targets.get(name, missing) for name in target_names]
     targets = np.array(labels, dtype=np.float64).reshape(len(target_names), len(flat)).T
-    geometry = Geometry(flat.positions, flat.lattice, flat.offsets)
     try:
-        neighbors = search(geometry, radius, title=f"neighbours, {part} crystals" if part else "neighbours")
+        neighbors = search(flat, radius, title=f"neighbours, {part} crystals" if part else "neighbours")
     except NeighborError as error:
         row = error.row if part or len(flat) > 1 else None
         raise error.of(crystals[error.index], part).at(row=row) from error
-    return PreparedCrystals(tuple(flat.ids.tolist()), targets, flat.atomic_numbers, geometry, neighbors)
+    return PreparedCrystals(tuple(flat.ids.tolist()), targets, flat, neighbors)
 
 
 def make_batch(

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int, Int32, Int64
 
 from crystalframer.compiled import announced, compiler_is_there
 from crystalframer.crystals.crystal import SMALLEST_DISTANCE, Crystal, cell_heights
+from crystalframer.crystals.flat import FlatCrystals
 from crystalframer.errors import CrystalError
 
 MIN_NEIGHBORS = 12
@@ -56,21 +57,18 @@ class NeighborError(CrystalError):
         sites = _named([f"{site} (Z = {crystal.atomic_numbers[site]})" for site in self.sites])
         return CrystalError(f"{name}: {sites} {self._problem}", site=self.site, value=self.value)
 
-    @classmethod
-    def too_close(cls, index: int, query: int, key: int, length: float) -> NeighborError:
-        """Two atoms lie on the same place."""
-        return cls(index, sorted((query, key)), length, f"lie {length:.3g} Å apart; remove the duplicate site")
 
-    @classmethod
-    def too_empty(cls, index: int, atom: int, reach: float) -> NeighborError:
-        """All neighbours of an atom lie in one plane, or there are too few, up to a very large distance."""
-        return cls(
-            index,
-            [atom],
-            reach,
-            f"has no neighbours in all directions unless it looks {reach:,.0f} Å far, past millions of atoms; leave "
-            "less empty space in the cell",
+def _refusal(index: int, query: int, key: int, length: float) -> NeighborError:
+    """The error about two atoms on the same place; or, if `key` is negative, about one with too few neighbours."""
+    if key >= 0:
+        return NeighborError(
+            index, sorted((query, key)), length, f"lie {length:.3g} Å apart; remove the duplicate site"
         )
+    problem = (
+        f"has no neighbours in all directions unless it looks {length:,.0f} Å far, past millions of atoms; leave less "
+        "empty space in the cell"
+    )
+    return NeighborError(index, [query], length, problem)
 
 
 def _named(sites: Sequence[int | str]) -> str:
@@ -85,18 +83,6 @@ class NeighborList:
     edge_image: Int[np.ndarray, "n_edges 3"]
     edge_vectors: Float[np.ndarray, "n_edges 3"]
     """p_j(n) - p_i, Å, float64."""
-
-
-@dataclass(frozen=True, eq=False)
-class Geometry:
-    """Atoms of many crystals in a row."""
-
-    positions: Float[np.ndarray, "n_atoms 3"]
-    """Cartesian, Å, float64."""
-    lattice: Float[np.ndarray, "n_crystals 3 3"]
-    """Rows a, b, c, Å, float64."""
-    first_atom: Int[np.ndarray, " n_crystals_and_1"]
-    """Crystal n owns the atoms first_atom[n] to first_atom[n + 1]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,16 +110,16 @@ def neighbor_list(crystal: Crystal, radius: float, min_neighbors: int = MIN_NEIG
         CrystalError: two atoms, or an atom and its own image, are less than 0.1 Å apart; or the empty space around a
             layer or chain is wider than can be searched.
     """
-    geometry = Geometry(crystal.positions, crystal.lattice[None], np.array([0, len(crystal)]))
+    crystals = FlatCrystals.of([crystal])
     try:
-        table = search(geometry, radius, min_neighbors)
+        table = search(crystals, radius, min_neighbors)
     except NeighborError as error:
         raise error.of(crystal) from error
-    return NeighborList(*batch_edges(table, geometry, first_edges(table, geometry), np.zeros(1, np.int64), np.float64))
+    return NeighborList(*batch_edges(table, crystals, first_edges(table, crystals), np.zeros(1, np.int64), np.float64))
 
 
 def search(
-    geometry: Geometry, radius: float, min_neighbors: int = MIN_NEIGHBORS, title: str = "neighbours"
+    crystals: FlatCrystals, radius: float, min_neighbors: int = MIN_NEIGHBORS, title: str = "neighbours"
 ) -> NeighborTable:
     """The neighbours of many crystals, each as in `neighbor_list`; on all cores.
 
@@ -149,16 +135,16 @@ def search(
     if compiler_is_there("cpu"):
         _compile_search()
         find = _find
-    key_type = np.int16 if np.diff(geometry.first_atom).max(initial=0) <= np.iinfo(np.int16).max else np.int32
+    key_type = np.int16 if crystals.n_atoms.max(initial=0) <= np.iinfo(np.int16).max else np.int32
 
     def table_of(rows: range) -> NeighborTable:
-        counts, edges = find(geometry, rows, radius, min_neighbors)
+        counts, edges = find(crystals, rows, radius, min_neighbors)
         image = edges[:, 1:]
         image_type = np.int8 if np.abs(image).max(initial=0) <= np.iinfo(np.int8).max else np.int32
         return NeighborTable(counts, edges[:, 0].astype(key_type), image.astype(image_type))
 
-    tasks, tables = _tasks(geometry.first_atom), []
-    with tqdm(total=len(geometry.lattice), desc=title, unit=" crystals", delay=2, leave=False) as bar:
+    tasks, tables = _tasks(crystals.offsets), []
+    with tqdm(total=len(crystals), desc=title, unit=" crystals", delay=2, leave=False) as bar:
         for rows, table in zip(tasks, _in_threads(table_of, tasks), strict=True):
             tables.append(table)
             bar.update(len(rows))
@@ -169,14 +155,14 @@ def search(
     )
 
 
-def first_edges(table: NeighborTable, geometry: Geometry) -> Int64[np.ndarray, " n_crystals_and_1"]:
+def first_edges(table: NeighborTable, crystals: FlatCrystals) -> Int64[np.ndarray, " n_crystals_and_1"]:
     """Crystal n owns the edges first_edge[n] to first_edge[n + 1]."""
-    return np.concatenate([[0], np.cumsum(table.edges_per_atom, dtype=np.int64)])[geometry.first_atom]
+    return np.concatenate([[0], np.cumsum(table.edges_per_atom, dtype=np.int64)])[crystals.offsets]
 
 
 def batch_edges(
     table: NeighborTable,
-    geometry: Geometry,
+    crystals: FlatCrystals,
     first_edge: Int64[np.ndarray, " n_crystals_and_1"],
     rows: Int64[np.ndarray, " n_rows"],
     dtype: type[np.floating],
@@ -189,18 +175,15 @@ def batch_edges(
         first_edge: see `first_edges`.
         dtype: type of the vectors; they are formed in float64.
     """
-    n_edges = int((first_edge[rows + 1] - first_edge[rows]).sum())
-    index, image = np.empty((2, n_edges), np.int64), np.empty((n_edges, 3), np.int32)
-    vectors = np.empty((n_edges, 3), dtype)
-    known = (rows, geometry.first_atom, first_edge, table.edges_per_atom, table.key_atom, table.edge_image)
-    arguments = (*known, geometry.positions, geometry.lattice, index, image, vectors)
-    if compiler_is_there("cpu"):
-        from crystalframer.crystals import neighbor_kernels
+    if not compiler_is_there("cpu"):
+        return _batch_edges_in_numpy(table, crystals, first_edge, rows, dtype)
+    from crystalframer.crystals import neighbor_kernels
 
-        neighbor_kernels.batch_edges(*arguments)
-    else:
-        _batch_edges_in_numpy(*arguments)
-    return index, image, vectors
+    n_edges = int((first_edge[rows + 1] - first_edge[rows]).sum())
+    edges = np.empty((2, n_edges), np.int64), np.empty((n_edges, 3), np.int32), np.empty((n_edges, 3), dtype)
+    known = (rows, crystals.offsets, first_edge, table.edges_per_atom, table.key_atom, table.edge_image)
+    neighbor_kernels.batch_edges(*known, crystals.positions, crystals.lattice, *edges)
+    return edges
 
 
 def _tasks(first_atom: Int64[np.ndarray, " n_crystals_and_1"]) -> list[range]:
@@ -227,11 +210,12 @@ def _in_threads(run: Callable[[range], NeighborTable], tasks: list[range]) -> It
 def _compile_search() -> None:
     """Before threads need it, and by itself, so that a progress bar measures the search."""
     with announced("the neighbour search"):
-        _find(Geometry(np.zeros((1, 3)), 3.0 * np.eye(3)[None], np.array([0, 1])), range(1), 3.0, MIN_NEIGHBORS)
+        simple_cubic = Crystal(np.array([84]), np.zeros((1, 3)), 3.0 * np.eye(3))
+        _find(FlatCrystals.of([simple_cubic]), range(1), 3.0, MIN_NEIGHBORS)
 
 
 def _find(
-    geometry: Geometry, rows: range, radius: float, min_neighbors: int
+    crystals: FlatCrystals, rows: range, radius: float, min_neighbors: int
 ) -> tuple[Int32[np.ndarray, " n_atoms"], Int32[np.ndarray, "n_edges 4"]]:
     """Edges of each atom, and key atom and image of each edge."""
     from crystalframer.crystals import neighbor_kernels
@@ -239,9 +223,9 @@ def _find(
     counts, edges, clash, length = neighbor_kernels.search(
         rows.start,
         rows.stop,
-        geometry.first_atom,
-        geometry.positions,
-        geometry.lattice,
+        crystals.offsets,
+        crystals.positions,
+        crystals.lattice,
         float(radius),
         min_neighbors,
         MIN_SPREAD,
@@ -251,11 +235,7 @@ def _find(
     )
     if clash[0] >= 0:
         index, query, key = clash
-        raise (
-            NeighborError.too_empty(index, query, length)
-            if key < 0
-            else NeighborError.too_close(index, query, key, length)
-        )
+        raise _refusal(index, query, key, length)
     return counts, edges
 
 
@@ -263,17 +243,17 @@ def _find(
 
 
 def _find_in_scipy(
-    geometry: Geometry, rows: range, radius: float, min_neighbors: int
+    crystals: FlatCrystals, rows: range, radius: float, min_neighbors: int
 ) -> tuple[Int32[np.ndarray, " n_atoms"], Int32[np.ndarray, "n_edges 4"]]:
     """As `_find`."""
     counts, edges = [np.zeros(0, np.int32)], [np.zeros((0, 4), np.int32)]
     for row in rows:
-        atoms = slice(geometry.first_atom[row], geometry.first_atom[row + 1])
-        cell = _Cell(geometry.positions[atoms], geometry.lattice[row])
+        atoms = slice(crystals.offsets[row], crystals.offsets[row + 1])
+        cell = _Cell(crystals.positions[atoms], crystals.lattice[row])
         query, key, image, lengths = _edges_of_cell(cell, radius, min_neighbors, row)
         is_self = (query == key) & (image == 0).all(axis=1)
         for clash in np.flatnonzero((lengths < SMALLEST_DISTANCE) & ~is_self)[:1]:
-            raise NeighborError.too_close(row, int(query[clash]), int(key[clash]), float(lengths[clash]))
+            raise _refusal(row, int(query[clash]), int(key[clash]), float(lengths[clash]))
         counts.append(np.bincount(query, minlength=len(cell.positions)).astype(np.int32))
         edges.append(np.column_stack([key, image]).astype(np.int32))
     return np.concatenate(counts), np.concatenate(edges)
@@ -297,7 +277,7 @@ def _edges_of_cell(
     reach = max(radius, float(cell_heights(cell.lattice).max()))
     while sparse.any():
         if density * 4 / 3 * np.pi * reach**3 > MOST_WITHIN_REACH:
-            raise NeighborError.too_empty(row, int(np.argmax(sparse)), reach)
+            raise _refusal(row, int(np.argmax(sparse)), -1, reach)
         wide = _images_within(cell, reach)
         wide_vectors = _edge_vectors(cell, *wide)
         still_sparse = _is_sparse(wide[0], wide_vectors, n_atoms, min_neighbors)
@@ -390,27 +370,18 @@ def _directions(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _batch_edges_in_numpy(
-    rows: np.ndarray,
-    first_atom: np.ndarray,
-    first_edge: np.ndarray,
-    edges_per_atom: np.ndarray,
-    key_atom: np.ndarray,
-    edge_image: np.ndarray,
-    positions: np.ndarray,
-    lattice: np.ndarray,
-    index: np.ndarray,
-    image: np.ndarray,
-    vectors: np.ndarray,
-) -> None:
+    table: NeighborTable, crystals: FlatCrystals, first_edge: np.ndarray, rows: np.ndarray, dtype: type[np.floating]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """As the kernel `batch_edges`."""
-    n_atoms, n_edges = first_atom[rows + 1] - first_atom[rows], first_edge[rows + 1] - first_edge[rows]
-    atoms = ranges(first_atom[rows], n_atoms)
+    n_atoms, n_edges = crystals.n_atoms[rows], first_edge[rows + 1] - first_edge[rows]
+    atoms = ranges(crystals.offsets[rows], n_atoms)
     edges = ranges(first_edge[rows], n_edges)
-    index[0] = np.repeat(np.arange(len(atoms)), edges_per_atom[atoms])
-    index[1] = key_atom[edges] + np.repeat(np.cumsum(n_atoms) - n_atoms, n_edges)
-    image[:] = edge_image[edges]
-    query, key = positions[atoms][index]
-    vectors[:] = key - query + translations(image, np.repeat(lattice[rows], n_edges, axis=0))
+    query = np.repeat(np.arange(len(atoms)), table.edges_per_atom[atoms])
+    key = table.key_atom[edges] + np.repeat(np.cumsum(n_atoms) - n_atoms, n_edges)
+    image, positions = table.edge_image[edges].astype(np.int32), crystals.positions[atoms]
+    lattice = np.repeat(crystals.lattice[rows], n_edges, axis=0)
+    vectors = positions[key] - positions[query] + translations(image, lattice)
+    return np.stack([query, key]), image, vectors.astype(dtype)
 
 
 def ranges(starts: Int64[np.ndarray, " n"], sizes: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n_numbers"]:

@@ -58,9 +58,9 @@ class ResidentCrystals:
 
     @classmethod
     def of(cls, crystals: PreparedCrystals, device: torch.device) -> ResidentCrystals:
-        geometry, neighbors = crystals.geometry, crystals.neighbors
+        flat, neighbors = crystals.flat, crystals.neighbors
         first_edge = np.concatenate([[0], np.cumsum(neighbors.edges_per_atom, dtype=np.int64)])
-        arrays = (crystals.atomic_numbers, geometry.positions, geometry.lattice, geometry.first_atom.astype(np.int64))
+        arrays = (flat.atomic_numbers, flat.positions, flat.lattice, flat.offsets)
         arrays = (*arrays, first_edge, neighbors.key_atom, neighbors.edge_image)
         return cls(*(torch.from_numpy(array).to(device) for array in arrays))
 

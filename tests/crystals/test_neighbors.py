@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,9 @@ from refusals import refused
 from crystalframer import compiled
 from crystalframer.crystals import neighbors
 from crystalframer.crystals.crystal import Crystal
+from crystalframer.crystals.flat import FlatCrystals
 from crystalframer.crystals.neighbors import (
     MIN_NEIGHBORS,
-    Geometry,
     NeighborError,
     NeighborList,
     batch_edges,
@@ -203,7 +204,7 @@ def test_two_atoms_on_one_place_across_the_boundary() -> None:
 def test_an_atom_too_close_to_its_own_image() -> None:
     """In a cell so thin that no `Crystal` has it."""
     with refused(NeighborError, "0.05 Å", row=1) as caught:
-        search(Geometry(np.zeros((1, 3)), np.eye(3)[None] * 0.05, np.array([0, 1])), 0.12)
+        search(replace(FlatCrystals.of([SIMPLE_CUBIC]), lattice=np.eye(3)[None] * 0.05), 0.12)
     assert caught.value.sites == [0, 0]
 
 
@@ -214,14 +215,6 @@ def test_cost_is_linear_in_atoms() -> None:
 
 
 # The kernels against SciPy
-
-
-def geometry(crystals: list[Crystal]) -> Geometry:
-    return Geometry(
-        np.concatenate([c.positions for c in crystals]),
-        np.array([c.lattice for c in crystals]),
-        np.cumsum([0, *(len(c) for c in crystals)]),
-    )
 
 
 SHEARS = np.array(
@@ -249,7 +242,7 @@ def any_crystal(draw: st.DrawFn) -> Crystal:
 
 def outcome(find: Callable[..., Any], crystal: Crystal, radius: float) -> Any:
     try:
-        return find(geometry([crystal]), range(1), radius, MIN_NEIGHBORS)
+        return find(FlatCrystals.of([crystal]), range(1), radius, MIN_NEIGHBORS)
     except NeighborError as error:
         return error.index, error.sites, round(error.value, 9)
 
@@ -259,7 +252,7 @@ def test_empty_space_beyond_all_measure_is_an_error(find: Callable[..., Any]) ->
     """A layer whose next images are 100 µm away would be given billions of neighbours in its own plane first."""
     layer = Crystal(np.array([6]), np.zeros((1, 3)), np.diag([3.0, 3.0, 1e5]), id="layer")
     with refused(NeighborError, "100,000 Å far", row=1, site=0) as caught:
-        find(geometry([layer]), range(1), 5.0, MIN_NEIGHBORS)
+        find(FlatCrystals.of([layer]), range(1), 5.0, MIN_NEIGHBORS)
     assert str(caught.value.of(layer)).startswith("crystal 'layer': site 0 (Z = 6) has no neighbours")
 
 
@@ -302,8 +295,8 @@ def test_kernel_and_scipy_agree_where_many_lengths_are_equal(side: float) -> Non
     corners = np.array(list(itertools.product([0, 0.5], repeat=3)))
     salt = Crystal(np.array([11, 17, 17, 11, 17, 11, 11, 17]), side * corners, side * np.eye(3))
     for example in (salt, supercell(salt, (3, 3, 3)), rewrapped(salt, 0)):
-        found = neighbors._find(geometry([example]), range(1), 7.0, MIN_NEIGHBORS)
-        expected = neighbors._find_in_scipy(geometry([example]), range(1), 7.0, MIN_NEIGHBORS)
+        found = neighbors._find(FlatCrystals.of([example]), range(1), 7.0, MIN_NEIGHBORS)
+        expected = neighbors._find_in_scipy(FlatCrystals.of([example]), range(1), 7.0, MIN_NEIGHBORS)
         np.testing.assert_array_equal(found[0], expected[0])
         np.testing.assert_array_equal(found[1], expected[1])
 
@@ -328,9 +321,9 @@ def test_images_of_one_atom_lie_exactly_opposite() -> None:
 @pytest.mark.parametrize("rows", [[2], [1, 0], [2, 2, 0, 1]])
 def test_joined_edges_are_those_of_each_crystal(rows: list[int]) -> None:
     crystals = [random_crystal(seed, 3 + seed) for seed in range(3)]
-    shapes = geometry(crystals)
-    table = search(shapes, 4.0)
-    index, image, vectors = batch_edges(table, shapes, first_edges(table, shapes), np.array(rows), np.float64)
+    flat = FlatCrystals.of(crystals)
+    table = search(flat, 4.0)
+    index, image, vectors = batch_edges(table, flat, first_edges(table, flat), np.array(rows), np.float64)
     parts = [neighbor_list(crystals[row], 4.0) for row in rows]
     offsets = np.cumsum([0, *(len(crystals[row]) for row in rows[:-1])])
     np.testing.assert_array_equal(
@@ -338,7 +331,7 @@ def test_joined_edges_are_those_of_each_crystal(rows: list[int]) -> None:
     )
     np.testing.assert_array_equal(image, np.concatenate([part.edge_image for part in parts]))
     np.testing.assert_array_equal(vectors, np.concatenate([part.edge_vectors for part in parts]))
-    *_, rounded = batch_edges(table, shapes, first_edges(table, shapes), np.array(rows), np.float32)
+    *_, rounded = batch_edges(table, flat, first_edges(table, flat), np.array(rows), np.float32)
     np.testing.assert_array_equal(rounded, vectors.astype(np.float32), strict=True)
 
 
@@ -357,14 +350,14 @@ def test_in_tasks_and_threads_the_same_and_the_first_bad_crystal_is_named(
 ) -> None:
     monkeypatch.setattr(neighbors.os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
     crystals = [random_crystal(seed, 3 + seed) for seed in range(6)]
-    whole = search(geometry(crystals), 4.0)
+    whole = search(FlatCrystals.of(crystals), 4.0)
     monkeypatch.setattr(neighbors, "_ATOMS_PER_TASK", 1)
-    table = search(geometry(crystals), 4.0)
+    table = search(FlatCrystals.of(crystals), 4.0)
     for name in ("edges_per_atom", "key_atom", "edge_image"):
         np.testing.assert_array_equal(getattr(table, name), getattr(whole, name))
     crystals[3] = crystals[5] = crystal([8, 8], [[0, 0, 0], [0.05, 0, 0]], np.eye(3) * 4)
     with refused(NeighborError, "0.05 Å", row=4) as caught:
-        search(geometry(crystals), 4.0)
+        search(FlatCrystals.of(crystals), 4.0)
     assert (caught.value.index, caught.value.sites) == (3, [0, 1])
 
 
@@ -389,9 +382,9 @@ def test_as_many_threads_as_cores_that_it_may_use(
         monkeypatch.delattr(neighbors.os, "sched_getaffinity", raising=False)
     else:
         monkeypatch.setattr(neighbors.os, "sched_getaffinity", lambda process: set(range(allowed)), raising=False)
-    search(geometry([random_crystal(seed, 5) for seed in range(4)]), 3.0)
+    search(FlatCrystals.of([random_crystal(seed, 5) for seed in range(4)]), 3.0)
     assert seen == threads
-    search(geometry([random_crystal(0, 5)]), 3.0)  # a single task
+    search(FlatCrystals.of([random_crystal(0, 5)]), 3.0)  # a single task
     assert seen == threads
 
 
@@ -411,13 +404,13 @@ def test_the_progress_bar_counts_crystals(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr("tqdm.auto.tqdm", Bar)
     monkeypatch.setattr(neighbors, "_ATOMS_PER_TASK", 10)
-    search(geometry([random_crystal(seed, 3) for seed in range(7)]), 3.0, title="sought")
+    search(FlatCrystals.of([random_crystal(seed, 3) for seed in range(7)]), 3.0, title="sought")
     assert seen == {"total": 7, "counted": 7, "desc": "sought", "unit": " crystals", "delay": 2, "leave": False}
 
 
 @pytest.mark.usefixtures("both_ways")
 def test_no_crystals_have_no_neighbours() -> None:
-    table = search(Geometry(np.zeros((0, 3)), np.zeros((0, 3, 3)), np.zeros(1, np.int64)), 4.0)
+    table = search(FlatCrystals.of([]), 4.0)
     assert (len(table.edges_per_atom), len(table.key_atom), table.edge_image.shape) == (0, 0, (0, 3))
 
 
@@ -427,7 +420,7 @@ def test_a_table_is_kept_in_the_smallest_types(cells: int, image_type: type) -> 
     """Also of an atom that is written many cells away: its neighbours' images count from there."""
     home = crystal([11, 17], [[0, 0, 0], [2, 2, 2]], np.eye(3) * 4)
     away = crystal([11, 17], [[0, 0, 0], [2 + 4 * cells, 2, 2]], np.eye(3) * 4)
-    table = search(geometry([away]), 4.0)
+    table = search(FlatCrystals.of([away]), 4.0)
     assert (table.key_atom.dtype, table.edge_image.dtype) == (np.int16, image_type)
     expected = neighbor_list(home, 4.0)
     query, key = expected.edge_index
@@ -438,7 +431,8 @@ def test_a_table_is_kept_in_the_smallest_types(cells: int, image_type: type) -> 
 def test_a_large_crystal_counts_its_atoms_in_32_bits() -> None:
     """33 x 32 x 32 atoms, each with six neighbours."""
     places = 3.0 * np.array(list(itertools.product(range(33), range(32), range(32))))
-    table = search(Geometry(places, np.diag([99.0, 96.0, 96.0])[None], np.array([0, len(places)])), 3.0, 6)
+    large = Crystal(np.full(len(places), 84), places, np.diag([99.0, 96.0, 96.0]))
+    table = search(FlatCrystals.of([large]), 3.0, 6)
     assert table.key_atom.dtype == np.int32
     np.testing.assert_array_equal(np.bincount(table.key_atom), np.full(len(places), 7))
 
