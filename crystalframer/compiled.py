@@ -1,4 +1,4 @@
-"""Compiled kernels: Numba on first use, kept on disk, free of the interpreter's lock so that threads share them."""
+"""Kernels that Numba compiles on first use and caches on disk. They release the interpreter's lock for threads."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Any
 
 
 def kernel(maths: Collection[str] = (), *, inlined: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorator of a function that Numba compiles; the module that uses it is imported where Numba is.
+    """Decorate a function so that Numba compiles it. Modules that use this can be imported only if Numba is installed.
 
     Args:
-        maths: LLVM's fast-math flags, the liberties that the compiler may take with rounding. Default: none.
-        inlined: it becomes a part of each kernel that calls it. A call hands over some thirty numbers for its arrays,
+        maths: LLVM's fast-math flags, by which the compiler may round differently. Default: none.
+        inlined: compile the function into each kernel that calls it. A call passes about thirty numbers for its arrays,
             which takes as long as a short loop.
     """
     from numba import njit
@@ -38,7 +38,7 @@ _said: set[str] = set()
 
 @contextmanager
 def announced(what: str, after: float = 2.0) -> Iterator[None]:
-    """Around the first call of kernels: says on standard error, once, what takes more than `after` seconds."""
+    """Announce on standard error, once, that compiling takes time, if the block takes more than `after` seconds."""
 
     def say() -> None:
         if what not in _said:
@@ -56,12 +56,12 @@ def announced(what: str, after: float = 2.0) -> Iterator[None]:
 
 
 COMPILERS = {"cpu": "numba", "cuda": "triton"}
-"""Type of device → what compiles kernels for it."""
+"""Type of device → library that compiles kernels for it."""
 
 
 @cache
 def compiler_is_there(device_type: str) -> bool:
-    """Whether kernels can be compiled for such a device; if only the compiler is missing, says so once."""
+    """Whether kernels can be compiled for this type of device. Warns once if only the compiler is missing."""
     if device_type not in COMPILERS:
         return False
     name = COMPILERS[device_type]
@@ -72,6 +72,6 @@ def compiler_is_there(device_type: str) -> bool:
         "triton": "Triton is not installed: crystalframer computes on the GPU",
     }
     warnings.warn(
-        f"{what[name]} without compiled kernels, several times slower. Mend it with: pip install {name}", stacklevel=2
+        f"{what[name]} without compiled kernels, several times slower. To fix this: pip install {name}", stacklevel=2
     )
     return False

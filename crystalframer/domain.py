@@ -1,9 +1,9 @@
-"""What a model was trained on, so that a crystal unlike all of it can be told.
+"""The domain of a model: the crystals that it was trained on, so that crystals unlike all of them can be flagged.
 
-A network gives a number for any crystal. Three questions, each answered by the training crystals, say when not to
-believe it: have the crystal's elements been seen, does its volume suit them, and are its atoms as far apart as atoms of
-these elements were? All three are ratios or counts over whole crystals, so that a turned crystal or a supercell gets
-the same answer. The number of atoms in a cell is recorded but no reason for a flag: a supercell is the same crystal.
+A network gives a number for any crystal. Three questions about the training crystals tell when not to trust it: did
+they contain the elements of this crystal, does its volume agree with theirs, and are its atoms as far apart as atoms of
+these elements are in them? All three use ratios or counts over whole crystals, so a rotated crystal or a supercell gets
+the same answer. The number of atoms in a cell is recorded but never flagged: a supercell is the same crystal.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from crystalframer.crystals.neighbors import SMALLEST_DISTANCE
 from crystalframer.elements import COVALENT_RADII, HIGHEST_ATOMIC_NUMBER, SYMBOLS
 
 TAIL = 1e-3
-"""Share of the training crystals that may lie beyond each end of a range: the few with a mistaken structure do."""
+"""Share of the training crystals that may lie beyond each limit: some structures are wrong."""
 FEW = 5
-"""An element in fewer training crystals than this is as good as unseen."""
+"""An element in fewer training crystals than this counts as unseen."""
 ENOUGH = 100
-"""An element in fewer training crystals than this has no range of its own: the ends of a small sample say little."""
+"""An element in fewer training crystals than this gets the limits of all elements: a small sample has no sure tails."""
 RADIUS = 6.0
 """Å within which the neighbours of a single crystal are searched; an atom without any gets a larger one."""
 _EDGES_PER_BATCH = 500_000
 
 
 @dataclass(frozen=True)
-class Range:
-    """Where all but the outermost 0.1 % of the training crystals lie, at either end."""
+class Limits:
+    """The values between which the training crystals lie, except for 0.1 % at each end."""
 
     low: float
     high: float
@@ -49,34 +49,34 @@ class Range:
 
 @dataclass(frozen=True)
 class ElementDomain:
-    """One element in the training crystals."""
+    """One element, as it occurs in the training crystals."""
 
     symbol: str
     n_crystals: int
     """Training crystals that contain it."""
     volume: float
-    """Å³ that one of its atoms takes up: volumes of crystals, as sums over their atoms, fitted by least squares."""
-    nearest: Range
-    """Distance of its atoms from their nearest neighbour, as a share of the sum of the two covalent radii."""
+    """Å³ of one of its atoms: a least-squares fit of the volumes of crystals as sums over their atoms."""
+    nearest: Limits
+    """Distance between its atoms and their nearest neighbours, divided by the sum of the two covalent radii."""
 
 
 @dataclass(frozen=True)
 class Domain:
-    """The crystals that a model was trained on; `Domain.of` records it, `outside` applies it."""
+    """A summary of the crystals that a model was trained on. `Domain.of` makes it; `outside` uses it."""
 
     n_crystals: int
     n_atoms: tuple[int, int, int]
-    """Atoms per cell: fewest, median, most."""
+    """Atoms per cell: minimum, median, maximum."""
     elements: tuple[ElementDomain, ...]
-    """By atomic number; those that occur."""
-    volume: Range
-    """Volume of a crystal as a share of the sum of its atoms' volumes."""
-    nearest: Range
-    """As that of an element, over all elements."""
+    """The elements that occur, by atomic number."""
+    volume: Limits
+    """Volume of a crystal, divided by the sum of the volumes of its atoms."""
+    nearest: Limits
+    """As in `ElementDomain`, over all elements."""
 
     @classmethod
     def of(cls, crystals: PreparedCrystals) -> Domain:
-        """The domain of a model trained on these crystals. Some 5 s for the 44,376 of mp2018 on one core."""
+        """The domain of a model trained on these crystals (about 5 s for 44,376 crystals on one core)."""
         geometries = list(_geometries(crystals))
         row = np.cumsum([0, *(len(geometry.volume) for geometry in geometries)])
         crystal = np.concatenate([g.crystal_index + first for g, first in zip(geometries, row, strict=False)])
@@ -85,31 +85,31 @@ class Domain:
         atomic_volumes = _atomic_volumes(geometries)
         filling = volume / np.bincount(crystal, atomic_volumes[numbers], len(volume))
 
-        # One entry for each element of each crystal, so that a large cell counts no more than a small one.
-        entry, place = np.unique(crystal * (HIGHEST_ATOMIC_NUMBER + 1) + numbers, return_inverse=True)
-        closest, loneliest = np.full(len(entry), np.inf), np.zeros(len(entry))
-        np.minimum.at(closest, place, nearest)
-        np.maximum.at(loneliest, place, nearest)
-        element = entry % (HIGHEST_ATOMIC_NUMBER + 1)
-        overall = _range(closest, loneliest)
+        # One pair for each element of each crystal, so that a large cell counts no more than a small one.
+        pair, pair_of_atom = np.unique(crystal * (HIGHEST_ATOMIC_NUMBER + 1) + numbers, return_inverse=True)
+        closest, loneliest = np.full(len(pair), np.inf), np.zeros(len(pair))
+        np.minimum.at(closest, pair_of_atom, nearest)
+        np.maximum.at(loneliest, pair_of_atom, nearest)
+        element = pair % (HIGHEST_ATOMIC_NUMBER + 1)
+        overall = _limits(closest, loneliest)
         elements = []
         for z in np.unique(element).tolist():
             mine = element == z
-            own = _range(closest[mine], loneliest[mine]) if mine.sum() >= ENOUGH else overall
+            own = _limits(closest[mine], loneliest[mine]) if mine.sum() >= ENOUGH else overall
             elements.append(ElementDomain(SYMBOLS[z - 1], int(mine.sum()), round(float(atomic_volumes[z]), 3), own))
         n_atoms = crystals.n_atoms
         sizes = int(n_atoms.min()), int(np.median(n_atoms)), int(n_atoms.max())
-        return cls(len(crystals), sizes, tuple(elements), _range(filling, filling), overall)
+        return cls(len(crystals), sizes, tuple(elements), _limits(filling, filling), overall)
 
     def outside(self, crystals: CrystalBatch | ChunkedCrystal) -> list[str | None]:
-        """What of each crystal lies outside, in words; None: nothing does."""
+        """For each crystal, a description of what lies outside the domain; None if nothing does."""
         geometry = _Geometry.of_chunks(crystals) if isinstance(crystals, ChunkedCrystal) else _Geometry.of(crystals)
         numbers, crystal, n_crystals = geometry.numbers, geometry.crystal_index, len(geometry.volume)
         is_strange = self._counts[numbers] < FEW
         too_near, too_far = geometry.nearest < self._nearest[0, numbers], geometry.nearest > self._nearest[1, numbers]
         filling = geometry.volume / np.bincount(crystal, self._volumes[numbers], n_crystals)
         has_strange = np.bincount(crystal, is_strange, n_crystals) > 0
-        # Of an element that was hardly seen neither volume nor distances are known.
+        # For an element that was hardly seen, neither volume nor distances are known.
         odd_volume = ~has_strange & ((filling < self.volume.low) | (filling > self.volume.high))
         odd_distance = np.bincount(crystal, ~is_strange & (too_near | too_far), n_crystals) > 0
         reasons: list[str | None] = [None] * n_crystals
@@ -129,7 +129,7 @@ class Domain:
         return reasons
 
     def outside_of(self, crystal: Crystal) -> str | None:
-        """What of one crystal lies outside, in words; None: nothing does."""
+        """A description of what lies outside the domain for one crystal; None if nothing does."""
         return self.outside(make_batch([crystal], RADIUS))[0]
 
     def _about_element(self, z: int) -> str:
@@ -173,7 +173,7 @@ class Domain:
         return np.stack([low, self._table(lambda element: element.nearest.high, np.inf)])
 
     def _table(self, value: Callable[[ElementDomain], float], missing: float) -> Float[np.ndarray, " n_numbers"]:
-        """A value of each element at the place of its atomic number."""
+        """A value of each element, indexed by its atomic number."""
         table = np.full(HIGHEST_ATOMIC_NUMBER + 1, missing)
         for z, element in self._by_number.items():
             table[z] = value(element)
@@ -182,12 +182,12 @@ class Domain:
 
 @dataclass(frozen=True, eq=False)
 class _Geometry:
-    """What the domain looks at, of a batch of crystals."""
+    """The quantities of a batch of crystals that are compared with the domain."""
 
     numbers: Int[np.ndarray, " n_atoms"]
     crystal_index: Int[np.ndarray, " n_atoms"]
     nearest: Float[np.ndarray, " n_atoms"]
-    """Smallest distance from a neighbour, as a share of the sum of the two covalent radii."""
+    """Distance to the nearest neighbour, divided by the sum of the two covalent radii."""
     partner: Int[np.ndarray, " n_atoms"]
     """Atomic number of that neighbour."""
     volume: Float[np.ndarray, " n_crystals"]
@@ -215,7 +215,7 @@ def _nearest(
     index: Int[np.ndarray, "2 n_edges"],
     vectors: Float[np.ndarray, "n_edges 3"],
 ) -> tuple[Float[np.ndarray, " n_atoms"], Int[np.ndarray, " n_atoms"]]:
-    """Smallest distance of each query atom, as a share of the sum of the radii, and the number of that neighbour."""
+    """For each query atom, the smallest distance divided by the sum of the radii, and Z of that neighbour."""
     query, key = index
     lengths = np.sqrt(np.einsum("ei,ei->e", vectors, vectors))
     # Edges are sorted by query atom, and every atom has some: the first is to the atom itself.
@@ -242,7 +242,8 @@ def _geometries(crystals: PreparedCrystals) -> Iterator[_Geometry]:
 def _atomic_volumes(geometries: list[_Geometry]) -> Float[np.ndarray, " n_numbers"]:
     """Non-negative atomic volumes v (Å³, by atomic number) with the least squared relative error of Σ v = volume.
 
-    A tenth of a crystal of every element alone, with the mean volume per atom, decides where the data do not.
+    A weak prior (a tenth of a crystal of every element alone, with the mean volume per atom) decides where the data do
+    not.
     """
     from scipy.linalg import cholesky, solve_triangular
     from scipy.optimize import nnls
@@ -260,7 +261,7 @@ def _atomic_volumes(geometries: list[_Geometry]) -> Float[np.ndarray, " n_number
     return mean * nnls(factor.T, solve_triangular(factor, sums, lower=True))[0]
 
 
-def _range(lowest: Float[np.ndarray, " n"], highest: Float[np.ndarray, " n"]) -> Range:
+def _limits(lowest: Float[np.ndarray, " n"], highest: Float[np.ndarray, " n"]) -> Limits:
     # Rounded outwards, to the digits that the file keeps.
     low, high = float(np.quantile(lowest, TAIL)), float(np.quantile(highest, 1.0 - TAIL))
-    return Range(math.floor(low * 1e4) / 1e4, math.ceil(high * 1e4) / 1e4)
+    return Limits(math.floor(low * 1e4) / 1e4, math.ceil(high * 1e4) / 1e4)

@@ -1,4 +1,4 @@
-"""How much memory a batch takes, how much a device has, and what to say where that is not enough."""
+"""Estimates of the memory that a batch needs, the free memory of a device, and the message if it is too little."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from crystalframer.config import ModelConfig
 def batch_memory(
     config: ModelConfig, n_atoms: int, n_edges: int, training: bool = False, compiled: bool = True, width: int = 4
 ) -> int:
-    """Bytes that a batch takes while it is computed, its own arrays included and the weights not.
+    """Bytes that a batch takes while it is computed: its arrays are included, the weights are not.
 
-    Proportional to atoms (features and moments of each layer) and to edges (geometry, attention of each layer). The
-    factors were fitted to peak memory on the CPU: 2 and 4 layers, 4 and 8 heads, 13 to 111 edges an atom, within 20 %.
+    The estimate is proportional to atoms (features and moments of each layer) and to edges (geometry, attention of each
+    layer). The factors were fitted to peak memory on the CPU: 2 and 4 layers, 4 and 8 heads, 13 to 111 edges per atom,
+    within 20 %.
 
     Args:
-        training: with the backward pass, for which every layer keeps its weights of attention.
-        compiled: by the compiled kernels; the reference in plain torch takes many times more.
-        width: bytes of a number, 4 or 8.
+        training: include the backward pass, for which every layer keeps its attention weights.
+        compiled: assume the compiled kernels; the reference in plain torch takes many times more.
+        width: bytes per number, 4 or 8.
     """
     n_kept = config.n_layers if training else 0
     moments = config.n_heads * (config.distance.n_centers + (96 if config.frame.method != "none" else 0))
@@ -46,10 +47,10 @@ def memory_needed(
     training: bool = False,
     max_edges: int | None = None,
 ) -> int:
-    """`batch_memory` as this device computes it.
+    """Bytes that a batch takes on this device (see `batch_memory`).
 
     Args:
-        max_edges: of a single crystal, whose edges are formed that many at a time (`ChunkedCrystal`) if it has more.
+        max_edges: if a single crystal has more edges, so many are formed at a time (`ChunkedCrystal`).
     """
     compiled = dtype == torch.float32 and compiler_is_there(device.type)
     kept = 0
@@ -60,13 +61,13 @@ def memory_needed(
 
 
 def trace_memory(config: ModelConfig, n_atoms: int, n_edges: int, dtype: torch.dtype) -> int:
-    """Bytes that a trace takes while it is made: by the reference, keeping three numbers per edge, head and layer."""
+    """Bytes that a trace takes while it is computed by the reference, with three numbers per edge, head and layer."""
     kept = 3 * n_edges * config.n_heads * config.n_layers * dtype.itemsize
     return kept + batch_memory(config, n_atoms, n_edges, compiled=False, width=dtype.itemsize)
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that a batch may take on this device; None where that is not known."""
+    """Bytes that are free for a batch on this device; None if unknown."""
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
@@ -85,7 +86,7 @@ def shortage(
     training: bool = False,
     max_edges: int | None = None,
 ) -> str | None:
-    """What is missing for a batch on this device, in words; None if it fits or if nobody knows."""
+    """A message that a batch does not fit into the memory of this device; None if it does, or if that is unknown."""
     free = free_memory(device)
     needed = memory_needed(config, n_atoms, n_edges, device, dtype, training, max_edges)
     if free is None or needed <= free:
@@ -102,7 +103,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _free_in_process() -> int | None:
-    """What `ulimit -v` leaves (Linux)."""
+    """Bytes left under the limit of `ulimit -v` (Linux)."""
     try:
         import resource
 
@@ -114,7 +115,7 @@ def _free_in_process() -> int | None:
 
 
 def _free_in_machine() -> int | None:
-    """Linux counts what it could give up; elsewhere all memory is the best bound."""
+    """Bytes that the system can give (Linux); elsewhere, all memory of the machine as an upper bound."""
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
@@ -125,7 +126,7 @@ def _free_in_machine() -> int | None:
 
 
 def _free_in_container(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """What the limit of a container (cgroup 2) leaves; caches of files give way."""
+    """Bytes left under the limit of a container (cgroup 2), file caches included: they are given up when needed."""
     try:
         limit, used = (folder / "memory.max").read_text().strip(), int((folder / "memory.current").read_text())
         statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())

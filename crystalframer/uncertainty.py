@@ -1,13 +1,13 @@
-"""Intervals around predictions that hold the true value as often as they say.
+"""Prediction intervals that contain the true value as often as they claim.
 
 Split conformal prediction (Vovk, Gammerman and Shafer 2005; Lei et al., J. Am. Stat. Assoc. 113, 1094 (2018)): an
-interval as wide as the 90 % quantile of the errors on crystals that the model was not trained on holds 90 % of further
-crystals of that kind. One width for all is too wide for easy crystals and too narrow for hard ones, so errors are first
-divided by how large an error a crystal leads one to expect (normalised conformal prediction: Papadopoulos et al., ECML
-2002). That scale comes from small perceptrons on the features that the model's readout sees. They learn it from the
-same crystals, in folds: the error of each crystal is divided by the scale of the perceptron that has not seen it.
+interval as wide as the 90 % quantile of the errors on crystals that the model was not trained on contains 90 % of
+further crystals of that kind. A single width is too wide for easy crystals and too narrow for hard ones, so each error
+is first divided by the error that is expected for its crystal (normalised conformal prediction: Papadopoulos et al.,
+ECML 2002). Small perceptrons predict this scale from the features that the model's readout gets. They learn it from the
+same crystals, in folds: the error of a crystal is divided by the scale of the perceptron that was not fitted to it.
 
-What was compared, and why this one is kept: scripts/compare_intervals.py.
+scripts/compare_intervals.py compares this method with others.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ LEARNING_RATE, WEIGHT_DECAY = 2e-3, 1.0
 
 @dataclass(frozen=True, eq=False)
 class Uncertainty:
-    """Half-widths of prediction intervals from the pooled features of crystals; made by `calibrated`."""
+    """Gives the half-widths of prediction intervals from the pooled features of crystals. `calibrated` makes it."""
 
     coverage: float
-    """Share of crystals whose true value the interval should hold."""
+    """Fraction of crystals whose true value the interval should contain."""
     target_names: tuple[str, ...]
     n_crystals: tuple[int, ...]
-    """Labelled crystals that each target was calibrated on."""
+    """Number of labelled crystals that each target was calibrated on."""
     mean: Float[np.ndarray, " d_model"]
     std: Float[np.ndarray, " d_model"]
-    """Of the pooled features of those crystals."""
+    """Mean and standard deviation of the pooled features of those crystals."""
     hidden_weight: Float[np.ndarray, "n_folds d_model n_hidden"]
     hidden_bias: Float[np.ndarray, "n_folds 1 n_hidden"]
     output_weight: Float[np.ndarray, "n_folds n_hidden n_targets"]
     output_bias: Float[np.ndarray, "n_folds 1 n_targets"]
-    """Perceptrons whose outputs are logarithms of the scale of the error, in each target's unit."""
+    """Weights of perceptrons whose outputs are the logarithm of the expected error, in each target's unit."""
     quantile: Float[np.ndarray, " n_targets"]
     """Conformal quantile of |error| / scale."""
 
@@ -54,7 +54,7 @@ class Uncertainty:
         """Half the width of the interval around each prediction, in the target's unit.
 
         Args:
-            pooled: what the model's readout sees (`CrystalFramer.pooled_features`).
+            pooled: input of the model's readout (`CrystalFramer.pooled_features`).
         """
         weights = [torch.from_numpy(getattr(self, name)) for name in _WEIGHTS]
         with torch.no_grad():
@@ -73,10 +73,10 @@ class Uncertainty:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Uncertainty:
-        """What `to_bytes` gave.
+        """Read the content of a file that `to_bytes` gave.
 
         Raises:
-            UncertaintyError: it did not.
+            UncertaintyError: the content is not that of such a file, or damaged.
         """
         from safetensors import SafetensorError
         from safetensors.numpy import load
@@ -106,19 +106,20 @@ def calibrated(
     coverage: float = 0.9,
     seed: int = 0,
 ) -> Uncertainty:
-    """Intervals from the errors that a model made on crystals that it was not trained on.
+    """Calibrate intervals with the errors of a model on crystals that it was not trained on.
 
     Args:
         pooled: their features (`CrystalFramer.pooled_features`).
         errors: prediction - label in the target's unit; NaN where there is no label.
-        coverage: share of further crystals of this kind whose true value the intervals shall hold.
-        seed: of the division into folds and the first weights.
+        coverage: fraction of further crystals of this kind whose true value the intervals should contain.
+        seed: random seed of the folds and the initial weights.
 
     Raises:
-        UncertaintyError: a coverage that is no share, or too few labels for it.
+        UncertaintyError: the coverage is not between 0 and 1, or there are too few labels for it.
     """
     if not 0.0 < coverage < 1.0:
-        raise UncertaintyError(f"coverage = {coverage} must lie between 0 and 1, such as 0.9")
+        message = f"coverage = {coverage} must lie between 0 and 1, such as 0.9"
+        raise UncertaintyError(message, field="coverage", value=coverage)
     has_label = ~np.isnan(errors)
     n_labels = has_label.sum(axis=0)
     least = max(math.ceil(coverage / (1.0 - coverage) - 1e-9), 2 * N_FOLDS)
@@ -126,7 +127,9 @@ def calibrated(
         if n < least:
             raise UncertaintyError(
                 f"target {name!r} has {n} labelled crystals to calibrate on; an interval of {coverage:.0%} needs at "
-                f"least {least}, and some hundred to be of use"
+                f"least {least}, and several hundred to be useful",
+                field=name,
+                value=n,
             )
     generator = np.random.default_rng(seed)
     fold = generator.permutation(len(errors)) % N_FOLDS
@@ -134,7 +137,7 @@ def calibrated(
     std = pooled.std(axis=0, dtype=np.float64) + 1e-6
     standardised = torch.from_numpy(((pooled - mean) / std).astype(np.float32))
     size = torch.from_numpy(np.nan_to_num(np.abs(errors))).float()
-    is_known = torch.from_numpy(has_label & (errors != 0.0))  # an exact hit says nothing of the scale's logarithm
+    is_known = torch.from_numpy(has_label & (errors != 0.0))  # the logarithm of an error of 0 is infinite
     in_fold = torch.from_numpy(fold[None] == np.arange(N_FOLDS)[:, None])
     weights = _fitted(standardised, size, is_known, in_fold, generator)
     with torch.no_grad():
@@ -172,11 +175,11 @@ def _fitted(
     in_fold: Bool[Tensor, "n_folds n_crystals"],
     generator: np.random.Generator,
 ) -> list[Tensor]:
-    """Perceptrons that maximise the likelihood of the errors as normal with their scale, each without its fold.
+    """Fit perceptrons that maximise the likelihood of the errors as normally distributed, each without its fold.
 
-    They start from one scale for all crystals, and are kept as they were when they suited the errors that they had not
-    seen best: at the start, if the crystals are too few to learn from. For that the errors count as Laplacian: of a
-    normal distribution a few outliers would decide.
+    They start from one scale for all crystals. The weights with the best likelihood of the errors in their folds are
+    kept: those of the start, if the crystals are too few to learn from. That likelihood is Laplacian, because a few
+    outliers would dominate a normal one.
     """
     (n_folds, _), d_model, n_targets = in_fold.shape, standardised.shape[1], size.shape[1]
     root_mean_square = torch.sqrt((size**2).sum(dim=0) / is_known.sum(dim=0))

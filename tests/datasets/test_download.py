@@ -3,13 +3,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request
 
 import pytest
-from file_server import FileServer, file_server
+from file_server import FileServer
 from refusals import refused
 
 from crystalframer.datasets import download
@@ -20,13 +19,9 @@ CONTENT = bytes(range(256)) * 400
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    monkeypatch.setattr(download, "PAUSE", 0.0)
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    with file_server() as served:
-        served.files["data.zip"] = CONTENT
-        yield served
+def server(server: FileServer) -> FileServer:
+    server.files["data.zip"] = CONTENT
+    return server
 
 
 def remote(server: FileServer, **changes: str) -> RemoteFile:

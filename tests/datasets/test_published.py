@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from file_server import FileServer, file_server
+from file_server import FileServer
 from published_formats import gzipped, jarvis_atoms, jarvis_list, matbench_table, zipped
 from refusals import refused
 
@@ -23,14 +22,6 @@ from crystalframer.errors import DataError
 from crystalframer.testing import random_crystal
 
 N = 40
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FileServer]:
-    monkeypatch.setattr(download, "PAUSE", 0.0)
-    monkeypatch.setenv("CRYSTALFRAMER_CACHE", str(tmp_path / "cache"))
-    with file_server() as served:
-        yield served
 
 
 def small(source: Source, server: FileServer, sizes: tuple[int, int, int], **n_labelled: int) -> Source:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -10,27 +9,18 @@ from urllib.parse import urlencode
 
 import numpy as np
 import pytest
-from file_server import FileServer, file_server
+from file_server import FileServer
 from pymatgen.core import Lattice, Structure
 from refusals import refused
 
 from crystalframer import cli
 from crystalframer.config import Target
-from crystalframer.datasets import download
 from crystalframer.datasets.queries import criteria
 from crystalframer.datasets.sources import dataset, get
 from crystalframer.errors import DataError
 
 FILTER = 'elements HAS "Na"'
 FIELDS = "lattice_vectors,cartesian_site_positions,species,species_at_sites"
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FileServer]:
-    monkeypatch.setattr(download, "PAUSE", 0.0)
-    monkeypatch.setenv("CRYSTALFRAMER_CACHE", str(tmp_path / "cache"))
-    with file_server() as served:
-        yield served
 
 
 def salt(id: str, size: float, **changes: Any) -> dict[str, Any]:
