@@ -20,12 +20,11 @@ class ChoiceError(SceneError, traitlets.TraitError):
 
 
 class CrystalWidget(anywidget.AnyWidget):
-    """A widget with a layer, a head and an atom to choose. `_check(name, value)` refuses with a SceneError."""
+    """A widget with a layer, a head and an atom to choose. `_check` raises a SceneError for what cannot be chosen."""
 
     view = traitlets.Dict(STARTING_VIEW).tag(sync=True)
     n_lines = traitlets.Int(12, min=0).tag(sync=True)
     layer = traitlets.Int(0).tag(sync=True)
-    head = traitlets.Int(0, allow_none=True).tag(sync=True)
     atom = traitlets.Int(0).tag(sync=True)
 
     def _check(self, name: str, value: Any) -> None:
@@ -58,6 +57,7 @@ class AttentionExplorer(CrystalWidget):
     _css = frontend_style()
     header = traitlets.Dict().tag(sync=True)
     data = traitlets.Bytes().tag(sync=True)
+    head = traitlets.Int(0, allow_none=True).tag(sync=True)
     frames = traitlets.Unicode("all").tag(sync=True)
     polyhedra = traitlets.Unicode("all").tag(sync=True)
 

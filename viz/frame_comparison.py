@@ -39,6 +39,7 @@ class FrameComparison(CrystalWidget):
     data = traitlets.List(traitlets.Bytes()).tag(sync=True)
     names = traitlets.List(traitlets.Unicode()).tag(sync=True)
     sizes = traitlets.Dict().tag(sync=True)
+    head = traitlets.Int(0).tag(sync=True)
 
     def __init__(
         self, traces: Mapping[str, CrystalTrace], *, layer: int = 0, head: int = 0, atom: int = 0, n_lines: int = 8
@@ -82,5 +83,5 @@ class FrameComparison(CrystalWidget):
     def figure(self, **options: Any) -> Figure:
         """A still picture of what is chosen. `options` are those of `frame_comparison_figure`, such as `width`."""
         return frame_comparison_figure(
-            self.scenes, self.atom, layers=(self.layer,), head=self.head or 0, n_lines=self.n_lines, **options
+            self.scenes, self.atom, layers=(self.layer,), head=self.head, n_lines=self.n_lines, **options
         )
