@@ -16,7 +16,7 @@ from crystalframer import cli
 
 LIMITS = (ROOT / "docs/limits.md").read_text(encoding="utf-8")
 PROMISES = sorted(set(re.findall(r"`(tests/[\w/]+\.py(?:::\w+)?)`", LIMITS)))
-WITH_PYTHON = [page for page in PAGES if python_of(page) and page != "README.md"]
+WITH_PYTHON = [page for page in PAGES if python_of(page) and page not in ("README.md", "CONTRIBUTING.md")]
 WITH_COMMANDS = [page for page in PAGES if commands_of(page)]
 PENDING = pytest.mark.xfail(reason="needs `cf.read`, or the new order of arguments", strict=False)
 NEEDS_MORE = ("--ray", "data get", "screen part-")

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from pymatgen.core import Lattice, Structure
 
 import crystalframer as cf
+from crystalframer.testing import prototypes, supercell
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("*.md", "benchmarks/*.md", "docs/*.md", "docs/*/*.md")
@@ -89,9 +89,7 @@ def make_workshop(folder: Path) -> None:
     cifs = folder / "my_cifs"
     cifs.mkdir()
     for crystal in small:
-        lattice = Lattice(crystal.lattice)
-        structure = Structure(lattice, crystal.atomic_numbers.tolist(), crystal.positions, coords_are_cartesian=True)
-        structure.to(str(cifs / f"{crystal.id}.cif"))
+        crystal.write(cifs / f"{crystal.id}.cif")
     small.to_frame()[["id", "band_gap"]].to_csv(cifs / "labels.csv", index=False)
     data = cf.dataset(cifs, targets=[gap])
     data.save(folder / "my_data.parquet")
@@ -100,9 +98,9 @@ def make_workshop(folder: Path) -> None:
     config = cf.preset("tiny").config
     model, split = replace(config.model, targets=(gap,)), replace(config.data, split="random")
     cf.fit(replace(config, model=model, data=split), data, output=folder / "runs/mine")
-    rock_salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
-    rock_salt.to(str(folder / "NaCl.cif"))
-    (rock_salt * 2).to(str(folder / "defect.cif"))
+    (rock_salt,) = (crystal for crystal in prototypes() if crystal.formula == "NaCl")
+    rock_salt.write(folder / "NaCl.cif")
+    supercell(rock_salt, (2, 2, 2)).write(folder / "defect.cif")
     (folder / "notebooks").symlink_to(ROOT / "notebooks")
     (folder / "structures").symlink_to(ROOT / "notebooks/structures")
 
