@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import attention, command, floor, invariance, large_cells, loader, peers, scaling, training
+from benchmarks import attention, command, compare, floor, invariance, large_cells, loader, peers, scaling, training
 from benchmarks.floor import Shape, Work
 from benchmarks.machine import Load, Peak
 from benchmarks.report import Bar, Report, Row, table, timed_rows
@@ -161,6 +161,27 @@ def test_short_work_is_repeated_within_a_pass(monkeypatch: pytest.MonkeyPatch) -
     timings = alternate({"short": Candidate(run)}, 2, CPU, "test")
     assert len(calls) == 2 + 2 * 5  # 5 × 10.1 ms make the 50 ms of a pass
     assert timings["short"].seconds == pytest.approx((0.0101, 0.0101))
+
+
+@pytest.mark.parametrize(("slowdown", "code"), [(1.02, 0), (1.05, 1)])
+def test_another_tree_is_compared_in_turns(
+    slowdown: float, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A load that slows a whole round leaves the ratio as it is."""
+    other, trees = RESULTS.parents[1], []
+
+    def measured(tree: Path, benchmark: str, options: Sequence[str], folder: Path) -> dict[str, float]:
+        trees.append(tree)
+        load = 1.0 + (len(trees) - 1) // 2
+        assert (benchmark, list(options)) == ("training", ["--quick", "--batch", "4"])
+        return {"step": load * (slowdown if tree == Path("here") else 1.0)}
+
+    monkeypatch.setattr(compare, "HERE", Path("here"))
+    monkeypatch.setattr(compare, "measure", measured)
+    words = [str(other), "training", "--rounds", "3", "--quick", "--batch", "4"]
+    assert compare.main(words) == code
+    assert trees == [Path("here"), other, other, Path("here"), Path("here"), other]
+    assert f"{slowdown:.3f}" in capsys.readouterr().out
 
 
 # --- floors, by hand --------------------------------------------------------------------------------------------------
