@@ -1,1 +1,1 @@
-"""Speed, side by side in one run: `python -m benchmarks.attention`, `.training`, `.scaling`, `.loader` (see README)."""
+"""Benchmarks of speed, side by side in one run: `python -m benchmarks.attention`, `.training`, ... (see README)."""

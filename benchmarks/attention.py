@@ -1,10 +1,9 @@
-"""One layer of framed attention: microseconds per atom, and accuracy, of the fast path and of the reference.
+"""Time (microseconds per atom) and accuracy of one layer of framed attention, for the fast kernels and the reference.
 
-Per frame method and for the default and lightweight models, on a batch of real crystals, forward (as in prediction) and
-forward with backward (as in training). The error beside the time is the largest deviation from the reference in
-float64, relative to the largest number, of the output and of all gradients. With frames it is measured on distorted
-crystals: symmetry leaves axes open (equal eigenvalues, equal lengths, scores at the edge of the tie margin), and
-rounding decides.
+Each frame method and the lightweight model are measured on a batch of real crystals, forward (as in prediction) and
+forward with backward (as in training). The error is the largest deviation from the reference in float64, relative to
+the largest number, for the output and for all gradients. With frames it is measured on distorted crystals: in symmetric
+ones the axes are not unique (equal eigenvalues, equal lengths, tied scores), and rounding decides.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from crystalframer.model.attention import decay_lengths
 from crystalframer.model.network import CrystalFramer
 
 PRESETS = ("default", "lightweight", "weighted-pca", "static-local", "pca", "lattice", "crystalformer")
-"""One for each frame method, and the lightweight model."""
+"""Presets: one for each frame method, and the lightweight model."""
 OUTPUT_BAR, GRADIENT_BAR = 2e-5, 1e-4
 NOISE_SEED = 1
 T = TypeVar("T")
@@ -88,13 +87,13 @@ def second_layer(config: ModelConfig, batch: CrystalBatch) -> Layer:
 
 
 def errors(found: Sequence[Tensor], exact: Sequence[Tensor]) -> tuple[float, float]:
-    """Of the output, and the largest of the gradients: largest deviation over largest number."""
+    """Errors of the output and of the gradients: largest deviation, divided by the largest number."""
     each = [float((f.double() - e).abs().max() / e.abs().max()) for f, e in zip(found, exact, strict=True)]
     return each[0], max(each[1:])
 
 
 def distorted(crystal: Crystal, seed: int) -> Crystal:
-    """Without symmetry, and far from it: cell strained by 5 %, atoms moved by 0.2 Å."""
+    """Crystals without symmetry: the cell is strained by 5 %, atoms are moved by 0.2 Å."""
     rng = np.random.default_rng(seed)
     strain = np.eye(3) + 0.05 * rng.normal(size=(3, 3))
     moves = 0.2 * rng.normal(size=crystal.positions.shape)
@@ -165,8 +164,8 @@ def measure(options: argparse.Namespace, report: Report) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = command.parser("attention", "Time and accuracy of one layer of framed attention, fast path and reference.")
-    parser.add_argument("--batch", type=int, default=64, help="crystals in the batch (default: 64)")
-    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=PRESETS, help="models (default: all of these)")
+    parser.add_argument("--batch", type=int, default=64, help="number of crystals in the batch (default: 64)")
+    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=PRESETS, help="presets to run (default: all)")
     inputs.add_options(parser, n_crystals=512)
     options = command.parse(parser, arguments)
     with command.session(options) as report:

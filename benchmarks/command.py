@@ -1,4 +1,4 @@
-"""What the command lines of the benchmarks have in common."""
+"""Options that all benchmarks share, and the report of a run."""
 
 from __future__ import annotations
 
@@ -21,16 +21,20 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def parser(benchmark: str, description: str) -> argparse.ArgumentParser:
-    """Options of every benchmark."""
+    """Options that every benchmark has."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{benchmark}", description=description)
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    parser.add_argument("--threads", type=int, default=2, help="threads of torch and of the kernels (default: 2)")
-    parser.add_argument("--passes", type=int, default=5, help="times that each candidate is run, in turns (default: 5)")
     parser.add_argument(
-        "--budget", type=float, default=60.0, help="seconds per candidate and piece of work, roughly (default: 60)"
+        "--threads", type=int, default=2, help="number of threads of torch and of the kernels (default: 2)"
     )
     parser.add_argument(
-        "--quick", action="store_true", help="tiny sizes: shows that it runs, not how fast; writes no file"
+        "--passes", type=int, default=5, help="number of runs of each candidate; candidates take turns (default: 5)"
+    )
+    parser.add_argument(
+        "--budget", type=float, default=60.0, help="approximate seconds for each candidate and task (default: 60)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes, only to see that the benchmark runs; no file is written"
     )
     parser.add_argument(
         "--output", type=Path, help="JSON file (default: benchmarks/results/BENCHMARK-DEVICE.json; none with --quick)"
@@ -40,7 +44,7 @@ def parser(benchmark: str, description: str) -> argparse.ArgumentParser:
 
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Options, checked, with the command as it may be published."""
+    """The checked options, and the command in a form that can be published."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(arguments)
     if options.threads < 1 or options.passes < 1:
@@ -54,14 +58,14 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> a
 
 
 def published(benchmark: str, arguments: Sequence[str]) -> str:
-    """The command as it may be published: paths shortened to their last part."""
+    """The command in a form that can be published: only the last part of each path."""
     shortened = [argument.rpartition(os.sep)[2] or argument for argument in arguments]
     return shlex.join(["python", "-m", f"benchmarks.{benchmark}", *shortened])
 
 
 @contextmanager
 def session(options: argparse.Namespace) -> Iterator[Report]:
-    """A report to be filled; printed and saved when all went well."""
+    """A report to fill in. It is printed and saved if there was no error."""
     device, threads_before = torch.device(options.device), torch.get_num_threads()
     torch.set_num_threads(options.threads)
     watch = Watch()
@@ -80,7 +84,7 @@ def session(options: argparse.Namespace) -> Iterator[Report]:
         yield report
     finally:
         torch.set_num_threads(threads_before)
-    gc.collect()  # loader processes that have ended count as ours
+    gc.collect()  # loader processes that have ended count too
     report = replace(report, load=watch.read())
     print(report)
     path = options.output

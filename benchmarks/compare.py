@@ -1,9 +1,9 @@
-"""Compare the speed of this tree with that of another one, in turns.
+"""Compare the speed of this source tree with that of another one.
 
     python -m benchmarks.compare ../before training --rounds 7 --batch 64 --budget 5 --data demo
 
-Each round runs the benchmark once in each tree, in processes of their own, so that a busy machine slows both alike.
-Options that are not named here go to the benchmark. Exit code 1 if this tree is slower than `--within` allows.
+Each round runs the benchmark once in each tree, in separate processes, so that a busy machine slows both equally. Other
+options are passed to the benchmark. The exit code is 1 if this tree is slower than `--within` allows.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("other", type=Path, help="root folder of the other tree")
     parser.add_argument("benchmark", choices=("attention", "training", "prediction", "scaling", "loader"))
-    parser.add_argument("--rounds", type=int, default=7, help="runs of each tree (default: 7)")
-    parser.add_argument("--within", type=float, default=0.03, help="how much slower this tree may be (default: 0.03)")
+    parser.add_argument("--rounds", type=int, default=7, help="number of rounds (default: 7)")
+    parser.add_argument("--within", type=float, default=0.03, help="allowed slow-down of this tree (default: 0.03)")
     options, passed_on = parser.parse_known_args(arguments)
     other = options.other.resolve()
     if not (other / "benchmarks" / f"{options.benchmark}.py").exists():

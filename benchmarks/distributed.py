@@ -1,8 +1,8 @@
-"""What a second process or GPU is worth: milliseconds per crystal of an epoch within `fit`, and where the rest goes.
+"""Speed-up by a second process or GPU: milliseconds per crystal in an epoch of `fit`, and where time is lost.
 
-The batch is that of all processes together, so all candidates take the same steps. Between one process and several
-stand: the steps of all shares at once with nothing exchanged (what the machine gives), and the exchange of gradients by
-itself.
+The batch size is that of all processes together, so all candidates take the same steps. Two more rows explain the
+difference between one process and several: the steps of all processes without any exchange, and the exchange of
+gradients alone.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ N_EXCHANGES = 20
 
 
 def steps_at_once(config: Config, crystals: PreparedCrystals, n_passes: int, n_threads: int) -> list[float]:
-    """Seconds of bare steps on this rank's shares of an epoch, while the other ranks do the same, pass by pass."""
+    """Seconds of the steps alone on the batches of this rank, while other ranks do the same, for each pass."""
     torch.set_num_threads(n_threads)
     device = _device(config)
     batches = [
@@ -67,7 +67,7 @@ def exchanges(config: Config, n_parameters: int, n_passes: int) -> list[float]:
 
 
 def both(config: Config, crystals: PreparedCrystals, n_passes: int, n_threads: int) -> tuple[list[float], list[float]]:
-    """What the processes do one after the other."""
+    """The work of a process."""
     n_parameters = sum(parameter.numel() for parameter in cf.CrystalFramer(config.model).parameters())
     return steps_at_once(config, crystals, n_passes, n_threads), exchanges(config, n_parameters, n_passes)
 
@@ -124,9 +124,13 @@ def measure(options: argparse.Namespace, report: Report) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = command.parser("distributed", "What further processes or GPUs are worth in training.")
-    parser.add_argument("--devices", type=int, default=2, help="processes, or GPUs with --device cuda (default: 2)")
-    parser.add_argument("--batch", type=int, default=64, help="crystals in a batch of all together (default: 64)")
-    parser.add_argument("--preset", default="default", help="the model (default: default)")
+    parser.add_argument(
+        "--devices", type=int, default=2, help="number of processes, or of GPUs with --device cuda (default: 2)"
+    )
+    parser.add_argument(
+        "--batch", type=int, default=64, help="number of crystals in a batch, over all processes (default: 64)"
+    )
+    parser.add_argument("--preset", default="default", help="preset (default: default)")
     inputs.add_options(parser, n_crystals=512)
     parser.set_defaults(threads=1)
     options = command.parse(parser, arguments)

@@ -1,8 +1,8 @@
-"""Seconds of a training epoch as `crystalframer.fit` runs it: batches, steps and all that is around them.
+"""Seconds of a training epoch of `crystalframer.fit`: batches, steps and everything around them.
 
-On as many crystals as the paper's JARVIS formation energies have, drawn from those of the sample (with repeats where it
-has fewer, so that sizes are right and labels say nothing). The validation that follows an epoch, and saving, are beside
-it: `seconds` of the details holds them too.
+The number of crystals is that of the JARVIS formation energies of the paper. They are drawn from the sample, with
+repetition if it is smaller, so sizes are realistic but labels mean nothing. Validation and saving are not included; the
+field `seconds` of the details includes them.
 """
 
 from __future__ import annotations
@@ -58,9 +58,11 @@ def measure(options: argparse.Namespace, report: Report) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = command.parser("epoch", "Seconds of a training epoch within fit.")
-    parser.add_argument("--batch", type=int, nargs="+", default=[256], help="crystals in a batch (default: 256)")
-    parser.add_argument("--preset", default="default", help="our model (default: default)")
-    parser.add_argument("--epoch", type=int, default=EPOCH, help=f"training crystals (default: {EPOCH})")
+    parser.add_argument(
+        "--batch", type=int, nargs="+", default=[256], help="number of crystals in a batch (default: 256)"
+    )
+    parser.add_argument("--preset", default="default", help="preset (default: default)")
+    parser.add_argument("--epoch", type=int, default=EPOCH, help=f"number of training crystals (default: {EPOCH})")
     inputs.add_options(parser, n_crystals=512)
     options = command.parse(parser, arguments)
     with command.session(options) as report:

@@ -1,9 +1,9 @@
-"""On paper: what one and 64 H100s would give, from the counts of `floor` and the rates in `results/`.
+"""Estimate of the time on one and on 64 H100 GPUs, from the counts of `floor` and the rates in `results/`.
 
-Nothing here was run on a GPU. A crystal takes it what its operations and bytes take at the rates of the data sheet,
-times a distance: how far a program stays behind that. Taken are the distance that our kernels have on the CPU, and four
-times as much. Kernels cannot follow each other faster than they are launched. What the host does for a crystal
-(neighbours, batches, reading, writing) is measured, and shared out over the cores that a GPU has for itself.
+Nothing here was run on a GPU. The time of a crystal is that of its operations and bytes at the rates of the data sheet,
+times a factor by which real programs are slower. The factor is that of our kernels on the CPU, and four times as much.
+Kernels cannot start faster than they are launched. The work of the host for a crystal (neighbours, batches, reading,
+writing) was measured, and is divided by the number of cores per GPU.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmarks.command import RESULTS
 from benchmarks.machine import Peak
 
 H100 = Peak(66.9e12, 3.35e12)
-"""SXM, data sheet: float32 without tensor cores, HBM3."""
+"""Data sheet of the SXM version: float32 without tensor cores, HBM3."""
 LINK = 50e9
 """Bytes a second between nodes and GPU: 400 Gb/s InfiniBand."""
 LATENCY = 1e-4
@@ -28,26 +28,26 @@ LAUNCH = 4e-6
 KERNELS = {"training": 250, "prediction": 80}
 """Launches of a step and of a batch, taken: some 20 for a block, three times as many with gradients and optimiser."""
 CORES = 16
-"""Of the host, for each GPU."""
+"""Cores of the host for each GPU."""
 BATCH = 64
 """Crystals on each GPU at a time."""
 PAPER_BATCH = 128
 N_PARAMETERS = 853_000
 OQMD_TRAIN, SCREENED = 654_108, 10**9
-"""80 % of the 817,636 crystals; and what one would like to screen."""
+"""80 % of the 817,636 crystals, and a large screening."""
 
 
 @dataclass(frozen=True)
 class Crystal:
-    """What the mean crystal takes."""
+    """Work for an average crystal."""
 
     operations: float
     bytes: float
     distance: float
-    """Of our kernels on the CPU from the floor."""
+    """Factor by which our kernels are slower than the floor on the CPU."""
 
     def seconds(self, distance: float) -> float:
-        """On one H100."""
+        """Time on one H100."""
         return distance * max(self.operations / H100.operations, self.bytes / H100.bytes)
 
 
@@ -56,7 +56,7 @@ def measured(name: str) -> Mapping[str, Any]:
 
 
 def row(record: Mapping[str, Any], work: str) -> Mapping[str, Any]:
-    """Of `crystalframer` (or of a stage) at the work that begins so."""
+    """Rate of `crystalframer` (or of a stage) for the work whose name begins so."""
     found = [r for r in record["rows"] if r["work"].strip().startswith(work)]
     return next((r for r in found if r["candidate"] == "crystalframer"), found[0])
 

@@ -1,11 +1,11 @@
 """The least work that each task needs, counted from the shapes that were run: operations and bytes, float32.
 
-Counted is the arrangement of the model that needs least (one flat softmax; bases accumulated before they are projected;
-cosines as Chebyshev polynomials; queries meet keys and values once per pair of atoms rather than once per edge, since
-images of one atom share them). A multiplication or an addition counts 1, so a fused one 2, an exponential 16 (range
-reduction and a polynomial of degree 6). Nothing is counted twice, so nothing is recomputed; bytes are those that must
-come from or go to memory once, caches being perfect. The floor is the longer of operations/peak and bytes/bandwidth:
-no program of this arrangement can be quicker, and none will quite reach it.
+The counts are for the order of operations that needs least work (one flat softmax; bases summed before they are
+projected; cosines as Chebyshev polynomials; queries times keys once per pair of atoms rather than per edge, as periodic
+images of an atom share them). A multiplication or an addition counts 1, a fused one 2, an exponential 16 (range
+reduction and a polynomial of degree 6). Nothing is computed twice. Bytes are those that must be read from or written to
+memory once, with perfect caches. The floor is the larger of operations/peak and bytes/bandwidth. No program with this
+order of operations can be faster.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from crystalframer.maths.basis import chebyshev_of_gaussians
 
 EXPONENTIAL = 16
 FLOAT = 4
-"""Bytes."""
+"""Size of a float32 number, bytes."""
 EDGE = 5 * FLOAT
 """Bytes of an edge: key atom, unit vector, length."""
 STORED_EDGE = 5
@@ -37,7 +37,7 @@ ADAMW = 14
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a batch that decide the work."""
+    """The sizes of a batch, from which the work follows."""
 
     n_crystals: int
     n_atoms: int
@@ -54,7 +54,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Work:
-    """Operations by what they are for, and bytes."""
+    """Operations by purpose, and bytes."""
 
     operations: Mapping[str, float] = field(default_factory=dict)
     bytes: float = 0.0
@@ -139,6 +139,6 @@ def neighbor_search(n_edges: int) -> Work:
 
 
 def batching(batch: CrystalBatch) -> Work:
-    """Every number of the batch read and written once."""
+    """Bytes, if every number of the batch is read and written once."""
     tensors = [value for value in vars(batch).values() if isinstance(value, torch.Tensor)]
     return Work({}, 2.0 * sum(tensor.numel() * tensor.element_size() for tensor in tensors))

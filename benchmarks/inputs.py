@@ -1,4 +1,4 @@
-"""Which crystals are measured on."""
+"""The crystals that benchmarks run on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crystalframer.config import Config
 from crystalframer.datasets.dataset import CrystalDataset
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "mp2018_val.parquet"
-"""Materials Project crystals that lie beside the repository where it is developed; not shipped."""
+"""Crystals of the Materials Project. The file is not part of the repository."""
 SEED = 0
 
 
@@ -23,7 +23,7 @@ class Sample:
 
     dataset: CrystalDataset
     name: str
-    """What it is, for the report."""
+    """Description for the report."""
 
     @property
     def mean_atoms(self) -> float:
@@ -40,8 +40,10 @@ def add_options(parser: argparse.ArgumentParser, n_crystals: int) -> None:
     parser.add_argument(
         "--data", help="`demo`, or a packed data set (default: ../shared/data/mp2018_val.parquet, else demo)"
     )
-    parser.add_argument("--crystals", type=int, default=n_crystals, help=f"how many (default: {n_crystals})")
-    parser.add_argument("--largest-cell", type=int, default=20, help="atoms of a crystal at most (default: 20)")
+    parser.add_argument("--crystals", type=int, default=n_crystals, help=f"number of crystals (default: {n_crystals})")
+    parser.add_argument(
+        "--largest-cell", type=int, default=20, help="largest number of atoms in a crystal (default: 20)"
+    )
 
 
 def source(options: argparse.Namespace) -> str:
@@ -50,7 +52,7 @@ def source(options: argparse.Namespace) -> str:
 
 
 def sample(options: argparse.Namespace, most: int | None = None) -> Sample:
-    """The crystals that the options ask for; at most `most`, and 6 in a quick run."""
+    """The crystals chosen by the options, at most `most`; 6 in a quick run."""
     dataset = cf.dataset(source(options))
     allowed = np.flatnonzero(dataset.n_atoms <= options.largest_cell)
     n = min([len(allowed), options.crystals, *([most] if most else []), *([6] if options.quick else [])])

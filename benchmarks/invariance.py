@@ -1,9 +1,10 @@
-"""How far predictions move when a symmetric crystal is turned or its cell chosen otherwise.
+"""Change of predictions when a symmetric crystal is rotated or described by another cell.
 
-With the tie rule, averaged over the frames that tie, and without either; the error and the time of each.
+Three ways are compared: with the tie rule, averaged over the frames that tie, and without either, with the error and
+the time of each.
 
-The prototypes of the AFLOW library (pymatgen's), of which nearly every atom has neighbours that tie for a frame axis,
-and crystals of mp2018_val. The largest change over all draws counts, crystal by crystal.
+The crystals are the prototypes of the AFLOW library in pymatgen, where nearly every atom has neighbours that tie for a
+frame axis, and crystals of mp2018_val. The result is the largest change of each crystal over all rotations and cells.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from crystalframer.prediction import AVERAGE_MARGIN
 from crystalframer.reading.inputs import read
 
 STEADY = 1e-4
-"""Units of the target (eV/atom): a change that nobody notices."""
+"""Negligible change, in the unit of the target (eV/atom)."""
 SHARE = 0.99
 AT_ONCE = 32
 """Crystals between two steps of the progress bar."""
@@ -45,7 +46,7 @@ def prototypes(n: int) -> list[Crystal]:
 
 
 def without_tie_rule(model: CrystalFramer) -> CrystalFramer:
-    """The same weights; the first of equal edges wins."""
+    """The same weights without a tie rule: the first of equal edges is chosen."""
     plain = CrystalFramer(replace(model.config, frame=replace(model.config.frame, tie_margin=0.0)))
     plain.load_state_dict(model.state_dict())
     return plain.to(next(model.parameters())).eval()
@@ -54,7 +55,7 @@ def without_tie_rule(model: CrystalFramer) -> CrystalFramer:
 def largest_changes(
     model: CrystalFramer, crystals: Sequence[Crystal], draws: dict[Kind, int], title: str
 ) -> dict[str, float]:
-    """Crystal → largest change of the first target over all draws."""
+    """Crystal → largest change of the first target."""
     column = f"change/{model.config.targets[0].name}"
     found: dict[str, float] = {}
     for start in tqdm(range(0, len(crystals), AT_ONCE), title, delay=2, leave=False):
@@ -67,7 +68,7 @@ def largest_changes(
 
 
 def error_rows(candidates: Mapping[str, CrystalFramer], options: argparse.Namespace) -> list[Row]:
-    """Error on crystals of all sizes, and what it takes of the processors."""
+    """Error on crystals of all sizes, and processor time."""
     source = inputs.source(options)
     model = next(iter(candidates.values()))
     dataset = cf.dataset(source, targets=model.config.targets)
@@ -132,10 +133,14 @@ def measure(options: argparse.Namespace, report: Report) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = command.parser("invariance", __doc__ or "")
     inputs.add_options(parser, n_crystals=500)
-    parser.add_argument("--model", help="checkpoint (default: the weights that come with the package)")
-    parser.add_argument("--rotations", type=int, default=20, help="random rotations of each crystal (default: 20)")
-    parser.add_argument("--cells", type=int, default=5, help="other choices of its cell (default: 5)")
-    parser.add_argument("--double", action="store_true", help="in float64, where rounding plays no part")
+    parser.add_argument("--model", help="checkpoint (default: the shipped weights)")
+    parser.add_argument(
+        "--rotations", type=int, default=20, help="number of random rotations of each crystal (default: 20)"
+    )
+    parser.add_argument("--cells", type=int, default=5, help="number of other cells of each crystal (default: 5)")
+    parser.add_argument(
+        "--double", action="store_true", help="compute in float64, where rounding errors are negligible"
+    )
     options = command.parse(parser, arguments)
     if options.quick:
         options.rotations, options.cells = min(options.rotations, 1), min(options.cells, 1)

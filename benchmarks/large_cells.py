@@ -1,9 +1,9 @@
-"""Prediction of one crystal in cells of up to 110,592 atoms: time and peak memory, in chunks and whole, and the number.
+"""Prediction of one crystal in cells of up to 110,592 atoms: time, peak memory and result, in chunks and whole.
 
-Rock salt of 64 atoms, moved by 0.05 Å so that no two are alike, repeated: `crystalframer.predict` on the large cell
-must give what it gives on the small one. `whole` forms all edges at once, as smaller crystals are predicted; it is left
-out beyond `--whole-up-to` atoms. Memory is the highest resident memory above what the process held before the call, the
-neighbour list included (on CUDA: what torch's allocator held at most).
+A cell of rock salt with 64 atoms, all displaced by 0.05 Å, is repeated. `crystalframer.predict` must give the same
+result for the large cell as for the small one. `whole` forms all edges at once, as for small crystals; it is left out
+above `--whole-up-to` atoms. Memory is the highest resident memory minus that before the call, with the neighbour list
+(on CUDA: the most that the allocator of torch held).
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from crystalframer.testing import supercell
 
 SMALL = 64
 REPEATS = (2, 4, 6, 8, 12)
-"""Of the cell of 64 atoms along each axis: 512 to 110,592 atoms."""
+"""Repeats of the cell of 64 atoms along each axis: 512 to 110,592 atoms."""
 TOLERANCE = 1e-4
-"""eV/atom that large and small cell may differ by: rounding in float32."""
+"""Allowed difference between large and small cell (rounding in float32), eV/atom."""
 MEMORY = 1e9
-"""Bytes that the largest cell may take."""
+"""Allowed memory of the largest cell, bytes."""
 
 
 def measure(options: argparse.Namespace, report: Report) -> None:
@@ -69,12 +69,12 @@ def measure(options: argparse.Namespace, report: Report) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = command.parser("large_cells", __doc__ or "")
-    parser.add_argument("--model", help="checkpoint (default: the weights that come with the package)")
+    parser.add_argument("--model", help="checkpoint (default: the shipped weights)")
     parser.add_argument(
         "--whole-up-to",
         type=int,
         default=33_000,
-        help="atoms up to which all edges are formed at once (default: 33000)",
+        help="largest number of atoms for which all edges are formed at once (default: 33000)",
     )
     options = command.parse(parser, arguments)
     with command.session(options) as report:

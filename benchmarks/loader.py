@@ -1,8 +1,8 @@
-"""Does the model ever wait for its input, and what does Lightning cost? Milliseconds per crystal of every stage.
+"""Time of each stage of the input, in milliseconds per crystal. Does the model wait for it? What does Lightning cost?
 
-Neighbour search (done once per data set) beside whatever other library can do it; building a batch; an epoch as a bare
-loop of training steps, on batches that are ready and from the loader with and without worker processes; and the same
-epoch within `crystalframer.fit`.
+The stages are: neighbour search (once per data set), compared with other libraries; building a batch; an epoch as a
+plain loop of training steps, on prepared batches and from the loader, with and without worker processes; and the same
+epoch in `crystalframer.fit`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from crystalframer.crystals.loading import BatchOrder, PreparedCrystals, prepare
 from crystalframer.datasets.dataset import CrystalDataset, Splits
 
 BAR = 0.05
-"""Share of an epoch that may be spent waiting for input."""
+"""Allowed share of an epoch that is spent waiting for input."""
 
 
 # --- neighbour search, ours and others' -------------------------------------------------------------------------------
@@ -60,14 +60,14 @@ def searches(crystals: Sequence[Crystal], radius: float) -> dict[str, Candidate]
 
 
 class Epoch:
-    """A bare loop of training steps over a loader; adds up the time in which it waits for the next batch."""
+    """A plain loop of training steps over a loader. Measures the time spent waiting for the next batch."""
 
     def __init__(self, ours: Ours, prepared: PreparedCrystals, n_workers: int, device: torch.device) -> None:
         training = replace(ours.config.training, n_workers=n_workers)
         self._loader = train_loader(prepared, training, pin_memory=device.type == "cuda")
         self._ours, self._device = ours, device
         self.waits: list[float] = []
-        """Share of each epoch."""
+        """Share of each epoch that was spent waiting."""
 
     def run(self) -> None:
         started, waited = time.perf_counter(), 0.0
@@ -187,9 +187,11 @@ def measure(options: argparse.Namespace, report: Report) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = command.parser("loader", "Neighbour search, batches, input wait, and what Lightning costs.")
-    parser.add_argument("--batch", type=int, default=64, help="crystals in a batch (default: 64)")
-    parser.add_argument("--preset", default="default", help="the model (default: default)")
-    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2], help="loader processes (default: 0 2)")
+    parser.add_argument("--batch", type=int, default=64, help="number of crystals in a batch (default: 64)")
+    parser.add_argument("--preset", default="default", help="preset (default: default)")
+    parser.add_argument(
+        "--workers", type=int, nargs="+", default=[0, 2], help="numbers of loader processes (default: 0 2)"
+    )
     inputs.add_options(parser, n_crystals=512)
     options = command.parse(parser, arguments)
     with command.session(options) as report:

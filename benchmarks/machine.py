@@ -1,4 +1,4 @@
-"""What a run was measured on: hardware, versions, how busy the machine was, and how fast it can be."""
+"""The machine of a run: hardware, versions, load by other programs, and peak speed."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from crystalframer import __version__
 
 LIBRARIES = ("torch", "numba", "triton", "numpy", "lightning", "pymatgen", "vesin")
 BUSY = 0.1
-"""Cores' worth of work by others above which figures are not to be trusted."""
+"""Results are not reliable if other programs use more cores than this."""
 
 
 def hardware(device: torch.device) -> dict[str, str | int | float | None]:
-    """Processor, cores that this process may use, memory, and GPU. Neither names nor paths of this machine."""
+    """Processor, number of usable cores, memory and GPU. No names or paths of this machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
         memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9)
@@ -42,7 +42,7 @@ def _cpu_model() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of crystalframer, Python and the libraries that decide the speed, as far as they are installed."""
+    """Versions of crystalframer, Python and the installed libraries that determine the speed."""
     found = {"crystalframer": __version__, "python": platform.python_version()}
     for name in LIBRARIES:
         try:
@@ -54,12 +54,12 @@ def versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Load:
-    """How busy the machine was with the work of others."""
+    """Load of the machine by other programs."""
 
     load_average: float | None
-    """Of the last minute before the run."""
+    """Load average of the last minute before the run."""
     others: float | None
-    """Cores that other processes kept busy during the run, on average; None where that cannot be known."""
+    """Mean number of cores that other processes used during the run; None if unknown."""
 
     @property
     def is_busy(self) -> bool:
@@ -72,7 +72,7 @@ class Load:
 
 
 class Watch:
-    """Counts, from its making on, the processor time that others use."""
+    """Counts the processor time of other programs, from its creation on."""
 
     def __init__(self) -> None:
         self._load_average = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
@@ -88,7 +88,7 @@ class Watch:
 
 
 def _busy_seconds() -> float | None:
-    """Processor time that the whole machine has spent on anything, or had stolen by other virtual machines."""
+    """Processor time that the whole machine has used, or that other virtual machines took from it."""
     path = Path("/proc/stat")
     if not path.exists():
         return None
@@ -103,12 +103,12 @@ def _own_seconds() -> float:
 
 @dataclass(frozen=True)
 class Peak:
-    """What the machine can do at best, as measured with the threads of the run."""
+    """Peak speed of the machine, measured with the threads of the run."""
 
     operations: float
-    """Additions and multiplications a second, float32."""
+    """Additions and multiplications per second, float32."""
     bytes: float
-    """Bytes a second, read and written."""
+    """Bytes per second, read and written."""
 
     def __str__(self) -> str:
         return f"{self.operations / 1e9:,.0f} GFLOP/s (float32 matrix product), {self.bytes / 1e9:,.1f} GB/s (copy)"
@@ -119,7 +119,7 @@ PROBE_SIZES: Mapping[str, tuple[int, int]] = {"cpu": (1024, 1 << 26), "cuda": (8
 
 
 def probe(device: torch.device, quick: bool = False) -> Peak:
-    """The best of several matrix products and copies."""
+    """Peak speed from the fastest of several matrix products and copies."""
     rows, length = (128, 1 << 18) if quick else PROBE_SIZES[device.type]
     a, b = (torch.rand(rows, rows, device=device) for _ in range(2))
     source = torch.rand(length, device=device)

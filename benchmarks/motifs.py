@@ -1,8 +1,8 @@
-"""Milliseconds per site to find and name a coordination motif, beside ChemEnv.
+"""Milliseconds per site to find and name a coordination motif, compared with ChemEnv.
 
-Sites of the shipped demo crystals, a few of each coordination number. Ours is what a user waits for: neighbour search
-(CrystalNN) and the measures of every ideal polyhedron, with tables already made. ChemEnv gets the shells ready and only
-measures them.
+The sites are those of the demo crystals, a few for each coordination number. Our time includes the neighbour search
+(CrystalNN) and the symmetry measures of all ideal polyhedra, but not the tables, which are made once. ChemEnv gets the
+shells and only computes the measures.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from crystalframer.crystals.crystal import Crystal
 from crystalframer.traces import CrystalTrace
 
 BAR = 30.0
-"""ms a site, the neighbour search included."""
+"""Allowed time for a site with the neighbour search, ms."""
 CHEMENV = "pymatgen, ChemEnv"
 
 
@@ -49,7 +49,7 @@ def find_sites(crystals: Sequence[Crystal], n_each: int) -> dict[int, list[tuple
 
 
 def chemenv() -> Callable[[Shell], object]:
-    """ChemEnv's measures of a shell that is ready."""
+    """Measures of a given shell by ChemEnv."""
     package = "pymatgen.analysis.chemenv.coordination_environments.coordination_geometry_finder"
     core: Any = import_module("pymatgen.core")
     finder: Any = import_module(package).LocalGeometryFinder()
@@ -84,10 +84,10 @@ def measure(options: argparse.Namespace, report: Report) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = command.parser("motifs", "Milliseconds per site to find and name a coordination motif.")
+    parser.add_argument("--crystals", type=int, default=96, help="number of demo crystals (default: 96)")
     parser.add_argument(
-        "--crystals", type=int, default=96, help="demo crystals that sites are taken from (default: 96)"
+        "--sites", type=int, default=3, help="number of sites for each coordination number (default: 3)"
     )
-    parser.add_argument("--sites", type=int, default=3, help="sites of each coordination number (default: 3)")
     options = command.parse(parser, arguments)
     with command.session(options) as report:
         measure(options, report)

@@ -1,4 +1,4 @@
-"""The work of crystalframer as its users run it: a training step, a prediction, batches."""
+"""Training steps, predictions and batches of crystalframer, as users run them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from crystalframer.model.network import CrystalFramer
 from crystalframer.training import optimisation
 
 NAMES: dict[str, ops.Implementation] = {"crystalframer": "auto", "crystalframer, reference": "reference"}
-"""The fast path, and plain torch, by the names of the tables."""
+"""Names in the tables: the fast kernels, and plain torch."""
 SEARCH_NOTE = "crystalframer searches neighbours on all cores whatever --threads says; other libraries on one."
 
 

@@ -1,8 +1,7 @@
-"""Files a second that `crystalframer.predict` takes from a folder of CIF files, some of them broken, and where the time
-goes.
+"""CIF files per second that `crystalframer.predict` reads and predicts, and the time of each stage.
 
-Half of the files state the symmetry, half list every atom. The stages are timed within the very calls that are
-reported. Every broken file must come out as a row with an error that names it.
+Half of the files give the symmetry, half list every atom, and some are broken. The stages are timed within the reported
+calls. Every broken file must give a row with an error that names it.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ BREAKAGES: Mapping[str, Callable[[str], bytes]] = {
     "no-element": lambda text: _with_last(text, 0, "Xq"),
     "position-unknown": lambda text: _with_last(text, -2, "?"),
 }
-"""Name → what makes such a file of a good one (as pymatgen writes it)."""
+"""Name of a defect → function that makes it in a good file (as pymatgen writes it)."""
 
 
 def _with_value(text: str, name: str, value: str) -> bytes:
@@ -97,7 +96,7 @@ def write_files(crystals: Sequence[Crystal], n_broken: int, folder: Path) -> dic
 
 
 def cif_text(crystal: Crystal, is_symmetric: bool) -> str:
-    """As pymatgen writes it: the sites of an asymmetric unit and the symmetry, or every atom."""
+    """A CIF as pymatgen writes it: with symmetry, or with every atom."""
     from pymatgen.core import Structure
     from pymatgen.io.cif import CifWriter
 
@@ -116,7 +115,7 @@ class Stages:
 
     @contextlib.contextmanager
     def timed(self, model: CrystalFramer) -> Iterator[None]:
-        """Counts what happens within."""
+        """Counts the time of the block."""
         device = model.target_mean.device
 
         def start(*_: object) -> None:
@@ -165,7 +164,7 @@ class Stages:
 
 
 def new_model(sample: inputs.Sample, device: torch.device) -> CrystalFramer:
-    """Preset `default` before training: its predictions mean nothing and cost the same."""
+    """The preset `default` before training: its predictions mean nothing, but take the same time."""
     config = sample.config("default").model
     model = CrystalFramer(config, torch.Generator().manual_seed(inputs.SEED)).eval()
     small = sorted(sample.dataset, key=len)[:16]
@@ -174,7 +173,7 @@ def new_model(sample: inputs.Sample, device: torch.device) -> CrystalFramer:
 
 
 def unnamed_failures(frame: pandas.DataFrame, broken: Mapping[str, str]) -> list[str]:
-    """What is wrong with a table: broken files without an error that names them, good ones with one."""
+    """Mistakes in a table: broken files without an error that names them, good files with an error."""
     errors = dict(zip(frame["id"], frame["error"], strict=True))
     silent = [id for id in broken if f"{id}.cif: " not in str(errors.get(id))]
     refused = [f"{id}: {error}" for id, error in errors.items() if id not in broken and error is not None]

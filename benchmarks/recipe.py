@@ -1,8 +1,8 @@
-"""What each change to the paper's training recipe and model gives, on a small share of the crystals of mp2018.
+"""Effect of single changes to the training recipe and the model of the paper, on a part of the crystals of mp2018.
 
-Every row is a training from scratch on the same crystals for the same number of epochs, scored on the same validation
-crystals: formation energy and band gap together, as the shipped checkpoint has them. Runs are kept in `--runs`, so the
-command goes on where it was stopped and adds rows that are new.
+Each row is a training from scratch on the same crystals for the same number of epochs, tested on the same validation
+crystals, with formation energy and band gap as targets. Runs are kept in the folder `--runs`, so an interrupted command
+continues, and new rows are added.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ BETTER: dict[str, Any] = {**FASTER, "learning_rate": 2e-3, "decay_fraction": 0.5
 
 @dataclass(frozen=True)
 class Variant:
-    """A row: what differs from the default preset with batches of 128 (the paper's for the Materials Project)."""
+    """A row: the changes to the preset `default` with batches of 128 (as in the paper for the Materials Project)."""
 
     training: Mapping[str, Any] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
@@ -159,10 +159,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = command.parser("recipe", "What each change to the training recipe and the model gives.")
     parser.add_argument("--train", type=Path, default=SHARED.with_name("mp2018_train.parquet"))
     parser.add_argument("--validation", type=Path, default=SHARED)
-    parser.add_argument("--crystals", type=int, default=6000, help="training crystals (default: 6000)")
-    parser.add_argument("--epochs", type=int, default=12, help="of every run (default: 12)")
-    parser.add_argument("--seeds", type=int, default=1, help="runs of every row (default: 1)")
-    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), help="rows (default: all)")
+    parser.add_argument("--crystals", type=int, default=6000, help="number of training crystals (default: 6000)")
+    parser.add_argument("--epochs", type=int, default=12, help="epochs of each run (default: 12)")
+    parser.add_argument("--seeds", type=int, default=1, help="number of runs (seeds) of each row (default: 1)")
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), help="rows to run (default: all)")
     parser.add_argument("--runs", type=Path, default=Path("runs/recipe"), help="folder of the runs")
     options = command.parse(parser, arguments)
     if options.quick:

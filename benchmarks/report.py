@@ -1,4 +1,4 @@
-"""The outcome of a run: rows of figures, bars, hardware; as a table for a person and as JSON."""
+"""The report of a run: rows of results, limits and hardware, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Row:
-    """One candidate at one piece of work."""
+    """The result of one candidate for one task."""
 
     work: str
     candidate: str
@@ -28,7 +28,7 @@ class Row:
     """Median, in `unit`."""
     timing: Timing | None = None
     ratio: float | None = None
-    """Time over that of `crystalframer` at the same work."""
+    """Time, divided by that of `crystalframer` for the same task."""
     floor: Work | None = None
     """Of what `timing` timed."""
     details: Mapping[str, float | str] = field(default_factory=dict)
@@ -68,7 +68,7 @@ def timed_rows(
 
 @dataclass(frozen=True)
 class Bar:
-    """A promise, and whether this run keeps it."""
+    """A limit, and whether this run keeps it."""
 
     name: str
     value: float
@@ -87,7 +87,7 @@ class Bar:
 
 @dataclass
 class Report:
-    """A run as it comes about."""
+    """The report of a run, filled step by step."""
 
     benchmark: str
     command: str
@@ -197,5 +197,5 @@ def table(rows: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def _figure(value: float) -> str:
-    """Three digits that mean something."""
+    """A number with three significant digits."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -1,12 +1,12 @@
-"""Cost as the cell grows from 8 to 4,096 atoms: time and peak memory per atom, forward and training step.
+"""Time and peak memory per atom for cells of 8 to 4,096 atoms, for a forward pass and a training step.
 
-One crystal (rock salt, LiCl) in ever larger cells, atoms moved by 0.05 Å so that no two are alike; all sizes are run in
-turns. Small cells pay for calls rather than for atoms, which flatters the largest one: so it is compared with 64 cells
-of 64 atoms in one batch as well, the same number of atoms, where nothing but the size of the cell differs.
+The crystal is rock salt (LiCl), with all atoms displaced by 0.05 Å. All sizes take turns. Small cells are dominated by
+the cost of calls, which makes the largest one look good; so it is also compared with 64 cells of 64 atoms in one batch,
+where only the size of the cell differs.
 
-Memory is the highest resident memory above what the process held with its input ready: in a process of its own, which
-has compiled everything, gives freed memory back before each size and sets the kernel's high-water mark to zero (so on
-Linux only). On CUDA: what torch's allocator held at most, above the same.
+Memory is the highest resident memory minus that with the input ready, in a separate process that has compiled
+everything, returns freed memory before each size and resets the high-water mark of the kernel (Linux only). On CUDA it
+is the most that the allocator of torch held, minus the same.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from crystalframer.testing import supercell
 
 SIZES = tuple(8 * 2**n for n in range(10))
 BASE = 64
-"""Atoms of the cell that larger ones are compared with."""
+"""Size of the cell that larger cells are compared with, atoms."""
 BAR = 1.3
 WORKS = ("forward", "training step")
 RESET = Path("/proc/self/clear_refs")
@@ -50,7 +50,7 @@ RESET = Path("/proc/self/clear_refs")
 
 @dataclass(frozen=True)
 class Cells:
-    """What one measurement runs on: `copies` cells of `n_atoms` atoms in one batch."""
+    """The input of one measurement: `copies` cells of `n_atoms` atoms in one batch."""
 
     n_atoms: int
     copies: int = 1
@@ -212,10 +212,12 @@ def per_atom(timings: Mapping[tuple[str, Cells], Timing], one: tuple[str, Cells]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = command.parser("scaling", "Time and peak memory per atom as the cell grows from 8 to 4,096 atoms.")
-    parser.add_argument("--preset", default="default", help="the model (default: default)")
-    parser.add_argument("--largest", type=int, choices=SIZES[4:], default=SIZES[-1], help="atoms (default: 4096)")
+    parser.add_argument("--preset", default="default", help="preset (default: default)")
     parser.add_argument(
-        "--reference-up-to", type=int, default=256, help="atoms up to which the reference is run too (default: 256)"
+        "--largest", type=int, choices=SIZES[4:], default=SIZES[-1], help="largest number of atoms (default: 4096)"
+    )
+    parser.add_argument(
+        "--reference-up-to", type=int, default=256, help="largest number of atoms for the reference (default: 256)"
     )
     options = command.parse(parser, arguments)
     with command.session(options) as report:

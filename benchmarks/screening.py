@@ -1,9 +1,8 @@
-"""Crystals a second that `crystalframer screen` takes from one file of synthetic crystals, and its memory over time. On
-the way it is killed twice (SIGKILL).
+"""Crystals per second that `crystalframer screen` predicts from one file, and its memory over time.
 
-The crystals are real ones with other elements, strained by 2 % and with atoms moved by 0.05 Å; they are made and
-written one at a time, so that there may be any number. What is measured is the command itself, start-ups and lost work
-included.
+The command is killed twice (SIGKILL) during the run. The crystals are real ones with other elements, strained by 2 %
+and with atoms displaced by 0.05 Å. They are written one at a time, so any number is possible. The time is that of the
+whole command, with its starts and its lost work.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ WITHOUT_NETWORK = 5000
 """Crystals, at most, by which the rest of the work is timed."""
 STRAIN, MOVE = 0.02, 0.05
 PAUSE, QUICK_PAUSE = 0.5, 0.01
-"""Seconds between two looks at the memory."""
+"""Seconds between two measurements of the memory."""
 WARM_UP = 0.2
 """Share of the tables of the last run before which its memory may still grow: kernels are compiled, buffers made."""
 
@@ -68,7 +67,7 @@ class Synthetic:
 
 @dataclass
 class Run:
-    """One start of the command, until it ended or was killed."""
+    """One run of the command, until it ended or was killed."""
 
     seconds: float = 0.0
     memory: list[tuple[float, int]] = field(default_factory=list)
@@ -196,7 +195,7 @@ def measure(options: argparse.Namespace, report: Report) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = command.parser("screening", "Crystals a second and memory of a screening that is killed twice.")
     inputs.add_options(parser, 1000)
-    parser.add_argument("--n-workers", type=int, default=1, help="processes of the screening (default: 1)")
+    parser.add_argument("--n-workers", type=int, default=1, help="number of processes (default: 1)")
     options = command.parse(parser, arguments)
     with command.session(options) as report:
         measure(options, report)

@@ -1,4 +1,4 @@
-"""Times of several candidates, taken in turns in one process so that a busy machine slows all of them alike."""
+"""Times of several candidates that take turns in one process, so that a busy machine slows all of them equally."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ K = TypeVar("K", bound=Hashable)
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one piece of work, pass by pass."""
+    """Seconds of one task, for each pass."""
 
     seconds: tuple[float, ...]
 
@@ -36,17 +36,17 @@ class Timing:
 
 
 def ratio(timing: Timing, base: Timing) -> float:
-    """How many times as long `timing` took: the median over passes, of which each has its own quotient."""
+    """Ratio of `timing` to this one: the median of the ratios of all passes."""
     return median(t / b for t, b in zip(timing.seconds, base.seconds, strict=False))
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One of the things to be compared."""
+    """One of the programs that are compared."""
 
     run: Callable[[], object]
     warm_up: Callable[[], object] | None = None
-    """A part of the work that compiles all of it; default: all of it."""
+    """A part of the task that compiles everything; by default the whole task."""
 
 
 def alternate(
@@ -83,7 +83,7 @@ def _timed(run: Callable[[], object], n_calls: int, device: torch.device) -> flo
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until the device has done all that it was given."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -1,8 +1,8 @@
-"""A training step and prediction of the whole model: milliseconds per crystal, ours, our reference and peers.
+"""Milliseconds per crystal for training steps and predictions of the whole model: ours, our reference and peers.
 
-A training step is forward, backward, clipping and fused AdamW, on batches that are ready. Prediction is measured on
-batches that are ready, and from structures as a user has them (`crystalframer.predict`). All candidates see the same
-crystals in batches of the same size.
+A training step is forward, backward, clipping and fused AdamW on prepared batches. Prediction is measured on prepared
+batches, and from structures (`crystalframer.predict`). All candidates get the same crystals in batches of the same
+size.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from crystalframer.crystals.loading import prepare
 from crystalframer.reading.inputs import read
 
 EPOCH = 44_578
-"""Training crystals of JARVIS-DFT 2021 formation energies (the paper's main table)."""
+"""Number of training crystals of the JARVIS-DFT 2021 formation energies (main table of the paper)."""
 STEP_BAR, PREDICTION_BAR, FROM_STRUCTURES_BAR = 8.0, 2.5, 6.0
-"""ms per crystal on two cores."""
+"""Allowed time on two cores, ms per crystal."""
 REFERENCE_BAR = 10.0
 EPOCH_BAR = 3.0
-"""s on one H100."""
+"""Allowed time on one H100, s."""
 
 
 def measure(options: argparse.Namespace, report: Report) -> None:
@@ -172,8 +172,10 @@ def to_structure(crystal: Crystal) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = command.parser("training", "Training step and prediction of the whole model, ours and peers.")
-    parser.add_argument("--batch", type=int, nargs="+", help="crystals in a batch (default: 64 32, and on CUDA 256 64)")
-    parser.add_argument("--preset", default="default", help="our model (default: default)")
+    parser.add_argument(
+        "--batch", type=int, nargs="+", help="numbers of crystals in a batch (default: 64 32, on CUDA 256 64)"
+    )
+    parser.add_argument("--preset", default="default", help="preset (default: default)")
     inputs.add_options(parser, n_crystals=512)
     options = command.parse(parser, arguments)
     options.batch = options.batch or ([64, 32] if options.device == "cpu" else [256, 64])

@@ -3,8 +3,8 @@
     python scripts/build_demo_data.py
 
 Structures come from `jarvis-tools` (a library of mineral prototypes), labels and split from `jarvis-leaderboard` (the
-JARVIS-DFT benchmarks). Entries are joined by their JVASP id; ids without a formation energy, and the library's `mp-`
-entries (another functional), are left out. Both wheels are pinned by hash, so the result is reproducible.
+JARVIS-DFT benchmarks). Entries are matched by their JVASP id. Ids without a formation energy and the `mp-` entries of
+the library (another functional) are left out. Both wheels are pinned by hash, so the result is reproducible.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def read_json(wheel: zipfile.ZipFile, path: str) -> Any:
 
 
 def join(tools: zipfile.ZipFile, leaderboard: zipfile.ZipFile) -> tuple[list[Crystal], list[str]]:
-    """The crystals with all labels that exist, sorted by id, and the split of each."""
+    """All crystals with their labels, sorted by id, and the split of each."""
     prototypes = read_json(tools, STRUCTURES)
     # Some ids stand for two minerals of one structure; the entries are equal.
     atoms = {entry[2]: entry[3] for entries in prototypes.values() for entry in entries}
@@ -105,7 +105,7 @@ def join(tools: zipfile.ZipFile, leaderboard: zipfile.ZipFile) -> tuple[list[Cry
 
 
 def check(dataset: CrystalDataset) -> None:
-    """What is known of the set, so that another wheel cannot change it unseen."""
+    """Check known facts of the set, so that another wheel cannot change it unnoticed."""
     assert len(dataset) == 502
     assert len(np.unique(dataset.atomic_numbers)) == 68
     assert (dataset.n_atoms <= 20).sum() == 373

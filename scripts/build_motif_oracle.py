@@ -1,10 +1,10 @@
-"""Ask ChemEnv for the motifs of prototype structures: what tests/analysis/test_motifs.py compares ours with.
+"""Compute the motifs of prototype structures with ChemEnv, as a reference for tests/analysis/test_motifs.py.
 
     python scripts/build_motif_oracle.py
 
-Structures are pymatgen's AFLOW prototypes. Each distinct site gets its CrystalNN shell, found here by pymatgen alone,
-and ChemEnv's measure of that shell (its default `csm_wcs_ctwcc`) for every polyhedron that it knows. Of sites with
-shells of one shape the first is kept.
+The structures are the AFLOW prototypes of pymatgen. Each distinct site gets its CrystalNN shell, found by pymatgen
+alone, and the measure of ChemEnv for that shell (its default `csm_wcs_ctwcc`) for all polyhedra of ChemEnv. Of sites
+with the same shape of shell, only the first is kept.
 """
 
 from __future__ import annotations

@@ -2,16 +2,16 @@
 
     python scripts/compare_intervals.py CHECKPOINT ../shared/data/mp2018_train.parquet ../shared/data/mp2018_val.parquet
 
-Cross-fitted: each kind is calibrated on one half of the validation crystals and measured on the other, over several
-random halves. Prints coverage, mean width, and coverage by cell size, and writes them into a JSON file, of which
-`model_card.py` makes a table. The kinds:
+Each kind is calibrated on one half of the validation crystals and tested on the other, for several random halves.
+Prints coverage, mean width, and coverage by cell size, and writes them to a JSON file, from which `model_card.py` makes
+a table. The kinds:
 
     constant    one width for all crystals (split conformal)
     ensemble    scaled by the spread of readouts trained on bootstrap samples of the training crystals' pooled features
-    learned     scaled by what perceptrons learn of the errors from pooled features: what `cf.calibrate` does
-    noise       scaled by the spread over the noise that picks among tied frame axes in training
+    learned     scaled by errors that perceptrons predict from pooled features, as in `cf.calibrate`
+    noise       scaled by the spread over the noise that chooses among tied frame axes in training
 
-Features of all training crystals take about as long as an epoch of training.
+Computing the features of all training crystals takes about as long as an epoch of training.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ HalfWidths = Callable[[Rows, Rows], np.ndarray]
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a model gives for a set of crystals."""
+    """Results of a model for a set of crystals."""
 
     pooled: np.ndarray
     predictions: np.ndarray

@@ -1,9 +1,9 @@
-"""The main job on the shipped data: train, compare with the mean, predict a CIF, draw what the model looks at.
+"""Train on the demo data, compare with the mean, predict a CIF file, and draw a frame with its attention.
 
     python scripts/demo.py --output runs/demo
 
-Writes a run folder (config, metrics, checkpoints), `prediction.csv`, `learning_curve.html`, `parity.html`, the trace of
-the CIF, and a picture of a frame as PNG and PDF.
+Writes a run folder (config, errors by epoch, checkpoints), `prediction.csv`, `learning_curve.html`, `parity.html`, the
+trace of the CIF file, and a picture of a frame as PNG and PDF.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ def main(output: Path) -> None:
     started = time.perf_counter()
     if output.exists() and any(output.iterdir()):
         if not (output / "config.json").exists():
-            sys.exit(f"error: {output} holds something else than an earlier run; name another folder with --output")
+            sys.exit(f"error: {output} contains other files than a run; choose another folder with --output")
         shutil.rmtree(output)
     config = cf.preset("demo").config
     n_free = free_cores()
     if n_free < (os.cpu_count() or 1):
-        print(f"Other programs keep this machine busy: the demo computes on {n_free} core(s) and takes longer.")
+        print(f"Other programs use this machine: the demo runs on {n_free} core(s) and takes longer.")
         config = replace(config, training=replace(config.training, n_threads=n_free))
     data = cf.dataset("demo").split(config.data, config.training.seed)
-    print(f"Training on {len(data.train)} crystals, testing on {len(data.test)} that the model never sees.")
+    print(f"Training on {len(data.train)} crystals, testing on {len(data.test)} other crystals.")
     result = cf.fit(config, data, output)
 
     (target,) = config.model.targets
     error = result.scores[result.chosen].test_mae[target.name]
     baseline = result.baseline_mae[target.name]
     print(f"\nFormation energy of the {len(data.test)} test crystals, mean absolute error:")
-    print(f"  predicting the training mean   {baseline:.3f} {target.unit}")
+    print(f"  always predicting the mean     {baseline:.3f} {target.unit}")
     print(f"  CrystalFramer                  {error:.3f} {target.unit}   ({error / baseline:.0%})")
 
     prediction = cf.predict(CIF, result.model)
@@ -72,27 +72,32 @@ def main(output: Path) -> None:
 
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
-    print(f"\n{time.perf_counter() - started:.0f} s, {peak:.2f} GB of memory at most. In {output}:")
+    print(f"\n{time.perf_counter() - started:.0f} s, {peak:.2f} GB peak memory. Files in {output}:")
     for name, what in (
-        ("TiO2_frame.png", "what one titanium atom attends to, and its frame"),
-        ("parity.html", "predictions against DFT, crystal by crystal"),
+        ("TiO2_frame.png", "attention and frame of one titanium atom"),
+        ("parity.html", "predictions against DFT values"),
         ("learning_curve.html", "error during training"),
-        ("checkpoints/", f"the model; cf.load({str(output)!r}) brings it back"),
+        ("checkpoints/", f"the model; cf.load({str(output)!r}) loads it"),
     ):
         print(f"  {name:20} {what}")
 
 
 def free_cores() -> int:
-    """Cores that others leave: threads that wait for a core make all the others of a parallel loop wait."""
+    """Number of free cores. With more threads than free cores, all threads of a parallel loop wait."""
     busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     return max(1, (os.cpu_count() or 1) - round(busy))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Train on the shipped crystals, predict a CIF, draw a frame.")
-    parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="folder for the results, replaced")
+    parser = argparse.ArgumentParser(description="Train on the demo data, predict a CIF file, draw a frame.")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("runs/demo"),
+        help="folder for the results; an earlier run there is replaced",
+    )
     try:
         main(parser.parse_args().output)
     except KeyboardInterrupt:
-        print("\nstopped before the end; the same command starts the demo anew", file=sys.stderr)
+        print("\ninterrupted; the same command starts the demo again", file=sys.stderr)
         sys.exit(130)

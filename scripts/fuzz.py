@@ -1,13 +1,13 @@
-"""Try the package on very many strange structures and damaged files, and record what was tried and found.
+"""Test the package with very many unusual structures and damaged files, and record what was found.
 
     nice python scripts/fuzz.py structures --count 100000
     nice python scripts/fuzz.py files --count 20000 --minutes 30
     python scripts/fuzz.py structures --start 4711 --count 1       # one case again
 
-Each case follows from a number, its seed (tests/support/fuzzed_structures.py, fuzzed_files.py). A run goes on after the
-last seed in the record (benchmarks/results/fuzz.json) unless `--start` says where; Ctrl-C loses nothing. Each process
-that does the work is watched: a case that hangs, crashes or takes too much memory is a finding like a wrong number, and
-the next one follows. Exit code 1 if anything was found.
+Each case is made from a number, its seed (tests/support/fuzzed_structures.py, fuzzed_files.py). A run continues after
+the last seed in the record (benchmarks/results/fuzz.json), or at `--start`; Ctrl-C loses nothing. The processes are
+watched: a case that hangs, crashes or takes too much memory is a finding, as a wrong number is. The exit code is 1 if
+anything was found.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from crystalframer import files  # noqa: E402
 
 MODULES = {"structures": "fuzzed_structures", "files": "fuzzed_files"}
 LIMIT_SECONDS = 120.0
-"""For one case, on a machine that does other things as well."""
+"""Allowed seconds for one case, on a machine that also does other work."""
 LIMIT_MEMORY = 1500
-"""MB for one case, beside what the libraries take."""
+"""Allowed memory for one case, MB, without the libraries."""
 RECORD = ROOT / "benchmarks" / "results" / "fuzz.json"
 SECONDS_BETWEEN_WRITES = 30.0
 N_SLOWEST = 5
@@ -49,10 +49,10 @@ N_SLOWEST = 5
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=MODULES)
-    parser.add_argument("--count", type=int, required=True, help="cases to try")
+    parser.add_argument("--count", type=int, required=True, help="number of cases")
     parser.add_argument("--start", type=int, help="first seed (default: after the last one in the record)")
     parser.add_argument("--minutes", type=float, help="stop after this time")
-    parser.add_argument("--record", type=Path, default=RECORD, help="JSON file that is added to")
+    parser.add_argument("--record", type=Path, default=RECORD, help="JSON file of the record")
     options = parser.parse_args()
     record: dict[str, Any] = {"schema_version": 1}
     if options.record.exists():

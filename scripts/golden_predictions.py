@@ -1,11 +1,11 @@
-"""Write what the shipped weights predict for fixed crystals: tests/golden/predictions.json.
+"""Write the predictions of the shipped weights for fixed crystals: tests/golden/predictions.json.
 
     python scripts/golden_predictions.py
 
-In float64 by plain torch. A test holds every other way of computing them to these numbers, on every machine and with
-every release of the libraries, so that predictions do not drift unseen. To be run when the shipped weights change. It
-prints how far the compiled kernels are off, and how far a CUDA device where there is one. With averaged ties every
-crystal counts; with chosen ones those of which rounding decides no axis.
+The predictions are computed in float64 with plain torch. A test compares all other backends with them, on every machine
+and with every release of the libraries, so that no change of predictions goes unnoticed. Run it when the shipped
+weights change. It prints the deviations of the compiled kernels, and of a CUDA device if there is one. With averaged
+ties all crystals are compared; with chosen ties only those where rounding decides no axis.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from crystalframer.testing import random_crystal
 FILE = Path(__file__).parents[1] / "tests" / "golden" / "predictions.json"
 N_DEMO, N_RANDOM = 40, 8
 SETTLED = 1e-5
-"""Largest change (eV/atom, eV) under rotations and other cells of a crystal whose axes no rounding decides."""
+"""Largest change (eV/atom, eV) under rotations and other cells if rounding decides no axis of a crystal."""
 
 
 def crystals() -> Iterator[Crystal]:
-    """Real ones of all sizes, many of them symmetric, and random ones."""
+    """Real crystals of all sizes, many of them symmetric, and random crystals."""
     demo = cf.dataset("demo")
     yield from (demo[row] for row in np.linspace(0, len(demo) - 1, N_DEMO).round().astype(int).tolist())
     yield from (random_crystal(seed, n_atoms=1 + 3 * seed) for seed in range(N_RANDOM))
 
 
 def digest() -> str:
-    """Of the shipped weights."""
+    """Predictions of the shipped weights."""
     return hashlib.sha256((PRETRAINED / "model.safetensors").read_bytes()).hexdigest()
 
 

@@ -2,9 +2,9 @@
 
     nice -n 19 python scripts/measure_streaming.py --n-crystals 817636
 
-Writes a synthetic archive of exactly the published format, then packs it in a fresh process with the code that
-`crystalframer data get oqmd` runs, and prints the largest resident memory of that process, beside that of one that only
-imports what packing needs.
+Writes a synthetic archive in the published format, then packs it in a new process with the code of
+`crystalframer data get oqmd`. Prints the peak memory of that process, and that of a process which only imports what
+packing needs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from crystalframer.elements import SYMBOLS
 from crystalframer.testing import random_crystal
 
 N_DIFFERENT = 1000
-"""Crystals that repeat with new ids and labels."""
+"""The same crystals repeated with new ids and labels."""
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
     python scripts/model_card.py CHECKPOINT --data ../shared/data/mp2018_val.parquet --runs runs/small runs/all
 
-Every number is computed here: errors on the labelled crystals of the table (which must not have been trained on),
+All numbers are computed here: errors on the labelled crystals of the table (which must not have been used in training),
 coverage of cross-fitted intervals, hours and epochs from the folders of the training runs. The table needs a column
 `spacegroup` (number) for the errors by crystal system.
 """
@@ -32,7 +32,7 @@ from crystalframer.uncertainty import calibrated
 
 SYSTEMS = ("triclinic", "monoclinic", "orthorhombic", "tetragonal", "trigonal", "hexagonal", "cubic")
 FIRST_GROUP = (1, 3, 16, 75, 143, 168, 195)
-"""Space group that each system begins with."""
+"""First space group of each crystal system."""
 SIZES = ((1, 10), (11, 20), (21, 40), (41, 80), (81, 10_000))
 NOMINAL = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 N_HALVES, N_WORST = 1, 20
@@ -55,7 +55,7 @@ structures, molecules, energies above hull of close competitors, or true (not PB
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """Labelled crystals, and what the model says of them."""
+    """Labelled crystals and the predictions of the model."""
 
     model: cf.CrystalFramer
     data: CrystalDataset
@@ -63,7 +63,7 @@ class Scored:
     predictions: np.ndarray
     labels: np.ndarray
     flags: np.ndarray
-    """What sets a crystal apart from the training crystals, or None."""
+    """How a crystal differs from the training crystals, or None."""
     system: np.ndarray
     """Crystal system of each, as an index into SYSTEMS."""
 
@@ -102,7 +102,7 @@ def score(model: cf.CrystalFramer, path: Path) -> Scored:
 
 
 def by_element(scored: Scored) -> pandas.DataFrame:
-    """A row for each element: crystals that hold it in training and here, and the MAE over the latter."""
+    """A row for each element: number of crystals with it in training and here, and the MAE of the latter."""
     domain = scored.model.domain
     trained_on = {} if domain is None else {element.symbol: element.n_crystals for element in domain.elements}
     crystal = np.repeat(np.arange(len(scored.data)), scored.data.n_atoms)
@@ -116,7 +116,7 @@ def by_element(scored: Scored) -> pandas.DataFrame:
 
 
 def cross_fitted_coverage(scored: Scored) -> np.ndarray:
-    """Share of labels inside, by nominal coverage and target: calibrated on one half, counted in the other."""
+    """Coverage by nominal coverage and target: calibrated on one half, tested on the other."""
     found = np.zeros((len(NOMINAL), scored.labels.shape[1]))
     errors, names = scored.predictions - scored.labels, scored.model.config.target_names
     tasks = list(itertools.product(enumerate(NOMINAL), range(N_HALVES)))
@@ -171,7 +171,7 @@ def coverage_figure(scored: Scored, coverage: np.ndarray) -> Figure:
 
 
 def training_figure(runs: list[Path], targets: tuple[Target, ...]) -> Figure:
-    """Errors of the crystals that each run was validated on, over the hours of all runs."""
+    """Validation errors of each run, against the hours of all runs."""
     figure, axes = plt.subplots(1, len(targets), figsize=(4.2 * len(targets), 3), squeeze=False)
     start = 0.0
     for run in runs:
@@ -230,7 +230,7 @@ def card(scored: Scored, elements: pandas.DataFrame, coverage: np.ndarray, runs:
 
 
 def intervals() -> list[str]:
-    """Why the intervals are learned: the kinds that `compare_intervals.py` compared, if it did."""
+    """Comparison of the kinds of intervals from `compare_intervals.py`, if there is one."""
     path = Path(__file__).parents[1] / "benchmarks" / "results" / "intervals.json"
     if not path.exists():
         return []
@@ -252,7 +252,7 @@ def intervals() -> list[str]:
 
 
 def training(run: Path) -> str:
-    """A line of a run folder, from its config and the rows of its epochs."""
+    """A line about a run, from its config and the rows of its epochs."""
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))
     metrics = pandas.read_csv(run / "metrics.csv")
     best = metrics.loc[metrics["validation_loss"].idxmin()]
@@ -294,7 +294,9 @@ def worst(scored: Scored, target: int) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--data", type=Path, required=True, help="labelled crystals that were not trained on")
-    parser.add_argument("--hardware", default="hardware that was not noted", help="what it was trained on")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="table of labelled crystals that were not used in training"
+    )
+    parser.add_argument("--hardware", default="hardware that was not noted", help="description of the training data")
     parser.add_argument("--runs", type=Path, nargs="*", default=[], help="folders of the training runs, in order")
     main(**vars(parser.parse_args()))

@@ -1,10 +1,10 @@
-"""Draw the pictures of the README: the explorer, a motif, an ablation.
+"""Draw the pictures of the documentation: the explorer, a motif, an ablation.
 
     python scripts/pictures.py
 
-Writes docs/explorer.png, docs/motif.png and docs/ablation.png. Explorer and ablation are photographed in Chromium
-(which must be installed; no network is used). The ablation trains with the settings below, some ten minutes on two
-CPU cores, unless its folder holds the runs already.
+Writes docs/explorer.png, docs/motif.png and docs/ablation.png. The explorer and the ablation are screenshots of
+Chromium (which must be installed; no network is used). The ablation trains with the settings below, which takes about
+ten minutes on two CPU cores, unless its folder contains the runs already.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 DOCS = Path(__file__).parents[1] / "docs"
 N_EPOCHS, SEEDS = 12, (0, 1)
-"""Of the ablation."""
-# Software WebGL: the same picture on every machine.
+"""Settings of the ablation."""
+# Software WebGL gives the same picture on every machine.
 FLAGS = ("--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 
 
@@ -53,13 +53,13 @@ def spinel_structure() -> Structure:
     """MgAl₂O₄: aluminium in octahedra, magnesium in tetrahedra. Fd-3m with the origin at the centre of symmetry."""
     from pymatgen.core import Lattice, Structure
 
-    places = [[1 / 8] * 3, [1 / 2] * 3, [0.2624] * 3]
-    structure = Structure.from_spacegroup("Fd-3m:2", Lattice.cubic(8.08), ["Mg", "Al", "O"], places)
+    positions = [[1 / 8] * 3, [1 / 2] * 3, [0.2624] * 3]
+    structure = Structure.from_spacegroup("Fd-3m:2", Lattice.cubic(8.08), ["Mg", "Al", "O"], positions)
     return structure.get_primitive_structure()
 
 
 def photograph(page_text: str, path: Path, width: int, height: int, ready: str) -> None:
-    """A page as PNG, twice as fine as it is wide, once an element matches `ready`."""
+    """Save a page as PNG with doubled resolution, as soon as an element matches `ready`."""
     from playwright.sync_api import sync_playwright
 
     executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -72,12 +72,12 @@ def photograph(page_text: str, path: Path, width: int, height: int, ready: str) 
         page = browser.new_page(viewport={"width": width, "height": height}, device_scale_factor=2)
         page.goto(source.as_uri())
         page.wait_for_selector(ready)
-        page.wait_for_timeout(2000)  # both draw once more after they are there
+        page.wait_for_timeout(2000)  # both draw again after they appear
         page.screenshot(path=path)
         browser.close()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ablation", type=Path, default=Path("runs/ablation"), help="folder of the runs to draw")
+    parser.add_argument("--ablation", type=Path, default=Path("runs/ablation"), help="folder of the ablation runs")
     main(parser.parse_args().ablation)

@@ -1,12 +1,12 @@
-"""Train the checkpoint that comes with the package: formation energy and band gap of Materials Project crystals.
+"""Train the shipped checkpoint: formation energy and band gap of Materials Project crystals.
 
     python scripts/train_pretrained.py            # reads ../shared/data/mp2018_train.parquet and mp2018_val.parquet
-    python scripts/train_pretrained.py --ship     # and puts it in its place, with intervals, log and model card
+    python scripts/train_pretrained.py --ship     # and replaces the shipped one, with intervals, log and model card
 
-Two stages, each a run of its own (`crystalframer.fit`), because an hour on small cells teaches more than an hour on
-large ones: small cells at a constant rate, then cells of almost all sizes at a rate that falls to zero. The command
-goes on after any interruption, from the latest complete epoch of the stage that it was in. Each stage is validated on
-crystals of its sizes; the score on all sizes comes at the end.
+There are two stages, each a run of `crystalframer.fit`, because training on small cells is more efficient: first small
+cells at a constant learning rate, then cells of almost all sizes at a rate that falls to zero. After an interruption
+the command continues at the last complete epoch. Each stage is validated on crystals of its sizes. The model is tested
+on all sizes at the end.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TARGETS = (Target("formation_energy_per_atom", "eV/atom"), Target("band_gap", "e
 SMALL_CELLS = TrainingConfig(
     n_epochs=60, batch_size=64, learning_rate=1e-3, schedule="warmup-stable-decay", decay_fraction=0.0, swa_epochs=0
 )
-"""Constant rate: the stage may be as long as there is time for."""
+"""Constant rate, so that the stage can have any length."""
 ALL_CELLS = replace(SMALL_CELLS, n_epochs=8, warmup_steps=100, decay_fraction=1.0)
 
 
@@ -45,23 +45,23 @@ STAGES = (Stage("1-small-cells", 20, SMALL_CELLS), Stage("2-all-cells", 60, ALL_
 
 @dataclass(frozen=True)
 class Options:
-    """Train the checkpoint that comes with the package; stopped, the same command goes on."""
+    """Train the shipped checkpoint. After an interruption the same command continues."""
 
     train: Path = SHARED / "mp2018_train.parquet"
     """Training crystals, with the labels formation_energy_per_atom (eV/atom) and band_gap (eV)."""
     validation: Path = SHARED / "mp2018_val.parquet"
     output: Path = Path("runs/pretrained")
-    """Folder of the stages' run folders."""
+    """Folder for the run folders of the stages."""
     n_threads: int = 2
-    """Of torch and of the kernels."""
+    """Number of threads of torch and of the kernels."""
     ship: bool = False
-    """When it is trained: replace the checkpoint of the package."""
+    """Replace the shipped checkpoint after training."""
     hardware: str = "2 CPU cores"
-    """What it was trained on, for the model card."""
+    """Description of the training data, for the model card."""
 
 
 def config(stage: Stage, before: Path | None, n_threads: int) -> Config:
-    """The experiment of a stage, which starts from the last weights of the one before."""
+    """The config of a stage, which starts from the last weights of the previous one."""
     start = None if before is None else str(before / "checkpoints" / "last")
     return Config(
         ModelConfig(targets=TARGETS),
@@ -75,7 +75,7 @@ def of_size(data: CrystalDataset, max_atoms: int) -> CrystalDataset:
 
 
 def train(options: Options) -> Path:
-    """Train what is not trained yet; the folder of the last stage."""
+    """Train all stages that are not complete. Returns the folder of the last stage."""
     train, validation = (cf.dataset(str(path), targets=TARGETS) for path in (options.train, options.validation))
     folder = None
     for stage in STAGES:
@@ -97,7 +97,7 @@ def train(options: Options) -> Path:
 
 
 def ship(options: Options) -> None:
-    """Put the last weights into the package: calibrated on the validation crystals, with the log of their training."""
+    """Put the last weights into the package, calibrated on the validation crystals, with their training log."""
     model = cf.load(options.output / STAGES[-1].name / "checkpoints" / "last")
     model.uncertainty = cf.calibrate(model, cf.dataset(str(options.validation), targets=TARGETS))
     cf.save(model, PRETRAINED)

@@ -1,6 +1,6 @@
-"""Accuracy for a given time: ours and peers trained on one budget of minutes, the same crystals and threads.
+"""Accuracy for a given training time: ours and peers, with the same minutes, crystals and threads.
 
-`python -m benchmarks.accuracy` plans jobs (a model, a problem, a seed) and runs each in a process of its own: `ours` in
-the project's environment, `peer` in the peers' own. Both read `job.json` and `data.npz` and write `outcome.json`, so
-that a finished job is never run again.
+`python -m benchmarks.accuracy` plans jobs (a model, a problem, a seed) and runs each in a separate process: `ours` in
+the environment of the project, `peer` in that of the peers. Both read `job.json` and `data.npz` and write
+`outcome.json`. A finished job is never run again.
 """

@@ -51,19 +51,21 @@ def parser() -> argparse.ArgumentParser:
         help="whether the minutes are on the wall (default) or of processors, all threads together, which is fairer "
         "beside other work",
     )  # fmt: skip
-    parser.add_argument("--seeds", type=int, default=1, help="runs of each model, seeds 1, 2, ... (default: 1)")
-    parser.add_argument("--threads", type=int, default=2, help="of torch and of the kernels (default: 2)")
+    parser.add_argument("--seeds", type=int, default=1, help="number of runs (seeds) of each model (default: 1)")
+    parser.add_argument(
+        "--threads", type=int, default=2, help="number of threads of torch and of the kernels (default: 2)"
+    )
     parser.add_argument(
         "--curve", type=int, nargs="*", metavar="N",
         help=f"learning curve: also train on the first N crystals (default: {' '.join(map(str, CURVE_SIZES))})",
     )  # fmt: skip
     parser.add_argument(
-        "--initial-weights", help="ours starts from this checkpoint instead of random weights (not on binaries)"
+        "--initial-weights", help="checkpoint that ours starts from, instead of random weights (not on binaries)"
     )
     parser.add_argument("--work", type=Path, default=Path("runs/accuracy"), help="folder of the jobs")
     parser.add_argument("--peer-python", type=Path, help="an interpreter with the peers' libraries; none is made then")
     parser.add_argument(
-        "--quick", action="store_true", help="few crystals and seconds: shows that it runs; writes no file"
+        "--quick", action="store_true", help="few crystals and seconds, only to see that it runs; no file is written"
     )
     parser.add_argument("--output", type=Path, help="JSON file (default: benchmarks/results/accuracy-DATA.json)")
     return parser
