@@ -321,7 +321,8 @@ def test_a_peer_learns_within_its_budget_and_keeps_its_best_weights() -> None:
 @pytest.mark.usefixtures("each_prediction_takes_a_second")
 def test_the_last_rate_of_a_peer_is_the_lowest(monkeypatch: pytest.MonkeyPatch) -> None:
     counting = Counting()
-    training = peer.Training(counting, RECIPE, *parts_of(40, counting), budget.Clock(60.0))
+    train, holdout = parts_of(40, counting)
+    training = peer.Training(counting, RECIPE, train, holdout, budget.Clock(60.0))
     rates: list[float] = []
     original = training.step
 
