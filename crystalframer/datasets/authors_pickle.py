@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from crystalframer.config import Target
 from crystalframer.datasets.dataset import CrystalDataset
-from crystalframer.datasets.labelled import pack_rows
+from crystalframer.datasets.labelled import from_rows
 from crystalframer.errors import DataError
 
 _ALLOWED = {
@@ -71,7 +71,7 @@ def convert_authors_pickle(
     for part, file in files.items():
         for cells in tqdm(unpickle(Path(file)), desc=f"reading {Path(file).name}", unit=" crystals", delay=2):
             rows.append({**cells, "split": part} if part else cells)
-    return pack_rows(", ".join(str(file) for file in files.values()), rows, targets)
+    return from_rows(", ".join(str(file) for file in files.values()), rows, targets)
 
 
 def unpickle(path: Path) -> list[dict[str, Any]]:

@@ -83,7 +83,8 @@ def _rows(files: Sequence[Path], name: str, key: str) -> Iterator[SourceRow]:
     """
     lists = [unpickle(file) for file in files]
     values = [
-        [to_label(cells.get(key), f"{file}: {key}") for cells in rows] for file, rows in zip(files, lists, strict=True)
+        [to_label(cells.get(key), key, path=file, row=row) for row, cells in enumerate(rows, start=1)]
+        for file, rows in zip(files, lists, strict=True)
     ]
     in_gpa = max((value for column in values for value in column if not math.isnan(value)), default=0.0) > LARGEST_LOG
     for part, file, rows, column in zip(PARTS, files, lists, values, strict=True):

@@ -209,7 +209,7 @@ class _Reader:
         self.given_parts.append(cells.part)
         labels = {}
         for name, column in self.labels.items():
-            labels[name] = to_label(cells.labels[name], f"{self._source.name}, row {row + 1} ({cells.id}): {name}")
+            labels[name] = to_label(cells.labels[name], name, path=self._source.name, row=row + 1)
             column.append(labels[name])
         return labels
 

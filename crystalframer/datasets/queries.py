@@ -83,10 +83,10 @@ def _crystals(name: str, rows: Iterator[SourceRow], labels: Sequence[str]) -> li
     from crystalframer.reading.objects import to_crystal
 
     crystals, problems = [], []
-    for row in rows:
-        values = {label: to_label(row.labels.get(label), f"{name}, {row.id}: {label}") for label in labels}
+    for row, cells in enumerate(rows, start=1):
+        values = {label: to_label(cells.labels.get(label), label, path=name, row=row) for label in labels}
         try:
-            crystals.append(to_crystal(row.structure, row.id).with_targets(values))
+            crystals.append(to_crystal(cells.structure, cells.id).with_targets(values))
         except CrystalError as error:
             problems.append(str(error))
     warn_of_left_out(name, problems, len(problems) + len(crystals))

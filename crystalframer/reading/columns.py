@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,11 +30,14 @@ def row_id(row: Mapping[str, Any]) -> str:
     return next((str(row[name]) for name in ID_COLUMNS if name in row and not is_missing(row[name])), "")
 
 
-def to_label(cell: Any, where: str) -> float:
+def to_label(cell: Any, name: str, *, path: Path | str | None = None, row: int | None = None) -> float:
     """A label, NaN if missing.
 
+    Args:
+        name: name of the label, for messages; so are the path of the table and the row.
+
     Raises:
-        DataError: the cell (named by `where`) is text, true or false, or infinite.
+        DataError: the cell is text, true or false, or infinite.
     """
     if is_missing(cell):
         return float("nan")
@@ -42,5 +46,6 @@ def to_label(cell: Any, where: str) -> float:
     except (TypeError, ValueError):
         value = float("inf")
     if not np.isfinite(value):
-        raise DataError(f"{where} is {str(cell)[:60]!r}; a label must be a finite number, or empty if it is missing")
+        message = f"{name} is {str(cell)[:60]!r}; a label must be a finite number, or empty if it is missing"
+        raise DataError(message, path=path, row=row, field=name, value=cell)
     return value
