@@ -33,7 +33,18 @@ CELLS = (
     'print("second has head", second.head)',
     'first.layer, first.atom = 2, 3\nprint("set from Python")',
     "first.head = 9",
+    "viz.structure_view(first.scene, 0, 0, 1)",
 )
+
+
+COLORS = """async (canvas) => {
+    for (let n = 5; n; n--) await new Promise(requestAnimationFrame);
+    const copy = Object.assign(document.createElement("canvas"), { width: canvas.width, height: canvas.height });
+    const pen = copy.getContext("2d");
+    pen.drawImage(canvas, 0, 0);
+    return new Set(new Uint32Array(pen.getImageData(0, 0, copy.width, copy.height).data.buffer)).size;
+}"""
+"""Number of colours on a canvas."""
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +168,12 @@ def test_the_explorer_in_a_notebook(browser: Browser, lab: str) -> None:
         first.get_by_text("O2, layer 2, head 3").wait_for()
         run_cell(page, 5)
         page.get_by_text("no head 9; choose from 0 to 3").last.wait_for()
+
+        # py3Dmol draws with the script that it brings: a view without one stays blank.
+        run_cell(page, 6)
+        view = page.locator(".jp-OutputArea-output div[id^='3dmolviewer'] canvas").first
+        view.wait_for()
+        assert view.evaluate(COLORS) > 10
 
         # A page that is loaded again shows what the kernel has.
         page.evaluate("jupyterapp.commands.execute('docmanager:save')")
