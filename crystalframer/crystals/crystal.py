@@ -136,6 +136,10 @@ class Crystal:
         _check_distances(crystal, frac)
         return crystal
 
+    def right_handed(self) -> Crystal:
+        """This crystal in a right-handed cell, as CIF and VASP need it: all lattice vectors turned round if need be."""
+        return self if np.linalg.det(self.lattice) > 0 else replace(self, lattice=-self.lattice)
+
     def to_pymatgen(self) -> Structure:
         """This crystal as a pymatgen `Structure`, without id and targets.
 
@@ -165,8 +169,9 @@ class Crystal:
 
         >>> cf.read("POSCAR").write("salt.cif")
 
-        CIF holds lengths and angles of the cell, so the crystal may come back turned; the others keep its orientation.
-        Id and targets are not written. A file that was there before stays until the new one is complete.
+        CIF holds lengths and angles of the cell, so the crystal may come back rotated; the others keep its orientation.
+        CIF and POSCAR describe it by a right-handed cell. Id and targets are not written. A file that was there before
+        stays until the new one is complete.
 
         Args:
             path: `x.cif`, `x.vasp`, `x.extxyz`, `x.xyz`, or a name that begins with `POSCAR` or `CONTCAR`. The folder

@@ -15,10 +15,10 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import gemmi
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -27,9 +27,6 @@ from crystalframer.elements import ATOMIC_NUMBERS, HIGHEST_ATOMIC_NUMBER, SYMBOL
 from crystalframer.errors import CrystalError
 from crystalframer.libraries import reason
 from crystalframer.reading.entry import BEGINNING, Entry, Start, numbered
-
-if TYPE_CHECKING:
-    import gemmi
 
 SITE_TOLERANCE = 1e-4
 """Fractional coordinates nearer than this are one place (pymatgen's site_tolerance)."""
@@ -86,25 +83,11 @@ def count(path: Path) -> int:
 
 def text(crystal: Crystal) -> str:
     """A crystal as CIF: all atoms of the cell, without symmetry."""
-    lattice, frac = crystal.lattice, crystal.frac_coords
-    if np.linalg.det(lattice) < 0:  # lengths and angles describe a right-handed cell
-        lattice, frac = -lattice, -frac
-    lengths = np.linalg.norm(lattice, axis=1)
-    cosines = (lattice @ lattice.T / np.outer(lengths, lengths))[[1, 0, 0], [2, 2, 1]]
-    cell = zip(CELL_FIELDS, (*lengths, *np.degrees(np.arccos(cosines))), strict=True)
-    symbols = [SYMBOLS[z - 1] for z in crystal.atomic_numbers]
-    sites = zip(symbols, np.round(frac, 14) % 1.0, strict=True)
-    return "\n".join(
-        [
-            f"data_{crystal.formula}",
-            *(f"{name} {value:.12g}" for name, value in cell),
-            f"{GROUP_FIELDS[0]} 'P 1'",
-            *("loop_", SYMMETRY_FIELDS[0], "'x, y, z'"),
-            *("loop_", "_atom_site_label", "_atom_site_type_symbol", *POSITION_FIELDS),
-            *(f"{symbol}{n} {symbol} {x:.14f} {y:.14f} {z:.14f}" for n, (symbol, (x, y, z)) in enumerate(sites, 1)),
-            "",
-        ]
-    )
+    from pymatgen.io.cif import CifWriter
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return str(CifWriter(crystal.right_handed().to_pymatgen(), significant_figures=14))
 
 
 def is_cif(text: str) -> bool:
@@ -127,15 +110,13 @@ def _structures_of(path: Path) -> list[Any]:
 
 
 def read_plain_cif(text: str) -> Crystal | None:
-    """The crystal of a plain CIF; None if it is not plain, be it valid or not, or if gemmi is not installed.
+    """The crystal of a plain CIF; None if it is not plain, be it valid or not.
 
     Raises:
         CrystalError: the atoms do not make up the formula that the file states (see `check_formula`).
     """
-    if find_spec("gemmi") is None or NOT_PLAIN.search(text):
+    if NOT_PLAIN.search(text):
         return None
-    import gemmi
-
     try:
         document = gemmi.cif.read_string(text)
         if len(document) != 1:
@@ -161,10 +142,6 @@ def what_is_missing(text: str) -> str:
         lacking.append(f"the loop of atom sites ({', '.join(columns)})")
     if lacking:
         return f"; it lacks {', '.join(lacking)}: was the file cut short?"
-    if find_spec("gemmi") is None:
-        return ""
-    import gemmi
-
     try:
         for block in gemmi.cif.read_string(text):
             block.check_empty_loops("string")
@@ -181,10 +158,8 @@ def check_lines(text: str) -> str:
     """
     for number, line in enumerate(text.splitlines(), start=1):
         if len(line) > LONGEST_LINE:
-            raise CrystalError(
-                f"line {number} ({line.strip()[:40]!r}) has {len(line):,} characters, where CIF allows 2,048; "
-                "correct it"
-            )
+            shown = f"line {number} ({line.strip()[:40]!r})"
+            raise CrystalError(f"{shown} has {len(line):,} characters, where CIF allows 2,048; correct it")
     return re.sub(r"\s{1000,}", "\n", text)
 
 
@@ -201,14 +176,14 @@ def check_cell(fields: Mapping[str, Any]) -> None:
         text = fields.get(name)
         if not isinstance(text, str):
             continue
-        is_angle = "angle" in name
+        limit, unit = (180, "degrees") if "angle" in name else (LONGEST_CELL, "Å")
         try:
-            is_right = 0 < _number(text) < (180 if is_angle else LONGEST_CELL)
+            is_right = 0 < _number(text) < limit
         except ValueError:
             is_right = False
         if not is_right:
-            allowed = "between 0 and 180 degrees" if is_angle else f"above 0 and below {LONGEST_CELL:,.0f} Å"
-            raise CrystalError(f"{name} is {text[:40]!r}; it must be a number {allowed}")
+            problem = f"{name} is {text[:40]!r}; it must be a number above 0 and below {limit:,.0f} {unit}"
+            raise CrystalError(problem, field=name, value=text)
 
 
 def listed_operations(fields: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -233,9 +208,8 @@ def check_operations(fields: Mapping[str, Any]) -> None:
     for name, operations in listed_operations(fields).items():
         for number, operation in enumerate(operations, start=1):
             if len(operation) > LONGEST_OPERATION:
-                raise CrystalError(
-                    f"operation {number} of {name} ({operation[:40]!r}) has {len(operation):,} characters; correct it"
-                )
+                shown = f"operation {number} of {name} ({operation[:40]!r})"
+                raise CrystalError(f"{shown} has {len(operation):,} characters; correct it", field=name)
 
 
 def check_size(fields: Mapping[str, Any]) -> None:
@@ -249,17 +223,13 @@ def check_size(fields: Mapping[str, Any]) -> None:
     """
     n_sites = len(fields.get("_atom_site_label", ()))
     n_operations = max([len(operations) for operations in listed_operations(fields).values()] or [1])
-    if n_operations == 1 and find_spec("gemmi") is not None:
-        import gemmi
-
+    if n_operations == 1:
         for name in GROUP_FIELDS:
             group = gemmi.find_spacegroup_by_name(str(fields.get(name, "")))
             n_operations = max(n_operations, len(list(group.operations())) if group else 1)
     if n_sites * n_operations > MOST_UNPLAIN_IMAGES:
-        raise CrystalError(
-            f"its {n_sites:,} sites and {n_operations:,} symmetry operations make too many atoms to read them from a "
-            "CIF that is not plain (one block, whole atoms, symmetry operations in full); write it as a plain one"
-        )
+        plain = "write a plain CIF (one block, whole atoms, symmetry operations in full)"
+        raise CrystalError(f"{n_sites:,} sites and {n_operations:,} symmetry operations make too many atoms; {plain}")
 
 
 def check_formula(stated: str, atomic_numbers: Int[np.ndarray, " n_atoms"]) -> None:
@@ -285,10 +255,9 @@ def check_formula(stated: str, atomic_numbers: Int[np.ndarray, " n_atoms"]) -> N
     n_units = len(atomic_numbers) / sum(wanted.values())
     if any(abs(found[z] - n_units * wanted.get(z, 0.0)) > FORMULA_TOLERANCE for z in {*wanted, *found}):
         listed = " ".join(f"{SYMBOLS[z - 1]}{found[z]}" for z in sorted(found, key=formula_order))
-        raise CrystalError(
-            f"its atom sites make {listed}, but _chemical_formula_sum is {stated[:200]!r}: sites are missing (a file "
-            "cut short, hydrogen that is not listed) or the formula is wrong; complete the one or correct the other"
-        )
+        problem = f"the atom sites make {listed}, but _chemical_formula_sum is {stated[:200]!r}"
+        advice = "add the missing sites (was the file cut short? is hydrogen listed?) or correct the formula"
+        raise CrystalError(f"{problem}; {advice}", field="_chemical_formula_sum", value=stated)
 
 
 def _read_with_pymatgen(text: str) -> list[Any]:
@@ -347,10 +316,9 @@ def _check_cif_atoms(block: Mapping[str, Any]) -> None:
         # A label may add letters to the element ("NaA", "O_w"); a type may not.
         known = atomic_number(letters) if by_type else atomic_number(letters[:2]) or atomic_number(letters[:1])
         if known is None or (not by_type and re.match("OH|[Ww]at|NO3", symbol)):
-            raise CrystalError(
-                f"site {label[:40]!r}: {symbol[:40]!r} is no element; replace it in _atom_site_"
-                f"{'type_symbol' if by_type else 'label'} by the element, or remove the site"
-            )
+            column = f"_atom_site_{'type_symbol' if by_type else 'label'}"
+            problem = f"site {label[:40]!r}: {symbol[:40]!r} is no element; correct it in {column}, or remove the site"
+            raise CrystalError(problem, field=column, value=symbol)
 
 
 def _where(message: str, text: str) -> str:
@@ -444,8 +412,6 @@ def _operations(block: gemmi.cif.Block) -> Float[np.ndarray, "n_operations 3 4"]
 @lru_cache(maxsize=4096)
 def _operation(text: str) -> Float[np.ndarray, "3 4"]:
     """`"-y, x-y, z+1/3"`; gemmi counts translations in 24ths, and refuses others."""
-    import gemmi
-
     return np.array(gemmi.Op(text).float_seitz())[:3]
 
 
@@ -458,8 +424,6 @@ def _exact_thirds(frac: Float[np.ndarray, "n_sites 3"]) -> Float[np.ndarray, "n_
 
 def _lattice(a: float, b: float, c: float, alpha: float, beta: float, gamma: float) -> Float[np.ndarray, "3 3"]:
     """Rows a, b, c, Å, from lengths and angles in degrees: c along z, a in the plane of x and z."""
-    import gemmi
-
     # gemmi puts its first vector along its first axis, the second into the plane of the first two: c, a, b on z, x, y.
     columns = np.array(gemmi.UnitCell(c, a, b, gamma, alpha, beta).orth.mat.tolist())
     return np.roll(columns.T, -1, axis=(0, 1))

@@ -76,7 +76,6 @@ def numbered(structures: Iterable[Any], start: Start) -> Iterator[Entry]:
     if not head:
         raise CrystalError("holds no structure; check the file")
     if start == BEGINNING and len(head) == 1:
-        yield Entry(head[0])
-        return
-    for number, structure in enumerate(itertools.chain(head, remaining), start=start.n_before + 1):
-        yield Entry(structure, row=number, row_word="structure")
+        return iter([Entry(head[0])])
+    counted = enumerate(itertools.chain(head, remaining), start=start.n_before + 1)
+    return (Entry(structure, row=number, row_word="structure") for number, structure in counted)

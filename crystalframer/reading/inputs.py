@@ -11,17 +11,9 @@ from typing import Any, TypeVar
 
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.errors import CrystalError, CrystalFramerError, DataError
+from crystalframer.reading import formats
 from crystalframer.reading.columns import row_id
 from crystalframer.reading.entry import BEGINNING, Entry, Start, StructureRecord
-from crystalframer.reading.formats import (
-    ROWS,
-    STRUCTURES,
-    format_of,
-    may_be_folder,
-    name_of,
-    parquet_files,
-    structure_files,
-)
 from crystalframer.reading.objects import is_instance, is_structure, to_crystal
 
 Kind = TypeVar("Kind", bound=CrystalFramerError)
@@ -52,18 +44,10 @@ def read(source: Any, id: str = "") -> Crystal:
     if not _is_path(source):
         return to_crystal(source, id)
     path = Path(source).expanduser()
-    try:
-        _check_file(path)
-        format, name = format_of(path), name_of(path)
-        entries = list(itertools.islice(format.entries(path, BEGINNING), 2))
-        if len(entries) > 1:
-            raise CrystalError("holds several structures where one is expected; read them with crystalframer.read_all")
-        entry = entries[0]
-        if isinstance(entry.structure, CrystalFramerError):
-            raise entry.structure.at(row=entry.row, row_word=entry.row_word)
-        return to_crystal(entry.structure, id or entry.id or name)
-    except _EXPECTED as error:
-        raise _located(error, CrystalError, path) from error
+    entry, *others = itertools.islice(_entries_of(path), 2)
+    if others:
+        raise CrystalError("holds several structures where one is expected; read them with read_all", path=path)
+    return crystal_of(replace(entry, id=id) if id else entry)
 
 
 def read_all(structures: Any) -> list[Crystal]:
@@ -112,16 +96,12 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         DataError: the file is missing, is no table, cannot be read as what its suffix says, or has no rows.
     """
-    try:
-        if path.suffix.lower() not in ROWS:
-            raise DataError(f"not a table; known are {', '.join(ROWS)}")
-        _check_file(path)
-        for entry in format_of(path).entries(path, BEGINNING):
-            if isinstance(entry.structure, CrystalFramerError):
-                raise entry.structure.at(row=entry.row)
-            yield entry.structure
-    except _EXPECTED as error:
-        raise _located(error, DataError, path) from error
+    if path.suffix.lower() not in formats.ROWS:
+        raise DataError(f"not a table; known are {', '.join(formats.ROWS)}", path=path)
+    for entry in _entries_of(path):
+        if isinstance(entry.structure, CrystalFramerError):
+            raise _located(entry.structure, DataError, path).at(row=entry.row) from entry.structure
+        yield entry.structure
 
 
 def crystal_of(entry: Entry) -> Crystal:
@@ -177,12 +157,12 @@ def files_of(text: str) -> list[Path]:
         CrystalError: a folder or pattern without any.
     """
     path = Path(text).expanduser()
-    if path.is_dir() and not may_be_folder(path):
-        found = structure_files(path) or parquet_files(path)
-        problem = f"the folder holds no structure files ({', '.join(STRUCTURES)}), databases or parquet tables"
+    if path.is_dir() and not formats.may_be_folder(path):
+        found = formats.structure_files(path) or formats.parquet_files(path)
+        problem = f"the folder holds no structure files ({', '.join(formats.STRUCTURES)}), databases or parquet tables"
     elif glob.has_magic(text) and not path.exists():
         names = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (Path.glob takes no absolute pattern)
-        found = [file for file in map(Path, names) if file.is_file() or may_be_folder(file)]
+        found = [file for file in map(Path, names) if file.is_file() or formats.may_be_folder(file)]
         problem = "no file matches this pattern"
     else:
         return [path]
@@ -200,9 +180,9 @@ def all_paths(inputs: Any) -> list[str] | None:
 def expected_count(inputs: Any) -> int | None:
     """How many structures to expect, for the remaining time; None if only reading them tells."""
     if _is_path(inputs):
-        in_folder = Path(inputs).expanduser().is_dir()
+        unknown = 1 if Path(inputs).expanduser().is_dir() else None
         try:
-            counts = [format_of(file).count(file) or (1 if in_folder else None) for file in files_of(str(inputs))]
+            counts = [formats.format_of(file).count(file) or unknown for file in files_of(str(inputs))]
         except _EXPECTED:
             return None
     elif isinstance(inputs, (list, tuple)):
@@ -224,16 +204,14 @@ class Span:
 
     def entries(self) -> Iterator[Entry]:
         """As many as there should be: those that a damaged or changed file does not give are errors."""
-        n_read, last = 0, None
+        missing = error = CrystalError("the file ends before this row; has it changed meanwhile?")
+        row = self.start.n_before
         for entry in itertools.islice(_entries_of(self.path, self.start), self.n_entries):
-            n_read, last = n_read + 1, entry
+            row += 1
+            error = entry.structure if isinstance(entry.structure, CrystalFramerError) else missing
             yield entry
-        for row in range(self.start.n_before + n_read + 1, self.start.n_before + self.n_entries + 1):
-            if last is not None and isinstance(last.structure, CrystalFramerError):
-                error = last.structure  # what ended the file
-            else:
-                error = CrystalError("the file ends before this row; has it changed meanwhile?")
-            yield Entry(error, row=row).in_file(self.path, name_of(self.path))
+        for lost in range(row + 1, self.start.n_before + self.n_entries + 1):
+            yield Entry(error, row=lost).in_file(self.path, formats.name_of(self.path))
 
 
 def starts(path: Path) -> Iterator[Start]:
@@ -242,7 +220,7 @@ def starts(path: Path) -> Iterator[Start]:
     """
     is_empty = True
     try:
-        for start in format_of(path).starts(path):
+        for start in formats.format_of(path).starts(path):
             is_empty = False
             yield start
     except _EXPECTED:
@@ -258,19 +236,14 @@ def _is_path(source: Any) -> bool:
     return isinstance(source, Path)
 
 
-def _check_file(path: Path) -> None:
-    """Refuse a file that is not there or empty, and a folder."""
-    if path.is_dir() and not may_be_folder(path):
-        raise CrystalError("is a folder, not a structure file; name the file")
-    if path.stat().st_size == 0:
-        raise CrystalError("the file is empty; copy it again")
-
-
 def _entries_of(path: Path, start: Start = BEGINNING) -> Iterator[Entry]:
     """The entries of a file from a start on. What ends the file early is an entry with an error, the last one."""
-    format, name = format_of(path), name_of(path)
+    format, name = formats.format_of(path), formats.name_of(path)
     try:
-        _check_file(path)
+        if path.is_dir() and not formats.may_be_folder(path):
+            raise CrystalError("is a folder, not a structure file; name the file")
+        if path.stat().st_size == 0:
+            raise CrystalError("the file is empty; copy it again")
         for entry in format.entries(path, start):
             yield entry.in_file(path, name)
     except _EXPECTED as error:
@@ -280,15 +253,14 @@ def _entries_of(path: Path, start: Start = BEGINNING) -> Iterator[Entry]:
 def _located(error: Exception, kind: type[Kind], path: Path | None) -> Kind:
     """An error of reading a file as one of this kind, with the path."""
     if isinstance(error, CrystalFramerError):
-        fields = {name: getattr(error, name) for name in ("row", "site", "field", "value")}
-        located = kind(error.message, path=error.path or path, **fields)
-        located.row_word = error.row_word
-        return located
-    if isinstance(error, UnicodeDecodeError):
-        return kind(f"not UTF-8 text ({error}); save it again as UTF-8", path=path)
+        located = kind(error.message)
+        located.__dict__.update(error.__dict__)
+        return located.at(path=path)
     if isinstance(error, FileNotFoundError):
         return kind("no such file; check the path", path=path)
-    return kind(f"cannot be read ({getattr(error, 'strerror', None) or error})", path=path)
+    if isinstance(error, UnicodeDecodeError):
+        return kind(f"not UTF-8 text ({error}); save it again as UTF-8", path=path)
+    return kind(f"cannot be read ({error})", path=path)
 
 
 def _renamed(crystal: Crystal, id: str) -> Crystal:

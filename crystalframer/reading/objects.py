@@ -64,10 +64,8 @@ def _converted(structure: Any, id: str) -> Crystal:
     for kind, convert in CONVERTERS.items():
         if is_instance(structure, *kind):
             return convert(structure, id)
-    raise CrystalError(
-        f"{_name(id)}: cannot make a crystal of a {type(structure).__name__}; give a pymatgen Structure, ASE Atoms, a "
-        "path or a row with atomic_numbers, positions and lattice"
-    )
+    kinds = "a pymatgen Structure, ASE Atoms, a path or a row with atomic_numbers, positions and lattice"
+    raise CrystalError(f"{_name(id)}: cannot make a crystal of a {type(structure).__name__}; give {kinds}")
 
 
 def _named(crystal: Crystal, id: str) -> Crystal:
@@ -77,61 +75,47 @@ def _named(crystal: Crystal, id: str) -> Crystal:
 def _from_pymatgen(structure: Any, id: str) -> Crystal:
     numbers = []
     for index, site in enumerate(structure):
-        label = getattr(site, "_label", None) or site.species_string
+        where = f"{_name(id)}: site {index} ({getattr(site, '_label', None) or site.species_string})"
         occupancy: dict[int, float] = {}
         for element, amount in site.species.items():
-            z = _element(element.symbol, id, index, label)
+            z = _element(element.symbol, where, index)
             occupancy[z] = occupancy.get(z, 0.0) + float(amount)
-        numbers.append(_whole_atom(occupancy, id, index, label))
+        numbers.append(_whole_atom(occupancy, where, index))
     lattice = structure.lattice.matrix
     return Crystal(np.array(numbers, dtype=np.int64), _cartesian(structure.frac_coords, lattice), lattice, id)
 
 
-def _element(symbol: str, id: str, site: int, label: str = "") -> int:
+def _element(symbol: str, where: str, site: int) -> int:
     z = atomic_number(symbol)
     if z is None:
-        where = f"site {site} ({label})" if label else f"site {site}"
-        raise CrystalError(
-            f"{_name(id)}: {where}: {symbol[:40]!r} is no element; replace or remove the site", site=site, value=symbol
-        )
+        raise CrystalError(f"{where}: {symbol[:40]!r} is no element; replace or remove the site", site=site)
     return z
 
 
-def _whole_atom(occupancy: Mapping[int, float], id: str, site: int, label: str = "") -> int:
+def _whole_atom(occupancy: Mapping[int, float], where: str, site: int) -> int:
     """The element of a fully occupied site."""
-    where = f"{_name(id)}: site {site} ({label})" if label else f"{_name(id)}: site {site}"
     if not occupancy:
         raise CrystalError(f"{where} holds no atom: its occupancy is 0 or no number; correct or remove it", site=site)
     (z, amount), *others = occupancy.items()
     if not others and abs(amount - 1) <= OCCUPANCY_TOLERANCE:
         return z
     shares = ", ".join(f"{SYMBOLS[z - 1]} {amount:.4g}" for z, amount in occupancy.items())
+    problem = f"is partly occupied ({shares}); the model needs whole atoms: make an ordered structure first"
     if sum(occupancy.values()) > 1 + OCCUPANCY_TOLERANCE:
-        raise CrystalError(
-            f"{where}: several atoms lie on one place ({shares}); remove the duplicate, or the symmetry operations if "
-            "the file lists equivalent atoms one by one",
-            site=site,
-        )
-    raise CrystalError(
-        f"{where} is partly occupied ({shares}); the model needs whole atoms: make an ordered structure first",
-        site=site,
-    )
+        problem = f"holds several atoms ({shares}); remove duplicates, or the symmetry operations if all are listed"
+    raise CrystalError(f"{where} {problem}", site=site)
 
 
 def _from_ase(atoms: Any, id: str) -> Crystal:
     if atoms.cell.rank < 3:
-        raise CrystalError(
-            f"{_name(id)}: has no cell of three lattice vectors; a crystal is periodic: set the cell (atoms.cell, or "
-            'Lattice="..." in extended XYZ)'
-        )
+        raise CrystalError(f'{_name(id)}: has no cell of three lattice vectors; set atoms.cell (Lattice="..." in XYZ)')
     if not atoms.pbc.all():
-        raise CrystalError(
-            f"{_name(id)}: is periodic along {atoms.pbc.sum()} of its 3 lattice vectors; the model sees crystals "
-            'periodic in all: set atoms.pbc = True (pbc="T T T" in extended XYZ) if its cell may repeat'
-        )
+        problem = f"is periodic along {atoms.pbc.sum()} of its 3 lattice vectors, but the model needs all"
+        raise CrystalError(f'{_name(id)}: {problem}; set atoms.pbc = True (pbc="T T T" in XYZ) if the cell may repeat')
     # Left by ASE's CIF reader, which keeps one element of a mixed site.
     for site, shares in (atoms.info.get("occupancy") or {}).items():
-        _whole_atom({atomic_number(symbol) or 0: share for symbol, share in shares.items()}, id, int(site))
+        occupancy = {atomic_number(symbol) or 0: share for symbol, share in shares.items()}
+        _whole_atom(occupancy, f"{_name(id)}: site {site}", int(site))
     return Crystal(atoms.numbers, atoms.positions, atoms.cell.array, id)
 
 
@@ -145,10 +129,10 @@ def _from_text(text: str, id: str) -> Crystal:
         return _from_mapping(tree, id)
     if not cif.is_cif(text):
         raise CrystalError(f"{text[:40]!r} is neither CIF (`data_...`) nor JSON of a structure; give one of these")
-    structures = cif.structures(text)
-    if len(structures) != 1:
-        raise CrystalError(f"the CIF text holds {len(structures)} structures where one is expected; give one of them")
-    return _converted(structures[0], id)
+    structure, *others = cif.structures(text)
+    if others:
+        raise CrystalError(f"the CIF text holds {1 + len(others)} structures where one is expected; give one of them")
+    return _converted(structure, id)
 
 
 def _from_mapping(row: Mapping[str, Any], id: str) -> Crystal:
@@ -165,23 +149,17 @@ def _from_mapping(row: Mapping[str, Any], id: str) -> Crystal:
     coordinates = "positions" if "positions" in row else "frac_coords"
     for name in ("atomic_numbers", coordinates, "lattice"):
         if name not in row:
-            raise CrystalError(
-                f"{_name(id)}: has no {name!r}; a row needs atomic_numbers, positions (or frac_coords) and lattice, or "
-                f"a structure. It has: {', '.join(map(str, row))[:200]}",
-                field=name,
-            )
+            needed = "atomic_numbers, positions (or frac_coords) and lattice, or a structure"
+            columns = ", ".join(map(str, row))[:200]
+            raise CrystalError(f"{_name(id)}: has no {name!r}; a row needs {needed}. It has: {columns}", field=name)
     numbers, lattice, positions = (_numbers(row, name, id) for name in ("atomic_numbers", "lattice", coordinates))
-    if lattice.size != 9 or positions.size != 3 * numbers.size:
-        raise CrystalError(
-            f"{_name(id)}: {numbers.size} atomic numbers need {3 * numbers.size} numbers in {coordinates} and 9 in "
-            f"lattice, got {positions.size} and {lattice.size}",
-            field="lattice" if lattice.size != 9 else coordinates,
-        )
+    for name, values, size in (("lattice", lattice, 9), (coordinates, positions, 3 * numbers.size)):
+        if values.size != size:
+            problem = f"{numbers.size} atomic numbers need {size} numbers in {name}, got {values.size}"
+            raise CrystalError(f"{_name(id)}: {problem}", field=name)
     if not (np.isfinite(numbers) & (numbers == np.round(numbers)) & (np.abs(numbers) < 1e9)).all():
-        shown = str(numbers.tolist())[:200]
-        raise CrystalError(
-            f"{_name(id)}: atomic_numbers must be whole numbers, got {shown}", field="atomic_numbers", value=numbers
-        )
+        problem = f"atomic_numbers must be whole numbers, got {str(numbers.tolist())[:200]}"
+        raise CrystalError(f"{_name(id)}: {problem}", field="atomic_numbers")
     lattice, positions = lattice.reshape(3, 3), positions.reshape(-1, 3)
     if coordinates == "frac_coords":
         positions = _cartesian(positions, lattice)
@@ -201,9 +179,7 @@ def _from_dictionary(tree: Mapping[str, Any]) -> Any:
             sites = [{name: site[name] for name in _SITE_ENTRIES if name in site} for site in tree["sites"]]
             return Structure.from_dict({"lattice": tree["lattice"], "sites": sites})
         except Exception as error:
-            raise CrystalError(
-                f"not a pymatgen structure ({reason(error)}); write it with Structure.as_dict"
-            ) from error
+            raise CrystalError(f"not a pymatgen structure ({reason(error)}); write it by Structure.as_dict") from error
 
 
 def _from_jarvis(atoms: Mapping[str, Any], id: str) -> Crystal:
@@ -211,7 +187,8 @@ def _from_jarvis(atoms: Mapping[str, Any], id: str) -> Crystal:
     for name in ("elements", "coords"):
         if name not in atoms:
             raise CrystalError(f"{_name(id)}: its JARVIS atoms have no {name!r}; add it", field=name)
-    numbers = [_element(str(symbol), id, site) for site, symbol in enumerate(atoms["elements"])]
+    elements = enumerate(map(str, atoms["elements"]))
+    numbers = [_element(symbol, f"{_name(id)}: site {site}", site) for site, symbol in elements]
     coordinates = "positions" if atoms.get("cartesian") else "frac_coords"
     row = {"atomic_numbers": numbers, coordinates: atoms["coords"], "lattice": atoms["lattice_mat"]}
     return _from_mapping(row, id)
@@ -232,9 +209,8 @@ def _numbers(row: Mapping[str, Any], name: str, id: str) -> Float[np.ndarray, ".
             value = value.tolist()  # rows of rows, as parquet gives them
         return np.array(value, dtype=np.float64)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise CrystalError(
-            f"{_name(id)}: {name} cannot be read as numbers ({error}); give a list of them", field=name
-        ) from error
+        problem = f"{name} cannot be read as numbers ({error}); give a list of them"
+        raise CrystalError(f"{_name(id)}: {problem}", field=name) from error
 
 
 def _name(id: str) -> str:

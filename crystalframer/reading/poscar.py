@@ -8,10 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from crystalframer.crystals.crystal import Crystal
-from crystalframer.elements import SYMBOLS
 from crystalframer.errors import CrystalError
 from crystalframer.libraries import reason
 from crystalframer.reading.entry import BEGINNING, Entry, Start
@@ -31,14 +28,9 @@ def count(path: Path) -> int:
 
 def text(crystal: Crystal) -> str:
     """A crystal as POSCAR, in fractional coordinates; atoms stay in their order."""
-    runs = [(SYMBOLS[z - 1], len(list(run))) for z, run in itertools.groupby(crystal.atomic_numbers)]
-    symbols, counts = zip(*runs, strict=True)
-    vectors, frac = ("\n".join(map(_line, rows)) for rows in (crystal.lattice, np.round(crystal.frac_coords, 16) + 0.0))
-    return f"{crystal.formula}\n1.0\n{vectors}\n{' '.join(symbols)}\n{' '.join(map(str, counts))}\nDirect\n{frac}\n"
+    from pymatgen.io.vasp.inputs import Poscar
 
-
-def _line(numbers: np.ndarray) -> str:
-    return " ".join(f"{number:.16f}" for number in numbers)
+    return Poscar(crystal.right_handed().to_pymatgen()).get_str(significant_figures=16)
 
 
 def _read(path: Path) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,10 +21,6 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 
-def _unknown(path: Path) -> int | None:
-    return None
-
-
 @dataclass(frozen=True)
 class Table:
     """A format of tables or databases (see `formats.Format`), whose entries are rows."""
@@ -33,7 +28,7 @@ class Table:
     rows: Callable[[Path, Start], Iterator[Row | DataError]]
     """The rows from a start on; in place of one that cannot be read, its error. What ends the file is raised."""
     starts: Callable[[Path], Iterator[Start]]
-    count: Callable[[Path], int | None] = _unknown
+    count: Callable[[Path], int | None] = lambda path: None
     save: Callable[[pandas.DataFrame, Path], None] | None = None
     """Writes a table of results."""
 
@@ -61,53 +56,36 @@ def checked(cells: Any) -> Row | DataError:
     return DataError(f"expected an object with named cells, got {str(cells)[:60]!r}")
 
 
-class _Lines:
-    """The lines of a UTF-8 file as text, and the byte where the next one begins."""
-
-    def __init__(self, file: io.BufferedReader, offset: int = 0) -> None:
-        self._file = file
-        file.seek(offset)
-        self.offset = offset
-
-    def __iter__(self) -> Iterator[str]:
-        for line in self._file:
-            encoding = "utf-8-sig" if self.offset == 0 else "utf-8"
-            self.offset += len(line)
-            yield line.decode(encoding)
-
-
 def _csv_rows(path: Path, start: Start) -> Iterator[tuple[Start, list[str], list[str] | Exception]]:
     """Start, header and cells of each row; in place of one that ends the file, the error.
 
     Commas, semicolons or tabs separate the cells, which are text.
     """
     with path.open("rb") as file:
-        first = next(iter(_Lines(file)), "")
-        delimiter = max(",;\t", key=first.count)
-        lines = _Lines(file)
-        rows = csv.reader(lines, delimiter=delimiter, strict=True)
-        header: list[str] = []
-        here = start
+        lines = (line.decode("utf-8-sig") for line in iter(file.readline, b""))
+        here, header = start, []
         try:
+            first = next(lines, "")
+            file.seek(0)
+            rows = csv.reader(lines, delimiter=max(",;\t", key=first.count), strict=True)
             header = next(rows, [])
             if isinstance(start.mark, int):
-                lines = _Lines(file, start.mark)
-                rows = csv.reader(lines, delimiter=delimiter, strict=True)
-            here = Start(start.n_before, lines.offset)
+                file.seek(start.mark)
+            here = Start(start.n_before, file.tell())
             for cells in rows:
                 if cells:
                     yield here, header, cells
-                here = Start(here.n_before + bool(cells), lines.offset)
+                here = Start(here.n_before + bool(cells), file.tell())
         except (csv.Error, UnicodeDecodeError) as error:
             yield here, header, error
 
 
 def _read_csv(path: Path, start: Start) -> Iterator[Row | DataError]:
     for here, header, cells in _csv_rows(path, start):
-        if isinstance(cells, csv.Error):
-            raise DataError(f"not readable as CSV ({cells})", row=here.n_before + 1) from cells
-        if isinstance(cells, Exception):
+        if isinstance(cells, UnicodeDecodeError):
             raise cells
+        if isinstance(cells, Exception):
+            raise DataError(f"not readable as CSV ({cells})", row=here.n_before + 1) from cells
         if len(cells) == len(header):
             yield dict(zip(header, cells, strict=True))
         else:
@@ -176,19 +154,11 @@ def _incomplete(error: Exception) -> DataError:
     return DataError(f"not a complete parquet file ({error}); copy or make it again")
 
 
-def _save_csv(table: pandas.DataFrame, path: Path) -> None:
-    table.to_csv(path, index=False)
-
-
 def _save_json_lines(table: pandas.DataFrame, path: Path) -> None:
     with path.open("w", encoding="utf-8") as file:
         table.to_json(file, orient="records", lines=True, double_precision=15, force_ascii=False)
 
 
-def _save_parquet(table: pandas.DataFrame, path: Path) -> None:
-    table.to_parquet(path, index=False)
-
-
-CSV = Table(_read_csv, _starts_csv, save=_save_csv)
+CSV = Table(_read_csv, _starts_csv, save=lambda table, path: table.to_csv(path, index=False))
 JSON_LINES = Table(_read_json_lines, _starts_json_lines, save=_save_json_lines)
-PARQUET = Table(_read_parquet, _starts_parquet, _count_parquet, _save_parquet)
+PARQUET = Table(_read_parquet, _starts_parquet, _count_parquet, lambda table, path: table.to_parquet(path, index=False))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.cif import CifParser, CifWriter
+from refusals import refused
 
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.elements import SYMBOLS
@@ -190,25 +190,25 @@ def test_another_formula_is_an_error_whoever_reads_the_file(formula: str, rows: 
     text = QUARTZ.replace("'O2 Si'", formula).replace(ROWS, rows.format(ROWS))
     if formula == "'O2 Si H'" and "D1" in rows:
         text = text.replace("'O2 Si H'", "'O2 Si'")
-    with pytest.raises(CrystalError, match=r"its atom sites make .*O6, but _chemical_formula_sum is"):
+    with refused(CrystalError, "Si3", "O6", field="_chemical_formula_sum"):
         read(text)
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "reason"),
+    ("field", "value", "limit"),
     [
-        ("_cell_angle_beta 90.0", "275", "_cell_angle_beta is '275'; it must be a number between 0 and 180 degrees"),
-        ("_cell_angle_beta 90.0", "0", "between 0 and 180 degrees"),
-        ("_cell_length_c 5.4047(4)", "0", "_cell_length_c is '0'; it must be a number above 0 and below 100,000 Å"),
-        ("_cell_length_c 5.4047(4)", "1e300", "below 100,000 Å"),
-        ("_cell_length_c 5.4047(4)", "nan", "must be a number"),
-        ("_cell_length_c 5.4047(4)", "?", "must be a number"),
+        ("_cell_angle_beta 90.0", "275", "180 degrees"),
+        ("_cell_angle_beta 90.0", "0", "180 degrees"),
+        ("_cell_length_c 5.4047(4)", "0", "100,000 Å"),
+        ("_cell_length_c 5.4047(4)", "1e300", "100,000 Å"),
+        ("_cell_length_c 5.4047(4)", "nan", "number"),
+        ("_cell_length_c 5.4047(4)", "?", "number"),
     ],
 )
-def test_a_cell_that_cannot_be_is_named(field: str, value: str, reason: str) -> None:
-    with pytest.raises(CrystalError) as raised:
-        read(QUARTZ.replace(field, f"{field.split()[0]} {value}"))
-    assert reason in str(raised.value)
+def test_a_cell_that_cannot_be_is_named(field: str, value: str, limit: str) -> None:
+    name = field.split()[0]
+    with refused(CrystalError, f"'{value}'", limit, field=name):
+        read(QUARTZ.replace(field, f"{name} {value}"))
 
 
 @pytest.mark.parametrize(
@@ -230,9 +230,8 @@ def test_a_file_that_was_cut_short_says_what_it_lacks(end: str, reason: str, tmp
         text += f"{end}\n"
     assert reason in what_is_missing(text)
     (tmp_path / "cut.cif").write_text(text)
-    with pytest.raises(CrystalError) as raised:
+    with refused(CrystalError, reason, "cut short", path="cut.cif"):
         read(tmp_path / "cut.cif")
-    assert "cut.cif: " in str(raised.value) and reason in str(raised.value) and "cut short" in str(raised.value)
     assert what_is_missing(QUARTZ) == ""
 
 
@@ -281,7 +280,7 @@ def plain_cif(n_operations: int, n_sites: int, coordinates: str = "0.{site:05d} 
 )
 def test_more_atoms_than_any_file_means_are_refused_in_seconds(text: str, reason: str) -> None:
     started = time.process_time()
-    with pytest.raises(CrystalError, match=reason):
+    with refused(CrystalError, reason):
         read(text)
     assert time.process_time() - started < 20
 
@@ -291,7 +290,7 @@ def test_an_endless_symmetry_operation_is_refused_in_seconds(name: str) -> None:
     """pymatgen would look for its end for hours."""
     text = plain_cif(3, 2).replace("x,y,z+1/3", f"0,{'9' * 9000},z").replace("_symmetry_equiv_pos_as_xyz", name)
     started = time.process_time()
-    with pytest.raises(CrystalError, match=rf"operation 2 of {name} \('0,999.*\) has 9,004 characters"):
+    with refused(CrystalError, "operation 2", "'0,999", "9,004", field=name):
         read(text)
     assert time.process_time() - started < 20
 
@@ -311,13 +310,13 @@ def test_a_group_that_is_only_named_is_made_once() -> None:
 
 def test_operations_by_the_name_of_the_group_count_as_well() -> None:
     fields = {"_atom_site_label": ["Na"] * 100, "_space_group_name_H-M_alt": "F m -3 m"}
-    with pytest.raises(CrystalError, match="100 sites and 192 symmetry operations"):
+    with refused(CrystalError, "100 sites and 192 symmetry operations"):
         check_size(fields)
     check_size(fields | {"_space_group_name_H-M_alt": "P -1"})
 
 
 def test_an_error_quotes_only_the_beginning_of_an_endless_number() -> None:
-    with pytest.raises(CrystalError, match="_cell_angle_alpha is '9999") as caught:
+    with refused(CrystalError, "'9999", field="_cell_angle_alpha") as caught:
         read(QUARTZ.replace("_cell_angle_alpha 90", "_cell_angle_alpha " + "9" * 5000))
     assert len(str(caught.value)) < 200
 
@@ -330,7 +329,7 @@ def test_blank_lines_cost_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("spoilt", "reason"),
-    [("\n" * 300_000, None), ("\t" * 300_000, r"line \d+ .* has 300,000 characters"), (" \n" * 9999, None)],
+    [("\n" * 300_000, None), ("\t" * 300_000, "has 300,000 characters"), (" \n" * 9999, None)],
 )
 def test_gaps_and_long_lines_cost_no_hours(spoilt: str, reason: str | None) -> None:
     """Such as pymatgen would brood over, which reads the file because of the word in its comment."""
@@ -339,18 +338,9 @@ def test_gaps_and_long_lines_cost_no_hours(spoilt: str, reason: str | None) -> N
     if reason is None:
         assert len(read(text)) == 9
     else:
-        with pytest.raises(CrystalError, match=reason):
+        with refused(CrystalError, "line ", reason):
             read(text)
     assert time.process_time() - started < 20
-
-
-def test_without_gemmi_pymatgen_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    crystal = read_plain_cif(QUARTZ)
-    monkeypatch.setitem(sys.modules, "gemmi", None)
-    assert read_plain_cif(QUARTZ) is None
-    assert_same(crystal, read(QUARTZ))
-    assert "it lacks _cell_angle_beta" in what_is_missing(QUARTZ[: QUARTZ.index("_cell_angle_beta")])
-    assert what_is_missing(QUARTZ) == ""
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

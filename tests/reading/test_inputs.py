@@ -171,8 +171,8 @@ def test_hydrogen_isotopes_are_hydrogen() -> None:
         (cif("Na1 Na 0.1 0.2 0.3 0.5", SITES[1]), 1, ["(Na1)", "partly occupied", "Na 0.5", "ordered structure"]),
         (cif("Na1 Na 0.1 0.2 0.3 nan", SITES[1]), None, ["(Na", "holds no atom", "occupancy"]),
         (cif("Na1 Na 0.1 0.2 0.3 0.4", "K1 K 0.1 0.2 0.3 0.6"), 0, ["partly occupied", "Na 0.4", "K 0.6"]),
-        (cif(*SITES, "K1 K 0.1 0.2 0.3 1"), None, ["several atoms", "one place", "Na 1", "K 1"]),
-        (cif(*SITES, SITES[0]), None, ["several atoms", "one place", "(Na 2)"]),
+        (cif(*SITES, "K1 K 0.1 0.2 0.3 1"), None, ["several atoms", "Na 1", "K 1"]),
+        (cif(*SITES, SITES[0]), None, ["several atoms", "(Na 2)"]),
         (cif(*SITES, "Na2 Na 0.1 0.2 0.305 1"), None, ["(Na)", "0.03 Å apart"]),
         (cif(SITES[0], "X1 X 0.5 0.5 0.5 1"), None, ["'X1'", "'X' is no element", "_atom_site_type_symbol"]),
         (cif(SITES[0], "W1 Wat 0.5 0.5 0.5 1"), None, ["'W1'", "'Wat' is no element"]),
@@ -244,7 +244,7 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "field", "site", "words"),
     [
-        (row(lattice=[1.0] * 8), "lattice", None, ["6 numbers in frac_coords", "9 in lattice", "got 6 and 8"]),
+        (row(lattice=[1.0] * 8), "lattice", None, ["9 numbers", "got 8"]),
         (row(lattice=[1.0] * 9), None, None, ["coplanar"]),
         (row(lattice="four"), "lattice", None, ["numbers"]),
         (row(frac_coords=[0.1] * 5), "frac_coords", None, ["6 numbers"]),

@@ -1,0 +1,79 @@
+"""How far the path of a CIF file travels through the files of the package until there is a crystal.
+
+`python tests/reading/test_way_of_a_path.py` prints the way.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import FrameType
+
+MOST_STAYS, MOST_RETURNS = 10, 3
+CIF = """data_salt
+_cell_length_a 4
+_cell_length_b 4
+_cell_length_c 4
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+_chemical_formula_sum 'Cs Cl'
+loop_
+_symmetry_equiv_pos_as_xyz
+'x, y, z'
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+Cs1 Cs 0 0 0
+Cl1 Cl 0.5 0.5 0.5
+"""
+
+
+def way() -> list[str]:
+    """Files of the package in the order in which `cf.trace(path, model)` enters them, until it has the crystal.
+
+    A stay is a row of calls to code of one file. All calls count, whether they get the path or not, also those of
+    comprehensions, and of generators that go on; code that `dataclass` generates lies in no file. The last stay is that
+    of `cf.trace`, which goes on with the crystal.
+    """
+    import crystalframer as cf
+
+    package = Path(cf.__file__).parent
+    model = cf.load(device="cpu")
+    files: list[str] = []
+    code = cf.trace.__code__
+
+    def follow(frame: FrameType, event: str, result: object) -> None:
+        file = Path(frame.f_code.co_filename)
+        if event == "call" and package in file.parents:
+            files.append(str(file.relative_to(package)))
+        elif event == "return" and isinstance(result, cf.Crystal) and getattr(frame.f_back, "f_code", None) is code:
+            sys.setprofile(None)
+            files.append(files[0])
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "salt.cif"
+        path.write_text(CIF, encoding="utf-8")
+        cf.trace(path, model)  # imports what is imported when it is needed
+        sys.setprofile(follow)
+        cf.trace(path, model)
+    return [file for file, before in zip(files, [None, *files[:-1]], strict=True) if file != before]
+
+
+def test_a_path_takes_a_short_way() -> None:
+    """In a process of its own: the checks of types and shapes that tests run under lie in the way."""
+    result = subprocess.run([sys.executable, __file__], capture_output=True, text=True, check=True)
+    stays = json.loads(result.stdout)
+    assert stays[0] == stays[-1] == "prediction.py" and "reading/cif.py" in stays
+    assert len(stays) <= MOST_STAYS, stays
+    assert len(stays) - len(set(stays)) <= MOST_RETURNS, stays
+
+
+if __name__ == "__main__":
+    print(json.dumps(way()))
