@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -43,6 +44,7 @@ nb_custom_formats = {".ipynb": ["notebook_outputs.read", {}, False]}
 
 autosummary_generate = True
 autosummary_ignore_module_all = False
+toc_object_entries_show_parents = "hide"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
@@ -76,12 +78,22 @@ copybutton_exclude = ".linenos, .gp, .go"
 
 
 def setup(app: Sphinx) -> None:
-    """Keep napoleon from taking the words before a colon for a type."""
-    app.connect("autodoc-process-docstring", _attributes_begin_with_text, priority=400)
+    """Read docstrings as they are meant, before napoleon does."""
+    app.connect("autodoc-process-docstring", _as_meant, priority=400)
+    app.connect("autodoc-process-signature", _without_fields)
 
 
-def _attributes_begin_with_text(
-    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
-) -> None:
+def _as_meant(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Indented text after a blank line is code; words before a colon are not the type of an attribute."""
+    for number in range(len(lines) - 2, 0, -1):
+        before, blank, after = lines[number - 1 : number + 2]
+        is_text = before and not before.startswith(" ") and not before.endswith("::")
+        if is_text and not blank and after.startswith("    "):
+            lines[number:number] = ["", "::"]
     if what in ("attribute", "property"):
         lines[:0] = ["..", ""]
+
+
+def _without_fields(app: Sphinx, what: str, name: str, obj: object, *rest: object) -> tuple[str, None] | None:
+    """The fields of a dataclass are listed below its name, each with what it means."""
+    return ("", None) if what == "class" and dataclasses.is_dataclass(obj) else None

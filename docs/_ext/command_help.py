@@ -12,7 +12,6 @@ from sphinx.util.docutils import SphinxDirective
 
 from crystalframer import cli
 
-WIDTH = "100"
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -27,7 +26,7 @@ class CommandHelp(SphinxDirective):
         """A literal block with the text."""
         words = self.arguments[0].split() if self.arguments else []
         text = help_of(words)
-        return [nodes.literal_block(text, text, language="text")]
+        return [nodes.literal_block(text, text, language="text", classes=["command-help"])]
 
 
 def help_of(words: list[str]) -> str:
