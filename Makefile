@@ -12,7 +12,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python)
 
-.PHONY: help demo test docs dist coverage test-lowest audit mutation lab clean
+.PHONY: help demo test test-long docs dist coverage test-lowest audit mutation lab clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +47,16 @@ $(EXECUTED): $(INSTALLED) $(shell find notebooks crystalframer viz -name '*.ipyn
 	rm -rf docs/notebooks && cp -r notebooks docs/notebooks
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --nbmake --overwrite --nbmake-timeout=600 docs/notebooks
 	@touch $@
+
+# The fuzzer goes on after the seeds in its record, a copy of the one that is published.
+FUZZ := $(BIN)/python scripts/fuzz.py --record build/fuzz.json --minutes 5 --count 100000
+test-long: export OMP_NUM_THREADS ?= 1
+test-long: $(INSTALLED) ## A quarter of an hour of trials: killed runs, strange structures, damaged files
+	$(BIN)/pytest --numprocesses 2 -m long tests
+	mkdir -p build
+	test -f build/fuzz.json || cp benchmarks/results/fuzz.json build/fuzz.json
+	$(FUZZ) structures
+	$(FUZZ) files
 
 dist: $(INSTALLED) ## Build wheel and source distribution into dist/; install, predict and run a notebook with them
 	$(BIN)/python scripts/prove_dist.py --output dist $(if $(PYTHON),--python $(PYTHON))
