@@ -104,7 +104,7 @@ def measure_accuracy(
     crystals: Iterable[Crystal], config: ModelConfig, device: torch.device
 ) -> dict[str, tuple[float, float]]:
     """Errors of output and gradients, by implementation, in evaluation (no noise)."""
-    if config.frame.method != "none":
+    if config.frame.promises.axes:
         crystals = [distorted(crystal, seed) for seed, crystal in enumerate(crystals) if len(crystal) > 2]
     batch = make_batch(list(crystals), config.radius).to(device)
     layer = second_layer(config, batch)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import torch
 
 from benchmarks.machine import Peak
-from crystalframer.config import FrameMethod, ModelConfig
+from crystalframer.config import ModelConfig
 from crystalframer.crystals.crystal import CrystalBatch
 from crystalframer.maths.basis import chebyshev_of_gaussians
 
@@ -28,9 +28,6 @@ EDGE = 5 * FLOAT
 """Bytes of an edge: key atom, unit vector, length."""
 STORED_EDGE = 5
 """Bytes of an edge in a prepared data set: key atom and image."""
-FRAME_OPERATIONS: Mapping[FrameMethod, int] = {"max": 9, "weighted-pca": 12, "static-max": 0}
-"""Per edge and head. `max`: the largest weight (1), and of weight × (1 - |cosine|) (8); `weighted-pca`: six second
-moments. `static-max` chooses once for all heads and layers, `pca` and `lattice` once per crystal."""
 ADAMW = 14
 """Operations per parameter."""
 
@@ -77,13 +74,13 @@ def attention(shape: Shape, config: ModelConfig, backward: bool) -> Work:
     """One layer of framed attention, from queries, keys and values to its output; with gradients if `backward`."""
     n, edges, pairs = shape.n_atoms, shape.n_edges * config.n_heads, shape.n_pairs * config.n_heads
     atoms, d, centers = n * config.n_heads, config.d_head, config.distance.n_centers
-    framed = config.frame.method != "none"
+    framed = config.frame.promises.axes is not None
     degree = chebyshev_of_gaussians(config.cosine).shape[1] if framed else 0
     moments = centers + 3 * degree
     operations = {
         "logits": 2.0 * d * pairs + 3.0 * edges,  # q·k of a pair; r² × precision and the sum of an edge
         "softmax": (EXPONENTIAL + 3.0) * edges,  # largest, difference, exponential, sum
-        "frames": FRAME_OPERATIONS.get(config.frame.method, 0) * float(edges),
+        "frames": config.frame.promises.operations * float(edges),
         "values": edges + 2.0 * d * pairs,  # weights of a pair's images added up, times the value of the atom
         "distances": 2.0 * centers * edges,  # basis (shared by heads and layers) times weights: a matrix product
         "cosines": 3.0 * (5.0 + 2.0 * (degree - 2) + 2.0 * degree) * edges if framed else 0.0,

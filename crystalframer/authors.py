@@ -1,10 +1,10 @@
-"""Weights that the CrystalFramer authors publish: Lightning `.ckpt` files of their release v1.0.1."""
+"""Loads the weights that the authors of CrystalFramer publish: Lightning `.ckpt` files of their release v1.0.1."""
 
 from __future__ import annotations
 
 import pickle
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ FRAME_METHOD: dict[str, FrameMethod] = {
     "pca": "pca",
     "no": "none",
 }
-"""Their names → ours."""
+"""Their name → our name."""
 
 UNITS = {
     "formation_energy_peratom": "eV/atom",
@@ -32,7 +32,7 @@ UNITS = {
     "mbj_bandgap": "eV",
     "ehull": "eV/atom",
 }
-"""Units of the JARVIS columns that they train on; other targets come without a unit."""
+"""Units of the JARVIS columns on which they train. Other targets have no unit."""
 
 FIXED: dict[str, tuple[Any, ...]] = {
     "domain": ("real",),
@@ -49,53 +49,62 @@ FIXED: dict[str, tuple[Any, ...]] = {
 def load_authors_checkpoint(path: str | Path, averaged: bool | None = None) -> CrystalFramer:
     """Load a `.ckpt` file of the authors' code, without running any code that it may contain.
 
-    Their box of images is not reproduced (our neighbours converge to the same sum), nor their noise in evaluation,
-    nor the defects listed in docs/fidelity.md. Only their frame methods `max` and `no` promise the published accuracy
-    here: the others were trained with those defects.
+    Three things of their code are not reproduced: their box of images (our neighbours converge to the same sum), their
+    noise in evaluation, and the defects listed in docs/fidelity.md. Only the frame methods `max` and `no` reach the
+    published accuracy here, because the other methods were trained with those defects.
 
     Args:
+        path: the file.
         averaged: True for the averaged (SWA) weights, False for the plain ones; None takes the averaged ones if the
             file holds them.
 
     Raises:
-        AuthorsCheckpointError: unreadable, not such a file, an unknown setting, or a missing or wrongly shaped tensor.
+        AuthorsCheckpointError: the file cannot be read or is another kind of file, a setting is unknown, or a tensor is
+            missing or has another shape.
     """
-    path = Path(path)
+    try:
+        checkpoint = _read(Path(path))
+        state = checkpoint["state_dict"]
+        config = _model_config(checkpoint["hyper_parameters"])
+        has_average = int(state.get("swa_model.n_averaged", torch.tensor(0))) > 0
+        if averaged and not has_average:
+            raise AuthorsCheckpointError("it holds no averaged weights; pass averaged=False", field="averaged")
+        prefix = "swa_model.module." if averaged or (averaged is None and has_average) else "model."
+        weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        model = CrystalFramer(config)
+        model.load_state_dict(_state_dict(config, weights, state))
+    except AuthorsCheckpointError as error:
+        error.at(path=path)
+        raise
+    return model.eval()
+
+
+def _read(path: Path) -> Mapping[str, Any]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", UserWarning
-            )  # about pickle protocols: what cannot be read is an error below
+            warnings.simplefilter("ignore", UserWarning)  # about pickle protocols: an unreadable file is an error below
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise AuthorsCheckpointError(f"{path}: no such file; check the path") from error
+        raise AuthorsCheckpointError("no such file; check the path") from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise AuthorsCheckpointError(
-            f"{path}: not a checkpoint of tensors and plain data ({reason}); download it again, from the authors"
+            f"not a checkpoint of tensors and plain data ({reason}); download it again from the authors"
         ) from error
     for part in ("state_dict", "hyper_parameters"):
         if not isinstance(checkpoint, Mapping) or not isinstance(checkpoint.get(part), Mapping):
             raise AuthorsCheckpointError(
-                f"{path}: has no {part!r}, so it is no checkpoint of the authors' code; give one that Lightning wrote"
+                f"it has no {part!r}, so the authors' code did not write it; give a Lightning file",
+                field=part,
             )
-    state = checkpoint["state_dict"]
-    config = _model_config(checkpoint["hyper_parameters"], path)
-    has_average = int(state.get("swa_model.n_averaged", torch.tensor(0))) > 0
-    if averaged and not has_average:
-        raise AuthorsCheckpointError(f"{path}: holds no averaged weights; pass averaged=False")
-    prefix = "swa_model.module." if averaged or (averaged is None and has_average) else "model."
-    weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    model = CrystalFramer(config)
-    model.load_state_dict(_state_dict(config, weights, state, path))
-    return model.eval()
+    return checkpoint
 
 
-def _model_config(params: Mapping[str, Any], path: Path) -> ModelConfig:
+def _model_config(params: Mapping[str, Any]) -> ModelConfig:
     def refuse(name: str, accepted: str) -> AuthorsCheckpointError:
-        return AuthorsCheckpointError(
-            f"{path}: setting {name} = {params[name]!r} is not implemented; accepted: {accepted}"
-        )
+        value = params[name]
+        problem = f"setting {name} = {value!r} is not implemented; accepted: {accepted}"
+        return AuthorsCheckpointError(problem, field=name, value=value)
 
     def number(name: str, default: int | float) -> int | float:
         value = params.get(name, default)
@@ -122,13 +131,14 @@ def _model_config(params: Mapping[str, Any], path: Path) -> ModelConfig:
     names = [names] if isinstance(names, str) else list(names)
     if not names:
         raise AuthorsCheckpointError(
-            f"{path}: setting targets is missing, so nothing says what the model predicts; give a checkpoint with it"
+            "setting targets is missing, so nothing says what the model predicts; give a checkpoint with it",
+            field="targets",
         )
     reference_length = single("scale_real", [1.4])
     max_distance = number("value_pe_dist_max", -10.0)
-    without_angles = method == "no" or n_cosines == 0
+    frame = FrameConfig(FRAME_METHOD["no" if n_cosines == 0 else method])
     cosine = CosineBasis()
-    if not without_angles:
+    if frame.promises.axes:
         cosine = CosineBasis(
             n_cosines, float(number("value_pe_angle_wscale", 4.0)), float(number("value_pe_angle_coef", 1.0))
         )
@@ -139,7 +149,7 @@ def _model_config(params: Mapping[str, Any], path: Path) -> ModelConfig:
         d_model=int(number("model_dim", 128)),
         d_feedforward=int(number("ff_dim", 512)),
         d_readout=int(single("embedding_dim", [128])),
-        frame=FrameConfig(method="none" if without_angles else FRAME_METHOD[method]),
+        frame=frame,
         decay=DecayConfig(
             float(reference_length), float(number("gauss_lb_real", 0.5)), float(number("positive_func_beta", 0.1))
         ),
@@ -148,33 +158,34 @@ def _model_config(params: Mapping[str, Any], path: Path) -> ModelConfig:
             float(max_distance if max_distance > 0 else -max_distance * reference_length),
             float(number("value_pe_dist_wscale", 1.0)),
             # Without frames their kernel leaves this factor out.
-            1.0 if without_angles else float(number("value_pe_dist_coef", 1.0)),
+            float(number("value_pe_dist_coef", 1.0)) if frame.promises.axes else 1.0,
         ),
         cosine=cosine,
     )
 
 
-def _state_dict(
-    config: ModelConfig, weights: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path
-) -> dict[str, Tensor]:
+def _state_dict(config: ModelConfig, weights: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Their tensors under our names and shapes."""
 
     def take(name: str, shape: tuple[int, ...], source: Mapping[str, Tensor] = weights) -> Tensor:
         if name not in source:
-            raise AuthorsCheckpointError(f"{path}: tensor {name} is missing; copy the file again, or give another")
-        if tuple(source[name].shape) != shape:
+            raise AuthorsCheckpointError(f"tensor {name} is missing; copy the file again, or give another", field=name)
+        found = tuple(source[name].shape)
+        if found != shape:
             raise AuthorsCheckpointError(
-                f"{path}: tensor {name} has shape {tuple(source[name].shape)}, the settings ask for {shape}; the file "
-                "is of another version of their code: give one of v1.0.1"
+                f"tensor {name} has shape {found}, but the settings ask for {shape}; another version of the authors' "
+                "code wrote the file: give one of v1.0.1",
+                field=name,
+                value=found,
             )
         return source[name]
 
     d, h, d_head, d_ff = config.d_model, config.n_heads, config.d_head, config.d_feedforward
     ours = {
         "embedding.weight": take("input_embeddings.weight", (d, 98)).T,
-        "target_mean": _per_target(take, "target_mean", config, state),
-        "target_std": _per_target(take, "target_std", config, state),
     }
+    for name in ("target_mean", "target_std"):  # stand beside the networks, and under our names
+        ours[name] = take(name, (len(config.targets),), state)
     for layer in range(config.n_layers):
         theirs, block = f"encoder.layers.{layer}.", f"blocks.{layer}."
         attention, framed = theirs + "self_attn.", block + "attention."
@@ -187,7 +198,7 @@ def _state_dict(
         ours[framed + "decay_projection"] = take(attention + "lattice_pos_weights", (d,)).view(h, d_head)
         distance = take(attention + "pe_dist_proj", (1, h, d_head, config.distance.n_centers))
         ours[framed + "distance_projection"] = distance[0]
-        if config.frame.method != "none":
+        if config.frame.promises.axes:
             shape = (1, h, d_head, config.cosine.n_centers)
             ours[framed + "cosine_projection"] = torch.cat(
                 [take(f"{attention}proj_angle{k}", shape) for k in (1, 2, 3)]
@@ -195,7 +206,8 @@ def _state_dict(
         scale, shift = take(attention + "gauss_scale", (2,))
         if scale <= 0:
             raise AuthorsCheckpointError(
-                f"{path}: layer {layer} is not calibrated (gauss_scale = 0): it was never trained; give a trained one"
+                f"layer {layer} is not calibrated (gauss_scale = 0): it was never trained; give a trained model",
+                field="gauss_scale",
             )
         ours[framed + "decay_scale"], ours[framed + "decay_shift"] = scale, shift
         for name, index, rows, columns in (("linear1", 0, d_ff, d), ("linear2", 2, d, d_ff)):
@@ -208,13 +220,3 @@ def _state_dict(
         ours[f"readout.{index}.weight"] = take(f"{name}.weight", (rows, columns))
         ours[f"readout.{index}.bias"] = take(f"{name}.bias", (rows,))
     return ours
-
-
-def _per_target(
-    take: Callable[[str, tuple[int, ...], Mapping[str, Tensor]], Tensor],
-    name: str,
-    config: ModelConfig,
-    state: Mapping[str, Tensor],
-) -> Tensor:
-    """Their normalisation stands beside the networks, under its bare name."""
-    return take(name, (len(config.targets),), state)

@@ -15,13 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from crystalframer.errors import ConfigError, suggestion
+from crystalframer.frame_methods import ANCHORED, FRAME_METHODS, PROMISES, FrameMethod, FramePromises
 
-FrameMethod = Literal["max", "weighted-pca", "static-max", "pca", "lattice", "none"]
 Precision = Literal["32", "bf16-mixed"]
 Accelerator = Literal["auto", "cpu", "cuda", "mps"]
 Schedule = Literal["inverse-sqrt", "warmup-stable-decay"]
-
-FRAME_METHODS: tuple[FrameMethod, ...] = get_args(FrameMethod)
 
 RESERVED_NAMES = ("id", "formula", "error")
 """Columns of tables of predictions; no target may be called so."""
@@ -29,7 +27,8 @@ RESERVED_NAMES = ("id", "formula", "error")
 
 def _check(condition: bool, owner: object, name: str, requirement: str) -> None:
     if not condition:
-        raise ConfigError(f"{type(owner).__name__}.{name} = {getattr(owner, name)!r}: {requirement}")
+        value = getattr(owner, name)
+        raise ConfigError(f"{type(owner).__name__}.{name} = {value!r}: {requirement}", field=name, value=value)
 
 
 def _check_positive(owner: object, *names: str) -> None:
@@ -40,7 +39,8 @@ def _check_positive(owner: object, *names: str) -> None:
 def _check_choice(owner: object, name: str, known: Iterable[str]) -> None:
     value = getattr(owner, name)
     if value not in known:
-        raise ConfigError(f"{type(owner).__name__}.{name} = {value!r} is unknown{suggestion(str(value), known)}")
+        problem = f"{type(owner).__name__}.{name} = {value!r} is unknown{suggestion(str(value), known)}"
+        raise ConfigError(problem, field=name, value=value)
 
 
 @dataclass(frozen=True)
@@ -115,22 +115,29 @@ class FrameConfig:
     """How each atom and head builds its local frame."""
 
     method: FrameMethod = "max"
+    """Rule for the axes; `crystalframer.frame_methods` says what each method promises. `none` has no frames."""
     tie_margin: float = 1e-4
-    """Scores closer than this to the best tie at evaluation, and an equivariant second criterion picks among them.
-    0 takes the first of the equal best edges, as the authors' kernels do without noise."""
+    """Edges whose score is closer than this to the best score tie in evaluation. Moments of the attention, which rotate
+    with the crystal, choose among them. 0 takes the first of equal edges, as the authors' kernels do without noise."""
     average_margin: float = 0.0
     """Above 0, evaluation averages over the frames of all edges that score closer than this to the best, instead of
     choosing one by `tie_margin` (`crystalframer.load(average_ties=True)`). For the methods `max` and `static-max`."""
     noise: float = 5e-6
-    """Half-width of the uniform noise that picks among ties in training; never in evaluation."""
+    """Half-width of the uniform noise that chooses among ties in training. Evaluation has no noise."""
 
     def __post_init__(self) -> None:
         _check_choice(self, "method", FRAME_METHODS)
         _check(self.tie_margin >= 0, self, "tie_margin", "must not be negative")
         _check(self.average_margin >= 0, self, "average_margin", "must not be negative")
         if self.average_margin > 0:
-            _check(self.method in ("max", "static-max"), self, "method", "only max and static-max frames are averaged")
+            choices = " or ".join(ANCHORED)
+            _check(self.promises.averages_ties, self, "method", f"cannot average over ties; choose {choices}")
         _check(self.noise >= 0, self, "noise", "must not be negative")
+
+    @property
+    def promises(self) -> FramePromises:
+        """What the method promises."""
+        return PROMISES[self.method]
 
 
 @dataclass(frozen=True)

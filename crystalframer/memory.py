@@ -26,12 +26,10 @@ def batch_memory(
         width: bytes per number, 4 or 8.
     """
     n_kept = config.n_layers if training else 0
-    moments = config.n_heads * (config.distance.n_centers + (96 if config.frame.method != "none" else 0))
+    moments = config.n_heads * (config.distance.n_centers + (96 if config.frame.promises.axes else 0))
     per_atom = width * (1.7 + n_kept) * (8 * config.d_model + config.d_feedforward + moments)
     if compiled:
-        per_edge = 200.0 + 8 * config.n_heads * max(1, n_kept)
-        if config.frame.method in ("pca", "weighted-pca"):
-            per_edge += 130 * config.n_heads
+        per_edge = 200.0 + config.n_heads * (8 * max(1, n_kept) + config.frame.promises.memory)
     else:
         per_edge = 72.5 * width * config.n_heads * (1 + n_kept)
     batch_arrays = 28 + 3 * width

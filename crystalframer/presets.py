@@ -1,4 +1,4 @@
-"""Ready-made experiments: the paper's table rows by name, one for the shipped demo data, and a tiny one for tests."""
+"""Ready-made experiments by name: the rows of the paper's tables, one for the demo data, and a tiny one for tests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from crystalframer.errors import ConfigError, suggestion
 
 @dataclass(frozen=True)
 class Preset:
-    """A config, what it is for, and the test error that the paper reports for it."""
+    """A config, its purpose, and the test error that the paper reports for it."""
 
     config: Config
     description: str
@@ -30,7 +30,7 @@ class Preset:
 
 
 JARVIS_TRAINING = TrainingConfig(n_epochs=2000, batch_size=256, swa_epochs=50, bias_weight_decay=0.01)
-"""Bias decay of 0.01 as in the authors' code (quirk Q3), here and below."""
+"""Biases decay with 0.01 as in the authors' code (quirk Q3), here and below."""
 MP_TRAINING = TrainingConfig(n_epochs=800, batch_size=128, swa_epochs=50, bias_weight_decay=0.01)
 OQMD_TRAINING = TrainingConfig(n_epochs=200, batch_size=1024, swa_epochs=20, bias_weight_decay=0.01)
 
@@ -159,5 +159,5 @@ def preset(name: str) -> Preset:
         ConfigError: no such preset; the message suggests the nearest name.
     """
     if name not in PRESETS:
-        raise ConfigError(f"preset {name!r} is unknown{suggestion(name, PRESETS)}")
+        raise ConfigError(f"preset {name!r} is unknown{suggestion(name, PRESETS)}", field="preset", value=name)
     return PRESETS[name]

@@ -1,4 +1,4 @@
-"""Crystals, and the changes of description that must not change a prediction: for tests, ours and yours.
+"""Crystals for tests, and the changes of their description that must not change a prediction.
 
 crystal = random_crystal(seed=1, n_atoms=6)
 assert_same(predict(crystal), predict(rotated(crystal, random_rotation(seed=2))))
@@ -13,9 +13,10 @@ from jaxtyping import Float, Int
 
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.elements import ATOMIC_NUMBERS
+from crystalframer.errors import CrystalError
 
 TOLERANCES = {"float32": 1e-5, "float64": 1e-10}
-"""Largest difference in normalised output that rounding may cause."""
+"""Largest difference that rounding may cause, in standard deviations of the training labels."""
 
 
 def random_crystal(seed: int, n_atoms: int, volume_per_atom: float = 15.0, closest: float = 1.2) -> Crystal:
@@ -26,7 +27,7 @@ def random_crystal(seed: int, n_atoms: int, volume_per_atom: float = 15.0, close
         closest: least distance between two atoms, Å.
 
     Raises:
-        ValueError: no place was found for an atom; give it more volume.
+        CrystalError: no place was found for an atom; give it more volume.
     """
     rng = np.random.default_rng(seed)
     lattice = np.eye(3) + rng.uniform(-0.35, 0.35, (3, 3))
@@ -40,13 +41,14 @@ def random_crystal(seed: int, n_atoms: int, volume_per_atom: float = 15.0, close
             positions = np.vstack([positions, candidate])
         if len(positions) == n_atoms:
             return Crystal(rng.integers(1, 60, n_atoms), positions, lattice, id=f"random-{seed}")
-    raise ValueError(f"no room for {n_atoms} atoms {closest} Å apart in {volume_per_atom} Å³ each; give them more")
+    problem = f"no room for {n_atoms} atoms {closest} Å apart in {volume_per_atom} Å³ each; give them more volume"
+    raise CrystalError(problem, field="volume_per_atom", value=volume_per_atom)
 
 
 def prototypes() -> list[Crystal]:
-    """The structure types that textbooks begin with, one crystal of each: most of their atoms have neighbours that tie.
+    """One crystal of each structure type with which textbooks begin. Most of their atoms have neighbours that tie.
 
-    Lattice parameters and free coordinates are those of experiment, rounded.
+    Lattice parameters and free coordinates are measured values, rounded.
     """
     return [_prototype(*row) for row in _PROTOTYPES]
 
@@ -100,17 +102,17 @@ def random_rotation(seed: int) -> Float[np.ndarray, "3 3"]:
 
 
 def rotated(crystal: Crystal, matrix: Float[np.ndarray, "3 3"]) -> Crystal:
-    """The crystal turned (or, by a matrix of determinant -1, reflected) in space."""
+    """The crystal rotated in space, or reflected by a matrix of determinant -1."""
     return replace(crystal, positions=crystal.positions @ matrix.T, lattice=crystal.lattice @ matrix.T)
 
 
 def translated(crystal: Crystal, vector: Float[np.ndarray, "3"]) -> Crystal:
-    """All atoms moved by one vector, Å, and not wrapped back into the cell."""
+    """All atoms moved by one vector, Å, without wrapping them back into the cell."""
     return replace(crystal, positions=crystal.positions + vector)
 
 
 def rewrapped(crystal: Crystal, seed: int) -> Crystal:
-    """Every atom moved by a lattice vector of its own."""
+    """Each atom moved by another lattice vector."""
     steps = np.random.default_rng(seed).integers(-2, 3, (len(crystal), 3))
     return replace(crystal, positions=crystal.positions + steps @ crystal.lattice)
 
@@ -132,7 +134,13 @@ def supercell(crystal: Crystal, repeats: tuple[int, int, int]) -> Crystal:
 
 
 def with_cell(crystal: Crystal, transformation: Int[np.ndarray, "3 3"]) -> Crystal:
-    """The same crystal described by other lattice vectors: integer combinations with determinant ±1."""
-    if round(abs(np.linalg.det(transformation))) != 1:
-        raise ValueError(f"the transformation must have determinant 1 or -1, not {np.linalg.det(transformation):g}")
+    """The same crystal described by other lattice vectors: integer combinations with determinant ±1.
+
+    Raises:
+        CrystalError: the transformation has another determinant.
+    """
+    determinant = np.linalg.det(transformation)
+    if round(abs(determinant)) != 1:
+        problem = f"the transformation must have determinant 1 or -1, not {determinant:g}"
+        raise CrystalError(problem, field="transformation", value=transformation)
     return replace(crystal, lattice=transformation @ crystal.lattice)

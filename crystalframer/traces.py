@@ -1,9 +1,8 @@
-"""What the model looked at, as plain NumPy records that outlive the model.
+"""Records of what a model attended to, as plain NumPy arrays that need no model.
 
-`CrystalFramer.trace` makes a `CrystalTrace` for each crystal; everything in `viz` and `analysis` starts from one, so
-every figure can be made without the model and remade years later. Shapes follow the vocabulary of the project:
-n_atoms, n_queries, n_edges, n_heads; row 0 of `edge_index` is the query atom i, row 1 the key atom j; `edge_image` is
-the lattice translation n of the key atom.
+`CrystalFramer.trace` makes a `CrystalTrace` for each crystal. Everything in `viz` and `analysis` starts from one, so
+that every figure can be made again without the model, years later. Row 0 of `edge_index` is the query atom i, row 1 the
+key atom j, and `edge_image` is the lattice translation n of the key atom. Sizes: n_atoms, n_queries, n_edges, n_heads.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from crystalframer import files
 from crystalframer.errors import TraceError
+from crystalframer.frame_methods import NO_FRAMES
 
 SCHEMA_VERSION = 2
 
@@ -33,12 +33,12 @@ class FrameTrace:
     axes: FloatArray
     """(n_queries, n_heads, 3, 3): row k is the unit axis e_k, Cartesian; right-handed."""
     anchor_edges: IntArray | None = None
-    """(n_queries, n_heads, 2): edges that fixed e₁ and e₂ (`max` and `static-max`)."""
+    """(n_queries, n_heads, 2): edges that fixed e₁ and e₂, for methods whose axes are fixed by edges."""
     eigenvalues: FloatArray | None = None
-    """(n_queries, n_heads, 3), Å², ascending (`pca` and `weighted-pca`)."""
+    """(n_queries, n_heads, 3), Å², ascending, for methods whose axes are principal axes."""
     tie_margin: FloatArray | None = None
-    """(n_queries, n_heads, 2): score of the anchor edge minus that of the best other edge, for e₁ and e₂; near 0 or
-    negative: a tie that moments decided (`max` and `static-max`)."""
+    """(n_queries, n_heads, 2): score of the anchor edge minus that of the best other edge, for e₁ and e₂. Near 0 or
+    negative: a tie that moments decided."""
 
     def __repr__(self) -> str:
         return f"FrameTrace: {self.method} frames of {self.axes.shape[0]} atoms, {self.axes.shape[1]} heads"
@@ -59,7 +59,12 @@ class LayerTrace:
     atom_features: FloatArray
     """(n_queries, d_model): output of the layer's block."""
     frame: FrameTrace | None = None
-    """None for the frame method `none`."""
+    """None without frames (method `none`)."""
+
+    @property
+    def frame_method(self) -> str:
+        """Name of the frame method; `none` without frames."""
+        return self.frame.method if self.frame else NO_FRAMES
 
     def __repr__(self) -> str:
         frames = "no frames" if self.frame is None else f"{self.frame.method} frames"
@@ -68,7 +73,7 @@ class LayerTrace:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CrystalTrace:
-    """One crystal, what every layer attended to, and the prediction."""
+    """One crystal, what every layer attended to in it, and the prediction."""
 
     atomic_numbers: IntArray
     """(n_atoms)"""
@@ -87,8 +92,9 @@ class CrystalTrace:
     """Target name → unit."""
     id: str = ""
     sites: IntArray | None = None
-    """(n_atoms), of a trace of a region: which atom of the structure each is. The first `n_queries` are the region; the
-    others are what these see, each in its image nearest to the first. None: all atoms of the structure, in order."""
+    """(n_atoms), in a trace of a region: number of each atom in the structure. The first `n_queries` atoms are the
+    region. The others are those that the region sees, each in its image nearest to the first atom. None: the trace
+    holds all atoms of the structure, in order."""
 
     def __repr__(self) -> str:
         predicted = "".join(f"; {name} = {value:.4g} {self.units[name]}" for name, value in self.prediction.items())
@@ -105,7 +111,7 @@ class CrystalTrace:
 
     @property
     def n_queries(self) -> int:
-        """Atoms whose attention is recorded: all, or the first ones in a trace of a region."""
+        """Number of atoms whose attention is recorded: all atoms, or the first ones in a trace of a region."""
         return len(self.layers[0].decay_length) if self.layers else self.n_atoms
 
     @property
@@ -132,16 +138,16 @@ class CrystalTrace:
         return np.linalg.norm(self.edge_vectors, axis=1)
 
     def save(self, path: str | Path) -> Path:
-        """Write one safetensors file, and its folder if need be; returns its path.
+        """Write one safetensors file, and its folder if necessary, and return its path.
 
         Raises:
-            TraceError: another suffix than .safetensors, or nothing can be written there.
+            TraceError: the suffix is not .safetensors, or the file cannot be written.
         """
         from safetensors.numpy import save
 
         path = Path(path)
         if path.suffix != ".safetensors":
-            raise TraceError(f"{path}: a trace is a .safetensors file; call it {path.stem}.safetensors")
+            raise TraceError(f"a trace is a .safetensors file; call it {path.stem}.safetensors", path=path)
         arrays = {name: getattr(self, name) for name in _CRYSTAL_ARRAYS}
         if self.sites is not None:
             arrays["sites"] = self.sites
@@ -153,7 +159,7 @@ class CrystalTrace:
         header = {
             "schema_version": SCHEMA_VERSION,
             "n_layers": self.n_layers,
-            "frame_methods": [layer.frame.method if layer.frame else "none" for layer in self.layers],
+            "frame_methods": [layer.frame_method for layer in self.layers],
             "prediction": self.prediction,
             "units": self.units,
             "id": self.id,
@@ -168,7 +174,7 @@ class CrystalTrace:
         """Read a file that `save` wrote.
 
         Raises:
-            TraceError: no such file, not a trace, damaged, or of a newer schema version.
+            TraceError: there is no such file, or it is no trace, damaged, or of a newer schema version.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -178,21 +184,25 @@ class CrystalTrace:
                 metadata = file.metadata() or {}
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
-            raise TraceError(f"{path}: not a readable trace ({error}); copy or make the file again") from error
+            raise TraceError(f"not a readable trace ({error}); copy or make the file again", path=path) from error
         if "crystal_trace" not in metadata:
-            raise TraceError(f"{path}: a safetensors file, but not a trace; make one with `crystalframer trace`")
-        header = _read_header(path, metadata["crystal_trace"])
+            raise TraceError("a safetensors file, but not a trace; make one with `crystalframer trace`", path=path)
         layers = []
         try:
+            header = _read_header(metadata["crystal_trace"])
             for index, method in enumerate(header["frame_methods"]):
                 prefix = f"layers.{index}."
                 frame = None
-                if method != "none":
+                if method != NO_FRAMES:
                     frame = FrameTrace(method, **{n: arrays.get(f"{prefix}frame.{n}") for n in _FRAME_ARRAYS})  # type: ignore[arg-type]
                 layers.append(LayerTrace(**{n: arrays[prefix + n] for n in _LAYER_ARRAYS}, frame=frame))
             crystal = {name: arrays[name] for name in _CRYSTAL_ARRAYS}
+        except TraceError as error:
+            error.at(path=path)
+            raise
         except KeyError as error:
-            raise TraceError(f"{path}: array {error} is missing; copy or make the file again") from error
+            problem = f"array {error} is missing; copy or make the file again"
+            raise TraceError(problem, path=path, field=error.args[0]) from error
         return cls(
             **crystal,
             layers=tuple(layers),
@@ -203,8 +213,8 @@ class CrystalTrace:
         )
 
 
-def _read_header(path: Path, text: str) -> dict[str, Any]:
-    """What is in a trace beside its arrays: names are texts, and predictions numbers."""
+def _read_header(text: str) -> dict[str, Any]:
+    """The part of a trace that is no array: names are texts, and predictions are numbers."""
     try:
         header = json.loads(text)
         version = header["schema_version"]
@@ -216,8 +226,9 @@ def _read_header(path: Path, text: str) -> dict[str, Any]:
                 raise TypeError("a prediction is no number")
             return header
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise TraceError(f"{path}: its header is damaged ({error!r}); copy or make the file again") from error
-    raise TraceError(f"{path}: schema version {version}; this crystalframer reads up to {SCHEMA_VERSION}, upgrade it")
+        raise TraceError(f"its header is damaged ({error!r}); copy or make the file again") from error
+    problem = f"schema version {version}; this crystalframer reads versions up to {SCHEMA_VERSION}: install a newer one"
+    raise TraceError(problem, field="schema_version", value=version)
 
 
 _CRYSTAL_ARRAYS = ("atomic_numbers", "positions", "lattice", "edge_index", "edge_image")

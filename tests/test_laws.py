@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from crystalframer.config import CosineBasis, DistanceBasis, FrameConfig, FrameMethod, ModelConfig
+from crystalframer.config import CosineBasis, DistanceBasis, FrameConfig, ModelConfig
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import make_batch
+from crystalframer.frame_methods import FRAME_METHODS, PROMISES, FrameMethod
 from crystalframer.model.network import CrystalFramer
 from crystalframer.testing import (
     TOLERANCES,
@@ -30,10 +31,9 @@ from crystalframer.testing import (
     with_cell,
 )
 
-LOCAL: tuple[FrameMethod, ...] = ("max", "weighted-pca", "static-max", "none")
+LOCAL = [method for method, promises in PROMISES.items() if not promises.sees_cell]
 """Methods that see the crystal, not the cell."""
-CELL_BOUND: tuple[FrameMethod, ...] = ("pca", "lattice")
-ALL = LOCAL + CELL_BOUND
+ORTHOGONAL = [method for method, promises in PROMISES.items() if promises.axes == "orthogonal"]
 
 CRYSTALS = [random_crystal(seed, n_atoms) for seed, n_atoms in enumerate([1, 3, 4, 6, 9, 12])]
 SKEW = np.array([[1, 2, 0], [0, 1, 0], [-1, 0, 1]])
@@ -100,7 +100,7 @@ def tolerance(dtype: torch.dtype) -> float:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("law", SAME_FOR_ALL)
-@pytest.mark.parametrize("method", ALL)
+@pytest.mark.parametrize("method", FRAME_METHODS)
 def test_invariance_of_every_method(method: FrameMethod, law: str, dtype: torch.dtype) -> None:
     assert change(method, dtype, SAME_FOR_ALL[law]) <= tolerance(dtype)
 
@@ -113,14 +113,14 @@ def test_independence_of_the_cell(method: FrameMethod, law: str, dtype: torch.dt
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("method", ALL)
+@pytest.mark.parametrize("method", FRAME_METHODS)
 def test_batch_of_two_gives_what_each_gives_alone(method: FrameMethod, dtype: torch.dtype) -> None:
     together = predictions(method, dtype, CRYSTALS[2:4])
     alone = np.concatenate([predictions(method, dtype, [crystal]) for crystal in CRYSTALS[2:4]])
     assert np.abs(together - alone).max() <= tolerance(dtype)
 
 
-@pytest.mark.parametrize("method", ALL)
+@pytest.mark.parametrize("method", FRAME_METHODS)
 def test_evaluation_repeats_bit_for_bit(method: FrameMethod) -> None:
     np.testing.assert_array_equal(
         predictions(method, torch.float32, CRYSTALS), predictions(method, torch.float32, CRYSTALS)
@@ -139,17 +139,17 @@ def test_lattice_frames_depend_on_the_cell() -> None:
     assert change("lattice", torch.float64, SAME_FOR_LOCAL["other images of the atoms"]) <= tolerance(torch.float64)
 
 
-@pytest.mark.parametrize("method", ALL)
+@pytest.mark.parametrize("method", FRAME_METHODS)
 def test_mirror_images(method: FrameMethod) -> None:
     """Frames are right-handed, so the model tells a crystal from its mirror image; distances alone cannot."""
     difference = change(method, torch.float64, lambda c: rotated(c, np.diag([1.0, 1.0, -1.0])))
-    if method == "none":
+    if PROMISES[method].axes is None:
         assert difference <= tolerance(torch.float64)
     else:
         assert difference > 1e-3
 
 
-@pytest.mark.parametrize("method", ALL)
+@pytest.mark.parametrize("method", FRAME_METHODS)
 def test_training_noise_follows_from_its_seed_alone(method: FrameMethod) -> None:
     made = model(method, torch.float32)
     # Nearest are an atom's own images, ahead and behind; the other atom tells them apart.
@@ -170,7 +170,7 @@ def sparse(name: str, numbers: list[int], positions: list[list[float]], lattice:
     return Crystal(np.array(numbers), np.array(positions, dtype=float), np.array(lattice, dtype=float), name)
 
 
-@pytest.mark.parametrize("method", ["max", "weighted-pca", "static-max"])
+@pytest.mark.parametrize("method", [method for method in LOCAL if PROMISES[method].axes])
 @pytest.mark.parametrize(
     "crystal",
     [
@@ -189,7 +189,7 @@ def test_flat_surroundings_turn_with_the_crystal(method: FrameMethod, crystal: C
     assert np.abs(before - after).max() <= tolerance(torch.float64)
 
 
-@pytest.mark.parametrize("method", ["max", "weighted-pca", "static-max", "pca"])
+@pytest.mark.parametrize("method", ORTHOGONAL)
 def test_axes_are_right_handed_and_orthonormal(method: FrameMethod) -> None:
     made = model(method, torch.float64)
     for trace in made.trace(make_batch(CRYSTALS, made.config.radius, dtype=torch.float64)):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from attention_cases import assert_agrees, batch_of, weights
+from refusals import refused
 from torch import Tensor
 
 from crystalframer import ops
@@ -53,7 +54,7 @@ def test_molecules_in_boxes() -> None:
 
 def as_given(layout: cpu._Layout, edges: Edges, logits: Tensor, attention: Tensor) -> frames.AttendedEdges:
     """Without padding, as the reference has them."""
-    return frames.AttendedEdges(edges, logits[:, layout.place].T, attention[:, layout.place].T)
+    return frames.AttendedEdges(edges, logits[:, layout.index].T, attention[:, layout.index].T)
 
 
 def test_ties_go_the_same_way_as_in_the_reference() -> None:
@@ -152,7 +153,7 @@ def test_choice_of_implementation(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("as_in_production")
 def test_an_unknown_implementation_is_refused() -> None:
     name: Any = "refrence"
-    with pytest.raises(ConfigError, match="'refrence' is unknown; did you mean 'reference'"), ops.use(name):
+    with refused(ConfigError, "'refrence'", "did you mean 'reference'", field="implementation"), ops.use(name):
         pass
 
 
@@ -163,7 +164,7 @@ sys.modules["numba"] = None
 import importlib.util
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *a: None if name == "numba" else find(name, *a)
-from crystalframer.crystals.crystal import CrystalBatch
+from crystalframer.crystals.loading import make_batch
 from crystalframer.model.network import CrystalFramer
 from crystalframer.presets import preset
 from crystalframer.testing import random_crystal

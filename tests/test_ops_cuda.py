@@ -20,6 +20,7 @@ import pytest
 import torch
 from attention_cases import assert_agrees, batch_of, output_and_gradients
 from authors_format import golden_batch, golden_model
+from refusals import refused
 from torch import Tensor
 
 from crystalframer import compiled, ops
@@ -141,8 +142,7 @@ def test_operators_pass_torchs_own_checks() -> None:
     from crystalframer.ops import cuda
 
     edges = Edges.of(batch_of(random_crystal(1, 2), radius=2.5).to(DEVICE))
-    layout = cuda._layout(edges)
-    ends = (edges.query, edges.key, layout.first_edge, layout.incoming, layout.first_incoming)
+    ends = cuda._ends(edges)
     geometry = (edges.lengths, edges.directions, edges.is_self)
     q, k, v = (torch.randn(2, 2, 4, device=DEVICE, requires_grad=True) for _ in range(3))
     precision = torch.rand(2, 2, device=DEVICE, requires_grad=True)
@@ -155,10 +155,9 @@ def test_operators_pass_torchs_own_checks() -> None:
         (
             cuda.max_frames,
             (
-                attention.detach(),
-                attention.detach(),
+                *[attention.detach()] * 2,
                 *geometry,
-                layout.first_edge,
+                ends.first_edge,
                 torch.tensor([1, 2], device=DEVICE),
                 False,
                 1e-3,
@@ -221,15 +220,15 @@ def test_choice_by_device_and_precision() -> None:
 
 @pytest.mark.usefixtures("as_in_production")
 def test_who_insists_gets_it_or_an_error_that_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    with ops.use("cpu"), pytest.raises(ConfigError, match=r"float32 on a cpu device.*float32 on cuda:0"):
+    with ops.use("cpu"), refused(ConfigError, "float32 on a cpu", "float32 on cuda:0", field="implementation"):
         serving("cuda:0")
-    with ops.use("cuda"), pytest.raises(ConfigError, match="model and its batch are float64 on cuda"):
+    with ops.use("cuda"), refused(ConfigError, "float64 on cuda", field="implementation"):
         serving("cuda", torch.float64)
     monkeypatch.setenv("TRITON_INTERPRET", "0")
-    with ops.use("cuda"), pytest.raises(ConfigError, match="Move or convert both"):
+    with ops.use("cuda"), refused(ConfigError, "float32 on cpu", field="implementation"):
         serving("cpu")
     monkeypatch.setattr(ops, "find_spec", lambda name: None)
-    with ops.use("cuda"), pytest.raises(ConfigError, match="needs triton, which is not installed: pip install triton"):
+    with ops.use("cuda"), refused(ConfigError, "pip install triton", field="implementation"):
         serving("cuda")
 
 

@@ -166,7 +166,10 @@ def test_viz_knows_only_the_trace_and_the_analysis() -> None:
         if module.split(".")[0] == "viz"
         for name in graph.find_modules_directly_imported_by(module)
     }
-    allowed = ("viz", *(f"crystalframer.{name}" for name in ("_moved", "errors", "elements", "traces", "analysis")))
+    allowed = (
+        "viz",
+        *(f"crystalframer.{name}" for name in ("_moved", "errors", "elements", "frame_methods", "traces", "analysis")),
+    )
     assert [name for name in imported if not f"{name}.".startswith(tuple(f"{root}." for root in allowed))] == []
 
 

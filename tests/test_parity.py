@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader
 
 from crystalframer import ops
 from crystalframer.authors import load_authors_checkpoint
-from crystalframer.config import ModelConfig, TrainingConfig
+from crystalframer.config import FrameMethod, ModelConfig, TrainingConfig
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import make_batch
 from crystalframer.maths import frames
@@ -156,7 +156,7 @@ def test_weighted_pca_agrees_with_the_authors(
 
 def run_with_axes(
     name: str,
-    method: frames.FrameMethod,
+    method: FrameMethod,
     change: Callable[[Tensor, int], Tensor],
     dtype: torch.dtype,
     folder: Path,
@@ -164,18 +164,18 @@ def run_with_axes(
 ) -> dict[str, np.ndarray]:
     """Trace the fixture with the axes of each layer passed through `change(axes, layer)`."""
     model = golden_model(name, folder, dtype)
-    original, layer = frames.METHODS[method], iter(range(4))
+    original, layer = frames.FORMULAS[method], iter(range(4))
 
     def changed(attended: frames.AttendedEdges, config: frames.FrameConfig, noise_seed: None) -> frames.Frame:
         frame = original(attended, config, noise_seed)
         return replace(frame, axes=change(frame.axes, next(layer)))
 
-    monkeypatch.setitem(frames.METHODS, method, changed)
+    monkeypatch.setitem(frames.FORMULAS, method, changed)
     radius = EXACT_RADIUS if dtype == torch.float64 else preset_radius(method)
     return gathered(model.trace(golden_batch(radius, dtype)))
 
 
-def preset_radius(method: frames.FrameMethod) -> float:
+def preset_radius(method: FrameMethod) -> float:
     return preset("static-local" if method == "static-max" else method).config.model.radius
 
 
@@ -265,7 +265,7 @@ def test_predictions_in_float32_agree_with_the_authors(
         given = replace(model.config, frame=replace(model.config.frame, method="lattice"))
         weights, model = model.state_dict(), CrystalFramer(given).eval()
         model.load_state_dict(weights)
-        monkeypatch.setitem(frames.METHODS, "lattice", lambda *_: frames.Frame(next(recorded).contiguous()))
+        monkeypatch.setitem(frames.FORMULAS, "lattice", lambda *_: frames.Frame(next(recorded).contiguous()))
     with torch.no_grad():
         found = {"output": model(golden_batch(DEFAULT_RADIUS, torch.float32)).numpy()}
     report(f"fwd_{name}, forward in float32", differences(found, golden(f"fwd_{name}")), AUTHORS_BARS)

@@ -83,7 +83,7 @@ def attended_distance_figure(trace: CrystalTrace, *, width: int = 760, height: i
     """
     rows = [_Row("attended distance (Å)", measures.attended_distance(trace), "%{y:.2f} Å")]
     frame = trace.layers[0].frame
-    if frame is not None and frame.method in measures.ANCHORED:
+    if frame is not None and frame.anchor_edges is not None:
         anchors = measures.anchor_distances(trace)
         rows += [_Row(f"edge of {label} (Å)", anchors[..., k], "%{y:.2f} Å") for k, label in enumerate(("e₁", "e₂"))]
     figure = _by_layer(trace, rows)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Float
 
+from crystalframer.frame_methods import ANCHORED, PROMISES
 from crystalframer.traces import CrystalTrace, LayerTrace
 from viz.errors import FigureError, no_frames
 from viz.scene import FRAME_TIE
@@ -19,8 +20,6 @@ from viz.text import atom_names, crystal_name
 if TYPE_CHECKING:
     import pandas as pd
 
-ANCHORED = ("max", "static-max")
-"""Frame methods whose axes are defined by two anchor edges."""
 N_DIRECTIONS = 1000
 """Number of directions for the mean angle of random axes; exact to 0.2° for eight axes."""
 
@@ -116,12 +115,11 @@ def anchor_distances(trace: CrystalTrace) -> Float[np.ndarray, "n_layers n_heads
     distances = []
     for layer in trace.layers:
         if layer.frame is None or layer.frame.anchor_edges is None:
-            method = layer.frame.method if layer.frame else "none"
             raise FigureError(
-                f"{crystal_name(trace)}: frames of method {method!r} have no anchor edges; use a model with the "
-                f"frame method {' or '.join(ANCHORED)}, or use attended_distance",
+                f"{crystal_name(trace)}: frames of method {layer.frame_method!r} have no anchor edges; use a model "
+                f"with the frame method {' or '.join(ANCHORED)}, or use attended_distance",
                 field="frame_method",
-                value=method,
+                value=layer.frame_method,
             )
         distances.append(lengths[layer.frame.anchor_edges].swapaxes(0, 1))
     return np.stack(distances)
@@ -269,10 +267,10 @@ def _first_axes(trace: CrystalTrace, layer: int) -> list[Float[np.ndarray, "n_ax
     record = trace.layers[layer]
     if record.frame is None:
         raise no_frames(crystal_name(trace))
-    if record.frame.method not in ANCHORED:
+    if record.frame.method not in ANCHORED:  # a file may hold a method that the table does not have
         axes = record.frame.axes[:, :, 0]
         return list(np.concatenate([axes, -axes], axis=1))
-    if record.frame.method == "max":
+    if PROMISES[record.frame.method].anchored_by == "attention":
         scores = record.content_logits + record.distance_logits
     else:
         scores = np.broadcast_to(-(trace.edge_lengths**2)[:, None], (trace.n_edges, trace.n_heads))

@@ -229,7 +229,7 @@ def scene_from_trace(trace: CrystalTrace) -> Scene:
         decay_length=np.stack([layer.decay_length.T for layer in trace.layers]),
         frames=np.stack([frame.axes.swapaxes(0, 1) for frame in frames if frame]) if has_frames else None,
         tied=np.stack([_tied(frame, trace.n_queries, trace.n_heads) for frame in frames]),
-        method=frames[0].method if frames[0] else "none",
+        method=trace.layers[0].frame_method,
         prediction=dict(trace.prediction),
         units=dict(trace.units),
         is_region=trace.sites is not None,

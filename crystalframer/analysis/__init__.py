@@ -1,4 +1,4 @@
-"""What a trained model does, measured: pure functions over traces, and over models where a question needs one."""
+"""Measurements of trained models: pure functions of traces, and of models where a question needs one."""
 
 from crystalframer.analysis.motifs import (
     Shell,

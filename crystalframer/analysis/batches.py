@@ -1,4 +1,4 @@
-"""Many variants of few structures, computed in few batches."""
+"""Predictions for many variants of few structures, in few batches."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from crystalframer.crystals.loading import batch_ends, prepare
 from crystalframer.model.network import CrystalFramer
 
 MAX_EDGES = 50_000
-"""Neighbours of all atoms of a batch, at most: a quarter of a gigabyte of the traces of 8 heads in float64."""
+"""Most neighbours of all atoms of a batch: traces of 8 heads in float64 then take a quarter of a gigabyte."""
 MAX_CRYSTALS = 8
-"""In a batch, at most: plain torch in float64 takes half a second for each, and a progress bar is to move."""
+"""Most crystals in a batch: plain torch in float64 takes half a second for each, and the progress bar should move."""
 
 
 def batches(
@@ -42,7 +42,7 @@ def batches(
 def predictions(
     crystals: Sequence[Crystal], model: CrystalFramer, noise_seed: int | None = None, progress: bool = True
 ) -> Float[np.ndarray, "n_crystals n_targets"]:
-    """What the model predicts for the crystals in their order, each target in its unit.
+    """Predictions for the crystals in their order, each target in its unit.
 
     Args:
         noise_seed: see `CrystalFramer`.

@@ -1,4 +1,4 @@
-"""A physics suite for any model: what must not change its predictions, tried out and reported."""
+"""Tests of the physics of a model: its predictions must not depend on how a crystal is described and computed."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ if TYPE_CHECKING:
 LIMIT = 1e-4
 """Largest change, in standard deviations of the training labels, that counts as rounding."""
 DESCRIPTIONS = {
-    "rotation": "turned in space",
+    "rotation": "rotated in space",
     "translation": "all atoms moved by one vector",
     "cell": "other lattice vectors of the same crystal",
-    "supercell": "two to four cells in one",
+    "supercell": "two to four cells as one cell",
     "images": "atoms moved by lattice vectors",
-    "order": "atoms written in another order",
-    "ties": "ties between axes decided by chance, as in training",
-    "batch": "predicted alone, and with others",
+    "order": "atoms in another order",
+    "ties": "ties between frame axes decided at random, as in training",
+    "batch": "predicted alone and in a batch",
     "repetition": "predicted twice: the same bits",
-    "kernels": "compiled kernels, and plain torch",
-    "precision": "32 bits, and 64",
-    "device": "on CUDA, and on the CPU",
+    "kernels": "compiled kernels and plain torch",
+    "precision": "32 bits and 64 bits",
+    "device": "on CUDA and on the CPU",
 }
-"""What each check compares."""
+"""Check → the comparison."""
 N_DEMO, N_RANDOM, LARGEST_CELL = 24, 8, 20
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CheckReport:
-    """What changed, and by how much."""
+    """How much each test changed the predictions."""
 
     table: pandas.DataFrame
     """One row for each check and target: `check`, `target`, `largest` and `median` size of the change, in `unit`,
@@ -60,7 +60,7 @@ class CheckReport:
         return bool((self.table["passed"] != False).all())  # noqa: E712 - None is no failure
 
     def summary(self) -> str:
-        """The table for a person, and what to make of it."""
+        """The table in words, with a conclusion."""
         lines = [
             f"{self.n_structures} structures; a change of up to {LIMIT:g} standard deviations counts as rounding",
             "",
@@ -76,11 +76,11 @@ class CheckReport:
                 )
         left_out = [f"{kind} ({text})" for kind, text in DESCRIPTIONS.items() if kind not in set(self.table["check"])]
         if left_out:
-            lines += ["", f"not tried here: {', '.join(left_out)}"]
+            lines += ["", f"not tested here: {', '.join(left_out)}"]
         if not self.passed:
             lines += [
                 "",
-                "What differs most often differs in symmetric structures, whose frames have ties (docs/limits.md); "
+                "Differences are most common in symmetric structures, whose frames have ties (docs/limits.md); "
                 "average_ties=True (--average-ties) averages over them.",
             ]
         return "\n".join(lines)
@@ -95,7 +95,7 @@ def check(
     n_draws: int = 4,
     progress: bool = True,
 ) -> CheckReport:
-    """Try out what must not change a prediction: description, company, precision, device, repetition.
+    """Test that predictions do not depend on rotation, choice of cell, batching, precision, device or repetition.
 
     >>> import crystalframer as cf
     >>> from crystalframer.testing import prototypes, random_crystal
@@ -107,11 +107,11 @@ def check(
         model: a model, or the path of one. Default: the weights that come with the package.
         structures: anything that `predict` takes. Default: `crystalframer.testing.prototypes`, crystals of the shipped
             data set, and random ones: 44, which take half a minute.
-        n_draws: other descriptions of each kind and structure.
+        n_draws: number of other descriptions of each kind and structure.
         progress: show progress bars.
 
     Raises:
-        CrystalError: a structure that cannot be read or that the model cannot take.
+        CrystalError: a structure cannot be read, or the model cannot take it.
         ConfigError: `n_draws` is not positive.
         CheckpointError: the model cannot be loaded.
     """
@@ -140,7 +140,7 @@ def _default_crystals() -> list[Crystal]:
 def _computed_otherwise(
     crystals: list[Crystal], model: CrystalFramer, progress: bool
 ) -> Iterator[tuple[str, Float[np.ndarray, "n_crystals n_targets"]]]:
-    """Changes of the predictions of the same structures, by how they are computed."""
+    """Changes of the predictions when the same structures are computed in another way."""
     together = predictions(crystals, model, progress=progress)
     packed = prepare(crystals, model.config.radius)
     weights = model.target_mean

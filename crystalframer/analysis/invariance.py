@@ -1,7 +1,7 @@
-"""How far predictions depend on what is no property of a crystal: how it is turned, described and written down.
+"""How much predictions change when the same crystal is rotated or described in another way.
 
-Exact arithmetic would give exactly the same number for every description (but for frame methods that see the cell, see
-`model.frames`). What is left is rounding, and ties between frame axes that rounding decides otherwise.
+Exact arithmetic would give the same number for every description, except for frame methods that see the cell
+(`crystalframer.frame_methods`). The rest is rounding, and ties between frame axes that rounding decides differently.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ SUPERCELLS = ((2, 1, 1), (1, 2, 1), (1, 1, 2), (3, 1, 1), (1, 3, 1), (1, 1, 3), 
 
 
 def changed(crystal: Crystal, kind: Kind, seed: int) -> Crystal:
-    """Another description of the same crystal, drawn by a seed.
+    """Another description of the same crystal, which follows from a seed.
 
-    `rotation`: turned, uniformly over all rotations. `translation`: all atoms moved by one vector within the cell.
+    `rotation`: a random rotation, uniform over all. `translation`: all atoms moved by one vector within the cell.
     `cell`: other lattice vectors of a cell of the same size. `supercell`: two to four cells in one. `images`: each atom
-    moved by a lattice vector. `order`: atoms written in another order. `ties`: the crystal itself, since what decides
-    ties is no part of it but the noise of the model.
+    moved by a lattice vector. `order`: atoms in another order. `ties`: the crystal itself, because the noise of the
+    model decides ties.
 
     >>> from crystalframer.analysis.invariance import changed
     >>> from crystalframer.testing import random_crystal
@@ -47,10 +47,10 @@ def changed(crystal: Crystal, kind: Kind, seed: int) -> Crystal:
     True
 
     Raises:
-        ConfigError: no such kind; the nearest is named.
+        ConfigError: there is no such kind. The message suggests the nearest one.
     """
     if kind not in _CHANGES:
-        raise ConfigError(f"invariance: kind {kind!r} is unknown{suggestion(kind, KINDS)}")
+        raise ConfigError(f"invariance: kind {kind!r} is unknown{suggestion(kind, KINDS)}", field="kind", value=kind)
     return _CHANGES[kind](crystal, seed)
 
 
@@ -61,7 +61,7 @@ def invariance(
     n_draws: int = 8,
     progress: bool = True,
 ) -> pandas.DataFrame:
-    """Change of predictions when structures are described otherwise, in the model's own precision.
+    """Change of predictions when structures are described in another way, in the model's own precision.
 
     >>> import crystalframer as cf
     >>> from crystalframer.analysis.invariance import invariance, invariance_summary
@@ -81,9 +81,9 @@ def invariance(
     Args:
         model: a model, or the path of one; None for the weights that come with the package.
         structures: anything that `predict` takes.
-        kinds: see `changed`. `ties`: the model decides ties by noise, as it does in training, instead of by moments;
-            the signs of principal axes are drawn at random then, too.
-        n_draws: descriptions of each kind and structure; seeds 0, 1, ...
+        kinds: see `changed`. For `ties`, the model decides ties by noise as in training, instead of by moments, and
+            draws the signs of principal axes at random.
+        n_draws: descriptions of each kind and structure, with seeds 0, 1, ...
         progress: show a progress bar if it takes more than 2 s.
 
     Returns:
@@ -92,23 +92,23 @@ def invariance(
         unit.
 
     Raises:
-        CrystalError: a structure that cannot be read or that the model cannot take, or no structure.
-        ConfigError: an unknown kind, or no kind or draw.
+        CrystalError: a structure cannot be read, the model cannot take it, or there is no structure.
+        ConfigError: a kind is unknown, or there is no kind or no draw.
         CheckpointError: the model cannot be loaded.
     """
     import pandas
 
     if n_draws < 1:
-        raise ConfigError(f"invariance: n_draws = {n_draws}; draw at least once")
+        raise ConfigError(f"invariance: n_draws = {n_draws} must be at least 1", field="n_draws", value=n_draws)
     if not kinds:
-        raise ConfigError(f"invariance: name at least one kind of {', '.join(KINDS)}")
+        raise ConfigError(f"invariance: name at least one kind of {', '.join(KINDS)}", field="kinds", value=kinds)
     model = ready(model, None)
     crystals = readable(structures)
     names = [f"change/{target.name}" for target in model.config.targets]
     before = predictions(crystals, model, progress=False)
     parts = []
     draws: list[tuple[Kind, int]] = [(kind, draw) for kind in kinds for draw in range(n_draws)]
-    for kind, draw in tqdm(draws, "describing otherwise", delay=2, leave=False, disable=not progress):
+    for kind, draw in tqdm(draws, "other descriptions", delay=2, leave=False, disable=not progress):
         noise_seed = draw * model.config.n_layers if kind == "ties" else None
         after = predictions([changed(crystal, kind, draw) for crystal in crystals], model, noise_seed, False)
         part = pandas.DataFrame({"id": [crystal.id for crystal in crystals], "kind": kind, "draw": draw})
@@ -153,7 +153,7 @@ def readable(structures: Any) -> list[Crystal]:
     ['random-1', 'random-2']
 
     Raises:
-        CrystalError: one that cannot be read, or none at all.
+        CrystalError: a structure cannot be read, or there is none.
     """
     crystals = []
     for record in iter_structures(structures):
@@ -161,7 +161,7 @@ def readable(structures: Any) -> list[Crystal]:
             raise CrystalError(f"{record.error}; leave this structure out, or repair it")
         crystals.append(record.crystal)
     if not crystals:
-        raise CrystalError("invariance: there are no structures; name files, or give structures")
+        raise CrystalError("there are no structures; name files, or give structures")
     return crystals
 
 

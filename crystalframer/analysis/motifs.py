@@ -1,8 +1,8 @@
-"""Coordination motifs, and whether attention and frames follow them: records in, tables out.
+"""Coordination motifs, and whether attention and frames follow them: traces in, tables out.
 
-A `Shell` is a site with its nearest neighbours, named as edges of the trace (query, key, image), and the polyhedron
-that they come nearest to. `shell_attention` holds the layers and heads of a trace against it; `motif_table` does so for
-every site of many traces, `motif_summary` averages by motif. Nothing here needs torch or a model. Sites, layers and
+A `Shell` is a site with its nearest neighbours, named as edges of the trace (query, key, image), and the most similar
+polyhedron. `shell_attention` compares the layers and heads of a trace with one shell. `motif_table` does so for
+every site of many traces, and `motif_summary` averages by motif. Nothing here needs torch or a model. Sites, layers and
 heads count from 0, lengths are in Å, angles in degrees, shares between 0 and 1.
 """
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 N_DIRECTIONS = 4096
-"""Points on the sphere that stand for every direction: the mean angle is right to 0.01°."""
+"""Points on the sphere over which directions are averaged: the mean angle is right to 0.01°."""
 N_TURNS = 360
-"""Turns about e₁ that stand for every e₂."""
+"""Rotations about e₁ over which e₂ is averaged."""
 
 
 @dataclass(frozen=True, eq=False)
 class Shell:
-    """A site, its nearest neighbours, and the polyhedron that they come nearest to."""
+    """A site, its nearest neighbours, and the ideal polyhedra, the most similar first."""
 
     site: int
     key: Int[np.ndarray, " n_neighbors"]
@@ -82,7 +82,7 @@ def coordination_shells(
 
     Args:
         trace: positions may lie outside the cell.
-        finder: any of pymatgen's ways to find nearest neighbours. Default: `CrystalNN` (Pan et al., Inorg. Chem. 60,
+        finder: any of the neighbour finders of pymatgen. Default: `CrystalNN` (Pan et al., Inorg. Chem. 60,
             1590 (2021), doi:10.1021/acs.inorgchem.0c02996).
         sites: only these, in this order. Default: all.
 
@@ -102,7 +102,8 @@ def coordination_shells(
     sites = range(trace.n_queries) if sites is None else sites
     missing = [site for site in sites if not 0 <= site < trace.n_queries]
     if missing:
-        raise MotifError(f"{_name(trace)}: no site {missing[0]}; choose from 0 to {trace.n_queries - 1}")
+        problem = f"{_name(trace)}: no site {missing[0]}; choose from 0 to {trace.n_queries - 1}"
+        raise MotifError(problem, site=missing[0])
     return [_shell(trace, structure, finder, site) for site in sites]
 
 
@@ -120,17 +121,18 @@ def _structure(trace: CrystalTrace) -> Structure:
 def _shell(trace: CrystalTrace, structure: Structure, finder: NearNeighbors, site: int) -> Shell:
     try:
         with warnings.catch_warnings():
-            # That oxidation states are missing (they are never known here), or a radius: nothing a caller can change.
+            # Oxidation states, which are never known here, or a radius is missing. A caller cannot change that.
             warnings.simplefilter("ignore")
             found = finder.get_nn_info(structure, site)
-    except Exception as error:  # whatever a geometry makes a finder or its Voronoi code stumble over
+    except Exception as error:  # a finder or its Voronoi code can fail with any error on a strange geometry
         raise MotifError(
             f"{_name(trace)}, site {site} ({structure[site].specie}): {type(finder).__name__} finds no neighbours "
-            f"({type(error).__name__}: {error}); check the structure, or choose another finder"
+            f"({type(error).__name__}: {error}); check the structure, or choose another finder",
+            site=site,
         ) from error
     key = np.array([entry["site_index"] for entry in found], dtype=np.int64)
     ends = np.array([entry["site"].coords for entry in found], dtype=np.float64).reshape(-1, 3)
-    # Finders differ in what they count images from.
+    # Finders count images from different cells.
     image = np.rint((ends - structure.cart_coords[key]) @ np.linalg.inv(structure.lattice.matrix)).astype(np.int64)
     vectors = structure.cart_coords[key] + image @ structure.lattice.matrix - structure.cart_coords[site]
     return Shell(site, key, image, _edges_of(trace, site, key, image), vectors, symmetry_measures(vectors))
@@ -155,13 +157,13 @@ def bond_angles(
     """Angle between each axis and the bond nearest to it, degrees.
 
     Args:
-        axes: unit vectors, as many as you like.
+        axes: unit vectors.
         bonds: directions of the bonds, of length 1.
-        either_sign: an axis and its opposite count as one, so the angle is at most 90°. Default: an axis points one
-            way. Where bonds come in opposite pairs (octahedron, cube, square) it makes no difference; a tetrahedron's
-            do not: the opposite of a bond is 70.5° from the next. The model sees r̂·e_k with its sign, and e₁ of a max
-            frame points at an atom, hence the default; choose `either_sign=True` for axes whose sign is a mere
-            convention (`pca`, `weighted-pca`).
+        either_sign: count an axis and its opposite as one, so that the angle is at most 90°. The default respects the
+            sign, because the model sees r̂·e_k with its sign and e₁ of a max frame points at an atom. Choose
+            `either_sign=True` for axes whose sign is a convention (`pca`, `weighted-pca`). It makes no difference where
+            bonds come in opposite pairs (octahedron, cube, square). In a tetrahedron they do not: the opposite of a
+            bond is 70.5° from the next bond.
 
     Returns:
         NaN for a shell without bonds.
@@ -179,10 +181,10 @@ def bond_angles(
 
 
 def chance_angle(bonds: Float[np.ndarray, "n_bonds 3"], either_sign: bool = False) -> float:
-    """What `bond_angles` is on average for an axis that knows nothing of the shell: the baseline, degrees.
+    """The mean of `bond_angles` for an axis in a random direction: the baseline, degrees.
 
-    Each axis of a random frame points anywhere with equal chance, so the three have one baseline: the mean over the
-    sphere, taken over a Fibonacci lattice of 4,096 directions (no random numbers).
+    All directions are equally likely for each axis of a random frame, so the three axes have one baseline: the mean
+    over the sphere, computed on a Fibonacci lattice of 4,096 directions (no random numbers).
 
     Example:
         >>> octahedron = np.vstack([np.eye(3), -np.eye(3)])
@@ -195,16 +197,16 @@ def chance_angle(bonds: Float[np.ndarray, "n_bonds 3"], either_sign: bool = Fals
 def chance_angle_given_e1(
     e1: Float[np.ndarray, "*batch 3"], bonds: Float[np.ndarray, "n_bonds 3"], either_sign: bool = False
 ) -> Float[np.ndarray, "*batch"]:
-    """What the angle of e₂ is on average when the frame is turned about its e₁ at random: the baseline of e₂, degrees.
+    """The mean angle of e₂ when the frame is rotated about its e₁ at random: the baseline of e₂, degrees.
 
-    Where e₁ lies on a bond, e₂ comes nearer to one by that alone: on an octahedron 22.5° instead of 31.9°.
+    Where e₁ lies along a bond, this alone brings e₂ nearer to one: on an octahedron 22.5° instead of 31.9°.
 
     Example:
         >>> octahedron = np.vstack([np.eye(3), -np.eye(3)])
         >>> float(chance_angle_given_e1(np.array([1.0, 0.0, 0.0]), octahedron).round(1))
         22.5
     """
-    # Any direction that is not along e1: the coordinate axis that it is farthest from.
+    # Any direction that is not along e1: here the coordinate axis that is farthest from it.
     other = np.eye(3)[np.abs(e1).argmin(axis=-1)]
     across = np.cross(e1, other)
     across /= np.linalg.norm(across, axis=-1, keepdims=True)
@@ -214,7 +216,7 @@ def chance_angle_given_e1(
 
 
 def _directions() -> Float[np.ndarray, "n_directions 3"]:
-    """Evenly spread over the sphere: the Fibonacci lattice (Gonzalez, Math. Geosci. 42, 49 (2010))."""
+    """Directions spread evenly over the sphere: the Fibonacci lattice (Gonzalez, Math. Geosci. 42, 49 (2010))."""
     step = np.arange(N_DIRECTIONS) + 0.5
     height = 1.0 - 2.0 * step / N_DIRECTIONS
     turn = np.pi * (3.0 - np.sqrt(5.0)) * step
@@ -227,17 +229,17 @@ def _directions() -> Float[np.ndarray, "n_directions 3"]:
 
 @dataclass(frozen=True, eq=False)
 class ShellAttention:
-    """What every layer and head of a trace makes of one shell."""
+    """How every layer and head of a trace attends to one shell."""
 
     share: Float[np.ndarray, "n_layers n_heads"]
-    """Attention that the site pays to its shell. The total of 1 counts what it pays to itself: of what goes to other
-    atoms, the shell's share is `share / (1 - itself)`."""
+    """Attention of the site to its shell. The total of 1 includes its attention to itself: the share of the shell in
+    the attention to other atoms is `share / (1 - itself)`."""
     itself: Float[np.ndarray, "n_layers n_heads"]
-    """Attention that the site pays to itself (to its own images not counted)."""
+    """Attention of the site to itself, without its own images."""
     angles: Float[np.ndarray, "n_layers n_heads 3"] | None
-    """Of e₁, e₂ and e₃ with the nearest bond, degrees; None for the frame method `none`."""
+    """Angle of e₁, e₂ and e₃ to the nearest bond, degrees; None without frames."""
     e2_chance: Float[np.ndarray, "n_layers n_heads"] | None
-    """Baseline of e₂ (see `chance_angle_given_e1`), degrees; None for `none`."""
+    """Baseline of e₂ (see `chance_angle_given_e1`), degrees; None without frames."""
     anchors_in_shell: Bool[np.ndarray, "n_layers n_heads 2"] | None
     """Whether the edges that fixed e₁ and e₂ are bonds of the shell; None for frames without anchors."""
     chance: float
@@ -245,10 +247,10 @@ class ShellAttention:
 
 
 def shell_attention(trace: CrystalTrace, shell: Shell, either_sign: bool = False) -> ShellAttention:
-    """Hold attention, frames and anchors of one site against its shell, layer by layer and head by head.
+    """Compare attention, frames and anchors of one site with its shell, for each layer and head.
 
     Args:
-        either_sign: as in `bond_angles`; angles and baselines follow it alike.
+        either_sign: as in `bond_angles`, for angles and baselines.
 
     Example:
         >>> titanium = coordination_shells(trace)[1]
@@ -284,10 +286,10 @@ def motif_table(
     either_sign: bool = False,
     progress: bool = True,
 ) -> pandas.DataFrame:
-    """Attention and frames against the shell of every site, in every layer and head of many traces.
+    """Attention and frames compared with the shell of every site, for every layer and head of many traces.
 
     Args:
-        traces: taken one at a time, so a generator (`(cf.trace(s, model) for s in structures)`) holds none of them.
+        traces: used one at a time, so that a generator (`(cf.trace(s, model) for s in structures)`) saves memory.
         finder: as in `coordination_shells`.
         either_sign: as in `bond_angles`.
         progress: show a progress bar if it takes more than 2 s.
@@ -342,7 +344,7 @@ def motif_table(
 
 
 _COLUMNS = {
-    **dict.fromkeys(("id",), object),
+    "id": object,
     "site": np.int64,
     "element": object,
     "coordination": np.int64,
@@ -361,11 +363,10 @@ def _rows(name: str, trace: CrystalTrace, shell: Shell, found: ShellAttention) -
     """The rows of one site, as columns."""
     n_layers, n_heads = found.share.shape
     layer, head = np.divmod(np.arange(n_layers * n_heads), n_heads)
-    frame = trace.layers[0].frame
     element = SYMBOLS[int(trace.atomic_numbers[shell.site]) - 1]
     columns: dict[str, Any] = {"id": name, "site": shell.site, "element": element}
     columns |= {"coordination": len(shell), "label": shell.label, "csm": shell.csm, "layer": layer, "head": head}
-    columns |= {"method": frame.method if frame else "none", "share": found.share, "itself": found.itself}
+    columns |= {"method": trace.layers[0].frame_method, "share": found.share, "itself": found.itself}
     for number, axis in enumerate(AXES):
         columns[f"{axis}_angle"] = np.nan if found.angles is None else found.angles[..., number]
     columns["chance_angle"] = found.chance
@@ -380,13 +381,13 @@ def _rows(name: str, trace: CrystalTrace, shell: Shell, found: ShellAttention) -
 
 
 def motif_summary(table: pandas.DataFrame) -> pandas.DataFrame:
-    """What each head of each layer makes of each motif, over many structures.
+    """How each head of each layer attends to each motif, averaged over many structures.
 
-    The sites of a structure are averaged first, then structures, each counting once: equivalent sites repeat one
-    another and prove nothing. Standard errors are over structures; NaN where there is but one.
+    The sites of a structure are averaged first, and then the structures, because equivalent sites only repeat one
+    another. Standard errors are over structures, and NaN where there is only one.
 
     Args:
-        table: of `motif_table`, or part of its rows.
+        table: result of `motif_table`, or some of its rows.
 
     Returns:
         One row per `label`, `layer` and `head`, sorted: `n_sites`, `n_structures`, and mean and standard error of
@@ -410,7 +411,8 @@ def motif_summary(table: pandas.DataFrame) -> pandas.DataFrame:
     mean_only = ["csm", "chance_angle", "e2_chance_angle", "e1_in_shell", "e2_in_shell"]
     missing = [column for column in ("id", *by, *with_error, *mean_only) if column not in table]
     if missing:
-        raise MotifError(f"the table has no column {', '.join(missing)}; give the table that motif_table makes")
+        problem = f"the table has no column {', '.join(missing)}; give the table that motif_table makes"
+        raise MotifError(problem, field=missing[0])
     numbers: Any = table[["id", *by, *with_error, *mean_only]].astype(dict.fromkeys(mean_only, np.float64))
     per_structure = numbers.groupby([*by, "id"]).mean().reset_index()
     groups = per_structure.groupby(by)

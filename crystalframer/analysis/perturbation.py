@@ -1,4 +1,4 @@
-"""How predictions and frames follow when atoms are moved a little: the continuity of frame methods, measured."""
+"""How predictions and frames change when atoms move a little: the continuity of frame methods, measured."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     import pandas
 
 DISPLACEMENTS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)
-"""Å: from far below thermal motion to a tenth of a bond."""
+"""Distances in Å, from far below thermal motion to a tenth of a bond."""
 JUMP = 10.0
-"""Degrees; a frame that turns farther has jumped. Atoms 2 Å apart that move by 0.1 Å each turn their direction by 6° at
-most, so below that displacement a frame that follows its atoms stays within."""
+"""Degrees: a frame that rotates farther has jumped. The direction between two atoms 2 Å apart that each move by 0.1 Å
+rotates by 6° at most, so a frame that follows its atoms rotates less below that displacement."""
 DEGENERATE = 1e-4
 """Principal axes whose eigenvalues differ by less than this share of the largest are not determined: a tie."""
 
@@ -39,13 +39,13 @@ def perturb(
     seeds: Sequence[int] = range(5),
     progress: bool = True,
 ) -> pandas.DataFrame:
-    """Change of predictions and frames when every atom of a structure is moved.
+    """Change of predictions and frames when every atom of a structure moves.
 
-    Every atom moves by the same distance, in a random direction of its own. A seed draws the directions once for all
-    distances, so the rows of a seed lie on one straight path away from the structure. Computed in float64 (but on MPS
+    Every atom moves by the same distance in a random direction. A seed draws the directions once for all distances, so
+    the rows of a seed lie on one straight path away from the structure. The computation is in float64 (except on MPS
     devices, which lack it), so that the change at 1e-4 Å is not rounding. An atom alone in its cell moves with all its
-    images, and nothing changes. Neighbours come and go at the radius of the model: with a coarse `weight_tolerance`
-    that is a step of its own, largest in frames from moments, where it counts with r².
+    images, and nothing changes. Neighbours enter and leave at the radius of the model: with a coarse `weight_tolerance`
+    this causes another step, which is largest in frames from moments, where edges count with r².
 
     >>> import crystalframer as cf
     >>> from crystalframer.analysis.perturbation import perturb
@@ -60,8 +60,8 @@ def perturb(
     Args:
         model: a model, or the path of one; None for the weights that come with the package.
         structure: a structure or the path of a file with one (see `crystalframer.read`).
-        displacements: how far every atom moves, Å.
-        seeds: of the directions.
+        displacements: distances by which every atom moves, Å.
+        seeds: random seeds of the directions.
         progress: show a progress bar if it takes more than 2 s.
 
     Returns:
@@ -72,17 +72,19 @@ def perturb(
         structure, see `tied_frames`); NaN for the frame method `none`. `attrs["units"]` maps column to unit.
 
     Raises:
-        CrystalError: no structure that the model can take, or displaced atoms that lie on one place.
-        ConfigError: a displacement that is negative or not finite, or none, or no seed.
+        CrystalError: the model cannot take the structure, or displaced atoms lie on each other.
+        ConfigError: a displacement is negative or not finite, or there is no displacement or no seed.
         CheckpointError: the model cannot be loaded.
     """
     import pandas
 
-    if not len(displacements) or not len(seeds):
-        raise ConfigError("perturb: name at least one displacement (Å) and one seed")
+    for name, given in (("displacements", displacements), ("seeds", seeds)):
+        if not len(given):
+            raise ConfigError(f"perturb: {name} is empty; give at least one", field=name)
     for value in displacements:
         if not 0 <= value < np.inf:
-            raise ConfigError(f"perturb: displacement {value} must be a finite distance in Å, 0 or more")
+            problem = f"perturb: displacement {value} must be a finite distance in Å, 0 or more"
+            raise ConfigError(problem, field="displacements", value=value)
     model = _in_double(ready(model, None))
     crystal = read(structure)
     steps = [(float(displacement), int(seed)) for displacement in displacements for seed in seeds]
@@ -104,7 +106,7 @@ def perturb(
 
 
 def displaced(crystal: Crystal, distance: float, seed: int) -> Crystal:
-    """Every atom moved by this distance (Å), each in a random direction that the seed alone decides.
+    """Every atom moved by this distance (Å), each in a random direction that follows from the seed.
 
     >>> import numpy as np
     >>> from crystalframer.analysis.perturbation import displaced
@@ -139,9 +141,9 @@ def rotation_angles(
 def tied_frames(frame: FrameTrace, tie_margin: float) -> Bool[np.ndarray, "n_atoms n_heads"]:
     """Which frames a tie leaves undetermined.
 
-    Of `max` and `static-max` those whose anchor edge for e₁ or e₂ scores no more than `tie_margin` above another edge;
-    of `pca` and `weighted-pca` those with two eigenvalues closer than the share `DEGENERATE` of the largest; `lattice`
-    axes do not depend on the atoms and count as determined.
+    Frames from anchor edges are tied where the anchor edge for e₁ or e₂ scores no more than `tie_margin` above another
+    edge. Frames from principal axes are tied where two eigenvalues differ by less than the share `DEGENERATE` of the
+    largest. Axes of the lattice do not depend on the atoms and count as determined.
 
     >>> import numpy as np
     >>> from crystalframer.analysis.perturbation import tied_frames
@@ -159,7 +161,7 @@ def tied_frames(frame: FrameTrace, tie_margin: float) -> Bool[np.ndarray, "n_ato
 
 
 def _changes(before: CrystalTrace, after: CrystalTrace, tie_margin: float) -> dict[str, float]:
-    """The numbers of one row."""
+    """The changes in one row of the table."""
     row = {f"change/{name}": value - before.prediction[name] for name, value in after.prediction.items()}
     for layer, (old, new) in enumerate(zip(before.layers, after.layers, strict=True)):
         mean = largest = jumped = tied = float("nan")

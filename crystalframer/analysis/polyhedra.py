@@ -22,13 +22,13 @@ from crystalframer.errors import PolyhedronError
 LARGEST_EXACT = 8
 """Coordination number up to which every way to match the neighbours with the corners is tried."""
 ROUNDING = 1e-12
-"""Of a nuclear norm near 1."""
+"""Rounding error of a nuclear norm near 1."""
 N_PAIRS = 3
-"""Pairs of neighbours that the search for larger shells turns onto pairs of corners."""
+"""Pairs of neighbours that the search for larger shells rotates onto pairs of corners."""
 N_STARTS = 24
-"""Rotations from which it starts, for each shape: those that bring neighbours nearest to any corners."""
+"""Rotations from which the search starts, for each shape: those that bring neighbours nearest to any corners."""
 N_BEST = 6
-"""Matches of each shape that it improves."""
+"""Matches of each shape that the search improves."""
 
 
 def symmetry_measures(vectors: Float[np.ndarray, "n_neighbors 3"]) -> dict[str, float]:
@@ -107,13 +107,13 @@ def ideal_vectors(symbol: str) -> Float[np.ndarray, "n_corners 3"]:
 
 @dataclass(frozen=True, eq=False)
 class _Half:
-    """The corners of some of the neighbours, in every match."""
+    """The corners of some neighbours, in every match."""
 
     corners: Int[np.ndarray, "n_ways n_neighbors"]
     way: Int[np.ndarray, " n_matches"]
 
     def sums(self, products: Float[np.ndarray, "n_neighbors 9 n_corners"]) -> Float[np.ndarray, "9 n_matches"]:
-        """Of the products of each neighbour with its corner, for every match."""
+        """Sums of the products of each neighbour with its corner, for every match."""
         sums = np.zeros((9, len(self.corners)))
         for product, corner in zip(products, self.corners.T, strict=True):
             sums += product[:, corner]
@@ -121,7 +121,7 @@ class _Half:
 
 
 @dataclass(frozen=True, eq=False)
-class Polyhedron:
+class IdealPolyhedron:
     """An ideal coordination polyhedron around the origin."""
 
     symbol: str
@@ -135,7 +135,7 @@ class Polyhedron:
 
     @cached_property
     def matches(self) -> Int[np.ndarray, "n_matches n_corners"]:
-        """Corner of each neighbour; of the matches that a symmetry makes equal, the first."""
+        """Corner of each neighbour; only the first of all matches that a symmetry makes equal."""
         n = len(self.corners)
         gram = self.corners @ self.corners.T
         orders = np.array(list(itertools.permutations(range(n))))
@@ -151,15 +151,15 @@ class Polyhedron:
 
     @cached_property
     def halves(self) -> tuple[_Half, _Half]:
-        """`matches` as the part of the first neighbours and that of the rest, which have far fewer ways each."""
+        """`matches` for the first neighbours and for the others: each half has far fewer ways."""
         middle = (len(self.corners) + 1) // 2
-        parts = (np.unique(part, axis=0, return_inverse=True) for part in np.split(self.matches, [middle], axis=1))
-        first, second = (_Half(corners, way.reshape(-1)) for corners, way in parts)
+        halves = (np.unique(half, axis=0, return_inverse=True) for half in np.split(self.matches, [middle], axis=1))
+        first, second = (_Half(corners, way.reshape(-1)) for corners, way in halves)
         return first, second
 
     @cached_property
     def starts(self) -> Float[np.ndarray, "n_starts 3 3"]:
-        """Frames on pairs of corners, left-handed ones too: of those that a symmetry makes equal, the first."""
+        """Frames on pairs of corners, also left-handed ones; only the first of all that a symmetry makes equal."""
         frames = _pair_frames(self.corners, list(itertools.permutations(range(len(self.corners)), 2)))
         turns = np.swapaxes(frames[:1], 1, 2) @ frames
         distance = np.linalg.norm((self.corners @ turns)[:, :, None] - self.corners, axis=-1)
@@ -173,10 +173,10 @@ class Polyhedron:
         return np.stack(kept)
 
 
-def _polyhedron(symbol: str) -> Polyhedron:
+def _polyhedron(symbol: str) -> IdealPolyhedron:
     known = {name: ideal for n in range(1, 14) for name, ideal in ideal_polyhedra(n).items()}
     if symbol not in known:
-        raise PolyhedronError(f"no polyhedron {symbol!r}; there are {', '.join(known)}")
+        raise PolyhedronError(f"no polyhedron {symbol!r}; there are {', '.join(known)}", field="symbol", value=symbol)
     return known[symbol]
 
 
@@ -190,7 +190,7 @@ def _normalised(vectors: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n_point
     return points / np.linalg.norm(points)
 
 
-def _best_of_all(points: Float[np.ndarray, "n_points 3"], ideals: Mapping[str, Polyhedron]) -> list[float]:
+def _best_of_all(points: Float[np.ndarray, "n_points 3"], ideals: Mapping[str, IdealPolyhedron]) -> list[float]:
     """For each ideal the largest nuclear norm of Σ p_k q_kᵀ over all matches of neighbours and corners.
 
     The norm is at most √3 times the Frobenius norm, which is cheap and leaves few matches to look at: in a good one the
@@ -210,7 +210,7 @@ def _best_of_all(points: Float[np.ndarray, "n_points 3"], ideals: Mapping[str, P
     return norms
 
 
-def _best_found(points: Float[np.ndarray, "n_points 3"], ideals: Mapping[str, Polyhedron]) -> list[float]:
+def _best_found(points: Float[np.ndarray, "n_points 3"], ideals: Mapping[str, IdealPolyhedron]) -> list[float]:
     """For each ideal the largest nuclear norm that assignment and rotation in turn come to from many starts."""
     neighbors = points[1:]
     bonds = neighbors - points[0]
@@ -272,14 +272,14 @@ Direction = tuple[int, int, int]
 
 
 @cache
-def ideal_polyhedra(n_corners: int) -> Mapping[str, Polyhedron]:
-    """Symbol → ideal polyhedron, of all that have this many corners.
+def ideal_polyhedra(n_corners: int) -> Mapping[str, IdealPolyhedron]:
+    """Symbol → ideal polyhedron, for all ideals with this many corners.
 
     Example:
         >>> [f"{symbol} {shape.name}" for symbol, shape in ideal_polyhedra(4).items()]
         ['T:4 tetrahedron', 'S:4 square plane', 'SY:4 square pyramid without its apex', 'SS:4 see-saw']
     """
-    shapes = [Polyhedron(symbol, name, corners) for symbol, name, corners in _shapes(n_corners)]
+    shapes = [IdealPolyhedron(symbol, name, corners) for symbol, name, corners in _shapes(n_corners)]
     return MappingProxyType({shape.symbol: shape for shape in shapes})
 
 

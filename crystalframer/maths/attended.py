@@ -1,4 +1,4 @@
-"""What a frame is made from: the edges of a batch and how strongly each head attends to them."""
+"""Input of the frames: the edges of a batch, and how strongly each head attends to them."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from crystalframer.frame_methods import Strength
 from crystalframer.maths.edges import Edges
 from crystalframer.maths.segments import segment_sum
 
 HIGHEST_MOMENT = 5
-"""Of the cosines to an axis, in what decides ties."""
+"""Highest moment of the cosines to an axis that decides ties."""
 POWERS = tuple(
     (a, b, c)
     for a in range(HIGHEST_MOMENT + 1)
     for b in range(HIGHEST_MOMENT + 1 - a)
     for c in range(HIGHEST_MOMENT + 1 - a - b)
 )
-"""Of x, y and z in their products up to the fifth degree."""
+"""Powers of x, y and z in all products up to the fifth degree."""
 
 
 @dataclass(frozen=True, eq=False)
 class AttendedEdges:
-    """The edges of a batch and how strongly each head attends to them: what a frame is made from."""
+    """The edges of a batch, and how strongly each head attends to them: the input of a frame method."""
 
     edges: Edges
     logits: Float[Tensor, "n_edges n_heads"]
@@ -37,33 +38,23 @@ class AttendedEdges:
         return self.logits.shape[1]
 
     def in_double(self) -> AttendedEdges:
-        """In float64 where the device has it: principal axes of close eigenvalues magnify the rounding of moments."""
+        """The same in float64 where the device has it: principal axes of close eigenvalues magnify rounding errors."""
         if self.attention.device.type == "mps":
             return self
         edges = replace(self.edges, vectors=self.edges.vectors.double())
         return AttendedEdges(edges, self.logits.double(), self.attention.double())
 
-    @property
-    def nearness(self) -> Float[Tensor, "n_edges n_heads"]:
-        """-r², Å²: the logarithm of the weight of static frames, alike for all heads."""
+    def scores(self, strength: Strength) -> Float[Tensor, "n_edges n_heads"]:
+        """Scores by strength: logits of the attention, or the nearness -r² (Å², the same for all heads)."""
+        if strength == "attention":
+            return self.logits
         return -self.edges.lengths.square()[:, None].expand_as(self.logits)
 
-    @cached_property
-    def dipole(self) -> Float[Tensor, "n_atoms n_heads 3"]:
-        """Σ p r, Å."""
-        return self._moment(self.edges.vectors)
-
-    @cached_property
-    def quadrupole(self) -> Float[Tensor, "n_atoms n_heads 3 3"]:
-        """Σ p r rᵀ, Å²."""
-        r = self.edges.vectors
-        return self._moment(r[:, :, None] * r[:, None, :])
-
-    @cached_property
-    def octupole(self) -> Float[Tensor, "n_atoms n_heads 3 3 3"]:
-        """Σ p r⊗r⊗r, Å³."""
-        r = self.edges.vectors
-        return self._moment(r[:, :, None, None] * r[:, None, :, None] * r[:, None, None, :])
+    def moment(self, order: int) -> Float[Tensor, "n_atoms n_heads *xyz"]:
+        """Σ p r⊗…⊗r, a product of `order` vectors, Å^order: dipole, quadrupole, octupole."""
+        products = outer_power(self.edges.vectors, order)
+        weights = self.attention.view(*self.attention.shape, *[1] * order)
+        return segment_sum(weights * products[:, None], self.edges.query, self.edges.n_atoms)
 
     @cached_property
     def direction_moments(self) -> Float[Tensor, "n_atoms n_heads n_products"]:
@@ -75,9 +66,13 @@ class AttendedEdges:
         ]
         return torch.stack(by_head, dim=1)
 
-    def _moment(self, products: Tensor) -> Tensor:
-        weights = self.attention.view(*self.attention.shape, *[1] * (products.ndim - 1))
-        return segment_sum(weights * products[:, None], self.edges.query, self.edges.n_atoms)
+
+def outer_power(vectors: Float[Tensor, "n 3"], order: int) -> Float[Tensor, "n *xyz"]:
+    """r⊗…⊗r of each vector, with `order` factors."""
+    product = vectors
+    for _ in range(order - 1):
+        product = product[..., None] * vectors.view(-1, *[1] * (product.ndim - 1), 3)
+    return product
 
 
 def products_of(vectors: Float[Tensor, "n 3"]) -> Float[Tensor, "n n_products"]:

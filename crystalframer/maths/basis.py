@@ -15,10 +15,10 @@ from torch import Tensor
 from crystalframer.config import CosineBasis, DistanceBasis
 
 GROUP_SIZE = 1 << 20
-"""Basis values formed at a time: bounds memory whatever the batch, and stays in cache."""
+"""Basis values that are computed at a time: they fit into the cache, and bound the memory of any batch."""
 
 SMALLEST_EXPONENT = -70.0
-"""e^-70 vanishes beside any sum it enters; below it the exponential of a CPU leaves its fast path (10 times slower)."""
+"""e^-70 is negligible in any sum, and below it the exponential of a CPU is 10 times slower."""
 
 
 def distance_centers(basis: DistanceBasis, like: Tensor) -> tuple[Float[Tensor, " n_centers"], float]:
@@ -39,7 +39,7 @@ def cosine_centers(basis: CosineBasis, like: Tensor) -> tuple[Float[Tensor, " n_
 def chebyshev_of_gaussians(basis: CosineBasis, tolerance: float = 2e-6) -> Float[np.ndarray, "n_centers degree"]:
     """Coefficients of the cosine Gaussians in Chebyshev polynomials: exp(-(c-ν_m)²/2w²) = Σ_n A_mn T_n(c) on [-1, 1].
 
-    Smooth functions need few: the smallest multiple of four polynomials whose error is below `tolerance` everywhere.
+    Smooth functions need few polynomials: the smallest multiple of four whose error is below `tolerance` everywhere.
     """
     n_nodes = 512
     angles = (np.arange(n_nodes) + 0.5) * np.pi / n_nodes
@@ -57,9 +57,9 @@ def chebyshev_of_gaussians(basis: CosineBasis, tolerance: float = 2e-6) -> Float
 def chebyshev_products(
     coefficients: Float[np.ndarray, "n_functions degree"], step: int
 ) -> Float[np.ndarray, "n_functions padded_degree"]:
-    """From coefficients of T_n to those of T_mk · T_j, m = step, n = mk + j, j < m: 2 T_mk T_j = T_(mk+j) + T_(mk-j).
+    """Coefficients of T_mk · T_j from those of T_n, m = step, n = mk + j, j < m: 2 T_mk T_j = T_(mk+j) + T_(mk-j).
 
-    Products need one multiplication each where the recurrence needs two.
+    Products need one multiplication each, and the recurrence two.
     """
     padded = np.pad(coefficients, ((0, 0), (0, -coefficients.shape[1] % step)))
     for start in range(padded.shape[1] - step, 0, -step):
@@ -72,7 +72,7 @@ def chebyshev_products(
 def gaussians(
     x: Float[Tensor, "*shape"], centers: Float[Tensor, " n_centers"], width: float
 ) -> Float[Tensor, "*shape n_centers"]:
-    """exp(-(x - c)²/2w²) for every centre c. Constant for autograd: distances and frames carry no gradient."""
+    """exp(-(x - c)²/2w²) for every centre c. Constant for autograd: distances and frames have no gradient."""
     with torch.no_grad():
         scale = math.sqrt(0.5) / width
         exponents = (x[..., None] * scale - centers * scale).square_().neg_()
@@ -89,11 +89,12 @@ def expected_gaussians(
 ) -> Float[Tensor, "n_atoms n_heads n_axes n_centers"]:
     """Σ over the edges of each query atom of weight × Gaussian basis of x; differentiable in the weights.
 
-    Accumulating the basis before it is projected, once per atom, is exact because the projection is linear, and spares
-    a projection per edge. The basis is formed for a few atoms at a time, and again in the backward pass, never kept.
+    The basis is summed for each atom before it is projected. This is exact, because the projection is linear, and saves
+    a projection per edge. The basis is computed for a few atoms at a time and never kept: the backward pass does it
+    again.
 
     Args:
-        x: one value per edge and head, or per edge alike for all heads.
+        x: one value per edge and head, or one per edge for all heads.
         query: query atom of every edge, sorted.
     """
     return _ExpectedGaussians.apply(weights, x, centers, width, query, n_atoms)  # type: ignore[no-any-return]
@@ -131,12 +132,12 @@ def _basis_matrix(x: Tensor, centers: Tensor, width: float) -> Tensor:
 
 
 def _by_head(weights: Tensor, n_groups: int) -> Tensor:
-    """(n, n_neighbors, n_heads) → (n, n_groups, n_heads / n_groups, n_neighbors): heads that share a basis together."""
+    """(n, n_neighbors, n_heads) → (n, n_groups, n_heads / n_groups, n_neighbors): heads with one basis are a group."""
     return weights.mT.unflatten(1, (n_groups, -1))
 
 
 def _atom_groups(query: Tensor, n_atoms: int, values_per_edge: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """A few atoms at a time: (atoms, their edges padded to (n, n_neighbors), which of those are real)."""
+    """Groups of a few atoms: (atoms, their edges padded to (n, n_neighbors), which of these edges are real)."""
     counts = torch.bincount(query, minlength=n_atoms)
     first = counts.cumsum(0) - counts
     most, start = counts.tolist(), 0

@@ -1,4 +1,4 @@
-"""The geometry that every layer shares: of a batch, or of some atoms of a large crystal."""
+"""The geometry that all layers share: edges of a batch, or of some atoms of a large crystal."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from crystalframer.crystals.crystal import CrystalBatch
 from crystalframer.crystals.large_cells import ChunkedCrystal, EdgesOfAtoms
+from crystalframer.errors import CrystalError
 
 SELF_LENGTH = 1e-2
 """Å: shorter edges join an atom to itself; they have no direction (the authors' d² <= 1e-5 Å²)."""
@@ -21,11 +22,11 @@ SELF_LENGTH = 1e-2
 class Edges:
     """Edges from query atom i to key atom j(n), sorted by query atom.
 
-    All atoms are both, unless a crystal is so large that only some atoms at a time are asked what they see.
+    All atoms are queries and keys. Only in a crystal that is too large for this, some atoms at a time are queries.
     """
 
     query: Int[Tensor, " n_edges"]
-    """Counted through the query atoms."""
+    """Numbers of the query atoms, counted among the query atoms."""
     key: Int[Tensor, " n_edges"]
     vectors: Float[Tensor, "n_edges 3"]
     lengths: Float[Tensor, " n_edges"]
@@ -36,11 +37,11 @@ class Edges:
     crystal_index: Int[Tensor, " n_keys"]
     lattice: Float[Tensor, "n_crystals 3 3"]
     query_atoms: Int[Tensor, " n_atoms"] | None = None
-    """Which of the key atoms these are; None: all of them, in order."""
+    """Numbers of the query atoms among the key atoms; None: all of them, in order."""
 
     @property
     def n_atoms(self) -> int:
-        """Of the query atoms."""
+        """Number of query atoms."""
         return self.n_keys if self.query_atoms is None else len(self.query_atoms)
 
     @property
@@ -48,16 +49,21 @@ class Edges:
         return len(self.positions)
 
     def at_queries(self, values: Shaped[Tensor, "n_keys *shape"]) -> Shaped[Tensor, "n_atoms *shape"]:
-        """Of all values, those of the query atoms."""
+        """The values of the query atoms."""
         return values if self.query_atoms is None else values[self.query_atoms]
 
     @classmethod
     def of(cls, batch: CrystalBatch) -> Edges:
-        """Raises: ValueError: the batch asks for a gradient, which the geometry has none of: frames are constants."""
+        """Edges of all atoms of a batch.
+
+        Raises:
+            CrystalError: the batch asks for a gradient of the geometry. There is none: frames are constants.
+        """
         if batch.edge_vectors.requires_grad:
-            raise ValueError(
+            raise CrystalError(
                 "edge_vectors.requires_grad is set, but the model has no gradient with respect to the structure "
-                "(frames are constants for autograd); detach edge_vectors"
+                "(frames are constants for autograd); detach edge_vectors",
+                field="edge_vectors",
             )
         return cls._of(batch.edge_index, batch.edge_vectors, batch.positions, batch.crystal_index, batch.lattice, None)
 
@@ -90,7 +96,7 @@ class Edges:
 
 @dataclass(frozen=True, eq=False)
 class EdgeChunks:
-    """The edges of a crystal, those of some atoms after those of others; can be gone through again and again."""
+    """The edges of a crystal, for some query atoms at a time. Each iteration starts from the first atoms."""
 
     crystal: ChunkedCrystal
     device: torch.device

@@ -1,17 +1,7 @@
 """Local frames: three axes per atom and head, built from where the attention goes (CrystalFramer).
 
-Every method is a pure function of `AttendedEdges`; `build_frames` looks it up in one table. Frames are constants
-for autograd. All of them turn with the crystal; what else each promises:
-
-=============== ============================ ===============================================
-method          axes from                    independent of the chosen cell
-=============== ============================ ===============================================
-`max`           strongest edges              yes
-`weighted-pca`  attention-weighted moments   yes
-`static-max`    nearest edges                yes
-`pca`           atoms of the cell            no (the cell and its wrapping are what it sees)
-`lattice`       shortest lattice vectors     no (a supercell has others)
-=============== ============================ ===============================================
+Every method is a pure function of `AttendedEdges`, found in the table `FORMULAS`. Frames are constants for autograd.
+All of them turn with the crystal. `crystalframer.frame_methods` says what else each method promises.
 """
 
 from __future__ import annotations
@@ -27,31 +17,31 @@ from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from crystalframer.config import FrameConfig, FrameMethod
+from crystalframer.config import FrameConfig
 from crystalframer.maths import ties
-from crystalframer.maths.attended import AttendedEdges
+from crystalframer.maths.attended import AttendedEdges, outer_power
 from crystalframer.maths.edges import Edges
 from crystalframer.maths.segments import segment_argmax, segment_max, segment_mean, segment_sum
 from crystalframer.maths.ties import off_axis, right_handed
 
 NoiseSeed: TypeAlias = int | Int64[Tensor, ""]
-"""A tensor where a recorded CUDA graph is to draw other noise every time it is replayed."""
+"""A tensor where every replay of a recorded CUDA graph draws other noise."""
 RIGHT_ANGLE = 1e-5
-"""Cosine below which two lattice vectors count as perpendicular: rounding shall not decide a sign."""
+"""Cosine below which two lattice vectors count as perpendicular, so that rounding decides no sign."""
 FLAT = 1e-6
-"""Eigenvalues of a covariance below this share of the largest one count as 0."""
+"""Eigenvalues of a covariance below this share of the largest eigenvalue count as 0."""
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """Axes of every atom and head, and what fixed them."""
+    """Axes of every atom and head, and the edges or moments that fixed them."""
 
     axes: Float[Tensor, "n_atoms n_heads 3 3"]
     """Row k is the unit vector e_k; right-handed."""
     anchor_edges: Int[Tensor, "n_atoms n_heads 2"] | None = None
     """Edges that fixed e₁ and e₂."""
     anchor_scores: tuple[Float[Tensor, "n_edges n_heads"], Float[Tensor, "n_edges n_heads"]] | None = None
-    """What the anchor edges are the maxima of; -inf where an edge cannot be chosen."""
+    """Scores whose maxima are the anchor edges; -inf where an edge cannot be chosen."""
     eigenvalues: Float[Tensor, "n_atoms n_heads 3"] | None = None
     """Å², ascending."""
 
@@ -60,10 +50,10 @@ def build_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: Noise
     """The frames of one layer.
 
     Args:
-        noise_seed: of the noise that picks among ties in training; None (evaluation) decides them by moments.
+        noise_seed: seed of the noise that chooses among ties in training. None: an evaluation, where moments choose.
     """
     with torch.no_grad():
-        return METHODS[config.method](attended, config, noise_seed)
+        return FORMULAS[config.method](attended, config, noise_seed)
 
 
 # --- frames from single edges -----------------------------------------------------------------------------------------
@@ -71,7 +61,7 @@ def build_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: Noise
 
 def max_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: NoiseSeed | None) -> Frame:
     """e₁ points to the strongest edge, e₂ to the strongest edge off that axis (the paper's max frames)."""
-    return _frames_from_edges(attended, attended.logits, config, noise_seed)
+    return frames_from_edges(attended, attended.scores("attention"), config, noise_seed)
 
 
 def static_max_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: NoiseSeed | None) -> Frame:
@@ -79,12 +69,13 @@ def static_max_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: 
 
     The authors' code maximises +r² for the second axis and so takes the farthest edge of its box (quirk Q7).
     """
-    return _frames_from_edges(attended, attended.nearness, config, noise_seed)
+    return frames_from_edges(attended, attended.scores("nearness"), config, noise_seed)
 
 
-def _frames_from_edges(
+def frames_from_edges(
     attended: AttendedEdges, scores: Float[Tensor, "n_edges n_heads"], config: FrameConfig, noise_seed: NoiseSeed | None
 ) -> Frame:
+    """Frames from the edges of the highest scores."""
     edges = attended.edges
     first_scores = ties.first_scores(edges, scores)
     if noise_seed is None and config.tie_margin > 0:
@@ -101,7 +92,7 @@ def _frames_from_edges(
 def _strongest(
     scores: Float[Tensor, "n_edges n_heads"], edges: Edges, config: FrameConfig, noise_seed: NoiseSeed | None, axis: int
 ) -> Int[Tensor, "n_atoms n_heads"]:
-    """The edge of the highest score; ties go to noise, or without it to the first."""
+    """The edge of the highest score. Noise chooses among ties; without noise the first edge wins."""
     if noise_seed is not None:
         scores = scores + config.noise * (2.0 * uniform(noise_key(noise_seed, axis), scores) - 1.0)
     return segment_argmax(scores, edges.query, edges.n_atoms)
@@ -110,35 +101,35 @@ def _strongest(
 # --- noise of training ------------------------------------------------------------------------------------------------
 
 MULTIPLIERS = (0x7FEB352D, 0x846CA68B)
-"""Of a 32-bit hash: xor-shift by 16, multiply, by 15, multiply, by 16 (C. Wellons, hash-prospector)."""
+"""Factors of a 32-bit hash: xor-shift by 16, multiply, by 15, multiply, by 16 (C. Wellons, hash-prospector)."""
 
 _BITS = 0xFFFFFFFF
 _Bits = TypeVar("_Bits", int, Tensor)
 
 
 def noise_key(seed: NoiseSeed, axis: int) -> NoiseSeed:
-    """32 bits that name one stream of noise: of a seed (64 bits count) and of an axis."""
+    """32 bits that name one stream of noise, from a seed (of 64 bits) and an axis."""
     return _hash(seed & _BITS ^ _hash((seed >> 32) + 2 * axis + 1 & _BITS))  # type: ignore[type-var]
 
 
 def uniform(key: NoiseSeed, like: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
-    """Numbers in [0, 1), each a pure function of the key and its place: alike on all devices, in kernels, in any order.
+    """Numbers in [0, 1), each a pure function of the key and its index: the same on all devices and in any order.
 
     The high 24 bits of hash(row · n_columns + column + key).
     """
-    places = torch.arange(like.numel(), device=like.device).view(like.shape)
-    return (_hash((places + key) & _BITS) >> 8).to(like.dtype) * 2.0**-24
+    index = torch.arange(like.numel(), device=like.device).view(like.shape)
+    return (_hash((index + key) & _BITS) >> 8).to(like.dtype) * 2.0**-24
 
 
 def _hash(x: _Bits) -> _Bits:
-    """Of 32 bits, held in integers of 64 (whose products wrap and keep their low half) or more."""
+    """Hash of 32 bits, in integers of 64 bits or more (products of 64 bits wrap and keep their low half)."""
     x = (x ^ (x >> 16)) * MULTIPLIERS[0] & _BITS
     x = (x ^ (x >> 15)) * MULTIPLIERS[1] & _BITS
     return x ^ (x >> 16)
 
 
 def tie_margin(frame: Frame, edges: Edges) -> Float[Tensor, "n_atoms n_heads 2"] | None:
-    """By how much each anchor edge beats the best other edge; about 0: a tie. inf where no other edge can be chosen."""
+    """Score of each anchor edge minus that of the best other edge. About 0: a tie. inf: there is no other edge."""
     if frame.anchor_edges is None or frame.anchor_scores is None:
         return None
     margins = []
@@ -154,13 +145,13 @@ def tie_margin(frame: Frame, edges: Edges) -> Float[Tensor, "n_atoms n_heads 2"]
 def weighted_pca_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: NoiseSeed | None) -> Frame:
     """Principal axes of Σ p r rᵀ, eigenvalues ascending (the paper's weighted PCA frames).
 
-    Departs from the authors' code, which read the weights from memory that nobody wrote and took rows for columns
-    (quirk Q5, Q6), and which falls back to the Cartesian axes for flat surroundings, which do not turn with the
-    crystal. Here one flat direction is no obstacle, and with two or three the frame is completed as in `max`.
+    This departs from the authors' code, which reads the weights from uninitialised memory and takes rows for columns
+    (quirk Q5, Q6). For flat surroundings it uses the Cartesian axes, which do not rotate with the crystal. Here one
+    flat direction is no problem, and with two or three the frame is completed as in `max`.
     """
     exact = attended.in_double()
-    eigenvalues, vectors = torch.linalg.eigh(exact.quadrupole)
-    axes = _orient(vectors.mT, exact.dipole, exact.octupole, config, noise_seed).to(attended.attention.dtype)
+    eigenvalues, vectors = torch.linalg.eigh(exact.moment(2))
+    axes = _orient(vectors.mT, exact.moment(1), exact.moment(3), config, noise_seed).to(attended.attention.dtype)
     eigenvalues = eigenvalues.to(axes.dtype)
     linear = eigenvalues[..., 1] <= FLAT * eigenvalues[..., 2]
     if linear.any():
@@ -186,20 +177,16 @@ def _second_edge(
 def pca_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: NoiseSeed | None) -> Frame:
     """Principal axes of the atoms of the cell about their mean, the same for all heads, as in frame averaging.
 
-    Depends on the cell and on where in it the atoms are written; kept for comparison with the paper. Axes of cells with
-    one or two atoms are not determined.
+    They depend on the cell and on the images of the atoms in it, and are here for comparison with the paper. Axes of
+    cells with one or two atoms are not determined.
     """
     edges = attended.edges
     n_crystals = len(edges.lattice)
     centered = edges.positions - segment_mean(edges.positions, edges.crystal_index, n_crystals)[edges.crystal_index]
-    moments = []
-    for order in (2, 3):
-        product = centered
-        for _ in range(order - 1):
-            product = product[..., None] * centered.view(-1, *[1] * (product.ndim - 1), 3)
-        of_crystal = segment_sum(product, edges.crystal_index, n_crystals)
-        moments.append(edges.at_queries(of_crystal[edges.crystal_index])[:, None])
-    covariance, octupole = (m.expand(-1, attended.n_heads, *m.shape[2:]) for m in moments)
+    covariance, octupole = (
+        edges.at_queries(moment[edges.crystal_index])[:, None].expand(-1, attended.n_heads, *moment.shape[1:])
+        for moment in (segment_sum(outer_power(centered, order), edges.crystal_index, n_crystals) for order in (2, 3))
+    )
     eigenvalues, vectors = torch.linalg.eigh(covariance[:, 0])
     axes = vectors.mT[:, None].expand(-1, attended.n_heads, 3, 3)
     axes = _orient(axes, torch.zeros_like(axes[..., 0]), octupole, config, noise_seed)
@@ -213,11 +200,11 @@ def _orient(
     config: FrameConfig,
     noise_seed: NoiseSeed | None,
 ) -> Float[Tensor, "n_atoms n_heads 3 3"]:
-    """Choose the signs of principal axes so that the frame is right-handed: four ways.
+    """Choose the signs of principal axes so that the frame is right-handed: there are four ways.
 
-    At random in training, as the authors do always (quirk Q8); by odd moments in evaluation.
+    Training chooses at random, as the authors' code always does (quirk Q8), and evaluation by odd moments.
     """
-    # An eigenvector's sign is the library's choice; one rule for it, so that noise means the same on every device.
+    # Libraries differ in the signs of eigenvectors. With one rule for them, noise means the same on every device.
     axes = axes * axes.gather(-1, axes.abs().argmax(-1, keepdim=True)).sign()
     axes = axes * torch.linalg.det(axes).sign()[..., None, None]
     ways = axes.new_tensor([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
@@ -242,14 +229,14 @@ def _orient(
 # --- frames from the lattice ------------------------------------------------------------------------------------------
 
 LARGEST_STEP = 2
-"""Of the combinations of reduced vectors that are looked at. The shortest, and those that tie with them, need 1."""
+"""Largest factor in combinations of reduced vectors. The shortest vectors, and those that tie with them, need 1."""
 REDUCTION_SLACK = 1e-3
 
 
 def lattice_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: NoiseSeed | None) -> Frame:
     """The three shortest independent lattice vectors, as unit vectors: oblique, the same for all atoms and heads.
 
-    e₂ and e₃ are taken at an acute angle to e₁; if that is left-handed, all three are turned round (docs/fidelity.md).
+    e₂ and e₃ are at an acute angle to e₁. If the axes are then left-handed, all three are reversed (docs/fidelity.md).
     """
     lattice = attended.edges.lattice
     translations = _short_translations(lattice)
@@ -282,9 +269,9 @@ def lattice_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: Noi
 
 
 def _short_translations(lattice: Float[Tensor, "n_crystals 3 3"]) -> Float[Tensor, "n_crystals n_translations 3"]:
-    """Integer combinations of a, b and c, in lexicographic order, among which the shortest independent vectors are.
+    """Integer combinations of a, b and c, in lexicographic order, that include the shortest independent vectors.
 
-    They are small combinations of reduced vectors. Those of a, b and c, in a cell as flat as a sheet, can be millions.
+    These are small combinations of reduced vectors. In terms of a, b and c, a very flat cell would need millions.
     """
     steps = torch.arange(-LARGEST_STEP, LARGEST_STEP + 1, dtype=lattice.dtype, device=lattice.device)
     found = torch.cartesian_prod(steps, steps, steps) @ _reduced(lattice)
@@ -294,7 +281,7 @@ def _short_translations(lattice: Float[Tensor, "n_crystals 3 3"]) -> Float[Tenso
 
 
 def _reduced(lattice: Float[Tensor, "n_crystals 3 3"]) -> Float[Tensor, "n_crystals 3 3"]:
-    """Rows of integers: the combinations of a, b and c of which none gets shorter by adding another to it."""
+    """Rows of integers: combinations of a, b and c of which none becomes shorter by adding another one."""
     combinations = torch.eye(3, dtype=lattice.dtype, device=lattice.device).repeat(len(lattice), 1, 1)
     is_reduced = False
     while not is_reduced:
@@ -302,14 +289,14 @@ def _reduced(lattice: Float[Tensor, "n_crystals 3 3"]) -> Float[Tensor, "n_cryst
         for one, other in itertools.permutations(range(3), 2):
             vectors = combinations @ lattice
             ratio = (vectors[:, one] * vectors[:, other]).sum(-1) / vectors[:, other].square().sum(-1)
-            # By more than rounding: each step makes a vector shorter, so there is an end.
+            # The slack exceeds rounding errors, so each step makes a vector shorter and the loop ends.
             times = torch.where(ratio.abs() > 0.5 + REDUCTION_SLACK, ratio.round(), 0.0)
             combinations[:, one] -= times[:, None] * combinations[:, other]
             is_reduced = is_reduced and not times.any()
     return combinations
 
 
-METHODS: dict[FrameMethod, Callable[[AttendedEdges, FrameConfig, NoiseSeed | None], Frame]] = {
+FORMULAS: dict[str, Callable[[AttendedEdges, FrameConfig, NoiseSeed | None], Frame]] = {
     "max": max_frames,
     "weighted-pca": weighted_pca_frames,
     "static-max": static_max_frames,

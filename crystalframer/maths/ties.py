@@ -1,8 +1,8 @@
-"""Ties: which frame, or the mean over which frames, where several edges are equally strong.
+"""Ties: the choice of a frame, or of several frames, where edges are equally strong.
 
-Neighbours that symmetry makes alike tie for a frame axis, and rounding after a rotation could pick another. So all
-edges within a margin of the best are candidates, and what is done with them turns with the crystal: `strongest_pair`
-chooses by what the head sees, `tied_frames` gives all of them, to be averaged over.
+Symmetry makes neighbours equivalent, so that they tie for a frame axis, and rounding after a rotation could choose
+another one. So all edges within a margin of the best are candidates, and the choice among them rotates with the
+crystal: `strongest_pair` chooses by the moments of the attention, and `tied_frames` gives all of them, to average over.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ TIE_WEIGHTS = (
     (0.31, 0.12, 0.19, 0.10, 0.14),
     (0.13, 0.05, 0.11, 0.08, 0.06),
 )
-"""Of the five moments along e₁, e₂ and e₃, in what decides ties. Any numbers would do that have no simple ratios."""
+"""Weights of the five moments along e₁, e₂ and e₃ that decide ties. Any numbers without simple ratios would do."""
 EQUIVALENT = 1e-6
-"""Frames whose moments differ by less are one for the head: the first of them serves."""
+"""Frames whose moments differ by less are equivalent for the head, and the first of them is taken."""
 
 
 def off_axis(
     edges: Edges, e1: Float[Tensor, "n_atoms n_heads 3"], scores: Float[Tensor, "n_edges n_heads"]
 ) -> Float[Tensor, "n_edges n_heads"]:
-    """What the second anchor edge is the maximum of: log-weight + log(1 - |cosine to e₁|); -inf along the axis."""
+    """Scores for the second anchor edge: log-weight + log(1 - |cosine to e₁|); -inf along the axis."""
     cosines = einsum(edges.directions, e1[edges.query], "e xyz, e h xyz -> e h")
     return _lowered(scores, cosines).masked_fill(edges.is_self[:, None], -torch.inf)
 
@@ -55,7 +55,7 @@ def right_handed(e1: Float[Tensor, "*n 3"], towards: Float[Tensor, "*n 3"]) -> F
 
 
 def first_scores(edges: Edges, scores: Float[Tensor, "n_edges n_heads"]) -> Float[Tensor, "n_edges n_heads"]:
-    """What the first anchor edge is the maximum of; -inf for an atom's edge to itself."""
+    """Scores for the first anchor edge; -inf for an atom's edge to itself."""
     return scores.masked_fill(edges.is_self[:, None], -torch.inf)
 
 
@@ -64,7 +64,7 @@ def first_scores(edges: Edges, scores: Float[Tensor, "n_edges n_heads"]) -> Floa
 
 @dataclass(frozen=True, eq=False)
 class TiedFrames:
-    """Frames within the margin of the best, of some of the groups: atom × n_heads + head."""
+    """Frames within the margin of the best, for some groups: atom × n_heads + head."""
 
     group: Int[Tensor, " n_frames"]
     axes: Float[Tensor, "n_frames 3 3"]
@@ -73,7 +73,7 @@ class TiedFrames:
     second: Int[Tensor, " n_frames"]
     """Edge that fixed e₂."""
     cost: Float[Tensor, " n_frames"]
-    """Of both axes: 0 for the strongest edges, without bound towards the margin."""
+    """Cost of both axes: 0 for the strongest edges, without bound towards the margin."""
 
 
 def strongest_pair(
@@ -100,7 +100,7 @@ def strongest_off_axis(
 def tied_frames(
     attended: AttendedEdges, scores: Float[Tensor, "n_edges n_heads"], margin: float
 ) -> Iterator[TiedFrames]:
-    """All frames that tie, a part at a time: those of a group may be in several parts, those of an axis are in one."""
+    """All frames that tie, some at a time. Frames with the same first axis come together, those of a group may not."""
     _, e1, group, cost = _tied_first_axes(attended, scores, margin)
     return _tied_second_axes(attended.edges, e1, group, cost, scores, margin)
 
@@ -129,14 +129,14 @@ def _tied_second_axes(
     scores: Float[Tensor, "n_edges n_heads"],
     margin: float,
 ) -> Iterator[TiedFrames]:
-    """With each first axis the strongest edges off it."""
+    """For each first axis, the strongest edges off its line."""
     n_heads = scores.shape[1]
-    for part in torch.arange(len(group), device=group.device).split(_candidates_at_once(edges)):
-        edge, item = edges_around(edges, group[part] // n_heads)
-        candidate = part[item]
+    for chunk in torch.arange(len(group), device=group.device).split(_candidates_at_once(edges)):
+        edge, item = edges_around(edges, group[chunk] // n_heads)
+        candidate = chunk[item]
         cosines = (edges.directions[edge] * e1[candidate]).sum(-1)
         lowered = _lowered(scores[edge, group[candidate] % n_heads], cosines)
-        tied, more = _tied(lowered.masked_fill(edges.is_self[edge], -torch.inf), item, len(part), margin)
+        tied, more = _tied(lowered.masked_fill(edges.is_self[edge], -torch.inf), item, len(chunk), margin)
         candidate, second = candidate[tied], edge[tied]
         axes = right_handed(e1[candidate], edges.directions[second])
         yield TiedFrames(group[candidate], axes, candidate, second, cost[candidate] + more)
@@ -156,9 +156,9 @@ def edges_around(
 def _tied(
     scores: Float[Tensor, " n_items"], segment: Int[Tensor, " n_items"], n_segments: int, margin: float
 ) -> tuple[Int[Tensor, " n_tied"], Float[Tensor, " n_tied"]]:
-    """The items within the margin of the best of their segment, and what it costs to choose one.
+    """The items within the margin of the best of their segment, and the cost of each.
 
-    0 for the best, without bound towards the margin: where exactly that lies decides nothing.
+    The cost is 0 for the best and grows without bound towards the margin, so that the exact margin decides nothing.
     """
     lag = (segment_max(scores[:, None], segment, n_segments)[segment, 0] - scores) / margin
     within = lag < 1.0
@@ -168,7 +168,7 @@ def _tied(
     return item, power / (1.0 - power)
 
 
-# --- the one that serves ----------------------------------------------------------------------------------------------
+# --- the chosen frame -------------------------------------------------------------------------------------------------
 
 
 def _best_frame(
@@ -179,16 +179,16 @@ def _best_frame(
     scores: Float[Tensor, "n_edges n_heads"],
     margin: float,
 ) -> tuple[Int[Tensor, "n_atoms n_heads"], Int[Tensor, "n_atoms n_heads"]]:
-    """Which of the first axes (by number) and which second edge, for each group.
+    """The number of the first axis and the second edge that are chosen in each group.
 
-    A head sees a frame by the cosines of its edges to the axes alone. So that the choice turns with the crystal it goes
-    by their moments; frames that tie in those as well are mirrored or turned into each other by the site's symmetry, or
-    differ in nothing that the head sees.
+    A head sees a frame only by the cosines of its edges to the axes. Moments of these cosines decide, so that the
+    choice rotates with the crystal. The symmetry of the site maps frames with equal moments onto each other, or the
+    head sees no difference between them.
     """
-    n_groups, parts = attended.edges.n_atoms * attended.n_heads, []
+    n_groups, found = attended.edges.n_atoms * attended.n_heads, []
     for tied in _tied_second_axes(attended.edges, e1, group, cost, scores, margin):
-        parts.append((tied.group, tied.candidate, tied.second, _seen(attended, tied) - tied.cost))
-    group, candidate, second, value = (torch.cat(columns) for columns in zip(*parts, strict=True))
+        found.append((tied.group, tied.candidate, tied.second, _seen(attended, tied) - tied.cost))
+    group, candidate, second, value = (torch.cat(columns) for columns in zip(*found, strict=True))
     best = segment_max(value[:, None], group, n_groups)[group, 0]
     chosen = segment_first(~(value < best - EQUIVALENT)[:, None], group, n_groups)
     shape = (attended.edges.n_atoms, attended.n_heads)
@@ -205,7 +205,7 @@ def _seen(attended: AttendedEdges, frames: TiedFrames) -> Float[Tensor, " n_fram
 
 @lru_cache
 def _tie_weights() -> Float[Tensor, "3 n_products"]:
-    """What Σ p xᵃ yᵇ zᶜ counts along each axis: (r·e)ᵐ multiplied out."""
+    """Weight of each Σ p xᵃ yᵇ zᶜ along each axis: (r·e)ᵐ multiplied out."""
     counts = [math.factorial(sum(n)) / math.prod(map(math.factorial, n)) for n in POWERS]
     weights = [
         [(0.0, *of_axis)[sum(n)] * count for n, count in zip(POWERS, counts, strict=True)] for of_axis in TIE_WEIGHTS
@@ -214,5 +214,5 @@ def _tie_weights() -> Float[Tensor, "3 n_products"]:
 
 
 def _candidates_at_once(edges: Edges) -> int:
-    """First axes whose second edges are compared together: memory for two million of these."""
+    """Number of first axes whose second edges are compared together: at most two million edges in memory."""
     return max(1, 2**21 // int(torch.bincount(edges.query).max()))

@@ -1,1 +1,1 @@
-"""The network. `network` holds the model, `attention` one layer, `frames` and `basis` the pure maths."""
+"""The network: `network` holds the model, `attention` one layer, and `tracing` the records of both."""

@@ -1,4 +1,4 @@
-"""One layer of framed self-attention: the parameters around `ops`."""
+"""One layer of framed self-attention: its parameters, around the function in `ops`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def decay_lengths(
 
 
 class Projected(NamedTuple):
-    """What atoms bring to the attention: as they ask, and as they are seen."""
+    """Projected features of atoms: queries, keys, values and decay lengths."""
 
     query: Float[Tensor, "n_atoms n_heads d_head"]
     key: Float[Tensor, "n_keys n_heads d_head"]
@@ -36,14 +36,14 @@ class Projected(NamedTuple):
     """σᵢ, Å."""
 
     def at_queries(self, edges: Edges) -> Projected:
-        """Of atoms that ask, only those from which these edges go."""
+        """The same, with queries and decay lengths only of the query atoms of these edges."""
         query, decay_length = edges.at_queries(self.query), edges.at_queries(self.decay_length)
         return self._replace(query=query, decay_length=decay_length)
 
 
 @dataclass(frozen=True, eq=False)
 class LayerOutput:
-    """Output of the attention branch, with what it was made of."""
+    """Output of the attention branch, with its intermediate results."""
 
     features: Float[Tensor, "n_atoms d_model"]
     decay_length: Float[Tensor, "n_atoms n_heads"]
@@ -68,7 +68,7 @@ class FramedSelfAttention(nn.Module):
         self.decay_projection = nn.Parameter(torch.empty(n_heads, d_head))
         self.distance_projection = nn.Parameter(torch.empty(n_heads, d_head, config.distance.n_centers))
         self.cosine_projection = None
-        if config.frame.method != "none":
+        if config.frame.promises.axes:
             self.cosine_projection = nn.Parameter(torch.empty(3, n_heads, d_head, config.cosine.n_centers))
         # Bring the decay logits to mean 0 and standard deviation 1; set by `calibrate` (quirk Q11).
         self.register_buffer("decay_scale", torch.ones(()))
@@ -77,7 +77,7 @@ class FramedSelfAttention(nn.Module):
     def forward(
         self, projected: Projected, edges: Edges, noise_seed: NoiseSeed | None = None
     ) -> Float[Tensor, "n_atoms d_model"]:
-        """What the query atoms of these edges receive."""
+        """Output of the attention for the query atoms of these edges."""
         with _full_precision(projected.key):
             attended = framed_attention(
                 *projected.at_queries(edges), *self._projections, edges, self.config, noise_seed
@@ -85,7 +85,7 @@ class FramedSelfAttention(nn.Module):
         return self.output(rearrange(attended, "n h d -> n (h d)"))
 
     def trace(self, projected: Projected, edges: Edges) -> LayerOutput:
-        """What `forward` does in evaluation, by the reference implementation, with everything it was made of."""
+        """The same as `forward` in evaluation, by the reference implementation and with all intermediate results."""
         projected = projected.at_queries(edges)
         with _full_precision(projected.key):
             framed = reference.framed_attention(*projected, *self._projections, edges, self.config)
@@ -103,7 +103,7 @@ class FramedSelfAttention(nn.Module):
         return self.distance_projection, self.cosine_projection
 
     def project(self, features: Float[Tensor, "n_atoms d_model"]) -> Projected:
-        """What all atoms bring to the attention."""
+        """Queries, keys, values and decay lengths of all atoms."""
         query, key, value = (
             rearrange(project(features).to(features.dtype), "n (h d) -> n h d", h=self.config.n_heads)
             for project in (self.query, self.key, self.value)

@@ -50,7 +50,7 @@ class Block(nn.Module):
     def in_chunks(
         self, features: Float[Tensor, "n_atoms d_model"], chunks: EdgeChunks
     ) -> Float[Tensor, "n_atoms d_model"]:
-        """As `forward` in evaluation, for the edges of some atoms after those of others."""
+        """The same as `forward` in evaluation, for the edges of some query atoms at a time."""
         projected = self.attention.project(features)
         done = []
         for edges in chunks:
@@ -61,7 +61,7 @@ class Block(nn.Module):
     def trace(
         self, features: Float[Tensor, "n_keys d_model"], edges: Edges
     ) -> tuple[Float[Tensor, "n_atoms d_model"], LayerOutput]:
-        """Features of the query atoms as `forward` gives them in evaluation, and what the attention did."""
+        """Features of the query atoms as from `forward` in evaluation, and the steps of the attention."""
         attended = self.attention.trace(self.attention.project(features), edges)
         features = edges.at_queries(features) + attended.features
         return features + self.feedforward(features), attended
@@ -70,8 +70,8 @@ class Block(nn.Module):
 class CrystalFramer(nn.Module):
     """Predicts properties of crystals in physical units.
 
-    Without a `noise_seed` a forward pass is an evaluation: no randomness, the same numbers every time. With one, noise
-    picks among tied frame axes, as in training.
+    Without a `noise_seed`, a forward pass is an evaluation and gives the same numbers every time. With one, noise
+    chooses among tied frame axes, as in training.
     """
 
     target_mean: Tensor
@@ -90,16 +90,16 @@ class CrystalFramer(nn.Module):
         self.register_buffer("target_mean", torch.zeros(len(config.targets)))
         self.register_buffer("target_std", torch.ones(len(config.targets)))
         self.domain: Domain | None = None
-        """What it was trained on. Like the uncertainty, part of a checkpoint but not of the network."""
+        """The range of its training data. Like the uncertainty, it belongs to a checkpoint but not to the network."""
         self.uncertainty: Uncertainty | None = None
-        """How far its predictions may be off: that of these weights, to be made anew when they change."""
+        """The error of predictions with these weights. Other weights need another calibration."""
         initialise(self, generator)
 
     def averaging_ties(self, margin: float) -> CrystalFramer:
-        """A copy that averages over tied frames in evaluation: those of edges that score within the margin of the best.
+        """A copy whose evaluation averages over tied frames: those of edges that score within the margin of the best.
 
         Raises:
-            ConfigError: frames of this method are not averaged.
+            ConfigError: the frame method cannot average over ties.
         """
         other = copy.deepcopy(self)
         other.config = replace(self.config, frame=replace(self.config.frame, average_margin=margin))
@@ -116,18 +116,17 @@ class CrystalFramer(nn.Module):
     def pooled_features(
         self, batch: CrystalBatch, noise_seed: NoiseSeed | None = None
     ) -> Float[Tensor, "n_crystals d_model"]:
-        """Features of the last block, averaged over the atoms of each crystal: what the readout sees."""
+        """Features of the last block, averaged over the atoms of each crystal: the input of the readout."""
         features, edges = self.embed(batch.atomic_numbers), Edges.of(batch)
         for layer, block in enumerate(self.blocks):
-            # Any integer seeds the noise, and layers want different ones.
+            # Each layer needs other noise, and any integer is a seed.
             features = block(features, edges, None if noise_seed is None else noise_seed + layer)
         return pooled(features, batch)
 
     def pooled_features_in_chunks(self, crystal: ChunkedCrystal) -> Float[Tensor, "1 d_model"]:
-        """As `pooled_features` in evaluation, of one crystal whose edges would not fit into memory together.
+        """The same as `pooled_features` in evaluation, for a crystal whose edges do not fit into memory together.
 
-        Each layer goes through the edges of some atoms after those of others: besides what belongs to atoms, only the
-        edges of a chunk exist at a time.
+        Each layer computes the edges of some query atoms at a time. Only these edges are in memory, and all atoms.
         """
         with self._chunks(crystal) as chunks:
             features = self.embed(chunks.atomic_numbers)
@@ -137,7 +136,7 @@ class CrystalFramer(nn.Module):
 
     @torch.no_grad()
     def trace_atoms(self, crystal: ChunkedCrystal, atoms: Int64[np.ndarray, " n_atoms"]) -> CrystalTrace:
-        """What every layer attended to at some atoms of a crystal that may be too large to trace whole."""
+        """The attention of some atoms in every layer, for a crystal that may be too large to trace as a whole."""
         given = crystal.edges_from(atoms)
         edges = Edges.of_atoms(given, self.target_mean.device, self.target_mean.dtype)
         with self._chunks(crystal) as chunks:
@@ -149,7 +148,7 @@ class CrystalFramer(nn.Module):
 
     @contextmanager
     def _chunks(self, crystal: ChunkedCrystal) -> Iterator[EdgeChunks]:
-        """Its edges for this model, with a progress bar if they take more than 2 s."""
+        """The edges of the crystal for this model, with a progress bar if they take more than 2 s."""
         title, total = f"{crystal.id or 'the crystal'}, {crystal.n_atoms:,} atoms", len(self.blocks) * crystal.n_atoms
         form = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
         with tqdm(total=total, desc=title, bar_format=form, delay=2, leave=False) as bar:
@@ -159,7 +158,7 @@ class CrystalFramer(nn.Module):
         return self.embedding(atomic_numbers - 1)
 
     def read_out(self, pooled: Float[Tensor, "n_crystals d_model"]) -> Float[Tensor, "n_crystals n_targets"]:
-        """Perceptron, physical units."""
+        """Predictions in physical units from pooled features."""
         return self.readout(pooled) * self.target_std + self.target_mean
 
     @torch.no_grad()
@@ -172,7 +171,7 @@ class CrystalFramer(nn.Module):
 
     @torch.no_grad()
     def trace(self, batch: CrystalBatch) -> list[CrystalTrace]:
-        """What every layer attended to, one record per crystal."""
+        """The attention of every layer, one record per crystal."""
         features, edges = self.embed(batch.atomic_numbers), Edges.of(batch)
         steps = []
         for block in self.blocks:

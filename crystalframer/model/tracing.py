@@ -1,4 +1,4 @@
-"""From the tensors of a batch, or of some atoms of a large crystal, to one NumPy record per crystal."""
+"""Makes one NumPy record per crystal from the tensors of a batch, or of some atoms of a large crystal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from crystalframer.model.attention import LayerOutput
 from crystalframer.traces import CrystalTrace, FrameTrace, LayerTrace
 
 Step = tuple[Float[Tensor, "n_atoms d_model"], LayerOutput]
-"""What a block did: features after it, and its attention."""
+"""Output of a block: features and attention."""
 
 
 def crystal_traces(
@@ -29,7 +29,7 @@ def crystal_traces(
     steps: Sequence[Step],
     predictions: Float[Tensor, "n_crystals n_targets"],
 ) -> list[CrystalTrace]:
-    """Divide what the blocks did among the crystals of the batch."""
+    """Divide the output of the blocks among the crystals of the batch."""
     first_atom = _boundaries(batch.crystal_index, batch.n_crystals)
     first_edge = _boundaries(batch.crystal_index[edges.query], batch.n_crystals)
     margins = [_margin(attended.framed.frame, edges) for _, attended in steps]
@@ -60,15 +60,15 @@ def region_trace(
     steps: Sequence[Step],
     prediction: Float[Tensor, " n_targets"],
 ) -> CrystalTrace:
-    """What the blocks did for some atoms of a crystal: these first, then the others that they see.
+    """Record of some atoms of a crystal, followed by the other atoms that they see.
 
-    All in the image that is nearest to the first, so that they lie together wherever the cell ends.
+    All atoms are in the image that is nearest to the first one, so that they lie together across cell boundaries.
     """
     crystal = given.crystal
     atoms = np.concatenate([given.atoms, np.setdiff1d(given.index[1], given.atoms)])
-    place = np.zeros(crystal.n_atoms, np.int64)
-    place[atoms] = np.arange(len(atoms))
-    index = np.stack([given.index[0], place[given.index[1]]])
+    new_number = np.zeros(crystal.n_atoms, np.int64)
+    new_number[atoms] = np.arange(len(atoms))
+    index = np.stack([given.index[0], new_number[given.index[1]]])
     positions, lattice = crystal.positions[atoms], crystal.lattice
     shift = -np.rint((positions - positions[0]) @ np.linalg.inv(lattice)).astype(np.int64)
     layers = tuple(
@@ -103,7 +103,7 @@ def _layer_trace(
     atom: slice,
     edge: slice,
 ) -> LayerTrace:
-    """Of these atoms and edges."""
+    """Record of one layer, for these atoms and edges."""
     framed = attended.framed
     return LayerTrace(
         attention=_array(framed.attention[edge]),

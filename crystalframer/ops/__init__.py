@@ -1,8 +1,8 @@
-"""Framed attention behind one function: the fastest implementation for the device and precision at hand.
+"""Framed attention behind one function, which takes the fastest implementation for the device and the precision.
 
-`reference` is plain torch, runs everywhere and in float64, and is the oracle of the others; `cpu` is compiled by Numba
-for float32 on the CPU, `cuda` by Triton for float32 on CUDA devices. All are the same function of the same arguments,
-differentiable in all weights.
+`reference` is plain torch: it runs everywhere, also in float64, and the others are tested against it. Numba compiles
+`cpu` for float32 on the CPU, and Triton compiles `cuda` for float32 on CUDA devices. All compute the same function of
+the same arguments, and gradients of all weights.
 """
 
 from __future__ import annotations
@@ -31,18 +31,19 @@ _chosen: ContextVar[Implementation] = ContextVar("crystalframer_ops", default="a
 
 @contextmanager
 def use(implementation: Implementation) -> Iterator[None]:
-    """Choose how every layer is computed within this context.
+    """Choose the implementation of every attention layer within this context.
 
-    `auto`, the default, takes the fastest that serves the device and precision of the tensors. `reference`, `cpu` and
-    `cuda` insist: what they cannot compute is an error. With TRITON_INTERPRET=1 in the environment from the start,
-    `cuda` serves tensors on the CPU too (slowly, for tests).
+    `auto`, the default, takes the fastest implementation for the device and the precision of the tensors. `reference`,
+    `cpu` and `cuda` are binding: tensors that they cannot compute are an error. With TRITON_INTERPRET=1 in the
+    environment from the start, `cuda` also computes tensors on the CPU (slowly, for tests).
 
     Raises:
-        ConfigError: no such implementation; later, within the context, tensors that it does not serve.
+        ConfigError: no such implementation; or later, within the context, tensors that it cannot compute.
     """
     if implementation not in get_args(Implementation):
         known = get_args(Implementation)
-        raise ConfigError(f"implementation {implementation!r} is unknown{suggestion(str(implementation), known)}")
+        problem = f"implementation {implementation!r} is unknown{suggestion(str(implementation), known)}"
+        raise ConfigError(problem, field="implementation", value=implementation)
     token = _chosen.set(implementation)
     try:
         yield
@@ -64,7 +65,7 @@ def framed_attention(
     """The output of `reference.framed_attention`, whose arguments these are.
 
     Raises:
-        ConfigError: the implementation that `use` insists on does not serve these tensors.
+        ConfigError: the implementation that `use` asks for cannot compute these tensors.
     """
     arguments = (query, key, value, decay_length, distance_projection, cosine_projection, edges, config, noise_seed)
     implementation = serving(query.device, query.dtype)
@@ -83,7 +84,7 @@ def framed_attention(
 
 @torch.compiler.assume_constant_result
 def serving(device: torch.device, dtype: torch.dtype) -> Implementation:
-    """`reference`, `cpu` or `cuda`; a model compiled by torch keeps what was chosen when it was compiled."""
+    """`reference`, `cpu` or `cuda`. A model compiled by torch keeps the choice that was made when it was compiled."""
     chosen = _chosen.get()
     if chosen == "reference":
         return chosen
@@ -95,11 +96,13 @@ def serving(device: torch.device, dtype: torch.dtype) -> Implementation:
     if not single or not (device.type == chosen or interpreted):
         missing = " (this machine has none)" if chosen == "cuda" and not torch.cuda.is_available() else ""
         raise ConfigError(
-            f"ops.use({chosen!r}): it computes float32 on a {chosen} device{missing}, and the model and its batch are "
-            f"{str(dtype).removeprefix('torch.')} on {device}. Move or convert both, or leave the choice to "
-            "ops.use('auto')"
+            f"ops.use({chosen!r}) computes float32 on a {chosen} device{missing}, but the model and its batch are "
+            f"{str(dtype).removeprefix('torch.')} on {device}. Move or convert both, or let ops.use('auto') choose",
+            field="implementation",
+            value=chosen,
         )
     if find_spec(COMPILERS[chosen]) is None:
         compiler = COMPILERS[chosen]
-        raise ConfigError(f"ops.use({chosen!r}): it needs {compiler}, which is not installed: pip install {compiler}")
+        problem = f"ops.use({chosen!r}) needs {compiler}, which is not installed: pip install {compiler}"
+        raise ConfigError(problem, field="implementation", value=chosen)
     return chosen

@@ -1,8 +1,8 @@
 """Framed attention on the CPU in float32: Numba kernels behind torch operators with gradients of their own.
 
-The same function as `reference`, rearranged: weights of the edges are all that is kept of an edge; the cosines enter as
-Chebyshev polynomials, in which the Gaussians are expanded to 2e-6 (`model.basis.chebyshev_of_gaussians`), so that one
-multiplication takes the place of an exponential; everything linear happens once per atom, as matrix products.
+The same function as `reference` in another order. Only the weights of the edges are kept. The Gaussians of the cosines
+are expanded in Chebyshev polynomials to 2e-6 (`maths.basis.chebyshev_of_gaussians`), so that one multiplication
+replaces an exponential. Everything linear is computed once per atom, as matrix products.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from crystalframer.maths.frames import NoiseSeed, build_frames, noise_key
 from crystalframer.ops import frame_kernels, kernels, tie_kernels
 
 SMALLEST_SHARE = 2000
-"""Edges below which a second thread costs more than it saves."""
+"""Number of edges below which a second thread costs more than it saves."""
 
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def _uncompiled(function: _Function) -> _Function:
-    """Kept out of the graphs of torch.compile, which need not see how arrays are laid out."""
+    """Keeps a function out of the graphs of torch.compile, which need not see the layout of arrays."""
     return cast(_Function, torch.compiler.disable(function))
 
 
@@ -53,7 +53,7 @@ def framed_attention(
     config: ModelConfig,
     noise_seed: NoiseSeed | None = None,
 ) -> Float[Tensor, "n_atoms n_heads d_head"]:
-    """As `reference.framed_attention`, of which this is the `output`."""
+    """The `output` of `reference.framed_attention`."""
     layout = _layout(edges)
     precision = 0.5 / decay_length.square()
     logits, attention = attend(query, key, precision, *layout.pairs, layout.squared)
@@ -89,7 +89,7 @@ def _cosine_basis(config: CosineBasis) -> Tensor:
     return torch.from_numpy(chebyshev_products(chebyshev_of_gaussians(config), kernels.STEP))
 
 
-# --- what the kernels need of a batch ---------------------------------------------------------------------------------
+# --- a batch as the kernels need it -----------------------------------------------------------------------------------
 
 
 class _Pairs(NamedTuple):
@@ -124,8 +124,8 @@ class _Layout:
     pairs: _Pairs
     first_given: Tensor
     """(n_atoms + 1): where each atom's edges start in the batch."""
-    place: Tensor
-    """(n_edges of the batch): where they lie here."""
+    index: Tensor
+    """(n_edges of the batch): number of each edge here."""
     squared: Tensor
     """Å²"""
     lengths: Tensor
@@ -133,7 +133,7 @@ class _Layout:
     directions: Tensor
     """(3, n_edges)"""
     is_self: Tensor
-    """Edges that pad too."""
+    """True for the edges that pad, too."""
     _bases: dict[DistanceBasis, _Basis]
 
     @classmethod
@@ -142,17 +142,17 @@ class _Layout:
         start = n_edges.new_zeros(1)
         padded = (n_edges + kernels.PAD - 1) // kernels.PAD * kernels.PAD
         first_given, first_edge = (torch.cat([start, counts.cumsum(0)]) for counts in (n_edges, padded))
-        place = torch.arange(len(edges.key)) + (first_edge - first_given)[edges.query]
+        index = torch.arange(len(edges.key)) + (first_edge - first_given)[edges.query]
 
         def spread(values: Tensor, filler: float | bool) -> Tensor:
-            return values.new_full((*values.shape[:-1], int(first_edge[-1])), filler).index_copy_(-1, place, values)
+            return values.new_full((*values.shape[:-1], int(first_edge[-1])), filler).index_copy_(-1, index, values)
 
         squared = spread(edges.lengths.square(), float(kernels.FAR))
         pairs = kernels.find_pairs(*_arrays(first_given, first_edge, edges.key, squared), edges.n_keys)
         return cls(
             pairs=_Pairs(first_edge, n_edges, *map(torch.from_numpy, pairs)),
             first_given=first_given,
-            place=place,
+            index=index,
             squared=squared,
             lengths=spread(edges.lengths, 0.0),
             directions=spread(edges.directions.T, 0.0),
@@ -192,13 +192,13 @@ def _axes(
     config: FrameConfig,
     noise_seed: NoiseSeed | None,
 ) -> Tensor:
-    """Frames by kernel where they come from single edges, else by the reference."""
-    if config.method not in ("max", "static-max"):
-        given = (values[:, layout.place].T for values in (logits, attention))
+    """Frames by the kernel if the method has one, else by its formula in plain torch."""
+    if "cpu" not in config.promises.kernels:
+        given = (values[:, layout.index].T for values in (logits, attention))
         return build_frames(AttendedEdges(edges, *given), config, noise_seed).axes.contiguous()
     n_heads = len(logits)
     scores, weights = _strengths(logits, attention, layout, config)
-    # Noise of training decides among edges that it can bring to the top.
+    # In training, noise chooses among all edges that it can bring to the top.
     noise, margin = (0.0, config.tie_margin) if noise_seed is None else (config.noise, 2.0 * config.noise)
     keys = (np.uint32(int(noise_key(0 if noise_seed is None else noise_seed, axis))) for axis in range(2))
     axes = logits.new_empty(edges.n_atoms, n_heads, 3, 3)
@@ -231,7 +231,7 @@ def _averaged_cosines(logits: Tensor, attention: Tensor, layout: _Layout, config
 
 def _strengths(logits: Tensor, attention: Tensor, layout: _Layout, config: FrameConfig) -> tuple[Tensor, Tensor]:
     """(n_heads, n_edges) scores by which edges are chosen, and e^scores up to a factor of each atom and head."""
-    if config.method == "max":
+    if config.promises.anchored_by == "attention":
         return logits, attention
     scores = (-layout.squared).expand(len(logits), -1)
     return scores, scores.exp()
@@ -242,7 +242,7 @@ def _strengths(logits: Tensor, attention: Tensor, layout: _Layout, config: Frame
 
 def _over_atoms(run: Any, first_edge: np.ndarray, *arguments: Any) -> None:
     """The kernel run(first_atom, last_atom, first_edge, *arguments), divided among threads by edges."""
-    if not run.signatures:  # compiled, or read from disk, by a call with nothing to do
+    if not run.signatures:  # a call without work compiles it or reads it from disk
         with announced("kernels for the CPU"):
             run(0, 0, first_edge, *arguments)
     n_shares = max(1, min(torch.get_num_threads(), int(first_edge[-1]) // SMALLEST_SHARE))

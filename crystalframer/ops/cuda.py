@@ -1,18 +1,16 @@
 """Framed attention on CUDA devices in float32: Triton kernels behind torch operators with gradients of their own.
 
-The same function as `reference`, rearranged as in `cpu`: weights of the edges are all that is kept of an edge; cosines
-enter as Chebyshev polynomials; everything linear happens once per atom, as one matrix product. `triton_kernels` counts
-what that takes. No operator waits for the device but the one that decides ties in evaluation. With TRITON_INTERPRET=1
-in the environment before Triton is imported, all of this runs on CPU tensors, slowly: so it is tested where there is no
-GPU.
+The same function as `reference`, in the order of `cpu`: only the weights of the edges are kept, Gaussians of cosines
+become Chebyshev polynomials, and everything linear is one matrix product. `triton_kernels` counts the work. Only the
+operator that decides ties in evaluation waits for the device. With TRITON_INTERPRET=1 in the environment before Triton
+is imported, everything runs on CPU tensors, slowly, which tests without a GPU use.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -24,11 +22,11 @@ from crystalframer.config import CosineBasis, DistanceBasis, FrameConfig, ModelC
 from crystalframer.maths.attended import AttendedEdges
 from crystalframer.maths.basis import chebyshev_of_gaussians
 from crystalframer.maths.edges import Edges
-from crystalframer.maths.frames import NoiseSeed, build_frames, noise_key
+from crystalframer.maths.frames import NoiseSeed, build_frames, frames_from_edges, noise_key
 from crystalframer.ops import triton_frames, triton_kernels
 
 BLOCK = 16
-"""Edges at a time: with eight heads all that a block needs stays in the registers of a warp."""
+"""Edges at a time: with eight heads, a block fits into the registers of a warp."""
 
 
 def framed_attention(
@@ -42,15 +40,14 @@ def framed_attention(
     config: ModelConfig,
     noise_seed: NoiseSeed | None = None,
 ) -> Float[Tensor, "n_atoms n_heads d_head"]:
-    """As `reference.framed_attention`, of which this is the `output`."""
-    layout = _layout(edges)
-    ends = (edges.query, edges.key, layout.first_edge, layout.incoming, layout.first_incoming)
+    """The `output` of `reference.framed_attention`."""
+    ends = _ends(edges)
     precision = 0.5 / decay_length.square()
     logits, attention = attend(query, key, precision, edges.lengths, *ends)
     projection = config.distance.coefficient * distance_projection
     axes, degree = query.new_empty(0), 0
     if cosine_projection is not None:
-        axes = _axes(logits.detach(), attention.detach(), edges, layout, config.frame, noise_seed)
+        axes = _axes(logits.detach(), attention.detach(), edges, ends, config.frame, noise_seed)
         polynomials = _polynomials(config.cosine.n_centers, config.cosine.width, query.device)
         degree = polynomials.shape[1]
         cosines = config.cosine.coefficient * (cosine_projection @ polynomials)
@@ -61,7 +58,8 @@ def framed_attention(
 
 
 def _centers(basis: DistanceBasis) -> tuple[int, float, float]:
-    """Number and spacing of the distance centres, and what turns a distance into the root of a Gaussian's exponent."""
+    """Number and spacing of the distance centres, and the factor from a distance to the root of a Gaussian's
+    exponent."""
     spacing = basis.max_distance / basis.n_centers
     return basis.n_centers, spacing, math.sqrt(0.5) / (basis.width * spacing)
 
@@ -80,32 +78,33 @@ def _axes(
     logits: Tensor,
     attention: Tensor,
     edges: Edges,
-    layout: _Layout,
+    ends: _Ends,
     config: FrameConfig,
     noise_seed: NoiseSeed | None,
 ) -> Tensor:
-    """Frames by kernel where they come from single edges, else by the reference's code on this device."""
-    if config.method not in ("max", "static-max"):
+    """Frames by the kernel if the method has one, else by its formula in plain torch on this device."""
+    if "cuda" not in config.promises.kernels:
         return build_frames(AttendedEdges(edges, logits, attention), config, noise_seed).axes.contiguous()
     noise, margin = (0.0, config.tie_margin) if noise_seed is None else (config.noise, 0.0)
-    geometry = (edges.lengths, edges.directions, edges.is_self, layout.first_edge, _noise_keys(noise_seed, logits))
-    return max_frames(logits, attention, *geometry, config.method == "static-max", noise, margin)
+    geometry = (edges.lengths, edges.directions, edges.is_self, ends.first_edge, _noise_keys(noise_seed, logits))
+    return max_frames(logits, attention, *geometry, config.promises.anchored_by == "nearness", noise, margin)
 
 
 def _noise_keys(seed: NoiseSeed | None, like: Tensor) -> Tensor:
-    """(2): of both axes, on the device: where they are numbers of the host, a recorded graph repeats its noise."""
+    """(2): keys of both axes, on the device. With numbers of the host, a recorded graph would repeat its noise."""
     if isinstance(seed, Tensor):
         return torch.stack([noise_key(seed, axis) for axis in range(2)])  # type: ignore[arg-type]
     return torch.tensor([0, 0] if seed is None else [noise_key(seed, axis) for axis in range(2)], device=like.device)
 
 
-# --- what the kernels need of a batch ---------------------------------------------------------------------------------
+# --- a batch as the kernels need it -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class _Layout:
-    """Where the edges of each atom are, shared by all layers."""
+class _Ends(NamedTuple):
+    """Both ends of the edges, and the edges of each atom in both directions, the same for all layers."""
 
+    query_atom: Tensor
+    key_atom: Tensor
     first_edge: Tensor
     """(n_atoms + 1): where the edges from each atom start."""
     incoming: Tensor
@@ -114,24 +113,29 @@ class _Layout:
     """(n_atoms + 1): where the edges to each atom start among those."""
 
     @classmethod
-    def of(cls, edges: Edges) -> _Layout:
+    def of(cls, edges: Edges) -> _Ends:
         by_key, incoming = edges.key.sort(stable=True)
         atoms, keys = (torch.arange(n + 1, device=edges.query.device) for n in (edges.n_atoms, edges.n_keys))
-        return cls(torch.searchsorted(edges.query, atoms), incoming, torch.searchsorted(by_key, keys))
+        first_edge, first_incoming = torch.searchsorted(edges.query, atoms), torch.searchsorted(by_key, keys)
+        return cls(edges.query, edges.key, first_edge, incoming, first_incoming)
 
 
-_layouts: WeakKeyDictionary[Edges, _Layout] = WeakKeyDictionary()
+_known: WeakKeyDictionary[Edges, _Ends] = WeakKeyDictionary()
 
 
-def _layout(edges: Edges) -> _Layout:
-    if torch.compiler.is_compiling():  # the compiler sees that the layers of a model ask for the same
-        return _Layout.of(edges)
-    if edges not in _layouts:
-        _layouts[edges] = _Layout.of(edges)
-    return _layouts[edges]
+def _ends(edges: Edges) -> _Ends:
+    if torch.compiler.is_compiling():  # the compiler finds out that the layers of a model share them
+        return _Ends.of(edges)
+    if edges not in _known:
+        _known[edges] = _Ends.of(edges)
+    return _known[edges]
 
 
 # --- operators --------------------------------------------------------------------------------------------------------
+
+
+_ENDS = ", ".join(f"Tensor {name}" for name in _Ends._fields)
+_BASIS = "int n_centers, float spacing, float sharpness, int degree"
 
 
 def _sizes(heads: Tensor) -> dict[str, int]:
@@ -157,63 +161,43 @@ def _launch(kernel: Any, n_programs: int, *arguments: Any, **sizes: Any) -> None
 @torch.library.custom_op(
     "crystalframer::attend_triton",
     mutates_args=(),
-    schema="(Tensor query, Tensor key, Tensor precision, Tensor length, Tensor query_atom, Tensor key_atom, "
-    "Tensor first_edge, Tensor incoming, Tensor first_incoming) -> (Tensor, Tensor)",
+    schema=f"(Tensor query, Tensor key, Tensor precision, Tensor length, {_ENDS}) -> (Tensor, Tensor)",
 )
-def attend(
-    query: Tensor,
-    key: Tensor,
-    precision: Tensor,
-    length: Tensor,
-    query_atom: Tensor,
-    key_atom: Tensor,
-    first_edge: Tensor,
-    incoming: Tensor,
-    first_incoming: Tensor,
-) -> tuple[Tensor, Tensor]:
+def attend(query: Tensor, key: Tensor, precision: Tensor, length: Tensor, *ends: Tensor) -> tuple[Tensor, Tensor]:
     """(n_edges, n_heads) logits q·k/√d - r²·precision, and their softmax over the edges of each atom."""
     n_atoms, n_heads, d_head = query.shape
-    logits = query.new_empty(len(key_atom), n_heads)
+    logits = query.new_empty(len(length), n_heads)
     attention = torch.empty_like(logits)
-    inputs = (query, key, precision, length, key_atom, first_edge)
+    inputs = (query, key, precision, length, *ends[1:3])
     _launch(triton_kernels.attend, n_atoms, *inputs, logits, attention, n_heads, d_head**-0.5, **_sizes(query))
     return logits, attention
 
 
 @attend.register_fake
-def _(query: Tensor, key: Tensor, precision: Tensor, length: Tensor, query_atom: Tensor, *_: Tensor) -> Any:
-    logits = query.new_empty(query_atom.shape[0], query.shape[1])
+def _(query: Tensor, key: Tensor, precision: Tensor, length: Tensor, *_: Tensor) -> Any:
+    logits = query.new_empty(length.shape[0], query.shape[1])
     return logits, torch.empty_like(logits)
 
 
 @torch.library.custom_op(
     "crystalframer::attend_backward_triton",
     mutates_args=(),
-    schema="(Tensor grad_attention, Tensor query, Tensor key, Tensor attention, Tensor length, Tensor query_atom, "
-    "Tensor key_atom, Tensor first_edge, Tensor incoming, Tensor first_incoming) -> (Tensor, Tensor, Tensor)",
+    schema=f"(Tensor grad_attention, Tensor query, Tensor key, Tensor attention, Tensor length, {_ENDS}) -> "
+    "(Tensor, Tensor, Tensor)",
 )
 def attend_backward(
-    grad_attention: Tensor,
-    query: Tensor,
-    key: Tensor,
-    attention: Tensor,
-    length: Tensor,
-    query_atom: Tensor,
-    key_atom: Tensor,
-    first_edge: Tensor,
-    incoming: Tensor,
-    first_incoming: Tensor,
+    grad_attention: Tensor, query: Tensor, key: Tensor, attention: Tensor, length: Tensor, *ends: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of queries, keys and precisions. The logits themselves carry none: frames are constants."""
-    n_atoms, n_heads, d_head = query.shape
+    e, (n_atoms, n_heads, d_head) = _Ends(*ends), query.shape
     grad_logits = torch.empty_like(attention)
     grad_query, grad_key = query.new_empty(query.shape), key.new_empty(key.shape)
     grad_precision = query.new_empty(n_atoms, n_heads)
-    inputs = (grad_attention, attention, key, length, key_atom, first_edge)
+    inputs = (grad_attention, attention, key, length, e.key_atom, e.first_edge)
     outputs = (grad_logits, grad_query, grad_precision)
     scale, sizes = d_head**-0.5, _sizes(query)
     _launch(triton_kernels.attend_backward, n_atoms, *inputs, *outputs, n_heads, scale, **sizes)
-    inputs = (grad_logits, query, query_atom, incoming, first_incoming)
+    inputs = (grad_logits, query, e.query_atom, e.incoming, e.first_incoming)
     _launch(triton_kernels.gather_to_keys, len(key), *inputs, grad_key, n_heads, scale, **sizes)
     return grad_query, grad_key, grad_precision
 
@@ -239,31 +223,18 @@ attend.register_autograd(_backward_of_attend, setup_context=_keep_for_attend)
     "crystalframer::accumulate_triton",
     mutates_args=(),
     schema="(Tensor attention, Tensor value, Tensor axes, Tensor length, Tensor direction, Tensor is_self, "
-    "Tensor query_atom, Tensor key_atom, Tensor first_edge, Tensor incoming, Tensor first_incoming, "
-    "int n_centers, float spacing, float sharpness, int degree) -> (Tensor, Tensor)",
+    f"{_ENDS}, {_BASIS}) -> (Tensor, Tensor)",
 )
 def accumulate(
-    attention: Tensor,
-    value: Tensor,
-    axes: Tensor,
-    length: Tensor,
-    direction: Tensor,
-    is_self: Tensor,
-    query_atom: Tensor,
-    key_atom: Tensor,
-    first_edge: Tensor,
-    incoming: Tensor,
-    first_incoming: Tensor,
-    n_centers: int,
-    spacing: float,
-    sharpness: float,
-    degree: int,
+    attention: Tensor, value: Tensor, axes: Tensor, length: Tensor, direction: Tensor, is_self: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor]:
-    """Of each atom and head: attended values (d_head); attended Gaussians and polynomials (n_centers + 3 · degree)."""
-    n_atoms, n_heads, d_head = len(first_edge) - 1, *value.shape[1:]
+    """For each atom and head: attended values (d_head); attended Gaussians and polynomials (n_centers + 3 · degree)."""
+    *ends, n_centers, spacing, sharpness, degree = rest
+    e = _Ends(*ends)
+    n_atoms, n_heads, d_head = len(e.first_edge) - 1, *value.shape[1:]
     values, sums = value.new_empty(n_atoms, n_heads, d_head), value.new_empty(n_atoms, n_heads, n_centers + 3 * degree)
     sizes = {"N_CENTERS": n_centers, "CENTERS": _padded(n_centers), "DEGREE": degree, "DEGREES": _padded(degree)}
-    inputs = (attention, value, axes, length, direction, is_self, key_atom, first_edge)
+    inputs = (attention, value, axes, length, direction, is_self, e.key_atom, e.first_edge)
     numbers = (n_heads, spacing, sharpness)
     _launch(triton_kernels.accumulate, n_atoms, *inputs, values, sums, *numbers, **_sizes(value), **sizes)
     return values, sums
@@ -279,39 +250,24 @@ def _(attention: Tensor, value: Tensor, *rest: Any) -> Any:
     "crystalframer::accumulate_backward_triton",
     mutates_args=(),
     schema="(Tensor grad_values, Tensor grad_sums, Tensor attention, Tensor value, Tensor axes, Tensor length, "
-    "Tensor direction, Tensor is_self, Tensor query_atom, Tensor key_atom, Tensor first_edge, Tensor incoming, "
-    "Tensor first_incoming, int n_centers, float spacing, float sharpness, int degree) -> (Tensor, Tensor)",
+    f"Tensor direction, Tensor is_self, {_ENDS}, {_BASIS}) -> (Tensor, Tensor)",
 )
 def accumulate_backward(
-    grad_values: Tensor,
-    grad_sums: Tensor,
-    attention: Tensor,
-    value: Tensor,
-    axes: Tensor,
-    length: Tensor,
-    direction: Tensor,
-    is_self: Tensor,
-    query_atom: Tensor,
-    key_atom: Tensor,
-    first_edge: Tensor,
-    incoming: Tensor,
-    first_incoming: Tensor,
-    n_centers: int,
-    spacing: float,
-    sharpness: float,
-    degree: int,
+    grad_values: Tensor, grad_sums: Tensor, attention: Tensor, value: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the weights and of the values."""
-    n_atoms, n_heads = len(first_edge) - 1, value.shape[1]
+    *geometry, n_centers, spacing, sharpness, degree = rest
+    e = _Ends(*geometry[4:])
+    n_atoms, n_heads = len(e.first_edge) - 1, value.shape[1]
     grad_attention, grad_value = torch.empty_like(attention), value.new_empty(value.shape)
     grad_cosines = rearrange(grad_sums[..., n_centers:], "n h (k m) -> n m k h", k=3)
     sizes = {"N_CENTERS": n_centers, "CENTERS": max(_padded(n_centers), 8), "DEGREE": degree, "ROW": 3 * n_heads}
-    inputs = (grad_values, grad_sums[..., :n_centers], grad_cosines, value, axes, length, direction, is_self)
+    inputs = (grad_values, grad_sums[..., :n_centers], grad_cosines, value, *geometry[:4])
     numbers = (n_heads, spacing, sharpness)
-    edges = (key_atom, first_edge)
+    edges = (e.key_atom, e.first_edge)
     common = _sizes(value)
     _launch(triton_kernels.accumulate_backward, n_atoms, *inputs, *edges, grad_attention, *numbers, **common, **sizes)
-    inputs = (attention, grad_values, query_atom, incoming, first_incoming)
+    inputs = (attention, grad_values, e.query_atom, e.incoming, e.first_incoming)
     _launch(triton_kernels.gather_to_keys, len(value), *inputs, grad_value, n_heads, 1.0, **common)
     return grad_attention, grad_value
 
@@ -351,16 +307,16 @@ def max_frames(
     noise: float,
     margin: float,
 ) -> Tensor:
-    """(n_atoms, n_heads, 3, 3) axes, by the rule of `model.frames.max_frames`, or of `static_max_frames` if `nearest`.
+    """(n_atoms, n_heads, 3, 3) axes, by the rule of `maths.frames.max_frames`, or of `static_max_frames` if `nearest`.
 
-    Scores get noise of this half-width, of the streams named by the keys. Where moments decide among those within a
-    margin, frames are the reference's: the choice is one of pairs of edges, of which there are few or hundreds.
+    Scores get noise of this half-width, from the streams that the keys name. With a margin, moments choose among the
+    edges within it: plain torch does that, because there may be few pairs of edges or hundreds.
     """
     n_atoms, n_heads = len(first_edge) - 1, logits.shape[1]
     if margin > 0:
-        config = FrameConfig("static-max" if nearest else "max", tie_margin=margin)
-        edges = _edges_alone(length, direction, is_self, first_edge)
-        return build_frames(AttendedEdges(edges, logits, attention), config).axes.contiguous()
+        attended = AttendedEdges(_edges_alone(length, direction, is_self, first_edge), logits, attention)
+        scores = attended.scores("nearness" if nearest else "attention")
+        return frames_from_edges(attended, scores, FrameConfig(tie_margin=margin), None).axes.contiguous()
     axes = logits.new_empty(n_atoms, n_heads, 3, 3)
     inputs = (logits, length, direction, is_self, first_edge, keys)
     sizes = {"HEADS": _padded(n_heads), "NEAREST": nearest, "NOISY": noise > 0, "BLOCK": BLOCK}
@@ -369,7 +325,7 @@ def max_frames(
 
 
 def _edges_alone(length: Tensor, direction: Tensor, is_self: Tensor, first_edge: Tensor) -> Edges:
-    """What frames from single edges need of a batch; nothing of its atoms and cells."""
+    """Edges without atoms and cells, which frames from single edges do not need."""
     n_atoms = len(first_edge) - 1
     query = torch.repeat_interleave(torch.arange(n_atoms, device=length.device), first_edge.diff())
     return Edges(

@@ -1,7 +1,7 @@
-"""`model.frames.max_frames` as a CPU kernel: the same rule for axes and ties, one atom and head at a time.
+"""`maths.frames.max_frames` as a CPU kernel: the same rule for axes and ties, one atom and head at a time.
 
-The reference compares log-weights; here weights are compared, which spares a logarithm for every edge: a margin becomes
-a ratio, the noise a factor.
+The reference compares log-weights. The kernel compares weights, which saves a logarithm for every edge: a margin
+becomes a ratio, and noise a factor.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ MULTIPLIERS = tuple(np.uint32(number) for number in frames.MULTIPLIERS)
 TIE_WEIGHTS = tuple(tuple(np.float32(weight) for weight in of_axis) for of_axis in ties.TIE_WEIGHTS)
 EQUIVALENT = np.float32(ties.EQUIVALENT)
 ONE_LINE = np.float32(1e-6)
-"""Unit vectors that differ by less, up to sign, are one axis: what the head sees along it is summed once."""
+"""Unit vectors that differ by less, up to sign, are one axis, along which moments are summed once."""
 SMALLEST_WEIGHT = np.float32(2.0**-90)
-"""Below this, weights are formed anew from their logarithms, relative to the largest."""
+"""Weights below this are computed again from their logarithms, relative to the largest."""
 NEGLIGIBLE = np.float32(1e-9)
-"""Attention that counts for nothing among ties."""
+"""Attention that is neglected in the choice among ties."""
 FREE = np.float32(0.01)
 """Share of the margin within which the cost of a candidate, 1e-8, is not worth a logarithm."""
 
@@ -49,8 +49,8 @@ def max_frames(
 ):
     """Axes of each atom and head, and the edges (counted within the atom) that fixed e₁ and e₂.
 
-    `weights` are e^scores up to a factor of each atom and head. Among scores within the margin of the best decides
-    noise of this half-width, of streams named by the keys; without noise, moments do.
+    `weights` are e^scores up to a factor of each atom and head. Noise of this half-width, from the streams that the
+    keys name, chooses among scores within the margin of the best. Without noise, moments choose.
     """
     n_heads = scores.shape[0]
     most = most_items(first_atom, last_atom, first_edge)
@@ -180,7 +180,7 @@ def _pick_by_noise(values, candidates, count, noise, key, place, n_heads):
 
 @kernel(MATHS)
 def _uniform(key, place):
-    """`model.frames.uniform`."""
+    """`maths.frames.uniform`."""
     x = np.uint32(np.uint32(place) + key)
     x = np.uint32((x ^ (x >> np.uint32(16))) * MULTIPLIERS[0])
     x = np.uint32((x ^ (x >> np.uint32(15))) * MULTIPLIERS[1])
@@ -193,7 +193,7 @@ def _uniform(key, place):
 
 @kernel(MATHS)
 def costs(values, candidates, count, margin, costs):
-    """What it takes to choose a candidate that is not the strongest; see `model.ties._tied`."""
+    """Cost of candidates that are not the strongest; see `maths.ties._tied`."""
     largest = np.float32(0.0)
     for n in range(count):
         largest = max(largest, values[candidates[n]])

@@ -1,9 +1,10 @@
-"""CPU kernels of framed attention in Numba: float32, one atom after another, nothing kept of an edge but its weights.
+"""CPU kernels of framed attention in Numba: float32, one atom after another, only the weights of edges are kept.
 
-Edges of an atom lie in a row, padded to a multiple of `PAD` with edges of weight 0, so that loops over them are vector
-instructions without a remainder; arrays over edges are (n_heads, n_edges). Distinct (query, key) atoms of a cell are
-*pairs*: what depends on the atoms alone, not on the image, is done once per pair, of which a small cell has ten times
-fewer than edges. Loops sum into scalars rather than arrays where they can: a compiler must assume that arrays overlap.
+Edges of an atom are contiguous and padded to a multiple of `PAD` with edges of weight 0, so that loops over them are
+vector instructions without a remainder. Arrays over edges are (n_heads, n_edges). Distinct (query, key) atoms of a cell
+are *pairs*. Results that depend on the atoms, but not on the image, are computed once per pair: a small cell has ten
+times fewer pairs than edges. Loops sum into scalars rather than arrays, because a compiler must assume that arrays
+overlap.
 
 Each kernel works on a range of atoms and releases the interpreter, so that plain threads share the work.
 """
@@ -17,25 +18,26 @@ import numpy as np
 from crystalframer.compiled import kernel
 
 PAD = 16
-"""Edges of an atom come in multiples of this."""
+"""The number of edges of an atom is a multiple of this."""
 REACH = 5.5
 """Standard deviations beyond which a Gaussian counts as 0."""
 NOTHING = np.float32(math.exp(-(REACH**2) / 2))  # 3e-7
 
 STEP = 8
-"""Moments of the cosines are those of T_8k · T_j, j < 8 (see `model.basis.chebyshev_products`)."""
+"""Moments of the cosines are those of T_8k · T_j, j < 8 (see `maths.basis.chebyshev_products`)."""
 ROW, N_ROWS = 128, 10
-"""Scratch of the cosines: edges at a time, and numbers of each. Constants, so that rows are seen to lie apart."""
+"""Scratch memory of the cosines: edges at a time, and numbers of each. As constants they tell the compiler that rows do
+not overlap."""
 
 LOG2_E = np.float32(math.log2(math.e))
 # Taylor series of 2^f on [-0.5, 0.5]: relative error 5e-9, below rounding.
 EXP2 = tuple(np.float32(math.log(2) ** n / math.factorial(n)) for n in range(8))
 SMALLEST_EXPONENT = np.float32(-100.0)
-"""Of 2: products of weights with anything that counts stay clear of denormal numbers, a hundred times slower."""
+"""Smallest exponent of 2: products of weights stay above denormal numbers, which are a hundred times slower."""
 FAR = np.float32(1e30)
-"""Å² of edges that pad."""
+"""Squared length of edges that pad, Å²."""
 
-# Sums may be reordered and multiplications joined; NaN and infinity keep their meaning.
+# The compiler may reorder sums and fuse multiplications; NaN and infinity keep their meaning.
 MATHS = ("contract", "reassoc", "nsz", "arcp")
 
 

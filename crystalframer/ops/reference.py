@@ -1,4 +1,4 @@
-"""Framed attention in plain torch over the edge list: any device, any precision, the oracle for faster paths."""
+"""Framed attention in plain torch, for any device and precision. Faster implementations are tested against it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from crystalframer.maths.ties import edges_around, tied_frames
 
 @dataclass(frozen=True, eq=False)
 class FramedAttention:
-    """One layer of attention and everything it was made of."""
+    """Output of one layer of attention, with all intermediate results."""
 
     output: Float[Tensor, "n_atoms n_heads d_head"]
     attention: Float[Tensor, "n_edges n_heads"]
@@ -28,7 +28,7 @@ class FramedAttention:
     content_logits: Float[Tensor, "n_edges n_heads"]
     distance_logits: Float[Tensor, "n_edges n_heads"]
     frame: Frame | None
-    """None for the frame method `none`."""
+    """None without frames."""
 
 
 def framed_attention(
@@ -50,8 +50,8 @@ def framed_attention(
 
     Args:
         decay_length: σᵢ, Å.
-        cosine_projection: one matrix per axis and head; None for the frame method `none`.
-        noise_seed: of the noise that picks among ties in training; None in evaluation.
+        cosine_projection: one matrix per axis and head; None without frames.
+        noise_seed: seed of the noise that chooses among ties in training; None in evaluation.
     """
     n_atoms = edges.n_atoms
     content_logits = (query[edges.query] * key[edges.key]).sum(-1) / query.shape[-1] ** 0.5
@@ -73,7 +73,7 @@ def framed_attention(
 
     attended = AttendedEdges(edges, logits.detach(), attention.detach())
     frame = build_frames(attended, config.frame, noise_seed)
-    # The atom's edge to itself has no direction: it counts in the softmax, not in the angles (quirk Q10).
+    # The atom's edge to itself has no direction: it counts in the softmax, but not in the angles (quirk Q10).
     directed_attention = attention.masked_fill(edges.is_self[:, None], 0.0)
     if config.frame.average_margin > 0 and noise_seed is None:
         attended_cosines = cosines_in_tied_frames(directed_attention, attended, config)
@@ -89,13 +89,14 @@ def framed_attention(
 def cosines_in_tied_frames(
     directed_attention: Float[Tensor, "n_edges n_heads"], attended: AttendedEdges, config: ModelConfig
 ) -> Float[Tensor, "n_atoms n_heads 3 n_cosine_centers"]:
-    """The attended Gaussians of the cosines, averaged over the frames that tie, each of which counts exp(-cost)."""
+    """The attended Gaussians of the cosines, averaged over the frames that tie with weights exp(-cost)."""
     edges, n_heads = attended.edges, attended.n_heads
     basis = cosine_centers(config.cosine, like=directed_attention)
     total = directed_attention.new_zeros(edges.n_atoms * n_heads, 3, config.cosine.n_centers)
     total_weight = total.new_zeros(len(total))
-    scores = attended.logits if config.frame.method == "max" else attended.nearness
-    for frames in tied_frames(attended, scores, config.frame.average_margin):
+    strength = config.frame.promises.anchored_by
+    assert strength is not None, "FrameConfig refuses other methods"
+    for frames in tied_frames(attended, attended.scores(strength), config.frame.average_margin):
         edge, item = edges_around(edges, frames.group // n_heads)
         cosines = einsum(edges.directions[edge], frames.axes[item], "e xyz, e k xyz -> e k")[:, None]
         weights = directed_attention[edge, frames.group[item] % n_heads][:, None]

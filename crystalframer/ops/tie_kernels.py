@@ -11,7 +11,7 @@ from crystalframer.ops.frame_kernels import COLLINEAR, ONE_LINE, SMALLEST_SINE_S
 from crystalframer.ops.kernels import MATHS, N_ROWS, ROW, add_cosine_moments, eight_polynomials, most_items
 
 MOST_AXES = 64
-"""Different axes that are gathered before they are summed over; more are summed over in turns."""
+"""Number of different axes that are collected before their moments are summed."""
 
 
 @kernel(MATHS)

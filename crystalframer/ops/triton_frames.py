@@ -1,4 +1,4 @@
-"""`model.frames.max_frames` in Triton: the same rule for axes and ties, one program per atom, all its heads at once.
+"""`maths.frames.max_frames` in Triton: the same rule for axes and ties, one program per atom, all its heads at once.
 
 One pass over the edges an axis, in which every score is computed once: computed again for another comparison it might
 be rounded otherwise. Where a margin makes ties that moments decide (evaluation), the reference's code serves instead:

@@ -17,14 +17,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from crystalframer import ops
-from crystalframer.config import FrameMethod, TrainingConfig
+from crystalframer.config import TrainingConfig
 from crystalframer.crystals.loading import BatchOrder, PreparedCrystals
 from crystalframer.crystals.on_gpu import CrystalRows, ResidentCrystals, largest_sizes
 from crystalframer.maths.frames import NoiseSeed
 from crystalframer.model.network import CrystalFramer
 
-RECORDED: frozenset[FrameMethod] = frozenset({"max", "static-max", "none"})
-"""Frame methods whose kernels are the same whatever the batch; the others ask the device for numbers on their way."""
 SHARE_OF_MEMORY = 0.25
 """Of the memory that is free, which the tables of the crystals may take."""
 LARGEST_DIFFERENCE = 1e-2
@@ -44,7 +42,7 @@ class ResidentPass:
         self._n_atoms, self._n_edges = largest[0], largest[1] + 1  # kernels look at the edge after an atom's last
         # With more batches to a step, torch adds up gradients in the very memory that the next replay overwrites.
         self._is_recordable = (
-            model.config.frame.method in RECORDED and config.precision == "32" and config.accumulate == 1
+            model.config.frame.promises.recordable and config.precision == "32" and config.accumulate == 1
         )
         self._recorded: nn.Module | None = None
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from pymatgen.core import Structure
+from refusals import refused
 
 import crystalframer as cf
 from crystalframer import cli
@@ -52,7 +53,7 @@ def test_without_structures_it_takes_prototypes_real_crystals_and_random_ones() 
 
 def test_what_was_not_tried_is_said() -> None:
     report = cf.check(model().double(), CRYSTALS, n_draws=1, progress=False)
-    assert "not tried here: kernels (compiled kernels, and plain torch), precision (32 bits, and 64)" in str(report)
+    assert "not tested here: kernels (compiled kernels and plain torch), precision (32 bits and 64 bits)" in str(report)
 
 
 @pytest.mark.parametrize(("crystal", "group"), list(zip(prototypes(), GROUPS, strict=True)))
@@ -101,7 +102,7 @@ def test_unsound_models_are_caught(kind: type[cf.CrystalFramer], caught: str) ->
 
 
 def test_no_draws_are_refused() -> None:
-    with pytest.raises(ConfigError, match="n_draws = 0"):
+    with refused(ConfigError, 0, field="n_draws"):
         cf.check(model(), CRYSTALS, n_draws=0)
 
 

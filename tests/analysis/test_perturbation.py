@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from refusals import refused
 
 from crystalframer.analysis.perturbation import displaced, perturb, rotation_angles, tied_frames
 from crystalframer.config import FrameConfig, FrameMethod, Target
@@ -189,19 +190,19 @@ def test_units_and_several_targets() -> None:
 
 
 @pytest.mark.parametrize(
-    ("displacements", "seeds", "message"),
+    ("displacements", "seeds", "word", "field"),
     [
-        ([-0.1], [0], "displacement -0.1 must be a finite distance"),
-        ([np.nan], [0], "displacement nan must"),
-        ([], [0], "at least one displacement"),
-        ([0.1], [], "and one seed"),
+        ([-0.1], [0], "-0.1", "displacements"),
+        ([np.nan], [0], "nan", "displacements"),
+        ([], [0], "at least one", "displacements"),
+        ([0.1], [], "at least one", "seeds"),
     ],
 )
-def test_displacements_that_make_no_sense(displacements: list, seeds: list, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+def test_displacements_that_make_no_sense(displacements: list, seeds: list, word: str, field: str) -> None:
+    with refused(ConfigError, word, field=field):
         perturb(make_model(), CRYSTAL, displacements, seeds)
 
 
 def test_a_structure_that_is_none() -> None:
-    with pytest.raises(CrystalError, match=r"nowhere\.cif"):
+    with refused(CrystalError, "nowhere.cif"):
         perturb(make_model(), "nowhere.cif")

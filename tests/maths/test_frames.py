@@ -17,7 +17,7 @@ from crystalframer.crystals.loading import make_batch
 from crystalframer.maths import frames
 from crystalframer.maths.attended import POWERS, AttendedEdges
 from crystalframer.maths.edges import Edges
-from crystalframer.maths.frames import METHODS, Frame, build_frames, noise_key, tie_margin, uniform
+from crystalframer.maths.frames import FORMULAS, Frame, build_frames, noise_key, tie_margin, uniform
 from crystalframer.maths.segments import segment_softmax
 from crystalframer.testing import random_crystal, random_rotation
 
@@ -209,7 +209,7 @@ def test_noise_picks_among_lattice_vectors_within_twice_its_width(gap: float, sh
     torch.testing.assert_close(torch.linalg.det(axes), torch.ones(2000, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", FORMULAS)
 def test_crystals_atoms_and_heads_have_frames_of_their_own(method: FrameMethod) -> None:
     crystals = [random_crystal(seed, n_atoms) for seed, n_atoms in ((0, 3), (1, 4))]
     generator = torch.Generator().manual_seed(0)
@@ -336,7 +336,7 @@ def test_noise_turns_the_frame_of_a_line_about_it_and_end_over_end(logit: float)
     """±z and ±x tie, a hair above ±y: four right-handed frames. Also where only the atom itself is attended to."""
     logits = logit - np.array([0.0, 0.0, 45.0, 45.0, 46.0, 46.0])
     seen = attended([[0, 0, 2], [0, 0, -2], [1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]], logits.tolist())
-    drawn = [METHODS["weighted-pca"](seen, FrameConfig("weighted-pca"), n).axes[0, 0] for n in range(40)]
+    drawn = [FORMULAS["weighted-pca"](seen, FrameConfig("weighted-pca"), n).axes[0, 0] for n in range(40)]
     found = {tuple((axes.round(decimals=9) + 0.0).flatten().tolist()) for axes in drawn}
     x, _, z = torch.eye(3)
     expected = [torch.stack([torch.linalg.cross(e2, e3), e2, e3]) for e2 in (x, -x) for e3 in (z, -z)]
@@ -504,7 +504,7 @@ def test_noise_picks_among_edges_within_twice_its_width(method: FrameMethod, gap
 @pytest.mark.parametrize("method", ["pca", "weighted-pca"])
 def test_training_signs_are_random_and_right_handed(method: FrameMethod) -> None:
     seen = attended([[0.5, 0, 0], [0, 1, 0], [0, 0, 2]], [0.0, 0.0, 0.0])
-    drawn = [METHODS[method](seen, FrameConfig(method), n).axes[0, 0] for n in range(40)]
+    drawn = [FORMULAS[method](seen, FrameConfig(method), n).axes[0, 0] for n in range(40)]
     assert len({tuple(axes.sign().flatten().tolist()) for axes in drawn}) == 4
     assert all(abs(float(torch.linalg.det(axes)) - 1) < 1e-12 for axes in drawn)
 
@@ -522,7 +522,7 @@ def test_tie_margin_says_by_how_much_an_anchor_won() -> None:
 def test_frames_carry_no_gradient() -> None:
     seen = attended([[0, 0, 2], [3, 0, 0], [0, 1, 0]], [3.0, 2.0, 1.0])
     seen.logits.requires_grad_()
-    for method in METHODS:
+    for method in FORMULAS:
         assert not build_frames(seen, FrameConfig(method)).axes.requires_grad
 
 

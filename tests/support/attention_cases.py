@@ -32,7 +32,7 @@ def weights(n_atoms: int, config: ModelConfig, decay: float = 1.4) -> list[Tenso
     n, h, d = n_atoms, config.n_heads, config.d_head
     tensors: list[Tensor | None] = [random(n, h, d), random(n, h, d), random(n, h, d)]
     tensors += [decay * (1.0 + 0.1 * random(n, h).tanh()), random(h, d, config.distance.n_centers)]
-    framed = config.frame.method != "none"
+    framed = config.frame.promises.axes
     return [*tensors, random(3, h, d, config.cosine.n_centers) if framed else None]
 
 
@@ -69,7 +69,7 @@ def assert_agrees(
     """Output and every gradient within the bars of the reference's in float64."""
     exact = output_and_gradients(reference_output, batch.to(dtype=torch.float64), config, seed, decay)
     found = output_and_gradients(function, batch.to(device), config, seed, decay)
-    assert found.keys() == exact.keys() and len(exact) == (6 if config.frame.method == "none" else 7)
+    assert found.keys() == exact.keys() and len(exact) == (7 if config.frame.promises.axes else 6)
     for name, theirs in exact.items():
         error = float((found[name].cpu() - theirs).abs().max() / theirs.abs().max())
         bar = OUTPUT_BAR if name == "output" else GRADIENT_BAR

@@ -379,7 +379,7 @@ def check_trace(trace: CrystalTrace) -> None:
         assert np.isfinite(axes).all(), "axes are not finite"
         assert np.allclose(np.linalg.norm(axes, axis=-1), 1.0, atol=1e-4), "axes are not of length 1"
         assert (np.linalg.det(axes) > 0).all(), "axes are left-handed"
-        if layer.frame.method != "lattice":
+        if FrameConfig(layer.frame.method).promises.axes == "orthogonal":
             assert np.allclose(axes @ axes.swapaxes(-1, -2), np.eye(3), atol=1e-3), "axes are not perpendicular"
         if layer.frame.anchor_edges is not None:
             atoms = np.arange(trace.n_atoms)[:, None, None]
