@@ -1,4 +1,4 @@
-"""The widget in a real JupyterLab with a real kernel, started from this environment."""
+"""Widgets in a real JupyterLab with a real kernel, started from this environment."""
 
 from __future__ import annotations
 

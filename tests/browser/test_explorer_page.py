@@ -1,4 +1,4 @@
-"""The exported page, opened from disk with the network off: what it works out, draws, and does when it is used."""
+"""The exported page, opened from disk without a network: what it computes, what it draws, and how it reacts."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def caption(page: Page) -> str:
     return page.locator(".cf-caption").inner_text()
 
 
-# --- what it works out ------------------------------------------------------------------------------------------------
+# --- what it computes -------------------------------------------------------------------------------------------------
 
 SUMS = """async ([source, header, text, layer, head, atom, nLines]) => {
   const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
@@ -127,7 +127,7 @@ def test_atoms_around_a_region_are_drawn_but_cannot_be_chosen(open_scene: OpenSc
         assert state(page)["atom"] == 4
 
 
-# --- what it shows ----------------------------------------------------------------------------------------------------
+# --- what it draws ----------------------------------------------------------------------------------------------------
 
 
 def test_sliders_redraw_every_picture_and_the_caption(open_scene: OpenScene, scene: viz.Scene) -> None:
@@ -199,7 +199,7 @@ def test_side_by_side_where_there_is_room_and_stacked_where_not(open_scene: Open
             assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
-# --- what it does -----------------------------------------------------------------------------------------------------
+# --- how it reacts ----------------------------------------------------------------------------------------------------
 
 
 def test_clicks_on_atoms_and_on_rows_choose_the_atom(open_scene: OpenScene, scene: viz.Scene) -> None:

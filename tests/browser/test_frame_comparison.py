@@ -1,4 +1,4 @@
-"""The comparison of frame methods in a browser: every picture follows sliders, keys and the mouse."""
+"""The comparison of frame methods in a browser: all pictures follow sliders, keys and the mouse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark of the explorer runs and says what it must. How fast the explorer is, is not tested."""
+"""The benchmark of the explorer runs and reports its rows. Its speed is not tested."""
 
 from __future__ import annotations
 

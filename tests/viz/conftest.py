@@ -1,4 +1,4 @@
-"""Traces and scenes that need no model."""
+"""Traces and scenes made without a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ablation figure carries the means and deviations of its table, told apart without colour too."""
+"""The ablation figure shows the means and deviations of its table. Methods differ in more than colour."""
 
 from __future__ import annotations
 
@@ -118,11 +118,11 @@ def test_another_target_no_histories_and_no_test_part() -> None:
         (table(**{"test_mae/hull": [np.nan] * 4}), "hull", "target", "hull"),
     ],
 )
-def test_tables_that_show_nothing(changed: pd.DataFrame, target: str | None, field: str, word: str) -> None:
+def test_tables_without_results_are_refused(changed: pd.DataFrame, target: str | None, field: str, word: str) -> None:
     with refused(FigureError, word, field=field):
         ablation_figure(changed, target=target)
 
 
-def test_histories_of_other_targets() -> None:
+def test_histories_without_the_target_are_refused() -> None:
     with refused(FigureError, field="validation_mae/hull"):
         ablation_figure(table(), histories(), target="hull")

@@ -1,4 +1,4 @@
-"""Plotly figures carry the numbers they are given."""
+"""Plotly figures of attention show the numbers that they are given."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_grid_shows_every_head_on_one_scale(scene: viz.Scene) -> None:
     assert figure.layout.coloraxis.cmax == max(heatmap.z.max() for heatmap in figure.data)
 
 
-def test_grid_of_a_layer_that_is_not_there(scene: viz.Scene) -> None:
+def test_grid_of_an_unknown_layer_is_refused(scene: viz.Scene) -> None:
     with refused(viz.SceneError, 9, field="layer"):
         viz.attention_grid(scene, 9)
 

@@ -1,4 +1,4 @@
-"""Shapes stand where the scene says."""
+"""The shapes of a drawing have the positions of the scene."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bytes say what the scene says. (What the browser makes of them: tests/browser.)"""
+"""The encoded bytes hold the arrays of the scene. (How the browser uses them: tests/browser.)"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every public name of viz shows in its docstring how to use it, and what it shows is true."""
+"""Every public name of viz has an example in its docstring, and the examples are correct."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The explorer as Python sees it: values, messages, and the page. (Sliders, clicks and pixels: tests/browser.)"""
+"""The explorer in Python: values, messages, and the exported page. (Sliders, clicks and pixels: tests/browser.)"""
 
 from __future__ import annotations
 

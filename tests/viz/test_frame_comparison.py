@@ -1,4 +1,4 @@
-"""The comparison of frame methods as Python sees it. (Sliders and pixels: tests/browser.)"""
+"""The comparison of frame methods in Python. (Sliders and pixels: tests/browser.)"""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_step_sends_one_number(comparison: FrameComparison, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(("name", "last"), [("layer", 1), ("head", 2), ("atom", 4)])
-def test_only_what_every_trace_has_can_be_chosen(make_trace: Callable[..., CrystalTrace], name: str, last: int) -> None:
+def test_only_what_all_traces_have_can_be_chosen(make_trace: Callable[..., CrystalTrace], name: str, last: int) -> None:
     small = make_trace(perovskite(), "pca", n_layers=2, n_heads=3)
     comparison = FrameComparison({"max": make_trace(perovskite()), "pca": small})
     setattr(comparison, name, last)
@@ -48,7 +48,7 @@ def test_only_what_every_trace_has_can_be_chosen(make_trace: Callable[..., Cryst
             FrameComparison({"max": make_trace(perovskite()), "pca": small}, **{name: value})
 
 
-def test_the_figure_is_of_what_is_chosen(comparison: FrameComparison) -> None:
+def test_the_figure_shows_what_is_chosen(comparison: FrameComparison) -> None:
     comparison.layer, comparison.head = 2, 1
     figure = comparison.figure(width=6.0)
     assert [panel.get_title() for panel in figure.axes] == [f"{method}, layer 2, head 1" for method in METHODS]

@@ -1,4 +1,4 @@
-"""Figures layer by layer carry the measures, each value at its layer and head, named by its atom."""
+"""Figures by layer show the measures: each value at its layer and head, with the label of its atom."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the measures say of attention and frames that are known by hand."""
+"""Measures of attention and frames whose values are known by hand."""
 
 from __future__ import annotations
 

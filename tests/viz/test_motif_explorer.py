@@ -1,4 +1,4 @@
-"""The motif explorer as Python sees it: what is chosen decides shell, words, figures and the polyhedron in 3D."""
+"""The motif explorer in Python: the chosen site determines shell, text, figures and polyhedron."""
 
 from __future__ import annotations
 
@@ -100,14 +100,14 @@ def test_controls_have_names_and_hints(explorer: MotifExplorer) -> None:
 
 
 @pytest.mark.parametrize(("name", "value", "last"), [("structure", 2, 1), ("structure", -1, 1), ("site", 5, 4)])
-def test_what_is_not_there_is_refused(explorer: MotifExplorer, name: str, value: int, last: int) -> None:
+def test_an_index_out_of_range_is_refused(explorer: MotifExplorer, name: str, value: int, last: int) -> None:
     with refused(SceneError, value, f"0 to {last}", field=name):
         setattr(explorer, name, value)
     with refused(SceneError, value, f"0 to {last}", field=name):
         MotifExplorer(explorer.traces, **{name: value})  # type: ignore[arg-type]
 
 
-def test_nothing_to_explore() -> None:
+def test_an_empty_list_of_traces_is_refused() -> None:
     with refused(SceneError, field="traces"):
         MotifExplorer([])
 
@@ -119,7 +119,7 @@ def test_without_frames_the_figure_gives_way_to_a_sentence(make_trace: Callable[
     assert PLOTLY in explorer._shares.outputs[0]["data"]
 
 
-def test_a_shell_that_cannot_be_found_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shell_that_cannot_be_found_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     from pymatgen.analysis.local_env import CrystalNN
 
     found = CrystalNN.get_nn_info
@@ -145,7 +145,7 @@ def test_texts_of_files_stay_texts(perovskite_trace: CrystalTrace) -> None:
     assert "<b>" not in explorer._words.value.replace("<p", "")
 
 
-def test_a_range_of_lengths_is_told(make_trace: Callable[..., CrystalTrace]) -> None:
+def test_a_range_of_bond_lengths_is_named(make_trace: Callable[..., CrystalTrace]) -> None:
     trace = make_trace(skewed())
     for shell in coordination_shells(trace):
         words = describe_shell(trace, shell)

@@ -1,4 +1,4 @@
-"""Figures of motifs carry the numbers of the analysis, each at its layer and head."""
+"""Figures of motifs show the numbers of the analysis, each at its layer and head."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_shares_add_up(perovskite_trace: CrystalTrace, octahedron: Shell) -> Non
         assert at(parts["itself"], parts["itself"].y, layer, head) == pytest.approx(found.itself[layer, head])
 
 
-def test_what_has_no_angles_says_why(make_trace: Callable[..., CrystalTrace], octahedron: Shell) -> None:
+def test_sites_without_angles_are_refused(make_trace: Callable[..., CrystalTrace], octahedron: Shell) -> None:
     bare = make_trace(random_crystal(0, 4), method="none")
     with refused(FigureError, field="frame_method"):
         motif_angle_figure(bare, coordination_shells(bare, sites=[0])[0])
@@ -96,7 +96,7 @@ def test_means_over_structures_with_their_errors(table: pd.DataFrame) -> None:
     assert "octahedron (O:6), 2 structures" in figure.layout.title.text
 
 
-def test_a_motif_that_is_not_there_is_named(table: pd.DataFrame, make_trace: Callable[..., CrystalTrace]) -> None:
+def test_an_unknown_motif_is_refused(table: pd.DataFrame, make_trace: Callable[..., CrystalTrace]) -> None:
     with refused(FigureError, "'T:4'", "C:12, L:2, O:6", field="label"):
         motif_summary_figure(motif_summary(table), "T:4")
     bare = motif_summary(motif_table([make_trace(random_crystal(0, 4), method="none")]))

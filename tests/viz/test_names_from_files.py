@@ -1,4 +1,4 @@
-"""Names come from files of other people: whatever is exported, they stay text."""
+"""Names from files stay text in everything that is exported: they cannot add HTML or scripts."""
 
 from __future__ import annotations
 

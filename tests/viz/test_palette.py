@@ -1,4 +1,4 @@
-"""Element facts and colour arithmetic."""
+"""Element data and colour arithmetic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of a few atoms of a large cell: what they see, and nothing of those whose attention nobody recorded."""
+"""Pictures of a region, a few atoms of a large cell: they show the same as pictures of the whole cell."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def scene(region: CrystalTrace) -> viz.Scene:
     return viz.scene_from_trace(region)
 
 
-def test_the_atoms_drawn_are_the_region_and_what_is_bonded_to_it(scene: viz.Scene) -> None:
+def test_the_region_and_atoms_bonded_to_it_are_drawn(scene: viz.Scene) -> None:
     assert scene.is_region and scene.n_queries == 3 < scene.n_atoms
     assert scene.labels[:3] == ("Ti#61", "O#62", "O#63") and scene.formula == "TiO2"
     symbols = [scene.elements[site].symbol for site in scene.drawn_site]
@@ -44,7 +44,7 @@ def test_the_atoms_drawn_are_the_region_and_what_is_bonded_to_it(scene: viz.Scen
     assert [len(solid.key) for solid in scene.polyhedra] == [6]
 
 
-def test_what_an_atom_attends_to_is_what_it_attends_to_in_the_whole(scene: viz.Scene, whole: CrystalTrace) -> None:
+def test_attention_of_an_atom_is_that_in_the_whole_crystal(scene: viz.Scene, whole: CrystalTrace) -> None:
     complete = viz.scene_from_trace(whole)
     for place, site in enumerate(SITES):
         mine, theirs = viz.strongest_edges(scene, 1, 0, place), viz.strongest_edges(complete, 1, 0, site)

@@ -1,4 +1,4 @@
-"""The scene holds what the trace holds, laid out in the home cell."""
+"""The scene holds the content of the trace, moved into the home cell."""
 
 from __future__ import annotations
 
@@ -257,7 +257,7 @@ def test_frames_are_tied_where_eigenvalues_are_equal(perovskite_trace: CrystalTr
 
 
 @pytest.mark.usefixtures("as_in_production")
-def test_what_is_no_trace_is_refused_with_the_way_to_one() -> None:
+def test_only_a_trace_makes_a_scene() -> None:
     with refused(NotATraceError, "str", "crystalframer.trace", field="trace") as caught:
         scene_from_trace("NaCl.cif")  # type: ignore[arg-type]
     assert isinstance(caught.value, TypeError)

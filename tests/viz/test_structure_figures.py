@@ -1,4 +1,4 @@
-"""The still picture: what is in it, where, and in which file formats."""
+"""Still pictures: their content, its position, and file formats."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_comparison_of_a_method_without_frames(perovskite_scene: Scene) -> None:
     assert [text for text in second.texts if text.get_text().startswith("e")]
 
 
-def test_what_cannot_be_compared_is_refused(perovskite_scene: Scene) -> None:
+def test_scenes_of_different_crystals_are_not_compared(perovskite_scene: Scene) -> None:
     shifted = replace(perovskite_scene, positions=perovskite_scene.positions + 0.1, id="shifted")
     with refused(SceneError, "scene 1 (shifted)", "SrTiO3", field="scenes"):
         frame_comparison_figure([perovskite_scene, shifted], 1)

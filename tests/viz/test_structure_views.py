@@ -1,4 +1,4 @@
-"""The page works with no network and shows what the drawing says. (What a browser makes of it needs a browser.)"""
+"""The py3Dmol page works without a network and shows the shapes of the drawing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All plotly figures look alike and say what they show."""
+"""All plotly figures have the same look, and labels on everything."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def figure(request: pytest.FixtureRequest, perovskite_scene: Scene, perovskite_t
     return FIGURES[request.param](perovskite_scene, perovskite_trace)
 
 
-def test_one_look(figure: Any) -> None:
+def test_all_figures_have_the_same_look(figure: Any) -> None:
     assert figure.layout.font.color == INK and figure.layout.font.family is None
     assert (
         figure.layout.title.text and figure.layout.title.font.size == TITLE_SIZE > TEXT_SIZE == figure.layout.font.size
@@ -58,7 +58,7 @@ def test_heatmaps_are_cividis(figure: Any) -> None:
         assert (scale[0][1].lower(), scale[-1][1].lower()) == ("#00224e", "#fee838")
 
 
-def test_pointing_at_anything_says_what_it_is(figure: Any) -> None:
+def test_everything_has_a_hover_text(figure: Any) -> None:
     for part in figure.data:
         assert part.hovertemplate or part.hoverinfo == "skip", part.name
 

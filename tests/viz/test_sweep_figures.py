@@ -1,4 +1,4 @@
-"""The sweep figure carries the losses of its table against every searched field, told apart without colour too."""
+"""The sweep figure shows the losses of its table against each searched setting. States differ in more than colour."""
 
 from __future__ import annotations
 
@@ -107,6 +107,6 @@ def test_without_attributes_fields_stand_between_trial_and_state() -> None:
         (table(validation_loss=[np.nan] * 5), "state"),
     ],
 )
-def test_tables_that_show_nothing(changed: pd.DataFrame, field: str) -> None:
+def test_tables_without_results_are_refused(changed: pd.DataFrame, field: str) -> None:
     with refused(FigureError, field=field):
         sweep_figure(changed)

@@ -1,4 +1,4 @@
-"""The scene for crystal-toolkit, made in a process of its own: the import takes 10 s and changes pymatgen."""
+"""The crystal-toolkit scene, made in a separate process: the import takes 10 s and changes pymatgen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of training carry the numbers they are given, and refuse what does not fit."""
+"""Figures of training show the numbers that they are given, and refuse data that do not fit."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_parity_leaves_unlabelled_crystals_out() -> None:
         ([1.0], [np.nan], [], "actual", ()),
     ],
 )
-def test_parity_of_nothing_is_refused(predicted: list, actual: list, ids: list, field: str, words: tuple) -> None:
+def test_parity_without_labels_is_refused(predicted: list, actual: list, ids: list, field: str, words: tuple) -> None:
     with refused(FigureError, *words, field=field):
         parity_figure(np.array(predicted), np.array(actual), label="gap (eV)", ids=ids)
 

@@ -1,4 +1,4 @@
-"""Widgets take a row and call the builders."""
+"""The training monitor grows with every row."""
 
 from __future__ import annotations
 
