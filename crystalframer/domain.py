@@ -40,9 +40,6 @@ class Limits:
     low: float
     high: float
 
-    def __contains__(self, value: float) -> bool:
-        return self.low <= value <= self.high
-
     def __str__(self) -> str:
         return f"{self.low:.3g} to {self.high:.3g}"
 

@@ -1,8 +1,8 @@
-"""A crystal, and a batch of crystals as ragged flat tensors."""
+"""A crystal, and a batch of crystals as flat tensors: the atoms of all crystals one after another."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from importlib import import_module
 from pathlib import Path
@@ -25,11 +25,11 @@ SMALLEST_CELL_HEIGHT = 0.1
 SMALLEST_DISTANCE = 0.1
 """Å; closer atoms are an error in the structure."""
 LONGEST_CELL = 1e5
-"""Å; no structure means more, and sums of squares of such lengths keep their digits."""
+"""Å; longer cells are errors, and up to this length sums of squares keep their digits."""
 FARTHEST_POSITION = 1e6
-"""Å from the origin; beyond, coordinates lose the digits that say where in the cell an atom is."""
+"""Å from the origin; coordinates farther away lose the digits that locate an atom in the cell."""
 DENSEST = 5.0
-"""Atoms in one Å³, thirty times as many as in diamond; what is denser has no use and neighbours beyond number."""
+"""Atoms in one Å³, thirty times as many as in diamond; a denser cell is an error and has far too many neighbours."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,8 @@ class Crystal:
         if self.lattice.shape != (3, 3) or not (np.abs(self.lattice) <= LONGEST_CELL).all():
             raise CrystalError(
                 f"{name}: lattice must be 3 × 3 finite numbers in Å (rows a, b, c), none beyond {LONGEST_CELL:,.0f}, "
-                f"got {self.lattice}"
+                f"got {self.lattice}",
+                field="lattice",
             )
         bad = np.flatnonzero(~(np.abs(self.positions) <= FARTHEST_POSITION).all(axis=1))
         if bad.size:
@@ -88,7 +89,8 @@ class Crystal:
         if not cell_heights(self.lattice).min() >= SMALLEST_CELL_HEIGHT:
             raise CrystalError(
                 f"{name}: the lattice vectors {self.lattice.tolist()} Å are (nearly) coplanar; "
-                "a crystal needs three independent ones"
+                "a crystal needs three independent ones",
+                field="lattice",
             )
         volume = abs(float(np.linalg.det(self.lattice)))
         if n_atoms > DENSEST * volume:
@@ -102,7 +104,7 @@ class Crystal:
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Name of the crystal in messages."""
         return f"crystal {self.id!r}" if self.id else "crystal"
 
     @property
@@ -206,19 +208,20 @@ def _check_distances(crystal: Crystal, frac: Float[np.ndarray, "n_atoms 3"]) -> 
                 )
 
 
-def cell_heights(lattice: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3"]:
+def cell_heights(lattice: Float[np.ndarray, "*n_crystals 3 3"]) -> Float[np.ndarray, "*n_crystals 3"]:
     """Distances between opposite faces of the cell, Å; 0 for a singular lattice."""
-    following, last = lattice[[1, 2, 0]], lattice[[2, 0, 1]]
+    following, last = lattice.take((1, 2, 0), -2), lattice.take((2, 0, 1), -2)
     # The cross products written out: numpy.cross costs more than all the rest of making a crystal.
-    normals = following[:, [1, 2, 0]] * last[:, [2, 0, 1]] - following[:, [2, 0, 1]] * last[:, [1, 2, 0]]
-    areas = np.sqrt((normals**2).sum(axis=1))
-    volume = abs(float(lattice[0] @ normals[0]))
-    return np.divide(volume, areas, out=np.zeros(3), where=areas > 0)
+    normals = following.take((1, 2, 0), -1) * last.take((2, 0, 1), -1)
+    normals -= following.take((2, 0, 1), -1) * last.take((1, 2, 0), -1)
+    areas = np.sqrt((normals**2).sum(axis=-1))
+    volume = np.abs(np.vecdot(lattice[..., 0, :], normals[..., 0, :]))[..., None]
+    return np.divide(volume, areas, out=np.zeros_like(areas), where=areas > 0)
 
 
 @dataclass(frozen=True, eq=False)
 class CrystalBatch:
-    """Crystals with their neighbours, flat: atoms of all crystals in a row, edges sorted by query atom, then length.
+    """Crystals with their neighbours in flat tensors. Edges are sorted by query atom, then length.
 
     Every atom is a neighbour of itself (image 0, length 0): its first edge.
     """
@@ -228,7 +231,7 @@ class CrystalBatch:
     lattice: Float[Tensor, "n_crystals 3 3"]
     crystal_index: Int[Tensor, " n_atoms"]
     edge_index: Int[Tensor, "2 n_edges"]
-    """Row 0 the query atom i, row 1 the key atom j, counted through the batch."""
+    """Row 0: query atom i; row 1: key atom j; both are counted through the batch."""
     edge_image: Int[Tensor, "n_edges 3"]
     """Lattice translation n of the key atom."""
     edge_vectors: Float[Tensor, "n_edges 3"]
@@ -259,9 +262,11 @@ class CrystalBatch:
         def move(value: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
             return value.to(device, dtype if value.is_floating_point() else None, non_blocking=True)
 
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "ids"}
-        return replace(self, **{name: move(value) for name, value in tensors.items()})
+        return self._with_tensors(move)
 
     def pin_memory(self) -> CrystalBatch:
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "ids"}
-        return replace(self, **{name: value.pin_memory() for name, value in tensors.items()})
+        return self._with_tensors(Tensor.pin_memory)
+
+    def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> CrystalBatch:
+        names = (field.name for field in fields(self) if field.name != "ids")
+        return replace(self, **{name: change(getattr(self, name)) for name in names})

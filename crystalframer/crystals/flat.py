@@ -13,7 +13,7 @@ from crystalframer.crystals.crystal import Crystal
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where the data came from and on which terms."""
+    """The source of data, and the terms on which they may be used."""
 
     source: str = ""
     licence: str = ""
@@ -28,7 +28,7 @@ class FlatCrystals:
     """Crystals with labels as they are stored. Nothing is checked here; `CrystalDataset` checks everything."""
 
     ids: Shaped[np.ndarray, " n_crystals"]
-    """Text, no two alike."""
+    """Unique text."""
     atomic_numbers: UInt8[np.ndarray, " n_atoms"]
     positions: Float[np.ndarray, "n_atoms 3"]
     """Cartesian, Å."""
@@ -41,7 +41,7 @@ class FlatCrystals:
     units: Mapping[str, str] = field(default_factory=dict)
     """Target name → unit; a target that is not named here has none."""
     parts: Shaped[np.ndarray, " n_crystals"] | None = None
-    """The given split of each crystal: `train`, `validation` or `test`."""
+    """The part of the given split that each crystal is in: `train`, `validation` or `test`."""
     provenance: Provenance = UNKNOWN
 
     @staticmethod

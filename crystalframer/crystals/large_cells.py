@@ -1,4 +1,4 @@
-"""A crystal too large for all of its edges to be formed at once, such as a defect in a cell of 100,000 atoms."""
+"""Crystals too large to compute all of their edges at once, such as a defect in a cell of 100,000 atoms."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from crystalframer.crystals.neighbors import ranges, translations
 
 @dataclass(frozen=True, eq=False)
 class EdgesOfAtoms:
-    """Edges from some atoms of a crystal, to any of its atoms; sorted by query atom, then length."""
+    """Edges from some atoms of a crystal to any of its atoms, sorted by query atom, then length."""
 
     crystal: ChunkedCrystal
     atoms: Int64[np.ndarray, " n_atoms"]
     """The query atoms."""
     index: Int64[np.ndarray, "2 n_edges"]
-    """Row 0 the query atom, counted through `atoms`; row 1 the key atom, counted through the crystal."""
+    """Row 0: query atom, counted through `atoms`; row 1: key atom, counted through the crystal."""
     image: Int[np.ndarray, "n_edges 3"]
     """Lattice translation n of the key atom."""
     vectors: Float[np.ndarray, "n_edges 3"]
@@ -30,12 +30,12 @@ class EdgesOfAtoms:
 
 @dataclass(frozen=True, eq=False)
 class ChunkedCrystal:
-    """One crystal of a packed set. Iterating gives the edges of all atoms, some atoms at a time, in order."""
+    """One of many prepared crystals. Iterating over it gives the edges of all atoms in order, some atoms at a time."""
 
     crystals: PreparedCrystals
     row: int
     max_edges: int
-    """That are formed at a time (those of one atom are, however many)."""
+    """Limit on the edges computed at a time (but those of one atom are never divided)."""
 
     @property
     def id(self) -> str:
@@ -81,6 +81,6 @@ class ChunkedCrystal:
 
     @cached_property
     def _first_edge(self) -> Int64[np.ndarray, " n_atoms"]:
-        """In the table of all crystals."""
+        """Number of the first edge of each atom in the table of all crystals."""
         before = self.crystals.neighbors.edges_per_atom[: self._atoms.stop].cumsum(dtype=np.int64)
         return (before - self.crystals.neighbors.edges_per_atom[: self._atoms.stop])[self._atoms]

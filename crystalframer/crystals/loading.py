@@ -1,11 +1,12 @@
-"""From a data set to batches: neighbours searched once, batches bounded in size, order set by the seed.
+"""From a data set to batches: neighbours are searched once, batches have limited sizes, and the seed sets their order.
 
-Nothing here is random beyond the order, and the order is a pure function of (seed, epoch): batches are the same with
-any number of loader processes, and a resumed run sees the batches that an uninterrupted one would have seen.
+Only the order is random, and it depends on (seed, epoch) alone: batches are the same with any number of loader
+processes, and a resumed run sees the same batches as an uninterrupted one.
 
-Neighbours are kept in memory, not on disk. Searching them costs some 110 ns an edge and core, reading 5 bytes back some
-10 ns: for the 44,376 crystals of mp2018_train (143 million edges, 0.7 GB) that is half a minute on two cores, once in a
-run whose every epoch takes minutes. A cache that could be stale, torn or read-only is not worth it.
+Neighbours are kept in memory, not on disk. The search takes about 110 ns per edge and core, reading 5 bytes from disk
+about 10 ns. For the 44,376 crystals of mp2018_train (143 million edges, 0.7 GB) the search takes half a minute on two
+cores, once in a run whose epochs take minutes each. A cache that could be outdated, damaged or read-only is not worth
+that.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class PreparedCrystals:
-    """Crystals with their neighbours in flat arrays of the smallest types: 5 bytes an edge.
+    """Crystals with their neighbours in flat arrays of the smallest types: 5 bytes per edge.
 
-    Flat arrays, not objects, so that loader processes share them without copying.
+    Loader processes share the arrays without copying them.
     """
 
     ids: tuple[str, ...]
@@ -145,11 +146,11 @@ def make_batch(
 
 
 class BatchOrder:
-    """Which crystals form which batch of an epoch; a sampler of index arrays for `DataLoader(batch_size=None)`.
+    """Assigns crystals to the batches of each epoch: a sampler of index arrays for `DataLoader(batch_size=None)`.
 
-    A batch holds at most `batch_size` crystals, `max_atoms` atoms and `max_edges` edges; a crystal that exceeds one of
-    these alone has a batch to itself. Where several processes (ranks) train together, each iterates over its shares of
-    the batches of all.
+    A batch has at most `batch_size` crystals, `max_atoms` atoms and `max_edges` edges; a crystal that alone exceeds a
+    limit is a batch by itself. If several processes (ranks) train together, each iterates over its shares of the
+    batches.
     """
 
     def __init__(
@@ -165,10 +166,10 @@ class BatchOrder:
         n_ranks: int = 1,
     ) -> None:
         """Args:
-        seed: shuffle anew each epoch; None keeps the order of the data set.
+        seed: random seed of the order, which changes every epoch; None keeps the order of the data set.
         drop_last: leave out a last batch that is not full, unless it is the only one.
         n_edges: edges of each crystal, for `max_edges` and for even shares.
-        rank: whose shares to iterate over, of `n_ranks`.
+        rank: number of this process, from 0, among `n_ranks`.
         """
         self.n_crystals, self.batch_size = len(n_atoms), batch_size
         self.seed, self.drop_last = seed, drop_last
@@ -188,11 +189,11 @@ class BatchOrder:
         return iter(batches) if self.n_ranks == 1 else (self.shares(batch)[self.rank] for batch in batches)
 
     def shares(self, batch: Int[np.ndarray, " batch"]) -> list[Int[np.ndarray, " share"]]:
-        """The batch divided among the ranks; a share is empty where crystals are fewer than ranks."""
-        return [batch[places] for places in even_shares(self._work[batch], self.n_ranks)]
+        """Divide a batch among the ranks. A share is empty if there are fewer crystals than ranks."""
+        return [batch[chosen] for chosen in even_shares(self._work[batch], self.n_ranks)]
 
     def batches(self, epoch: int) -> list[Int[np.ndarray, " batch"]]:
-        """The batches of an epoch: a pure function of the seed and the epoch."""
+        """The batches of an epoch. They depend on the seed and the epoch only."""
         order = np.arange(self.n_crystals)
         if self.seed is not None:
             order = np.random.default_rng((self.seed, epoch)).permutation(order)
@@ -205,8 +206,8 @@ class BatchOrder:
 
 
 def even_shares(work: Int[np.ndarray, " n_items"], n_shares: int) -> list[Int64[np.ndarray, " share"]]:
-    """Which items go to which share, so that the shares have about the same work: the largest first, each to the share
-    with the least so far (Graham, SIAM J. Appl. Math. 17, 416 (1969): at most 4/3 of the best). Items keep their order.
+    """Divide items into shares of about equal work: the largest item first, each to the share with the least work so
+    far (Graham, SIAM J. Appl. Math. 17, 416 (1969): at most 4/3 of the optimum). Items keep their order.
     """
     shares: list[list[int]] = [[] for _ in range(n_shares)]
     loads = [(0, share) for share in range(n_shares)]
@@ -220,7 +221,7 @@ def even_shares(work: Int[np.ndarray, " n_items"], n_shares: int) -> list[Int64[
 def batch_ends(
     bounds: Sequence[tuple[Int[np.ndarray, " n_crystals"], int]], n_crystals: int, batch_size: int
 ) -> list[int]:
-    """Where the batches of crystals in a row end, each as large as the bounds (sizes, largest sum) allow."""
+    """The ends of batches of consecutive crystals, each as large as the bounds (sizes, largest sum) allow."""
     sums = [(np.concatenate([[0], np.cumsum(sizes)]), limit) for sizes, limit in bounds]
     ends, first = [], 0
     while first < n_crystals:
@@ -235,8 +236,9 @@ def batch_ends(
 def train_loader(
     crystals: PreparedCrystals, config: TrainingConfig, pin_memory: bool = False, rank: int = 0, n_ranks: int = 1
 ) -> DataLoader:
-    """Shuffled batches of at most `config.batch_size` crystals, `max_atoms` atoms and `max_edges` edges: of all ranks
-    together, of which the loader yields the shares of one. An empty share is a crystal without labels."""
+    """A loader of shuffled batches of at most `config.batch_size` crystals, `max_atoms` atoms and `max_edges` edges, or
+    of one rank's shares of them. An empty share is a crystal without labels.
+    """
     order = _order(crystals, config, config.seed, config.drop_last, rank, n_ranks)
     return _loader(crystals, order, config.n_workers, pin_memory)
 
@@ -244,7 +246,7 @@ def train_loader(
 def evaluation_loader(
     crystals: PreparedCrystals, config: TrainingConfig, pin_memory: bool = False, rank: int = 0, n_ranks: int = 1
 ) -> DataLoader:
-    """Every crystal once, in order, in batches of the same size as in training; or those of one rank, likewise."""
+    """A loader of every crystal once, in order, in batches as large as in training; or of one rank's shares of them."""
     return _loader(crystals, _order(crystals, config, rank=rank, n_ranks=n_ranks), 0, pin_memory)
 
 
@@ -271,7 +273,7 @@ def _order(
 
 @dataclass(frozen=True, eq=False)
 class _Shares:
-    """Crystals for ranks that all have to take part in every step: a share of none becomes one that does not count."""
+    """Crystals for ranks, which must all take part in every step: an empty share becomes a crystal without labels."""
 
     crystals: PreparedCrystals
 

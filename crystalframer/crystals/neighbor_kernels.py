@@ -1,4 +1,4 @@
-"""Neighbour search and edges of batches in Numba: what `neighbors` does in SciPy and NumPy, many times faster.
+"""Neighbour search and edges of batches in Numba: as in SciPy and NumPy in `neighbors`, but many times faster.
 
 Images are found by descending through the lattice vectors: those of a that keep a pair within reach, for each those of
 b, for each those of c. So a skewed or flat cell costs no more than the edges it has. In large cells the key atoms are
@@ -70,7 +70,7 @@ def _wrap(first, n_atoms, positions, rows, axes, frac, shift, wrapped):
 
 @kernel()
 def _count_bins(n_atoms, heights, radius, n_bins):
-    """Along each lattice vector as many bins as are half a radius high, but in all not many more than atoms."""
+    """Choose the number of bins along each lattice vector: each half a radius high, in all not many more than atoms."""
     for vector in range(3):
         n_bins[vector] = min(max(1, math.floor(2.0 * heights[vector] / radius)), n_atoms)
     while n_bins[0] * n_bins[1] * n_bins[2] > 2 * n_atoms:
@@ -104,13 +104,13 @@ def _fill_bins(n_atoms, frac, n_bins, first_member, members):
 
 @kernel()
 def _component(d, query, key, a, b, c, positions, lattice):
-    """Of p_j(n) - p_i. ±n images of one atom come out exactly opposite: their difference of positions is exactly 0."""
+    """One component of p_j(n) - p_i. For the images ±n of one atom, the results are exactly opposite."""
     return positions[key, d] - positions[query, d] + (a * lattice[0, d] + b * lattice[1, d] + c * lattice[2, d])
 
 
 @kernel()
 def _is_enough(n_others, xx, xy, xz, yy, yz, zz, min_neighbors, min_spread):
-    """At least `min_neighbors`, and their spread has eigenvalues above `min_spread` only: positive leading minors."""
+    """At least `min_neighbors`, and all eigenvalues of their spread above `min_spread` (positive leading minors)."""
     xx, yy, zz = xx - min_spread, yy - min_spread, zz - min_spread
     minor = xx * yy - xy * xy
     determinant = zz * minor - xx * yz * yz + 2.0 * xy * xz * yz - yy * xz * xz
@@ -262,7 +262,7 @@ def _sort(count, edges, lengths, order, ordered, start):
 def _smallest_sufficient(
     query, first, count, order, edges, lengths, positions, lattice, min_neighbors, min_spread, closest, shell
 ):
-    """How many of the sorted edges it takes until they are enough, the shell of the last one included."""
+    """The number of sorted edges that are enough, with the whole shell of the last one."""
     n_others, reach = 0, np.inf
     xx = xy = xz = yy = yz = zz = 0.0
     for n in range(count):
@@ -283,28 +283,17 @@ def _smallest_sufficient(
 
 
 @kernel()
-def search(
-    first_crystal,
-    last_crystal,
-    first_atom,
-    positions,
-    lattices,
-    radius,
-    min_neighbors,
-    min_spread,
-    closest,
-    shell,
-    most,
-):
-    """Edges of all atoms of some crystals: how many each atom has; key atom in its crystal and image of each edge.
+def search(begin, end, first_atom, positions, lattices, radius, min_neighbors, min_spread, closest, shell, limit):
+    """Edges of all atoms of crystals `begin` to `end` - 1: the number of each atom's edges; then, for each edge, the key
+    atom in its crystal and the image.
 
     Also (crystal, i, j) of the first two atoms that are closer than `closest`, and their distance; (-1, 0, 0) if none.
     The search ends there, or at (crystal, i, -1): an atom that needs a radius, given as the distance, with more than
-    `most` atoms in it.
+    `limit` atoms in it.
     """
-    offset = first_atom[first_crystal]
-    n_atoms_all, largest = first_atom[last_crystal] - offset, 0
-    for crystal in range(first_crystal, last_crystal):
+    offset = first_atom[begin]
+    n_atoms_all, largest = first_atom[end] - offset, 0
+    for crystal in range(begin, end):
         largest = max(largest, first_atom[crystal + 1] - first_atom[crystal])
     n_edges = np.empty(n_atoms_all, np.int32)
     found, n_found = np.empty((128 * n_atoms_all, 4), np.int32), 0
@@ -314,7 +303,7 @@ def search(
     edges, lengths = np.empty((256, 4), np.int32), np.empty(256)
     order, ordered, start = np.empty(256, np.int64), np.empty(256), np.empty(257, np.int64)
     clash, clash_length = (-1, 0, 0), 0.0
-    for crystal in range(first_crystal, last_crystal):
+    for crystal in range(begin, end):
         first, n_atoms = first_atom[crystal], first_atom[crystal + 1] - first_atom[crystal]
         lattice = lattices[crystal]
         _into_own_axes(lattice, rows, axes, heights)
@@ -326,7 +315,7 @@ def search(
         for i in range(n_atoms):
             n_searches, reach, enough, count = 0, radius, False, 0
             while not enough:
-                if n_searches > 0 and density * SPHERE * reach**3 > most:
+                if n_searches > 0 and density * SPHERE * reach**3 > limit:
                     return n_edges, found[:n_found], (crystal, i, -1), reach
                 enough, count, edges, lengths = _within(
                     first, i, reach, positions, lattice, rows, heights, frac, shift, wrapped, n_bins, first_member,
@@ -368,7 +357,7 @@ def search(
 def batch_edges(
     rows, first_atom, first_edge, edges_per_atom, key_atom, edge_image, positions, lattices, index, image, vectors
 ):
-    """Edges of these crystals one after the other, as `neighbors.batch_edges` says, into the last three arrays."""
+    """Write the edges of these crystals into the last three arrays; see `neighbors.batch_edges`."""
     n_atoms = n_edges = 0
     for row in rows:
         first, edge, lattice = first_atom[row], first_edge[row], lattices[row]

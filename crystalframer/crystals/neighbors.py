@@ -22,16 +22,16 @@ from crystalframer.crystals.flat import FlatCrystals
 from crystalframer.errors import CrystalError
 
 MIN_NEIGHBORS = 12
-"""An atom with fewer neighbours within the radius gets a larger one: frames need directions to choose from."""
+"""An atom with fewer neighbours within the radius gets a larger radius: frames need directions to choose from."""
 MIN_SPREAD = 0.1
-"""Smallest eigenvalue of Σ û ûᵀ over an atom's edge directions û below which they count as coplanar: less than one
-neighbour 18 degrees out of the plane of all others."""
+"""An atom's edge directions û count as coplanar if the smallest eigenvalue of Σ û ûᵀ is less than this: less than one
+neighbour that is 18 degrees out of the plane of all others."""
 SHELL = 1e-3
-"""Å that an enlarged radius reaches farther: equal distances are taken together, whatever the rounding."""
+"""Å added to an enlarged radius, so that equal distances are taken together in spite of rounding."""
 MOST_WITHIN_REACH = 1_000_000
-"""Atoms within an enlarged radius, by the density; a plane that needs more has no others near it."""
+"""Limit on the atoms within an enlarged radius, estimated from the density."""
 _ATOMS_PER_TASK = 2000
-"""What a thread searches at a time: some 20 ms."""
+"""Atoms that a thread searches at a time: about 20 ms."""
 
 
 class NeighborError(CrystalError):
@@ -77,7 +77,7 @@ def _named(sites: Sequence[int | str]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class NeighborList:
-    """Edges of one crystal, sorted by query atom, then length; each atom's edge to itself comes first."""
+    """Edges of one crystal, sorted by query atom, then length. The edge of an atom to itself comes first."""
 
     edge_index: Int[np.ndarray, "2 n_edges"]
     edge_image: Int[np.ndarray, "n_edges 3"]
@@ -87,21 +87,21 @@ class NeighborList:
 
 @dataclass(frozen=True, eq=False)
 class NeighborTable:
-    """Edges of many crystals in a row, in the smallest types: 5 bytes an edge.
+    """Edges of many crystals, one crystal after another, in the smallest types: 5 bytes per edge.
 
-    Their vectors are not kept: forming them anew for a batch (`batch_edges`) costs less than reading them from memory.
+    Their vectors are not stored: computing them for a batch (`batch_edges`) costs less than reading them from memory.
     """
 
     edges_per_atom: Int32[np.ndarray, " n_atoms"]
-    """Edges are sorted by query atom, so their number says which atom they belong to."""
+    """Number of edges of each query atom, by which the edges are sorted."""
     key_atom: Int[np.ndarray, " n_edges"]
-    """Counted within its crystal; int16, or int32 if a crystal is too large for that."""
+    """Counted within its crystal; int16, or int32 if a crystal has too many atoms for that."""
     edge_image: Int[np.ndarray, "n_edges 3"]
-    """int8, or int32 if an atom is written too far from its cell for that."""
+    """int8, or int32 if an atom has a position too far outside its cell for that."""
 
 
 def neighbor_list(crystal: Crystal, radius: float, min_neighbors: int = MIN_NEIGHBORS) -> NeighborList:
-    """All images within `radius` Å of each atom, at least `min_neighbors` of them and never all in one plane.
+    """Find all images within `radius` Å of each atom, at least `min_neighbors` and never all in one plane.
 
     Atoms that find too few, or only coplanar ones, within `radius` (a molecule in a large box, a layer, a chain) get
     the smallest radius that holds enough. Cost is linear in atoms.
@@ -121,10 +121,10 @@ def neighbor_list(crystal: Crystal, radius: float, min_neighbors: int = MIN_NEIG
 def search(
     crystals: FlatCrystals, radius: float, min_neighbors: int = MIN_NEIGHBORS, title: str = "neighbours"
 ) -> NeighborTable:
-    """The neighbours of many crystals, each as in `neighbor_list`; on all cores.
+    """Find the neighbours of many crystals as `neighbor_list` does for one, on all cores.
 
     Args:
-        title: of the progress bar, which appears when the search takes more than 2 s.
+        title: title of the progress bar, which appears when the search takes more than 2 s.
 
     Raises:
         NeighborError: as `neighbor_list`, for the first such crystal.
@@ -169,7 +169,7 @@ def batch_edges(
 ) -> tuple[
     Int64[np.ndarray, "2 n_batch_edges"], Int32[np.ndarray, "n_batch_edges 3"], Float[np.ndarray, "n_batch_edges 3"]
 ]:
-    """The edges of these crystals, one crystal after the other: `edge_index` counted through them, image and vectors.
+    """The edges of a batch of crystals: `edge_index` (counted through the batch), `edge_image` and `edge_vectors`.
 
     Args:
         first_edge: see `first_edges`.
@@ -187,14 +187,14 @@ def batch_edges(
 
 
 def _tasks(first_atom: Int64[np.ndarray, " n_crystals_and_1"]) -> list[range]:
-    """Crystals in a row, some thousand atoms at a time."""
+    """Ranges of consecutive crystals with a few thousand atoms each."""
     n_crystals = len(first_atom) - 1
     ends = np.searchsorted(first_atom, np.arange(_ATOMS_PER_TASK, first_atom[-1], _ATOMS_PER_TASK))
     return [range(*pair) for pair in itertools.pairwise(np.unique([0, *ends, n_crystals]).tolist())] or [range(0)]
 
 
 def _in_threads(run: Callable[[range], NeighborTable], tasks: list[range]) -> Iterator[NeighborTable]:
-    """The results in order, computed by as many threads as there are cores; they do not wait for the interpreter."""
+    """The results in order, computed by as many threads as there are cores, without the interpreter's lock."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if min(cores, len(tasks)) == 1:
         yield from map(run, tasks)
@@ -208,7 +208,7 @@ def _in_threads(run: Callable[[range], NeighborTable], tasks: list[range]) -> It
 
 @cache
 def _compile_search() -> None:
-    """Before threads need it, and by itself, so that a progress bar measures the search."""
+    """Compile before the threads start, so that the progress bar measures the search only."""
     with announced("the neighbour search"):
         simple_cubic = Crystal(np.array([84]), np.zeros((1, 3)), 3.0 * np.eye(3))
         _find(FlatCrystals.of([simple_cubic]), range(1), 3.0, MIN_NEIGHBORS)
@@ -217,21 +217,12 @@ def _compile_search() -> None:
 def _find(
     crystals: FlatCrystals, rows: range, radius: float, min_neighbors: int
 ) -> tuple[Int32[np.ndarray, " n_atoms"], Int32[np.ndarray, "n_edges 4"]]:
-    """Edges of each atom, and key atom and image of each edge."""
+    """The number of edges of each atom, and key atom and image of each edge, for these crystals."""
     from crystalframer.crystals import neighbor_kernels
 
+    limits = (float(radius), min_neighbors, MIN_SPREAD, SMALLEST_DISTANCE, SHELL, MOST_WITHIN_REACH)
     counts, edges, clash, length = neighbor_kernels.search(
-        rows.start,
-        rows.stop,
-        crystals.offsets,
-        crystals.positions,
-        crystals.lattice,
-        float(radius),
-        min_neighbors,
-        MIN_SPREAD,
-        SMALLEST_DISTANCE,
-        SHELL,
-        MOST_WITHIN_REACH,
+        rows.start, rows.stop, crystals.offsets, crystals.positions, crystals.lattice, *limits
     )
     if clash[0] >= 0:
         index, query, key = clash
@@ -239,7 +230,7 @@ def _find(
     return counts, edges
 
 
-# --- without Numba: the same in SciPy and NumPy, and the oracle of the kernels ----------------------------------------
+# --- without Numba: the same in SciPy and NumPy; tests compare the kernels with it ------------------------------------
 
 
 def _find_in_scipy(
@@ -325,7 +316,7 @@ def _edge_vectors(cell: _Cell, query: np.ndarray, key: np.ndarray, image: np.nda
 
 
 def translations(image: Int[np.ndarray, "n_edges 3"], lattice: np.ndarray) -> Float[np.ndarray, "n_edges 3"]:
-    """image @ lattice, one lattice or one for each image: term by term, rounded as the kernels round."""
+    """image @ lattice, for one lattice or one per image, summed term by term as the kernels do (same rounding)."""
     a, b, c = (image[:, axis, None] * lattice[..., axis, :] for axis in range(3))
     return a + b + c
 
@@ -363,7 +354,7 @@ def _smallest_sufficient(
 
 
 def _directions(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors (0 for an atom's edge to itself), and which edges go to another place."""
+    """Unit vectors (0 for the edge of an atom to itself), and which edges lead to another position."""
     lengths = np.linalg.norm(vectors, axis=1)
     is_other = lengths > SMALLEST_DISTANCE
     return np.divide(vectors, lengths[:, None], out=np.zeros_like(vectors), where=is_other[:, None]), is_other
@@ -385,5 +376,5 @@ def _batch_edges_in_numpy(
 
 
 def ranges(starts: Int64[np.ndarray, " n"], sizes: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n_numbers"]:
-    """The numbers of several ranges, one range after the other."""
+    """The numbers of several ranges, one range after another."""
     return np.arange(sizes.sum()) + np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)

@@ -1,7 +1,7 @@
-"""Crystals that live on the device: a batch is made there of the numbers of its crystals.
+"""Crystals in the memory of a GPU, which makes a batch from the row numbers of its crystals.
 
-Where batches are made by the host, a GPU waits: for the 28 bytes of every edge, and for the host to write them. The
-tables of a data set take 5 bytes an edge (0.8 GB for mp2018_train), and the GPU forms the vectors of a batch from them.
+If the CPU makes the batches, the GPU waits until 28 bytes per edge are written and copied. The table of neighbours of a
+data set takes only 5 bytes per edge (0.8 GB for mp2018_train); the GPU computes the vectors of a batch from it.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class CrystalRows:
-    """A batch by the numbers of its crystals among the resident ones."""
+    """A batch, given by the row numbers of its crystals among the resident ones."""
 
     rows: Int64[Tensor, " batch_size"]
-    """-1 after the last, up to the size of a full batch."""
+    """Padded with -1 to the size of a full batch."""
     targets: Float[Tensor, "n_crystals n_targets"]
     """As in `CrystalBatch`."""
     ids: tuple[str, ...]
@@ -45,7 +45,7 @@ class CrystalRows:
 
 @dataclass(frozen=True, eq=False)
 class ResidentCrystals:
-    """The arrays of `PreparedCrystals` as tensors of one device."""
+    """The arrays of `PreparedCrystals` as tensors on one device."""
 
     atomic_numbers: UInt8[Tensor, " n_all_atoms"]
     positions: Float[Tensor, "n_all_atoms 3"]
@@ -65,12 +65,11 @@ class ResidentCrystals:
         return cls(*(torch.from_numpy(array).to(device) for array in arrays))
 
     def batch(self, rows: Int64[Tensor, " batch_size"], n_atoms: int, n_edges: int) -> CrystalBatch:
-        """The batch of these crystals as `PreparedCrystals` makes it (float32), padded to so many atoms and edges.
+        """The batch of these crystals as `PreparedCrystals` makes it (float32), padded to `n_atoms` and `n_edges`.
 
-        One crystal more than rows is in it: the owner of the atoms that pad it, which come last and have no edges. The
-        edges that pad it come last too, and belong to no atom: their query and key atom is n_atoms, one beyond the
-        last, which only the kernels for CUDA know to leave alone. A row of -1 is a crystal without atoms. Nothing here
-        waits for the device.
+        The batch has one more crystal than rows: it owns the padding atoms, which come last and have no edges. Padding
+        edges come last, too, and belong to no atom: their query and key atom is n_atoms, one beyond the last. Only the
+        CUDA kernels know to skip them. A row of -1 is a crystal without atoms. Nothing here waits for the GPU.
 
         Args:
             n_atoms, n_edges: at least as many as the crystals have.
@@ -113,7 +112,7 @@ class ResidentCrystals:
 
 
 def row_loader(crystals: PreparedCrystals, order: BatchOrder) -> DataLoader:
-    """The batches of `loading.train_loader` as `CrystalRows`."""
+    """A loader of the same batches as `loading.train_loader`, as `CrystalRows`."""
     from torch.utils.data import DataLoader
 
     return DataLoader(_Rows(crystals, order.batch_size), sampler=order, batch_size=None)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Int64, Shaped
 from tqdm.auto import tqdm
 
 from crystalframer.config import DataConfig, Target
-from crystalframer.crystals.crystal import SMALLEST_CELL_HEIGHT, Crystal
+from crystalframer.crystals.crystal import SMALLEST_CELL_HEIGHT, Crystal, cell_heights
 from crystalframer.crystals.flat import UNKNOWN, FlatCrystals, Provenance, text_array
 from crystalframer.datasets import packed
 from crystalframer.elements import HIGHEST_ATOMIC_NUMBER, reduced_formula
@@ -59,10 +59,14 @@ class CrystalDataset(FlatCrystals):
         parts: Sequence[str] | None = None,
         provenance: Provenance = UNKNOWN,
     ) -> CrystalDataset:
-        """Pack crystals; of their labels those that `targets` names.
+        """Make a data set of crystals. A crystal without an id gets its row number.
+
+        Args:
+            targets: labels to keep, with their units.
+            parts: the given split of each crystal: `train`, `validation` or `test`.
 
         Raises:
-            DataError: as for the data set itself. Crystals without an id get their row number.
+            DataError: as for the data set itself.
         """
         flat = FlatCrystals.of(list(crystals), [target.name for target in targets])
         return cls(
@@ -128,7 +132,7 @@ class CrystalDataset(FlatCrystals):
         return self.select(has_label)
 
     def select(self, rows: Int64[np.ndarray, " n"] | Bool[np.ndarray, " n"] | Sequence[int]) -> CrystalDataset:
-        """The crystals of these row numbers, in this order, or of a mask over all rows."""
+        """The crystals at these row numbers (counted from 0), in this order, or where a mask over all rows is true."""
         rows = np.asarray(rows)
         if rows.dtype == bool:
             if len(rows) != len(self):
@@ -150,10 +154,10 @@ class CrystalDataset(FlatCrystals):
         )
 
     def split(self, config: DataConfig, seed: int) -> Splits:
-        """Divide into training, validation and test part; `max_atoms_per_crystal` thins the first two.
+        """Divide into training, validation and test part. `max_atoms_per_crystal` applies to the first two.
 
-        `given` takes the data set's own parts. `random` draws by fraction. `group` keeps all crystals of one reduced
-        formula together; its parts never exceed their fractions, so very common formulas end up in training.
+        Split `given` takes the data set's own parts. `random` draws crystals by fraction. `group` keeps all crystals of
+        one reduced formula together; its parts never exceed their fractions, so very common formulas go to training.
 
         Raises:
             DataError: no split is given, or a part that was asked for would be empty.
@@ -191,7 +195,7 @@ class CrystalDataset(FlatCrystals):
         return pandas.DataFrame(columns)
 
     def summary(self) -> str:
-        """A few lines for a person: size, elements, labels of each target, split, origin."""
+        """A description in a few lines: size, elements, labels of each target, split, origin."""
         n_elements = len(np.unique(self.atomic_numbers))
         lines = [f"{len(self):,} crystals, {len(self.atomic_numbers):,} atoms, {n_elements} elements"]
         if len(self):
@@ -316,16 +320,12 @@ def _check_shapes(dataset: CrystalDataset) -> None:
 
 
 def _check_crystals(dataset: CrystalDataset) -> None:
-    """Find rows that `Crystal` would refuse, all at once, and let it say why."""
+    """Raise the error of `Crystal` for the first row that it refuses; all rows are checked at once."""
     bad_atoms = ~np.isfinite(dataset.positions).all(axis=1)
     bad_atoms |= (dataset.atomic_numbers < 1) | (dataset.atomic_numbers > HIGHEST_ATOMIC_NUMBER)
     bad = np.flatnonzero(bad_atoms)
     rows = np.searchsorted(dataset.offsets, bad[:1], side="right") - 1
-    lattice = dataset.lattice
-    normals = np.cross(lattice[:, [1, 2, 0]], lattice[:, [2, 0, 1]])
-    volumes = np.abs(np.einsum("ci,ci->c", lattice[:, 0], normals[:, 0]))
-    areas = np.linalg.norm(normals, axis=2)
-    flat = ~(volumes[:, None] >= SMALLEST_CELL_HEIGHT * areas).all(axis=1) | (areas == 0).any(axis=1)
+    flat = ~(cell_heights(dataset.lattice) >= SMALLEST_CELL_HEIGHT).all(axis=1)
     rows = np.concatenate([rows, np.flatnonzero(flat | (dataset.n_atoms == 0))])
     if rows.size:
         row = int(rows.min())
@@ -338,7 +338,7 @@ def _check_crystals(dataset: CrystalDataset) -> None:
 def _assign_parts(
     keys: Shaped[np.ndarray, " n_crystals"], config: DataConfig, seed: int
 ) -> Shaped[np.ndarray, " n_crystals"]:
-    """Draw a part for each key by fraction; crystals of one key go together.
+    """Draw a part for each key by fraction. Crystals with the same key go to the same part.
 
     The draw depends on keys and seed, not on the order of the rows.
     """

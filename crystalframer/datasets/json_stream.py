@@ -17,7 +17,7 @@ from crystalframer.errors import DataError
 CHUNK = 1 << 20
 """Characters of JSON read at a time."""
 LONGEST_VALUE = 1 << 28
-"""Characters of one entry; in a damaged text, what looks like one could go on to the end of the file."""
+"""Limit on the characters of one entry; in a damaged text, an entry could reach to the end of the file."""
 _AFTER_VALUE = frozenset(",]}: \t\n\r")
 
 
@@ -37,13 +37,13 @@ def iter_json(file: io.TextIOBase, key: str = "") -> Iterator[Any]:
     """
     text = _Text(file)
     if key:
-        text.expect("{")
+        text.take("{")
         while text.value() != key:
-            text.expect(":")
+            text.take(":")
             text.value()
-            text.expect(",", f"an entry {key!r}")
-        text.expect(":")
-    text.expect("[")
+            text.take(",", meaning=f"an entry {key!r}")
+        text.take(":")
+    text.take("[")
     if text.peek() == "]":
         return
     while True:
@@ -71,21 +71,16 @@ class _Text:
             if not self._more(CHUNK):
                 raise BadText("the JSON text ends too early")
 
-    def take(self, *wanted: str) -> str:
+    def take(self, *wanted: str, meaning: str = "") -> str:
+        """Move past the next character, which must be one of these. `meaning` describes them in the error."""
         found = self.peek()
         if found not in wanted:
-            raise BadText(f"expected {' or '.join(wanted)} in the JSON text, found {found!r}")
+            raise BadText(f"expected {meaning or ' or '.join(wanted)} in the JSON text, found {found!r}")
         self._start += 1
         return found
 
-    def expect(self, wanted: str, instead_of: str = "") -> None:
-        found = self.peek()
-        if found != wanted:
-            raise BadText(f"expected {instead_of or wanted} in the JSON text, found {found!r}")
-        self._start += 1
-
     def value(self) -> Any:
-        """The next value, complete: another character follows it."""
+        """The next complete value: another character follows it."""
         self.peek()
         size = CHUNK
         while True:
@@ -110,7 +105,7 @@ class _Text:
 
 @contextmanager
 def open_member(archive: Path, member: str) -> Iterator[io.TextIOBase]:
-    """The text of one file in a zip archive; its folder in the archive does not matter."""
+    """Open one file in a zip archive as text, whatever its folder in the archive."""
     with _naming_damage(archive), zipfile.ZipFile(archive) as content:
         found = [info for info in content.infolist() if info.filename.rpartition("/")[2] == member]
         if len(found) != 1:
@@ -123,7 +118,7 @@ def open_member(archive: Path, member: str) -> Iterator[io.TextIOBase]:
 
 @contextmanager
 def open_gzip(path: Path) -> Iterator[io.TextIOBase]:
-    """The text of a gzip file."""
+    """Open a gzip file as text."""
     with _naming_damage(path), gzip.open(path, "rt", encoding="utf-8") as text:
         yield text
 
