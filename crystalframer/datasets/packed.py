@@ -1,4 +1,4 @@
-"""Crystals in a parquet file, straight to and from flat arrays: no loop over crystals, no chemistry library.
+"""Packed data sets: parquet files that are read and written as flat arrays, without a loop over crystals.
 
 A packed file is readable with any parquet library: columns `id`, `atomic_numbers` (list), `positions` (list, Cartesian
 x y z of each atom in turn, Å), `lattice` (9 numbers: rows a, b, c, Å), one column per target (empty = missing label)
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 METADATA_KEY = b"crystalframer"
 ROWS_PER_GROUP = 32_768
-"""Crystals per parquet row group: what reading and writing hold in memory at a time beside the result."""
+"""Crystals per parquet row group, which is what reading and writing hold in memory at a time besides the result."""
 _STORAGE: Any = {"compression": "zstd", "use_dictionary": False}
 
 
@@ -60,8 +60,9 @@ def write(
 
 
 def add_splits(path: Path, output: Path, splits: Mapping[str, np.ndarray], provenance: Provenance) -> None:
-    """Copy a packed file, row group by row group, with a column of parts (or empty) for each named split. They do not
-    count as the file's own split: `read_split` reads one.
+    """Copy a packed file, row group by row group, and add a column of parts for each named split (empty: in no part).
+
+    These are not the file's own split: `read_split` reads one of them.
     """
     from pyarrow import Table, array, field, parquet, string
 
@@ -153,7 +154,7 @@ def _to_table(crystals: FlatCrystals, schema: pyarrow.Schema) -> pyarrow.Table:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """A place to write a file that takes the place of `path` when it is whole.
+    """A file to write in place of `path`, which it becomes once it is complete.
 
     Raises:
         DataError: another suffix than .parquet, or nothing can be written there.
@@ -183,7 +184,7 @@ def _packed_metadata(path: Path, schema: pyarrow.Schema) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Columns:
-    """Which columns of a table hold what."""
+    """Names of the columns of a table, by their content."""
 
     id: str | None
     coordinates: str
@@ -259,7 +260,7 @@ def _read_batch(batch: pyarrow.RecordBatch, columns: _Columns, n_before: int) ->
 
 
 def _ragged(batch: pyarrow.RecordBatch, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Values of a list column in a row, and how many each row has."""
+    """All values of a list column, and the number of values in each row."""
     import pyarrow.compute
 
     column = batch.column(name)

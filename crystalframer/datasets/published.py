@@ -1,4 +1,4 @@
-"""Published data sets: what is known of one, and how it is downloaded, compared with its publication and packed.
+"""Published data sets: their description, and how they are downloaded, compared with the publication and packed.
 
 Each set or family of sets has a module of its own (`jarvis.py`, `megnet.py`, `oqmd.py`, `matbench.py`), and
 `sources.SOURCES` lists them all. A file that holds another number of crystals than the publication is refused. The
@@ -73,12 +73,12 @@ class Split:
     test_fingerprint: str = ""
     """`splits.fingerprint` of the published ids of the test part, where a list of them is public."""
     tolerance: int = 0
-    """How far numbers may be from the published ones, where publications differ."""
+    """Largest accepted difference from the published numbers, where publications differ."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A public data set."""
+    """A published data set."""
 
     name: str
     description: str
@@ -86,13 +86,13 @@ class Source:
     n_crystals: int
     targets: tuple[Target, ...]
     splits: tuple[Split, ...]
-    """The first is that of all targets together, unless it is a fold."""
+    """The first one is for all targets together, unless it is a fold."""
     provenance: Provenance
     rows: Callable[[Sequence[Path]], Iterator[SourceRow]]
     """Reads the downloaded files, given in the order of `files`."""
 
     def split_of(self, targets: Sequence[str] | None) -> Split | None:
-        """The split that published results for these targets use; the first, if they use several; None: folds only."""
+        """The split of published results for these targets; the first, if they have several; None if all are folds."""
         candidates = [split for split in self.splits if split.targets]
         fitting = [split for split in candidates if targets and set(targets) <= set(split.targets)]
         return next(iter(fitting or candidates), None)
@@ -165,7 +165,7 @@ def warn_of_left_out(name: str, problems: Sequence[str], n_read: int) -> None:
 
 
 class _Reader:
-    """Yields the crystals of a source, and keeps what the splits need to know of all its rows."""
+    """Yields the crystals of a source, and keeps ids, labels and given parts of all its rows for the splits."""
 
     def __init__(self, source: Source, downloads: Sequence[Path]) -> None:
         self._source, self._downloads = source, downloads

@@ -1,4 +1,4 @@
-"""Splits of the literature, from nothing but the number of crystals (or their labels), in the order of publication.
+"""Splits of the literature, computed from the number of crystals (or their labels) in the order of publication.
 
 The rules were checked against published lists: that of ALIGNN against the ids of jarvis-leaderboard 2024.10.30 (JARVIS
 and MEGNet), those of Matbench against the folds in matbench 0.6.
@@ -18,19 +18,19 @@ N_FOLDS = 5
 ALIGNN_SEED = 123
 MATBENCH_SEED = 18012019
 VALIDATION_SHARE = 0.1
-"""Of a fold's crystals for training and validation together, which Matbench leaves to the user to divide."""
+"""Share for validation of the crystals that Matbench gives for training and validation together."""
 
 Parts = Shaped[np.ndarray, " n_crystals"]
 """`train`, `validation`, `test` or None: in no part."""
 
 
 def alignn_parts(n_crystals: int, sizes: Sequence[int]) -> Parts:
-    """The split of ALIGNN (Choudhary & DeCost, npj Comput. Mater. 7, 185, 2021), which the JARVIS, MEGNet and OQMD
-    results of the literature share: rows shuffled by Python's `random` with seed 123; training from the front, test at
-    the end, validation before it. Rows between training and validation are in no part.
+    """The split of ALIGNN (Choudhary & DeCost, npj Comput. Mater. 7, 185, 2021), which published results for JARVIS,
+    MEGNet and OQMD use. Python's `random` with seed 123 shuffles the rows. The training part is at the front, the test
+    part at the end, and the validation part just before it. Rows between training and validation are in no part.
 
     Args:
-        sizes: of training, validation and test part.
+        sizes: sizes of training, validation and test part.
     """
     n_train, n_validation, n_test = sizes
     rows = list(range(n_crystals))
@@ -44,7 +44,7 @@ def alignn_parts(n_crystals: int, sizes: Sequence[int]) -> Parts:
 
 def matbench_folds(n_crystals: int) -> Int[np.ndarray, " n_crystals"]:
     """The fold whose test part each crystal is in, for Matbench's regression tasks (Dunn et al., npj Comput. Mater. 6,
-    138, 2020): what scikit-learn's `KFold(5, shuffle=True, random_state=18012019)` gives.
+    138, 2020). The same as scikit-learn's `KFold(5, shuffle=True, random_state=18012019)`.
     """
     rows = np.arange(n_crystals)
     np.random.RandomState(MATBENCH_SEED).shuffle(rows)
@@ -55,9 +55,9 @@ def matbench_folds(n_crystals: int) -> Int[np.ndarray, " n_crystals"]:
 
 
 def matbench_class_folds(labels: Float[np.ndarray, " n_crystals"]) -> Int[np.ndarray, " n_crystals"]:
-    """The same for its classification tasks: scikit-learn's `StratifiedKFold(5, shuffle=True, random_state=18012019)`.
+    """The same for Matbench's classification tasks, as scikit-learn's `StratifiedKFold` with these settings.
 
-    Every fold has the same share of each class, dealt in turn; within a class, the shuffle decides.
+    Every fold has the same share of each class. Within a class, crystals are assigned at random.
     """
     _, first, encoded = np.unique(labels, return_index=True, return_inverse=True)
     rank = np.argsort(np.argsort(first))  # classes count in order of appearance
@@ -74,8 +74,8 @@ def matbench_class_folds(labels: Float[np.ndarray, " n_crystals"]) -> Int[np.nda
 
 
 def fold_parts(folds: Int[np.ndarray, " n_crystals"], fold: int) -> Parts:
-    """One fold as parts: its test part, and of the rest a tenth for validation, drawn with the number of the fold as
-    seed (our choice; Matbench prescribes the test part only).
+    """The parts of one fold: its test part; a tenth of the other crystals for validation, drawn with the number of the
+    fold as seed; and the rest for training. Matbench prescribes the test part only; validation is our choice.
     """
     parts = np.where(folds == fold, "test", "train").astype(object)
     rest = np.flatnonzero(folds != fold)

@@ -185,11 +185,9 @@ def test_tables_of_fractional_coordinates(tmp_path: Path) -> None:
         ({"lattice": [[4.0, 0, 0, 0, 4, 0, 0, 0, 4], None]}, None, 2, None, ["mp-2", "got 3 and 0"]),
         ({"atomic_numbers": [[11, 17], [300]]}, None, 2, "atomic_numbers", ["mp-2", 300]),
         ({"atomic_numbers": [[11, None], [14]]}, None, 1, "atomic_numbers", ["mp-1", "nan"]),
-        ({"atomic_numbers": [[11, 17], [99]]}, None, 2, None, ["mp-2", "site 0", 99]),
         ({"frac_coords": [[0.0] * 6, [None, 0.0, 0.0]]}, None, 2, None, ["position of site 0"]),
         ({"frac_coords": ["a", "b"]}, None, None, "frac_coords", ["string"]),
         ({"material_id": ["mp-1", "mp-1"]}, None, 2, "id", ["'mp-1'", "row 1"]),
-        ({"split": ["train", None]}, None, 2, "split", [None]),
     ],
 )
 def test_bad_tables(
