@@ -97,5 +97,16 @@ def test_every_public_name_has_an_entry_in_the_reference(package: str, names: li
     assert set(names) - named == set()
 
 
+def test_the_architecture_names_what_is_there() -> None:
+    text = (ROOT / "docs/architecture.md").read_text("utf-8") + (ROOT / "docs/architecture.svg").read_text("utf-8")
+    for path in set(re.findall(r"\b([a-z_]+/[a-z_]+\.py)\b", text)):
+        assert (ROOT / path).exists() or (ROOT / "crystalframer" / path).exists(), path
+    code = "\n".join(
+        path.read_text("utf-8") for folder in ("crystalframer", "viz") for path in (ROOT / folder).rglob("*.py")
+    )
+    for name in set(re.findall(r"`([A-Z][a-z]+[A-Z]\w+)`", text)):
+        assert f"class {name}" in code, name
+
+
 ERRORS = {name for name, value in vars(cf.errors).items() if isinstance(value, type)}
 """Listed by `automodule`."""
