@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-SERIES_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
+SERIES_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 """Dashes of the curves, so that they differ in grey too."""
+Look = tuple[str, str, str]
+"""Colour, marker and dashes of a method."""
 N_MARKERS = 8
 """Largest number of markers on a curve, each with an error bar."""
 
@@ -75,15 +78,16 @@ def ablation_figure(
         column_widths=[0.27, 0.27, 0.46][: len(panels)],
         horizontal_spacing=0.08,
     )
-    for index, method in enumerate(methods):
+    looks = zip(cycle(SERIES_COLORS), cycle(SERIES_MARKERS), cycle(SERIES_DASHES), strict=False)
+    for method, look in zip(methods, looks, strict=False):
         runs = done.loc[done["frame_method"] == method]
         for column, (name, hover) in enumerate(((error_column, unit), ("ms_per_step", "ms")), start=1):
-            for markers in _mean_and_runs(literal(method), index, runs["seed"], _numbers(runs, name), hover):
+            for markers in _mean_and_runs(literal(method), look, runs["seed"], _numbers(runs, name), hover):
                 figure.add_trace(markers, row=1, col=column)
         if histories is not None:
             epochs = histories.loc[histories["frame_method"] == method]
             errors = _numbers(epochs, f"validation_mae/{target}")
-            curve = _learning_curve(literal(method), index, epochs["epoch"].to_numpy(), errors, unit)
+            curve = _learning_curve(literal(method), look, epochs["epoch"].to_numpy(), errors, unit)
             figure.add_trace(curve, row=1, col=3)
     of = f" ({unit})" if unit else ""
     which = error_column.partition("_")[0]
@@ -134,7 +138,7 @@ def _numbers(frame: pd.DataFrame, name: str) -> Float[np.ndarray, " n_rows"]:
 
 
 def _mean_and_runs(
-    method: str, index: int, seeds: pd.Series, numbers: Float[np.ndarray, " n_runs"], unit: str
+    method: str, series: Look, seeds: pd.Series, numbers: Float[np.ndarray, " n_runs"], unit: str
 ) -> list[Any]:
     """A small marker for every seed, and a large one for the mean, with its error bar."""
     import plotly.graph_objects as go
@@ -142,7 +146,7 @@ def _mean_and_runs(
     mean = numbers.mean()
     deviation = numbers.std(ddof=1) if len(numbers) > 1 else 0.0
     spread = f" ± {deviation:.2g}" if len(numbers) > 1 else ""
-    look = {"color": SERIES_COLORS[index], "symbol": SERIES_MARKERS[index]}
+    look = {"color": series[0], "symbol": series[1]}
     runs = go.Scatter(
         x=numbers,
         y=[method] * len(numbers),
@@ -167,7 +171,7 @@ def _mean_and_runs(
 
 
 def _learning_curve(
-    method: str, index: int, epochs: Int[np.ndarray, " n_rows"], errors: Float[np.ndarray, " n_rows"], unit: str
+    method: str, look: Look, epochs: Int[np.ndarray, " n_rows"], errors: Float[np.ndarray, " n_rows"], unit: str
 ) -> Any:
     """Mean over seeds for each epoch. Few markers and bars, so that they do not hide the curve."""
     import plotly.graph_objects as go
@@ -177,14 +181,14 @@ def _learning_curve(
     n_epochs = len(by_epoch)
     marked = np.zeros(n_epochs, dtype=bool)
     marked[np.linspace(0, n_epochs - 1, min(N_MARKERS, n_epochs)).round().astype(int)] = True
-    color = SERIES_COLORS[index]
+    color, marker, dash = look
     return go.Scatter(
         x=list(by_epoch),
         y=[of_seeds.mean() for of_seeds in by_epoch.values()],
         name=method,
         mode="lines+markers",
-        line={"color": color, "width": 2, "dash": SERIES_DASHES[index]},
-        marker={"symbol": SERIES_MARKERS[index], "size": np.where(marked, 9, 0), "color": color, "opacity": 1.0},
+        line={"color": color, "width": 2, "dash": dash},
+        marker={"symbol": marker, "size": np.where(marked, 9, 0), "color": color, "opacity": 1.0},
         error_y={
             "type": "data",
             "array": np.where(marked, deviations, np.nan),

@@ -86,17 +86,18 @@ def test_every_axis_says_what_it_shows_with_its_unit() -> None:
 
 
 def test_methods_differ_in_more_than_colour() -> None:
-    n = len(METHODS)
-    runs = pd.DataFrame({"frame_method": METHODS, "seed": 0, "test_mae/gap": 0.5, "ms_per_step": 9.0})
-    epochs = pd.DataFrame({"frame_method": METHODS, "seed": 0, "epoch": 1, "validation_mae/gap": 0.5})
+    n, methods = len(METHODS), [*METHODS, "own", "other", "third"]
+    runs = pd.DataFrame({"frame_method": methods, "seed": 0, "test_mae/gap": 0.5, "ms_per_step": 9.0})
+    epochs = pd.DataFrame({"frame_method": methods, "seed": 0, "epoch": 1, "validation_mae/gap": 0.5})
     figure: Any = ablation_figure(runs, epochs)
     curves = parts(figure, "x3")
-    assert [curve.line.color for curve in curves] == list(SERIES_COLORS[:n])
-    assert len({curve.line.dash for curve in curves}) == len({curve.marker.symbol for curve in curves}) == n
+    assert [curve.line.color for curve in curves[:n]] == list(SERIES_COLORS[:n])
+    assert len({curve.line.dash for curve in curves[:n]}) == len({curve.marker.symbol for curve in curves[:n]}) == n
+    assert len({(curve.line.color, curve.line.dash) for curve in curves}) == len(methods)
     for index, curve in enumerate(curves):
         assert {part.marker.symbol for part in figure.data if part.legendgroup == curve.name} == {curve.marker.symbol}
-        assert curve.legendgroup == METHODS[index]
-    assert sum(part.showlegend is not False for part in figure.data) == n
+        assert curve.legendgroup == methods[index]
+    assert sum(part.showlegend is not False for part in figure.data) == len(methods)
 
 
 def test_another_target_no_histories_and_no_test_part() -> None:
