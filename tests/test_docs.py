@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.util
 import re
 from pathlib import Path
@@ -106,6 +107,24 @@ def test_the_architecture_names_what_is_there() -> None:
     )
     for name in set(re.findall(r"`([A-Z][a-z]+[A-Z]\w+)`", text)):
         assert f"class {name}" in code, name
+
+
+@pytest.mark.parametrize(
+    ("page", "asks"),
+    [
+        ('<script src="https://example.org/a.js"></script>', True),
+        ('<link rel="stylesheet" href="//example.org/a.css">', True),
+        ('<iframe class="widget" src="http://example.org"></iframe>', True),
+        ("<style>@import url(https://example.org/a.css)</style>", True),
+        ('<a href="https://example.org">elsewhere</a> <script src="_static/a.js"></script>', False),
+    ],
+)
+def test_the_build_refuses_a_page_that_asks_the_network(
+    page: str, asks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs/_ext")
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    assert bool(importlib.import_module("offline").requests(tmp_path)) == asks
 
 
 ERRORS = {name for name, value in vars(cf.errors).items() if isinstance(value, type)}
