@@ -75,9 +75,9 @@ def error_rows(candidates: Mapping[str, CrystalFramer], options: argparse.Namesp
     dataset = dataset.select(np.arange(8)) if options.quick else dataset
     rows = []
     for name, candidate in candidates.items():
-        cf.evaluate(candidate, dataset.select(np.arange(4)), progress=False)  # compiles
+        cf.evaluate(dataset.select(np.arange(4)), candidate, progress=False)  # compiles
         start = time.process_time()
-        scores = cf.evaluate(candidate, dataset).scores
+        scores = cf.evaluate(dataset, candidate).scores
         details: dict[str, float | str] = {"crystals": float(len(dataset)), "CPU s": time.process_time() - start}
         details |= {f"MAE {score.target.label}": score.mae for score in scores.values()}
         first = scores[candidate.config.targets[0].name]

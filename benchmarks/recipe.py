@@ -126,7 +126,7 @@ def run(name: str, variant: Variant, options: argparse.Namespace, data: Splits) 
             cf.fit(config, data, output, resume=resume, callbacks=callbacks)
         history = read_result(RunFolder(output)).history
         which = "ema" if variant.ema is not None else "swa" if config.training.swa_epochs else "last"
-        scores = cf.evaluate(str(output / "checkpoints" / which), data.validation, progress=False).scores
+        scores = cf.evaluate(data.validation, output / "checkpoints" / which, progress=False).scores
         maes.append([scores[target.name].mae if target.name in scores else np.nan for target in TARGETS])
         minutes += float(history["seconds"].to_numpy().sum()) / 60
     mean, spread = np.mean(maes, axis=0), np.ptp(maes, axis=0)

@@ -4,8 +4,8 @@
 
     cf.predict("structures/*.cif")        # a table, with the shipped weights
     model = cf.fit(cf.preset("demo").config).model
-    cf.evaluate(model, cf.dataset("demo"))
-    cf.trace("NaCl.cif", model)           # what the model looked at
+    cf.evaluate("demo", model)
+    cf.trace("NaCl.cif", model)           # attention and frames, layer by layer
 
 Names are loaded on first use, so that importing the package is quick and needs no library that is not used.
 """
@@ -13,6 +13,7 @@ Names are loaded on first use, so that importing the package is quick and needs 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from crystalframer import errors
 from crystalframer._moved import MOVED, install_old_paths
 from crystalframer._version import __version__
 
@@ -25,9 +26,27 @@ if TYPE_CHECKING:
     from crystalframer.crystals.crystal import Crystal
     from crystalframer.datasets.dataset import CrystalDataset
     from crystalframer.datasets.sources import dataset
+    from crystalframer.errors import (
+        AuthorsCheckpointError,
+        CheckpointError,
+        ConfigError,
+        CrystalError,
+        CrystalFramerError,
+        DataError,
+        MotifError,
+        PolyhedronError,
+        RankError,
+        ScreeningError,
+        TraceError,
+        TrainingError,
+        UncertaintyError,
+        UnknownTarget,
+        WorkerError,
+    )
     from crystalframer.estimator import CrystalFramerRegressor
+    from crystalframer.evaluation import calibrate, evaluate
     from crystalframer.model.network import CrystalFramer
-    from crystalframer.prediction import calibrate, evaluate, load, predict, trace
+    from crystalframer.prediction import load, predict, trace
     from crystalframer.presets import PRESETS, preset
     from crystalframer.reading.inputs import read, read_all
     from crystalframer.screening import read_screen, screen
@@ -37,19 +56,34 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PRESETS",
+    "AuthorsCheckpointError",
+    "CheckpointError",
     "Choice",
     "Config",
+    "ConfigError",
     "Crystal",
     "CrystalDataset",
+    "CrystalError",
     "CrystalFramer",
     "CrystalFramerCalculator",
+    "CrystalFramerError",
     "CrystalFramerRegressor",
     "CrystalTrace",
     "DataConfig",
+    "DataError",
     "ModelConfig",
+    "MotifError",
+    "PolyhedronError",
     "Range",
+    "RankError",
+    "ScreeningError",
     "Target",
+    "TraceError",
     "TrainingConfig",
+    "TrainingError",
+    "UncertaintyError",
+    "UnknownTarget",
+    "WorkerError",
     "__version__",
     "ablate",
     "calibrate",
@@ -71,6 +105,7 @@ __all__ = [
 ]
 
 _HOME = {
+    **dict.fromkeys(errors.__all__, "errors"),
     "PRESETS": "presets",
     "Choice": "studies",
     "Config": "config",
@@ -87,9 +122,9 @@ _HOME = {
     "TrainingConfig": "config",
     "ablate": "studies",
     "check": "analysis.check",
-    "calibrate": "prediction",
+    "calibrate": "evaluation",
     "dataset": "datasets.sources",
-    "evaluate": "prediction",
+    "evaluate": "evaluation",
     "fit": "training",
     "load": "prediction",
     "load_authors_checkpoint": "authors",

@@ -1,9 +1,11 @@
-"""A trained model on disk: a directory with `config.json` and `model.safetensors`, and, where the model has them, with
-`domain.json` (what it was trained on) and `uncertainty.safetensors` (how far its predictions may be off).
+"""A trained model on disk: a folder with `config.json` and `model.safetensors`.
 
-`load` needs nothing else: no Lightning, no data set, and no pickled code. A directory that training can go on from
-holds `resume.ckpt` as well. Saving never damages what is there: a checkpoint is written beside the old one, flushed to
-the disk and swapped in whole.
+The folder may also hold `domain.json` (the range of the training crystals) and `uncertainty.safetensors` (calibrated
+prediction intervals).
+
+`load` needs nothing else: no Lightning, no data set, and no pickled code. A folder from which training can resume also
+holds `resume.ckpt`. Saving never damages an existing checkpoint: the new one is written beside it, flushed to the disk
+and then takes its place.
 """
 
 from __future__ import annotations
@@ -32,21 +34,34 @@ from crystalframer.uncertainty import Uncertainty
 FORMAT_VERSION = 1
 CONFIG_FILE, WEIGHTS_FILE, RESUME_FILE = "config.json", "model.safetensors", "resume.ckpt"
 DOMAIN_FILE, UNCERTAINTY_FILE = "domain.json", "uncertainty.safetensors"
-_SHOWN_NAMES = 10
 RESULT_FILE = "result.json"
 """In the folder of a complete run: its scores, and which weights were chosen."""
 WEIGHTS_OF_A_RUN = ("best", "swa", "last")
 """Folders in `checkpoints`."""
+_AGAIN = "copy the whole folder again, or use another checkpoint"
+_COPY_BOTH = f"copy {CONFIG_FILE} and {WEIGHTS_FILE} together from one checkpoint"
+_SHOWN_NAMES = 10
 
 
 def save(model: CrystalFramer, path: Path | str, add: Callable[[Path], None] | None = None) -> None:
-    """Write `model` to the directory `path`, replacing a checkpoint there only once the new one is complete on disk.
+    """Save a model in a folder.
+
+    A checkpoint that is there is replaced only when the new one is complete on disk.
+
+    >>> import tempfile
+    >>> import crystalframer as cf
+    >>> folder = tempfile.mkdtemp()
+    >>> cf.save(cf.load(), f"{folder}/model")
+    >>> cf.load(f"{folder}/model").config == cf.load().config
+    True
 
     Args:
-        add: writes further files into the new directory before it is swapped in (training adds its resume state).
+        model: the model.
+        path: folder to write.
+        add: writes further files into the new folder before it replaces the old one (training adds its resume state).
 
     Raises:
-        CheckpointError: the disk is full or not writable; the checkpoint that was at `path` is unharmed.
+        CheckpointError: the disk is full or not writable; an existing checkpoint at `path` is unharmed.
     """
     from safetensors.torch import save as to_bytes
 
@@ -79,9 +94,9 @@ def save(model: CrystalFramer, path: Path | str, add: Callable[[Path], None] | N
     except OSError as error:
         shutil.rmtree(new, ignore_errors=True)
         _settle(path)
-        kept = f"the checkpoint that was there before is unharmed ({path})" if path.exists() else "nothing was written"
+        kept = "the checkpoint that was there before is unharmed" if path.exists() else "nothing was written"
         raise CheckpointError(
-            f"{path}: could not save the checkpoint ({error}); {kept}. Free some space, or choose another folder"
+            f"the checkpoint cannot be saved ({error}); {kept}. Free some space, or choose another folder", path=path
         ) from error
     shutil.rmtree(old, ignore_errors=True)
 
@@ -90,21 +105,24 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> CrystalFramer:
     """The model saved at `path`, ready for evaluation.
 
     Args:
-        path: a checkpoint directory, or the folder of a training run: the weights that `fit` returned are taken, and
-            `checkpoints/best` of a run that is not complete (name `checkpoints/last` or another for the others).
-        device: where to put it.
+        path: a checkpoint folder, or the folder of a training run: the weights that `fit` returned are taken, or
+            `checkpoints/best` if the run is not complete. For other weights, name their folder.
+        device: device of the model.
 
     Raises:
-        CheckpointError: nothing there, a file missing or truncated, a newer format, or tensors that do not fit the
-            config; each named.
+        CheckpointError: no checkpoint there, a file missing or truncated, a newer format, or tensors that do not fit
+            the config (each is named).
     """
     folder = find(path)
     config, checksum = _read_description(folder)
     weights = _read_weights(folder / WEIGHTS_FILE)
     if config.n_layers > len(weights):
         raise CheckpointError(
-            f"{folder / CONFIG_FILE}: model.n_layers = {config.n_layers:,}, but {WEIGHTS_FILE} holds {len(weights):,} "
-            "tensors; the two belong to different models: copy both again"
+            f"model.n_layers = {config.n_layers:,}, but {WEIGHTS_FILE} holds only {len(weights):,} tensors; the two "
+            f"belong to different models: {_COPY_BOTH}",
+            path=folder / CONFIG_FILE,
+            field="model.n_layers",
+            value=config.n_layers,
         )
     with torch.device("meta"):  # sizes alone: before they are compared, the config may ask for any amount of memory
         outline = CrystalFramer(config)
@@ -119,18 +137,36 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> CrystalFramer:
 
 
 def find(path: Path | str) -> Path:
-    """The checkpoint directory that `path` stands for (see `load`)."""
+    """The checkpoint folder that `path` stands for (see `load`).
+
+    Raises:
+        CheckpointError: there is none.
+    """
     path = Path(path)
+    found = _found(path)
+    if found is None and (path / WEIGHTS_FILE).exists():
+        raise CheckpointError(f"{CONFIG_FILE} is missing; {_COPY_BOTH}", path=path)
+    if found is None:
+        raise CheckpointError(f"there is no checkpoint here. {_nearby(path)}", path=path)
+    return found
+
+
+def is_checkpoint(path: Path | str) -> bool:
+    """Whether `find` finds a checkpoint there."""
+    try:
+        found = _found(Path(path))
+        return found is not None and (found / WEIGHTS_FILE).exists()
+    except (OSError, ValueError):  # text that is no path
+        return False
+
+
+def _found(path: Path) -> Path | None:
     for folder in (path, path / "checkpoints" / _chosen(path)):
         # A crash in the middle of a swap leaves the last good checkpoint under its other name.
         for candidate in (folder, _beside(folder, "old")):
             if (candidate / CONFIG_FILE).exists() and not (candidate / "checkpoints").exists():
                 return candidate
-    if (path / WEIGHTS_FILE).exists():
-        raise CheckpointError(
-            f"{path}: {CONFIG_FILE} is missing; a checkpoint is a directory with it and {WEIGHTS_FILE}: copy all of it"
-        )
-    raise CheckpointError(f"{path}: no checkpoint here. {_nearby(path)}")
+    return None
 
 
 def _chosen(run: Path) -> str:
@@ -150,14 +186,17 @@ def _read_description(folder: Path) -> tuple[ModelConfig, str | None]:
         version = description["format_version"]
         if version > FORMAT_VERSION:
             raise CheckpointError(
-                f"{file}: written by crystalframer {description.get('crystalframer_version', '(unknown)')} in format "
-                f"{version}; this is {__version__}, which reads up to format {FORMAT_VERSION}. Upgrade crystalframer"
+                f"written by crystalframer {description.get('crystalframer_version', '(unknown)')} in format "
+                f"{version}; version {__version__} reads formats up to {FORMAT_VERSION}. Upgrade crystalframer",
+                path=file,
+                field="format_version",
+                value=version,
             )
         return from_tree(ModelConfig, description["model"]), description.get("weights_sha256")
     except ConfigError as error:
-        raise CheckpointError(f"{file}: {error}") from error
+        raise CheckpointError(str(error), path=file, field=error.field, value=error.value) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file}: not the config of a checkpoint ({error!r}); copy it again") from error
+        raise CheckpointError(f"not the config of a checkpoint ({error!r}); copy it again", path=file) from error
 
 
 def _read_weights(file: Path) -> dict[str, Tensor]:
@@ -165,20 +204,17 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     if not file.exists():
-        raise CheckpointError(f"{file.parent}: {WEIGHTS_FILE} is missing; copy the whole directory")
+        raise CheckpointError(f"{WEIGHTS_FILE} is missing; copy the whole folder", path=file.parent)
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{file}: truncated or damaged ({error}); copy it again, or use another checkpoint"
-        ) from error
+        raise CheckpointError(f"truncated or damaged ({error}); {_AGAIN}", path=file) from error
 
 
 def _check_weights(file: Path, checksum: str | None) -> None:
     if checksum is not None and hashlib.sha256(file.read_bytes()).hexdigest() != checksum:
         raise CheckpointError(
-            f"{file}: damaged, or not the weights that were saved with {CONFIG_FILE} (SHA-256); copy the whole "
-            "directory again, or use another checkpoint"
+            f"damaged, or not the weights that were saved with {CONFIG_FILE} (the SHA-256 differs); {_AGAIN}", path=file
         )
 
 
@@ -186,7 +222,7 @@ def _read_domain(file: Path) -> Domain | None:
     try:
         return from_json(Domain, file.read_text(encoding="utf-8")) if file.exists() else None
     except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{file}: not the domain of a model ({error}); copy it again, or delete it") from error
+        raise CheckpointError(f"not the domain of a model ({error}); copy it again, or delete it", path=file) from error
 
 
 def _read_uncertainty(file: Path, config: ModelConfig) -> Uncertainty | None:
@@ -195,12 +231,12 @@ def _read_uncertainty(file: Path, config: ModelConfig) -> Uncertainty | None:
     try:
         uncertainty = Uncertainty.from_bytes(file.read_bytes())
     except (OSError, UncertaintyError) as error:
-        raise CheckpointError(f"{file}: {error}; copy it again, or delete it") from error
-    fits = len(uncertainty.mean) == config.d_model and uncertainty.target_names == config.target_names
-    if not fits:
+        raise CheckpointError(f"{error}; copy it again, or delete it", path=file) from error
+    if len(uncertainty.mean) != config.d_model or uncertainty.target_names != config.target_names:
         raise CheckpointError(
-            f"{file}: made for another model (targets {', '.join(uncertainty.target_names)}, {len(uncertainty.mean)} "
-            "features); delete it, and calibrate this one"
+            f"made for another model (targets {', '.join(uncertainty.target_names)}, {len(uncertainty.mean)} "
+            "features); delete the file, and calibrate this model",
+            path=file,
         )
     return uncertainty
 
@@ -216,9 +252,7 @@ def _matching(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], fol
     ]
     if problems:
         listed = "; ".join(sorted(problems)[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
-        raise CheckpointError(
-            f"{folder / WEIGHTS_FILE} does not fit {CONFIG_FILE}: {listed}. Copy both from one checkpoint"
-        )
+        raise CheckpointError(f"does not fit {CONFIG_FILE}: {listed}; {_COPY_BOTH}", path=folder / WEIGHTS_FILE)
     return weights
 
 
@@ -250,18 +284,19 @@ def _flush(folder: Path) -> None:
 
 
 def _nearby(path: Path) -> str:
-    """What a user may have meant: checkpoints under the path, or names beside it."""
+    """Checkpoints under the path, or folders beside it, which the user may have meant."""
     if path.is_dir():
         found = (file.parent for depth in ("*/", "*/*/", "*/*/*/") for file in path.glob(depth + WEIGHTS_FILE))
         inside = [str(folder) for folder in found if not folder.name.startswith(".")]
-        return f"Under it: {', '.join(inside[:8])}" if inside else "There is none in the folders under it either"
+        return f"It holds these checkpoints: {', '.join(inside[:8])}" if inside else "Nor is there one in its folders"
     parent = path.parent
     while not parent.is_dir():
         parent = parent.parent
+    place = "the current folder" if parent == Path() else str(parent)
     names = sorted(child.name for child in parent.iterdir() if child.is_dir() and not child.name.startswith("."))
     if not names:
-        return f"{parent} holds no folders"
-    near = difflib.get_close_matches(path.relative_to(parent).parts[0], names, n=1, cutoff=0.4)
+        return f"This folder does not exist, and {place} has no folders"
+    near = difflib.get_close_matches(path.relative_to(parent).parts[0], names, n=1)
     meant = f"Did you mean {str(parent / near[0])!r}? " if near else ""
     more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
-    return f"{meant}The folders in {parent}: {', '.join(names[:_SHOWN_NAMES])}{more}"
+    return f"{meant}The folders in {place}: {', '.join(names[:_SHOWN_NAMES])}{more}"

@@ -1,7 +1,7 @@
-"""Every knob of an experiment, as frozen data that travels as JSON.
+"""All settings of an experiment, as frozen dataclasses that are saved as JSON.
 
 Defaults are the paper's (CrystalFramer, arXiv 2503.02209 and Crystalformer, arXiv 2403.11686), except where a
-docstring says otherwise. Checks run on construction and name the field and the value.
+docstring says otherwise. Values are checked on construction; an error names the setting and its value.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import math
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from crystalframer.errors import ConfigError, suggestion
+from crystalframer.errors import ConfigError, Setting, suggestion
 from crystalframer.frame_methods import ANCHORED, FRAME_METHODS, PROMISES, FrameMethod, FramePromises
 
 Precision = Literal["32", "bf16-mixed"]
@@ -25,10 +26,16 @@ RESERVED_NAMES = ("id", "formula", "error")
 """Columns of tables of predictions; no target may be called so."""
 
 
-def _check(condition: bool, owner: object, name: str, requirement: str) -> None:
+def _setting(owner: object, name: str) -> Setting:
+    """A field under the name that it has in a `Config`: `training.n_epochs`."""
+    section = sections().get(type(owner))
+    return Setting(f"{section}.{name}" if section else name, getattr(owner, name))
+
+
+def _check(condition: bool, owner: object, name: str, *requirement: str | Setting) -> None:
     if not condition:
-        value = getattr(owner, name)
-        raise ConfigError(f"{type(owner).__name__}.{name} = {value!r}: {requirement}", field=name, value=value)
+        setting = _setting(owner, name)
+        raise ConfigError(*requirement, field=setting.name, value=setting.value)
 
 
 def _check_positive(owner: object, *names: str) -> None:
@@ -36,11 +43,14 @@ def _check_positive(owner: object, *names: str) -> None:
         _check(getattr(owner, name) > 0, owner, name, "must be above 0")
 
 
+def _check_not_negative(owner: object, *names: str) -> None:
+    for name in names:
+        _check(getattr(owner, name) >= 0, owner, name, "must not be negative")
+
+
 def _check_choice(owner: object, name: str, known: Iterable[str]) -> None:
     value = getattr(owner, name)
-    if value not in known:
-        problem = f"{type(owner).__name__}.{name} = {value!r} is unknown{suggestion(str(value), known)}"
-        raise ConfigError(problem, field=name, value=value)
+    _check(value in known, owner, name, f"unknown value{suggestion(str(value), known)}")
 
 
 @dataclass(frozen=True)
@@ -51,8 +61,9 @@ class Target:
     unit: str = ""
 
     def __post_init__(self) -> None:
-        _check(bool(self.name), self, "name", "must not be empty")
-        _check(self.name not in RESERVED_NAMES, self, "name", "is a column of every table of results; rename the label")
+        _check(bool(self.name), self, "name", "the name of a target must not be empty")
+        reserved = "is a column of every table of results, so no target can have this name; rename the label"
+        _check(self.name not in RESERVED_NAMES, self, "name", reserved)
 
     @property
     def label(self) -> str:
@@ -62,13 +73,13 @@ class Target:
 
 @dataclass(frozen=True)
 class DecayConfig:
-    """The distance decay of attention, exp(-r²/2σᵢ²), whose length σᵢ each query atom and head sets itself.
+    """The distance decay of attention, exp(-r²/2σᵢ²). Each query atom and head computes its own length σᵢ.
 
     σᵢ = reference_length / √ρ with ρ = (1-floor)·ELU(slope·s/(1-floor)) + 1 (Crystalformer).
     """
 
     reference_length: float = 1.4
-    """r₀ in Å: the decay length of a neutral query."""
+    """r₀ in Å: the decay length at s = 0."""
     floor: float = 0.5
     """Lower bound of ρ; the longest decay length is reference_length / √floor."""
     slope: float = 0.1
@@ -84,10 +95,11 @@ class DistanceBasis:
     """Gaussians of the distance at m·max_distance/n_centers, m = 1..n_centers (no centre at 0)."""
 
     n_centers: int = 64
+    """Number of Gaussians."""
     max_distance: float = 14.0
     """Position of the last centre, Å (10 r₀ in the paper)."""
     width: float = 1.0
-    """Standard deviation in spacings of the centres."""
+    """Standard deviation, in spacings of the centres."""
     coefficient: float = 1.0
     """Factor on the projected distance term."""
 
@@ -97,16 +109,17 @@ class DistanceBasis:
 
 @dataclass(frozen=True)
 class CosineBasis:
-    """Gaussians of the axis cosine at n_centers equal steps from -1 to 1."""
+    """Gaussians of the axis cosine, at n_centers equally spaced positions from -1 to 1."""
 
     n_centers: int = 64
+    """Number of Gaussians."""
     width: float = 4.0
-    """Standard deviation in spacings of the centres."""
+    """Standard deviation, in spacings of the centres."""
     coefficient: float = 1.0
     """Factor on the projected angle term."""
 
     def __post_init__(self) -> None:
-        _check(self.n_centers >= 2, self, "n_centers", "needs at least 2 (frame method 'none' switches angles off)")
+        _check(self.n_centers >= 2, self, "n_centers", "must be at least 2 (frame method 'none' switches angles off)")
         _check_positive(self, "width")
 
 
@@ -127,12 +140,10 @@ class FrameConfig:
 
     def __post_init__(self) -> None:
         _check_choice(self, "method", FRAME_METHODS)
-        _check(self.tie_margin >= 0, self, "tie_margin", "must not be negative")
-        _check(self.average_margin >= 0, self, "average_margin", "must not be negative")
+        _check_not_negative(self, "tie_margin", "average_margin", "noise")
         if self.average_margin > 0:
             choices = " or ".join(ANCHORED)
             _check(self.promises.averages_ties, self, "method", f"cannot average over ties; choose {choices}")
-        _check(self.noise >= 0, self, "noise", "must not be negative")
 
     @property
     def promises(self) -> FramePromises:
@@ -142,33 +153,33 @@ class FrameConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network: everything needed to rebuild it beside its weights."""
+    """The network: all that is needed to build it, except its weights."""
 
     targets: tuple[Target, ...] = (Target("formation_energy_per_atom", "eV/atom"),)
-    """What to predict, several at once if you like."""
+    """Properties to predict, one or several at once."""
     n_layers: int = 4
-    """Blocks of attention and perceptron."""
+    """Number of blocks, each with attention and a perceptron."""
     n_heads: int = 8
-    """Attention heads of each block, each with frames of its own."""
+    """Attention heads in each block; each head has its own frames."""
     d_model: int = 128
-    """Features of an atom; a multiple of n_heads."""
+    """Features per atom; a multiple of the number of heads."""
     d_feedforward: int = 512
-    """Hidden features of the perceptron of each block."""
+    """Hidden features in the perceptron of each block."""
     d_readout: int = 128
-    """Hidden features of the perceptron that reads a crystal out."""
+    """Hidden features in the perceptron that computes the prediction."""
     frame: FrameConfig = field(default_factory=FrameConfig)
     decay: DecayConfig = field(default_factory=DecayConfig)
     distance: DistanceBasis = field(default_factory=DistanceBasis)
     cosine: CosineBasis = field(default_factory=CosineBasis)
     weight_tolerance: float = 1e-6
-    """Edges whose distance weight exp(-r²/2r₀²) is below this are left out; sets `radius`."""
+    """Neighbours whose distance weight exp(-r²/2r₀²) is below this are left out; this sets the neighbour radius."""
 
     def __post_init__(self) -> None:
         _check(len(self.targets) > 0, self, "targets", "needs at least one target")
         names = [target.name for target in self.targets]
         _check(len(set(names)) == len(names), self, "targets", "names a target twice")
         _check_positive(self, "n_layers", "n_heads", "d_model", "d_feedforward", "d_readout")
-        _check(self.d_model % self.n_heads == 0, self, "d_model", f"must be a multiple of n_heads = {self.n_heads}")
+        _check(self.d_model % self.n_heads == 0, self, "d_model", "must be a multiple of ", _setting(self, "n_heads"))
         _check(0 < self.weight_tolerance < 1, self, "weight_tolerance", "must lie between 0 and 1")
 
     @property
@@ -187,7 +198,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which crystals to train on, and how they are divided."""
+    """Which crystals to train on, and how to split them."""
 
     source: str = "demo"
     """`demo`, a public data set (`crystalframer data get` lists them), or a path: a packed data set, a table (CSV,
@@ -195,19 +206,21 @@ class DataConfig:
     labels: str | None = None
     """Table of labels for a folder of structure files (default: `labels.csv`, `.json` or `.parquet` in it)."""
     split: Literal["given", "random", "group"] = "given"
-    """`given` by the data set's `split` column; `random` by fraction; `group` keeps a formula in one part."""
+    """`given`: by the data set's column `split`. `random`: by fractions. `group`: by fractions, with all crystals of
+    the same formula in the same part."""
     validation_fraction: float = 0.1
-    """Share of the crystals that chooses the best epoch (splits `random` and `group`)."""
+    """Share of the crystals used to choose the best epoch (splits `random` and `group`)."""
     test_fraction: float = 0.1
-    """Share of the crystals that is kept for the final score (splits `random` and `group`)."""
+    """Share of the crystals used for the final score (splits `random` and `group`)."""
     max_atoms_per_crystal: int | None = None
-    """Leave larger cells out of training and validation; the test part is never thinned."""
+    """Leave larger cells out of training and validation. The test part always keeps all its crystals."""
 
     def __post_init__(self) -> None:
         _check_choice(self, "split", ("given", "random", "group"))
         for name in ("validation_fraction", "test_fraction"):
             _check(0 <= getattr(self, name) < 1, self, name, "must lie in [0, 1)")
-        _check(self.validation_fraction + self.test_fraction < 1, self, "test_fraction", "leaves nothing to train on")
+        share = self.validation_fraction + self.test_fraction
+        _check(share < 1, self, "test_fraction", "leaves no crystals to train on")
         if self.max_atoms_per_crystal is not None:
             _check_positive(self, "max_atoms_per_crystal")
 
@@ -217,74 +230,71 @@ class TrainingConfig:
     """Optimiser, schedule and run. Defaults: the paper's JARVIS protocol; departures are named."""
 
     n_epochs: int = 2000
-    """Passes over the training crystals."""
+    """Number of passes over the training crystals."""
     batch_size: int = 256
-    """Crystals per step at most."""
+    """Largest number of crystals per step."""
     max_atoms: int | None = None
-    """Atoms per step at most; a batch closes early when the next crystal would exceed it."""
+    """Largest number of atoms per step; a batch ends early if the next crystal would exceed it."""
     max_edges: int | None = 1_000_000
-    """Neighbours of all atoms per step at most, likewise: what time and memory of a step are proportional to. The
-    default bounds memory and leaves batches of the paper's data sets as they are (about 270,000 on JARVIS)."""
+    """Largest number of neighbour pairs per step; time and memory are proportional to it. Batches of the paper's data
+    sets stay below the default (about 270,000 on JARVIS)."""
     accumulate: int = 1
-    """Batches whose gradients are added up before a step."""
+    """Number of batches whose gradients are added before each optimiser step."""
     initial_weights: str | None = None
-    """Start from this trained model (a checkpoint or the folder of a run) instead of random weights: to fine-tune it on
-    other crystals, or on other targets, for which the readout starts anew."""
+    """Trained model to start from (a checkpoint or run folder), for fine-tuning on other crystals or other targets. For
+    other targets the readout starts from random weights."""
     learning_rate: float = 5e-4
-    """The highest; how it changes with the steps is the schedule's."""
+    """Highest learning rate; the schedule changes it from step to step."""
     schedule: Schedule = "inverse-sqrt"
     """`inverse-sqrt`: learning_rate·√(decay_steps/(decay_steps + t)) after t steps (the paper).
-    `warmup-stable-decay`: up in a line over `warmup_steps`, constant, and down in a line to 0 at the end of the run."""
+    `warmup-stable-decay`: rises linearly over `warmup_steps`, stays constant, and falls linearly to 0 at the end."""
     decay_steps: int = 4000
-    """Of the schedule `inverse-sqrt`."""
+    """Steps after which `inverse-sqrt` has lowered the rate by √2."""
     warmup_steps: int = 0
-    """Of the schedule `warmup-stable-decay`."""
+    """Steps over which `warmup-stable-decay` raises the rate."""
     decay_fraction: float = 1.0
-    """Of the schedule `warmup-stable-decay`: the share of the run, at its end, in which the rate falls.
-    0 keeps it constant to the end."""
+    """Share of the run, at its end, over which `warmup-stable-decay` lowers the rate; 0 keeps it constant."""
     betas: tuple[float, float] = (0.9, 0.98)
-    """Memory of AdamW for gradients and for their squares."""
+    """AdamW decay rates of the averages of gradients and of squared gradients."""
     eps: float = 1e-8
-    """Of AdamW."""
+    """AdamW epsilon."""
     weight_decay: float = 1e-5
-    """Of everything but biases."""
+    """AdamW weight decay; biases are excluded."""
     bias_weight_decay: float = 0.0
-    """The authors' code decays biases with 0.01 by accident (quirk Q3); the paper presets keep that."""
+    """AdamW weight decay of biases. The authors' code has 0.01 by accident (quirk Q3); the paper's presets keep it."""
     clip_norm: float = 1.0
-    """Gradients are shortened to this joint length."""
+    """Largest norm of the gradient of all parameters; longer gradients are scaled down to it."""
     swa_epochs: int = 50
-    """Weights are averaged over this many last epochs, at a frozen learning rate; 0 switches it off."""
+    """Number of last epochs over which weights are averaged, at constant learning rate; 0 switches averaging off."""
     calibration_batches: int = 1
-    """First batches that set the scale and shift of the decay logits (the authors use 1, quirk Q11)."""
+    """Number of batches that set the scale and shift of the decay logits (the authors use 1, quirk Q11)."""
     drop_last: bool = True
-    """Leave the incomplete last batch of an epoch out."""
+    """Leave out the last batch of an epoch if it is incomplete."""
     seed: int = 123
-    """Initial weights, batches, training noise and random splits follow from it."""
+    """Random seed of initial weights, batches, training noise and random splits."""
     precision: Precision = "32"
-    """`bf16-mixed` runs the dense layers in bfloat16; logits, softmax, frames and bases stay in float32."""
+    """`bf16-mixed` computes dense layers in bfloat16; logits, softmax, frames and bases stay in float32."""
     accelerator: Accelerator = "auto"
-    """`auto` takes a GPU if there is one."""
+    """Where to train; `auto` takes a GPU if there is one."""
     n_workers: int = 0
-    """Loader processes; 0 builds batches in the training process. Building one takes 0.02 ms a crystal, passing it from
-    process to process five times as long, so more than 0 seldom helps. On a GPU 0 leaves batches to the GPU, if the
-    crystals have room there; with more than 0 they are built by the host."""
+    """Number of processes that build batches. With 0, the training process builds them, or the GPU if all crystals fit
+    into its memory. This is usually fastest: passing a batch between processes takes five times as long as building
+    it (0.02 ms per crystal)."""
     n_threads: int | None = None
-    """Torch threads of a process; None leaves torch's default, shared out among the processes of `n_devices`."""
+    """Torch threads per process. None: torch's default, divided among the processes of `n_devices`."""
     n_devices: int | None = None
-    """GPUs of each machine to train on at once, or processes on the CPU. `batch_size`, `max_atoms` and `max_edges` are
-    those of all together, so that the number does not change what is learnt. None: as many as torchrun or SLURM has
-    started processes for, else one."""
+    """Number of GPUs per machine, or of processes on the CPU. `batch_size`, `max_atoms` and `max_edges` are totals over
+    all of them, so the number does not change the training. None: the number of processes that torchrun or SLURM
+    started, else one."""
     n_nodes: int | None = None
-    """Machines. More than one are started by torchrun or SLURM, and have to be as many as this says, if it is set."""
+    """Number of machines. Several are started by torchrun or SLURM; this number, if set, must agree with theirs."""
 
     def __post_init__(self) -> None:
         _check_positive(self, "n_epochs", "batch_size", "accumulate", "learning_rate", "decay_steps", "eps")
         _check_positive(self, "clip_norm", "calibration_batches")
-        for name in ("weight_decay", "bias_weight_decay", "swa_epochs", "n_workers", "warmup_steps"):
-            _check(getattr(self, name) >= 0, self, name, "must not be negative")
-        _check(
-            self.swa_epochs <= self.n_epochs, self, "swa_epochs", f"exceeds n_epochs = {self.n_epochs}; lower it too"
-        )
+        _check_not_negative(self, "weight_decay", "bias_weight_decay", "swa_epochs", "n_workers", "warmup_steps")
+        too_many = "exceeds ", _setting(self, "n_epochs"), "; lower it too"
+        _check(self.swa_epochs <= self.n_epochs, self, "swa_epochs", *too_many)
         _check(0 <= self.decay_fraction <= 1, self, "decay_fraction", "must lie in [0, 1]")
         _check_choice(self, "schedule", get_args(Schedule))
         _check_choice(self, "precision", get_args(Precision))
@@ -306,6 +316,16 @@ class Config:
 T = TypeVar("T")
 
 
+@cache
+def sections(root: type = Config, prefix: str = "") -> dict[type, str]:
+    """Class of each section of a `Config` → its dotted name, such as `model.frame`."""
+    found = {root: prefix}
+    for name, hint in get_type_hints(root).items():
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            found |= sections(hint, f"{prefix}.{name}" if prefix else name)
+    return found
+
+
 def to_json(config: Any) -> str:
     """A config dataclass as indented JSON."""
     return json.dumps(dataclasses.asdict(config), indent=2)
@@ -320,46 +340,61 @@ def from_json(kind: type[T], text: str) -> T:
     try:
         tree = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{kind.__name__}: not valid JSON ({error})") from error
+        raise ConfigError(f"not valid JSON ({error})") from error
     return from_tree(kind, tree)
 
 
-def from_tree(kind: type[T], tree: Any, where: str = "") -> T:
-    """A config dataclass from nested dictionaries and lists; `where` is the path to name in errors."""
-    where = where or kind.__name__
-    if not isinstance(tree, Mapping):
-        raise ConfigError(f"{where}: expected an object with fields, got {tree!r}")
+def from_tree(kind: type[T], tree: Any, name: str | None = None) -> T:
+    """A config dataclass from nested dictionaries and lists.
+
+    Args:
+        kind: class of the result.
+        tree: its fields.
+        name: dotted name of this part of the config, for errors. Default: the one that it has in a `Config`.
+
+    Raises:
+        ConfigError: a field is unknown, of the wrong type or out of range (named).
+    """
+    name = sections().get(kind, "") if name is None else name
+    _check_kind(isinstance(tree, Mapping), "an object with fields", name or kind.__name__, tree)
     hints = get_type_hints(kind)
     values = {}
-    for name, value in tree.items():
-        if name not in hints:
-            raise ConfigError(f"{where}.{name} is no field of this version{suggestion(name, hints)}")
-        values[name] = _decode(hints[name], value, f"{where}.{name}")
+    for field_name, value in tree.items():
+        full_name = f"{name}.{field_name}" if name else field_name
+        if field_name not in hints:
+            raise ConfigError(f"there is no such setting{suggestion(field_name, hints)}", field=full_name)
+        values[field_name] = _decode(hints[field_name], value, full_name)
     return kind(**values)
 
 
-def _decode(hint: Any, value: Any, where: str) -> Any:
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def _decode(hint: Any, value: Any, name: str) -> Any:
     origin, args = get_origin(hint), get_args(hint)
     if dataclasses.is_dataclass(hint):
-        return from_tree(hint, value, where)  # type: ignore[arg-type]
+        return from_tree(hint, value, name)  # type: ignore[arg-type]
     if origin in (Union, types.UnionType):
         if value is None and type(None) in args:
             return None
         (inner,) = (arg for arg in args if arg is not type(None))
-        return _decode(inner, value, where)
+        return _decode(inner, value, name)
     if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{where}: expected a list, got {value!r}")
+        _check_kind(isinstance(value, (list, tuple)), "a list", name, value)
         kinds = [args[0]] * len(value) if args[-1] is Ellipsis else args
-        if len(kinds) != len(value):
-            raise ConfigError(f"{where}: expected {len(kinds)} values, got {value!r}")
+        _check_kind(len(kinds) == len(value), f"a list of {len(kinds)} values", name, value)
         return tuple(
-            _decode(kind, item, f"{where}[{n}]") for n, (kind, item) in enumerate(zip(kinds, value, strict=True))
+            _decode(kind, item, f"{name}[{n}]") for n, (kind, item) in enumerate(zip(kinds, value, strict=True))
         )
     if origin is Literal:
         return value  # checked by the dataclass, which names the choices
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise ConfigError(f"{where}: expected {hint.__name__}, got {value!r}")
+    fits = isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+    _check_kind(fits, KINDS.get(hint, hint.__name__), name, value)
     return value
+
+
+def _check_kind(condition: bool, kind: str, name: str, value: Any) -> None:
+    if not condition:
+        raise ConfigError(f"must be {kind}{', not null' if value is None else ''}", field=name, value=value)

@@ -12,7 +12,8 @@ An error keeps where it happened as fields, so that programs need not take messa
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,18 +33,42 @@ __all__ = [
     "UncertaintyError",
     "UnknownTarget",
     "WorkerError",
-    "suggestion",
 ]
 
 
 Error = TypeVar("Error", bound="CrystalFramerError")
 
 
+@dataclass(frozen=True)
+class Setting:
+    """An argument or a field of a config that a message names, perhaps with its value.
+
+    It is kept apart from the text, because the command line has another name for it: `--training.n-epochs 0`.
+
+    >>> str(Setting("training.n_epochs", 0))
+    'training.n_epochs = 0'
+    """
+
+    name: str
+    value: Any = ...
+    """`...`: only the name."""
+
+    def __str__(self) -> str:
+        return self.name if self.value is ... else f"{self.name} = {self.value!r}"
+
+
 class CrystalFramerError(Exception):
     """Something that this package cannot use or do. The message says what is wrong and what to do about it.
 
+    >>> error = CrystalFramerError("exceeds ", Setting("n_epochs", 2), "; lower it too", path="config.json")
+    >>> str(error)
+    'config.json: exceeds n_epochs = 2; lower it too'
+    >>> error.text(lambda setting: f"--{setting.name.replace('_', '-')} {setting.value}")
+    'config.json: exceeds --n-epochs 2; lower it too'
+
     Attributes:
-        message: what is wrong, without the place.
+        parts: text of the message, and the settings that it names.
+        message: the same as one text, without the place.
         path: the file or folder, if there is one.
         row: row of a table, structure of a file or item of a list, counted from 1.
         row_word: which of them, for the message: `"row"`, `"structure"`, `"item"`.
@@ -52,7 +77,7 @@ class CrystalFramerError(Exception):
         value: what the field holds.
     """
 
-    message: str
+    parts: tuple[str | Setting, ...]
     path: Path | str | None
     row: int | None
     site: int | None
@@ -62,29 +87,43 @@ class CrystalFramerError(Exception):
 
     def __init__(
         self,
-        message: str = "",
-        *,
+        *message: str | Setting,
         path: Path | str | None = None,
         row: int | None = None,
         site: int | None = None,
         field: str | None = None,
         value: Any = None,
     ) -> None:
-        super().__init__(message)
-        self.message = message
+        super().__init__(*message)
+        self.parts = message
         self.path, self.row, self.site, self.field, self.value = path, row, site, field, value
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.message}" if self.where else self.message
+        return self.text()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restored, (type(self), self.__dict__.copy())
+
+    @property
+    def message(self) -> str:
+        return "".join(map(str, self.parts))
 
     @property
     def where(self) -> str:
         """`"labels.csv, row 3"`; empty where neither is known."""
         row = None if self.row is None else f"{self.row_word} {self.row}"
         return ", ".join(str(part) for part in (self.path, row) if part is not None)
+
+    @property
+    def subject(self) -> Setting | None:
+        """The setting that the text names before the message."""
+        return None
+
+    def text(self, spell: Callable[[Setting], str] = str) -> str:
+        """Place and message. `spell` says how settings are written; Python's way is the default."""
+        message = "".join(part if isinstance(part, str) else spell(part) for part in self.parts)
+        subject = spell(self.subject) if self.subject else ""
+        return ": ".join(filter(None, (self.where, subject, message)))
 
     def at(
         self: Error, *, path: Path | str | None = None, row: int | None = None, row_word: str | None = None
@@ -104,7 +143,15 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 class ConfigError(CrystalFramerError, ValueError):
-    """A setting has a value that cannot be used."""
+    """A setting has a value that cannot be used. The message begins with the setting.
+
+    >>> str(ConfigError("must be above 0", field="training.n_epochs", value=0))
+    'training.n_epochs = 0: must be above 0'
+    """
+
+    @property
+    def subject(self) -> Setting | None:
+        return None if self.field is None else Setting(self.field, ... if self.value is None else self.value)
 
 
 class CrystalError(CrystalFramerError, ValueError):
@@ -166,6 +213,6 @@ class PolyhedronError(CrystalFramerError, ValueError):
 
 def _restored(kind: type[CrystalFramerError], state: dict[str, Any]) -> CrystalFramerError:
     """An error as it was before it was pickled, whatever its constructor takes."""
-    error = kind.__new__(kind, state["message"])
+    error = kind.__new__(kind, *state["parts"])
     error.__dict__.update(state)
     return error

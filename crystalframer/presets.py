@@ -159,5 +159,5 @@ def preset(name: str) -> Preset:
         ConfigError: no such preset; the message suggests the nearest name.
     """
     if name not in PRESETS:
-        raise ConfigError(f"preset {name!r} is unknown{suggestion(name, PRESETS)}", field="preset", value=name)
+        raise ConfigError(f"unknown preset{suggestion(name, PRESETS)}", field="preset", value=name)
     return PRESETS[name]

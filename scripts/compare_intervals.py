@@ -32,7 +32,7 @@ from tqdm.auto import tqdm
 
 import crystalframer as cf
 from crystalframer.crystals.loading import prepare
-from crystalframer.prediction import pooled_and_predicted
+from crystalframer.evaluation import pooled_and_predicted
 from crystalframer.uncertainty import calibrated
 
 ROOT = Path(__file__).parents[1]

@@ -52,7 +52,7 @@ def main(output: Path) -> None:
     prediction.to_csv(output / "prediction.csv", index=False)
     print(f"\n{CIF.name}: {prediction[target.name].item():.2f} {target.unit} predicted")
 
-    crystals = cf.evaluate(result.model, data.test).crystals
+    crystals = cf.evaluate(data.test, result.model).crystals
     viz.learning_curve(result.history, target.name, unit=target.unit, baseline=baseline).write_html(
         output / "learning_curve.html"
     )

@@ -27,7 +27,7 @@ from crystalframer.config import Target
 from crystalframer.crystals.loading import prepare
 from crystalframer.datasets.dataset import CrystalDataset
 from crystalframer.elements import SYMBOLS
-from crystalframer.prediction import pooled_and_predicted
+from crystalframer.evaluation import pooled_and_predicted
 from crystalframer.uncertainty import calibrated
 
 SYSTEMS = ("triclinic", "monoclinic", "orthorhombic", "tetragonal", "trigonal", "hexagonal", "cubic")

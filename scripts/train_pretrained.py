@@ -89,7 +89,7 @@ def train(options: Options) -> Path:
         resume = (folder / "config.json").exists()
         cf.fit(config(stage, before, options.n_threads), Splits(*parts, test=parts[1].select([])), folder, resume)
     assert folder is not None
-    evaluation = cf.evaluate(folder / "checkpoints" / "last", validation)
+    evaluation = cf.evaluate(validation, folder / "checkpoints" / "last")
     print(evaluation.summary())
     scores = {name: score.mae for name, score in evaluation.scores.items()}
     (options.output / "validation.json").write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
@@ -99,7 +99,7 @@ def train(options: Options) -> Path:
 def ship(options: Options) -> None:
     """Put the last weights into the package, calibrated on the validation crystals, with their training log."""
     model = cf.load(options.output / STAGES[-1].name / "checkpoints" / "last")
-    model.uncertainty = cf.calibrate(model, cf.dataset(str(options.validation), targets=TARGETS))
+    model.uncertainty = cf.calibrate(cf.dataset(str(options.validation), targets=TARGETS), model)
     cf.save(model, PRETRAINED)
     logs = []
     for stage in STAGES:

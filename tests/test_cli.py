@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import pickle
 import re
@@ -10,7 +11,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas
@@ -20,10 +23,11 @@ from authors_format import authors_checkpoint
 from pymatgen.core import Lattice, Structure
 
 import crystalframer as cf
-from crystalframer import cli, training
-from crystalframer.cli import COMMANDS, main
+from crystalframer import _old_words, cli, training
+from crystalframer.cli import VERBS, main
 from crystalframer.config import Config, to_json
 from crystalframer.errors import DataError
+from crystalframer.signatures import signature
 
 ALKALI = ("Li", "Na", "K", "Rb", "Cs")
 HALOGENS = ("F", "Cl", "Br")
@@ -73,12 +77,11 @@ def exit_code(capsys: pytest.CaptureFixture[str]) -> Callable[..., int]:
 def test_the_overview_names_every_command(exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code("--help") == 0
     text = capsys.readouterr().out
-    for verb, command in COMMANDS.items():
-        assert f"  {verb} " in text
-        assert (command.__doc__ or "").partition("\n")[0] in text
+    for name, verb in VERBS.items():
+        assert f"  {name} " in text and verb.summary in text
 
 
-@pytest.mark.parametrize("verb", COMMANDS)
+@pytest.mark.parametrize("verb", VERBS)
 def test_every_command_explains_itself(
     verb: str, exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -86,6 +89,21 @@ def test_every_command_explains_itself(
     text = capsys.readouterr().out
     assert text.startswith(f"usage: crystalframer {verb} ")
     assert f"$ crystalframer {verb}" in text[text.index("Examples:") :]
+    assert all(f"--{name.replace('_', '-')}" in text for name in VERBS[verb].settings - {"config"} if "." not in name)
+
+
+@pytest.mark.parametrize("function", sorted({f for verb in VERBS.values() for f in verb.functions}))
+def test_signatures_are_read_as_python_sees_them(function: str) -> None:
+    module, _, name = function.rpartition(".")
+    seen = inspect.signature(getattr(import_module(f"crystalframer.{module}"), name)).parameters
+    assert {n: p.default for n, p in signature(function).parameters.items()} == {n: p.default for n, p in seen.items()}
+
+
+def test_every_option_is_described() -> None:
+    """In the docstring of its function, or in `options`."""
+    for verb in VERBS.values():
+        for name, (kind, _) in verb.options.items():
+            assert name == "config" or any(getattr(about, "help", None) for about in get_args(kind)), (verb.name, name)
 
 
 def test_devices_and_nodes_by_their_short_names(
@@ -97,7 +115,7 @@ def test_devices_and_nodes_by_their_short_names(
         given.append(config)
         raise DataError("enough")
 
-    monkeypatch.setattr(training, "fit", taken, raising=False)
+    monkeypatch.setitem(vars(cf), "fit", taken)
     assert exit_code("train", "--devices", "4", "--nodes=2") == exit_code("train", "--training.n-devices=4") == 2
     assert [(config.training.n_devices, config.training.n_nodes) for config in given] == [(4, 2), (4, None)]
     assert exit_code("predict", "--devices", "4") == 2 and "--training" not in capsys.readouterr().err
@@ -126,7 +144,7 @@ def test_the_overview_of_data_names_its_commands_alone(
 ) -> None:
     assert exit_code("data", "--help") == 0
     said = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
-    assert [" ".join(words[:2]) for words in said] == [verb for verb in COMMANDS if verb.startswith("data ")]
+    assert [" ".join(words[:2]) for words in said] == [verb for verb in VERBS if verb.startswith("data ")]
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,7 +174,7 @@ def config_of(monkeypatch: pytest.MonkeyPatch, exit_code: Callable[..., int]) ->
             asked.append(config)
             raise Stop
 
-        monkeypatch.setattr(training, "fit", fit, raising=False)
+        monkeypatch.setitem(vars(cf), "fit", fit)
         with pytest.raises(Stop):
             exit_code("train", *options)
         return asked[0]
@@ -186,6 +204,36 @@ def test_options_change_the_preset_and_nothing_else(config_of: Callable[..., Con
     )
 
 
+# The order of words of release 0.1
+
+
+@pytest.mark.parametrize(
+    ("verb", "old", "new"),
+    [
+        ("evaluate", "run data.csv --split all --average-ties", "data.csv --split all --average-ties --model run"),
+        ("evaluate", "data.csv --model run", None),
+        ("calibrate", "run --data data.csv --coverage 0.8", "data.csv --coverage 0.8 --model run"),
+        ("calibrate", "run --data=data.csv", "data.csv --model run"),
+        ("check", "run --structures a.cif b.cif --n-draws 2", "a.cif b.cif --n-draws 2 --model run"),
+        ("check", "--structures a.cif", "a.cif"),
+        ("check", "run --n_draws=2", "--n-draws 2 --model run"),
+        ("check", "a.cif", None),
+        ("screen", "a.cif b/ out --top 3 --by gap --lowest", "a.cif b/ --top 3 --by gap --lowest --output out"),
+        ("screen", "a.cif b/ --output out", None),
+        ("data pack", "in out.parquet --targets gap:eV n", "in --targets gap:eV n --output out.parquet"),
+        ("data pack-authors", "a b c out.parquet", "a b c --output out.parquet"),
+        ("convert", "best.ckpt model", "best.ckpt --output model"),
+        ("predict", "a.cif b.cif", None),
+    ],
+)
+def test_old_words_become_new_ones_with_a_note(
+    verb: str, old: str, new: str | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_old_words, "_is_checkpoint", lambda word: word == "run")
+    assert _old_words.renewed(verb, old.split()) == (new or old).split()
+    assert capsys.readouterr().err.count(f"crystalframer {verb} {new}") == (new is not None)
+
+
 # Mistakes
 
 
@@ -200,12 +248,13 @@ def test_options_change_the_preset_and_nothing_else(config_of: Callable[..., Con
         ("ablate --frame-methods max weighted-pcx", "{max,weighted-pca,static-max,pca,lattice,none}"),
         ("ablate --preset lightwieght", "did you mean 'lightweight'?"),
         ("ablate --seeds 0 0", "none twice"),
-        ("sweep --search training.learning-rte=1e-4:1e-3", "did you mean '--training.learning-rate'?"),
-        ("sweep --search model.n-layers=0:2", "offers --model.n-layers = 0, which no trial could have"),
+        ("sweep --search training.learning-rte=1e-4:1e-3", "did you mean 'training.learning_rate'?"),
+        ("sweep --search model.n-layers=0:2", "n_layers = 0"),
+        ("sweep --n-trials 3", "--search"),
         ("sweep --preset lightwieght", "did you mean 'lightweight'?"),
-        ("train --model.n-heads 7", "--model.d-model = 128: must be a multiple of --model.n-heads = 7"),
-        ("train --training.n-epochs 2", "--training.swa-epochs = 8: exceeds --training.n-epochs = 2; lower it too"),
-        ("train --model.frame.noise -1", "error: --model.frame.noise = -1.0: must not be negative"),
+        ("train --model.n-heads 7", "error: --model.d-model 128: must be a multiple of --model.n-heads 7"),
+        ("train --training.n-epochs 2", "error: --training.swa-epochs 8: exceeds --training.n-epochs 2; lower it too"),
+        ("train --model.frame.noise -1", "error: --model.frame.noise -1.0: must not be negative"),
         ("train --model.targets nothing:eV", "choose what to predict with --model.targets NAME:UNIT"),
         ("data get matbench-fonons:fold-0", "did you mean 'matbench-phonons'?"),
         ("data get matbench-foo:fold-0", "each with :fold-0 to :fold-4"),
@@ -215,10 +264,17 @@ def test_options_change_the_preset_and_nothing_else(config_of: Callable[..., Con
         ("data show dmo", "did you mean 'demo'?"),
         ("predict", "no structures to predict"),
         ("predict x.cif --model nowhere", "nowhere"),
-        ("predict x.cif --output x.xlsx", ".csv, .jsonl or .parquet"),
+        ("predict x.cif --model nothere", "error: nothere: there is no checkpoint here. This folder does not exist"),
+        ("predict x.cif --output x.xlsx", ".csv, .jsonl, .parquet"),
+        ("predict x.cif --batch-size 0", "error: --batch-size 0: must be at least 1"),
+        ("predict x.cif --device gpu7", "error: --device gpu7: cannot be used here"),
+        ("evaluate demo --model nowhere", "nowhere"),
         ("evaluate nowhere demo", "nowhere"),
-        ("trace x.cif --within 3", "around which sites? name them with --sites"),
-        ("convert nowhere.ckpt out", "nowhere.ckpt: no such file"),
+        ("evaluate demo --split tset", "did you mean 'test'?"),
+        ("calibrate demo", "--model"),
+        ("trace x.cif --within 3", "error: --within: needs --sites"),
+        ("convert nowhere.ckpt --output out", "nowhere.ckpt: no such file"),
+        ("screen x.cif", "--output"),
     ],
 )
 def test_a_mistake_is_named_without_a_traceback(
@@ -245,9 +301,36 @@ def test_an_error_of_the_program_is_not_hidden(exit_code: Callable[..., int], mo
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(cli, "_parse", broken)
+    monkeypatch.setattr(cli, "_run", broken)
     with pytest.raises(ZeroDivisionError):
         exit_code("presets")
+
+
+def test_a_closed_pipe_ends_quietly() -> None:
+    """`crystalframer ... | head`: of more text than a pipe holds, nobody reads more than the beginning."""
+    code = """
+import sys
+from crystalframer import cli
+cli._run = lambda words: [print("x" * 80) for _ in range(10_000)] and 0
+sys.exit(cli.main())
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+        assert program.stdout is not None and program.stderr is not None
+        program.stdout.readline()
+        program.stdout.close()
+        assert program.stderr.read() == b""
+    assert program.returncode == cli.CLOSED_PIPE
+
+
+def test_a_pipe_of_a_worker_that_breaks_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise BrokenPipeError("a worker has died")
+
+    monkeypatch.setattr(cli, "_run", broken)
+    assert main(["presets"]) == 2
+    assert "a worker has died" in capfd.readouterr().err
 
 
 def test_stopping_by_keyboard_is_quiet(
@@ -256,7 +339,7 @@ def test_stopping_by_keyboard_is_quiet(
     def stopped(*_: object) -> None:
         raise training.Interrupted("training was stopped after epoch 3")
 
-    monkeypatch.setattr(cli, "_parse", stopped)
+    monkeypatch.setattr(cli, "_run", stopped)
     assert exit_code("train") == 130
     assert capsys.readouterr().err == "\ntraining was stopped after epoch 3\n"
 
@@ -351,7 +434,7 @@ def test_predictions_are_written_with_the_bad_rows(
     words = ["predict", salts / "NaCl.cif", tmp_path / "bad.cif", salts / "Cs*.cif", "--model", run_folder]
     assert exit_code(*words, "--output", table) == 0
     said = capsys.readouterr()
-    assert "4 predictions in" in said.out and "gap (eV)" in said.out
+    assert said.out == f"4 predictions of gap (eV) in {table}\n"
     assert "1 of 5 structures could not be predicted" in said.err and "bad.cif: the file is empty" in said.err
     read = {".csv": pandas.read_csv, ".jsonl": _read_json_lines, ".parquet": pandas.read_parquet}[suffix](table)
     assert list(read.columns) == ["id", "formula", "gap", "outside_training", "error"]
@@ -399,7 +482,7 @@ def test_packing_and_showing_a_data_set(
     salts: Path, tmp_path: Path, exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     packed = tmp_path / "salts.parquet"
-    assert exit_code("data", "pack", salts, packed, "--targets", "gap:eV") == 0
+    assert exit_code("data", "pack", salts, "--output", packed, "--targets", "gap:eV") == 0
     assert exit_code("data", "show", packed) == 0
     text = capsys.readouterr().out
     assert "15 crystals" in text and "gap (eV): 15 labels, 4 to 10" in text and "hardness" not in text
@@ -411,32 +494,33 @@ def test_packing_without_labels_is_said(
 ) -> None:
     labels = pandas.read_csv(salts / "labels.csv")
     labels[["id"]].to_csv(tmp_path / "none.csv", index=False)
-    assert exit_code("data", "pack", salts, tmp_path / "a.parquet", "--labels", tmp_path / "none.csv") == 0
+    assert exit_code("data", "pack", salts, "--output", tmp_path / "a.parquet", "--labels", tmp_path / "none.csv") == 0
     assert "warning: no labels" in capsys.readouterr().err
     labels.assign(gap=np.nan).to_csv(tmp_path / "empty.csv", index=False)
-    words = ["data", "pack", salts, tmp_path / "b.parquet", "--labels", tmp_path / "empty.csv", "--targets", "gap:eV"]
-    assert exit_code(*words) == 0
-    assert "warning: gap has no label at all" in capsys.readouterr().err
+    words = ["data", "pack", salts, "--output", tmp_path / "b.parquet", "--labels", tmp_path / "empty.csv"]
+    assert exit_code(*words, "--targets", "gap:eV") == 0
+    assert "warning: gap has no labels" in capsys.readouterr().err
 
 
 def test_packing_with_a_table_of_labels_elsewhere(salts: Path, tmp_path: Path, exit_code: Callable[..., int]) -> None:
     folder = tmp_path / "cifs"
     shutil.copytree(salts, folder)
     (folder / "labels.csv").rename(tmp_path / "measured.csv")
-    assert exit_code("data", "pack", folder, tmp_path / "a.parquet", "--labels", tmp_path / "measured.csv") == 0
-    assert set(cf.dataset(tmp_path / "a.parquet").targets) == {"gap", "hardness"}
+    packed = tmp_path / "a.parquet"
+    assert exit_code("data", "pack", folder, "--output", packed, "--labels", tmp_path / "measured.csv") == 0
+    assert set(cf.dataset(packed).targets) == {"gap", "hardness"}
 
 
 def test_evaluating_all_or_a_part(
     salts: Path, run_folder: Path, tmp_path: Path, exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert exit_code("evaluate", run_folder, salts, "--output", tmp_path / "each.csv") == 0
+    assert exit_code("evaluate", salts, "--model", run_folder, "--output", tmp_path / "each.csv") == 0
     text = capsys.readouterr().out
     assert "all crystals: 15 crystals" in text and "gap (eV)" in text and "RMSE" in text
     each = pandas.read_csv(tmp_path / "each.csv")
-    score = cf.evaluate(run_folder, salts).scores["gap"]
+    score = cf.evaluate(salts, run_folder).scores["gap"]
     assert np.abs(each["deviation"].to_numpy()).mean() == pytest.approx(score.mae, rel=1e-4)
-    assert exit_code("evaluate", run_folder, salts, "--split", "test") == 2
+    assert exit_code("evaluate", salts, "--model", run_folder, "--split", "test") == 2
     assert "has no test part" in capsys.readouterr().err
 
 
@@ -447,9 +531,9 @@ def test_evaluating_takes_the_test_part_of_a_given_split(
     parts = ["test" if row % 5 == 0 else "train" for row in range(len(data))]
     split = cf.CrystalDataset.from_crystals(data, [data.target("gap")], parts)
     split.save(tmp_path / "split.parquet")
-    assert exit_code("evaluate", run_folder, tmp_path / "split.parquet") == 0
+    assert exit_code("evaluate", tmp_path / "split.parquet", "--model", run_folder) == 0
     assert "test part: 3 crystals" in capsys.readouterr().out
-    assert exit_code("evaluate", run_folder, tmp_path / "split.parquet", "--split", "all") == 0
+    assert exit_code("evaluate", tmp_path / "split.parquet", "--model", run_folder, "--split", "all") == 0
     assert "all crystals: 15 crystals" in capsys.readouterr().out
 
 
@@ -488,7 +572,7 @@ def test_converting_a_checkpoint_of_the_authors(
     tmp_path: Path, exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.save(authors_checkpoint("max"), tmp_path / "best.ckpt")
-    assert exit_code("convert", tmp_path / "best.ckpt", tmp_path / "model") == 0
+    assert exit_code("convert", tmp_path / "best.ckpt", "--output", tmp_path / "model") == 0
     assert "formation_energy_peratom (eV/atom)" in capsys.readouterr().out
     original = cf.load_authors_checkpoint(tmp_path / "best.ckpt").state_dict()
     converted = cf.load(tmp_path / "model").state_dict()
@@ -499,9 +583,9 @@ def test_packing_the_authors_pickles(tmp_path: Path, exit_code: Callable[..., in
     atoms = {"lattice_mat": [[3, 0, 0], [0, 3, 0], [0, 0, 3]], "coords": [[0, 0, 0]], "elements": ["Na"]}
     for part in ("train", "val", "test"):
         (tmp_path / f"{part}.pkl").write_bytes(pickle.dumps([{"jid": part, "atoms": atoms, "energy": 1.5}]))
-    files = [tmp_path / f"{part}.pkl" for part in ("train", "val", "test")]
-    assert exit_code("data", "pack-authors", *files, tmp_path / "all.parquet", "--targets", "energy:eV") == 0
-    data = cf.dataset(tmp_path / "all.parquet")
+    files, packed = [tmp_path / f"{part}.pkl" for part in ("train", "val", "test")], tmp_path / "all.parquet"
+    assert exit_code("data", "pack-authors", *files, "--output", packed, "--targets", "energy:eV") == 0
+    data = cf.dataset(packed)
     assert data.parts is not None and data.parts.tolist() == ["train", "validation", "test"]
     assert data.target("energy") == cf.Target("energy", "eV")
 
@@ -512,11 +596,11 @@ def test_calibrating_a_run_gives_its_predictions_intervals(
     """On a copy: other tests read the run as it was."""
     copied = tmp_path / "run"
     shutil.copytree(run_folder, copied)
-    assert exit_code("calibrate", copied, "--data", salts, "--coverage", "0.8") == 0
+    assert exit_code("calibrate", salts, "--model", copied, "--coverage", "0.8") == 0
     assert "intervals of 80%, from the errors in gap of " in capsys.readouterr().out
     assert exit_code("predict", salts, "--model", copied, "--output", tmp_path / "table.csv") == 0
     frame = pandas.read_csv(tmp_path / "table.csv")
     assert list(frame.columns) == ["id", "formula", "gap", "gap_low", "gap_high", "outside_training", "error"]
     assert (frame["gap_low"] < frame["gap"]).all() and (frame["gap"] < frame["gap_high"]).all()  # type: ignore[reportGeneralTypeIssues]
-    assert exit_code("calibrate", copied, "--data", salts, "--coverage", "90") == 2
+    assert exit_code("calibrate", salts, "--model", copied, "--coverage", "90") == 2
     assert "coverage = 90" in capsys.readouterr().err

@@ -14,8 +14,8 @@ import crystalframer as cf
 from crystalframer import cli
 from crystalframer.datasets.dataset import CrystalDataset
 from crystalframer.datasets.download import RemoteFile, fetch
-from crystalframer.prediction import save_table
 from crystalframer.presets import preset
+from crystalframer.result_tables import save_table
 from crystalframer.testing import random_crystal
 
 CONFIG = preset("tiny").config

@@ -120,7 +120,7 @@ def run(job: Job, folder: JobFolder) -> Outcome:
     seen = Splits(splits.train, splits.validation, splits.test.select([]))
     result = cf.fit(config, seen, runs, callbacks=[pace])
     wall, cpu = clock.wall_seconds, clock.cpu_seconds
-    evaluation = cf.evaluate(result.model, splits.test, device="cpu", progress=False)
+    evaluation = cf.evaluate(splits.test, result.model, device="cpu", progress=False)
     if evaluation.n_failed:
         raise RuntimeError(f"{evaluation.n_failed} crystals have no prediction; peers are scored on all")
     chosen = result.scores[result.chosen]

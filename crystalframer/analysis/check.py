@@ -19,7 +19,7 @@ from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import prepare
 from crystalframer.datasets.sources import dataset
 from crystalframer.model.network import CrystalFramer
-from crystalframer.prediction import ready
+from crystalframer.prediction import model_second, ready
 from crystalframer.testing import prototypes, random_crystal
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ class CheckReport:
         if not self.passed:
             lines += [
                 "",
-                "Differences are most common in symmetric structures, whose frames have ties (docs/limits.md); "
-                "average_ties=True (--average-ties) averages over them.",
+                "Most differences are in symmetric structures, whose frames are not unique (docs/limits.md). A model "
+                "loaded with the option average-ties averages over equivalent frames, and has no such differences.",
             ]
         return "\n".join(lines)
 
@@ -89,9 +89,10 @@ class CheckReport:
         return f"CheckReport: {self.summary()}"
 
 
+@model_second
 def check(
-    model: CrystalFramer | str | Path | None = None,
     structures: Any = None,
+    model: CrystalFramer | str | Path | None = None,
     n_draws: int = 4,
     progress: bool = True,
 ) -> CheckReport:
@@ -99,15 +100,15 @@ def check(
 
     >>> import crystalframer as cf
     >>> from crystalframer.testing import prototypes, random_crystal
-    >>> report = cf.check(cf.load(), [random_crystal(seed, n_atoms=3) for seed in (1, 2)], n_draws=1)
+    >>> report = cf.check([random_crystal(seed, n_atoms=3) for seed in (1, 2)], cf.load(), n_draws=1)
     >>> report.passed
     True
 
     Args:
+        structures: anything that `predict` takes. Default: 12 prototypes, 24 crystals of the shipped data set and 8
+            random ones, which take half a minute.
         model: a model, or the path of one. Default: the weights that come with the package.
-        structures: anything that `predict` takes. Default: `crystalframer.testing.prototypes`, crystals of the shipped
-            data set, and random ones: 44, which take half a minute.
-        n_draws: number of other descriptions of each kind and structure.
+        n_draws: number of random rotations, cells, ... of each structure.
         progress: show progress bars.
 
     Raises:

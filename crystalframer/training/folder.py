@@ -19,7 +19,7 @@ import torch
 from crystalframer import files
 from crystalframer.checkpoint import RESULT_FILE, RESUME_FILE
 from crystalframer.config import Config, from_json, to_json
-from crystalframer.errors import ConfigError, TrainingError
+from crystalframer.errors import ConfigError, Setting, TrainingError
 from crystalframer.training.task import Row
 
 WHERE_IT_RUNS = tuple(f"training.{name}" for name in ("accelerator", "n_workers", "n_threads", "n_devices", "n_nodes"))
@@ -78,19 +78,21 @@ class RunFolder:
     def check_new(self) -> None:
         """Raises: TrainingError: there is a run here."""
         if self.config.exists() or (self.checkpoints.exists() and any(self.checkpoints.iterdir())):
-            raise TrainingError(
-                f"{self.path} holds a run already; continue it with resume=True (--resume), "
-                "choose another folder, or delete it"
-            )
+            advice = "holds a run already; continue it with ", Setting("resume", True)
+            raise TrainingError(*advice, ", choose another folder, or delete it", path=self.path)
 
     def check_resumable(self, config: Config) -> None:
         """Raises: TrainingError, ConfigError: there is no unfinished run of this config here that can be written."""
         if not self.config.exists():
-            raise TrainingError(f"{self.path}: nothing to resume (no {self.config.name}); start the run without resume")
+            raise TrainingError(
+                f"nothing to resume (no {self.config.name}); start the run without ",
+                Setting("resume"),
+                path=self.path,
+            )
         if self.result.exists():
             raise TrainingError(
-                f"{self.path}: the run is complete, and its scores are in {self.result}; for another, choose "
-                "another folder"
+                f"the run is complete, and its scores are in {self.result}; choose another folder for a new run",
+                path=self.path,
             )
         self.check_same_config(config)
         with self._writing(), TemporaryFile(dir=self.checkpoints):
@@ -113,11 +115,13 @@ class RunFolder:
             if name not in WHERE_IT_RUNS and (name not in before or name not in now or before[name] != now[name])
         )
         if changed:
-            listed = "; ".join(f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in changed)
-            raise ConfigError(
-                f"{self.path}: cannot resume with another config: {listed}. "
-                f"Resume with the one in {self.config}, or start a new run"
-            )
+            listed = [
+                part
+                for name in changed
+                for part in (Setting(name), f" was {before.get(name)!r}, is {now.get(name)!r}; ")
+            ]
+            advice = f"resume with the config in {self.config}, or start a new run"
+            raise ConfigError("cannot resume with another config: ", *listed, advice, path=self.path)
 
     def check_same_data(self, digest: Digest) -> None:
         """Raises: TrainingError: the run was started with other data, or nothing says with which."""

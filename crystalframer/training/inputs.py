@@ -14,7 +14,7 @@ from crystalframer.config import Config
 from crystalframer.crystals.loading import BatchOrder, PreparedCrystals, prepare, train_loader
 from crystalframer.datasets import sources
 from crystalframer.datasets.dataset import CrystalDataset, Splits
-from crystalframer.errors import ConfigError, CrystalError, DataError
+from crystalframer.errors import ConfigError, CrystalError, DataError, Setting
 from crystalframer.training.folder import Digest
 
 
@@ -88,10 +88,12 @@ def check_memory(config: Config, parts: Mapping[str, PreparedCrystals], device: 
         sizes = int(part.n_atoms[row]), int(part.n_edges[row])
         missing = memory.shortage(config.model, *sizes, device, torch.float32, name == "train")
         if missing:
-            advice = "leave such crystals out (data.max_atoms_per_crystal)" if name != "test" else "remove it"
+            limit = Setting("data.max_atoms_per_crystal")
+            advice = ["remove it"] if name == "test" else ["leave out such crystals with ", limit]
             raise CrystalError(
-                f"crystal {part.ids[row]!r} of the {name} part does not fit into memory: its {missing}; {advice}, or "
-                "train on a device with more memory or a model with fewer heads or layers"
+                f"crystal {part.ids[row]!r} of the {name} part does not fit into memory: its {missing}; ",
+                *advice,
+                ", or train on a device with more memory, or a model with fewer heads or layers",
             )
     order = train_loader(parts["train"], training, n_ranks=n_ranks).sampler
     assert isinstance(order, BatchOrder)
@@ -100,8 +102,13 @@ def check_memory(config: Config, parts: Mapping[str, PreparedCrystals], device: 
     missing = memory.shortage(config.model, n_atoms, n_edges, device, torch.float32, True)
     if missing:
         raise ConfigError(
-            f"a batch does not fit into memory: {missing}; lower training.max_edges = {training.max_edges} or "
-            f"training.batch_size = {training.batch_size} (and raise training.accumulate in return)"
+            f"a batch does not fit into memory: {missing}; lower ",
+            Setting("training.max_edges", training.max_edges),
+            " or ",
+            Setting("training.batch_size", training.batch_size),
+            " (and raise ",
+            Setting("training.accumulate"),
+            " in return)",
         )
     if n_ranks > 1 and training.initial_weights is None:
         n_atoms, n_edges = parts["train"].sizes(np.concatenate(order.batches(0)[: training.calibration_batches]))
@@ -109,5 +116,6 @@ def check_memory(config: Config, parts: Mapping[str, PreparedCrystals], device: 
         if missing:
             raise ConfigError(
                 f"the first batch, with which one device calibrates the model, does not fit into memory: {missing}; "
-                f"lower training.batch_size = {training.batch_size}"
+                "lower ",
+                Setting("training.batch_size", training.batch_size),
             )

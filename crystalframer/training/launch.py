@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 
 from crystalframer.config import TrainingConfig
-from crystalframer.errors import ConfigError
+from crystalframer.errors import ConfigError, Setting
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,14 @@ def check(config: TrainingConfig, device_kind: str) -> None:
         for name, wanted in (("n_devices", n_devices), ("n_nodes", n_nodes)):
             if wanted not in (None, found[name]):
                 raise ConfigError(
-                    f"training.{name} = {wanted}: torchrun or SLURM has started {found['n_nodes']} x {n_local} "
-                    "processes (machines x devices); start as many as you want, or leave the setting out (None)",
+                    f"torchrun or SLURM has started {found['n_nodes']} x {n_local} processes (machines x devices); "
+                    "start the number that you want, or leave the setting out",
                     field=f"training.{name}",
                     value=wanted,
                 )
     elif (n_nodes or 1) > 1:
         raise ConfigError(
-            f"training.n_nodes = {n_nodes}: several machines are started by torchrun or SLURM, for example on each: "
+            "several machines are started by torchrun or SLURM, for example with this command on each: "
             f"torchrun --nnodes {n_nodes} --nproc-per-node {n_devices or 1} --rdzv-backend c10d "
             "--rdzv-endpoint FIRST_MACHINE:29500 -m crystalframer train ...",
             field="training.n_nodes",
@@ -69,11 +69,10 @@ def check(config: TrainingConfig, device_kind: str) -> None:
     if own is None and n_local > 1:
         where = {"field": "training.n_devices", "value": n_local}
         if device_kind == "mps":
-            raise ConfigError(
-                f"training.n_devices = {n_local}: this machine has one GPU; use training.accelerator = 'cpu'", **where
-            )
+            advice = "this machine has one GPU; several processes need ", Setting("training.accelerator", "cpu")
+            raise ConfigError(*advice, **where)
         import torch
 
         n_gpus = torch.cuda.device_count()
         if device_kind == "cuda" and n_local > n_gpus:
-            raise ConfigError(f"training.n_devices = {n_local}: torch finds {n_gpus} GPUs here", **where)
+            raise ConfigError(f"torch finds {n_gpus} GPUs here", **where)

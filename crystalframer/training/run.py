@@ -252,10 +252,8 @@ def _weights_for(wanted: ModelConfig, trained: CrystalFramer, path: str) -> dict
             for field in dataclasses.fields(wanted)
             if field.name != "targets" and getattr(wanted, field.name) != getattr(trained.config, field.name)
         ]
-        raise ConfigError(
-            f"training.initial_weights = {path!r}: the model there is another one: {'; '.join(differing)}. "
-            "Only the targets may differ"
-        )
+        message = f"this model has other settings: {'; '.join(differing)}. Only the targets may differ"
+        raise ConfigError(message, field="training.initial_weights", value=path)
     return {name: weight for name, weight in weights.items() if not name.startswith(("readout.", "target_"))}
 
 

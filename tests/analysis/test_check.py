@@ -37,7 +37,7 @@ def failed(report) -> set[str]:
 
 
 def test_a_sound_model_passes_and_every_check_was_made() -> None:
-    report = cf.check(model(), CRYSTALS, n_draws=2, progress=False)
+    report = cf.check(CRYSTALS, model(), n_draws=2, progress=False)
     assert report.passed, report
     assert set(report.table["check"]) == set(DESCRIPTIONS) - (set() if torch.cuda.is_available() else {"device"})
     assert (report.table["largest"] >= report.table["median"]).to_numpy().all()
@@ -45,14 +45,14 @@ def test_a_sound_model_passes_and_every_check_was_made() -> None:
 
 
 def test_without_structures_it_takes_prototypes_real_crystals_and_random_ones() -> None:
-    report = cf.check(model(), n_draws=1, progress=False)
+    report = cf.check(model=model(), n_draws=1, progress=False)
     assert report.n_structures == 44
     assert len({crystal.id for crystal in _default_crystals()}) == 44
     assert "44 structures" in report.summary()
 
 
 def test_what_was_not_tried_is_said() -> None:
-    report = cf.check(model().double(), CRYSTALS, n_draws=1, progress=False)
+    report = cf.check(CRYSTALS, model().double(), n_draws=1, progress=False)
     assert "not tested here: kernels (compiled kernels and plain torch), precision (32 bits and 64 bits)" in str(report)
 
 
@@ -67,7 +67,7 @@ def test_prototypes_have_the_symmetry_of_their_type(crystal: cf.Crystal, group: 
 
 
 def test_frames_of_the_cell_are_caught() -> None:
-    report = cf.check(model(frame=FrameConfig("lattice")), CRYSTALS, n_draws=4, progress=False)
+    report = cf.check(CRYSTALS, model(frame=FrameConfig("lattice")), n_draws=4, progress=False)
     assert {"cell", "supercell"} & failed(report)
     assert not {"rotation", "translation", "repetition", "batch"} & failed(report)
     assert "DIFFERS" in report.summary()
@@ -96,14 +96,14 @@ class Compass(cf.CrystalFramer):
 
 @pytest.mark.parametrize(("kind", "caught"), [(Restless, "repetition"), (Crowded, "batch"), (Compass, "rotation")])
 def test_unsound_models_are_caught(kind: type[cf.CrystalFramer], caught: str) -> None:
-    report = cf.check(kind(CONFIG).eval(), CRYSTALS, n_draws=2, progress=False)
+    report = cf.check(CRYSTALS, kind(CONFIG).eval(), n_draws=2, progress=False)
     assert caught in failed(report)
     assert not report.passed
 
 
 def test_no_draws_are_refused() -> None:
     with refused(ConfigError, 0, field="n_draws"):
-        cf.check(model(), CRYSTALS, n_draws=0)
+        cf.check(CRYSTALS, model(), n_draws=0)
 
 
 def test_the_command_reports_and_its_exit_code_tells(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -162,5 +162,5 @@ def test_a_saved_model_averages_as_before(tmp_path: Any, prototypes: list[Crysta
 @pytest.mark.parametrize("method", ["weighted-pca", "pca", "lattice", "none"])
 def test_frames_that_are_not_averaged(method: Any) -> None:
     model = CrystalFramer(replace(CONFIG, frame=FrameConfig(method)))
-    with refused(ConfigError, method, "max or static-max"):
+    with refused(ConfigError, method, "max or static-max", field="model.frame.method"):
         model.averaging_ties(MARGIN)

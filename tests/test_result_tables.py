@@ -1,0 +1,53 @@
+"""Tables of results come back from their files as they were."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+import pytest
+from refusals import refused
+from salts import CRYSTALS, aware
+
+import crystalframer as cf
+from crystalframer.errors import DataError
+from crystalframer.result_tables import save_table
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_tables_come_back_as_they_were(suffix: str, tmp_path: Path) -> None:
+    frame = cf.predict([*CRYSTALS, tmp_path / "missing.cif"], aware())
+    path = tmp_path / "new folder" / f"table{suffix}"
+    save_table(frame, path)
+    read = {
+        ".csv": pandas.read_csv,
+        ".jsonl": lambda file: pandas.read_json(file, lines=True),
+        ".parquet": pandas.read_parquet,
+    }[suffix](path)
+    assert list(read.columns) == list(frame.columns)
+    assert read["id"].tolist() == frame["id"].tolist()
+    assert read["error"].isna().tolist() == [True] * 5 + [False]
+    for column in ("energy", "gap_low"):
+        np.testing.assert_allclose(read[column], frame[column], rtol=1e-12)
+
+
+def test_a_disk_that_is_full_costs_no_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = pandas.DataFrame({"id": ["a", "b"]})
+    save_table(frame, tmp_path / "table.csv")
+    before = (tmp_path / "table.csv").read_bytes()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with refused(DataError, "No space left on device", path="table.csv"):
+        save_table(frame.head(1), tmp_path / "table.csv")
+    assert (tmp_path / "table.csv").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_an_unknown_form_of_table_is_refused(tmp_path: Path) -> None:
+    with refused(DataError, ".csv, .jsonl, .parquet", path="table.xlsx"):
+        save_table(pandas.DataFrame(), tmp_path / "table.xlsx")
