@@ -50,7 +50,7 @@ def changed(crystal: Crystal, kind: Kind, seed: int) -> Crystal:
         ConfigError: there is no such kind. The message suggests the nearest one.
     """
     if kind not in _CHANGES:
-        raise ConfigError(f"invariance: kind {kind!r} is unknown{suggestion(kind, KINDS)}", field="kind", value=kind)
+        raise ConfigError(f"unknown kind{suggestion(kind, KINDS)}", field="kind", value=kind)
     return _CHANGES[kind](crystal, seed)
 
 
@@ -99,9 +99,9 @@ def invariance(
     import pandas
 
     if n_draws < 1:
-        raise ConfigError(f"invariance: n_draws = {n_draws} must be at least 1", field="n_draws", value=n_draws)
+        raise ConfigError("must be at least 1", field="n_draws", value=n_draws)
     if not kinds:
-        raise ConfigError(f"invariance: name at least one kind of {', '.join(KINDS)}", field="kinds", value=kinds)
+        raise ConfigError(f"name at least one of {', '.join(KINDS)}", field="kinds")
     model = ready(model, None)
     crystals = readable(structures)
     names = [f"change/{target.name}" for target in model.config.targets]

@@ -80,10 +80,10 @@ def perturb(
 
     for name, given in (("displacements", displacements), ("seeds", seeds)):
         if not len(given):
-            raise ConfigError(f"perturb: {name} is empty; give at least one", field=name)
+            raise ConfigError("is empty; give at least one", field=name)
     for value in displacements:
         if not 0 <= value < np.inf:
-            problem = f"perturb: displacement {value} must be a finite distance in Å, 0 or more"
+            problem = "must be a finite distance in Å, 0 or more"
             raise ConfigError(problem, field="displacements", value=value)
     model = _in_double(ready(model, None))
     crystal = read(structure)

@@ -42,7 +42,7 @@ def use(implementation: Implementation) -> Iterator[None]:
     """
     if implementation not in get_args(Implementation):
         known = get_args(Implementation)
-        problem = f"implementation {implementation!r} is unknown{suggestion(str(implementation), known)}"
+        problem = f"unknown value{suggestion(str(implementation), known)}"
         raise ConfigError(problem, field="implementation", value=implementation)
     token = _chosen.set(implementation)
     try:
@@ -96,13 +96,13 @@ def serving(device: torch.device, dtype: torch.dtype) -> Implementation:
     if not single or not (device.type == chosen or interpreted):
         missing = " (this machine has none)" if chosen == "cuda" and not torch.cuda.is_available() else ""
         raise ConfigError(
-            f"ops.use({chosen!r}) computes float32 on a {chosen} device{missing}, but the model and its batch are "
+            f"it computes float32 on a {chosen} device{missing}, but the model and its batch are "
             f"{str(dtype).removeprefix('torch.')} on {device}. Move or convert both, or let ops.use('auto') choose",
             field="implementation",
             value=chosen,
         )
     if find_spec(COMPILERS[chosen]) is None:
         compiler = COMPILERS[chosen]
-        problem = f"ops.use({chosen!r}) needs {compiler}, which is not installed: pip install {compiler}"
+        problem = f"it needs {compiler}, which is not installed: pip install {compiler}"
         raise ConfigError(problem, field="implementation", value=chosen)
     return chosen
