@@ -71,7 +71,7 @@ def test_a_name_loads_only_what_it_needs(use: str, not_loaded: list[str]) -> Non
     assert in_fresh_python(code).strip() == "[]"
 
 
-@pytest.mark.parametrize("package", [cf, viz])
+@pytest.mark.parametrize("package", [cf, viz, import_module("crystalframer.analysis")])
 def test_no_public_name_hides_a_module_of_its_own_name(package: ModuleType) -> None:
     """Whatever is imported, every public name stays what it was."""
     before = {name: getattr(package, name) for name in package.__all__}
