@@ -37,7 +37,7 @@ AT_ONCE = 32
 
 
 def prototypes(n: int) -> list[Crystal]:
-    """Of the AFLOW library, in its order; the number is that of the library."""
+    """Prototypes of the AFLOW library, in its order; the number is that of the library."""
     library: Any = import_module("pymatgen.analysis.prototypes").AFLOW_PROTOTYPE_LIBRARY
     return [
         replace(read(entry["snl"].structure), id=f"{entry['snl'].structure.formula.replace(' ', '')} #{number}")

@@ -181,7 +181,7 @@ def unnamed_failures(frame: pandas.DataFrame, broken: Mapping[str, str]) -> list
 
 
 def largest_difference(crystals: Sequence[Crystal | None], others: Sequence[Crystal | None]) -> float:
-    """Of a lattice vector or an atom's place, Å; infinite if the atoms are others.
+    """Largest difference of a lattice vector or an atomic position, Å; infinite if the atoms differ.
 
     Structures are compared rather than predictions: where frames tie, rounding alone can change a prediction.
     """

@@ -30,7 +30,7 @@ class Row:
     ratio: float | None = None
     """Time, divided by that of `crystalframer` for the same task."""
     floor: Work | None = None
-    """Of what `timing` timed."""
+    """Least work of the task that `timing` measures."""
     details: Mapping[str, float | str] = field(default_factory=dict)
 
 

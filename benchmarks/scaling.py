@@ -206,7 +206,7 @@ def measure(options: argparse.Namespace, report: Report) -> None:
 
 
 def per_atom(timings: Mapping[tuple[str, Cells], Timing], one: tuple[str, Cells], other: tuple[str, Cells]) -> float:
-    """How many times as long an atom takes in `one` as in `other`."""
+    """Ratio of the time per atom in `one` to that in `other`."""
     return ratio(timings[one], timings[other]) * other[1].total / one[1].total
 
 

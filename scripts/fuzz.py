@@ -130,7 +130,7 @@ def _write(path: Path, record: dict[str, Any]) -> None:
 
 
 def _commit() -> str:
-    """What was tried, `+` if it was changed since; empty outside of a repository."""
+    """Commit of the tested code, with `+` if it was changed; empty outside of a repository."""
     command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
     try:
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()

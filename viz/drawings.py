@@ -167,19 +167,19 @@ def close_up(shapes: Drawing) -> Drawing:
     vertices = np.concatenate([solid.vertices for solid in solids]) if solids else np.empty((0, 3))
     kept = {shapes.selected, *(end for line in lines for end in line.ends or ())}
     kept |= {n for n, ball in enumerate(shapes.balls) if np.isclose(vertices, ball.center, atol=1e-6).all(axis=1).any()}
-    place = {ball: index for index, ball in enumerate(sorted(kept))}
+    number = {ball: index for index, ball in enumerate(sorted(kept))}
     sticks = tuple(
-        replace(stick, ends=(place[stick.ends[0]], place[stick.ends[1]]))
+        replace(stick, ends=(number[stick.ends[0]], number[stick.ends[1]]))
         for stick in shapes.sticks
         if stick.ends and set(stick.ends) <= kept
     )
     return replace(
         shapes,
-        balls=tuple(shapes.balls[ball] for ball in place),
+        balls=tuple(shapes.balls[ball] for ball in number),
         sticks=sticks,
         arrows=tuple(arrow for arrow in shapes.arrows if arrow.atom == atom),
         solids=solids,
-        selected=place[shapes.selected],
+        selected=number[shapes.selected],
     )
 
 

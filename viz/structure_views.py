@@ -168,7 +168,7 @@ def _put_solid(viewer: py3Dmol.view, solid: Solid) -> None:
         viewer.addLine({"start": _xyz(start), "end": _xyz(end), "color": solid.color})
 
 
-def _put_label(viewer: py3Dmol.view, text: str, place: np.ndarray, color: str) -> None:
+def _put_label(viewer: py3Dmol.view, text: str, point: np.ndarray, color: str) -> None:
     look = {
         "fontColor": color,
         "fontSize": 17,
@@ -177,7 +177,7 @@ def _put_label(viewer: py3Dmol.view, text: str, place: np.ndarray, color: str) -
         "backgroundOpacity": 0.75,
         "inFront": True,
     }
-    viewer.addLabel(text, look | {"position": _xyz(place), "alignment": "center", "padding": 1})
+    viewer.addLabel(text, look | {"position": _xyz(point), "alignment": "center", "padding": 1})
 
 
 def _xyz(point: np.ndarray) -> dict[str, float]:

@@ -36,7 +36,7 @@ def toolkit_scene(
     `dash_mp_components.CrystalToolkitScene(data=...)`, or write it to a file `*.ctk.json`. In a notebook use
     `structure_view` instead, because JupyterLab 4 shows a crystal-toolkit scene as text.
 
-    The scene has the parts `atoms`, `unit_cell`, `bonds`, `attention`, `frames` (one part for each axis) and
+    The scene has the groups `atoms`, `unit_cell`, `bonds`, `attention`, `frames` (one group for each axis) and
     `polyhedra`, which can be shown or hidden by name. Atoms and attention lines have tooltips. Coordinates are
     Cartesian, Å; the middle of the cell is the origin of the view.
 
@@ -59,7 +59,7 @@ def toolkit_scene(
 
     Example:
         >>> page = toolkit_scene(scene, layer=0, head=2, atom=1)
-        >>> [part["name"] for part in page["contents"]]
+        >>> [group["name"] for group in page["contents"]]
         ['atoms', 'unit_cell', 'bonds', 'attention', 'frames', 'polyhedra']
         >>> import json
         >>> with open("SrTiO3.ctk.json", "w") as file:
@@ -69,7 +69,7 @@ def toolkit_scene(
         scene, layer, head, atom, frames=frames, n_lines=n_lines, axis_length=axis_length, polyhedra=polyhedra
     )
     toolkit = _toolkit()
-    parts = {
+    groups = {
         "atoms": _spheres(toolkit, shapes),
         "unit_cell": [_line(toolkit, stick) for stick in shapes.sticks if stick.role == "cell"],
         "bonds": [half for stick in shapes.sticks if stick.role == "bond" for half in _bond_halves(toolkit, stick)],
@@ -87,7 +87,7 @@ def toolkit_scene(
     }
     center = scene.drawn_positions.mean(axis=0) if scene.is_region else scene.lattice.sum(axis=0) / 2
     middle = (-center).tolist()
-    contents = [toolkit.Scene(name=name, contents=part, origin=middle) for name, part in parts.items()]
+    contents = [toolkit.Scene(name=name, contents=group, origin=middle) for name, group in groups.items()]
     whole = toolkit.Scene(name=shapes.caption, contents=contents, origin=middle, lattice=scene.lattice.tolist())
     return whole.to_json()
 

@@ -41,7 +41,7 @@ function fromHalf(halves) {
 }
 
 /** Position of an atom, Å, moved by the lattice translation `image` (three integers at `offset` of an array). */
-export function place(crystal, atom, image = null, offset = 0) {
+export function positionOf(crystal, atom, image = null, offset = 0) {
   const { positions, lattice } = crystal;
   const point = [positions[3 * atom], positions[3 * atom + 1], positions[3 * atom + 2]];
   if (image) {
@@ -55,9 +55,9 @@ export function place(crystal, atom, image = null, offset = 0) {
 function edgeLengths(crystal) {
   const lengths = new Float32Array(crystal.nEdges);
   for (let atom = 0; atom < crystal.nQueries; atom++) {
-    const start = place(crystal, atom);
+    const start = positionOf(crystal, atom);
     for (let edge = crystal.edgeStart[atom]; edge < crystal.edgeStart[atom + 1]; edge++) {
-      const end = place(crystal, crystal.edgeKey[edge], crystal.edgeImage, 3 * edge);
+      const end = positionOf(crystal, crystal.edgeKey[edge], crystal.edgeImage, 3 * edge);
       lengths[edge] = Math.hypot(end[0] - start[0], end[1] - start[1], end[2] - start[2]);
     }
   }

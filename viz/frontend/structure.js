@@ -1,6 +1,6 @@
 // The crystal in 3D. Atoms, bonds and cell are drawn once; everything that depends on layer, head and atom at every step.
 
-import { frameOf, place } from "./crystal.js";
+import { frameOf, positionOf } from "./crystal.js";
 import { Meshes, toPoint } from "./mesh.js";
 
 // Å, as in viz/drawings.py.
@@ -106,13 +106,13 @@ export class Structure {
 
   /** Position of an atom on the page, pixels (for tests). */
   pixelOf(atom) {
-    return this.#viewer.modelToScreen(toPoint(place(this.#crystal, atom)));
+    return this.#viewer.modelToScreen(toPoint(positionOf(this.#crystal, atom)));
   }
 
   /** Zoom so that the atoms and the cell fill the picture. */
   #fit() {
     const { drawnSite, drawnImage, cellEdges } = this.#crystal;
-    const points = Array.from(drawnSite, (site, n) => place(this.#crystal, site, drawnImage, 3 * n));
+    const points = Array.from(drawnSite, (site, n) => positionOf(this.#crystal, site, drawnImage, 3 * n));
     for (let n = 0; n < cellEdges.length; n += 3) points.push(cellEdges.slice(n, n + 3));
     const pixels = this.#viewer.modelToScreen(points.map(toPoint));
     const { clientWidth, clientHeight } = this.#viewer.container;
@@ -129,7 +129,7 @@ export class Structure {
   #drawCrystal() {
     const { drawnSite, drawnImage, bonds, cellEdges, lattice, palette } = this.#crystal;
     this.#addBalls(Array.from(drawnSite, (site, n) => ({ site, image: drawnImage, offset: 3 * n })));
-    const points = Array.from(drawnSite, (site, n) => place(this.#crystal, site, drawnImage, 3 * n));
+    const points = Array.from(drawnSite, (site, n) => positionOf(this.#crystal, site, drawnImage, 3 * n));
     const meshes = new Meshes();
     for (let n = 0; n < cellEdges.length; n += 6) {
       meshes.rod(palette.cell, cellEdges.slice(n, n + 3), cellEdges.slice(n + 3, n + 6), 0.02);
@@ -171,11 +171,11 @@ export class Structure {
     const crystal = this.#crystal;
     const { edgeKey, edgeImage, drawnSite, drawnImage } = crystal;
     const drawn = new Set(Array.from(drawnSite, (site, n) => [site, ...drawnImage.subarray(3 * n, 3 * n + 3)].join()));
-    const start = place(crystal, atom);
+    const start = positionOf(crystal, atom);
     const strongest = weights[edges[0]] || 1;
     const ghosts = [];
     for (const edge of edges) {
-      const end = place(crystal, edgeKey[edge], edgeImage, 3 * edge);
+      const end = positionOf(crystal, edgeKey[edge], edgeImage, 3 * edge);
       // Relative to the strongest line, so that strong neighbours stand out; the caption has the sums.
       const share = weights[edge] / strongest;
       const step = Math.round(share * RAMP_STEPS) / RAMP_STEPS;
@@ -191,7 +191,7 @@ export class Structure {
   /** Three rings around the chosen atom, visible from all sides and inside a polyhedron. */
   #drawRings(meshes, atom) {
     const radius = 1.25 * this.#element(atom).ball_radius;
-    const center = place(this.#crystal, atom);
+    const center = positionOf(this.#crystal, atom);
     for (const [u, v] of [[0, 1], [1, 2], [2, 0]]) {
       const points = Array.from({ length: RING_SIDES + 1 }, (_, side) => {
         const angle = (2 * Math.PI * side) / RING_SIDES;
@@ -209,7 +209,7 @@ export class Structure {
   /** Add the polyhedra around all atoms, or around one. */
   #addSolids(atom = null) {
     const { vertexCenter, vertexKey, vertexImage, faces, rims } = this.#crystal;
-    const vertices = Array.from(vertexKey, (key, n) => place(this.#crystal, key, vertexImage, 3 * n));
+    const vertices = Array.from(vertexKey, (key, n) => positionOf(this.#crystal, key, vertexImage, 3 * n));
     const isWanted = (vertex) => atom === null || vertexCenter[vertex] === atom;
     const colorOf = (vertex) => mix(this.#element(vertexCenter[vertex]).color, SOLID, 0.5);
     const sides = new Meshes();
@@ -232,7 +232,7 @@ export class Structure {
     for (const owner of owners) {
       const selected = owner === atom;
       const length = AXIS_LENGTH * (selected ? 1 : OTHERS);
-      const start = place(crystal, owner);
+      const start = positionOf(crystal, owner);
       frameOf(crystal, layer, head, owner).forEach((axis, k) => {
         const reach = (far) => start.map((x, n) => x + far * axis[n]);
         // Thicker than any attention line, as axes of `max` frames lie along edges.
@@ -251,7 +251,7 @@ export class Structure {
     const model = this.#viewer.addModel();
     model.addAtoms(
       balls.map(({ site, image, offset }, serial) => ({
-        ...toPoint(place(crystal, site, image, offset)),
+        ...toPoint(positionOf(crystal, site, image, offset)),
         elem: this.#element(site).symbol,
         serial,
         bonds: [],
