@@ -22,8 +22,7 @@ from processes import (
     step_in_parallel,
     tiny_model,
 )
-from torch import Tensor
-from torch import multiprocessing as mp
+from torch import Tensor, multiprocessing as mp
 from torch.utils.data import DataLoader
 
 from crystalframer import ops

@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
-from torch import distributed as dist
+from torch import Tensor, distributed as dist
 
 from crystalframer.errors import CrystalFramerError, RankError
 from crystalframer.processes.child import Child, Inbox, Kind, Message, next_message

@@ -31,8 +31,16 @@ from crystalframer.errors import ConfigError, TrainingError
 from crystalframer.files import LOCK_FILE
 from crystalframer.prediction import load as load_run
 from crystalframer.presets import preset
-from crystalframer.studies import Choice, Range, SweepResult, jobs, space_from_words, sweep, workers
-from crystalframer.studies import optuna_study as study
+from crystalframer.studies import (
+    Choice,
+    Range,
+    SweepResult,
+    jobs,
+    optuna_study as study,
+    space_from_words,
+    sweep,
+    workers,
+)
 from crystalframer.studies.space import check_space, with_values
 from crystalframer.training import Interrupted, fit
 from crystalframer.training.folder import RunFolder
