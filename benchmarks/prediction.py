@@ -128,10 +128,10 @@ class Stages:
 
         hooks = model.register_forward_pre_hook(start), model.register_forward_hook(stop)
         reading = self._iterating("reading and parsing", prediction.iter_structures)
-        packing = self._calling("neighbours", prediction.pack)
+        preparing = self._calling("neighbours", prediction.prepare)
         total = time.perf_counter()
         try:
-            with mock.patch.multiple(prediction, iter_structures=reading, pack=packing):
+            with mock.patch.multiple(prediction, iter_structures=reading, prepare=preparing):
                 yield
         finally:
             for hook in hooks:
