@@ -363,14 +363,19 @@ def from_tree(kind: type[T], tree: Any, name: str | None = None) -> T:
         full_name = f"{name}.{field_name}" if name else field_name
         if field_name not in hints:
             raise ConfigError(f"there is no such setting{suggestion(field_name, hints)}", field=full_name)
-        values[field_name] = _decode(hints[field_name], value, full_name)
+        values[field_name] = decode(hints[field_name], value, full_name)
     return kind(**values)
 
 
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
-def _decode(hint: Any, value: Any, name: str) -> Any:
+def decode(hint: Any, value: Any, name: str) -> Any:
+    """A value of JSON as a field of this type takes it; `name` is that of the field, for errors.
+
+    Raises:
+        ConfigError: the value is of another type.
+    """
     origin, args = get_origin(hint), get_args(hint)
     if dataclasses.is_dataclass(hint):
         return from_tree(hint, value, name)  # type: ignore[arg-type]
@@ -378,13 +383,13 @@ def _decode(hint: Any, value: Any, name: str) -> Any:
         if value is None and type(None) in args:
             return None
         (inner,) = (arg for arg in args if arg is not type(None))
-        return _decode(inner, value, name)
+        return decode(inner, value, name)
     if origin is tuple:
         _check_kind(isinstance(value, (list, tuple)), "a list", name, value)
         kinds = [args[0]] * len(value) if args[-1] is Ellipsis else args
         _check_kind(len(kinds) == len(value), f"a list of {len(kinds)} values", name, value)
         return tuple(
-            _decode(kind, item, f"{name}[{n}]") for n, (kind, item) in enumerate(zip(kinds, value, strict=True))
+            decode(kind, item, f"{name}[{n}]") for n, (kind, item) in enumerate(zip(kinds, value, strict=True))
         )
     if origin is Literal:
         return value  # checked by the dataclass, which names the choices

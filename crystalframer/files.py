@@ -13,6 +13,8 @@ from crystalframer.errors import CrystalFramerError
 
 LOCK_FILE = ".lock"
 """In a folder that one process at a time works in."""
+PATIENCE = 8.0
+"""Seconds to wait for a lock. The loaders of a training that was killed hold its lock until they notice, within 5 s."""
 
 
 @contextmanager
@@ -77,7 +79,7 @@ def locked(folder: Path, kind: type[CrystalFramerError], doing: str) -> Iterator
     Raises:
         CrystalFramerError: of this `kind`: another process has the folder, or nothing can be written there.
     """
-    lock = FileLock(folder / LOCK_FILE, timeout=0)
+    lock = FileLock(folder / LOCK_FILE, timeout=PATIENCE)
     with writing(folder, kind):
         folder.mkdir(parents=True, exist_ok=True)
         try:

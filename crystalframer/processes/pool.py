@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -24,11 +24,9 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Report(Protocol):
-    """Tells the process that started the pool how far an item is."""
-
-    def __call__(self, content: Any, wait: bool = False) -> Any:
-        """With `wait`, returns what `on_report` answers."""
+Report = Callable[..., Any]
+"""Tells the process that started the pool how far an item is: `report(content, wait=False)`. With `wait`, it returns
+what `on_report` answers."""
 
 
 def compute(

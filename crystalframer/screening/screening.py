@@ -15,7 +15,7 @@ import torch
 from tqdm.auto import tqdm
 
 from crystalframer import files
-from crystalframer.errors import ScreeningError, WorkerError
+from crystalframer.errors import ScreeningError, Setting, WorkerError
 from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import MAX_ATOMS, ready
 from crystalframer.processes import pool
@@ -126,7 +126,7 @@ def screen(
     """
     for name, value in (("shard_size", shard_size), ("n_workers", n_workers), ("max_atoms", max_atoms)):
         if value < 1:
-            raise ScreeningError(f"{name} = {value}: must be at least 1", field=name, value=value)
+            raise ScreeningError(Setting(name, value), ": must be at least 1", field=name, value=value)
     folder = Path(output).expanduser()
     model = ready(model, device)
     work = plan(structures, shard_size, progress)
@@ -250,7 +250,9 @@ def read_screen(
         if by is not None and (by not in frame or not pandas.api.types.is_numeric_dtype(frame[by])):
             numeric = frame.select_dtypes("number").columns
             names = ", ".join(numeric)
-            raise ScreeningError(f"by = {by!r} is no column of numbers; choose from {names}", field="by", value=by)
+            raise ScreeningError(
+                Setting("by", by), f" is no column of numbers; choose from {names}", field="by", value=by
+            )
         if where is not None:
             frame = _chosen(frame, where)
         kept = frame if kept is None else pandas.concat([kept, frame], ignore_index=True)
@@ -267,7 +269,8 @@ def _chosen(frame: pandas.DataFrame, where: str) -> pandas.DataFrame:
         chosen = frame.query(where, engine="python")
     except Exception as error:  # pandas and Python's parser raise what they like
         raise ScreeningError(
-            f"where = {where!r} cannot be evaluated ({error}); the columns are {', '.join(frame)}",
+            Setting("where", where),
+            f" cannot be evaluated ({error}); the columns are {', '.join(frame)}",
             field="where",
             value=where,
         ) from error

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from crystalframer.studies.ablation import AblationResult, ablate
-    from crystalframer.studies.search import sweep
+    from crystalframer.studies.search import SweepResult, sweep
     from crystalframer.studies.space import Choice, Range, space_from_words
-    from crystalframer.studies.sweep_result import SweepResult
 
 __all__ = ["AblationResult", "Choice", "Range", "SweepResult", "ablate", "space_from_words", "sweep"]
 
@@ -20,7 +19,7 @@ _HOMES = {
     "AblationResult": "ablation",
     "Choice": "space",
     "Range": "space",
-    "SweepResult": "sweep_result",
+    "SweepResult": "search",
     "ablate": "ablation",
     "space_from_words": "space",
     "sweep": "search",

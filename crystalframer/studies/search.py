@@ -1,43 +1,94 @@
-"""A search for hyperparameters, and its folder.
+"""Search for hyperparameters with Optuna.
 
     output folder/
-        config.json, data.json     the experiment, and a digest of its data
-        space.json                 what may be tried, and the seed
+        config.json, data.json     the experiment, and fingerprints of its data
+        space.json                 the space of the search, and its seed
         journal.log                the trials, in Optuna's format
         trial-0000/                a run folder (see `training.run`)
-        table.csv                  one row a trial
+        table.csv                  one row for each trial
 
-Everything is read from the journal and the folders of the trials, so the same call continues what was stopped.
+The same call continues a stopped search from the journal and the folders of the trials.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from crystalframer import files
 from crystalframer.config import Config, to_json
 from crystalframer.datasets.dataset import CrystalDataset, Splits
 from crystalframer.errors import ConfigError, TrainingError
-from crystalframer.studies.jobs import Job, check_counts, train_here, why_failed
-from crystalframer.studies.optuna_study import JOURNAL_FILE, Study, Trial, quiet_optuna
-from crystalframer.studies.space import Choice, Range, Space, check_space, tree_of, with_values
-from crystalframer.studies.sweep_result import SweepResult, table_of, trial_folder, trial_name
-from crystalframer.studies.workers import train_in_processes
-from crystalframer.training import launch
-from crystalframer.training.callbacks import where_to_draw
-from crystalframer.training.folder import RunFolder
-from crystalframer.training.inputs import digest, load_splits, prepare_parts
-from crystalframer.training.result import FitResult, read_result
-from crystalframer.training.run import Interrupted
+from crystalframer.studies.journal import JOURNAL_FILE, Journal, Trial, quiet_optuna
+from crystalframer.studies.space import Choice, Range, Space, checked_space, tree_of, with_values
+from crystalframer.studies.study import Run, Study, outcome_of
+from crystalframer.studies.tables import StudyResult, labels
+from crystalframer.training.folder import Fingerprints, RunFolder
+from crystalframer.training.result import FitResult
 
 if TYPE_CHECKING:
     import pandas
 
-SPACE_FILE, TABLE_FILE = "space.json", "table.csv"
+SPACE_FILE = "space.json"
+SHOWN_TRIALS = 10
+"""Number of trials in a summary: the best."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SweepResult(StudyResult):
+    """The outcome of a search."""
+
+    output: Path
+    """The output folder."""
+    table: pandas.DataFrame
+    """One row for each trial: `trial` (its number), a column for each searched field, `state` (`complete`, `pruned` or
+    `failed`), `validation_loss` (see `sweep`) and `validation_mae/<target>` in the unit of the target, of the weights
+    that `fit` chose (of a pruned trial, among its epochs), `best_epoch` (lowest validation loss of the raw weights),
+    `n_epochs` that were trained, their `seconds`, and `error`: the reason if there is no result, else None.
+    `table.attrs["units"]` maps target to unit, `table.attrs["fields"]` lists the searched fields."""
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The row of the complete trial with the lowest validation loss.
+
+        Raises:
+            TrainingError: no trial is complete.
+        """
+        complete = self.table.loc[self.table["state"] == "complete"]
+        if complete.empty:
+            raise TrainingError("no trial is complete; the column error of the table says why", path=self.output)
+        lowest = int(np.argmin(complete["validation_loss"].to_numpy()))
+        return {str(name): complete[name].tolist()[lowest] for name in complete}
+
+    @property
+    def best_folder(self) -> Path:
+        """Run folder of the best trial, ready for `crystalframer.load`."""
+        return self.output / _trial_name(self.best["trial"])
+
+    @property
+    def best_config(self) -> Config:
+        """Config of the best trial: to train it longer, or with other seeds."""
+        return RunFolder(self.best_folder).read_config()
+
+    def summary(self) -> str:
+        """Numbers of trials, the best trials as a table, and the reasons of failures, as text."""
+        counts = self.table["state"].value_counts()
+        states = ", ".join(f"{counts[state]} {state}" for state in ("complete", "pruned", "failed") if state in counts)
+        lines = [f"{len(self.table)} trials: {states}"]
+        if "complete" in counts:
+            complete = self.table.loc[self.table["state"] == "complete"].sort_values("validation_loss")
+            names = {name: name for name in ("trial", *self.table.attrs["fields"])} | labels(self.table)
+            shown = complete.head(SHOWN_TRIALS)[list(names)].rename(columns=names)
+            lines.append(shown.to_string(index=False, float_format="{:.4g}".format))
+        return "\n".join([*lines, *self._reasons()])
+
+    def _names(self, rows: pandas.DataFrame) -> Iterable[str]:
+        return map(_trial_name, rows["trial"])
 
 
 def sweep(
@@ -52,15 +103,15 @@ def sweep(
 ) -> SweepResult:
     """Search for the values of some fields of a config that give the lowest validation loss.
 
-    Each trial is a run of `fit`, with values that Optuna's TPE sampler suggests after those so far. What counts is the
-    validation loss of the weights that `fit` chooses: the lowest mean absolute error, in standard deviations, over the
-    validation labels among all epochs of the raw weights and, if there are any, of the averaged weights at the end.
-    A trial that after an epoch is worse than the median of the complete ones at that epoch is stopped there (once
-    there are 5 of them, and not in its first fifth). One that fails counts among `n_trials`, with its reason.
+    Each trial is a run of `fit` with values that Optuna's TPE sampler suggests after the earlier trials. They are
+    compared by the validation loss of the weights that `fit` chooses: the lowest mean of |error|/standard deviation
+    over the labels of the validation part among all epochs of the raw weights and, if there are any, of the averaged
+    weights at the end. With pruning, a trial stops after an epoch in which it is worse than the median of the complete
+    trials at that epoch (once there are 5 of them, and not in its first fifth). A failed trial counts among `n_trials`.
 
-    Calling it again with the same `output` continues: trials that were stopped go on from their latest complete epoch,
-    with the same values. A larger `n_trials` adds trials. With one worker, trials and their results are the same
-    however often that happens; of several, which trial knows of which others depends on their speed.
+    Call it again with the same `output` to continue: stopped trials go on from their latest complete epoch with the
+    same values, and a larger `n_trials` adds trials. With one worker, trials and results are the same however often the
+    search is stopped. With several, the suggestions depend on the speed of the trials.
 
     >>> import tempfile
     >>> import crystalframer as cf
@@ -79,231 +130,200 @@ def sweep(
     True
 
     Args:
-        config: the experiment; what is not searched stays as it is there.
-        space: fields by their dotted names, as in the example, and what may be tried of each.
-        n_trials: in total, with those of earlier calls.
-        data: as for `fit`. Default: `config.data.source`. All trials have the same.
-        output: folder of the run folders of the trials and of `table.csv`, which is up to date after every trial.
-        n_workers: trials that are trained at a time, by as many processes of this machine. They share out the CPU
-            threads and take the GPUs in turn. One that is killed is replaced, and its trial goes on.
-        seed: of the suggestions.
-        prune: whether to stop trials early.
+        config: the experiment. Fields that are not searched keep their values.
+        space: what to try for each field, by its dotted name: `cf.Range`, `cf.Choice`, or a distribution of Optuna
+            (`optuna.distributions.FloatDistribution`, `IntDistribution`, `CategoricalDistribution`).
+        n_trials: total number of trials, including those of earlier calls.
+        data: as for `fit`, the same for all trials. Default: `config.data.source`.
+        output: folder for the run folders of the trials and `table.csv`, which is updated after every trial.
+        n_workers: number of trials that are trained at the same time, by as many processes of this machine. They share
+            the CPU threads and take the GPUs in turn. A process that is killed is replaced, and its trial goes on.
+        seed: random seed of the suggestions.
+        prune: whether to stop bad trials early.
+
+    Returns:
+        The table of all trials, and the best of them.
 
     Raises:
-        ConfigError: a field of the space is unknown, or a value can not be used with `config`; or `output` holds a
+        ConfigError: a field of the space is unknown, or a value cannot be used with `config`; or `output` holds a
             search of another space, seed or config (the differences are named); or this is one of several processes
             of torchrun or SLURM.
-        TrainingError: `output` holds a search on other data, or another process works in it.
+        TrainingError: `output` holds a search on other data, cannot be written, or another process uses it.
         DataError: the data cannot be used.
+        WorkerError: worker processes end at their start.
         ImportError: Optuna is missing.
-        Interrupted: Ctrl-C; the same call goes on from there.
+        Interrupted: Ctrl-C; the same call continues.
     """
-    if launch.launched() is not None:
-        raise ConfigError(
-            "sweep starts the processes of its trials itself, on this machine, as many as n_workers says: call it "
-            "without torchrun or srun"
-        )
     if n_trials < 1:
-        raise ConfigError(f"n_trials = {n_trials}: must be above 0")
-    check_counts(config, n_workers, "trial")
-    check_space(config, space)
-    output = Path(output)
-    with quiet_optuna(), files.locked(output, TrainingError, "is searching in it"):
-        is_new = not RunFolder(output).config.exists()
-        if not is_new:
-            RunFolder(output).check_same_config(config)
-            _check_same_space(output, space, seed)
-        elif (output / JOURNAL_FILE).exists():
-            raise TrainingError(f"{output}: holds a journal of another search; choose another folder, or delete it")
-        books = _Books(config, space, output, n_trials)
-        if not is_new:
-            books.open(seed, prune)
-        if is_new or data is not None or books.is_waiting:
-            splits = load_splits(config, data)
-            present = digest(prepare_parts(config, splits))
-            if is_new:
-                _write_question(config, space, seed, present, output)
-                books.open(seed, prune)
+        raise ConfigError("must be above 0", field="n_trials", value=n_trials)
+    study = _Search(config, checked_space(config, space), n_trials, seed, prune, output, n_workers)
+    with quiet_optuna(), study.locked():
+        study.open()
+        if data is not None or study.is_new or study.is_waiting:
+            study.train(data)
+        return SweepResult(study.output, study.write_table())
+
+
+def _trial_name(number: int) -> str:
+    return f"trial-{number:04d}"
+
+
+class _Search(Study):
+    """The trials that Optuna suggests."""
+
+    noun = "search"
+
+    def __init__(
+        self,
+        config: Config,
+        space: Mapping[str, Range | Choice],
+        n_trials: int,
+        seed: int,
+        prune: bool,
+        output: Path | str,
+        n_workers: int,
+    ) -> None:
+        super().__init__(config, output, n_workers)
+        self._space, self._n_trials, self._seed, self._prune = space, n_trials, seed, prune
+        self._journal: Journal | None = None
+        maes = [f"validation_mae/{name}" for name in config.model.target_names]
+        measures = ["best_epoch", "n_epochs", "seconds", "error"]
+        self.columns = ["trial", *space, "state", "validation_loss", *maes, *measures]
+
+    def open(self) -> None:
+        """Read the trials of earlier calls.
+
+        Raises:
+            ConfigError: the folder holds a search of another config, space or seed.
+            TrainingError: the journal is damaged, or is not of this search.
+        """
+        folder = RunFolder(self.output)
+        if folder.config.exists():
+            folder.check_same_config(self.config)
+            self._check_same_space()
+            self._open_journal()
+        elif (self.output / JOURNAL_FILE).exists():
+            raise TrainingError(
+                "holds a journal of another search; choose another folder, or delete it", path=self.output
+            )
+
+    @property
+    def is_new(self) -> bool:
+        return self._journal is None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether there is something to train."""
+        return len(self._trials) < self._n_trials or any(trial.state == "running" for trial in self._asked_for)
+
+    @property
+    def n_runs(self) -> int:
+        return self._n_trials
+
+    def begin(self, data: Fingerprints) -> None:
+        """Write what a new search is about. The folder holds a search from the moment that it has its config."""
+        if self.is_new:
+            folder = RunFolder(self.output)
+            files.write(self.output / SPACE_FILE, json.dumps(self._question, indent=2))
+            files.write(folder.data, json.dumps(data, indent=2))
+            files.write(folder.config, to_json(self.config))
+            self._open_journal()
+
+    def waiting(self) -> Iterator[Run]:
+        """The trials that were begun, then new ones: their values are chosen when there is a process for them."""
+        for trial in self._asked_for:
+            if trial.state == "running":
+                yield from self._run(trial)
+        while len(self._trials) < self._n_trials:
+            assert self._journal is not None
+            yield from self._run(self._journal.new_trial())
+
+    def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        for trial in self._trials:
+            name = _trial_name(trial.number)
+            state = "failed" if isinstance(self.outcomes.get(name), str) else trial.state
+            yield name, {"trial": trial.number, **trial.values, "state": state}
+
+    def report(self, run: Run, epoch: int, losses: Sequence[float]) -> bool:
+        assert self._journal is not None
+        return self._journal.report(_number(run), epoch, losses)
+
+    def end(self, run: Run, outcome: FitResult | str) -> None:
+        assert self._journal is not None
+        if isinstance(outcome, str):
+            self._journal.fail(_number(run), outcome)
+        else:
+            losses = outcome.history["validation_loss"].tolist()
+            self._journal.report(_number(run), len(losses), losses)
+            if len(losses) < run.config.training.n_epochs:
+                self._journal.prune(_number(run))
             else:
-                RunFolder(output).check_same_data(present)
-            try:
-                with _Overview(books):
-                    if n_workers == 1:
-                        train_here(books.jobs(), splits)
-                    else:
-                        train_in_processes(books.jobs(), splits, config.training.accelerator, n_workers)
-            except KeyboardInterrupt:
-                raise Interrupted(books.farewell()) from None
-        return SweepResult(output, books.write_table())
+                self._journal.complete(_number(run), outcome.scores[outcome.chosen].validation_loss)
+        super().end(run, outcome)
+
+    def table(self) -> pandas.DataFrame:
+        import pandas
+
+        table = super().table()
+        for column in ("best_epoch", "n_epochs"):
+            table[column] = table[column].astype("Int64")
+        # None is a value of some fields. Pandas would take it for a missing number.
+        for name, offered in self._space.items():
+            if isinstance(offered, Choice) and None in offered.values:
+                values = {trial.number: trial.values[name] for trial in self._trials}
+                table[name] = pandas.Series([values[number] for number in table["trial"]], dtype=object)
+        table.attrs["fields"] = list(self._space)
+        return table
+
+    @property
+    def _trials(self) -> list[Trial]:
+        return [] if self._journal is None else self._journal.trials
+
+    @property
+    def _asked_for(self) -> list[Trial]:
+        return self._trials[: self._n_trials]
+
+    @property
+    def _question(self) -> dict[str, Any]:
+        return {"seed": self._seed, "space": tree_of(self._space)}
+
+    def _open_journal(self) -> None:
+        n_epochs = self.config.training.n_epochs
+        self._journal = Journal(self.output, self._space, self._seed, self._prune, n_epochs)
+        for trial in self._trials:
+            name = _trial_name(trial.number)
+            if trial.state == "failed":
+                self.outcomes[name] = trial.error or "failed"
+            elif trial.state != "running":
+                self.outcomes[name] = outcome_of(RunFolder(self.output / name))
+
+    def _run(self, trial: Trial) -> Iterator[Run]:
+        """The run of a trial; none if the config refuses its combination of values."""
+        folder = RunFolder(self.output / _trial_name(trial.number))
+        try:
+            run = Run(with_values(self.config, trial.values), folder)
+        except ConfigError as error:
+            self.end(Run(self.config, folder), str(error))
+        else:
+            yield self.add(run)
+
+    def _check_same_space(self) -> None:
+        before, now = json.loads((self.output / SPACE_FILE).read_text(encoding="utf-8")), self._question
+        found = [f"seed was {before['seed']}, is {now['seed']}"] if before["seed"] != now["seed"] else []
+        for name in dict.fromkeys([*before["space"], *now["space"]]):
+            shown = [_shown(question["space"].get(name)) for question in (before, now)]
+            if shown[0] != shown[1]:
+                found.append(f"{name} was {shown[0]}, is {shown[1]}")
+        if found:
+            advice = "Continue it as it was, or choose another folder"
+            raise ConfigError(f"holds another search: {'; '.join(found)}. {advice}", path=self.output)
 
 
-def _write_question(config: Config, space: Space, seed: int, present: object, output: Path) -> None:
-    """What the search is of. It is one from the moment that it has its config."""
-    files.write(output / SPACE_FILE, json.dumps({"seed": seed, "space": tree_of(space)}, indent=2).encode())
-    files.write(RunFolder(output).data, json.dumps(present, indent=2).encode())
-    files.write(RunFolder(output).config, to_json(config).encode())
-
-
-def _check_same_space(output: Path, space: Space, seed: int) -> None:
-    before = json.loads((output / SPACE_FILE).read_text(encoding="utf-8"))
-    now = {"seed": seed, "space": tree_of(space)}
-    found = [f"seed was {before['seed']}, is {seed}"] if before["seed"] != seed else []
-    for name in dict.fromkeys([*before["space"], *space]):
-        shown = [_shown(question["space"].get(name)) for question in (before, now)]
-        if shown[0] != shown[1]:
-            found.append(f"{name} was {shown[0]}, is {shown[1]}")
-    if found:
-        raise ConfigError(
-            f"{output}: holds another search: {'; '.join(found)}. Continue it as it was, or choose another folder"
-        )
+def _number(run: Run) -> int:
+    return int(run.name.removeprefix("trial-"))
 
 
 def _shown(tree: dict | None) -> str:
     if tree is None:
         return "not searched"
     return repr(Choice(tree["values"]) if "values" in tree else Range(**tree))
-
-
-class _Books:
-    """What there is, what is left, and the table of both."""
-
-    def __init__(self, config: Config, space: Space, output: Path, n_trials: int) -> None:
-        self.config, self.space, self.output, self.n_trials = config, space, output, n_trials
-        self._outcomes: dict[int, FitResult | str] = {}
-        self.on_change = lambda: None
-        """Called after every epoch and trial."""
-
-    def open(self, seed: int, prune: bool) -> None:
-        self._study = Study(self.output, self.space, seed, prune, self.config.training.n_epochs)
-        for trial in self.trials:
-            if trial.state == "failed":
-                self._outcomes[trial.number] = trial.error or "failed"
-            elif trial.state != "running":
-                self._outcomes[trial.number] = self._result(trial)
-
-    @property
-    def trials(self) -> list[Trial]:
-        return self._study.trials
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether there is something to train."""
-        trials = self.trials
-        return len(trials) < self.n_trials or any(trial.state == "running" for trial in trials[: self.n_trials])
-
-    def jobs(self) -> Iterator[Job]:
-        """The trials that were begun, then new ones: what these try is decided when they are asked for."""
-        for trial in self.trials[: self.n_trials]:
-            if trial.state == "running":
-                yield from self._job(trial)
-        while len(self.trials) < self.n_trials:
-            yield from self._job(self._study.new_trial())
-
-    def _job(self, trial: Trial) -> Iterator[Job]:
-        """None of a combination of values that the config refuses."""
-        try:
-            config = with_values(self.config, trial.values)
-        except ConfigError as error:
-            self.close(trial, str(error))
-        else:
-            yield Job(config, self.folder(trial), partial(self.report, trial), partial(self.close, trial))
-
-    def folder(self, trial: Trial) -> RunFolder:
-        return trial_folder(self.output, trial.number)
-
-    def n_epochs(self, trial: Trial) -> int:
-        """That the trial is to have."""
-        return trial.values.get("training.n_epochs", self.config.training.n_epochs)
-
-    def report(self, trial: Trial, epoch: int, losses: Sequence[float]) -> bool:
-        stop = self._study.report(trial.number, epoch, losses)
-        self.on_change()
-        return stop
-
-    def close(self, trial: Trial, why: str | None) -> None:
-        """A trial is trained, or failed for a reason."""
-        if why is None:
-            result = read_result(self.folder(trial))
-            losses = result.history["validation_loss"].tolist()
-            self._study.report(trial.number, len(losses), losses)
-            if len(losses) < self.n_epochs(trial):
-                self._study.prune(trial.number)
-            else:
-                self._study.complete(trial.number, result.scores[result.chosen].validation_loss)
-            self._outcomes[trial.number] = result
-        else:
-            self._study.fail(trial.number, why)
-            self._outcomes[trial.number] = why
-        self.write_table()
-        self.on_change()
-
-    def write_table(self) -> pandas.DataFrame:
-        """Anew."""
-        table = table_of(self.config, self.space, self.trials, self._outcomes)
-        files.write(self.output / TABLE_FILE, table.to_csv(index=False).encode())
-        return table
-
-    @property
-    def progress(self) -> float:
-        """Trials that are done, with parts of those that are under way."""
-        parts = (trial.n_epochs / self.n_epochs(trial) for trial in self.trials if trial.number not in self._outcomes)
-        return float(len(self._outcomes) + sum(parts))
-
-    @property
-    def best(self) -> str:
-        """The lowest loss so far, for the bar."""
-        losses = {
-            trial.number: outcome.scores[outcome.chosen].validation_loss
-            for trial in self.trials
-            if trial.state == "complete" and isinstance(outcome := self._outcomes[trial.number], FitResult)
-        }
-        if not losses:
-            return ""
-        number = min(losses, key=lambda number: losses[number])
-        return f"best loss {losses[number]:.4g} ({trial_name(number)})"
-
-    def farewell(self) -> str:
-        under_way = [
-            f"{trial_name(trial.number)} after epoch {trial.n_epochs} of {self.n_epochs(trial)}"
-            for trial in self.trials
-            if trial.state == "running"
-        ]
-        return (
-            f"the search was stopped{' in ' if under_way else ''}{', '.join(under_way)}; {len(self._outcomes)} of "
-            f"{self.n_trials} trials are done. The same command or call goes on from there (folder {self.output})"
-        )
-
-    def _result(self, trial: Trial) -> FitResult | str:
-        try:
-            return read_result(self.folder(trial))
-        except Exception as error:
-            return why_failed(error)
-
-
-class _Overview:
-    """One bar over the trials, with the time left and the best so far; a single worker draws its own below."""
-
-    def __init__(self, books: _Books) -> None:
-        from tqdm.auto import tqdm
-
-        self.books = books
-        self.bar = tqdm(
-            total=books.n_trials,
-            initial=books.progress,
-            desc="sweep",
-            bar_format="{desc} {percentage:3.0f}%|{bar}| trial {n:.1f} of {total} [{elapsed}<{remaining}{postfix}]",
-            smoothing=0,
-            **where_to_draw(tqdm),
-        )
-        self._show()
-        books.on_change = self._show
-
-    def __enter__(self) -> _Overview:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
-
-    def _show(self) -> None:
-        self.bar.set_postfix_str(self.books.best, refresh=False)
-        self.bar.update(self.books.progress - self.bar.n)

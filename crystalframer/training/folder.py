@@ -25,7 +25,7 @@ from crystalframer.training.task import Row
 WHERE_IT_RUNS = tuple(f"training.{name}" for name in ("accelerator", "n_workers", "n_threads", "n_devices", "n_nodes"))
 """Fields that say where a run computes, not what: they may differ on resuming."""
 
-Digest = Mapping[str, Mapping[str, Any]]
+Fingerprints = Mapping[str, Mapping[str, Any]]
 """Number of crystals and a hash of each part of the data."""
 
 
@@ -64,7 +64,14 @@ class RunFolder:
         """All that resuming needs."""
         return self.checkpoint("last") / RESUME_FILE
 
-    def start(self, config: Config, digest: Digest) -> None:
+    @property
+    def n_epochs(self) -> int:
+        """Number of complete epochs: the lines of `metrics.csv` below its header."""
+        if not self.metrics.exists():
+            return 0
+        return max(0, len(self.metrics.read_text(encoding="utf-8").splitlines()) - 1)
+
+    def start(self, config: Config, present: Fingerprints) -> None:
         """Make the folder of a new run. It is one from the moment that it has its config.
 
         Raises:
@@ -72,8 +79,18 @@ class RunFolder:
         """
         with self._writing():
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            files.write(self.data, json.dumps(digest, indent=2).encode())
+            files.write(self.data, json.dumps(present, indent=2).encode())
             files.write(self.config, to_json(config).encode())
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """The folder, for this process alone.
+
+        Raises:
+            TrainingError: another process trains in it, or nothing can be written there.
+        """
+        with files.locked(self.path, TrainingError, "is training in it"):
+            yield
 
     def check_new(self) -> None:
         """Raises: TrainingError: there is a run here."""
@@ -103,7 +120,7 @@ class RunFolder:
         try:
             return from_json(Config, self.config.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise ConfigError(f"{self.config}: {error}. {self._start_anew()}") from error
+            raise ConfigError(f"{error}. {self._start_anew()}", path=self.config) from error
 
     def check_same_config(self, config: Config) -> None:
         """Raises: ConfigError: the run was started with another config."""
@@ -123,17 +140,19 @@ class RunFolder:
             advice = f"resume with the config in {self.config}, or start a new run"
             raise ConfigError("cannot resume with another config: ", *listed, advice, path=self.path)
 
-    def check_same_data(self, digest: Digest) -> None:
+    def check_same_data(self, present: Fingerprints) -> None:
         """Raises: TrainingError: the run was started with other data, or nothing says with which."""
         try:
             before = json.loads(self.data.read_text(encoding="utf-8"))
-            changed = [name for name in before.keys() | digest if before.get(name) != digest.get(name)]
+            changed = [name for name in before.keys() | present if before.get(name) != present.get(name)]
         except (OSError, ValueError, AttributeError) as error:
-            raise TrainingError(f"{self.data}: missing or damaged ({error}). {self._start_anew()}") from error
+            raise TrainingError(f"missing or damaged ({error}). {self._start_anew()}", path=self.data) from error
         if changed:
             raise TrainingError(
-                f"{self.path}: cannot resume, the data changed since the run was started (part: "
-                f"{', '.join(sorted(changed))}); resume with the same data, or start a new run"
+                f"cannot resume: the data of the run have changed (part: {', '.join(sorted(changed))}); resume with "
+                "the same data, or start a new run",
+                path=self.path,
+                field=min(changed),
             )
 
     def read_state(self) -> dict[str, Any] | None:
@@ -154,7 +173,7 @@ class RunFolder:
                 return torch.load(self.state, map_location="cpu", weights_only=True)
         except Exception as error:  # damaged archives and pickles raise what they like
             reason = str(error).partition("\n")[0]
-            raise TrainingError(f"{self.state}: truncated or damaged ({reason}). {self._start_anew()}") from error
+            raise TrainingError(f"truncated or damaged ({reason}). {self._start_anew()}", path=self.state) from error
 
     def _start_anew(self) -> str:
         """What is left to do where a run cannot go on."""

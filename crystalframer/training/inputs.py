@@ -15,7 +15,7 @@ from crystalframer.crystals.loading import BatchOrder, PreparedCrystals, prepare
 from crystalframer.datasets import sources
 from crystalframer.datasets.dataset import CrystalDataset, Splits
 from crystalframer.errors import ConfigError, CrystalError, DataError, Setting
-from crystalframer.training.folder import Digest
+from crystalframer.training.folder import Fingerprints
 
 
 def load_splits(config: Config, data: Splits | CrystalDataset | None) -> Splits:
@@ -44,7 +44,7 @@ def prepare_parts(config: Config, data: Splits) -> dict[str, PreparedCrystals]:
     return parts
 
 
-def digest(parts: Mapping[str, PreparedCrystals]) -> Digest:
+def fingerprints(parts: Mapping[str, PreparedCrystals]) -> Fingerprints:
     return {name: {"crystals": len(part), "sha256": part.fingerprint()} for name, part in parts.items()}
 
 

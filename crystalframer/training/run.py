@@ -1,7 +1,7 @@
 """A training run: from a config to a folder of results.
 
     run folder/
-        config.json, data.json     what was asked for, and a digest of the data it was run on
+        config.json, data.json     what was asked for, and fingerprints of its data
         metrics.csv                one row an epoch
         tensorboard/               the same, as event files
         checkpoints/best           lowest validation loss of the raw weights
@@ -27,7 +27,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from functools import partial
 from pathlib import Path
 
@@ -50,7 +50,7 @@ from crystalframer.training import launch, ranks
 from crystalframer.training.callbacks import PoliteInterrupt, Progress, Recorder, ResumeIO, StopTogether
 from crystalframer.training.folder import RunFolder
 from crystalframer.training.graphs import STREAMS_DIFFER, resident_pass
-from crystalframer.training.inputs import announce_lone_crystals, check_memory, digest, load_splits, prepare_parts
+from crystalframer.training.inputs import announce_lone_crystals, check_memory, fingerprints, load_splits, prepare_parts
 from crystalframer.training.optimisation import target_statistics
 from crystalframer.training.result import FitResult, conclude, read_result
 from crystalframer.training.task import TrainingTask
@@ -89,7 +89,8 @@ def fit(
             was started with another one (fields are named).
         DataError: the data cannot be used.
         CrystalError: a crystal that the model cannot take, or that is too large for the device's memory.
-        TrainingError: `output` holds a run already, or nothing to resume; or the loss is not finite.
+        TrainingError: `output` holds a run already, or nothing to resume, or another process trains in it; or the loss
+            is not finite.
         CheckpointError: a checkpoint could not be saved.
         RankError: the process of one of several devices was killed.
         Interrupted: Ctrl-C; the latest epoch is saved.
@@ -99,41 +100,54 @@ def fit(
     launch.check(training, device_kind)
     ranks.join_launched(device_kind == "cuda")
     n_started = 1 if launch.launched() else training.n_devices or 1
-    with _silent_unless_first():
-        parts, model = ranks.agreed(partial(_set_up, config, data, folder, resume, n_started))
-    ranks.agreed(partial(_check_shared, folder))
-    n_threads = training.n_threads
-    if n_started > 1 and n_threads is None:
-        n_threads = max(1, torch.get_num_threads() // n_started)
-    with _threads(n_threads):
-        if n_started > 1:
-            shared = {name: parts[name] for name in ("train", "validation")}
-            with ranks.followers(n_started, partial(_follow, config, shared, folder), device_kind == "cuda"):
+    is_first = ranks.rank() == 0
+    with ExitStack() as lock:
+        with _silent_unless_first():
+            parts, model = ranks.agreed(partial(_set_up, config, data, folder, resume, n_started, lock))
+        ranks.agreed(partial(_check_shared, folder))
+        n_threads = training.n_threads
+        if n_started > 1 and n_threads is None:
+            n_threads = max(1, torch.get_num_threads() // n_started)
+        with _threads(n_threads):
+            if n_started > 1:
+                shared = {name: parts[name] for name in ("train", "validation")}
+                with ranks.followers(n_started, partial(_follow, config, shared, folder), device_kind == "cuda"):
+                    task = _train(config, model, parts, folder, callbacks)
+            else:
                 task = _train(config, model, parts, folder, callbacks)
-        else:
-            task = _train(config, model, parts, folder, callbacks)
-        is_first = ranks.rank() == 0
-        result = ranks.agreed(lambda: conclude(config, parts, folder, task.history, task.device) if is_first else None)
-        return result or read_result(folder)
+            result = ranks.agreed(
+                lambda: conclude(config, parts, folder, task.history, task.device) if is_first else None
+            )
+            return result or read_result(folder)
 
 
 def _set_up(
-    config: Config, data: Splits | CrystalDataset | None, folder: RunFolder, resume: bool, n_started: int
+    config: Config,
+    data: Splits | CrystalDataset | None,
+    folder: RunFolder,
+    resume: bool,
+    n_started: int,
+    lock: ExitStack,
 ) -> tuple[dict[str, PreparedCrystals], CrystalFramer]:
-    """What training needs. Rank 0 makes or checks the folder, and has the initial weights."""
+    """What training needs. Rank 0 locks the folder, makes or checks it, and has the initial weights."""
     is_first = ranks.rank() == 0
-    if is_first and resume:
-        folder.check_resumable(config)
-    elif is_first:
-        folder.check_new()
+    check = partial(folder.check_resumable, config) if resume else folder.check_new
+    if is_first:
+        if folder.config.exists():
+            lock.enter_context(folder.locked())
+        check()  # before the work
     parts = prepare_parts(config, load_splits(config, data))
     check_memory(config, parts, _device(config), max(n_started, ranks.n_ranks()))
     announce_lone_crystals(config, parts["train"])
-    model = _new_model(config, parts["train"]) if is_first else CrystalFramer(config.model)
-    if is_first and resume:
-        folder.check_same_data(digest(parts))
-    elif is_first:
-        folder.start(config, digest(parts))
+    if not is_first:
+        return parts, CrystalFramer(config.model)
+    model = _new_model(config, parts["train"])
+    if resume:
+        folder.check_same_data(fingerprints(parts))
+    else:
+        lock.enter_context(folder.locked())  # which makes the folder
+        check()  # again: another process may have been faster
+        folder.start(config, fingerprints(parts))
     return parts, model
 
 

@@ -1,56 +1,87 @@
-"""What the trainings of an ablation or a search do: noted, or interrupted in an epoch."""
+"""A small experiment for studies, and what happens to their runs: noted, or interrupted in an epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 
-from crystalframer.config import Config
+from crystalframer.config import Config, DataConfig, FrameMethod
 from crystalframer.datasets.dataset import Splits
+from crystalframer.datasets.sources import dataset
 from crystalframer.errors import TrainingError
-from crystalframer.studies import jobs
+from crystalframer.presets import preset
+from crystalframer.studies import study
 from crystalframer.training import fit
 
-
-def noted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the run folders that are trained in this process from now on."""
-    names: list[str] = []
-
-    def counted(config: Config, data: Splits, output: Path, resume: bool, callbacks: list[pl.Callback]) -> object:
-        names.append(f"{output.name} again" if resume else output.name)
-        return fit(config, data, output, resume, callbacks)
-
-    monkeypatch.setattr(jobs, "fit", counted)
-    return names
+TINY = preset("tiny").config
+CONFIG = replace(
+    TINY, training=replace(TINY.training, n_epochs=3, batch_size=16, accelerator="cpu", n_threads=1, swa_epochs=1)
+)
+ONE_EPOCH = replace(CONFIG, training=replace(CONFIG.training, n_epochs=1))
+METHODS: tuple[FrameMethod, ...] = ("none", "max")
+SEEDS = (3, 1)
 
 
-def acting(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """`acting(...)(n, "max-seed1", action)`: have the action in the n-th epoch of a run that this process trains."""
+def few_crystals() -> Splits:
+    splits = dataset("demo").split(DataConfig(max_atoms_per_crystal=4), seed=0)
+    small = np.flatnonzero(splits.test.n_atoms <= 4)
+    return Splits(splits.train.select(range(40)), splits.validation.select(range(6)), splits.test.select(small[:6]))
 
-    class Act(pl.Callback):
-        def __init__(self, epoch: int, action: Callable[[], None]) -> None:
-            self.epoch, self.action = epoch, action
 
-        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-            if trainer.current_epoch + 1 == self.epoch:
-                self.action()
+DATA = few_crystals()
+FEWER = replace(DATA, train=DATA.train.select(range(32)))
 
-    def in_epoch(epoch: int, name: str, action: Callable[[], None]) -> None:
-        def prepared(config: Config, data: Splits, output: Path, resume: bool, callbacks: list) -> object:
-            return fit(config, data, output, resume, [*callbacks, *[Act(epoch, action)] * (output.name == name)])
 
-        monkeypatch.setattr(jobs, "fit", prepared)
+class WatchedRuns:
+    """In place of `fit`, for the runs that this process trains while a test runs."""
 
-    return in_epoch
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        """Names of the runs, with "again" for those that go on."""
+        self.epochs: list[tuple[str, int]] = []
+        """The epochs that were trained, with the names of their runs."""
+        self.action: tuple[str, int, Callable[[], None]] = ("", 0, ctrl_c)
+        """Name of a run, its epoch, and what to do there."""
+
+    def __call__(self, config: Config, data: Splits, output: Path, resume: bool, callbacks: list) -> object:
+        self.names.append(f"{output.name} again" if resume else output.name)
+        return fit(config, data, output, resume, [*callbacks, _Watch(output.name, self)])
+
+
+class _Watch(pl.Callback):
+    def __init__(self, name: str, runs: WatchedRuns) -> None:
+        self.name, self.runs = name, runs
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        epoch = trainer.current_epoch + 1
+        self.runs.epochs.append((self.name, epoch))
+        name, chosen, action = self.runs.action
+        if (name, chosen) == (self.name, epoch):
+            action()
+
+
+def watched(monkeypatch: pytest.MonkeyPatch) -> WatchedRuns:
+    runs = WatchedRuns()
+    monkeypatch.setattr(study, "fit", runs)
+    return runs
 
 
 def ctrl_c() -> None:
     raise KeyboardInterrupt
 
 
-def full_disk(*_: object, **__: object) -> None:
-    """In place of `fit`."""
+def full_disk() -> None:
     raise TrainingError("cannot be written") from OSError(28, "No space left on device")
+
+
+def not_finite() -> None:
+    raise TrainingError("the loss is not finite")
+
+
+def broken() -> None:
+    raise ZeroDivisionError("of the program")

@@ -149,12 +149,9 @@ def test_a_damaged_state(stopped: Path, tmp_path: Path, share: float) -> None:
     output = shutil.copytree(stopped, tmp_path / "run")
     state = output / "checkpoints" / "last" / "resume.ckpt"
     state.write_bytes(state.read_bytes()[: int(share * state.stat().st_size)])
-    with pytest.raises(
-        TrainingError, match=r"resume\.ckpt: truncated or damaged .* last good weights are those in"
-    ) as e:
-        run(output, SHORT)
     best = output / "checkpoints" / "best"
-    assert str(best) in str(e.value)
+    with refused(TrainingError, best, path=state):
+        run(output, SHORT)
     start = json.loads(to_json(SHORT))
     start["training"]["initial_weights"] = str(best)
     run(tmp_path / "again", from_json(Config, json.dumps(start)))
@@ -197,5 +194,6 @@ def same(one: object, other: object) -> bool:
 def test_a_damaged_description_of_a_run(stopped: Path, tmp_path: Path, name: str, content: bytes) -> None:
     output = shutil.copytree(stopped, tmp_path / "run")
     (output / name).write_bytes(content)
-    with pytest.raises((TrainingError, ConfigError), match=rf"{output / name}: .* last good weights are those in"):
+    best = output / "checkpoints" / "best"
+    with refused(ConfigError if name == "config.json" else TrainingError, best, path=output / name):
         run(output, SHORT)

@@ -19,10 +19,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from filelock import FileLock
 from refusals import refused
 from torch import Tensor
 
-from crystalframer import checkpoint
+from crystalframer import checkpoint, files
 from crystalframer.config import (
     Config,
     CosineBasis,
@@ -498,19 +499,34 @@ def test_resuming_is_refused(finished: FitResult, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         fit(CONFIG, DATA, output, callbacks=[StopAt(1, 0)])
     other = Config(replace(MODEL, targets=(Target("energy", "eV"),)), training=replace(TRAINING, seed=1, n_epochs=9))
-    expected = (
-        r"model.targets.0.unit was 'eV/atom', is 'eV'; training.n_epochs was 5, is 9; training.seed was 123, is 1;"
-    )
-    with pytest.raises(ConfigError, match=expected):
+    changes = "model.targets.0.unit was 'eV/atom', is 'eV'; training.n_epochs was 5, is 9; training.seed was 123, is 1;"
+    with refused(ConfigError, changes, path=output):
         fit(other, DATA, output, resume=True)
     relabelled = dataclasses.replace(DATA.validation, targets={"energy": DATA.validation.targets["energy"] + 1})
-    with pytest.raises(TrainingError, match=r"the data changed .*\(part: validation\)"):
+    with refused(TrainingError, "data", path=output, field="validation"):
         fit(CONFIG, replace(DATA, validation=relabelled), output, resume=True)
+
+
+def test_a_second_process_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that begins or continues a run where another process trains, and one that is slower to begin."""
+    monkeypatch.setattr(files, "PATIENCE", 0.0)
+    output = tmp_path / "run"
+
+    class Second(pl.Callback):
+        def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            for resume in (False, True):
+                with refused(TrainingError, "another process", path=output):
+                    fit(CONFIG, DATA, output, resume)
+
+    fit(training(n_epochs=1, swa_epochs=0), DATA, output, callbacks=[Second()])
+    (tmp_path / "new").mkdir()
+    with FileLock(tmp_path / "new" / files.LOCK_FILE), refused(TrainingError, "another process", path=tmp_path / "new"):
+        fit(CONFIG, DATA, tmp_path / "new")
 
 
 SCRIPT = """
 import sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = [{tests!r}, {tests!r} + "/../support"]
 import test_fit
 test_fit.fit(test_fit.training(n_epochs=100_000, swa_epochs=0), test_fit.DATA, {output!r})
 """

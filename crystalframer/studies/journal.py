@@ -1,7 +1,7 @@
-"""What is tried next, and the journal of what was: Optuna, with a file in the place of a database.
+"""The journal of a search: Optuna keeps the trials in a file, and suggests the next one.
 
-The journal is written by one process, a line at a time, each on the disk before the next. So a search that is killed
-leaves at most a last line that is not whole, which is cut off.
+One process writes the journal, line by line, each on the disk before the next. A search that is killed therefore leaves
+at most an incomplete last line, which is removed.
 """
 
 from __future__ import annotations
@@ -12,23 +12,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from crystalframer.errors import TrainingError
-from crystalframer.studies.space import Range, Space, is_whole
-
-if TYPE_CHECKING:
-    import optuna
+from crystalframer.studies.space import Choice, Range, distribution, import_optuna
 
 JOURNAL_FILE = "journal.log"
-"""What Optuna and its dashboard read too."""
+"""Optuna and its dashboard can read it."""
 STUDY_NAME = "sweep"
 TRIALS_BEFORE_PRUNING = 5
-"""Complete trials without which there is no median to speak of."""
+"""Complete trials that a median needs."""
 WARM_UP = 0.2
-"""Share of the epochs before which no trial is stopped: a start says little of an end."""
+"""Share of the epochs in which no trial is stopped: the first epochs say little about the last."""
 ERROR = "error"
 """Attribute of a failed trial in the journal."""
 
@@ -37,19 +34,19 @@ State = Literal["running", "complete", "pruned", "failed"]
 
 @dataclass(frozen=True)
 class Trial:
-    """What the journal says of a trial."""
+    """A trial in the journal."""
 
     number: int
     values: Mapping[str, Any]
-    """Of the fields that are searched."""
+    """Values of the searched fields."""
     state: State
     n_epochs: int
-    """That it has reported."""
+    """Number of epochs that it has reported."""
     error: str | None
-    """Why it failed."""
+    """The reason of its failure."""
 
 
-class Study:
+class Journal:
     """The trials of a search so far, and the next one.
 
     Raises:
@@ -57,12 +54,15 @@ class Study:
         TrainingError: the journal is damaged.
     """
 
-    def __init__(self, folder: Path, space: Space, seed: int, prune: bool, n_epochs: int) -> None:
-        optuna = _optuna()
+    def __init__(
+        self, folder: Path, space: Mapping[str, Range | Choice], seed: int, prune: bool, n_epochs: int
+    ) -> None:
+        optuna = import_optuna()
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
         self._space, self._seed = space, seed
+        self._distributions = {name: distribution(name, offered) for name, offered in space.items()}
         path = folder / JOURNAL_FILE
         _cut_off_half_a_line(path)
         path.with_name(f"{path.name}.lock").unlink(missing_ok=True)  # of a killed process: the folder is locked for us
@@ -70,8 +70,9 @@ class Study:
             self._storage = JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path))))
         except (ValueError, KeyError, json.JSONDecodeError) as error:
             raise TrainingError(
-                f"{path}: the journal of the search is damaged ({error}). The runs beside it are unharmed; "
-                "to search again, choose another folder"
+                f"the journal of the search is damaged ({error}). The run folders are unharmed; to search again, "
+                "choose another folder",
+                path=path,
             ) from error
         n_warm_up = max(1, round(WARM_UP * n_epochs))
         self._pruner = (
@@ -96,25 +97,25 @@ class Study:
         ]
 
     def new_trial(self) -> Trial:
-        """What the trials so far suggest: the same, whatever was interrupted, after the same trials."""
-        optuna = _optuna()
+        """A suggestion. After the same trials it is the same, however often the search was interrupted."""
+        optuna = import_optuna()
         number = len(self._study.get_trials(deepcopy=False))
         seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-        # In memory, where sampling may leave traces: the journal gets the trial in one line, with all its values.
+        # In memory, since sampling writes to its study. The journal gets the trial in one line with all its values.
         draft = optuna.create_study(sampler=sampler)
         draft.add_trials(self._study.get_trials())
-        params = draft.ask(self._distributions()).params
+        params = draft.ask(self._distributions).params
         running = optuna.trial.create_trial(
-            state=optuna.trial.TrialState.RUNNING, params=params, distributions=self._distributions()
+            state=optuna.trial.TrialState.RUNNING, params=params, distributions=self._distributions
         )
         self._study.add_trial(running)
         return Trial(number, self._values(params), "running", 0, None)
 
     def report(self, number: int, epoch: int, losses: Sequence[float]) -> bool:
-        """Note the validation losses of some epochs, the last of which is `epoch`; whether to stop the trial."""
+        """Keep the validation losses of the epochs up to `epoch`; returns whether to stop the trial."""
         trial_id = self._id(number)
         known = self._storage.get_trial(trial_id).intermediate_values
         for at, loss in enumerate(losses, start=epoch - len(losses) + 1):
@@ -126,29 +127,16 @@ class Study:
         self._study.tell(number, loss)
 
     def prune(self, number: int) -> None:
-        self._study.tell(number, state=_optuna().trial.TrialState.PRUNED)
+        self._study.tell(number, state=import_optuna().trial.TrialState.PRUNED)
 
     def fail(self, number: int, reason: str) -> None:
         self._storage.set_trial_user_attr(self._id(number), ERROR, reason)
-        self._study.tell(number, state=_optuna().trial.TrialState.FAIL)
+        self._study.tell(number, state=import_optuna().trial.TrialState.FAIL)
 
     def _id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(
             self._storage.get_study_id_from_name(STUDY_NAME), number
         )
-
-    def _distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
-        distributions = _optuna().distributions
-        found = {}
-        for name, offered in self._space.items():
-            if not isinstance(offered, Range):
-                found[name] = distributions.CategoricalDistribution(list(offered.labels))
-            elif is_whole(name):
-                step = int(offered.step or 1)
-                found[name] = distributions.IntDistribution(int(offered.low), int(offered.high), offered.log, step)
-            else:
-                found[name] = distributions.FloatDistribution(offered.low, offered.high, offered.log, offered.step)
-        return found
 
     def _values(self, params: Mapping[str, Any]) -> dict[str, Any]:
         return {
@@ -159,28 +147,18 @@ class Study:
 
 @contextmanager
 def quiet_optuna() -> Iterator[None]:
-    """Without a line for every trial.
+    """Without Optuna's message for every trial.
 
     Raises:
         ImportError: Optuna is missing.
     """
-    logging = _optuna().logging
+    logging = import_optuna().logging
     before = logging.get_verbosity()
     logging.set_verbosity(logging.WARNING)
     try:
         yield
     finally:
         logging.set_verbosity(before)
-
-
-def _optuna() -> Any:
-    try:
-        import optuna
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            'searching hyperparameters needs Optuna: pip install "crystalframer[optuna]"', name="optuna"
-        ) from error
-    return optuna
 
 
 def _cut_off_half_a_line(path: Path) -> None:
