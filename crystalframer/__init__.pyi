@@ -1,0 +1,44 @@
+from ._version import __version__ as __version__
+from .analysis.check import check as check
+from .authors import load_authors_checkpoint as load_authors_checkpoint
+from .calculator import CrystalFramerCalculator as CrystalFramerCalculator
+from .checkpoint import save as save
+from .config import (
+    Config as Config,
+    DataConfig as DataConfig,
+    ModelConfig as ModelConfig,
+    Target as Target,
+    TrainingConfig as TrainingConfig,
+)
+from .crystals.crystal import Crystal as Crystal
+from .datasets.dataset import CrystalDataset as CrystalDataset
+from .datasets.sources import dataset as dataset
+from .errors import (
+    AuthorsCheckpointError as AuthorsCheckpointError,
+    CheckpointError as CheckpointError,
+    ConfigError as ConfigError,
+    CrystalError as CrystalError,
+    CrystalFramerError as CrystalFramerError,
+    DataError as DataError,
+    MotifError as MotifError,
+    PolyhedronError as PolyhedronError,
+    RankError as RankError,
+    ScreeningError as ScreeningError,
+    TraceError as TraceError,
+    TrainingError as TrainingError,
+    UncertaintyError as UncertaintyError,
+    UnknownTarget as UnknownTarget,
+    WorkerError as WorkerError,
+)
+from .estimator import CrystalFramerRegressor as CrystalFramerRegressor
+from .evaluation import calibrate as calibrate, evaluate as evaluate
+from .model.network import CrystalFramer as CrystalFramer
+from .prediction import load as load, predict as predict, trace as trace
+from .presets import PRESETS as PRESETS, preset as preset
+from .reading.inputs import read as read, read_all as read_all
+from .screening import read_screen as read_screen, screen as screen
+from .studies import Choice as Choice, Range as Range, ablate as ablate, sweep as sweep
+from .traces import CrystalTrace as CrystalTrace
+from .training import fit as fit
+
+__all__: list[str]
