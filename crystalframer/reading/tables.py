@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from crystalframer.reading.entry import BEGINNING, Entry, Start
 
 if TYPE_CHECKING:
     import pandas
+    import pyarrow.parquet
 
 Row = dict[str, Any]
 
@@ -111,47 +113,43 @@ def _read_json_lines(path: Path, start: Start) -> Iterator[Row | DataError]:
     for _, line in _json_lines(path, start):
         try:
             yield checked(json.loads(line))
-        except UnicodeDecodeError as error:
-            yield DataError(f"not UTF-8 text ({error}); save it again as UTF-8")
         except (ValueError, RecursionError) as error:  # the latter of nested brackets
-            yield DataError(f"not valid JSON ({error})")
+            yield DataError(f"not valid JSON in UTF-8 ({error})")
 
 
 def _starts_json_lines(path: Path) -> Iterator[Start]:
     return (start for start, _ in _json_lines(path, BEGINNING))
 
 
-def _read_parquet(path: Path, start: Start) -> Iterator[Row]:
+@contextmanager
+def _opened(path: Path) -> Iterator[pyarrow.parquet.ParquetFile]:
     from pyarrow import ArrowException, parquet
 
     try:
         with parquet.ParquetFile(path) as file:
-            sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
-            ends = np.cumsum(sizes)
-            first = int(np.searchsorted(ends, start.n_before, side="right"))
-            skip = start.n_before - (int(ends[first - 1]) if first else 0)
-            for batch in file.iter_batches(batch_size=1024, row_groups=range(first, len(sizes))):
-                yield from batch.slice(min(skip, len(batch))).to_pylist()
-                skip = max(0, skip - len(batch))
+            yield file
     except (ArrowException, OSError) as error:
-        raise _incomplete(error) from error
+        raise DataError(f"not a complete parquet file ({error}); copy or make it again") from error
+
+
+def _read_parquet(path: Path, start: Start) -> Iterator[Row]:
+    with _opened(path) as file:
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+        ends = np.cumsum(sizes)
+        first = int(np.searchsorted(ends, start.n_before, side="right"))
+        skip = start.n_before - (int(ends[first - 1]) if first else 0)
+        for batch in file.iter_batches(batch_size=1024, row_groups=range(first, len(sizes))):
+            yield from batch.slice(min(skip, len(batch))).to_pylist()
+            skip = max(0, skip - len(batch))
 
 
 def _count_parquet(path: Path) -> int:
-    from pyarrow import ArrowException, parquet
-
-    try:
-        return parquet.read_metadata(path).num_rows
-    except (ArrowException, OSError) as error:
-        raise _incomplete(error) from error
+    with _opened(path) as file:
+        return file.metadata.num_rows
 
 
 def _starts_parquet(path: Path) -> Iterator[Start]:
     return map(Start, range(_count_parquet(path)))
-
-
-def _incomplete(error: Exception) -> DataError:
-    return DataError(f"not a complete parquet file ({error}); copy or make it again")
 
 
 def _save_json_lines(table: pandas.DataFrame, path: Path) -> None:

@@ -49,6 +49,4 @@ def check_unpacked_size(path: Path) -> None:
         while piece := file.read(_CHUNK):
             n_bytes += len(piece)
             if n_bytes > LARGEST:
-                raise CrystalError(
-                    f"unpacks to more than {LARGEST:,} bytes, all at a time; unpack it first, or divide it"
-                )
+                raise CrystalError(f"unpacks to more than {LARGEST:,} bytes; unpack it first, or divide it")

@@ -102,6 +102,8 @@ def test_files(kind: str, tmp_path: Path) -> None:
     "source",
     [
         NACL,
+        read(NACL).to_pymatgen(),
+        read(NACL).to_ase(),
         NACL.copy().add_oxidation_state_by_element({"Na": 1, "Cl": -1}),
         atoms(),
         cif(*SITES),

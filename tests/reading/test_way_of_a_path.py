@@ -12,27 +12,9 @@ import tempfile
 from pathlib import Path
 from types import FrameType
 
+from pymatgen.core import Lattice, Structure
+
 MOST_STAYS, MOST_RETURNS = 10, 3
-CIF = """data_salt
-_cell_length_a 4
-_cell_length_b 4
-_cell_length_c 4
-_cell_angle_alpha 90
-_cell_angle_beta 90
-_cell_angle_gamma 90
-_chemical_formula_sum 'Cs Cl'
-loop_
-_symmetry_equiv_pos_as_xyz
-'x, y, z'
-loop_
-_atom_site_label
-_atom_site_type_symbol
-_atom_site_fract_x
-_atom_site_fract_y
-_atom_site_fract_z
-Cs1 Cs 0 0 0
-Cl1 Cl 0.5 0.5 0.5
-"""
 
 
 def way() -> list[str]:
@@ -59,7 +41,7 @@ def way() -> list[str]:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "salt.cif"
-        path.write_text(CIF, encoding="utf-8")
+        Structure(Lattice.cubic(4.1), ["Cs", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]).to(str(path))
         cf.trace(path, model)  # imports what is imported when it is needed
         sys.setprofile(follow)
         cf.trace(path, model)
