@@ -22,6 +22,8 @@ from sphinx.application import Sphinx
 STATE = "application/vnd.jupyter.widget-state+json"
 VIEW = "application/vnd.jupyter.widget-view+json"
 PLOTLY = "application/vnd.plotly.v1+json"
+PY3DMOL = "application/3dmoljs_load.v0"
+"""Stands beside the HTML of a py3Dmol view, which is enough."""
 FOLDER = "_widgets"
 NOTE = """:::{note}
 This page comes from a short run, so that it is quick to build: fewer epochs or crystals than the notebook has.
@@ -52,6 +54,7 @@ def read(text: str) -> NotebookNode:
 
 def _shown(output: NotebookNode, widgets: dict[str, Any]) -> Iterator[NotebookNode]:
     data = output.get("data", {})
+    data.pop(PY3DMOL, None)
     if VIEW in data:
         yield from _shown_widget(data[VIEW]["model_id"], widgets)
     elif PLOTLY in data:

@@ -29,13 +29,13 @@ SMALLER_COMMANDS = (
     (r"--seeds [\d ]+", "--seeds 0 "),
     (r"--n-trials \d+", "--n-trials 1"),
     (r"--(n-workers|devices) \d+", ""),
-    (r"--training\.accelerator cuda", ""),
+    (r"--(training\.accelerator|ray) \S+", ""),
     (r"--frame-methods max weighted-pca none", "--frame-methods max none"),
     (r"/shared/", ""),
     (r"\$SLURM_ARRAY_TASK_ID", "1"),
     (r"\$RESUME", ""),
     (r"^srun ", ""),
-    (r"^(crystalframer check.*)", r"\1 --n-draws 1 --structures NaCl.cif"),
+    (r"^(crystalframer check.*)", r"\1 NaCl.cif --n-draws 1"),
 )
 TRAINS = ("train", "ablate", "sweep")
 
@@ -93,7 +93,7 @@ def make_workshop(folder: Path) -> None:
     small.to_frame()[["id", "band_gap"]].to_csv(cifs / "labels.csv", index=False)
     data = cf.dataset(cifs, targets=[gap])
     data.save(folder / "my_data.parquet")
-    for name in ("candidates.parquet", "oqmd.parquet"):
+    for name in ("candidates.parquet", "oqmd.parquet", "part-1.parquet"):
         data.select(range(8)).save(folder / name)
     config = cf.preset("tiny").config
     model, split = replace(config.model, targets=(gap,)), replace(config.data, split="random")
