@@ -2,66 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from permissions import open_folder, read_only
 from refusals import refused
+from small_runs import DATA, assert_same_run, begin_or_resume, training
 
 from crystalframer import checkpoint
-from crystalframer.config import Config, DistanceBasis, ModelConfig, Target, TrainingConfig, from_json, to_json
-from crystalframer.datasets.dataset import CrystalDataset, Splits
 from crystalframer.errors import ConfigError, TrainingError
-from crystalframer.testing import random_crystal
 from crystalframer.training import FitResult, fit
 from crystalframer.training.folder import RunFolder
 
-TARGET = Target("energy", "eV/atom")
-MODEL = ModelConfig(
-    targets=(TARGET,), n_layers=1, n_heads=2, d_model=16, d_feedforward=32, d_readout=16,
-    distance=DistanceBasis(n_centers=8), weight_tolerance=1e-2,
-)  # fmt: skip
-SHORT = Config(MODEL, training=TrainingConfig(n_epochs=2, swa_epochs=1, batch_size=8, accelerator="cpu", n_threads=1))
 
-
-def lasting(n_epochs: int) -> Config:
-    """Settings of a run of so many epochs, an even number."""
-    training = replace(SHORT.training, n_epochs=n_epochs, swa_epochs=n_epochs // 2, learning_rate=2e-3)
-    return replace(SHORT, training=training)
-
-
-def data() -> Splits:
-    crystals = [random_crystal(seed, 1 + seed % 3) for seed in range(40)]
-    labelled = [replace(c, targets={TARGET.name: float(c.atomic_numbers.mean())}) for c in crystals]
-    dataset = CrystalDataset.from_crystals(labelled, [TARGET])
-    return Splits(*(dataset.select(np.arange(start, start + n)) for start, n in ((0, 24), (24, 8), (32, 8))))
-
-
-def run(output: Path, config: Config) -> FitResult:
+def run(output: Path) -> FitResult:
     """Begin, or go on."""
-    return fit(config, data(), output, resume=(output / "config.json").exists())
-
-
-def assert_same(found: FitResult, expected: FitResult) -> None:
-    times = ["training_seconds", "seconds"]
-    history = found.history.drop(columns=times)
-    pd.testing.assert_frame_equal(history, expected.history.drop(columns=times), check_exact=True)
-    assert found.scores == expected.scores
-    for name in ("best", "swa", "last"):
-        one, other = (
-            checkpoint.load(result.output / "checkpoints" / name).state_dict() for result in (found, expected)
-        )
-        assert all(torch.equal(one[key], other[key]) for key in other), name
+    return begin_or_resume(output, 2)
 
 
 def n_epochs(output: Path) -> int:
@@ -76,9 +39,9 @@ def n_epochs(output: Path) -> int:
 def test_a_run_that_is_killed_again_and_again(n_kills: int, tmp_path: Path) -> None:
     """SIGKILL at random moments, every time others: in a step, in a save, between two files."""
     output, rng, n = tmp_path / "run", np.random.default_rng(), 16 * (n_kills + 1)
-    here = Path(__file__).parent
-    code = f"import sys; sys.path[:0] = [{str(here)!r}, {str(here.parent / 'support')!r}]; from pathlib import Path"
-    code += f"; from test_crashes import lasting, run; run(Path({str(output)!r}), lasting({n}))"
+    support = str(Path(__file__).parents[1] / "support")
+    code = f"import sys; sys.path.insert(0, {support!r}); from small_runs import *; "
+    code += f"begin_or_resume(Path({str(output)!r}), {n})"
     for kill in range(n_kills):
         wanted = n_epochs(output) + rng.integers(1, 6)
         process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
@@ -88,7 +51,7 @@ def test_a_run_that_is_killed_again_and_again(n_kills: int, tmp_path: Path) -> N
         process.kill()
         _, errors = process.communicate()
         assert process.returncode == -9, f"kill {kill + 1}: the run had ended before it: {errors.decode()}"
-    assert_same(run(output, lasting(n)), run(tmp_path / "undisturbed", lasting(n)))
+    assert_same_run(begin_or_resume(output, n), begin_or_resume(tmp_path / "undisturbed", n))
 
 
 class Disk:
@@ -111,34 +74,34 @@ def test_a_disk_that_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n
     with monkeypatch.context() as patch:
         disk = Disk(patch, n_good)
         with pytest.raises((TrainingError, checkpoint.CheckpointError), match=r"No space left on device.*[Ff]ree some"):
-            run(tmp_path / "run", SHORT)
+            run(tmp_path / "run")
         assert disk.n_left < 0
-    assert_same(run(tmp_path / "run", SHORT), run(tmp_path / "other", SHORT))
+    assert_same_run(run(tmp_path / "run"), run(tmp_path / "other"))
 
 
 def test_a_folder_that_is_read_only() -> None:
     """A new run, and one that was under way, which then goes on where it can be written."""
     with open_folder() as folder:
-        run(folder / "run", SHORT)
+        run(folder / "run")
         (folder / "run" / "result.json").unlink()
         with read_only(folder):
             for path in (folder / "new", folder / "run"):
                 with refused(TrainingError, "denied", path=path):
-                    run(path, SHORT)
-        assert_same(run(folder / "run", SHORT), run(folder / "new", SHORT))
+                    run(path)
+        assert_same_run(run(folder / "run"), run(folder / "new"))
 
 
 def test_a_path_that_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     with refused(TrainingError, "Not a directory", path=tmp_path / "file" / "run"):
-        run(tmp_path / "file" / "run", SHORT)
+        run(tmp_path / "file" / "run")
 
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that was stopped just before its end."""
     output = tmp_path_factory.mktemp("stopped") / "run"
-    run(output, SHORT)
+    run(output)
     (output / "result.json").unlink()
     return output
 
@@ -151,10 +114,8 @@ def test_a_damaged_state(stopped: Path, tmp_path: Path, share: float) -> None:
     state.write_bytes(state.read_bytes()[: int(share * state.stat().st_size)])
     best = output / "checkpoints" / "best"
     with refused(TrainingError, best, path=state):
-        run(output, SHORT)
-    start = json.loads(to_json(SHORT))
-    start["training"]["initial_weights"] = str(best)
-    run(tmp_path / "again", from_json(Config, json.dumps(start)))
+        run(output)
+    fit(training(n_epochs=1, swa_epochs=0, initial_weights=str(best)), DATA, tmp_path / "again")
 
 
 def test_one_bit_that_is_wrong(stopped: Path, tmp_path: Path) -> None:
@@ -196,4 +157,4 @@ def test_a_damaged_description_of_a_run(stopped: Path, tmp_path: Path, name: str
     (output / name).write_bytes(content)
     best = output / "checkpoints" / "best"
     with refused(ConfigError if name == "config.json" else TrainingError, best, path=output / name):
-        run(output, SHORT)
+        run(output)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import os
 import re
@@ -21,19 +20,25 @@ import pytest
 import torch
 from filelock import FileLock
 from refusals import refused
+from small_runs import (
+    CONFIG,
+    DATA,
+    MODEL,
+    TARGETS,
+    TIMES,
+    TRAINING,
+    PressCtrlC,
+    assert_same_run,
+    has_no_gradient,
+    make_data,
+    training,
+    weights,
+    without_times,
+)
 from torch import Tensor
 
 from crystalframer import checkpoint, files
-from crystalframer.config import (
-    Config,
-    CosineBasis,
-    DataConfig,
-    DistanceBasis,
-    ModelConfig,
-    Target,
-    TrainingConfig,
-    to_json,
-)
+from crystalframer.config import Config, DataConfig, Target, to_json
 from crystalframer.crystals.crystal import Crystal, CrystalBatch
 from crystalframer.crystals.loading import BatchOrder, prepare
 from crystalframer.datasets.dataset import CrystalDataset, Splits
@@ -45,67 +50,6 @@ from crystalframer.training.optimisation import noise_seed
 from crystalframer.training.result import read_result
 from crystalframer.training.task import TrainingTask
 
-TARGETS = (Target("energy", "eV/atom"), Target("gap", "eV"))
-MODEL = ModelConfig(
-    targets=TARGETS[:1],
-    n_layers=1,
-    n_heads=2,
-    d_model=16,
-    d_feedforward=32,
-    d_readout=16,
-    distance=DistanceBasis(n_centers=8),
-    cosine=CosineBasis(n_centers=8),
-    weight_tolerance=1e-2,
-)
-TRAINING = TrainingConfig(n_epochs=5, batch_size=8, swa_epochs=2, accelerator="cpu", learning_rate=2e-3, decay_steps=20)
-CONFIG = Config(MODEL, training=TRAINING)
-
-
-def make_data(n_train: int = 24, n_other: int = 8, targets: tuple[Target, ...] = TARGETS[:1]) -> Splits:
-    """Labels that follow from the elements and distances; every third gap is missing."""
-    rng = np.random.default_rng(0)
-    crystals = []
-    for index in range(n_train + 2 * n_other):
-        n_atoms = int(rng.integers(1, 4))
-        lattice = 3.2 * np.eye(3) + rng.normal(0, 0.3, (3, 3))
-        frac = np.arange(n_atoms)[:, None] / n_atoms + rng.normal(0, 0.03, (n_atoms, 3))
-        numbers = rng.integers(1, 6, n_atoms)
-        labels = {"energy": 0.5 * float(numbers.mean()) - 3.0, "gap": np.nan if index % 3 == 0 else 3 * rng.random()}
-        crystals.append(Crystal(numbers, frac @ lattice, lattice, f"c{index}", labels))
-    dataset = CrystalDataset.from_crystals(crystals, targets)
-    ends = [0, n_train, n_train + n_other, len(dataset)]
-    return Splits(*(dataset.select(np.arange(start, end)) for start, end in itertools.pairwise(ends)))
-
-
-DATA = make_data()
-TIMES = ["training_seconds", "seconds"]
-
-
-def training(**changes) -> Config:
-    return replace(CONFIG, training=replace(TRAINING, **changes))
-
-
-def without_times(result: FitResult) -> pd.DataFrame:
-    return result.history.drop(columns=TIMES)
-
-
-def weights(result: FitResult, name: str) -> dict[str, Tensor]:
-    return checkpoint.load(result.output / "checkpoints" / name).state_dict()
-
-
-def has_no_gradient(name: str) -> bool:
-    """A key bias adds the same to all logits of an atom: its gradient is rounding alone, which Adam blows up."""
-    return name.endswith("key.bias")
-
-
-def assert_same_run(one: FitResult, other: FitResult) -> None:
-    """Bit for bit."""
-    pd.testing.assert_frame_equal(without_times(one), without_times(other), check_exact=True)
-    assert one.scores == other.scores and one.chosen == other.chosen and one.baseline_mae == other.baseline_mae
-    for name in ("best", "last", "swa"):
-        for key, value in weights(one, name).items():
-            assert torch.equal(weights(other, name)[key], value), f"{name}: {key}"
-
 
 class StopAt(pl.Callback):
     """Ctrl-C before a batch of an epoch."""
@@ -116,20 +60,6 @@ class StopAt(pl.Callback):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
         if (trainer.current_epoch, batch_idx) == self.moment:
             raise KeyboardInterrupt
-
-
-class PressCtrlC(pl.Callback):
-    """So many times, within one batch."""
-
-    def __init__(self, times: int) -> None:
-        self.times = times
-        self.went_on = False
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-        if (trainer.current_epoch, batch_idx) == (2, 1):
-            for _ in range(self.times):
-                signal.raise_signal(signal.SIGINT)
-            self.went_on = True
 
 
 @pytest.fixture(scope="module")
@@ -424,7 +354,7 @@ def test_an_interrupted_run_resumes_to_the_same_numbers(
 def test_ctrl_c_waits_for_the_end_of_the_batch_unless_repeated(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], times: int
 ) -> None:
-    keys = PressCtrlC(times)
+    keys = PressCtrlC(2, 1, times=times)
     with pytest.raises(Interrupted, match="after epoch 2 of 5"):
         fit(CONFIG, DATA, tmp_path / "run", callbacks=[keys])
     assert keys.went_on == (times == 1)
@@ -526,9 +456,9 @@ def test_a_second_process_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 SCRIPT = """
 import sys
-sys.path[:0] = [{tests!r}, {tests!r} + "/../support"]
-import test_fit
-test_fit.fit(test_fit.training(n_epochs=100_000, swa_epochs=0), test_fit.DATA, {output!r})
+sys.path.insert(0, {support!r})
+from small_runs import DATA, fit, training
+fit(training(n_epochs=100_000, swa_epochs=0), DATA, {output!r})
 """
 
 
@@ -537,7 +467,7 @@ test_fit.fit(test_fit.training(n_epochs=100_000, swa_epochs=0), test_fit.DATA, {
 def test_a_signal_leaves_a_checkpoint_and_says_so(tmp_path: Path, stop: signal.Signals) -> None:
     """Ctrl-C, and what a scheduler or `kill` sends."""
     output = tmp_path / "run"
-    script = SCRIPT.format(tests=str(Path(__file__).parent), output=str(output))
+    script = SCRIPT.format(support=str(Path(__file__).parents[1] / "support"), output=str(output))
     process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
     deadline, metrics = time.monotonic() + 120, output / "metrics.csv"
     while not metrics.exists() or len(metrics.read_text().splitlines()) < 4:

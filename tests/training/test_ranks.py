@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,13 +13,15 @@ import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 import pytest
+import small_runs
 import torch
 from refusals import refused
+from small_runs import TIMES, PressCtrlC
 
 from crystalframer import checkpoint
-from crystalframer.config import Config, CosineBasis, DistanceBasis, FrameConfig, ModelConfig, Target, TrainingConfig
+from crystalframer.config import Config, FrameConfig, Target
 from crystalframer.crystals.loading import BatchOrder, even_shares, prepare, train_loader
-from crystalframer.datasets.dataset import CrystalDataset, Splits
+from crystalframer.datasets.dataset import Splits
 from crystalframer.errors import ConfigError, RankError
 from crystalframer.studies import ablate
 from crystalframer.testing import random_crystal
@@ -30,32 +29,10 @@ from crystalframer.training import FitResult, Interrupted, fit, launch, ranks
 
 # Without noise: it picks among ties by place, and a crystal has another place in a share than in the batch. Random
 # crystals have no ties.
-MODEL = ModelConfig(
-    targets=(Target("energy"), Target("gap")),
-    n_layers=1,
-    n_heads=2,
-    d_model=16,
-    d_feedforward=32,
-    d_readout=16,
-    frame=FrameConfig(noise=0.0),
-    distance=DistanceBasis(n_centers=8),
-    cosine=CosineBasis(n_centers=8),
-    weight_tolerance=1e-2,
-)
+MODEL = replace(small_runs.MODEL, targets=(Target("energy"), Target("gap")), frame=FrameConfig(noise=0.0))
 # 25 crystals are 3 batches of 8 and one of a single crystal, fewer than ranks; 4 batches are a step of 3 and one of 1.
-TRAINING = TrainingConfig(
-    n_epochs=4,
-    batch_size=8,
-    accumulate=3,
-    drop_last=False,
-    swa_epochs=2,
-    accelerator="cpu",
-    learning_rate=2e-3,
-    decay_steps=20,
-    n_threads=1,
-)
+TRAINING = replace(small_runs.TRAINING, n_epochs=4, accumulate=3, drop_last=False, n_threads=1)
 CONFIG = Config(MODEL, training=TRAINING)
-TIMES = ["training_seconds", "seconds"]
 
 
 def make_data() -> Splits:
@@ -67,8 +44,7 @@ def make_data() -> Splits:
         gap = np.nan if index % 3 == 0 else rng.random()
         energy = np.nan if index % 9 == 1 else 0.1 * float(crystal.atomic_numbers.mean()) + rng.random()
         crystals.append(replace(crystal, id=f"c{index}", targets={"energy": energy, "gap": gap}))
-    data = CrystalDataset.from_crystals(crystals, MODEL.targets)
-    return Splits(*(data.select(np.arange(*ends)) for ends in itertools.pairwise([0, 25, 32, 37])))
+    return small_runs.split(crystals, MODEL.targets, 25, 7)
 
 
 DATA = make_data()
@@ -76,19 +52,6 @@ DATA = make_data()
 
 def on(n_devices: int | None) -> Config:
     return replace(CONFIG, training=replace(TRAINING, n_devices=n_devices))
-
-
-class PressCtrlC(pl.Callback):
-    """In a batch of an epoch, for this process and others, as a terminal does."""
-
-    def __init__(self, epoch: int, batch: int, others: Sequence[subprocess.Popen[bytes]] = ()) -> None:
-        self.moment, self.others = (epoch, batch), others
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-        if (trainer.current_epoch, batch_idx) == self.moment:
-            for other in self.others:
-                other.send_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGINT)
 
 
 @pytest.fixture
