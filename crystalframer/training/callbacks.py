@@ -1,4 +1,4 @@
-"""What happens around training: the progress bar, and the files of a run."""
+"""Callbacks of a training: the progress bar, the files of a run, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -102,8 +102,10 @@ class PoliteInterrupt(pl.Callback):
         self._stop_if_asked()
 
     def explains(self, error: BaseException, trainer: pl.Trainer) -> bool:
-        """Whether training ended with this error because of Ctrl-C, or of the SIGTERM of a scheduler, which Lightning
-        turns into a SystemExit; where another rank was told and ended first, that is a failed exchange with it here."""
+        """Whether training ended with this error because of Ctrl-C or the SIGTERM of a scheduler.
+
+        Lightning turns SIGTERM into a SystemExit. If another rank has ended first, the exchange with it fails here.
+        """
         was_told = self.was_asked or trainer.received_sigterm
         return isinstance(error, (KeyboardInterrupt, SystemExit)) or (was_told and ranks.n_ranks() > 1)
 

@@ -156,7 +156,7 @@ class RunFolder:
             )
 
     def read_state(self) -> dict[str, Any] | None:
-        """What the run goes on from; None if no epoch is complete.
+        """The state that the run resumes from; None if no epoch is complete.
 
         Raises:
             TrainingError: the file is damaged.
@@ -176,7 +176,7 @@ class RunFolder:
             raise TrainingError(f"truncated or damaged ({reason}). {self._start_anew()}", path=self.state) from error
 
     def _start_anew(self) -> str:
-        """What is left to do where a run cannot go on."""
+        """Advice if a run cannot be resumed."""
         best = self.checkpoint("best")
         if not best.exists():
             return "So the run cannot go on; start it again in another folder"

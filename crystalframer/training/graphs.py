@@ -24,7 +24,7 @@ from crystalframer.maths.frames import NoiseSeed
 from crystalframer.model.network import CrystalFramer
 
 SHARE_OF_MEMORY = 0.25
-"""Of the memory that is free, which the tables of the crystals may take."""
+"""Share of the free memory that the tables of the crystals may take."""
 LARGEST_DIFFERENCE = 1e-2
 """Between what is recorded and what the model gives: sums in another order, and frames that tie within rounding."""
 STREAMS_DIFFER = "The AccumulateGrad node's stream does not match"
@@ -87,7 +87,7 @@ class ResidentPass:
 
 
 class PaddedPass(nn.Module):
-    """What is recorded: from rows to predictions, the same kernels on the same shapes for every batch."""
+    """The recorded computation, from rows to predictions: the same kernels on the same shapes for every batch."""
 
     def __init__(self, model: CrystalFramer, crystals: ResidentCrystals, n_atoms: int, n_edges: int) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ def _prediction_and_gradients(module: nn.Module, inputs: tuple[Tensor, ...]) -> 
 
 
 def _difference(found: list[Tensor], exact: list[Tensor]) -> float:
-    """Of predictions as a share of the largest, or of gradients as a share of the largest of all; infinite for NaN.
+    """Largest difference of predictions, or of gradients, as a share of the largest of them; infinite for NaN.
 
     Not of each gradient by itself: that of a bias of the keys is 0, but for rounding.
     """

@@ -1,4 +1,4 @@
-"""What a run trains on: the labelled crystals of its parts with their neighbours, and whether they fit the device."""
+"""The data of a run: labelled crystals of the three parts with their neighbours, and whether they fit into memory."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def fingerprints(parts: Mapping[str, PreparedCrystals]) -> Fingerprints:
 
 
 def _announce_large_crystals(config: Config, data: CrystalDataset, splits: Splits) -> None:
-    """How many training crystals `max_atoms_per_crystal` leaves out: scores are of another set than one may think."""
+    """Report how many training crystals `max_atoms_per_crystal` leaves out, because scores depend on it."""
     limit = config.data.max_atoms_per_crystal
     if limit is None:
         return
@@ -63,7 +63,7 @@ def _announce_large_crystals(config: Config, data: CrystalDataset, splits: Split
 
 
 def announce_lone_crystals(config: Config, crystals: PreparedCrystals) -> None:
-    """A limit of batches that is set too low costs time, and nothing else would show it."""
+    """Report crystals that exceed a limit of batches: a limit that is too low costs time."""
     for name, sizes in (("max_atoms", crystals.n_atoms), ("max_edges", crystals.n_edges)):
         limit = getattr(config.training, name)
         n_alone = 0 if limit is None else int((sizes > limit).sum())
@@ -76,7 +76,7 @@ def announce_lone_crystals(config: Config, crystals: PreparedCrystals) -> None:
 
 
 def check_memory(config: Config, parts: Mapping[str, PreparedCrystals], device: torch.device, n_ranks: int) -> None:
-    """That the largest crystal of each part fits into the device, and the largest share of a batch of an epoch.
+    """Check that the largest crystal of each part, and the largest share of a batch, fit into the memory of the device.
 
     Raises:
         CrystalError: a crystal does not.

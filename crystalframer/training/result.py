@@ -1,4 +1,4 @@
-"""What a run came to: scores of the best and of the averaged weights, and the choice between them."""
+"""The result of a run: scores of the best and of the averaged weights, and the choice between them."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class FitResult:
     output: Path
     """The run folder."""
     model: CrystalFramer
-    """With the chosen weights, ready to predict, on the CPU."""
+    """Model with the chosen weights, on the CPU, ready to predict."""
     chosen: str
     """`best` or `swa`: the lower validation loss."""
     scores: Mapping[str, Score]
-    """Of the `best` raw weights, and of their average `swa` if there is one."""
+    """Scores of the `best` raw weights, and of their average `swa` if there is one."""
     baseline_mae: Mapping[str, float]
     """Test MAE of predicting the mean of the training labels; empty without a test part."""
     history: pandas.DataFrame
@@ -74,7 +74,7 @@ class FitResult:
 
 
 def why_none(error: Exception) -> str:
-    """Why a run has no result; of an error that is not ours, where it arose goes to standard error."""
+    """The reason why a run has no result. The traceback of an error that is not ours goes to standard error."""
     if isinstance(error, CrystalFramerError):
         return str(error)
     traceback.print_exception(error)

@@ -129,7 +129,7 @@ def _set_up(
     n_started: int,
     lock: ExitStack,
 ) -> tuple[dict[str, PreparedCrystals], CrystalFramer]:
-    """What training needs. Rank 0 locks the folder, makes or checks it, and has the initial weights."""
+    """Prepare data and model. Rank 0 locks the folder, makes or checks it, and has the initial weights."""
     is_first = ranks.rank() == 0
     check = partial(folder.check_resumable, config) if resume else folder.check_new
     if is_first:
@@ -152,7 +152,7 @@ def _set_up(
 
 
 def _check_shared(folder: RunFolder) -> None:
-    """That all ranks see what rank 0 has written."""
+    """Check that all ranks see the files of rank 0."""
     ends = time.monotonic() + 60.0
     while not folder.config.exists():
         if time.monotonic() > ends:
@@ -285,7 +285,7 @@ def _farewell(folder: RunFolder, task: TrainingTask, done: int) -> str:
 
 @contextmanager
 def _silent_unless_first() -> Iterator[None]:
-    """Without the messages and bars of what every rank does."""
+    """Without messages and bars on the ranks after rank 0."""
     if ranks.rank() == 0:
         yield
         return

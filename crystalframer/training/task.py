@@ -40,7 +40,7 @@ Row = dict[str, int | float]
 """Figures of one epoch (see `fit`)."""
 
 Prediction = tuple[Tensor, Tensor | None, Tensor]
-"""Of a batch, by the raw and by the averaged weights, and its labels."""
+"""Predictions of a batch by the raw and by the averaged weights, and its labels."""
 
 
 class TrainingTask(pl.LightningModule):
@@ -266,7 +266,7 @@ class TrainingTask(pl.LightningModule):
 
 
 def _of_all_ranks(predictions: list[Prediction]) -> list[Prediction]:
-    """Without the crystals that fill empty shares: every other one has a label."""
+    """The predictions of all ranks, without the crystals that fill empty shares, which have no label."""
     if ranks.n_ranks() == 1:
         return predictions
     mine = []
