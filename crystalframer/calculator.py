@@ -1,4 +1,4 @@
-"""A trained model as an ASE calculator: an energy for whatever takes `Atoms`, and no forces."""
+"""A trained model as an ASE calculator: the energy of `Atoms`, without forces."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ PER_ATOM, PER_CELL = "eV/atom", "eV"
 
 
 class CrystalFramerCalculator(Calculator):
-    """The energy of periodic `ase.Atoms`, predicted by a model of a formation or total energy.
+    """ASE calculator: the energy of periodic `ase.Atoms`, predicted by a model of a formation or total energy.
 
-    For ranking structures, databases and scripts that ask `atoms.get_potential_energy()`. There are no forces and no
-    stress: frames follow the strongest neighbour and jump when another becomes the strongest, so the energy is no
-    smooth function of the positions. Relax with a potential, then predict.
+    Use it to rank structures, and in scripts that call `atoms.get_potential_energy()`. There are no forces and no
+    stress: frames follow the strongest neighbour and jump when another neighbour becomes the strongest, so the energy
+    is not a smooth function of the positions. Relax structures with an interatomic potential first, then predict.
 
     >>> import crystalframer as cf
     >>> from ase.build import bulk
@@ -45,20 +45,20 @@ class CrystalFramerCalculator(Calculator):
     ) -> None:
         """Args:
             model: a model, or the path of one. Default: the weights that come with the package.
-            target: which of its targets is the energy, in eV/atom (multiplied by the number of atoms) or eV (of the
-                cell). Default: the only one in eV/atom.
+            target: target that is the energy, in eV/atom (multiplied by the number of atoms) or eV (per cell).
+                Default: the only one in eV/atom.
             device: where to compute, as in `crystalframer.predict`.
-            ase_options: of every ASE calculator (`label`, `atoms`, ...).
+            ase_options: options of every ASE calculator (`label`, `atoms`, ...).
 
         Raises:
-            ConfigError: the model has no such target, or none or several that could be meant, or not in eV.
+            ConfigError: the model has no such target, none or several in eV/atom, or the target is not in eV.
             CheckpointError: the model cannot be loaded.
         """
         super().__init__(**ase_options)
         self.model = ready(model, device)
         self.target = _energy(self.model.config.targets, target)
         self.predictions: dict[str, float] = {}
-        """All targets of the structure calculated last, each in its unit."""
+        """Target name → prediction for the last structure, in the target's unit."""
 
     def calculate(
         self,
@@ -78,14 +78,14 @@ class CrystalFramerCalculator(Calculator):
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         if name not in self.implemented_properties:
             raise PropertyNotImplementedError(
-                f"{name}: crystalframer predicts the energy alone ({self.target.label}); it is no smooth function of "
-                "the positions, so it has no forces and no stress. Relax with an interatomic potential, then predict"
+                f"{name}: crystalframer predicts only the energy ({self.target.label}), which is not a smooth function "
+                "of the positions, so there are no forces and no stress. Relax with an interatomic potential first"
             )
         return super().get_property(name, atoms, allow_calculation)
 
 
 def _energy(targets: Sequence[Target], name: str | None) -> Target:
-    """The target that is to be taken as the energy."""
+    """The target that is the energy."""
     names = [target.name for target in targets]
     if name is None:
         energies = [target for target in targets if target.unit == PER_ATOM]
@@ -93,10 +93,11 @@ def _energy(targets: Sequence[Target], name: str | None) -> Target:
             return energies[0]
         what = "several targets" if energies else "no target"
         labels = ", ".join(target.label for target in targets)
-        raise ConfigError(f"the model has {what} in {PER_ATOM} ({labels}); say which is the energy (target=...)")
+        raise ConfigError(f"the model has {what} in {PER_ATOM} ({labels}); name the energy", field="target")
     if name not in names:
-        raise ConfigError(f"target {name!r} is none of the model's{suggestion(name, names)}")
+        raise ConfigError(f"the model has no such target{suggestion(name, names)}", field="target", value=name)
     chosen = targets[names.index(name)]
     if chosen.unit not in (PER_ATOM, PER_CELL):
-        raise ConfigError(f"target {chosen.label} is no energy: its unit must be {PER_ATOM} or {PER_CELL}")
+        problem = f"{chosen.label} is not an energy: its unit must be {PER_ATOM} or {PER_CELL}"
+        raise ConfigError(problem, field="target", value=name)
     return chosen

@@ -1,4 +1,4 @@
-"""A model as a scikit-learn estimator, for `cross_val_score`, grid searches, pipelines and matbench."""
+"""A scikit-learn estimator, for `cross_val_score`, grid searches, pipelines and matbench."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from crystalframer.training import fit
 
 
 class CrystalFramerRegressor(RegressorMixin, BaseEstimator):
-    """Structures in, numbers out: `fit`, `predict`, `score` (R²), `get_params`, `clone`.
+    """scikit-learn estimator with `fit`, `predict`, `score` (R²), `get_params` and `clone`.
 
-    `X` is a list (or array of objects) of structures: pymatgen, ASE, `Crystal`, paths of files; `y` their labels, of
-    one target or one column a target, NaN where missing. Part of them is held out to choose the best epoch.
+    `X` is a list (or array of objects) of structures: pymatgen, ASE, `Crystal`, or paths of files. `y` holds their
+    labels, one column per target, NaN where missing. A part of the structures is used to choose the best epoch.
 
     >>> from sklearn.model_selection import cross_val_score
     >>> import crystalframer as cf
@@ -53,13 +53,13 @@ class CrystalFramerRegressor(RegressorMixin, BaseEstimator):
         output: str | Path | None = None,
     ) -> None:
         """Args:
-        preset: settings to start from (`crystalframer presets` lists them).
-        n_epochs, batch_size, learning_rate, initial_weights: as in `TrainingConfig`. Default: the preset's.
-        validation_fraction: share of the structures that chooses the best epoch.
-        config: all settings, in the place of the preset; its targets name the columns of `y` and their units.
-        random_state: seed of the held-out part, initial weights, batches and noise.
+        preset: name of the settings to start from (a key of `PRESETS`).
+        n_epochs, batch_size, learning_rate, initial_weights: as in `TrainingConfig`. Default: those of the preset.
+        validation_fraction: share of the structures used to choose the best epoch.
+        config: all settings, instead of a preset; its targets name the columns of `y` and their units.
+        random_state: random seed of the validation part, initial weights, batches and noise.
         accelerator: `auto` takes a GPU if there is one.
-        output: folder to keep the run in; it must not hold another. Default: none is kept.
+        output: folder for the run; it must not hold another run. Default: the run is not kept.
         """
         self.preset = preset
         self.n_epochs = n_epochs
@@ -73,16 +73,18 @@ class CrystalFramerRegressor(RegressorMixin, BaseEstimator):
         self.output = output
 
     def fit(self, X: Sequence[Any], y: Sequence[Any] | np.ndarray) -> CrystalFramerRegressor:
-        """Train. Sets `model_` (the best weights), `history_` (a table of the epochs) and `targets_`.
+        """Train. Sets `model_` (with the best weights), `history_` (a table of the epochs) and `targets_`.
 
         Raises:
-            CrystalError: a structure that cannot be used, by its place in `X`.
-            ConfigError: settings that do not fit, or fewer than two structures.
+            CrystalError: a structure that cannot be used (its index in `X` is named).
+            ConfigError: settings that do not fit the data, or fewer than two structures.
         """
         labels = np.asarray(y, dtype=np.float64)
         columns = labels.reshape(len(labels), -1)
         if len(X) != len(labels):
-            raise ConfigError(f"X has {len(X)} structures and y {len(labels)} labels; give one label (or row) each")
+            raise ConfigError(
+                f"X has {len(X)} structures, but y has {len(labels)} labels; give one per structure", field="y"
+            )
         config = self._config(columns.shape[1])
         crystals = [
             replace(crystal, targets=dict(zip(config.model.target_names, row.tolist(), strict=True)))
@@ -97,14 +99,14 @@ class CrystalFramerRegressor(RegressorMixin, BaseEstimator):
         return self
 
     def predict(self, X: Sequence[Any]) -> Float[np.ndarray, " n"] | Float[np.ndarray, "n n_targets"]:
-        """Predictions in the units of the labels, shaped like `y` was.
+        """Predictions in the units of the labels, in the shape of `y`.
 
         Raises:
-            NotFittedError: before `fit`.
-            CrystalError: structures that cannot be predicted, by their places in `X`.
+            NotFittedError: `fit` was not called.
+            CrystalError: structures that cannot be predicted (their indices in `X` are named).
         """
         if not hasattr(self, "model_"):
-            raise NotFittedError("this CrystalFramerRegressor is not fitted yet; call fit(X, y) first")
+            raise NotFittedError("this CrystalFramerRegressor is not fitted; call fit(X, y) first")
         table = predict(_crystals(X), self.model_, progress=False)
         failed = table["error"].dropna()
         if len(failed):
@@ -125,7 +127,8 @@ class CrystalFramerRegressor(RegressorMixin, BaseEstimator):
             targets = (Target("y"),) if n_targets == 1 else tuple(Target(f"y{n}") for n in range(n_targets))
             config = replace(config, model=replace(config.model, targets=targets))
         elif len(config.model.targets) != n_targets:
-            raise ConfigError(f"y has {n_targets} column(s), config.model.targets names {len(config.model.targets)}")
+            problem = f"names {len(config.model.targets)} targets, but y has {n_targets} columns"
+            raise ConfigError(problem, field="model.targets")
         asked = {"n_epochs": self.n_epochs, "batch_size": self.batch_size, "learning_rate": self.learning_rate}
         asked |= {"initial_weights": self.initial_weights}
         changes = {name: value for name, value in asked.items() if value is not None}
@@ -139,7 +142,8 @@ class CrystalFramerRegressor(RegressorMixin, BaseEstimator):
         order = np.random.default_rng(self.random_state).permutation(len(data))
         n_validation = max(1, round(self.validation_fraction * len(data)))
         if n_validation >= len(data):
-            raise ConfigError(f"{len(data)} structure(s) are too few to hold {n_validation} out for validation")
+            problem = f"leaves none of {len(data)} structures to train on; give more structures"
+            raise ConfigError(problem, field="validation_fraction", value=self.validation_fraction)
         validation, train = np.sort(order[:n_validation]), np.sort(order[n_validation:])
         return Splits(data.select(train), data.select(validation), data.select([]))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from refusals import refused
 
 import crystalframer as cf
 from crystalframer.config import ModelConfig, Target
@@ -49,21 +50,21 @@ def test_a_total_energy_is_of_the_cell() -> None:
 def test_it_says_that_there_are_no_forces(ask: str) -> None:
     atoms = bulk("Cu")
     atoms.calc = cf.CrystalFramerCalculator(small_model(FORMATION))
-    with pytest.raises(PropertyNotImplementedError, match=r"no smooth function of the positions.*Relax with"):
+    with pytest.raises(PropertyNotImplementedError, match=r"forces.*stress.*Relax"):
         getattr(atoms, ask)()
 
 
 @pytest.mark.parametrize(
-    ("targets", "chosen", "message"),
+    ("targets", "chosen", "word"),
     [
-        ((GAP,), None, r"no target in eV/atom \(gap \(eV\)\)"),
+        ((GAP,), None, "no target in eV/atom (gap (eV))"),
         ((FORMATION, Target("e_hull", "eV/atom")), None, "several targets in eV/atom"),
         ((FORMATION,), "e_frm", "did you mean 'e_form'"),
-        ((FORMATION, Target("bulk", "GPa")), "bulk", r"bulk \(GPa\) is no energy"),
+        ((FORMATION, Target("bulk", "GPa")), "bulk", "bulk (GPa)"),
     ],
 )
-def test_what_cannot_be_an_energy_is_refused(targets: tuple[Target, ...], chosen: str | None, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+def test_what_cannot_be_an_energy_is_refused(targets: tuple[Target, ...], chosen: str | None, word: str) -> None:
+    with refused(ConfigError, word, field="target"):
         cf.CrystalFramerCalculator(small_model(*targets), chosen)
 
 
