@@ -82,9 +82,8 @@ class CrystalFramerRegressor(RegressorMixin, BaseEstimator):
         labels = np.asarray(y, dtype=np.float64)
         columns = labels.reshape(len(labels), -1)
         if len(X) != len(labels):
-            raise ConfigError(
-                f"X has {len(X)} structures, but y has {len(labels)} labels; give one per structure", field="y"
-            )
+            problem = f"X has {len(X)} structures, but y has {len(labels)} labels; give one per structure"
+            raise ConfigError(problem, field="y")
         config = self._config(columns.shape[1])
         crystals = [
             replace(crystal, targets=dict(zip(config.model.target_names, row.tolist(), strict=True)))

@@ -157,6 +157,7 @@ class Verb:
         if has_config:
             words = [_long(word) for word in words]
             options["config"] = options["config"][0], _start(options, words)
+        words = renewed(self.name, words)
         made = [_field(name, *option) for name, option in options.items()]
         complaint = io.StringIO()
         try:
@@ -165,7 +166,7 @@ class Verb:
                     make_dataclass("Options", made, kw_only=True),
                     prog=f"crystalframer {self.name}",
                     description=self.description,
-                    args=renewed(self.name, words),
+                    args=words,
                     registry=_registry(),
                     config=() if has_config else (DisallowNone,),
                 )

@@ -77,5 +77,5 @@ def test_a_structure_without_a_prediction_is_a_failed_calculation(tmp_path: Path
         atoms.get_potential_energy()
     molecule = ase.Atoms("H2", positions=np.diag([0.0, 0.0, 0.74])[[0, 2]])
     molecule.calc = atoms.calc
-    with pytest.raises(CalculationFailed, match="periodic"):
+    with pytest.raises(CalculationFailed, match="cell"):
         molecule.get_potential_energy()

@@ -28,6 +28,7 @@ from crystalframer.cli import VERBS, main
 from crystalframer.config import Config, to_json
 from crystalframer.errors import DataError
 from crystalframer.signatures import signature
+from crystalframer.testing import random_crystal
 
 ALKALI = ("Li", "Na", "K", "Rb", "Cs")
 HALOGENS = ("F", "Cl", "Br")
@@ -522,6 +523,23 @@ def test_evaluating_all_or_a_part(
     assert np.abs(each["deviation"].to_numpy()).mean() == pytest.approx(score.mae, rel=1e-4)
     assert exit_code("evaluate", salts, "--model", run_folder, "--split", "test") == 2
     assert "has no test part" in capsys.readouterr().err
+
+
+def test_the_order_of_words_of_release_0_1(
+    run_folder: Path, tmp_path: Path, exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied, data, output = tmp_path / "run", tmp_path / "data.parquet", tmp_path / "out"
+    shutil.copytree(run_folder, copied)
+    crystals = [random_crystal(seed, n_atoms=2).with_targets({"gap": float(seed)}) for seed in range(12)]
+    cf.CrystalDataset.from_crystals(crystals, [cf.Target("gap", "eV")]).save(data)
+    for old, new in {
+        f"evaluate {copied} {data}": f"evaluate {data} --model {copied}",
+        f"check {copied} --structures {data} --n-draws 1": f"check {data} --n-draws 1 --model {copied}",
+        f"calibrate {copied} --data {data} --coverage 0.8": f"calibrate {data} --coverage 0.8 --model {copied}",
+        f"screen {data} {output} --model {copied}": f"screen {data} --model {copied} --output {output}",
+    }.items():
+        assert exit_code(*old.split()) in (0, 1)  # a check may find a difference
+        assert f"crystalframer {new}" in capsys.readouterr().err
 
 
 def test_evaluating_takes_the_test_part_of_a_given_split(
