@@ -416,7 +416,7 @@ def test_comparing_frame_methods(
     def fail(*_: object, **__: object) -> None:
         raise DataError("no such data")
 
-    monkeypatch.setattr(training.jobs, "fit", fail)
+    monkeypatch.setattr("crystalframer.studies.study.fit", fail)
     assert exit_code(*words, "--seeds", "4", "5", "--n-workers", "1") == 1
     assert "pca, seed 5, has no result: no such data" in capsys.readouterr().out
 
