@@ -59,7 +59,7 @@ def _shown(output: NotebookNode, widgets: dict[str, Any]) -> Iterator[NotebookNo
         yield from _shown_widget(data[VIEW]["model_id"], widgets)
     elif PLOTLY in data:
         yield _html(_plotly(data[PLOTLY]))
-    else:
+    elif not data.get("text/plain", "").startswith("<py3Dmol.view"):
         yield output
 
 
