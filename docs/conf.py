@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from pathlib import Path
 
@@ -84,7 +85,8 @@ def setup(app: Sphinx) -> None:
 
 
 def _as_meant(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
-    """Indented text after a blank line is code; words before a colon are not the type of an attribute."""
+    """Indented text after a blank line is code; words before a colon are no type; |x| is the size of x."""
+    lines[:] = [re.sub(r"\|(\w+)\|", r"\\|\1\\|", line) for line in lines]
     for number in range(len(lines) - 2, 0, -1):
         before, blank, after = lines[number - 1 : number + 2]
         is_text = before and not before.startswith(" ") and not before.endswith("::")
