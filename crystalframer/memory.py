@@ -6,9 +6,12 @@ import os
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from crystalframer.compiled import compiler_is_there
 from crystalframer.config import ModelConfig
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.errors import CrystalError, Setting
 
 
 def batch_memory(
@@ -58,10 +61,25 @@ def memory_needed(
     return kept + batch_memory(config, n_atoms, n_edges, training, compiled, dtype.itemsize)
 
 
-def trace_memory(config: ModelConfig, n_atoms: int, n_edges: int, dtype: torch.dtype) -> int:
-    """Bytes that a trace takes while it is computed by the reference, with three numbers per edge, head and layer."""
-    kept = 3 * n_edges * config.n_heads * config.n_layers * dtype.itemsize
-    return kept + batch_memory(config, n_atoms, n_edges, compiled=False, width=dtype.itemsize)
+def check_trace(crystal: Crystal, n_atoms: int, n_edges: int, config: ModelConfig, weights: Tensor) -> None:
+    """Check that a trace of these atoms fits into memory: the reference computes it, and keeps three numbers per edge,
+    head and layer.
+
+    Args:
+        weights: a tensor of the model, for its device and type.
+
+    Raises:
+        CrystalError: it does not fit.
+    """
+    needed = 3 * n_edges * config.n_heads * config.n_layers * weights.itemsize
+    needed += batch_memory(config, n_atoms, n_edges, compiled=False, width=weights.itemsize)
+    free = free_memory(weights.device)
+    if free is not None and needed > free:
+        raise CrystalError(
+            f"{crystal.name}: a trace of {n_atoms:,} atoms needs about {needed / 1e9:.1f} GB, and {weights.device} has "
+            f"{free / 1e9:.1f} GB free; choose fewer atoms with ",
+            Setting("sites"),
+        )
 
 
 def free_memory(device: torch.device) -> int | None:

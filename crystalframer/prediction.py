@@ -153,11 +153,13 @@ def trace(
     prepared = prepare([crystal], model.config.radius)
     weights = model.target_mean
     if sites is None:
-        _check_trace_fits(crystal, len(crystal), int(prepared.n_edges[0]), model)
+        memory.check_trace(crystal, len(crystal), int(prepared.n_edges[0]), model.config, model.target_mean)
         return model.trace(prepared.batch([0], weights.dtype).to(weights.device))[0]
     chunked = ChunkedCrystal(prepared, 0, MAX_EDGES)
     atoms = _region(crystal, chunked, np.asarray(sites, dtype=np.int64), within, model.config)
-    _check_trace_fits(crystal, len(atoms), int(prepared.neighbors.edges_per_atom[atoms].sum()), model)
+    memory.check_trace(
+        crystal, len(atoms), int(prepared.neighbors.edges_per_atom[atoms].sum()), model.config, model.target_mean
+    )
     return model.trace_atoms(chunked, atoms)
 
 
@@ -178,18 +180,6 @@ def _region(
     edges = chunked.edges_from(sites)
     near = edges.index[1][np.linalg.norm(edges.vectors, axis=1) <= within]
     return np.concatenate([list(dict.fromkeys(sites.tolist())), np.setdiff1d(near, sites)]).astype(np.int64)
-
-
-def _check_trace_fits(crystal: Crystal, n_atoms: int, n_edges: int, model: CrystalFramer) -> None:
-    weights = model.target_mean
-    needed = memory.trace_memory(model.config, n_atoms, n_edges, weights.dtype)
-    free = memory.free_memory(weights.device)
-    if free is not None and needed > free:
-        raise CrystalError(
-            f"{crystal.name}: a trace of {n_atoms:,} atoms needs about {needed / 1e9:.1f} GB, and {weights.device} has "
-            f"{free / 1e9:.1f} GB free; choose fewer atoms with ",
-            Setting("sites"),
-        )
 
 
 @dataclass(frozen=True)
