@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from refusals import refused
 
 import crystalframer as cf
 from crystalframer import memory, ops
@@ -152,21 +153,20 @@ def test_atoms_within_a_distance_belong_to_the_region() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "fields", "words"),
     [
-        ({"sites": [8]}, "crystal 'NaCl': there is no site 8; choose from 0 to 7"),
-        ({"sites": [-1]}, "there is no site -1"),
-        ({"sites": []}, "no sites are named; name one, or leave them out for all"),
-        ({"sites": [0], "within": 50.0}, "within = 50 Å; it must be from 0 to the neighbour radius"),
+        ({"sites": [8]}, {"site": 8}, ["crystal 'NaCl'", "from 0 to 7"]),
+        ({"sites": [-1]}, {"site": -1}, ["no site -1"]),
+        ({"sites": []}, {}, ["no sites"]),
+        ({"sites": [0], "within": 50.0}, {"field": "within"}, ["50", "radius"]),
     ],
 )
-def test_a_region_that_is_not_there_is_named(options: dict, message: str) -> None:
-    with pytest.raises(CrystalError) as error:
+def test_a_region_that_is_not_there_is_named(options: dict, fields: dict, words: list[str]) -> None:
+    with refused(CrystalError, *words, **fields):
         cf.trace(SALT, model_of("max"), **options)
-    assert message in str(error.value)
 
 
 def test_a_trace_that_does_not_fit_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("crystalframer.memory.free_memory", lambda device: 1000)
-    with pytest.raises(CrystalError, match=r"a trace of 8 atoms needs about .* choose fewer atoms to look at"):
+    with pytest.raises(CrystalError, match=r"a trace of 8 atoms needs about .* choose fewer atoms"):
         cf.trace(SALT, model_of("max"))
