@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -53,13 +53,25 @@ class _OldModule(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # asked for by the import system, inspect, pickle, ...
             raise AttributeError(name)
-        value = getattr(import_module(self._new), RENAMED.get(name, name))
-        warnings.warn(
-            f"{self.__name__} has moved to {self._new}; the old path goes with the next release",
-            DeprecationWarning,
-            stacklevel=2,
-        )
-        return value
+        return _handed_on(self.__name__, self._new, RENAMED.get(name, name))
+
+
+def moved_names(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+    """A `__getattr__` of a module for names that have moved (name → module that has it now)."""
+
+    def __getattr__(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        return _handed_on(f"{module}.{name}", homes[name], name)
+
+    return __getattr__
+
+
+def _handed_on(old: str, home: str, name: str) -> Any:
+    value = getattr(import_module(home), name)
+    problem = f"{old} has moved to {home}; the old path goes with the next release"
+    warnings.warn(problem, DeprecationWarning, stacklevel=3)
+    return value
 
 
 def install_old_paths(package: str, moved: Mapping[str, str]) -> None:

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int64
 from tqdm.auto import tqdm
 
 from crystalframer import checkpoint, memory
+from crystalframer._moved import moved_names
 from crystalframer.config import ModelConfig
 from crystalframer.crystals.crystal import Crystal, CrystalBatch
 from crystalframer.crystals.large_cells import ChunkedCrystal
@@ -39,6 +40,10 @@ MAX_EDGES = 250_000
 unusually many neighbours."""
 AVERAGE_MARGIN = 0.1
 """Frames whose logits differ by less are averaged. It is far above the rounding of float32 logits."""
+
+if not TYPE_CHECKING:
+    _SCORES = dict.fromkeys(("Evaluation", "TargetScore", "calibrate", "evaluate"), "crystalframer.evaluation")
+    __getattr__ = moved_names(__name__, {**_SCORES, "save_table": "crystalframer.result_tables"})
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _Values = Float[np.ndarray, " n_targets"]

@@ -79,3 +79,10 @@ def test_old_modules_of_viz_work_with_a_warning(name: str) -> None:
     with pytest.warns(DeprecationWarning, match=rf"viz\.{name} has moved to viz\.{name}s"):
         moved = getattr(import_module(f"viz.{name}"), name)
     assert moved is getattr(viz, name)
+
+
+@pytest.mark.parametrize("name", ["evaluate", "calibrate", "Evaluation", "TargetScore", "save_table"])
+def test_names_that_left_the_module_of_predictions_are_handed_on(name: str) -> None:
+    with pytest.warns(DeprecationWarning, match=f"crystalframer.prediction.{name} has moved"):
+        moved = getattr(import_module("crystalframer.prediction"), name)
+    assert moved.__name__ == name
