@@ -10,6 +10,7 @@ import pytest
 from benchmarks import estimate, screening
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_twice_has_every_row_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "result.json"
     screening.main(["--quick", "--threads", "1", "--data", "demo", "--output", str(path)])

@@ -404,7 +404,7 @@ def test_comparing_frame_methods(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     words = ["ablate", "--frame-methods", "none", "pca", "--seeds", "4", "--data.source", salts, *TINY_RUN]
-    words += ["--output", tmp_path / "runs", "--n-workers", "2"]
+    words += ["--output", tmp_path / "runs", "--n-workers", "1"]
     assert exit_code(*words) == 0
     text = capsys.readouterr().out
     assert "plotly" in (tmp_path / "runs" / "ablation.html").read_text(encoding="utf-8") and "ablation.html" in text
@@ -417,7 +417,7 @@ def test_comparing_frame_methods(
         raise DataError("no such data")
 
     monkeypatch.setattr("crystalframer.studies.study.fit", fail)
-    assert exit_code(*words, "--seeds", "4", "5", "--n-workers", "1") == 1
+    assert exit_code(*words, "--seeds", "4", "5") == 1
     text = capsys.readouterr().out
     assert "pca" in text and "5" in text and "no result: no such data" in text
 
