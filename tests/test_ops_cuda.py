@@ -130,6 +130,21 @@ def test_a_model_gives_the_same_predictions_and_gradients() -> None:
         torch.testing.assert_close(gradients["cuda"][name], grad, rtol=1e-4, atol=1e-6 * largest, msg=name)
 
 
+def test_training_follows_a_prediction() -> None:
+    """What is kept of a prediction in inference mode serves a training."""
+    from crystalframer.ops import cuda
+
+    cuda._polynomials_on.cache_clear()
+    batch = batch_of(random_crystal(1, 2), radius=3.0).to(DEVICE)
+    model = CrystalFramer(preset("tiny").config.model, torch.Generator().manual_seed(0)).to(DEVICE)
+    with ops.use("cuda"):
+        with torch.inference_mode():
+            expected = model(batch)
+        found = model(batch)
+        found.sum().backward()
+    assert torch.equal(found.detach(), expected)
+
+
 def test_gradients_are_the_same_every_time() -> None:
     """Bit for bit: nothing is summed in an order that depends on which program ends first."""
     batch = batch_of(random_crystal(1, 3), radius=3.0).to(DEVICE)

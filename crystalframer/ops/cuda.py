@@ -71,7 +71,8 @@ def _polynomials(n_centers: int, width: float, device: torch.device) -> Float[Te
 
 @lru_cache
 def _polynomials_on(basis: CosineBasis, device: torch.device) -> Float[Tensor, "n_centers degree"]:
-    return torch.from_numpy(chebyshev_of_gaussians(basis)).to(device, torch.float32)
+    with torch.inference_mode(False):  # it is kept, and a training may use it after a prediction
+        return torch.from_numpy(chebyshev_of_gaussians(basis)).to(device, torch.float32)
 
 
 def _axes(
