@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from crystalframer.errors import UncertaintyError
+from crystalframer.errors import Setting, UncertaintyError
 
 N_FOLDS = 5
 N_HIDDEN = 16
@@ -118,8 +118,8 @@ def calibrated(
         UncertaintyError: the coverage is not between 0 and 1, or there are too few labels for it.
     """
     if not 0.0 < coverage < 1.0:
-        message = f"coverage = {coverage} must lie between 0 and 1, such as 0.9"
-        raise UncertaintyError(message, field="coverage", value=coverage)
+        message = Setting("coverage", coverage), " must lie between 0 and 1, such as 0.9"
+        raise UncertaintyError(*message, field="coverage", value=coverage)
     has_label = ~np.isnan(errors)
     n_labels = has_label.sum(axis=0)
     least = max(math.ceil(coverage / (1.0 - coverage) - 1e-9), 2 * N_FOLDS)
