@@ -21,6 +21,8 @@ class FramePromises:
     """How the three axes stand to each other. None: atoms have no frames, and attention sees distances only."""
     sees_cell: bool
     """Predictions depend on the choice of the cell, and not on the crystal alone."""
+    noisy: bool
+    """In training, noise chooses among frames that tie. False: noise changes nothing."""
     anchored_by: Strength | None
     """Two edges fix the axes: the strongest one, and the strongest one off its line (`ties.strongest_pair`). They are
     strongest in attention, or in nearness (-r²). None: the axes follow another rule."""
@@ -42,13 +44,13 @@ class FramePromises:
 # `max`: the largest weight is 1 operation, and of weight × (1 - |cosine|) 8. `weighted-pca`: six second moments.
 # `static-max` chooses once for all heads and layers, `pca` and `lattice` once for each crystal.
 PROMISES: Mapping[str, FramePromises] = {
-    #                             axes          sees_cell  anchored_by  kernels          recordable  memory  operations
-    "max":          FramePromises("orthogonal", False,     "attention", ("cpu", "cuda"), True,       0,      9),
-    "weighted-pca": FramePromises("orthogonal", False,     None,        (),              False,      130,    12),
-    "static-max":   FramePromises("orthogonal", False,     "nearness",  ("cpu", "cuda"), True,       0,      0),
-    "pca":          FramePromises("orthogonal", True,      None,        (),              False,      130,    0),
-    "lattice":      FramePromises("oblique",    True,      None,        (),              False,      0,      0),
-    "none":         FramePromises(None,         False,     None,        (),              True,       0,      0),
+    #                             axes          sees_cell  noisy  anchored_by  kernels          recordable  memory  operations  # noqa: E501
+    "max":          FramePromises("orthogonal", False,     True,  "attention", ("cpu", "cuda"), True,       0,      9),
+    "weighted-pca": FramePromises("orthogonal", False,     True,  None,        (),              False,      130,    12),
+    "static-max":   FramePromises("orthogonal", False,     True,  "nearness",  ("cpu", "cuda"), True,       0,      0),
+    "pca":          FramePromises("orthogonal", True,      True,  None,        (),              False,      130,    0),
+    "lattice":      FramePromises("oblique",    True,      False, None,        (),              False,      0,      0),
+    "none":         FramePromises(None,         False,     False, None,        (),              True,       0,      0),
 }  # fmt: skip
 """Name → promises. `none` is the model without frames (Crystalformer)."""
 

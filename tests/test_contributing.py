@@ -26,14 +26,22 @@ def test_worked_example(title: str, tmp_path: Path) -> None:
     (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
     programs = follow(SECTIONS[title], tmp_path)
     assert programs, "nothing is tried"
+    run(tmp_path, "-W", "error::DeprecationWarning:__main__", "-c", "\n".join(programs))
+    for method in re.findall(r"`pytest tests/test_laws.py -k (\w+)`", SECTIONS[title]):
+        laws = f"{method} and (rotation or supercell or flat)"
+        run(tmp_path, "-m", "pytest", "-p", "no:cacheprovider", str(ROOT / "tests/test_laws.py"), "-k", laws)
+
+
+def run(folder: Path, *arguments: str) -> None:
+    """Run Python with the copy of the package."""
     result = subprocess.run(
-        [sys.executable, "-c", "\n".join(programs)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder)},
         capture_output=True,
         text=True,
     )
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def follow(section: str, folder: Path) -> list[str]:

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from crystalframer import ops
 from crystalframer.analysis.batches import predictions
 from crystalframer.analysis.invariance import KINDS, invariance, readable
+from crystalframer.config import FrameConfig
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import prepare
 from crystalframer.datasets.sources import dataset
@@ -42,6 +43,8 @@ DESCRIPTIONS = {
     "device": "on CUDA and on the CPU",
 }
 """Check → the comparison."""
+CELL_KINDS = ("cell", "supercell", "images")
+"""Checks that a frame method may fail by promise (`FramePromises.sees_cell`)."""
 N_DEMO, N_RANDOM, LARGEST_CELL = 24, 8, 20
 
 
@@ -54,6 +57,8 @@ class CheckReport:
     `worst` (id of the structure that changed most), `relative` (the largest in standard deviations of the training
     labels), `passed` (None for `ties`, which are reported and not judged)."""
     n_structures: int
+    frame: FrameConfig
+    """Frames of the model."""
 
     @property
     def passed(self) -> bool:
@@ -78,12 +83,24 @@ class CheckReport:
         if left_out:
             lines += ["", f"not tested here: {', '.join(left_out)}"]
         if not self.passed:
-            lines += [
-                "",
-                "Most differences are in symmetric structures, whose frames are not unique (docs/limits.md). A model "
-                "loaded with the option average-ties averages over equivalent frames, and has no such differences.",
-            ]
+            lines += ["", *self._causes()]
         return "\n".join(lines)
+
+    def _causes(self) -> Iterator[str]:
+        """Likely causes of the differences."""
+        differing = dict.fromkeys(self.table["check"][self.table["passed"] == False])  # noqa: E712
+        promises = self.frame.promises
+        expected = [kind for kind in differing if promises.sees_cell and kind in CELL_KINDS]
+        if expected:
+            kinds = ", ".join(expected)
+            yield f"expected: the frame method {self.frame.method!r} depends on the choice of cell ({kinds})"
+        if promises.axes and len(differing) > len(expected):
+            yield "Most differences are in symmetric structures, whose frames are not unique (docs/limits.md)."
+            if promises.averages_ties:
+                yield (
+                    "A model that is loaded with average_ties=True (command line: --average-ties) averages over "
+                    "equivalent frames, and has no such differences."
+                )
 
     def __repr__(self) -> str:
         return f"CheckReport: {self.summary()}"
@@ -128,7 +145,7 @@ def check(
     ids = np.array([crystal.id for crystal in crystals])
     for kind, values in _computed_otherwise(crystals, model, progress):
         rows += _rows(kind, ids, values, model)
-    return CheckReport(pandas.DataFrame(rows), len(crystals))
+    return CheckReport(pandas.DataFrame(rows), len(crystals), model.config.frame)
 
 
 def _default_crystals() -> list[Crystal]:

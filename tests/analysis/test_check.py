@@ -71,6 +71,8 @@ def test_frames_of_the_cell_are_caught() -> None:
     assert {"cell", "supercell"} & failed(report)
     assert not {"rotation", "translation", "repetition", "batch"} & failed(report)
     assert "DIFFERS" in report.summary()
+    assert "expected: the frame method 'lattice' depends on the choice of cell" in report.summary()
+    assert "average_ties" not in report.summary() and "symmetric" not in report.summary()
 
 
 class Restless(cf.CrystalFramer):
@@ -99,6 +101,7 @@ def test_unsound_models_are_caught(kind: type[cf.CrystalFramer], caught: str) ->
     report = cf.check(CRYSTALS, kind(CONFIG).eval(), n_draws=2, progress=False)
     assert caught in failed(report)
     assert not report.passed
+    assert "average_ties" in report.summary() and "expected" not in report.summary()
 
 
 def test_no_draws_are_refused() -> None:

@@ -17,6 +17,7 @@ from crystalframer.config import Config, FrameConfig, ModelConfig, Target, Train
 from crystalframer.crystals.loading import BatchOrder, PreparedCrystals, make_batch, prepare
 from crystalframer.crystals.on_gpu import CrystalRows, ResidentCrystals, largest_sizes, row_loader
 from crystalframer.datasets.dataset import CrystalDataset, Splits
+from crystalframer.frame_methods import FRAME_METHODS
 from crystalframer.model.network import CrystalFramer
 from crystalframer.presets import preset
 from crystalframer.testing import random_crystal
@@ -81,7 +82,7 @@ def resident_anyway(
     return ResidentPass(model, ResidentCrystals.of(prepared, device), largest, config)
 
 
-@pytest.mark.parametrize("method", ["max", "weighted-pca", "pca", "lattice"])
+@pytest.mark.parametrize("method", FRAME_METHODS)
 def test_a_training_with_resident_crystals_is_the_same(method, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the CPU, where nothing is recorded. Products have one row more, which rounds differently."""
     training = replace(TRAINING, accelerator="cpu", n_threads=1)
