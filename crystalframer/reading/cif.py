@@ -72,7 +72,8 @@ def entries(path: Path, start: Start) -> Iterator[Entry]:
 
 
 def starts(path: Path) -> Iterator[Start]:
-    if len(re.findall(_BLOCK.encode(), path.read_bytes(), flags=re.MULTILINE | re.IGNORECASE)) < 2:
+    content = path.read_bytes().replace(b"\r", b"\n")
+    if len(re.findall(_BLOCK.encode(), content, flags=re.MULTILINE | re.IGNORECASE)) < 2:
         return iter([BEGINNING])
     return map(Start, range(len(_structures_of(path))))
 

@@ -75,7 +75,7 @@ def numbered(structures: Iterable[Any], start: Start) -> Iterator[Entry]:
     head = list(itertools.islice(remaining, 2))
     if not head:
         raise CrystalError("holds no structure; check the file")
-    if start == BEGINNING and len(head) == 1:
+    if start.n_before == 0 and len(head) == 1:
         return iter([Entry(head[0])])
     counted = enumerate(itertools.chain(head, remaining), start=start.n_before + 1)
     return (Entry(structure, row=number, row_word="structure") for number, structure in counted)

@@ -201,15 +201,29 @@ class Span:
     path: Path
     start: Start
     n_entries: int
+    ends_file: bool = False
+    """Whether the file should have no entries after these."""
 
     def entries(self) -> Iterator[Entry]:
-        """As many as there should be: those that a damaged or changed file does not give are errors."""
+        """As many as there should be: those that a damaged or changed file does not give are errors.
+
+        Raises:
+            DataError: the format counts other entries than it reads.
+        """
         missing = error = CrystalError("the file ends before this row; has it changed meanwhile?")
         row = self.start.n_before
-        for entry in itertools.islice(_entries_of(self.path, self.start), self.n_entries):
+        found = _entries_of(self.path, self.start)
+        for entry in itertools.islice(found, self.n_entries):
             row += 1
-            error = entry.structure if isinstance(entry.structure, CrystalFramerError) else missing
+            is_error = isinstance(entry.structure, CrystalFramerError)
+            if entry.row != row and not (entry.row is None and (row == 1 or is_error)):
+                message = f"the reader gave entry {entry.row or 1} here; `entries` must begin at `start`"
+                raise DataError(message, path=self.path, row=row)
+            error = entry.structure if is_error else missing
             yield entry
+        if self.ends_file and next(found, None) is not None:
+            message = "not counted, but read; has the file changed? If not, `starts` of its format must find it"
+            raise DataError(message, path=self.path, row=row + 1)
         for lost in range(row + 1, self.start.n_before + self.n_entries + 1):
             yield Entry(error, row=lost).in_file(self.path, formats.name_of(self.path))
 

@@ -84,8 +84,9 @@ class FilePlan:
 
     def _spans(self, file: int, start: Start, size: int) -> Iterator[Span]:
         while size:
-            n = min(size, int(self.n_entries[file]) - start.n_before)
-            yield Span(Path(self.files[file]), start, n)
+            remaining = int(self.n_entries[file]) - start.n_before
+            n = min(size, remaining)
+            yield Span(Path(self.files[file]), start, n, ends_file=n == remaining)
             file, start, size = file + 1, BEGINNING, size - n
 
 

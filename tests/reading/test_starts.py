@@ -6,6 +6,7 @@ import json
 import pickle
 import sqlite3
 import zlib
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -14,8 +15,14 @@ import ase.io
 import numpy as np
 import pandas
 import pytest
+from refusals import refused
 
-from crystalframer.reading.inputs import Span, iter_structures, record_of, starts
+from crystalframer.errors import DataError
+from crystalframer.reading.entry import BEGINNING, Entry, Start, numbered
+from crystalframer.reading.formats import FORMATS, Writable
+from crystalframer.reading.inputs import Span, iter_entries, iter_structures, record_of, starts
+from crystalframer.screening.plan import plan_files
+from crystalframer.testing import random_crystal
 
 ROWS = [
     {
@@ -106,6 +113,66 @@ def test_a_file_is_read_from_any_entry_on(kind: str, tmp_path: Path) -> None:
             for record, other in zip(records, expected, strict=True):
                 assert record.crystal is not None and other.crystal is not None
                 np.testing.assert_array_equal(record.crystal.positions, other.crystal.positions)
+
+
+@pytest.mark.parametrize("key", [key for key, format in FORMATS.items() if isinstance(format, Writable)])
+@pytest.mark.parametrize("n_crystals", [1, 3])
+def test_every_format_reads_on_from_each_start(key: str, n_crystals: int, tmp_path: Path) -> None:
+    path, format = tmp_path / (f"x{key}" if key.startswith(".") else key), FORMATS[key]
+    assert isinstance(format, Writable)
+    path.write_text("".join(format.text(random_crystal(seed, 3)) for seed in range(n_crystals)))
+    whole, found = [record_of(entry) for entry in iter_entries(path)], list(starts(path))
+    assert len(found) == len(whole) == (1 if format.count is FORMATS["POSCAR"].count else n_crystals)
+    for n_before, start in enumerate(found):
+        span = Span(path, start, len(found) - n_before, ends_file=True)
+        for record, expected in zip(map(record_of, span.entries()), whole[n_before:], strict=True):
+            assert record.error is None and (record.id, record.source) == (expected.id, expected.source)
+            assert record.crystal is not None and expected.crystal is not None
+            np.testing.assert_array_equal(record.crystal.positions, expected.crystal.positions)
+
+
+def test_blocks_of_a_cif_with_old_line_ends_are_all_counted(tmp_path: Path) -> None:
+    path = tmp_path / "x.cif"
+    text = "".join(FORMATS[".cif"].text(random_crystal(seed, 3)) for seed in range(2))  # type: ignore[attr-defined]
+    path.write_bytes(text.replace("\n", "\r").encode())
+    assert len(list(starts(path))) == len(list(iter_entries(path))) == 2
+
+
+class _IgnoresStart:
+    """A format whose `entries` always begins at the beginning."""
+
+    def entries(self, path: Path, start: Start) -> Iterator[Entry]:
+        return numbered(ROWS, BEGINNING)
+
+    def starts(self, path: Path) -> Iterator[Start]:
+        return map(Start, range(len(ROWS)))
+
+    def count(self, path: Path) -> int | None:
+        return None
+
+
+class _NumbersWrongly(_IgnoresStart):
+    def entries(self, path: Path, start: Start) -> Iterator[Entry]:
+        return numbered(ROWS, start)
+
+
+class _FindsOnlyTheBeginning(_IgnoresStart):
+    def starts(self, path: Path) -> Iterator[Start]:
+        return iter([BEGINNING])
+
+
+@pytest.mark.parametrize(
+    ("format", "row"), [(_IgnoresStart(), 4), (_NumbersWrongly(), 8), (_FindsOnlyTheBeginning(), 2)]
+)
+def test_a_format_that_counts_other_entries_than_it_reads_is_an_error(
+    format: _IgnoresStart, row: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FORMATS, ".wrong", format)
+    path = tmp_path / "x.wrong"
+    path.write_text("seven")
+    with refused(DataError, path=path, row=row):
+        for shard in plan_files([str(path)], 3, progress=False).shards(lambda _: False):
+            list(shard.records())
 
 
 def test_a_bad_row_costs_no_other(tmp_path: Path) -> None:
