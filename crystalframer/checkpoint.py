@@ -40,6 +40,7 @@ WEIGHTS_OF_A_RUN = ("best", "swa", "last")
 """Folders in `checkpoints`."""
 _AGAIN = "copy the whole folder again, or use another checkpoint"
 _COPY_BOTH = f"copy {CONFIG_FILE} and {WEIGHTS_FILE} together from one checkpoint"
+_MODEL_FOLDER = f"A model is a folder with {CONFIG_FILE} and {WEIGHTS_FILE}"
 _SHOWN_NAMES = 10
 
 
@@ -146,6 +147,8 @@ def find(path: Path | str) -> Path:
     found = _found(path)
     if found is None and (path / WEIGHTS_FILE).exists():
         raise CheckpointError(f"{CONFIG_FILE} is missing; {_COPY_BOTH}", path=path)
+    if found is None and path.is_file():
+        raise CheckpointError(f"this is a file. {_MODEL_FOLDER}; the order is predict(structures, model)", path=path)
     if found is None:
         raise CheckpointError(f"there is no checkpoint here. {_nearby(path)}", path=path)
     return found
@@ -288,7 +291,11 @@ def _nearby(path: Path) -> str:
     if path.is_dir():
         found = (file.parent for depth in ("*/", "*/*/", "*/*/*/") for file in path.glob(depth + WEIGHTS_FILE))
         inside = [str(folder) for folder in found if not folder.name.startswith(".")]
-        return f"It holds these checkpoints: {', '.join(inside[:8])}" if inside else "Nor is there one in its folders"
+        what_is_one = (
+            f"Nor is there one in its folders. {_MODEL_FOLDER}; give the output folder of a training, or leave the "
+            "model out to use the weights that come with the package"
+        )
+        return f"It holds these checkpoints: {', '.join(inside[:8])}" if inside else what_is_one
     parent = path.parent
     while not parent.is_dir():
         parent = parent.parent

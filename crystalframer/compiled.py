@@ -38,12 +38,12 @@ _said: set[str] = set()
 
 @contextmanager
 def announced(what: str, after: float = 2.0) -> Iterator[None]:
-    """Announce on standard error, once, that compiling takes time, if the block takes more than `after` seconds."""
+    """Announce on standard error, once, that preparing kernels takes time, if it takes more than `after` seconds."""
 
     def say() -> None:
         if what not in _said:
             _said.add(what)
-            message = f"crystalframer: compiling {what}; this happens once on this machine and takes up to 30 s"
+            message = f"crystalframer: preparing {what}; the first time on a machine takes up to a minute"
             print(message, file=sys.stderr, flush=True)
 
     timer = threading.Timer(after, say)

@@ -53,14 +53,72 @@ def _check_choice(owner: object, name: str, known: Iterable[str]) -> None:
     _check(value in known, owner, name, f"unknown value{suggestion(str(value), known)}")
 
 
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def _check_type(hint: Any, value: Any, name: str) -> None:
+    """Refuse a value that is not of this type. Whole numbers pass for numbers, and lists for tuples."""
+    if type(value) is hint:
+        return
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        if value is not None:
+            _check_type(_without_none(hint), value, name)
+    elif origin is tuple:
+        for item in _items(hint, value, name):
+            _check_type(*item)
+    else:
+        kind = str if origin is Literal else hint  # the dataclass checks the choices, and names them
+        fits = isinstance(value, (int, float) if kind is float else kind)
+        is_flag = isinstance(value, bool) and kind is not bool
+        _check_kind(fits and not is_flag, KINDS.get(kind, f"a {kind.__name__}"), name, value)
+
+
+def _without_none(hint: Any) -> Any:
+    """The type that may be None, without it."""
+    (inner,) = (kind for kind in get_args(hint) if kind is not type(None))
+    return inner
+
+
+def _items(hint: Any, value: Any, name: str) -> list[tuple[Any, Any, str]]:
+    """Type, value and name of each item of a tuple."""
+    kinds = get_args(hint)
+    _check_kind(isinstance(value, (list, tuple)), "a list", name, value)
+    kinds = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
+    _check_kind(len(kinds) == len(value), f"a list of {len(kinds)} values", name, value)
+    return [(kind, item, f"{name}[{n}]") for n, (kind, item) in enumerate(zip(kinds, value, strict=True))]
+
+
+def _check_kind(condition: bool, kind: str, name: str, value: Any) -> None:
+    if not condition:
+        raise ConfigError(f"must be {kind}{', not null' if value is None else ''}", field=name, value=value)
+
+
+_hints = cache(get_type_hints)
+
+
+class _Checked:
+    """Base of all configs: on construction, each value must be of the type that its field declares."""
+
+    def __post_init__(self) -> None:
+        for name, hint in _hints(type(self)).items():
+            try:
+                _check_type(hint, getattr(self, name), name)
+            except ConfigError as error:
+                section = sections().get(type(self))
+                error.field = f"{section}.{error.field}" if section else error.field
+                raise
+
+
 @dataclass(frozen=True)
-class Target:
+class Target(_Checked):
     """A property to predict: the name of its label column and its physical unit."""
 
     name: str
     unit: str = ""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check(bool(self.name), self, "name", "the name of a target must not be empty")
         reserved = "is a column of every table of results, so no target can have this name; rename the label"
         _check(self.name not in RESERVED_NAMES, self, "name", reserved)
@@ -72,7 +130,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class DecayConfig:
+class DecayConfig(_Checked):
     """The distance decay of attention, exp(-r²/2σᵢ²). Each query atom and head computes its own length σᵢ.
 
     σᵢ = reference_length / √ρ with ρ = (1-floor)·ELU(slope·s/(1-floor)) + 1 (Crystalformer).
@@ -86,12 +144,13 @@ class DecayConfig:
     """dρ/ds at s = 0."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_positive(self, "reference_length", "slope")
         _check(0 < self.floor < 1, self, "floor", "must lie between 0 and 1")
 
 
 @dataclass(frozen=True)
-class DistanceBasis:
+class DistanceBasis(_Checked):
     """Gaussians of the distance at m·max_distance/n_centers, m = 1..n_centers (no centre at 0)."""
 
     n_centers: int = 64
@@ -104,11 +163,12 @@ class DistanceBasis:
     """Factor on the projected distance term."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_positive(self, "n_centers", "max_distance", "width")
 
 
 @dataclass(frozen=True)
-class CosineBasis:
+class CosineBasis(_Checked):
     """Gaussians of the axis cosine, at n_centers equally spaced positions from -1 to 1."""
 
     n_centers: int = 64
@@ -119,12 +179,13 @@ class CosineBasis:
     """Factor on the projected angle term."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check(self.n_centers >= 2, self, "n_centers", "must be at least 2 (frame method 'none' switches angles off)")
         _check_positive(self, "width")
 
 
 @dataclass(frozen=True)
-class FrameConfig:
+class FrameConfig(_Checked):
     """How each atom and head builds its local frame."""
 
     method: FrameMethod = "max"
@@ -139,6 +200,7 @@ class FrameConfig:
     """Half-width of the uniform noise that chooses among ties in training. Evaluation has no noise."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_choice(self, "method", FRAME_METHODS)
         _check_not_negative(self, "tie_margin", "average_margin", "noise")
         if self.average_margin > 0:
@@ -152,7 +214,7 @@ class FrameConfig:
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(_Checked):
     """The network: all that is needed to build it, except its weights."""
 
     targets: tuple[Target, ...] = (Target("formation_energy_per_atom", "eV/atom"),)
@@ -175,6 +237,7 @@ class ModelConfig:
     """Neighbours whose distance weight exp(-r²/2r₀²) is below this are left out; this sets the neighbour radius."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check(len(self.targets) > 0, self, "targets", "needs at least one target")
         names = [target.name for target in self.targets]
         _check(len(set(names)) == len(names), self, "targets", "names a target twice")
@@ -197,7 +260,7 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(_Checked):
     """Which crystals to train on, and how to split them."""
 
     source: str = "demo"
@@ -216,6 +279,7 @@ class DataConfig:
     """Leave larger cells out of training and validation. The test part always keeps all its crystals."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_choice(self, "split", ("given", "random", "group"))
         for name in ("validation_fraction", "test_fraction"):
             _check(0 <= getattr(self, name) < 1, self, name, "must lie in [0, 1)")
@@ -226,7 +290,7 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(_Checked):
     """Optimiser, schedule and run. Defaults: the paper's JARVIS protocol; departures are named."""
 
     n_epochs: int = 2000
@@ -290,6 +354,7 @@ class TrainingConfig:
     """Number of machines. Several are started by torchrun or SLURM; this number, if set, must agree with theirs."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_positive(self, "n_epochs", "batch_size", "accumulate", "learning_rate", "decay_steps", "eps")
         _check_positive(self, "clip_norm", "calibration_batches")
         _check_not_negative(self, "weight_decay", "bias_weight_decay", "swa_epochs", "n_workers", "warmup_steps")
@@ -305,7 +370,7 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(_Checked):
     """One experiment: model, data and training."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -367,39 +432,18 @@ def from_tree(kind: type[T], tree: Any, name: str | None = None) -> T:
     return kind(**values)
 
 
-KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-
-
 def decode(hint: Any, value: Any, name: str) -> Any:
     """A value of JSON as a field of this type takes it; `name` is that of the field, for errors.
 
     Raises:
         ConfigError: the value is of another type.
     """
-    origin, args = get_origin(hint), get_args(hint)
+    origin = get_origin(hint)
     if dataclasses.is_dataclass(hint):
         return from_tree(hint, value, name)  # type: ignore[arg-type]
     if origin in (Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        (inner,) = (arg for arg in args if arg is not type(None))
-        return decode(inner, value, name)
+        return None if value is None else decode(_without_none(hint), value, name)
     if origin is tuple:
-        _check_kind(isinstance(value, (list, tuple)), "a list", name, value)
-        kinds = [args[0]] * len(value) if args[-1] is Ellipsis else args
-        _check_kind(len(kinds) == len(value), f"a list of {len(kinds)} values", name, value)
-        return tuple(
-            decode(kind, item, f"{name}[{n}]") for n, (kind, item) in enumerate(zip(kinds, value, strict=True))
-        )
-    if origin is Literal:
-        return value  # checked by the dataclass, which names the choices
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    fits = isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
-    _check_kind(fits, KINDS.get(hint, hint.__name__), name, value)
-    return value
-
-
-def _check_kind(condition: bool, kind: str, name: str, value: Any) -> None:
-    if not condition:
-        raise ConfigError(f"must be {kind}{', not null' if value is None else ''}", field=name, value=value)
+        return tuple(decode(*item) for item in _items(hint, value, name))
+    _check_type(hint, value, name)
+    return float(value) if hint is float else value

@@ -339,8 +339,8 @@ def ready(model: CrystalFramer | str | Path | None, device: torch.device | str |
     """The model on the device. A model of the caller is copied, not moved."""
     if model is not None and not isinstance(model, (CrystalFramer, str, Path)):
         raise TypeError(
-            f"the model is a {type(model).__name__}; it must be a CrystalFramer or the path of one, and comes second, "
-            "as in predict(structures, model)"
+            f"the model is of type {type(model).__name__}; it must be a CrystalFramer or the path of one, and "
+            "comes second, as in predict(structures, model)"
         )
     if not isinstance(model, CrystalFramer):
         return load(model, device)

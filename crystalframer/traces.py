@@ -183,6 +183,8 @@ class CrystalTrace:
             with safe_open(path, framework="np") as file:
                 metadata = file.metadata() or {}
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except FileNotFoundError as error:
+            raise TraceError("no such file; check the path", path=path) from error
         except (OSError, SafetensorError) as error:
             raise TraceError(f"not a readable trace ({error}); copy or make the file again", path=path) from error
         if "crystal_trace" not in metadata:

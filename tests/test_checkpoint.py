@@ -253,7 +253,7 @@ def test_an_unknown_path_shows_what_is_nearby(saved: Path, monkeypatch: pytest.M
         checkpoint.load(run.with_name("rum") / "checkpoints" / "best")
     with refused(CheckpointError, saved, path=run.parent):
         checkpoint.load(run.parent)
-    with refused(CheckpointError, "Nor is there one in its folders", path=Path(__file__).parent):
+    with refused(CheckpointError, "Nor is there one in its folders", "model.safetensors", path=Path(__file__).parent):
         checkpoint.load(Path(__file__).parent)
     monkeypatch.chdir(saved)
     with refused(CheckpointError, "the current folder has no folders", path="nothere"):

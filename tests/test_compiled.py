@@ -57,7 +57,7 @@ def test_a_long_compilation_is_announced_once(capsys: pytest.CaptureFixture[str]
         while not said:  # the time limit of a test ends it if nothing is ever said
             time.sleep(0.01)
             said = capsys.readouterr().err
-    assert "compiling an example; this happens once on this machine" in said
+    assert "preparing an example; the first time on a machine" in said
     with compiled.announced("an example", after=0.0):
         time.sleep(0.2)
     assert capsys.readouterr().err == ""

@@ -258,8 +258,16 @@ def test_a_truncated_parquet_file_is_an_error_in_its_row(tmp_path: Path, model: 
 def test_arguments_in_the_wrong_order_are_named(model: CrystalFramer) -> None:
     with pytest.raises(TypeError, match=r"predict\(structures, model\)"):
         cf.predict(model)
-    with pytest.raises(TypeError, match=r"the model is a Structure"):
+    with pytest.raises(TypeError, match="of type Structure"):
         cf.trace(model, STRUCTURES["NaCl"])  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("as_in_production")
+def test_a_file_in_the_place_of_the_model_is_named(tmp_path: Path) -> None:
+    (tmp_path / "CsCl.cif").write_text("data_")
+    for function in (cf.predict, cf.trace):
+        with refused(CheckpointError, "predict(structures, model)", path="CsCl.cif"):
+            function(tmp_path / "no-run", tmp_path / "CsCl.cif")
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])

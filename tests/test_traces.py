@@ -75,7 +75,7 @@ def test_a_place_where_nothing_can_be_written(tmp_path: Path) -> None:
 
 
 def test_no_such_file(tmp_path: Path) -> None:
-    with refused(TraceError, "not a readable trace", path="absent.safetensors"):
+    with refused(TraceError, "no such file", path="absent.safetensors"):
         CrystalTrace.load(tmp_path / "absent.safetensors")
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from viz.errors import check_option
 from viz.palette import ATTENTION_RAMP, AXIS_COLORS, AXIS_LABELS, CELL_COLOR, PAPER, mix, ramp
-from viz.scene import Scene, ball_numbers, strongest_edges
+from viz.scene import Scene, ball_numbers, check_scene, strongest_edges
 from viz.text import where, whose
 
 Which = Literal["selected", "all", "none"]
@@ -140,6 +140,7 @@ def drawing(
         >>> [arrow.label for arrow in shapes.arrows]
         ['e₁', 'e₂', 'e₃']
     """
+    check_scene(scene)
     scene.check(layer, head, atom)
     for name, value in (("frames", frames), ("polyhedra", polyhedra)):
         check_option(name, value, get_args(Which))

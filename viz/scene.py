@@ -177,6 +177,13 @@ class Scene:
                 check_index(name, value, size, of=self.id or self.formula)
 
 
+def check_scene(scene: object) -> None:
+    """Raise SceneError unless this is a scene."""
+    if not isinstance(scene, Scene):
+        what = f"a {type(scene).__name__} is not a scene; make a scene with scene_from_trace(trace)"
+        raise SceneError(what, field="scene", value=scene)
+
+
 def scene_from_trace(trace: CrystalTrace) -> Scene:
     """Make a scene from a trace: atoms in the home cell, images on its boundary, bonds, polyhedra and labels.
 

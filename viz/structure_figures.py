@@ -13,7 +13,7 @@ from viz.drawings import AXIS_LENGTH, VIEW, Drawing, Which, camera, close_up, dr
 from viz.errors import SceneError
 from viz.painter import DASH_GAP, Painter, Sizes, dashes, write
 from viz.palette import AXIS_COLORS, AXIS_DASHES, AXIS_LABELS, INK, PAPER, element
-from viz.scene import Scene
+from viz.scene import Scene, check_scene
 from viz.text import where
 
 if TYPE_CHECKING:
@@ -181,6 +181,7 @@ def check_same_crystal(scenes: Sequence[Scene]) -> None:
         raise SceneError("comparison without a scene; give at least one", field="scenes", value=scenes)
     first = scenes[0]
     for number, scene in enumerate(scenes):
+        check_scene(scene)
         same = np.array_equal(scene.atomic_numbers, first.atomic_numbers) and np.allclose(scene.lattice, first.lattice)
         if not same or not np.allclose(scene.positions, first.positions, atol=1e-3):
             raise SceneError(

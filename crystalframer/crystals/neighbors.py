@@ -209,7 +209,7 @@ def _in_threads(run: Callable[[range], NeighborTable], tasks: list[range]) -> It
 @cache
 def _compile_search() -> None:
     """Compile before the threads start, so that the progress bar measures the search only."""
-    with announced("the neighbour search"):
+    with announced("the compiled neighbour search"):
         simple_cubic = Crystal(np.array([84]), np.zeros((1, 3)), 3.0 * np.eye(3))
         _find(FlatCrystals.of([simple_cubic]), range(1), 3.0, MIN_NEIGHBORS)
 

@@ -243,7 +243,7 @@ def _strengths(logits: Tensor, attention: Tensor, layout: _Layout, config: Frame
 def _over_atoms(run: Any, first_edge: np.ndarray, *arguments: Any) -> None:
     """The kernel run(first_atom, last_atom, first_edge, *arguments), divided among threads by edges."""
     if not run.signatures:  # a call without work compiles it or reads it from disk
-        with announced("kernels for the CPU"):
+        with announced("compiled kernels for the CPU"):
             run(0, 0, first_edge, *arguments)
     n_shares = max(1, min(torch.get_num_threads(), int(first_edge[-1]) // SMALLEST_SHARE))
     ends = np.searchsorted(first_edge, np.linspace(0, first_edge[-1], n_shares + 1)[1:-1])

@@ -44,6 +44,8 @@ def read(source: Any, id: str = "") -> Crystal:
     if not _is_path(source):
         return to_crystal(source, id)
     path = Path(source).expanduser()
+    if glob.has_magic(str(source)) and not path.exists():
+        raise CrystalError("is a pattern, not a file; read_all takes patterns", path=path)
     entry, *others = itertools.islice(_entries_of(path), 2)
     if others:
         raise CrystalError("holds several structures where one is expected; read them with read_all", path=path)
@@ -255,7 +257,7 @@ def _entries_of(path: Path, start: Start = BEGINNING) -> Iterator[Entry]:
     format, name = formats.format_of(path), formats.name_of(path)
     try:
         if path.is_dir() and not formats.may_be_folder(path):
-            raise CrystalError("is a folder, not a structure file; name the file")
+            raise CrystalError("is a folder, not a structure file; name the file, or use read_all")
         if path.stat().st_size == 0:
             raise CrystalError("the file is empty; copy it again")
         for entry in format.entries(path, start):

@@ -65,7 +65,8 @@ def _converted(structure: Any, id: str) -> Crystal:
         if is_instance(structure, *kind):
             return convert(structure, id)
     kinds = "a pymatgen Structure, ASE Atoms, a path or a row with atomic_numbers, positions and lattice"
-    raise CrystalError(f"{_name(id)}: cannot make a crystal of a {type(structure).__name__}; give {kinds}")
+    given = f"{structure!r:.60}, which is of type {type(structure).__name__}"
+    raise CrystalError(f"{_name(id)}: cannot make a crystal of {given}; give {kinds}")
 
 
 def _named(crystal: Crystal, id: str) -> Crystal:

@@ -99,6 +99,8 @@ def target_statistics(
             raise ConfigError(
                 f"target {name!r}: the label of training crystal {row} is {labels[row]}; correct it, or leave it empty"
             )
+        if present.size == 1:
+            raise ConfigError(f"target {name!r}: only 1 training crystal has this label; add crystals with labels")
         if present.std() <= 1e-12 * np.abs(present).max():
             raise ConfigError(
                 f"target {name!r}: all {present.size} training labels are {present[0]:g}; there is nothing to learn: "

@@ -95,6 +95,9 @@ def fit(
         RankError: the process of one of several devices was killed.
         Interrupted: Ctrl-C; the latest epoch is saved.
     """
+    if not isinstance(config, Config):
+        what = f"is of type {type(config).__name__}; give a config, such as cf.preset('tiny').config"
+        raise ConfigError(what, field="config")
     training, folder = config.training, RunFolder(Path(output))
     device_kind = _device_kind(config)
     launch.check(training, device_kind)

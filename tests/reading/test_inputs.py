@@ -239,8 +239,12 @@ def test_bad_files_of_other_kinds(name: str, text: str, words: list[str], tmp_pa
 def test_missing_files_and_folders(tmp_path: Path) -> None:
     with refused(CrystalError, "no such file", path="none.cif"):
         read(tmp_path / "none.cif")
-    with refused(CrystalError, "is a folder", path=tmp_path):
+    with refused(CrystalError, "is a folder", "read_all", path=tmp_path):
         read(tmp_path)
+    with refused(CrystalError, "read_all takes patterns", path="*.cif"):
+        read(tmp_path / "*.cif")
+    with refused(CrystalError, "of 3, which is of type int"):
+        read(3)
 
 
 @pytest.mark.parametrize(

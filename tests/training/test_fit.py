@@ -516,10 +516,13 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: py
     assert checkpoint.load(tmp_path / "run" / "checkpoints" / "last")
 
 
+@pytest.mark.usefixtures("as_in_production")
 def test_data_that_does_not_fit_the_config(tmp_path: Path) -> None:
     def run(config: Config, data: Splits | None) -> None:
         fit(config, data, tmp_path / "run")
 
+    with refused(ConfigError, "preset", field="config"):
+        run("tiny", None)  # type: ignore[arg-type]
     wrong = replace(CONFIG, model=replace(MODEL, targets=(Target("enrgy"),)))
     with pytest.raises(DataError, match=r"no target 'enrgy'; did you mean 'energy'"):
         run(wrong, DATA)
@@ -529,6 +532,9 @@ def test_data_that_does_not_fit_the_config(tmp_path: Path) -> None:
     flat = dataclasses.replace(DATA.train, targets={"energy": np.ones(24)})
     with pytest.raises(ConfigError, match="all 24 training labels are 1; there is nothing to learn"):
         run(CONFIG, replace(DATA, train=flat))
+    single = dataclasses.replace(DATA.train, targets={"energy": np.array([1.0] + 23 * [np.nan])})
+    with pytest.raises(ConfigError, match="only 1 training crystal has this label; add crystals"):
+        run(CONFIG, replace(DATA, train=single))
     twin = Crystal(np.array([8, 8]), np.array([[0, 0, 0], [0.01, 0, 0]]), 4.0 * np.eye(3), "twin", {"energy": 1.0})
     with pytest.raises(CrystalError, match="row 1: crystal 'twin' of the train part"):
         run(CONFIG, replace(DATA, train=CrystalDataset.from_crystals([twin], TARGETS[:1])))

@@ -87,6 +87,12 @@ def test_caption_tells_the_share_of_attention(scene: Scene) -> None:
 
 
 @pytest.mark.usefixtures("as_in_production")
+def test_what_is_no_scene_is_refused() -> None:
+    with refused(SceneError, "scene_from_trace", field="scene"):
+        drawing("SrTiO3", 0, 0, 1)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("as_in_production")
 @pytest.mark.parametrize("name", ["frames", "polyhedra"])
 def test_an_unknown_option_is_refused(perovskite_scene: Scene, name: str) -> None:
     option: dict[str, Any] = {name: "select"}
