@@ -200,7 +200,7 @@ def test_combinations_that_are_refused_fail_alone(tmp_path: Path) -> None:
     refusals = [pair == (3, 16) for pair in pairs]
     assert 0 < sum(refusals) < 6
     assert result.table["state"].tolist() == ["failed" if one else "complete" for one in refusals]
-    assert all("must be a multiple of n_heads = 3" in error for error in result.failures["error"])
+    assert all("must be a multiple of model.n_heads = 3" in error for error in result.failures["error"])
     assert np.isnan(result.failures["validation_loss"].to_numpy()).all()
     assert f"{sum(refusals)} failed" in result.summary() and "must be a multiple of" in result.summary()
 
