@@ -406,6 +406,8 @@ def _speaks(error: BaseException | None = None) -> bool:
 
 def _is_unread() -> bool:
     """Whether nobody reads the output any more (`crystalframer ... | head`). The rest of it then goes nowhere."""
+    if not hasattr(select, "poll"):  # Windows
+        return True
     poll = select.poll()
     for stream in (sys.stdout, sys.stderr):
         poll.register(stream.fileno(), 0)
