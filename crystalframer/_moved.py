@@ -21,6 +21,7 @@ MOVED = {
     "data.loading": "crystals.loading",
     "data.neighbors": "crystals.neighbors",
     "data.packed": "datasets.packed",
+    "data.queries": "datasets.queries",
     "data.published": "datasets.sources",
     "data.resident": "crystals.on_gpu",
     "data.rows": "reading.inputs",
@@ -33,9 +34,11 @@ MOVED = {
     "model.frames": "maths.frames",
     "model.segments": "maths.segments",
     "model.ties": "maths.ties",
+    "screening.run": "screening.screening",
     "trace": "traces",
     "training.ablation": "studies.ablation",
     "training.sweeping": "studies",
+    "training.sweeping.space": "studies.space",
 }
 """Old path → new path, both below `crystalframer`."""
 RENAMED = {"to_crystal": "read"}
@@ -51,16 +54,28 @@ class _OldModule(ModuleType):
         self._new = new
 
     def __getattr__(self, name: str) -> Any:
+        if name == "__all__":  # of `import *`
+            return [name for name in vars(import_module(self._new)) if not name.startswith("_")]
         if name.startswith("__"):  # asked for by the import system, inspect, pickle, ...
             raise AttributeError(name)
-        return _handed_on(self.__name__, self._new, RENAMED.get(name, name))
+        value = _handed_on(self.__name__, self._new, RENAMED.get(name, name))
+        setattr(self, name, value)  # one warning for each name
+        return value
 
 
-def moved_names(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """A `__getattr__` of a module for names that have moved (name → module that has it now)."""
+def moved_names(
+    module: str, homes: Mapping[str, str], others: Callable[[str], Any] | None = None
+) -> Callable[[str], Any]:
+    """A `__getattr__` of a module for names that have moved (name → module that has it now).
+
+    Args:
+        others: loads the names that have not moved.
+    """
 
     def __getattr__(name: str) -> Any:
         if name not in homes:
+            if others is not None:
+                return others(name)
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
         return _handed_on(f"{module}.{name}", homes[name], name)
 

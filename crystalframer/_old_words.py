@@ -44,10 +44,14 @@ def _split(words: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
     things: list[str] = []
     options: dict[str, list[str]] = {}
     wanted, values = 0.0, things
-    for word in words:
+    for number, word in enumerate(words):
+        if word == "--":
+            things += words[number + 1 :]
+            break
         if word.startswith("-"):
             option, is_given, value = word.partition("=")
-            values = options.setdefault(option.replace("_", "-"), [value] if is_given else [])
+            option = option.replace("_", "-")
+            values = options.setdefault(option, [value] if is_given else [])
             wanted = 0 if is_given or option in FLAGS else math.inf if option in LISTS else 1
         elif wanted > 0:
             values.append(word)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -351,9 +352,11 @@ def ready(model: CrystalFramer | str | Path | None, device: torch.device | str |
 def model_second(function: Function) -> Function:
     """Let a function that takes the model second take it first, as release 0.1 did, with a warning."""
 
+    thing = next(iter(inspect.signature(function).parameters))
+
     @functools.wraps(function)
     def in_either_order(*arguments: Any, **named: Any) -> Any:
-        if not _is_model_first(*arguments):
+        if not (arguments and thing in named) and not _is_model_first(*arguments):
             return function(*arguments, **named)
         name = function.__name__
         warnings.warn(

@@ -193,3 +193,15 @@ def test_by_name_there_is_no_order(model: CrystalFramer) -> None:
     data = labelled([0.0, 1.0, 2.0])
     by_name = cf.evaluate(model=model, data=data)
     pandas.testing.assert_frame_equal(by_name.crystals, cf.evaluate(data, model).crystals)
+
+
+def test_the_part_counts_in_either_order(model: CrystalFramer) -> None:
+    parts = ["train", "train", "validation", "test", "test"]
+    data = labelled([0.0, 1.0, 2.0, 3.0, 4.0], [0.0, 1.0, 2.0, 3.0, 4.0], parts)
+    with pytest.warns(DeprecationWarning, match="order of release 0.1"):
+        assert cf.evaluate(model, data, part="test").n_crystals == 2  # type: ignore[arg-type]
+    with pytest.warns(DeprecationWarning, match="order of release 0.1"):
+        assert cf.evaluate(model, data=data, part="validation").n_crystals == 1  # type: ignore[misc]
+    for part, n_labels in ((None, "5"), ("test", "2"), ("validation", "1")):
+        with refused(UncertaintyError, f" {n_labels} "):  # too few; it says how many
+            cf.calibrate(data, model, part=part)

@@ -2,4 +2,8 @@
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+from crystalframer._moved import moved_names
+
+_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_STUDIES = ("AblationResult", "Choice", "Range", "SweepResult", "ablate", "space_from_words", "sweep")
+__getattr__ = moved_names(__name__, dict.fromkeys(_STUDIES, "crystalframer.studies"), _load)

@@ -83,3 +83,14 @@ def test_all_structures_of_an_input_or_the_first_that_cannot_be_read(tmp_path: P
     frames.write_text(frames.read_text().replace('pbc="T T T"', 'pbc="T F T"').replace("F", "T", 1))
     with refused(CrystalError, "structure 2", path=frames, row=2):
         cf.read_all(frames)
+
+
+@pytest.mark.parametrize(
+    "suffix",
+    [
+        *(".cif", ".mcif", ".vasp", ".poscar", ".contcar", ".json", ".xyz", ".extxyz"),
+        *(".csv", ".jsonl", ".parquet", ".db", ".lmdb", ".aselmdb"),
+    ],
+)
+def test_a_promised_suffix_has_its_row(suffix: str) -> None:
+    assert suffix in FORMATS

@@ -366,7 +366,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     words = ["sweep", "--preset", "tiny", "--training.n-epochs", "1", "--output", str(tmp_path / "runs")]
     words += ["--data.max-atoms-per-crystal", "3", "--training.accelerator", "cpu", "--n-trials", "2"]
     assert main(words) == 2
-    assert "name what to search" in capsys.readouterr().err
+    assert "--search" in capsys.readouterr().err
     words += ["--search", "training.learning-rate=1e-4:2e-3:log", "model.n-layers=1,2"]
     assert main(words) == 0
     said = capsys.readouterr().out
