@@ -75,7 +75,7 @@ def epoch(of: Crystal, distance: float, n_gpus: int, per_gpu: int) -> float:
 
 
 def rows() -> list[tuple[str, str, float, float]]:
-    """Work, distance from the floor, seconds on one and on 64 H100s."""
+    """Work, factor above the floor, seconds on one and on 64 H100s."""
     record, loader = measured("training"), measured("loader")
     n = int(record["data"]["name"].split()[1])
     step, forward = (crystal(record, work, n) for work in (f"training step, batch {BATCH}", "prediction, input ready"))
@@ -89,15 +89,15 @@ def rows() -> list[tuple[str, str, float, float]]:
     work = f"the same, {PAPER_BATCH} crystals on all GPUs together"
     found.append((work, f"{distance:.0f} ×", *(epoch(step, distance, n, PAPER_BATCH // n) for n in (1, 64))))
     search = OQMD_TRAIN * neighbors / CORES  # every node for itself
-    found.append((f"neighbours of its crystals, once, {CORES} cores a GPU", "", search, search))
+    found.append((f"neighbours of its crystals, once, {CORES} cores per GPU", "", search, search))
     batching = OQMD_TRAIN * batches / CORES
-    found.append((f"batches of an epoch, {CORES} cores a GPU", "", batching, batching / 64))
+    found.append((f"batches of an epoch, {CORES} cores per GPU", "", batching, batching / 64))
     for factor in (1, 4):
         distance = factor * forward.distance
         seconds = SCREENED * max(KERNELS["prediction"] * LAUNCH / BATCH, forward.seconds(distance))
         found.append((f"network for {SCREENED:,} predictions", f"{distance:.0f} ×", seconds, seconds / 64))
     beside = SCREENED * host / CORES
-    found.append((f"all else for them (reading to tables), {CORES} cores a GPU", "", beside, beside / 64))
+    found.append((f"everything else for them (from reading to tables), {CORES} cores per GPU", "", beside, beside / 64))
     return found
 
 
@@ -110,7 +110,7 @@ def _time(seconds: float) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     argparse.ArgumentParser(prog="python -m benchmarks.estimate", description=__doc__).parse_args(arguments)
-    print("| work | distance from the floor | 1 H100 | 64 H100s |\n|---|---|---|---|")
+    print("| work | factor above the floor | 1 H100 | 64 H100s |\n|---|---|---|---|")
     for work, distance, *seconds in rows():
         print("| " + " | ".join([work, distance, *map(_time, seconds)]) + " |")
 

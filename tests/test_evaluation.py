@@ -204,4 +204,4 @@ def test_the_part_counts_in_either_order(model: CrystalFramer) -> None:
         assert cf.evaluate(model, data=data, part="validation").n_crystals == 1  # type: ignore[misc]
     for part, n_labels in ((None, "5"), ("test", "2"), ("validation", "1")):
         with refused(UncertaintyError, f" {n_labels} "):  # too few; it says how many
-            cf.calibrate(data, model, part=part)
+            cf.calibrate(data, model, part=part)  # type: ignore[arg-type]

@@ -210,7 +210,8 @@ def _tie_weights() -> Float[Tensor, "3 n_products"]:
     weights = [
         [(0.0, *of_axis)[sum(n)] * count for n, count in zip(POWERS, counts, strict=True)] for of_axis in TIE_WEIGHTS
     ]
-    return torch.tensor(weights, dtype=torch.float64)
+    with torch.inference_mode(False):  # it is kept, and a training may use it after a prediction
+        return torch.tensor(weights, dtype=torch.float64)
 
 
 def _candidates_at_once(edges: Edges) -> int:
