@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
 ROOT = Path(__file__).parents[2]
-START_SECONDS = 60
+START_SECONDS = 300
 
 CELLS = (
     "import viz\nfrom crystalframer import CrystalTrace",
@@ -81,7 +81,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait(300)
         log.close()
 
 
@@ -96,7 +96,7 @@ def shortened(name: str) -> nbformat.NotebookNode:
 
 def _answers(address: str) -> bool:
     try:
-        with urlopen(address, timeout=1) as reply:
+        with urlopen(address, timeout=10) as reply:
             return reply.status == 200
     except (URLError, TimeoutError, ConnectionError):
         return False
@@ -104,7 +104,7 @@ def _answers(address: str) -> bool:
 
 def open_notebook(page: Page, address: str) -> None:
     page.goto(address)
-    page.wait_for_function("window.jupyterapp?.shell.currentWidget?.content?.widgets?.length > 1", timeout=60_000)
+    page.wait_for_function("window.jupyterapp?.shell.currentWidget?.content?.widgets?.length > 1")
     page.evaluate("jupyterapp.shell.currentWidget.sessionContext.ready")
 
 
@@ -127,11 +127,9 @@ def explorers(page: Page) -> Locator:
 def drawn(page: Page, number: int) -> Locator:
     """An explorer once its crystal is there."""
     explorer = explorers(page).nth(number)
-    explorer.scroll_into_view_if_needed(timeout=60_000)
+    explorer.scroll_into_view_if_needed()
     explorer.locator(".cf-structure canvas").wait_for()
-    page.wait_for_function(
-        "(n) => document.querySelectorAll('.cf-caption')[n]?.textContent.length > 0", arg=number, timeout=30_000
-    )
+    page.wait_for_function("(n) => document.querySelectorAll('.cf-caption')[n]?.textContent.length > 0", arg=number)
     return explorer
 
 
@@ -187,8 +185,8 @@ def test_the_first_notebook_from_top_to_bottom(browser: Browser, lab: str) -> No
         open_notebook(page, f"{lab}/lab/tree/01_train.ipynb?reset")
         page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
         explorer = explorers(page).first
-        explorer.locator(".cf-structure canvas").wait_for(timeout=300_000)
-        explorer.get_by_text("Ti2, layer 0, head 0").wait_for(timeout=60_000)
+        explorer.locator(".cf-structure canvas").wait_for()
+        explorer.get_by_text("Ti2, layer 0, head 0").wait_for()
         page.locator(".jp-RenderedPlotly .main-svg").first.wait_for()
         # On a fresh machine the notebook compiles the kernels and says so; it has nothing else to warn of.
         errors = page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']")

@@ -171,7 +171,7 @@ def test_however_a_script_ends_its_processes_end_with_it(stop: signal.Signals, t
     assert process.stdout is not None
     assert [process.stdout.readline() for _ in range(2)] == ["begun\n"] * 2
     os.killpg(process.pid, stop)  # as a terminal does: to the whole group
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert out == ("interrupted\n" if stop == signal.SIGINT else "")
     assert process.returncode == (0 if stop == signal.SIGINT else -stop)
     assert "Traceback" not in err

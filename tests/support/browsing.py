@@ -52,6 +52,7 @@ def _missing(what: str) -> NoReturn:
 def open_page(browser: Browser, width: int = 1100, height: int = 850) -> Iterator[Page]:
     """A page that may only connect to this machine. Any other request, or an error in its console, fails the test."""
     context = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True)
+    context.set_default_timeout(300_000)  # on a busy machine everything takes longer
     page = context.new_page()
     complaints: list[str] = []
 

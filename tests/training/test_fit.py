@@ -469,12 +469,12 @@ def test_a_signal_leaves_a_checkpoint_and_says_so(tmp_path: Path, stop: signal.S
     output = tmp_path / "run"
     script = SCRIPT.format(support=str(Path(__file__).parents[1] / "support"), output=str(output))
     process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
-    deadline, metrics = time.monotonic() + 120, output / "metrics.csv"
+    deadline, metrics = time.monotonic() + 300, output / "metrics.csv"
     while not metrics.exists() or len(metrics.read_text().splitlines()) < 4:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(stop)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     message = re.search(
         r"Interrupted: training was stopped after epoch (\d+) of 100000, kept in .*checkpoints/last\. "
         r"Resuming continues with epoch (\d+)",
