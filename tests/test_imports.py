@@ -48,8 +48,11 @@ def test_no_module_imports_itself_in_a_circle() -> None:
     graphlib.TopologicalSorter(imported_by).prepare()  # CycleError names the modules of a circle
 
 
-@pytest.mark.parametrize("widget", ["AttentionExplorer", "FrameComparison"])
-def test_a_widget_without_its_library_names_the_extra(widget: str) -> None:
-    code = f"import sys, viz; sys.modules['anywidget'] = None; viz.{widget}"
+@pytest.mark.parametrize(
+    ("name", "library"),
+    [("AttentionExplorer", "anywidget"), ("FrameComparison", "anywidget"), ("attention_figure", "plotly")],
+)
+def test_a_picture_without_its_library_names_the_extra(name: str, library: str) -> None:
+    code = f"import sys, viz; sys.modules[{library!r}] = None; viz.{name}"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert f"viz.{widget} needs anywidget" in result.stderr and "crystalframer[notebooks]" in result.stderr
+    assert f"viz.{name} needs {library}" in result.stderr and "crystalframer[notebooks]" in result.stderr

@@ -6,7 +6,9 @@ from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import plotly.graph_objects as go
 from jaxtyping import Float, Int
+from plotly.subplots import make_subplots
 
 from viz.errors import FigureError, check_columns, check_target, target_names
 from viz.palette import INK, SERIES_COLORS, SERIES_MARKERS
@@ -15,7 +17,6 @@ from viz.text import literal
 
 if TYPE_CHECKING:
     import pandas as pd
-    import plotly.graph_objects as go
 
 SERIES_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 """Dashes of the curves, so that they differ in grey too."""
@@ -60,8 +61,6 @@ def ablation_figure(
         >>> figure.layout.xaxis.title.text, figure.layout.xaxis2.title.text
         ('test MAE (eV)', 'time of a training step (ms)')
     """
-    from plotly.subplots import make_subplots
-
     target = _target(table, target)
     error_column = _error_column(table, target)
     done = table.dropna(subset=[error_column])
@@ -141,8 +140,6 @@ def _mean_and_runs(
     method: str, series: Look, seeds: pd.Series, numbers: Float[np.ndarray, " n_runs"], unit: str
 ) -> list[Any]:
     """A small marker for every seed, and a large one for the mean, with its error bar."""
-    import plotly.graph_objects as go
-
     mean = numbers.mean()
     deviation = numbers.std(ddof=1) if len(numbers) > 1 else 0.0
     spread = f" ± {deviation:.2g}" if len(numbers) > 1 else ""
@@ -174,8 +171,6 @@ def _learning_curve(
     method: str, look: Look, epochs: Int[np.ndarray, " n_rows"], errors: Float[np.ndarray, " n_rows"], unit: str
 ) -> Any:
     """Mean over seeds for each epoch. Few markers and bars, so that they do not hide the curve."""
-    import plotly.graph_objects as go
-
     by_epoch = {int(epoch): errors[epochs == epoch] for epoch in np.unique(epochs)}
     deviations = [of_seeds.std(ddof=1) if len(of_seeds) > 1 else 0.0 for of_seeds in by_epoch.values()]
     n_epochs = len(by_epoch)

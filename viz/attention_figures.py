@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from viz.palette import ATTENTION_COLOR, HEATMAP_SCALE, INK
 from viz.scene import Scene, attention_by_distance, attention_matrix
 from viz.style import LEGEND_ABOVE, styled
 from viz.text import ATTENTION, DISTANCE, where, which_head, whose
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
 
 GRID_COLUMNS = 4
 """Number of heads in a row of `attention_grid`."""
@@ -37,8 +35,6 @@ def attention_heatmap(scene: Scene, layer: int, head: int | None, *, width: int 
         >>> attention_heatmap(scene, layer=0, head=2).layout.title.text
         'Attention, layer 0, head 2'
     """
-    import plotly.graph_objects as go
-
     labels, matrix = list(scene.labels[: scene.n_queries]), attention_matrix(scene, layer, head)
     figure = go.Figure(
         go.Heatmap(
@@ -75,9 +71,6 @@ def attention_grid(scene: Scene, layer: int, *, width: int = 820, height: int | 
         >>> len(attention_grid(scene, layer=0).data) == scene.n_heads
         True
     """
-    import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
-
     matrices = [attention_matrix(scene, layer, head) for head in range(scene.n_heads)]
     labels = list(scene.labels[: scene.n_queries])
     n_columns = min(scene.n_heads, GRID_COLUMNS)
@@ -132,8 +125,6 @@ def attention_distance_figure(
         >>> [part.name for part in figure.data]
         ['shell', 'within distance']
     """
-    import plotly.graph_objects as go
-
     profile = attention_by_distance(scene, layer, head, atom)
     figure = go.Figure(
         [
@@ -183,8 +174,6 @@ def attention_figure(
         >>> figure = attention_figure(scene, layer=0, head=2, atom=1)
         >>> size = figure.write_html("attention.html", include_plotlyjs=True)  # opens without a network
     """
-    from plotly.subplots import make_subplots
-
     upper = attention_heatmap(scene, layer, head)
     lower = attention_distance_figure(scene, layer, head, atom)
     figure = make_subplots(rows=2, cols=1, row_heights=[0.62, 0.38], vertical_spacing=0.16)

@@ -7,10 +7,12 @@ median over all heads and atoms of a layer can be compared between layers.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go
 from jaxtyping import Float
+from plotly.subplots import make_subplots
 
 from crystalframer.traces import CrystalTrace
 from viz import measures
@@ -18,9 +20,6 @@ from viz.errors import FigureError
 from viz.palette import INK, PAPER, SERIES_COLORS, mix
 from viz.style import LEGEND_ABOVE, styled
 from viz.text import atom_names, by_head, crystal_name
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
 
 ALL_POINTS = 60
 """Up to this number of atoms every atom is a point. In larger crystals only outliers are."""
@@ -138,9 +137,6 @@ class _Row:
 
 def _by_layer(trace: CrystalTrace, rows: list[_Row], first_layer: int = 0) -> go.Figure:
     """Rows of boxes, with layers and heads along x."""
-    import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
-
     figure = make_subplots(rows=len(rows), cols=1, shared_xaxes=True, vertical_spacing=0.05)
     labels = atom_names(trace)
     look: dict[str, Any] = {
@@ -184,8 +180,6 @@ def _level(
     legend: bool = True,
 ) -> go.Scatter:
     """A horizontal line across each layer."""
-    import plotly.graph_objects as go
-
     layers, heads, heights = [], [], []
     for layer, value in enumerate(values, start=first_layer):
         layers += [f"layer {layer}"] * (trace.n_heads + 1)

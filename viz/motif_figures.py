@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import plotly.graph_objects as go
 from jaxtyping import Float
 
 from crystalframer.analysis.motifs import Shell, motif_summary, shell_attention
@@ -22,7 +23,6 @@ from viz.text import atom_names, by_head, crystal_name
 
 if TYPE_CHECKING:
     import pandas as pd
-    import plotly.graph_objects as go
 
 ANGLE = "angle to the nearest bond (degrees)"
 AXIS_MARKERS = (("circle", 7), ("diamond-open", 11), ("square-open", 15))
@@ -87,8 +87,6 @@ def motif_share_figure(trace: CrystalTrace, shell: Shell, *, width: int = 760, h
         >>> [part.name for part in figure.data]
         ['shell', 'itself', 'all others']
     """
-    import plotly.graph_objects as go
-
     found = shell_attention(trace, shell)
     shares = (found.share, found.itself, 1.0 - found.share - found.itself)
     axis, labels = by_head(*found.share.shape)
@@ -201,8 +199,6 @@ def _angle_figure(
     chance: float,
     e2_chance: Float[np.ndarray, "n_layers n_heads"],
 ) -> go.Figure:
-    import plotly.graph_objects as go
-
     axis, labels = by_head(*e2_chance.shape)
     figure = go.Figure()
     for k, (name, color, (symbol, size)) in enumerate(zip(AXIS_LABELS, AXIS_COLORS, AXIS_MARKERS, strict=True)):

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from viz.errors import FigureError, check_columns
 from viz.palette import ASIDE, INK, PAPER, SERIES_COLORS
@@ -15,7 +17,6 @@ from viz.text import literal
 
 if TYPE_CHECKING:
     import pandas as pd
-    import plotly.graph_objects as go
 
 COMPLETE, PRUNED = SERIES_COLORS[0], ASIDE
 BEST = SERIES_COLORS[3]
@@ -56,8 +57,6 @@ def sweep_figure(
         >>> figure.layout.xaxis2.title.text, figure.layout.xaxis2.type
         ('training.learning_rate', 'log')
     """
-    from plotly.subplots import make_subplots
-
     fields = _fields(table)
     drawn = table.dropna(subset=["validation_loss"])
     drawn = drawn.loc[drawn["state"].isin(["complete", "pruned"])]
@@ -130,8 +129,6 @@ def _as_drawn(values: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
 
 def _progress(drawn: pd.DataFrame, highest: float) -> list[Any]:
     """All trials, and the best loss so far."""
-    import plotly.graph_objects as go
-
     complete = drawn.loc[drawn["state"] == "complete"]
     best = np.minimum.accumulate(complete["validation_loss"].to_numpy(dtype=float))
     step = go.Scatter(
@@ -147,8 +144,6 @@ def _progress(drawn: pd.DataFrame, highest: float) -> list[Any]:
 
 def _points(drawn: pd.DataFrame, values: Sequence[Any], field: str | None, highest: float) -> list[Any]:
     """Markers of the trials by state, and of the best trial. The legend has those of the panel without a field."""
-    import plotly.graph_objects as go
-
     losses, states = drawn["validation_loss"].to_numpy(dtype=float), drawn["state"].to_numpy()
     best = int(np.argmin(np.where(states == "complete", losses, np.inf)))
     looks: list[tuple[str, Any, dict[str, Any]]] = [

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import plotly.graph_objects as go
 from jaxtyping import Float
 
 from viz.errors import FigureError, check_columns, check_target, target_names
@@ -15,7 +16,6 @@ from viz.text import literal
 
 if TYPE_CHECKING:
     import pandas as pd
-    import plotly.graph_objects as go
 
 
 def parity_figure(
@@ -49,8 +49,6 @@ def parity_figure(
         >>> figure.layout.title.text
         'MAE 0.15, predicting the training mean 0.6'
     """
-    import plotly.graph_objects as go
-
     predicted, actual = np.asarray(predicted, dtype=float), np.asarray(actual, dtype=float)
     if predicted.shape != actual.shape or (len(ids) and len(ids) != len(predicted)):
         raise FigureError(
@@ -118,8 +116,6 @@ def learning_curve(
         >>> learning_curve(history, "band_gap", unit="eV").layout.yaxis.title.text
         'MAE (eV)'
     """
-    import plotly.graph_objects as go
-
     check_columns("learning curve", history, ["epoch"])
     check_target("learning curve", target, target_names(history))
     suffix = f"_mae/{target}"
