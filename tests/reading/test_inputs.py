@@ -265,7 +265,7 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
         ({"id": "a", "structure": "NaCl.cif"}, None, None, ["'NaCl.cif' is neither CIF"]),
         (JARVIS | {"elements": ["Na", "Q"]}, None, 1, ["'Q' is no element"]),
         ({"lattice_mat": np.eye(3), "coords": []}, "elements", None, []),
-        (3, None, None, ["a crystal of a int"]),
+        (3, None, None, ["of type int"]),
         (Structure(NACL.lattice, [DummySpecies("X"), "Cl"], NACL.frac_coords), None, 0, ["'X' is no element"]),
         (Structure(NACL.lattice, [{"Na": 0.5, "K": 0.5}, "Cl"], NACL.frac_coords), None, 0, ["partly occupied"]),
         (ase.Atoms("NaCl", positions=[[0, 0, 0], [0, 0, 2]]), None, None, ["no cell of three"]),

@@ -113,7 +113,7 @@ def test_target_statistics_leave_missing_labels_out() -> None:
         ([NAN, NAN], "'gap': no training crystal has a label"),
         ([2.5, 2.5], "'gap': all 2 training labels are 2.5"),
         ([0.1 + 0.2, 0.3], "'gap': all 2 training labels are 0.3"),
-        ([1.0, NAN], "'gap': all 1 training labels are 1"),
+        ([1.0, NAN], "'gap': only 1 training crystal has this label"),
     ],
 )
 def test_targets_without_spread_are_refused(labels: list[float], message: str) -> None:
