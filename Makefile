@@ -21,9 +21,9 @@ demo: $(INSTALLED) ## Train on the shipped crystals, predict a CIF, draw a figur
 	@$(BIN)/python scripts/demo.py --output runs/demo
 	@echo "Results: $(CURDIR)/runs/demo"
 
-# Two processes, each with half of the tests in their order, so that fixtures of a file are made once; who is done first
-# takes over half of what the other one still has. The long notebooks come first. OMP_NUM_THREADS: small tensors gain
-# nothing from more threads, and the processes have a core each.
+# Two processes, each with whole files of tests, so that fixtures of a file are made once and a file's tests run in one
+# process. The long notebooks come first. OMP_NUM_THREADS: small tensors gain nothing from more threads, and the processes
+# have a core each.
 # PYRIGHT_PYTHON_IGNORE_WARNINGS: pyright does not ask the network whether a newer release exists.
 test: export OMP_NUM_THREADS ?= 1
 test: export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
@@ -33,7 +33,7 @@ test: $(INSTALLED) ## Everything that CI checks: format, lint, import layers, ty
 	$(BIN)/lint-imports
 	$(BIN)/pyright
 	rm -rf docs/notebooks && cp -r notebooks docs/notebooks
-	$(BIN)/pytest --numprocesses 2 --dist worksteal --nbmake --overwrite --nbmake-timeout=600 docs/notebooks tests
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --nbmake --overwrite --nbmake-timeout=600 docs/notebooks tests
 	@touch $(EXECUTED)
 
 # Notebooks run once, in copies that keep their outputs for the pages; `make test` makes these copies, too.
@@ -46,7 +46,7 @@ docs: $(EXECUTED) ## Build the documentation site, without a network (build/docs
 
 $(EXECUTED): $(INSTALLED) $(shell find notebooks crystalframer viz -name '*.ipynb' -o -name '*.py' -o -name '*.js' 2> /dev/null)
 	rm -rf docs/notebooks && cp -r notebooks docs/notebooks
-	$(BIN)/pytest --numprocesses 2 --dist worksteal --nbmake --overwrite --nbmake-timeout=600 docs/notebooks
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --nbmake --overwrite --nbmake-timeout=600 docs/notebooks
 	@touch $@
 
 # The fuzzer goes on after the seeds in its record, a copy of the one that is published.
@@ -65,7 +65,7 @@ dist: $(INSTALLED) ## Build wheel and source distribution into dist/; install, p
 coverage: export OMP_NUM_THREADS ?= 1
 coverage: $(INSTALLED) ## Which lines the tests run; fails below 95 %
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest --numprocesses 2 --dist worksteal tests
+	$(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile tests
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
