@@ -19,6 +19,7 @@ from .errors import (
     ConfigError as ConfigError,
     CrystalError as CrystalError,
     CrystalFramerError as CrystalFramerError,
+    CrystalWarning as CrystalWarning,
     DataError as DataError,
     MotifError as MotifError,
     PolyhedronError as PolyhedronError,

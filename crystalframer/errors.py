@@ -23,6 +23,7 @@ __all__ = [
     "ConfigError",
     "CrystalError",
     "CrystalFramerError",
+    "CrystalWarning",
     "DataError",
     "MotifError",
     "PolyhedronError",
@@ -216,3 +217,10 @@ def _restored(kind: type[CrystalFramerError], state: dict[str, Any]) -> CrystalF
     error = kind.__new__(kind, *state["parts"])
     error.__dict__.update(state)
     return error
+
+
+class CrystalWarning(UserWarning):
+    """A structure was read, and the reader chose or left out something that the user should know.
+
+    Python shows each text once. A text without the name of a file holds for all files.
+    """
