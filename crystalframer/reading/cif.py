@@ -27,6 +27,7 @@ from crystalframer.elements import ATOMIC_NUMBERS, HIGHEST_ATOMIC_NUMBER, SYMBOL
 from crystalframer.errors import CrystalError
 from crystalframer.libraries import reason
 from crystalframer.reading.entry import BEGINNING, Entry, Start, numbered
+from crystalframer.reading.text import text_of
 
 SITE_TOLERANCE = 1e-4
 """Fractional coordinates nearer than this are one place (pymatgen's site_tolerance)."""
@@ -72,8 +73,7 @@ def entries(path: Path, start: Start) -> Iterator[Entry]:
 
 
 def starts(path: Path) -> Iterator[Start]:
-    content = path.read_bytes().replace(b"\r", b"\n")
-    if len(re.findall(_BLOCK.encode(), content, flags=re.MULTILINE | re.IGNORECASE)) < 2:
+    if len(re.findall(_BLOCK, text_of(path), flags=re.MULTILINE | re.IGNORECASE)) < 2:
         return iter([BEGINNING])
     return map(Start, range(len(_structures_of(path))))
 
@@ -107,7 +107,7 @@ def structures(text: str) -> list[Any]:
 
 
 def _structures_of(path: Path) -> list[Any]:
-    return structures(path.read_text(encoding="utf-8", errors="replace"))
+    return structures(text_of(path))
 
 
 def read_plain_cif(text: str) -> Crystal | None:
