@@ -10,7 +10,6 @@ from typing import Any
 from crystalframer.errors import CrystalError
 from crystalframer.libraries import reason, require
 from crystalframer.reading.entry import Entry, Start, numbered
-from crystalframer.reading.unpacking import check_unpacked_size
 
 
 def entries(path: Path, start: Start) -> Iterator[Entry]:
@@ -30,9 +29,6 @@ def _frames(path: Path) -> list[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            check_unpacked_size(path)
             return ase_io.read(path, index=":")
-        except CrystalError:
-            raise
         except Exception as error:  # readers of dozens of formats raise what they like
             raise CrystalError(f"cannot be read ({reason(error)}); check the file and its suffix") from error

@@ -7,6 +7,7 @@ it as well) and add a row below.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -16,6 +17,7 @@ from crystalframer.errors import CrystalError, DataError
 from crystalframer.reading import ase_files, cif, databases, json_files, poscar, tables, xyz
 from crystalframer.reading.entry import Entry, Start
 from crystalframer.reading.tables import Table
+from crystalframer.reading.unpacking import COMPRESSIONS, unpacked
 
 if TYPE_CHECKING:
     import pandas
@@ -80,13 +82,38 @@ FORMATS: dict[str, Format] = {**STRUCTURES, **ROWS}
 """Suffix, or beginning of the name → format. A file that is named itself may have any other: then ASE reads it."""
 
 
+@dataclass(frozen=True)
+class Packed:
+    """A format in compressed files, each of which is unpacked before it is read."""
+
+    format: Format
+
+    def entries(self, path: Path, start: Start, /) -> Iterator[Entry]:
+        with unpacked(path) as plain:
+            yield from self.format.entries(plain, start)
+
+    def starts(self, path: Path, /) -> Iterator[Start]:
+        with unpacked(path) as plain:
+            yield from self.format.starts(plain)
+
+    def count(self, path: Path, /) -> int | None:
+        return None
+
+
 def format_of(path: Path) -> Format:
-    return FORMATS.get(_key(path), ase_files)
+    format = FORMATS.get(_key(path), ase_files)
+    return format if _plain(path) is path else Packed(format)
+
+
+def is_table(path: Path) -> bool:
+    """Whether the entries of a file are rows."""
+    return _key(path) in ROWS
 
 
 def name_of(path: Path) -> str:
-    """The stem of a file; for a file named POSCAR or CONTCAR, its folder."""
-    return path.absolute().parent.name if path.name in STRUCTURES else path.stem
+    """The stem of a file without the suffix of a compression; for a file named POSCAR or CONTCAR, its folder."""
+    plain = _plain(path)
+    return path.absolute().parent.name if plain.name in STRUCTURES else plain.stem
 
 
 def may_be_folder(path: Path) -> bool:
@@ -106,7 +133,7 @@ def parquet_files(folder: Path) -> list[Path]:
 
 def label_files(folder: Path) -> list[Path]:
     """Tables of a folder that are called `labels`."""
-    paths = (folder / f"labels{suffix}" for suffix in ROWS)
+    paths = (folder / f"labels{suffix}{packed}" for suffix in ROWS for packed in ("", *COMPRESSIONS))
     return [path for path in paths if path.is_file()]
 
 
@@ -134,8 +161,14 @@ def write(crystal: Crystal, path: str | Path) -> None:
         files.write(path, format.text(crystal))
 
 
+def _plain(path: Path) -> Path:
+    """The path without the suffix of a compression: `NaCl.cif` for `NaCl.cif.gz`."""
+    return path.with_suffix("") if path.suffix.lower() in COMPRESSIONS else path
+
+
 def _key(path: Path) -> str:
     """The key of a path in `FORMATS`, be it there or not."""
+    path = _plain(path)
     suffix = path.suffix.lower()
     names = (key for key in FORMATS if not key.startswith(".") and path.name.startswith(key))
     return suffix if suffix in FORMATS else next(names, suffix)
@@ -144,6 +177,17 @@ def _key(path: Path) -> str:
 def _is_structure_file(path: Path) -> bool:
     if path.name.startswith(".") or not (path.is_file() or may_be_folder(path)):
         return False
-    if format_of(path) is json_files:
-        return json_files.holds_structure(path)
+    if FORMATS.get(_key(path)) is json_files:
+        return _holds_structure(path)
     return _key(path) in (*STRUCTURES, *DATABASES)
+
+
+def _holds_structure(path: Path) -> bool:
+    """Whether a JSON file holds one structure."""
+    if _plain(path) is path:
+        return json_files.holds_structure(path)
+    try:
+        with unpacked(path) as plain:
+            return json_files.holds_structure(plain)
+    except (CrystalError, OSError):
+        return False

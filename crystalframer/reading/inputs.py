@@ -98,7 +98,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         DataError: the file is missing, is no table, cannot be read as what its suffix says, or has no rows.
     """
-    if path.suffix.lower() not in formats.ROWS:
+    if not formats.is_table(path):
         raise DataError(f"not a table; known are {', '.join(formats.ROWS)}", path=path)
     for entry in _entries_of(path):
         if isinstance(entry.structure, CrystalFramerError):

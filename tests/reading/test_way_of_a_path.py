@@ -14,7 +14,7 @@ from types import FrameType
 
 from pymatgen.core import Lattice, Structure
 
-MOST_STAYS, MOST_RETURNS = 10, 3
+MOST_STAYS, MOST_RETURNS = 12, 4
 
 
 def way() -> list[str]:
