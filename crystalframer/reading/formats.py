@@ -76,9 +76,11 @@ TABLES: dict[str, Format] = {
 """Suffix → format of tables. In a folder they may hold labels, so only JSON files of a structure are taken from it."""
 DATABASES: dict[str, Format] = {".db": databases.ASE, ".lmdb": databases.LMDB, ".aselmdb": databases.LMDB}
 """Suffix → format of databases, whose entries are rows as well. They are taken from a folder."""
+STEPS: dict[str, Format] = {"XDATCAR": poscar.STEPS}
+"""Beginning of the name → format of the steps of a run. These files are not taken from a folder."""
 ROWS: dict[str, Format] = {**TABLES, **DATABASES}
 """Suffix → format of files whose entries are rows, which may hold labels."""
-FORMATS: dict[str, Format] = {**STRUCTURES, **ROWS}
+FORMATS: dict[str, Format] = {**STRUCTURES, **STEPS, **ROWS}
 """Suffix, or beginning of the name → format. A file that is named itself may have any other: then ASE reads it."""
 
 

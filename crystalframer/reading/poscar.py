@@ -1,21 +1,36 @@
-"""POSCAR and CONTCAR of VASP, read by pymatgen."""
+"""POSCAR, CONTCAR and XDATCAR, as VASP reads them.
+
+Values may be followed by comments. Numbers are those of Fortran. One scale factor applies to all lengths, or is a
+volume if it is negative; three apply to x, y and z. Elements are named by the line of symbols alone.
+"""
 
 from __future__ import annotations
 
-import itertools
-import warnings
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import numpy as np
+from jaxtyping import Float
 
 from crystalframer.crystals.crystal import Crystal
+from crystalframer.elements import atomic_number
 from crystalframer.errors import CrystalError
-from crystalframer.libraries import reason
-from crystalframer.reading.entry import BEGINNING, Entry, Start
+from crystalframer.reading.entry import BEGINNING, Entry, Start, numbered
+from crystalframer.reading.text import text_of
+
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eEdD][+-]?[0-9]+)?")
+_COUNT = re.compile(r"[0-9]+")
+_SYMBOL = re.compile(r"([A-Za-z]{1,3})([0-9]*[+-])?([_/]\S*)?")
+"""Symbol, perhaps a charge; what follows `_` or `/` is the kind and hash of the potential."""
+_COMMENT = re.compile(r"[!#].*")
+_STEP = re.compile(r"^[ \t]*direct configuration", re.IGNORECASE | re.MULTILINE)
+"""Begins each step of an XDATCAR."""
 
 
 def entries(path: Path, start: Start) -> Iterator[Entry]:
-    return iter([Entry(_read(path))])
+    return iter([Entry(_read(_Lines(text_of(path))))])
 
 
 def starts(path: Path) -> Iterator[Start]:
@@ -33,27 +48,166 @@ def text(crystal: Crystal) -> str:
     return Poscar(crystal.right_handed().to_pymatgen()).get_str(significant_figures=16)
 
 
-def _read(path: Path) -> Any:
-    """A pymatgen Structure."""
-    from pymatgen.io.vasp.inputs import Poscar
+@dataclass(frozen=True)
+class _Steps:
+    """XDATCAR: the steps of a run, all with the same atoms."""
 
-    content = path.read_text(encoding="utf-8")
-    _check_counts(content)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            parsed = Poscar.from_str(content, read_velocities=False)
-        except Exception as error:
-            raise CrystalError(f"cannot be read as POSCAR ({reason(error)}); check the file") from error
-    if not parsed.true_names:
-        raise CrystalError("names no elements (VASP 4 format); put a line with their symbols before the line of counts")
-    return parsed.structure
+    def entries(self, path: Path, start: Start, /) -> Iterator[Entry]:
+        return numbered(list(_read_steps(text_of(path)))[start.n_before :], start)
+
+    def starts(self, path: Path, /) -> Iterator[Start]:
+        return map(Start, range(len(_STEP.findall(text_of(path)))))
+
+    def count(self, path: Path, /) -> int | None:
+        return None
 
 
-def _check_counts(content: str) -> None:
-    """Refuse counts that promise more atoms than the file has lines: memory for them all would be reserved."""
-    lines = content.split("\n")
-    for line in lines[5:30]:  # one line of counts, or several after as many of symbols
-        words = list(itertools.takewhile(str.isdecimal, line.split()))
-        if any(len(word) > 9 for word in words) or sum(map(int, words)) > len(lines):
-            raise CrystalError(f"{line.strip()[:40]!r} counts more atoms than the file has lines; was it cut short?")
+STEPS = _Steps()
+
+
+class _Lines:
+    """The lines of a file, one after the other, without comments."""
+
+    def __init__(self, text: str) -> None:
+        self.lines = text.split("\n")
+        self.number = 0
+
+    def next(self, expected: str) -> str:
+        """The next line. Fortran passes over empty lines where it expects values."""
+        while self.number < len(self.lines):
+            self.number += 1
+            if line := _COMMENT.sub("", self.lines[self.number - 1]).strip():
+                return line
+        raise CrystalError(f"the file ends before {expected}; was it cut short?")
+
+    def has_more(self) -> bool:
+        """Whether there is a line that is not empty. It is the next one then."""
+        while self.number < len(self.lines) and not self.peek():
+            self.number += 1
+        return self.number < len(self.lines)
+
+    def peek(self) -> str:
+        """The next line, which may be empty; nothing at the end."""
+        return self.lines[self.number].strip() if self.number < len(self.lines) else ""
+
+    def wrong(self, problem: str, site: int | None = None) -> CrystalError:
+        """An error about the last line."""
+        line = self.lines[self.number - 1].strip()[:40]
+        return CrystalError(f"line {self.number} ({line!r}) {problem}", site=site)
+
+    def vector(self, expected: str, site: int | None = None) -> list[float]:
+        numbers = _numbers(self.next(expected))
+        if len(numbers) < 3:
+            raise self.wrong(f"does not begin with the three numbers of {expected}; correct it", site)
+        return numbers[:3]
+
+
+@dataclass(frozen=True, eq=False)
+class _Header:
+    scale: Float[np.ndarray, "3"]
+    lattice: Float[np.ndarray, "3 3"]
+    atomic_numbers: list[int]
+
+    def crystal(self, coordinates: list[list[float]], is_cartesian: bool = False) -> Crystal:
+        coords = np.array(coordinates).reshape(-1, 3)
+        with np.errstate(all="ignore"):  # what is not finite is refused as such
+            positions = coords * self.scale if is_cartesian else coords @ self.lattice
+        return Crystal(np.array(self.atomic_numbers, dtype=np.int64), positions, self.lattice)
+
+
+def _read(lines: _Lines) -> Crystal:
+    header = _header(lines)
+    mode = lines.next("the line `Direct` or `Cartesian`")
+    if mode[0] in "sS":  # Selective dynamics
+        mode = lines.next("the line `Direct` or `Cartesian`")
+    if mode[0] not in "cCkKdDfFrR":
+        raise lines.wrong("should be `Direct` or `Cartesian`; correct it")
+    crystal = header.crystal(_positions(lines, header), mode[0] in "cCkK")
+    if len(_numbers(lines.peek())) >= 3:
+        n_atoms = len(header.atomic_numbers)
+        raise CrystalError(
+            f"has more lines of positions than the {n_atoms:,} atoms that are counted; correct the counts"
+        )
+    return crystal
+
+
+def _read_steps(text: str) -> Iterator[Crystal | CrystalError]:
+    """Each step. After one that is incomplete nothing follows."""
+    lines = _Lines(text)
+    header = None
+    try:
+        while lines.has_more():
+            if header is None or not _STEP.match(lines.peek()):
+                header = _header(lines)  # again before each step if the cell changes
+            if not _STEP.match(lines.next("a step")):
+                problem = "should begin a step (`Direct configuration= 1`); is this an XDATCAR of VASP 5 or later?"
+                raise lines.wrong(problem)
+            yield header.crystal(_positions(lines, header))
+    except CrystalError as error:
+        yield error
+
+
+def _header(lines: _Lines) -> _Header:
+    """Everything up to the counts."""
+    lines.number += 1  # the comment, which is not trusted
+    scale = _numbers(lines.next("the scale factor"))
+    if len(scale) not in (1, 3) or not all(scale) or (len(scale) == 3 and min(scale) < 0):
+        raise lines.wrong("should be one scale factor (negative: the volume), or three above 0; correct it")
+    lattice = np.array([lines.vector(f"lattice vector {name}") for name in "abc"])
+    factor = np.broadcast_to(np.array(scale), 3)
+    if scale[0] < 0:
+        with np.errstate(all="ignore"):
+            factor = np.cbrt(np.abs(factor / np.linalg.det(lattice)))
+    return _Header(factor, lattice * factor, _atoms(lines))
+
+
+def _atoms(lines: _Lines) -> list[int]:
+    """The atomic number of each atom."""
+    line = lines.next("the line of symbols")
+    if _COUNT.fullmatch(line.split()[0]):
+        problem = "counts atoms, but the file names no elements (VASP 4 format)"
+        raise lines.wrong(f"{problem}; put a line with their symbols before this one")
+    elements: list[int] = []
+    while not _COUNT.fullmatch(line.split()[0]):
+        elements += [_element(symbol, lines) for symbol in line.split()]
+        line = lines.next("the line of counts")
+    counts = _counts(line)
+    while len(counts) < len(elements) and _counts(lines.peek()):
+        counts += _counts(lines.next("the line of counts"))
+    if len(counts) != len(elements):
+        raise lines.wrong(f"gives {len(counts)} counts for {len(elements)} symbols; correct it")
+    if sum(counts) > len(lines.lines):  # memory for them all would be reserved
+        raise lines.wrong("counts more atoms than the file has lines; was it cut short?")
+    return [z for z, n_atoms in zip(elements, counts, strict=True) for _ in range(n_atoms)]
+
+
+def _element(word: str, lines: _Lines) -> int:
+    match = _SYMBOL.fullmatch(word)
+    z = atomic_number(match[1]) if match else None
+    if z is None:
+        raise lines.wrong(f"names {word[:40]!r}, which is no element; correct it")
+    return z
+
+
+def _positions(lines: _Lines, header: _Header) -> list[list[float]]:
+    return [lines.vector(f"atom {site + 1}", site) for site in range(len(header.atomic_numbers))]
+
+
+def _numbers(line: str) -> list[float]:
+    """The numbers that a line begins with."""
+    numbers = []
+    for word in line.replace(",", " ").split():
+        if not _NUMBER.fullmatch(word):
+            break
+        numbers.append(float(re.sub("[dD]", "e", word)))
+    return numbers
+
+
+def _counts(line: str) -> list[int]:
+    """The counts that a line begins with."""
+    counts = []
+    for word in line.split():
+        if not _COUNT.fullmatch(word):
+            break
+        counts.append(int(word.lstrip("0")[:12] or 0))  # more digits count more atoms than any file has
+    return counts

@@ -199,7 +199,7 @@ def test_cif_labels_that_are_no_element(label: str) -> None:
     ("name", "text", "words"),
     [
         ("POSCAR", "NaCl\n1.0\n4 0 0\n0 5 0\n0 0 6\n1 1\ndirect\n0 0 0\n.5 .5 .5\n", ["names no elements"]),
-        ("x.vasp", "nonsense\n", ["as POSCAR"]),
+        ("x.vasp", "nonsense\n", ["ends before the scale"]),
         ("x.extxyz", "1\n\nNa 0 0 0\n", ["no cell of three lattice vectors"]),
         ("x.extxyz", '1\nLattice="4 0 0 0 4 0 0 0 4" pbc="T T F"\nNa 0 0 0\n', ["periodic along 2 of its 3"]),
         ("x.extxyz", '1\nLattice="4 0 0 0 4 0 4 4 0"\nNa 0 0 0\n', ["coplanar"]),
@@ -208,7 +208,7 @@ def test_cif_labels_that_are_no_element(label: str) -> None:
         ("x.extxyz", '1\nLattice="4 0 0 0 4 0 0 0 4"\nNa 0 nan 0\n', ["position of site 0"]),
         # Counts for which memory would be reserved before the atoms are looked for.
         ("POSCAR", "NaCl\n1.0\n4 0 0\n0 5 0\n0 0 6\nNa Cl\n1 2000000000\ndirect\n0 0 0\n", ["more atoms", "file"]),
-        ("POSCAR", "NaCl\n1.0\n4 0 0\n0 5 0\n0 0 6\n900000000 1 ! two\ndirect\n0 0 0\n", ["more atoms", "file"]),
+        ("POSCAR", "NaCl\n1.0\n4 0 0\n0 5 0\n0 0 6\nNa Cl\n900000000 1 ! two\ndirect\n0 0 0\n", ["more atoms", "file"]),
         ("x.xyz", "9" * 30 + "\n\nNa 0 0 0\n", ["'9999", "should be a number of atoms"]),
         ("x.xyz", "900000000000\n\nNa 0 0 0\n", ["ends before 900,000,000,000 atoms"]),
         (
@@ -226,7 +226,7 @@ def test_cif_labels_that_are_no_element(label: str) -> None:
         ("x.json", "[1]", ["row 1", "'1'"]),
         ("x.csv", "id\n", ["no rows"]),
         ("x.unknown", "what is this", ["cannot be read"]),
-        ("x.vasp", "\udcff", ["not UTF-8"]),
+        ("x.json", "\udcff", ["not UTF-8"]),
     ],
 )
 def test_bad_files_of_other_kinds(name: str, text: str, words: list[str], tmp_path: Path) -> None:
