@@ -222,5 +222,5 @@ def _restored(kind: type[CrystalFramerError], state: dict[str, Any]) -> CrystalF
 class CrystalWarning(UserWarning):
     """A structure was read, and the reader chose or left out something that the user should know.
 
-    Python shows each text once. A text without the name of a file holds for all files.
+    Each text is shown once. A text without the name of a file holds for all files.
     """
