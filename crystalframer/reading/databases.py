@@ -15,8 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from crystalframer.errors import DataError
 from crystalframer.libraries import reason, require
 from crystalframer.reading.columns import ID_COLUMNS
@@ -120,21 +118,12 @@ def _row_of_lmdb(path: Path, key: str, value: bytes) -> dict[str, Any]:
         raise ValueError(f"expected an object with named cells, got {str(tree)[:60]!r}")
     if "numbers" not in tree or "cell" not in tree:
         return {"id": key, **tree}
-    from ase import Atoms
-
-    arrays = {name: _array(tree[name]) for name in ("numbers", "positions", "cell")}
-    atoms = Atoms(**arrays, pbc=_array(tree.get("pbc", True)))
-    return _cells(tree.get("key_value_pairs", {}), f"{path.stem}-{key}", atoms)
+    return ase_row(tree, f"{path.stem}-{key}")
 
 
-def _array(value: Any) -> Any:
-    """Nested lists; or an array (`__ndarray__`: shape, type, numbers) or a cell (`array`) as ASE writes it in JSON."""
-    if not isinstance(value, Mapping):
-        return value
-    if "__ndarray__" in value:
-        shape, kind, numbers = value["__ndarray__"]
-        return np.array(numbers, dtype=kind).reshape(shape)
-    return _array(value["array"])
+def ase_row(tree: Mapping[str, Any], id: str) -> dict[str, Any]:
+    """A row of ASE in JSON: its labels, and the row itself as `atoms`."""
+    return _cells(tree.get("key_value_pairs", {}), id, tree)
 
 
 ASE = Table(_read_ase, _starts_ase)

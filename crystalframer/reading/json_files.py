@@ -1,6 +1,7 @@
-"""JSON files: one structure (a dictionary of pymatgen or JARVIS, or a row), or a table of rows.
+"""JSON files: one structure, or a table of rows.
 
-A table is a list of objects, or an object of objects, whose keys become the column `id`.
+One structure is a dictionary that `objects.to_crystal` takes (of pymatgen, JARVIS, OPTIMADE or ASE, or a row). A table
+is a list of these, an object of them by id, the answer of an OPTIMADE server, or a file of several structures of ASE.
 """
 
 from __future__ import annotations
@@ -10,9 +11,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from crystalframer.errors import DataError
+from crystalframer.errors import CrystalFramerError, DataError
+from crystalframer.reading.databases import ase_row
+from crystalframer.reading.encoded import plain_array
 from crystalframer.reading.entry import BEGINNING, Entry, Start
 from crystalframer.reading.tables import checked, row_entries
+from crystalframer.reading.text import text_of
+
+_OF_A_STRUCTURE = ("structure", "atoms", "attributes", "sites", "numbers", "species_at_sites", "@class")
 
 
 def entries(path: Path, start: Start) -> Iterator[Entry]:
@@ -35,20 +41,35 @@ def holds_structure(path: Path) -> bool:
     """Whether a file holds one structure, rather than a table (or nothing readable)."""
     try:
         return _is_structure(_tree(path))
-    except (DataError, OSError, UnicodeDecodeError):
+    except (CrystalFramerError, OSError):
         return False
 
 
 def _tree(path: Path) -> Any:
-    text = path.read_text(encoding="utf-8")
+    """The content, without what ASE or OPTIMADE put around it."""
+    text = text_of(path)
+    constants: list[str] = []
     try:
-        return json.loads(text)
+        tree = json.loads(text, parse_constant=lambda word: constants.append(word) or float(word))
     except (ValueError, RecursionError) as error:  # the latter of nested brackets
         raise DataError(f"not valid JSON ({error}); make it again") from error
+    tree = _content(tree, path.stem)
+    if constants and _is_structure(tree):  # in a table, it is a missing label, or an error of its row
+        raise DataError(f"{constants[0]} is no number in JSON; correct it", value=constants[0])
+    return tree
+
+
+def _content(tree: Any, name: str) -> Any:
+    if not isinstance(tree, Mapping) or _is_structure(tree):
+        return tree
+    if "ids" in tree and "nextid" in tree:
+        rows = [ase_row(tree[str(id)], f"{name}-{id}") for id in plain_array(tree["ids"]) if str(id) in tree]
+        return rows[0] if len(rows) == 1 else rows
+    return tree["data"] if isinstance(tree.get("data"), (list, Mapping)) else tree
 
 
 def _is_structure(tree: Any) -> bool:
-    return isinstance(tree, Mapping) and "lattice" in " ".join(tree)
+    return isinstance(tree, Mapping) and ("lattice" in " ".join(tree) or any(name in tree for name in _OF_A_STRUCTURE))
 
 
 def _rows(tree: Any) -> list[Any]:

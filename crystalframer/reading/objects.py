@@ -20,8 +20,10 @@ from crystalframer.crystals.crystal import Crystal
 from crystalframer.elements import SYMBOLS, atomic_number
 from crystalframer.errors import CrystalError
 from crystalframer.libraries import reason
-from crystalframer.reading import cif
+from crystalframer.reading import cif, optimade
 from crystalframer.reading.columns import is_missing, row_id
+from crystalframer.reading.encoded import plain_array
+from crystalframer.reading.notices import left_out
 
 OCCUPANCY_TOLERANCE = 1e-3
 """A site whose occupancy differs less from 1 counts as full."""
@@ -40,11 +42,15 @@ def to_crystal(structure: Any, id: str = "") -> Crystal:
     Args:
         structure: a `Crystal`, pymatgen `Structure` or ASE `Atoms`; CIF or JSON text; or a mapping or pandas row with
             `atomic_numbers`, `positions` (Cartesian, Å) or `frac_coords`, and `lattice` (rows, Å), flat or nested, or
-            with a `structure` (or `atoms`): any of these, a dictionary of pymatgen or the `atoms` of JARVIS.
+            with a `structure` (or `atoms`): any of these, a dictionary of pymatgen, the `atoms` of JARVIS, a row of
+            ASE. A structure of OPTIMADE.
         id: name of the crystal. Default: the source's own (an id column).
 
     Raises:
         CrystalError: no structure that the model can take; the message names the site and what to do.
+
+    Warns:
+        CrystalWarning: once, if the structure has oxidation states, charges or magnetic moments, which are left out.
     """
     return _converted(structure, id).wrapped()
 
@@ -82,8 +88,27 @@ def _from_pymatgen(structure: Any, id: str) -> Crystal:
             z = _element(element.symbol, where, index)
             occupancy[z] = occupancy.get(z, 0.0) + float(amount)
         numbers.append(_whole_atom(occupancy, where, index))
+    _check_periodic(structure.lattice.pbc, id, "lattice.pbc")
+    _mention_states(structure)
     lattice = structure.lattice.matrix
     return Crystal(np.array(numbers, dtype=np.int64), _cartesian(structure.frac_coords, lattice), lattice, id)
+
+
+def _mention_states(structure: Any) -> None:
+    """Say what pymatgen knows of the sites and the model does not."""
+    kinds = {kind for site in structure for kind in site.species}
+    if any(getattr(kind, "oxi_state", None) for kind in kinds) or getattr(structure, "_charge", None):
+        left_out("oxidation states and charges")
+    moments = [getattr(kind, "spin", None) for kind in kinds]
+    moments += structure.site_properties.get("magmom", ())
+    if any(map(_is_moment, moments)):
+        left_out("magnetic moments")
+
+
+def _is_moment(value: Any) -> bool:
+    """Whether a magnetic moment is there and not 0: a number, a vector, or an object (a dictionary) of pymatgen."""
+    value = value.get("moment") if isinstance(value, Mapping) else getattr(value, "moment", value)
+    return value is not None and bool(np.any(np.asarray(value, dtype=object)))
 
 
 def _element(symbol: str, where: str, site: int) -> int:
@@ -108,20 +133,37 @@ def _whole_atom(occupancy: Mapping[int, float], where: str, site: int) -> int:
 
 
 def _from_ase(atoms: Any, id: str) -> Crystal:
-    if atoms.cell.rank < 3:
-        raise CrystalError(f'{_name(id)}: has no cell of three lattice vectors; set atoms.cell (Lattice="..." in XYZ)')
-    if not atoms.pbc.all():
-        problem = f"is periodic along {atoms.pbc.sum()} of its 3 lattice vectors, but the model needs all"
-        raise CrystalError(f'{_name(id)}: {problem}; set atoms.pbc = True (pbc="T T T" in XYZ) if the cell may repeat')
     # Left by ASE's CIF reader, which keeps one element of a mixed site.
     for site, shares in (atoms.info.get("occupancy") or {}).items():
         occupancy = {atomic_number(symbol) or 0: share for symbol, share in shares.items()}
         _whole_atom(occupancy, f"{_name(id)}: site {site}", int(site))
-    return Crystal(atoms.numbers, atoms.positions, atoms.cell.array, id)
+    kinds = ("numbers", "positions", "initial_charges", "initial_magmoms")
+    arrays = {name: atoms.arrays[name] for name in kinds if name in atoms.arrays}
+    return _from_ase_row({**arrays, "cell": atoms.cell.array, "pbc": atoms.pbc}, id)
+
+
+def _from_ase_row(row: Mapping[str, Any], id: str) -> Crystal:
+    """Atoms of ASE by the names of their arrays, as its databases and its JSON have them."""
+    cell = _numbers({"cell": np.zeros(9), **row}, "cell", id)
+    if cell.size == 9 and not cell.reshape(3, 3).any(axis=1).all():
+        raise CrystalError(f'{_name(id)}: has no cell of three lattice vectors; set atoms.cell (Lattice="..." in XYZ)')
+    advice = 'atoms.pbc = True (pbc="T T T" in XYZ) if the cell may repeat'
+    _check_periodic(np.broadcast_to(plain_array(row.get("pbc", False)), 3), id, advice)
+    for name, what in (("initial_charges", "oxidation states and charges"), ("initial_magmoms", "magnetic moments")):
+        if name in row and np.any(_numbers(row, name, id)):
+            left_out(what)
+    return _from_row({"atomic_numbers": row["numbers"], "positions": row["positions"], "lattice": cell}, id)
+
+
+def _check_periodic(pbc: Any, id: str, advice: str) -> None:
+    if not all(pbc):
+        problem = f"is periodic along {sum(map(bool, pbc))} of its 3 lattice vectors, but the model needs all"
+        raise CrystalError(f"{_name(id)}: {problem}; set {advice}", field="pbc")
 
 
 def _from_text(text: str, id: str) -> Crystal:
     """One structure of CIF or JSON text."""
+    text = text.removeprefix("\ufeff")
     if text.lstrip().startswith("{"):
         try:
             tree = json.loads(text)
@@ -143,10 +185,21 @@ def _from_mapping(row: Mapping[str, Any], id: str) -> Crystal:
             if is_missing(row[name]):
                 raise CrystalError(f"{_name(id)}: its {name} is empty; fill it, or remove the row", field=name)
             return _converted(row[name], id)
-    if "sites" in row and "lattice" in row:
-        return _from_pymatgen(_from_dictionary(row), id)
-    if "lattice_mat" in row:
-        return _from_jarvis(row, id)
+    if isinstance(row.get("attributes"), Mapping):
+        return _from_optimade(row, id)
+    for names, convert in _DICTIONARIES.items():
+        if all(name in row for name in names):
+            return convert(row, id)
+    if "@class" in row:
+        kind = str(row["@class"])[:40]
+        raise CrystalError(
+            f"{_name(id)}: a {kind} holds no crystal structure; give a Structure, or an entry that has one"
+        )
+    return _from_row(row, id)
+
+
+def _from_row(row: Mapping[str, Any], id: str) -> Crystal:
+    """A row with atomic numbers, coordinates and lattice."""
     coordinates = "positions" if "positions" in row else "frac_coords"
     for name in ("atomic_numbers", coordinates, "lattice"):
         if name not in row:
@@ -167,8 +220,8 @@ def _from_mapping(row: Mapping[str, Any], id: str) -> Crystal:
     return Crystal(numbers.ravel().astype(np.int64), positions, lattice, id)
 
 
-def _from_dictionary(tree: Mapping[str, Any]) -> Any:
-    """The pymatgen Structure of `Structure.as_dict()`, without the properties of its sites.
+def _from_dictionary(tree: Mapping[str, Any], id: str) -> Crystal:
+    """The crystal of `Structure.as_dict()`. Of the properties of its sites, only whether they have moments is read.
 
     Of these pymatgen would make objects of any class that they name, and import its module for that, which runs it.
     """
@@ -178,9 +231,35 @@ def _from_dictionary(tree: Mapping[str, Any]) -> Any:
         warnings.simplefilter("ignore")
         try:
             sites = [{name: site[name] for name in _SITE_ENTRIES if name in site} for site in tree["sites"]]
-            return Structure.from_dict({"lattice": tree["lattice"], "sites": sites})
+            structure = Structure.from_dict({"lattice": tree["lattice"], "sites": sites})
+            moments = [(site.get("properties") or {}).get("magmom") for site in tree["sites"]]
         except Exception as error:
             raise CrystalError(f"not a pymatgen structure ({reason(error)}); write it by Structure.as_dict") from error
+    if tree.get("charge"):
+        left_out("oxidation states and charges")
+    if any(map(_is_moment, moments)):
+        left_out("magnetic moments")
+    return _from_pymatgen(structure, id)
+
+
+def _from_molecule(tree: Mapping[str, Any], id: str) -> Crystal:
+    raise CrystalError(
+        f"{_name(id)}: has sites but no lattice (a molecule?); the model needs a crystal", field="lattice"
+    )
+
+
+def _from_optimade(entry: Mapping[str, Any], id: str) -> Crystal:
+    """A structure of OPTIMADE, or its attributes."""
+    kind = entry.get("type", "structures")
+    if kind != "structures":
+        raise CrystalError(f"{_name(id)}: an OPTIMADE entry of type {kind!r:.40}, not of `structures`", field="type")
+    try:
+        row = optimade.plain_row(entry.get("attributes", entry))
+    except CrystalError as error:
+        raise CrystalError(f"{_name(id)}: {error}", site=error.site, field=error.field, value=error.value) from error
+    except (TypeError, AttributeError, ValueError) as error:
+        raise CrystalError(f"{_name(id)}: not a structure of OPTIMADE ({reason(error)}); get it again") from error
+    return _from_row(row, id)
 
 
 def _from_jarvis(atoms: Mapping[str, Any], id: str) -> Crystal:
@@ -190,9 +269,17 @@ def _from_jarvis(atoms: Mapping[str, Any], id: str) -> Crystal:
             raise CrystalError(f"{_name(id)}: its JARVIS atoms have no {name!r}; add it", field=name)
     elements = enumerate(map(str, atoms["elements"]))
     numbers = [_element(symbol, f"{_name(id)}: site {site}", site) for site, symbol in elements]
-    coordinates = "positions" if atoms.get("cartesian") else "frac_coords"
+    coordinates = "positions" if _is_true(atoms.get("cartesian", False), "cartesian", id) else "frac_coords"
     row = {"atomic_numbers": numbers, coordinates: atoms["coords"], "lattice": atoms["lattice_mat"]}
-    return _from_mapping(row, id)
+    return _from_row(row, id)
+
+
+def _is_true(value: Any, name: str, id: str) -> bool:
+    """True or false, also as number or as text, as tables hold them."""
+    known = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+    if (word := str(value).strip().lower()) not in known:
+        raise CrystalError(f"{_name(id)}: {name} is {value!r:.40}; it must be true or false", field=name, value=value)
+    return known[word]
 
 
 def _cartesian(
@@ -206,10 +293,11 @@ def _numbers(row: Mapping[str, Any], name: str, id: str) -> Float[np.ndarray, ".
     value = row[name]
     try:
         value = json.loads(value) if isinstance(value, str) else value
+        value = plain_array(value)
         if isinstance(value, np.ndarray) and value.dtype == object:
             value = value.tolist()  # rows of rows, as parquet gives them
         return np.array(value, dtype=np.float64)
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         problem = f"{name} cannot be read as numbers ({error}); give a list of them"
         raise CrystalError(f"{_name(id)}: {problem}", field=name) from error
 
@@ -227,3 +315,13 @@ CONVERTERS: dict[tuple[str, str], Callable[[Any, str], Crystal]] = {
     ("builtins", "str"): _from_text,
 }
 """Module and name of a type → function that makes a crystal of it. A library need not be loaded, nor installed."""
+
+_DICTIONARIES: dict[tuple[str, ...], Callable[[Mapping[str, Any], str], Crystal]] = {
+    ("sites", "lattice"): _from_dictionary,
+    ("sites",): _from_molecule,
+    ("lattice_mat",): _from_jarvis,
+    ("lattice_vectors", "species_at_sites"): _from_optimade,
+    ("numbers", "positions"): _from_ase_row,
+    ("atoms_json",): lambda row, id: _converted(row["atoms_json"], id),
+}
+"""Names that a dictionary has → function that makes a crystal of it; the first that fits."""

@@ -48,6 +48,7 @@ def test_jarvis_dictionaries(tmp_path: Path, protocol: int) -> None:
     np.testing.assert_allclose(data[0].positions, SALT.cart_coords)
 
 
+@pytest.mark.filterwarnings("ignore:oxidation states:crystalframer.CrystalWarning")
 @pytest.mark.parametrize("protocol", range(2, 6))
 @pytest.mark.parametrize("oxidised", [False, True])
 def test_pymatgen_structures(tmp_path: Path, protocol: int, oxidised: bool) -> None:

@@ -104,7 +104,6 @@ def test_files(kind: str, tmp_path: Path) -> None:
         NACL,
         read(NACL).to_pymatgen(),
         read(NACL).to_ase(),
-        NACL.copy().add_oxidation_state_by_element({"Na": 1, "Cl": -1}),
         atoms(),
         cif(*SITES),
         row(),
@@ -226,7 +225,7 @@ def test_cif_labels_that_are_no_element(label: str) -> None:
         ("x.json", "[1]", ["row 1", "'1'"]),
         ("x.csv", "id\n", ["no rows"]),
         ("x.unknown", "what is this", ["cannot be read"]),
-        ("x.json", "\udcff", ["not UTF-8"]),
+        ("x.json", "\udcff", ["not valid JSON"]),
     ],
 )
 def test_bad_files_of_other_kinds(name: str, text: str, words: list[str], tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ def test_a_file_that_unpacks_to_more_than_memory_is_an_error_of_its_own(
     assert good.crystal is not None and good.crystal.atomic_numbers.tolist() == [11, 17]
 
 
+@pytest.mark.filterwarnings("ignore::crystalframer.CrystalWarning")
 @pytest.mark.parametrize("suffix", PACKERS)
 def test_a_compressed_file_has_the_reader_and_the_id_of_the_plain_one(suffix: str, tmp_path: Path) -> None:
     pack: Callable[[bytes], bytes] = PACKERS[suffix]

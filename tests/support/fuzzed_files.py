@@ -369,7 +369,8 @@ def check(seed: int) -> str:
 
 def check_file(name: str, data: bytes, with_prediction: bool) -> str:
     peak = _peak_memory()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore", cf.CrystalWarning)  # of oxidation states
         path = Path(folder) / name
         path.write_bytes(data)
         records = _timed(lambda: list(iter_structures(path)))
