@@ -1,34 +1,129 @@
-"""Files of all other formats, as far as ASE reads them."""
+"""Files of other formats, as far as ASE reads them and their content is certain.
+
+A format is read if it names the elements, gives the cell and says which directions are periodic, and if ASE reads all
+of that. One that is not in the table is refused: types, labels of force fields and asymmetric units are no crystal.
+"""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from crystalframer.errors import CrystalError
 from crystalframer.libraries import reason, require
+from crystalframer.reading import cif, json_files, pdb, poscar, shelx, xyz
+from crystalframer.reading.ase_reader import read_with_ase
 from crystalframer.reading.entry import Entry, Start, numbered
+from crystalframer.reading.text import decoded
+
+OURS: Mapping[str, Any] = {
+    "cif": cif,
+    "extxyz": xyz,
+    "json": json_files,
+    "proteindatabank": pdb,
+    "res": shelx,
+    "vasp": poscar,
+    "vasp-xdatcar": poscar.STEPS,
+    "xyz": xyz,
+}
+"""ASE's name of a format → our own reader, for files whose names our table does not know."""
+CERTAIN: Mapping[str, int | str] = {
+    "aims": -1,
+    "aims-output": -1,
+    "castep-castep": -1,
+    "castep-md": ":",
+    "espresso-in": -1,
+    "espresso-out": -1,
+    "gen": -1,
+    "gpaw-out": -1,
+    "magres": -1,
+    "siesta-xv": -1,
+    "traj": ":",
+    "vasp-out": -1,
+    "vasp-xml": -1,
+    "xsf": ":",
+}
+"""ASE's name of a format → which structures are read: all steps of a trajectory, the last of a calculation."""
+REASONS: Mapping[str, str] = {
+    "abinit-in": "it may list the atoms of an asymmetric unit",
+    "castep-cell": "it may hold mixed atoms, which ASE leaves out",
+    "cfg": "ASE leaves out the unit of length",
+    "crystal": "it lists the atoms of an asymmetric unit",
+    "cube": "its box need not be a cell",
+    "dlp-history": "its atoms have names of a force field, not of elements",
+    "dlp4": "its atoms have names of a force field, not of elements",
+    "dmol-arc": "it may list the atoms of an asymmetric unit",
+    "dmol-car": "it may list the atoms of an asymmetric unit",
+    "gromacs": "its atoms have names of a force field, not of elements",
+    "gromos": "its atoms have names of a force field, not of elements",
+    "lammps-data": "its atoms have types, not elements, and it does not say in which unit lengths are",
+    "lammps-dump-binary": "its atoms have types, not elements, and it does not say in which unit lengths are",
+    "lammps-dump-text": "its atoms have types, not elements, and it does not say in which unit lengths are",
+    "mustem": "it may hold partly occupied sites, which ASE leaves out",
+    "netcdftrajectory": "its atoms have types, not elements",
+    "prismatic": "it may hold partly occupied sites, which ASE leaves out",
+    "rmc6f": "it may hold vacancies",
+    "struct": "it lists the atoms of an asymmetric unit",
+    "xsd": "it lists the atoms of an asymmetric unit",
+    "xtd": "it lists the atoms of an asymmetric unit",
+}
+"""ASE's name of a format → why it is refused. Those that stand nowhere hold molecules, or are not tried out."""
+_BINARY = ("traj",)
 
 
 def entries(path: Path, start: Start) -> Iterator[Entry]:
-    return numbered(_frames(path)[start.n_before :], start)
+    kind = _kind(path)
+    if kind in OURS:
+        return OURS[kind].entries(path, start)
+    return numbered(_frames(path, kind)[start.n_before :], start)
 
 
 def starts(path: Path) -> Iterator[Start]:
-    return map(Start, range(len(_frames(path))))
+    kind = _kind(path)
+    return OURS[kind].starts(path) if kind in OURS else map(Start, range(len(_frames(path, kind))))
 
 
 def count(path: Path) -> int | None:
     return None
 
 
-def _frames(path: Path) -> list[Any]:
-    ase_io = require("ase.io", f"reading {path.name}", "data", CrystalError)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return ase_io.read(path, index=":")
-        except Exception as error:  # readers of dozens of formats raise what they like
-            raise CrystalError(f"cannot be read ({reason(error)}); check the file and its suffix") from error
+def _kind(path: Path) -> str:
+    """ASE's name of the format of a file, by its name and content.
+
+    Raises:
+        CrystalError: ASE knows none, or its content is not certain.
+    """
+    formats = require("ase.io.formats", f"reading {path.name}", "data", CrystalError)
+    try:
+        kind = formats.filetype(str(path))
+    except Exception as error:
+        raise CrystalError(f"cannot be read ({reason(error)}); check the file and its suffix") from error
+    if kind not in formats.ioformats:
+        raise CrystalError("cannot be read (its suffix is that of no format known here); check the suffix")
+    if kind not in OURS and kind not in CERTAIN:
+        name = formats.ioformats[kind].description
+        why = REASONS.get(kind, "it need not hold a crystal with all its atoms")
+        raise CrystalError(f"{name} is not read: {why}; convert it to CIF or extended XYZ", value=kind)
+    return kind
+
+
+def _frames(path: Path, kind: str) -> list[Any]:
+    with _in_utf8(path, kind) as plain:
+        found = read_with_ase(plain, kind, CERTAIN[kind])
+    return found if isinstance(found, list) else [found]
+
+
+@contextmanager
+def _in_utf8(path: Path, kind: str) -> Iterator[Path]:
+    """A file of text as ASE expects it, for as long as the context lasts."""
+    content = path.read_bytes() if kind not in _BINARY else b""
+    if content.isascii() and b"\r" not in content:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="crystalframer-") as folder:
+        plain = Path(folder) / path.name
+        plain.write_text(decoded(content), encoding="utf-8")
+        yield plain

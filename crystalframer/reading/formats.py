@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from crystalframer import files
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.errors import CrystalError, DataError
-from crystalframer.reading import ase_files, cif, databases, json_files, poscar, tables, xyz
+from crystalframer.reading import ase_files, cif, databases, json_files, pdb, poscar, shelx, tables, xyz
 from crystalframer.reading.entry import Entry, Start
 from crystalframer.reading.tables import Table
 from crystalframer.reading.unpacking import COMPRESSIONS, unpacked
@@ -63,7 +63,8 @@ STRUCTURES: dict[str, Format] = {
     ".contcar": poscar,
     ".xyz": xyz,
     ".extxyz": xyz,
-    ".res": ase_files,
+    ".pdb": pdb,
+    ".res": shelx,
     ".xsf": ase_files,
 }
 """Suffix, or beginning of the name → format of structures. These files are taken from a folder."""
@@ -76,11 +77,11 @@ TABLES: dict[str, Format] = {
 """Suffix → format of tables. In a folder they may hold labels, so only JSON files of a structure are taken from it."""
 DATABASES: dict[str, Format] = {".db": databases.ASE, ".lmdb": databases.LMDB, ".aselmdb": databases.LMDB}
 """Suffix → format of databases, whose entries are rows as well. They are taken from a folder."""
-STEPS: dict[str, Format] = {"XDATCAR": poscar.STEPS}
-"""Beginning of the name → format of the steps of a run. These files are not taken from a folder."""
+NAMED: dict[str, Format] = {"XDATCAR": poscar.STEPS, ".ent": pdb, ".ins": shelx}
+"""The same for files that are not taken from a folder: they may hold many steps, or stand beside a result."""
 ROWS: dict[str, Format] = {**TABLES, **DATABASES}
 """Suffix → format of files whose entries are rows, which may hold labels."""
-FORMATS: dict[str, Format] = {**STRUCTURES, **STEPS, **ROWS}
+FORMATS: dict[str, Format] = {**STRUCTURES, **NAMED, **ROWS}
 """Suffix, or beginning of the name → format. A file that is named itself may have any other: then ASE reads it."""
 
 

@@ -139,6 +139,8 @@ def _from_ase(atoms: Any, id: str) -> Crystal:
         _whole_atom(occupancy, f"{_name(id)}: site {site}", int(site))
     kinds = ("numbers", "positions", "initial_charges", "initial_magmoms")
     arrays = {name: atoms.arrays[name] for name in kinds if name in atoms.arrays}
+    if np.any(getattr(atoms.calc, "results", {}).get("magmoms", 0)):
+        left_out("magnetic moments")
     return _from_ase_row({**arrays, "cell": atoms.cell.array, "pbc": atoms.pbc}, id)
 
 

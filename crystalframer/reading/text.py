@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from crystalframer.errors import CrystalError
@@ -15,6 +18,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 """Byte order mark → encoding, which removes the mark."""
+_BEGIN = 1 << 16
 
 
 def text_of(path: Path) -> str:
@@ -25,6 +29,26 @@ def text_of(path: Path) -> str:
         OSError: the file cannot be opened.
     """
     return decoded(path.read_bytes())
+
+
+@contextmanager
+def with_plain_lines(path: Path) -> Iterator[Path]:
+    """A file whose lines can be read as bytes, for as long as the context lasts: itself, or a temporary one in UTF-8.
+
+    Only the beginning of a file is looked at, which may be larger than memory.
+
+    Raises:
+        CrystalError: it is no text.
+    """
+    with path.open("rb") as file:
+        begin = file.read(_BEGIN)
+    if not begin.startswith(tuple(mark for mark, _ in _MARKS)) and (b"\n" in begin or b"\r" not in begin):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="crystalframer-") as folder:
+        plain = Path(folder) / path.name
+        plain.write_text(text_of(path), encoding="utf-8")
+        yield plain
 
 
 def decoded(content: bytes) -> str:

@@ -202,7 +202,7 @@ def test_cif_labels_that_are_no_element(label: str) -> None:
         ("x.extxyz", "1\n\nNa 0 0 0\n", ["no cell of three lattice vectors"]),
         ("x.extxyz", '1\nLattice="4 0 0 0 4 0 0 0 4" pbc="T T F"\nNa 0 0 0\n', ["periodic along 2 of its 3"]),
         ("x.extxyz", '1\nLattice="4 0 0 0 4 0 4 4 0"\nNa 0 0 0\n', ["coplanar"]),
-        ("x.extxyz", '2\nLattice="4 0 0 0 4 0 0 0 4"\nNa 0 0 0\nX 2 2 2\n', ["site 1", "atomic number 0"]),
+        ("x.extxyz", '2\nLattice="4 0 0 0 4 0 0 0 4"\nNa 0 0 0\nX 2 2 2\n', ["site 1", "'X'"]),
         ("x.extxyz", '2\nLattice="4 0 0 0 4 0 0 0 4"\nNa 0 0 0\n', ["ends before 2 atoms"]),
         ("x.extxyz", '1\nLattice="4 0 0 0 4 0 0 0 4"\nNa 0 nan 0\n', ["position of site 0"]),
         # Counts for which memory would be reserved before the atoms are looked for.
@@ -402,7 +402,7 @@ def test_a_missing_library_is_one_bad_item(tmp_path: Path, monkeypatch: pytest.M
     path = _file("x.extxyz", tmp_path)
     monkeypatch.setitem(sys.modules, "ase.io", None)
     missing, fine = records([path, NACL])
-    assert missing.error == f"{path}: reading x.extxyz needs ase: pip install 'crystalframer[data]'"
+    assert missing.error == f"{path}: reading this file needs ase: pip install 'crystalframer[data]'"
     assert fine.crystal is not None
 
 

@@ -1,0 +1,157 @@
+"""Other formats: the same crystal as it was written, or an error that says why not."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import ase
+import ase.io
+import numpy as np
+import pytest
+from ase.data import atomic_numbers
+from ase.io.formats import ioformats
+from refusals import refused
+
+import crystalframer as cf
+from crystalframer.errors import CrystalError, CrystalWarning
+from crystalframer.reading.ase_files import CERTAIN, OURS, REASONS
+
+ATOMS = ase.Atoms("NaCl2", [[0, 0, 0], [2, 2, 2.5], [1, 3, 5]], cell=[[4, 0, 0], [0.5, 5, 0], [0, 1, 6]], pbc=True)
+READABLE = {
+    "aims": "geometry.in",
+    "castep-md": "x.md",
+    "cif": "x.cif",
+    "extxyz": "x.extxyz",
+    "gen": "x.gen",
+    "json": "x.json",
+    "magres": "x.magres",
+    "proteindatabank": "x.pdb",
+    "res": "x.res",
+    "traj": "x.traj",
+    "vasp": "our_POSCAR_of_today",
+    "vasp-xdatcar": "XDATCAR",
+    "xsf": "x.xsf",
+}
+"""ASE's name of a format that it writes → name of a file of this kind."""
+REFUSED = {
+    "cube": "x.cube",
+    "crystal": "x.f34",
+    "dlp4": "x.config",
+    "dmol-car": "x.car",
+    "eon": "x.con",
+    "gromacs": "x.gro",
+    "lammps-data": "x.lammps-data",
+    "rmc6f": "x.rmc6f",
+    "struct": "x.struct",
+    "xsd": "x.xsd",
+}
+
+
+def write(format: str, path: Path, atoms: ase.Atoms = ATOMS) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ase.io.write(path, atoms, format=format)
+
+
+def test_the_tables_know_formats_of_ase() -> None:
+    assert set(OURS) | set(CERTAIN) | set(REASONS) <= set(ioformats)
+    assert not (set(OURS) | set(CERTAIN)) & set(REASONS)
+
+
+@pytest.mark.parametrize("format", READABLE)
+def test_what_ase_writes_is_the_same_crystal(format: str, tmp_path: Path) -> None:
+    path = tmp_path / READABLE[format]
+    write(format, path)
+    crystal = cf.read(path)
+    order = np.argsort(crystal.atomic_numbers, kind="stable")
+    assert crystal.atomic_numbers[order].tolist() == [11, 17, 17]
+    lengths = ATOMS.cell.cellpar()
+    np.testing.assert_allclose(ase.Atoms(cell=crystal.lattice).cell.cellpar(), lengths, atol=0.02)
+    ours = ase.Atoms(crystal.atomic_numbers[order], crystal.positions[order], cell=crystal.lattice, pbc=True)
+    ours_apart, apart = (atoms.get_all_distances(mic=True) for atoms in (ours, ATOMS))
+    for rows in ([0, 1, 2], [0, 2, 1]):
+        if np.allclose(ours_apart[np.ix_(rows, rows)], apart, atol=0.005):
+            break
+    else:
+        pytest.fail(f"other distances: {ours_apart} {apart}")
+
+
+@pytest.mark.parametrize("format", REFUSED)
+def test_what_is_not_certain_is_refused_with_the_reason(format: str, tmp_path: Path) -> None:
+    path = tmp_path / REFUSED[format]
+    write(format, path)
+    with refused(CrystalError, "CIF", REASONS.get(format, ""), path=path):
+        cf.read(path)
+
+
+@pytest.mark.parametrize(
+    ("format", "name", "pbc"), [("xsf", "x.xsf", (1, 1, 0)), ("xsf", "x.xsf", (0, 0, 0)), ("gen", "x.gen", (0, 0, 0))]
+)
+def test_slabs_and_molecules_are_refused(format: str, name: str, pbc: tuple[int, int, int], tmp_path: Path) -> None:
+    atoms = ATOMS.copy()
+    atoms.pbc = pbc
+    write(format, tmp_path / name, atoms)
+    with refused(CrystalError, path=name):
+        cf.read(tmp_path / name)
+
+
+XSF = "CRYSTAL\nPRIMVEC\n 4 0 0\n 0 4 0\n 0 0 4\nPRIMCOORD\n2 1\n{} 0 0 0\nO 2 2 2\n"
+FRAME = '2\nLattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:pos:R:3 pbc="T T T"\n{} 0 0 0\nO 2 2 2\n'
+
+
+@pytest.mark.parametrize("symbol", ["D", "T", "H"])
+@pytest.mark.parametrize(("name", "text"), [("x.xsf", XSF), ("x.extxyz", FRAME), ("x.xyz", FRAME)])
+def test_deuterium_and_tritium_are_hydrogen(name: str, text: str, symbol: str, tmp_path: Path) -> None:
+    before = dict(atomic_numbers)
+    (tmp_path / name).write_text(text.format(symbol))
+    assert cf.read(tmp_path / name).atomic_numbers.tolist() == [1, 8]
+    assert atomic_numbers == before, "ASE's own table is as it was"
+
+
+@pytest.mark.parametrize(("name", "text"), [("x.xsf", XSF), ("x.extxyz", FRAME)])
+@pytest.mark.parametrize("symbol", ["X", "Vac", "Du", "Q1", "Fe1", "Zz"])
+def test_what_is_no_element_is_refused(name: str, text: str, symbol: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text.format(symbol))
+    with refused(CrystalError, path=name, site=0 if name == "x.extxyz" or symbol == "X" else None):
+        cf.read(tmp_path / name)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
+def test_text_of_any_editor(encoding: str, ends: str, tmp_path: Path) -> None:
+    for name, text in (("x.xsf", "# Müller\n" + XSF), ("x.extxyz", FRAME.replace("pbc", 'note="5 Å" pbc'))):
+        (tmp_path / name).write_bytes(text.format("Na").replace("\n", ends).encode(encoding))
+        assert cf.read(tmp_path / name).formula == "NaO"
+
+
+@pytest.mark.parametrize(
+    ("comment", "line", "word"),
+    [
+        ('Lattice="4 4 4"', "Na 0 0 0", "3 numbers"),
+        ('Lattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:Z:I:1:pos:R:3', "Na 17 0 0 0", "Z"),
+        ('Lattice="4 0 0 0 4 0 0 0 4" Properties=pos:R:3', "0 0 0", "atomic number 0"),
+    ],
+)
+def test_xyz_that_contradicts_itself(comment: str, line: str, word: str, tmp_path: Path) -> None:
+    (tmp_path / "x.xyz").write_text(f"1\n{comment}\n{line}\n")
+    with refused(CrystalError, word, path="x.xyz"):
+        cf.read(tmp_path / "x.xyz")
+
+
+def test_charges_and_moments_of_xyz(tmp_path: Path) -> None:
+    atoms = ATOMS.copy()
+    atoms.set_initial_charges([1, -0.5, -0.5])
+    write("extxyz", tmp_path / "x.extxyz", atoms)
+    with pytest.warns(CrystalWarning, match="charges are left out"):
+        cf.read(tmp_path / "x.extxyz")
+    atoms = ATOMS.copy()
+    atoms.new_array("magmoms", np.array([1.0, 0, 0]))
+    write("extxyz", tmp_path / "x.extxyz", atoms)
+    with pytest.warns(CrystalWarning, match="magnetic moments are left out"):
+        cf.read(tmp_path / "x.extxyz")
+
+
+def test_a_sign_in_the_name_is_part_of_it(tmp_path: Path) -> None:
+    (tmp_path / "x@1.xsf").write_text(XSF.format("Na"))
+    assert cf.read(tmp_path / "x@1.xsf").formula == "NaO"

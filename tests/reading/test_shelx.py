@@ -1,0 +1,158 @@
+"""SHELX: the atoms of the cell by LATT and SYMM, or an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ase
+import ase.io
+import gemmi
+import numpy as np
+import pytest
+from pymatgen.analysis.structure_matcher import StructureMatcher
+from pymatgen.core import Lattice, Structure
+from refusals import refused
+
+import crystalframer as cf
+from crystalframer.errors import CrystalError
+
+RUTILE = """TITL rutile in P4(2)/mnm
+CELL 0.71073 4.594 4.594 2.959 90 90 90
+ZERR 2 0.001 0.001 0.001 0 0 0
+LATT 1
+SYMM -X, -Y, Z
+SYMM -Y+0.5, X+0.5, Z+0.5
+SYMM Y+1/2, -X+1/2, Z+1/2
+SYMM -X+.5, Y+.5, -Z+.5
+SYMM 0.5+X, 0.5-Y, 0.5-Z
+SYMM Y, X, -Z
+SYMM -Y, -X, -Z
+SFAC TI O
+UNIT 2 4
+DFIX 1.95 TI1 O1
+ a comment
+FVAR 1.0 0.75
+TI1 1 10.0 10.0 10.0 10.125 0.01 ! titanium
+O1 2 0.305 0.305 10.0 10.25 0.02 0.02 =
+ 0.01 0 0 0
+HKLF 4
+END
+Q1 1 0.1 0.2 0.3 11.0 0.05 1.0
+"""
+
+
+def read(text: str, folder: Path) -> cf.Crystal:
+    (folder / "x.res").write_text(text)
+    return cf.read(folder / "x.res")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        RUTILE,
+        RUTILE.replace("10.25", "-21.0"),
+        RUTILE.replace("10.25", "20.25").replace("0.75", "1.0"),
+        RUTILE.replace("SFAC TI O", "SFAC TI 1 2 3 4 5 6 =\n 7 8 9 10 11 12 13 14\nSFAC O"),
+        RUTILE.replace("UNIT 2 4\n", ""),
+        RUTILE.replace("0.305 0.305", "0.305 0.3051"),
+    ],
+)
+def test_an_asymmetric_unit_is_expanded(text: str, tmp_path: Path) -> None:
+    crystal = read(text, tmp_path)
+    wanted = Structure.from_spacegroup(
+        136, Lattice.tetragonal(4.594, 2.959), ["Ti", "O"], [[0, 0, 0], [0.305, 0.305, 0]]
+    )
+    assert len(crystal) == 6
+    assert StructureMatcher(scale=False, primitive_cell=False, stol=0.01).fit(crystal.to_pymatgen(), wanted)
+
+
+def test_centrings_and_inversion(tmp_path: Path) -> None:
+    text = "CELL 1 6 6.5 7 90 90 90\nLATT {}\nSFAC C O\nC1 1 0.11 0.12 0.13 11\nO1 2 0.31 0.22 0.45 11\nEND\n"
+    n_atoms = {-1: 2, 1: 4, -2: 4, 2: 8, -4: 8, 4: 16, -5: 4, -6: 4, -7: 4, 7: 8}
+    for latt, n in n_atoms.items():
+        crystal = read(text.format(latt), tmp_path)
+        assert len(crystal) == n
+        inverted = (-crystal.frac_coords[:, None] - crystal.frac_coords) % 1.0
+        nearest = np.minimum(inverted, 1 - inverted).max(axis=2).min(axis=1)
+        assert (nearest.max() < 1e-9) == (latt > 0)
+
+
+@pytest.mark.parametrize("name", ["P 21/c", "C 2/c", "P -3 m 1", "R -3 c:H", "I 41/a m d:2", "P 21 21 21", "F m -3 m"])
+def test_groups_written_as_shelx_does(name: str, tmp_path: Path) -> None:
+    group = gemmi.find_spacegroup_by_name(name)
+    operations = group.operations()
+    latt = "PIRFABC".index(group.centring_type()) + 1
+    latt = latt if operations.is_centrosymmetric() else -latt
+    listed: list[gemmi.Op] = []
+    inversion = gemmi.Op("-x,-y,-z")
+    for op in operations.sym_ops:
+        known = [*listed, *((inversion * other).wrap() for other in listed)] if latt > 0 else listed
+        if all(op.rot != other.rot for other in known):
+            listed.append(op)
+    angles = {"monoclinic": (90, 100, 90), "trigonal": (90, 90, 120)}.get(group.crystal_system_str(), (90, 90, 90))
+    lengths = {"monoclinic": (5, 6, 7), "orthorhombic": (5, 6, 7), "cubic": (6, 6, 6)}
+    a, b, c = lengths.get(group.crystal_system_str(), (6, 6, 9))
+    site = [0.113, 0.327, 0.061]
+    lines = [f"CELL 1 {a} {b} {c} {' '.join(map(str, angles))}", f"LATT {latt}"]
+    lines += [f"SYMM {op.triplet().upper()}" for op in listed if op.triplet() != "x,y,z"]
+    lines += ["SFAC C", f"C1 1 {' '.join(map(str, site))} 11", "END"]
+    crystal = read("\n".join(lines), tmp_path)
+    images = np.array([op.apply_to_xyz(site) for op in operations])
+    assert len(crystal) == len(images)
+    difference = crystal.frac_coords[:, None] - images
+    nearest = np.abs(difference - np.round(difference)).max(axis=2)
+    assert (nearest.min(axis=0) < 1e-6).all() and (nearest.min(axis=1) < 1e-6).all()
+
+
+def test_a_file_that_ase_writes(tmp_path: Path) -> None:
+    atoms = ase.Atoms("NaCl", [[0, 0, 0], [2, 2.5, 3]], cell=[4, 5, 6], pbc=True)
+    ase.io.write(tmp_path / "a.res", atoms)
+    crystal = cf.read(tmp_path / "a.res")
+    assert crystal.atomic_numbers.tolist() == [11, 17]
+    np.testing.assert_allclose(crystal.positions, atoms.positions, atol=1e-6)
+
+
+def test_deuterium(tmp_path: Path) -> None:
+    assert read(RUTILE.replace("TI O", "TI D"), tmp_path).formula == "TiH2"
+
+
+@pytest.mark.parametrize(
+    ("text", "site", "word"),
+    [
+        (RUTILE.replace("10.125", "11.0"), 0, "1/8"),
+        (RUTILE.replace("10.25", "10.125"), 1, "0.5"),
+        (RUTILE.replace("LATT 1", "LATT -1"), 0, "1/4"),
+        (RUTILE.replace("LATT 1\n", ""), None, "LATT"),
+        (RUTILE.replace("LATT 1", "LATT 8"), None, "LATT"),
+        (RUTILE.replace("SYMM Y, X, -Z\n", ""), None, "group"),
+        (RUTILE.replace("SYMM Y, X, -Z\n", "SYMM Y, X, -Z+0.2\n"), None, "SYMM"),
+        (RUTILE.replace("4.594 4.594", "4.594 4.794"), None, "cell"),
+        (RUTILE.replace("O1 2", "PART 1\nO1 2"), None, "disordered"),
+        (RUTILE.replace("O1 2", "HFIX 43 C1\nO1 2"), None, "hydrogen"),
+        (RUTILE.replace("O1 2", "MOVE 1 1 1 -1\nO1 2"), None, "moves"),
+        (RUTILE.replace("O1 2", "FRAG 17\nO1 2"), None, "fragment"),
+        (RUTILE.replace("O1 2", "+other.ins\nO1 2"), None, "another file"),
+        (RUTILE.replace("O1 2", " O1 2"), None, "space"),
+        (RUTILE.replace("O1 2", "O1 3"), 1, "3"),
+        (RUTILE.replace("O1 2 0.305", "WHAT IS"), 1, "neither"),
+        (RUTILE.replace("TI O", "TI X"), None, "'X'"),
+        (RUTILE.replace("UNIT 2 4", "UNIT 2 8"), None, "UNIT"),
+        (RUTILE.replace("HKLF 4\nEND\n", ""), 2, "peak"),
+        (RUTILE.replace("10.25", "41.0"), 1, "variable 4"),
+        (RUTILE.replace("0.305 0.305", "0.305 0.31"), 1, "special"),
+        (RUTILE.replace("CELL", "REM"), None, "CELL"),
+    ],
+)
+def test_what_is_not_certain_is_refused(text: str, site: int | None, word: str, tmp_path: Path) -> None:
+    with refused(CrystalError, word, path="x.res", site=site):
+        read(text, tmp_path)
+
+
+def test_a_file_cut_anywhere_is_never_another_crystal(tmp_path: Path) -> None:
+    whole = read(RUTILE, tmp_path).formula
+    lines = RUTILE.split("\n")
+    for n_lines in range(len(lines)):
+        try:
+            assert read("\n".join([*lines[:n_lines], ""]), tmp_path).formula == whole
+        except CrystalError:
+            continue
