@@ -100,9 +100,13 @@ def _kind(path: Path) -> str:
     try:
         kind = formats.filetype(str(path))
     except Exception as error:
-        raise CrystalError(f"cannot be read ({reason(error)}); check the file and its suffix") from error
+        raise CrystalError(f"cannot be read, its format is not known ({reason(error)}); check its suffix") from error
+    if kind == "espresso-out" and b"PWSCF" not in path.read_bytes():  # ASE's guess for any *.out
+        raise CrystalError(
+            "an output of a program that is not known here; convert the structure to CIF or extended XYZ"
+        )
     if kind not in formats.ioformats:
-        raise CrystalError("cannot be read (its suffix is that of no format known here); check the suffix")
+        raise CrystalError("cannot be read, its format is not known; check its suffix")
     if kind not in OURS and kind not in CERTAIN:
         name = formats.ioformats[kind].description
         why = REASONS.get(kind, "it need not hold a crystal with all its atoms")

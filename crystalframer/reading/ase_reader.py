@@ -27,16 +27,16 @@ def read_with_ase(source: Any, format: str, index: int | str) -> Any:
         CrystalError: ASE is not installed, or cannot read it.
     """
     ase_io = require("ase.io", "reading this file", "data", CrystalError)
+    name = ase_io.formats.ioformats[format].description
     with _isotopes(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             return ase_io.read(source, format=format, index=index, do_not_split_by_at_sign=True)
-        except KeyError as error:
-            if isinstance(error.args[0], str) and error.args[0].isalnum() and len(error.args[0]) <= 3:
-                raise CrystalError(f"{error.args[0]!r} is no element; replace or remove its sites") from error
-            raise CrystalError(f"cannot be read ({reason(error)}); check the file and its suffix") from error
         except Exception as error:  # readers of dozens of formats raise what they like
-            raise CrystalError(f"cannot be read ({reason(error)}); check the file and its suffix") from error
+            symbol = error.args[0] if isinstance(error, KeyError) else None
+            if isinstance(symbol, str) and symbol.isalnum() and len(symbol) <= 3:
+                raise CrystalError(f"{symbol!r} is no element; replace or remove its sites") from error
+            raise CrystalError(f"cannot be read as {name} ({reason(error)}); check it and its suffix") from error
 
 
 @contextmanager

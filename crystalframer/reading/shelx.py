@@ -24,11 +24,11 @@ from crystalframer.reading.symmetry import expanded, lattice_of
 from crystalframer.reading.text import text_of
 
 _PASSED_OVER = (
-    "ABIN ACTA ANIS ANSC ANSR BASF BEDE BIND BLOC BOND BUMP CGLS CHIV CONF CONN DAMP DANG DEFS DELU DFIX DISP EADP "
+    " ABIN ACTA ANIS ANSC ANSR BASF BEDE BIND BLOC BOND BUMP CGLS CHIV CONF CONN DAMP DANG DEFS DELU DFIX DISP EADP "
     "EQIV EXTI EXYZ FLAT FMAP FREE GRID HTAB ISOR LAUE LIST LONE L.S. MERG MORE MPLA NCSY NEUT OMIT PLAN PRIG REM "
     "RESI RIGU RTAB SADI SAME SHEL SIMU SIZE SPEC STIR SUMP SWAT TEMP TITL TWIN TWST WGHT WIGL WPDB XNPD ZERR "
 )
-"""Instructions that change no atom, of which each is a word here."""
+"""Instructions that change no atom, each between spaces."""
 _REFUSED = {
     "FRAG": "fits a fragment whose atoms are not placed yet",
     "FEND": "fits a fragment whose atoms are not placed yet",
@@ -138,7 +138,7 @@ def _take(keyword: str, word: str, values: list[str], content: _Content) -> None
     elif keyword == "PART":
         if float(values[0]) != 0:
             raise CrystalError("begins a part of a disordered structure: make an ordered one first")
-    elif keyword == "AFIX" or f"{keyword} " in _PASSED_OVER:
+    elif keyword == "AFIX" or f" {keyword} " in _PASSED_OVER:
         return
     else:
         content.atoms.append((word, _atom(word, values, len(content.atoms))))

@@ -152,6 +152,13 @@ def test_charges_and_moments_of_xyz(tmp_path: Path) -> None:
         cf.read(tmp_path / "x.extxyz")
 
 
+def test_an_output_of_an_unknown_program_is_refused(tmp_path: Path) -> None:
+    for name in ("x.out", "x.log", "x.unknown", "x"):
+        (tmp_path / name).write_text("a program that nobody knows\nNa 0 0 0\n")
+        with refused(CrystalError, path=name):
+            cf.read(tmp_path / name)
+
+
 def test_a_sign_in_the_name_is_part_of_it(tmp_path: Path) -> None:
     (tmp_path / "x@1.xsf").write_text(XSF.format("Na"))
     assert cf.read(tmp_path / "x@1.xsf").formula == "NaO"

@@ -14,6 +14,7 @@ from pymatgen.core import Lattice, Structure
 from refusals import refused
 
 import crystalframer as cf
+from crystalframer.elements import SYMBOLS
 from crystalframer.errors import CrystalError
 
 RUTILE = """TITL rutile in P4(2)/mnm
@@ -110,6 +111,13 @@ def test_a_file_that_ase_writes(tmp_path: Path) -> None:
     crystal = cf.read(tmp_path / "a.res")
     assert crystal.atomic_numbers.tolist() == [11, 17]
     np.testing.assert_allclose(crystal.positions, atoms.positions, atol=1e-6)
+
+
+def test_no_element_is_taken_for_an_instruction(tmp_path: Path) -> None:
+    """As AIRSS writes them, the names of atoms are symbols."""
+    for z, symbol in enumerate(SYMBOLS[:98], start=1):
+        lines = ["CELL 1 5 5 5 90 90 90", "LATT -1", f"SFAC {symbol}", f"{symbol} 1 0.1 0.2 0.3 1.0", "END"]
+        assert read("\n".join(lines), tmp_path).atomic_numbers.tolist() == [z]
 
 
 def test_deuterium(tmp_path: Path) -> None:
