@@ -18,19 +18,19 @@ from crystalframer.reading.entry import BEGINNING, Entry, Start
 from crystalframer.reading.tables import checked, row_entries
 from crystalframer.reading.text import text_of
 
-_OF_A_STRUCTURE = ("structure", "atoms", "attributes", "sites", "numbers", "species_at_sites", "@class")
+_OF_A_STRUCTURE = ("structure", "atoms", "attributes", "sites", "numbers", "species_at_sites")
 
 
 def entries(path: Path, start: Start) -> Iterator[Entry]:
     tree = _tree(path)
-    if _is_structure(tree):
+    if _is_one(tree):
         return iter([Entry(tree)])
     return row_entries(map(checked, _rows(tree)[start.n_before :]), start)
 
 
 def starts(path: Path) -> Iterator[Start]:
     tree = _tree(path)
-    return iter([BEGINNING]) if _is_structure(tree) else map(Start, range(len(_rows(tree))))
+    return iter([BEGINNING]) if _is_one(tree) else map(Start, range(len(_rows(tree))))
 
 
 def count(path: Path) -> int | None:
@@ -54,13 +54,13 @@ def _tree(path: Path) -> Any:
     except (ValueError, RecursionError) as error:  # the latter of nested brackets
         raise DataError(f"not valid JSON ({error}); make it again") from error
     tree = _content(tree, path.stem)
-    if constants and _is_structure(tree):  # in a table, it is a missing label, or an error of its row
+    if constants and _is_one(tree):  # in a table, it is a missing label, or an error of its row
         raise DataError(f"{constants[0]} is no number in JSON; correct it", value=constants[0])
     return tree
 
 
 def _content(tree: Any, name: str) -> Any:
-    if not isinstance(tree, Mapping) or _is_structure(tree):
+    if not isinstance(tree, Mapping) or _is_one(tree):
         return tree
     if "ids" in tree and "nextid" in tree:
         rows = [ase_row(tree[str(id)], f"{name}-{id}") for id in plain_array(tree["ids"]) if str(id) in tree]
@@ -70,6 +70,11 @@ def _content(tree: Any, name: str) -> Any:
 
 def _is_structure(tree: Any) -> bool:
     return isinstance(tree, Mapping) and ("lattice" in " ".join(tree) or any(name in tree for name in _OF_A_STRUCTURE))
+
+
+def _is_one(tree: Any) -> bool:
+    """Whether this is one thing, a structure or another object of pymatgen, rather than a table."""
+    return _is_structure(tree) or (isinstance(tree, Mapping) and "@class" in tree)
 
 
 def _rows(tree: Any) -> list[Any]:

@@ -100,6 +100,12 @@ def test_one_structure(kind: str, tmp_path: Path) -> None:
     assert [crystal.id for crystal in cf.read_all(tmp_path)] == ["salt"]
 
 
+def test_json_of_something_else_is_not_taken_from_a_folder(tmp_path: Path) -> None:
+    for name, tree in (("a", SALT.as_dict()), ("b", ComputedEntry("NaCl", -1.0).as_dict()), ("c", {"note": "x"})):
+        (tmp_path / f"{name}.json").write_text(json.dumps(tree))
+    assert [crystal.id for crystal in cf.read_all(tmp_path)] == ["a"]
+
+
 def test_several_structures(tmp_path: Path) -> None:
     path = tmp_path / "salts.json"
     entries = [{**answer()["data"], "id": name} for name in ("a", "b")]
