@@ -187,25 +187,40 @@ class Crystal:
 
 
 def _check_distances(crystal: Crystal, frac: Float[np.ndarray, "n_atoms 3"]) -> None:
+    pair = closest_pair(frac, crystal.lattice, SMALLEST_DISTANCE)
+    if pair is not None:
+        i, j, length = pair
+        symbols = [SYMBOLS[z - 1] for z in crystal.atomic_numbers[[i, j]]]
+        raise CrystalError(
+            f"{crystal.name}: sites {i} ({symbols[0]}) and {j} ({symbols[1]}) lie {length:.3g} Å apart; "
+            "remove the duplicate site",
+            site=i,
+        )
+
+
+def closest_pair(
+    frac: Float[np.ndarray, "n_atoms 3"], lattice: Float[np.ndarray, "3 3"], limit: float
+) -> tuple[int, int, float] | None:
+    """The first two atoms that are closer than `limit` (Å), with their distance; None if there are none.
+
+    Args:
+        frac: fractional coordinates, from 0 to 1.
+    """
     from scipy.spatial import KDTree
 
     # Closer than the limit means closer than that between planes along every lattice vector.
-    heights = cell_heights(crystal.lattice)
+    heights = cell_heights(lattice)
     n_looked_at = 0
-    while n_looked_at < len(crystal):
+    while n_looked_at < len(frac):
         # More atoms step by step: of thousands on one place there are millions of pairs, and the first is enough.
-        n_looked_at = min(max(1000, 2 * n_looked_at), len(crystal))
+        n_looked_at = min(max(1000, 2 * n_looked_at), len(frac))
         tree = KDTree(frac[:n_looked_at] * heights, boxsize=heights)
-        for i, j in sorted(tree.query_pairs(SMALLEST_DISTANCE, p=np.inf)):
+        for i, j in sorted(tree.query_pairs(limit, p=np.inf)):
             difference = frac[j] - frac[i]
-            length = float(np.linalg.norm((difference - np.round(difference)) @ crystal.lattice))
-            if length < SMALLEST_DISTANCE:
-                symbols = [SYMBOLS[z - 1] for z in crystal.atomic_numbers[[i, j]]]
-                raise CrystalError(
-                    f"{crystal.name}: sites {i} ({symbols[0]}) and {j} ({symbols[1]}) lie {length:.3g} Å apart; "
-                    "remove the duplicate site",
-                    site=i,
-                )
+            length = float(np.linalg.norm((difference - np.round(difference)) @ lattice))
+            if length < limit:
+                return i, j, length
+    return None
 
 
 def cell_heights(lattice: Float[np.ndarray, "*n_crystals 3 3"]) -> Float[np.ndarray, "*n_crystals 3"]:

@@ -1,88 +1,100 @@
-"""CIF files.
+"""CIF files, of both dictionaries of the IUCr (`_atom_site_label` and `_atom_site.label`).
 
-Most files are plain: one block, whole atoms, symmetry operations in full. With gemmi they are read in a small part of
-the time that pymatgen needs. All others (several blocks, fractional occupancies, oxidation states, magnetic structures,
-symmetry by the name of the group, anything that looks like a mistake) are left to pymatgen, whose conventions hold here
-too: same lattice vectors, same atoms in the same order.
+gemmi takes the text apart. What a file says is read as it stands, or refused with the name of the item: an element that
+must be guessed, a site that is not one whole atom, a symmetry that is not certain, a content that contradicts itself.
 """
 
 from __future__ import annotations
 
-import importlib
-import io
+import contextlib
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import gemmi
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from crystalframer.crystals.crystal import FARTHEST_POSITION, LONGEST_CELL, Crystal
-from crystalframer.elements import ATOMIC_NUMBERS, HIGHEST_ATOMIC_NUMBER, SYMBOLS, atomic_number, formula_order
+from crystalframer.elements import ATOMIC_NUMBERS, HIGHEST_ATOMIC_NUMBER, SYMBOLS, formula_order
 from crystalframer.errors import CrystalError
-from crystalframer.libraries import reason
-from crystalframer.reading.entry import BEGINNING, Entry, Start, numbered
-from crystalframer.reading.text import text_of
+from crystalframer.reading.cells import Sites, Stated, cell_atoms
+from crystalframer.reading.entry import CellContent
+from crystalframer.reading.notices import left_out
+from crystalframer.reading.space_groups import Symmetry
+from crystalframer.reading.text import TextFormat
 
-SITE_TOLERANCE = 1e-4
-"""Fractional coordinates nearer than this are one place (pymatgen's site_tolerance)."""
-CELL_FIELDS = (
+CELL_ITEMS = (
     *("_cell_length_a", "_cell_length_b", "_cell_length_c"),
     *("_cell_angle_alpha", "_cell_angle_beta", "_cell_angle_gamma"),
 )
-POSITION_FIELDS = ("_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z")
-SYMMETRY_FIELDS = tuple(
-    name + end for name in ("_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz") for end in ("", "_")
+POSITION_ITEMS = ("_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z")
+OPERATION_ITEMS = ("_space_group_symop_operation_xyz", "_symmetry_equiv_pos_as_xyz")
+MAGNETIC_OPERATION_ITEMS = ("_space_group_symop_magn_operation_xyz", "_space_group_symop_magn_centering_xyz")
+HALL_ITEMS = ("_space_group_name_hall", "_symmetry_space_group_name_hall")
+NAME_ITEMS = (
+    *(
+        "_space_group_name_h-m_alt",
+        "_symmetry_space_group_name_h-m",
+        "_space_group_name_h-m",
+        "_space_group_name_h-m_ref",
+    ),
+    *("_space_group_name_h-m_full", "_symmetry_space_group_name_h-m_alt", "_symmetry_space_group_name_h-m_full"),
 )
-"""With the underscore that some programs put behind names, as pymatgen knows them."""
-GROUP_FIELDS = ("_symmetry_space_group_name_H-M", "_space_group_name_H-M_alt")
-NOT_PLAIN = re.compile(
-    "_space_group_magn|_space_group_symop_magn|_atom_site_moment|_cell_modulation|_cell_wave_vector|"
-    "_atom_type_oxidation_number|_atom_site_attached_hydrogens",
-    re.IGNORECASE,
-)
-"""Anywhere in the text: magnetic or modulated structures, oxidation states, hydrogen that is not listed."""
-MOST_IMAGES = 1_000_000
-"""Sites times symmetry operations; more are a damaged file."""
-LONGEST_LINE = 20_000
-"""Characters of a CIF that pymatgen reads; the standard allows 2,048."""
-MOST_UNPLAIN_IMAGES = 10_000
-"""The same where pymatgen reads the file, which takes some milliseconds for each."""
-LONGEST_OPERATION = 200
-"""Characters of a symmetry operation that pymatgen reads, in a time that grows with the cube of a row of digits."""
-MOST_PAIRS = 2_000_000
-"""Of images on one place, one and the other. An atom on the place of highest symmetry gives 4 · 48²."""
-ORDERED_ELEMENTS = {
-    symbol: z for z, symbol in enumerate(SYMBOLS[:HIGHEST_ATOMIC_NUMBER], start=1) if z not in (2, 10, 18)
+NUMBER_ITEMS = ("_space_group_it_number", "_symmetry_int_tables_number")
+CODE_ITEMS = ("_space_group_it_coordinate_system_code",)
+UNSEEN_ITEMS = {
+    "oxidation states": ("_atom_type_oxidation_number",),
+    "magnetic moments": (
+        "_atom_site_moment_label",
+        "_atom_site_moment_crystalaxis_x",
+        "_atom_site_moment_spherical_modulus",
+    ),
 }
-"""Symbol → Z. Where pymatgen puts He, Ne and Ar in the order of atoms depends on the others."""
-PLACE_IN_FORMULA = {z: place for place, z in enumerate(sorted(ORDERED_ELEMENTS.values(), key=formula_order))}
-"""Z → rank in the order of atoms."""
-FORMULA_TOLERANCE = 0.25
-"""Atoms of the cell by which a stated formula may differ: formulas are rounded."""
-_BLOCK = r"^[^\S\n]*data_"
+MULTIPLICITY_ITEMS = ("_atom_site_symmetry_multiplicity", "_atom_site_site_symmetry_multiplicity")
+OCCUPANCY_TOLERANCE = 1e-3
+"""A site whose occupancy differs less from 1 counts as full."""
+PLACE_IN_FORMULA = np.full(len(SYMBOLS) + 1, HIGHEST_ATOMIC_NUMBER)
+"""Index: Z; rank in the order of atoms. Elements that the model does not know come last, and are refused later."""
+PLACE_IN_FORMULA[sorted(range(1, HIGHEST_ATOMIC_NUMBER + 1), key=formula_order)] = np.arange(HIGHEST_ATOMIC_NUMBER)
+_BLOCK = re.compile(r"^[^\S\n]*data_", re.MULTILINE | re.IGNORECASE)
+_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eEdD][+-]?\d+)?(\(\d*\.?\d*\))?\s*")
+_DIGITS = frozenset("0123456789.+-")
+_TYPE = re.compile(r"([A-Za-z]{1,2})(?:\d+\.?\d*[+-]|[+-]\d*\.?\d*|[+-]?\d*)")
+"""Symbol of an element, with a charge or a number: `Fe3+`, `O2-`, `Si4`."""
 
 
-def entries(path: Path, start: Start) -> Iterator[Entry]:
-    return numbered(_structures_of(path)[start.n_before :], start)
+def is_cif(text: str) -> bool:
+    """Whether this text holds a block of data."""
+    return _BLOCK.search(text) is not None
 
 
-def starts(path: Path) -> Iterator[Start]:
-    if len(re.findall(_BLOCK, text_of(path), flags=re.MULTILINE | re.IGNORECASE)) < 2:
-        return iter([BEGINNING])
-    return map(Start, range(len(_structures_of(path))))
+def structures(text: str) -> list[CellContent | CrystalError]:
+    """The structures of CIF text, one for each block with sites; an error for one that cannot be read.
+
+    Raises:
+        CrystalError: the text is no CIF, or no block has sites.
+    """
+    blocks = _blocks(text)
+    with_sites = [block for block in blocks if block.has_sites]
+    if not with_sites:
+        lacking = [item for item in CELL_ITEMS if not any(block.has(item) for block in blocks)]
+        named = ", ".join((*lacking, f"the loop of atom sites (_atom_site_label, {', '.join(POSITION_ITEMS)})"))
+        raise CrystalError(f"it lacks {named}: was the file cut short?", field=POSITION_ITEMS[0])
+    return [_structure(block) for block in with_sites]
 
 
-def count(path: Path) -> int:
-    return 1
+def n_structures(text: str) -> int:
+    """How many structures CIF text has; at least 1, which may be an error."""
+    if len(_BLOCK.findall(text)) < 2:
+        return 1
+    return max(1, sum(block.has_sites for block in _blocks(text)))
 
 
-def text(crystal: Crystal) -> str:
+def written(crystal: Crystal) -> str:
     """A crystal as CIF: all atoms of the cell, without symmetry."""
     from pymatgen.io.cif import CifWriter
 
@@ -91,340 +103,375 @@ def text(crystal: Crystal) -> str:
         return str(CifWriter(crystal.right_handed().to_pymatgen(), significant_figures=14))
 
 
-def is_cif(text: str) -> bool:
-    """Whether this text holds a block of data."""
-    return re.search(_BLOCK, text, flags=re.MULTILINE) is not None
+CIF = TextFormat(structures, n_structures, written)
 
 
-def structures(text: str) -> list[Any]:
-    """The structures of CIF text: a crystal of a plain one, else Structures of pymatgen.
+class Block:
+    """The items of a block, by names in lower case, with `_` for `.` and without one at the end."""
 
-    Raises:
-        CrystalError: there are none, or none that can be read; the message says what is wrong.
-    """
-    plain = read_plain_cif(text)
-    return _read_with_pymatgen(text) if plain is None else [plain]
+    def __init__(self, block: gemmi.cif.Block) -> None:
+        self._found: dict[str, list[tuple[str, Callable[[], list[str]]]]] = {}
+        for item in block:
+            pair: Any = item.pair
+            loop = item.loop if pair is None else None
+            if pair is not None:
+                if not pair[1]:
+                    raise CrystalError(f"{pair[0]} has no value; was the file cut short?", field=pair[0])
+                self._add(pair[0], lambda value=pair[1]: [value])
+            elif loop is not None:
+                for column, tag in enumerate(loop.tags):
+                    self._add(tag, lambda loop=loop, column=column: loop.values[column :: loop.width()])
 
+    def _add(self, tag: str, values: Callable[[], list[str]]) -> None:
+        self._found.setdefault(_normal(tag), []).append((tag, values))
 
-def _structures_of(path: Path) -> list[Any]:
-    return structures(text_of(path))
+    def has(self, name: str) -> bool:
+        return name in self._found
 
+    @property
+    def has_sites(self) -> bool:
+        return any(self.has(item) for item in POSITION_ITEMS)
 
-def read_plain_cif(text: str) -> Crystal | None:
-    """The crystal of a plain CIF; None if it is not plain, be it valid or not.
+    def values(self, *names: str) -> list[str]:
+        """The values of the first of these items that has any, else of the first that is there; `.` and `?` are empty.
 
-    Raises:
-        CrystalError: the atoms do not make up the formula that the file states (see `check_formula`).
-    """
-    if NOT_PLAIN.search(text):
-        return None
-    try:
-        document = gemmi.cif.read_string(text)
-        if len(document) != 1:
-            return None
-        numbers, frac, lattice = _cell_content(document[0])
-    except (ValueError, RuntimeError):  # gemmi's two; who reads the file instead says what is wrong
-        return None
-    check_formula(gemmi.cif.as_string(document[0].find_value("_chemical_formula_sum") or ""), numbers)
-    try:
-        return Crystal(numbers, frac @ lattice, lattice)
-    except CrystalError:
-        return None
+        Raises:
+            CrystalError: the item stands in the block twice, with other values.
+        """
+        present: list[str] = []
+        for name in names:
+            given = self._found.get(name)
+            if given is None:
+                continue
+            columns = [[gemmi.cif.as_string(value) for value in values()] for _, values in given]
+            if any(column != columns[0] for column in columns):
+                raise CrystalError(f"{given[0][0]} is given twice, with other values; remove one", field=given[0][0])
+            if any(columns[0]):
+                return columns[0]
+            present = present or columns[0]
+        return present
 
+    def text(self, *names: str) -> str:
+        """The value of the first of these items that is one text; empty if there is none."""
+        for name in names:
+            if name in self._found:
+                column = self.values(name)
+                if len(column) == 1 and column[0]:
+                    return column[0].strip()
+        return ""
 
-def what_is_missing(text: str) -> str:
-    """What a CIF that cannot be read lacks, as far as can be told: `"; it lacks ..."`, or nothing."""
-    if not is_cif(text):
-        return "; it holds no block of data (`data_...`): is it a CIF file?"
-    names = set(re.findall(r"^[^\S\n]*(_\S+)", text, re.MULTILINE))
-    lacking = [name for name in CELL_FIELDS if name not in names]
-    columns = [name for name in ("_atom_site_label", *POSITION_FIELDS) if name not in names]
-    if columns:
-        lacking.append(f"the loop of atom sites ({', '.join(columns)})")
-    if lacking:
-        return f"; it lacks {', '.join(lacking)}: was the file cut short?"
-    try:
-        for block in gemmi.cif.read_string(text):
-            block.check_empty_loops("string")
-    except (ValueError, RuntimeError) as error:
-        return f"; {_where(str(error), text)}; correct that, or get the file again if it was cut short"
-    return ""
-
-
-def check_lines(text: str) -> str:
-    """The text without long stretches of blank lines, over which pymatgen's patterns take a time that is quadratic.
-
-    Raises:
-        CrystalError: a line is longer than any that a program writes; what is quadratic in it takes hours as well.
-    """
-    for number, line in enumerate(text.splitlines(), start=1):
-        if len(line) > LONGEST_LINE:
-            shown = f"line {number} ({line.strip()[:40]!r})"
-            raise CrystalError(f"{shown} has {len(line):,} characters, where CIF allows 2,048; correct it")
-    return re.sub(r"\s{1000,}", "\n", text)
+    def number(self, *names: str) -> float | None:
+        """The value of an item as a number; None if it has none."""
+        text = self.text(*names)
+        return float(_plain(text)) if text and _NUMBER.fullmatch(text) else None
 
 
-def check_cell(fields: Mapping[str, Any]) -> None:
-    """That lengths and angles of a CIF block, as far as they are there, can be those of a cell.
-
-    Args:
-        fields: name → text.
-
-    Raises:
-        CrystalError: they cannot; the field is named.
-    """
-    for name in CELL_FIELDS:
-        text = fields.get(name)
-        if not isinstance(text, str):
-            continue
-        limit, unit = (180, "degrees") if "angle" in name else (LONGEST_CELL, "Å")
-        try:
-            is_right = 0 < _number(text) < limit
-        except ValueError:
-            is_right = False
-        if not is_right:
-            problem = f"{name} is {text[:40]!r}; it must be a number above 0 and below {limit:,.0f} {unit}"
-            raise CrystalError(problem, field=name, value=text)
-
-
-def listed_operations(fields: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Name → symmetry operations of a CIF block.
-
-    Args:
-        fields: name → text, or texts of a loop.
-    """
-    listed = {name: fields[name] for name in SYMMETRY_FIELDS if name in fields}
-    return {name: [texts] if isinstance(texts, str) else list(texts) for name, texts in listed.items()}
-
-
-def check_operations(fields: Mapping[str, Any]) -> None:
-    """That symmetry operations of a CIF block are no longer than any that a program writes.
-
-    Args:
-        fields: name → text, or texts of a loop.
-
-    Raises:
-        CrystalError: one is; it is named.
-    """
-    for name, operations in listed_operations(fields).items():
-        for number, operation in enumerate(operations, start=1):
-            if len(operation) > LONGEST_OPERATION:
-                shown = f"operation {number} of {name} ({operation[:40]!r})"
-                raise CrystalError(f"{shown} has {len(operation):,} characters; correct it", field=name)
-
-
-def check_size(fields: Mapping[str, Any]) -> None:
-    """That a CIF block is not larger than pymatgen can take in some seconds.
-
-    Args:
-        fields: name → text, or texts of a loop.
-
-    Raises:
-        CrystalError: sites times symmetry operations are too many.
-    """
-    n_sites = len(fields.get("_atom_site_label", ()))
-    n_operations = max([len(operations) for operations in listed_operations(fields).values()] or [1])
-    if n_operations == 1:
-        for name in GROUP_FIELDS:
-            group = gemmi.find_spacegroup_by_name(str(fields.get(name, "")))
-            n_operations = max(n_operations, len(list(group.operations())) if group else 1)
-    if n_sites * n_operations > MOST_UNPLAIN_IMAGES:
-        plain = "write a plain CIF (one block, whole atoms, symmetry operations in full)"
-        raise CrystalError(f"{n_sites:,} sites and {n_operations:,} symmetry operations make too many atoms; {plain}")
-
-
-def check_formula(stated: str, atomic_numbers: Int[np.ndarray, " n_atoms"]) -> None:
-    """That atoms make up the formula of their file: a file that is cut between two lines shows in nothing else.
-
-    Args:
-        stated: `_chemical_formula_sum`, such as `"Na4 Cl4"`, of any number of formula units. One that cannot be read
-            is passed over, and so is an empty one.
-
-    Raises:
-        CrystalError: they make up another one.
-    """
-    wanted: dict[int, float] = {}
-    for part in stated.split():
-        match = re.fullmatch(r"([A-Z][a-z]?)([0-9]+\.?[0-9]*|\.[0-9]+|)", part)
-        z = ATOMIC_NUMBERS.get(match[1]) if match else None
-        if match is None or z is None:
-            return
-        wanted[z] = wanted.get(z, 0.0) + float(match[2] or 1)
-    if not sum(wanted.values()):
-        return
-    found = Counter(atomic_numbers.tolist())
-    n_units = len(atomic_numbers) / sum(wanted.values())
-    if any(abs(found[z] - n_units * wanted.get(z, 0.0)) > FORMULA_TOLERANCE for z in {*wanted, *found}):
-        listed = " ".join(f"{SYMBOLS[z - 1]}{found[z]}" for z in sorted(found, key=formula_order))
-        problem = f"the atom sites make {listed}, but _chemical_formula_sum is {stated[:200]!r}"
-        advice = "add the missing sites (was the file cut short? is hydrogen listed?) or correct the formula"
-        raise CrystalError(f"{problem}; {advice}", field="_chemical_formula_sum", value=stated)
-
-
-def _read_with_pymatgen(text: str) -> list[Any]:
-    from pymatgen.io.cif import CifParser
-
-    text = check_lines(text)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            parser = CifParser(io.StringIO(text))
-            blocks = parser.as_dict()
-        except Exception as error:
-            raise CrystalError(f"cannot be read as CIF ({reason(error)}){_advice(text, 'check the file')}") from error
-        for block in blocks.values():
-            check_cell(block)
-            check_operations(block)
-            check_size(block)
-            _check_cif_atoms(block)
-            if not listed_operations(block):
-                for name in GROUP_FIELDS:
-                    _space_group(re.sub(r"[\s_]", "", str(block.get(name, ""))))
-        try:
-            # Occupancies as they stand: sums above 1 show atoms on one place, which the default would rescale.
-            structures = parser.parse_structures(primitive=False, check_occu=False, on_error="raise")
-            # With that setting pymatgen leaves out its last step; the order of atoms is to be that of its from_file.
-            structures = [found.get_sorted_structure() if found.is_ordered else found for found in structures]
-        except Exception as error:
-            advice = _advice(text, "check cell, symmetry and atom sites")
-            raise CrystalError(f"holds no structure that can be read as CIF ({reason(error)}){advice}") from error
-    if len(blocks) == len(structures) == 1 and structures[0].is_ordered:
-        (block,) = blocks.values()
-        check_formula(str(block.get("_chemical_formula_sum", "")), np.array(structures[0].atomic_numbers))
-    return structures
-
-
-@lru_cache(maxsize=1024)
-def _space_group(name: str) -> Any:
-    """pymatgen's space group of this name, kept: it takes seconds to make, and pymatgen forgets it with every file."""
-    groups = importlib.import_module("pymatgen.symmetry.groups")
-    known = {re.sub(r"[\s_]", "", symbol): symbol for symbol in groups.SYMM_DATA["space_group_encoding"]}
-    return groups.SpaceGroup(known[name]) if name in known else None
-
-
-def _advice(text: str, otherwise: str) -> str:
-    """What a CIF lacks, or else what to do."""
-    return what_is_missing(text) or f"; {otherwise}"
-
-
-def _check_cif_atoms(block: Mapping[str, Any]) -> None:
-    """Refuse what pymatgen would skip or guess: atom types that are no element, labels of groups, missing positions."""
-    labels = block.get("_atom_site_label", [])
-    symbols = block.get("_atom_site_type_symbol", labels)
-    by_type = "_atom_site_type_symbol" in block
-    for label, symbol in zip(labels, symbols, strict=False):
-        letters = re.match("[A-Za-z]*", symbol).group()  # type: ignore[union-attr] (matches any text)
-        # A label may add letters to the element ("NaA", "O_w"); a type may not.
-        known = atomic_number(letters) if by_type else atomic_number(letters[:2]) or atomic_number(letters[:1])
-        if known is None or (not by_type and re.match("OH|[Ww]at|NO3", symbol)):
-            column = f"_atom_site_{'type_symbol' if by_type else 'label'}"
-            problem = f"site {label[:40]!r}: {symbol[:40]!r} is no element; correct it in {column}, or remove the site"
-            raise CrystalError(problem, field=column, value=symbol)
-
-
-def _where(message: str, text: str) -> str:
-    """gemmi's `"string:7:3(120): reason"` as `"line 7 ('the line'): reason"`."""
-    match = re.match(r"string:([0-9]+)\S*( in \S+)?:? ?(.*)", message)
-    if match is None:
-        return message
-    line = text.split("\n")[int(match[1]) - 1 : int(match[1])]
-    return f"line {match[1]} ({''.join(line).strip()[:40]!r}): {match[3]}"
-
-
-def _cell_content(
-    block: gemmi.cif.Block,
-) -> tuple[Int[np.ndarray, " n_atoms"], Float[np.ndarray, "n_atoms 3"], Float[np.ndarray, "3 3"]]:
-    """Atomic numbers, fractional coordinates and lattice (rows, Å), in pymatgen's order of atoms.
-
-    Raises:
-        CrystalError: the block is not plain; gemmi raises errors of its own, ValueErrors as well.
-    """
-    numbers = _elements(block)
-    columns = [_column(block, name) for name in POSITION_FIELDS]
-    if not numbers or any(len(column) != len(numbers) for column in columns):
-        raise CrystalError("no sites, or columns of different length")
-    if any(_number(text) != 1 for text in _column(block, "_atom_site_occupancy")):
-        raise CrystalError("sites that are not whole atoms")
-    listed = np.array([[_number(text) for text in column] for column in columns]).T
-    sites, frac = _images(_exact_thirds(listed), _operations(block))
-    order = np.argsort([PLACE_IN_FORMULA[numbers[site]] for site in sites], kind="stable")
-    cell = {name: block.find_value(name) or "?" for name in CELL_FIELDS}
-    check_cell(cell)
-    return np.array(numbers)[sites][order], frac[order], _lattice(*map(_number, cell.values()))
-
-
-def _column(block: gemmi.cif.Block, name: str) -> list[str]:
-    """The values of a field; none if it is not there."""
-    column = block.find_values(name)
-    return [column.str(row) for row in range(len(column))]
+@lru_cache(maxsize=4096)
+def _normal(tag: str) -> str:
+    return tag.lower().replace(".", "_").rstrip("_")
 
 
 def _number(text: str) -> float:
     """`"0.123(4)"` without its uncertainty."""
-    return float(text.partition("(")[0])
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(text)
+    return float(_plain(text))
 
 
-def _elements(block: gemmi.cif.Block) -> list[int]:
-    """Z of every listed site."""
-    labels = _column(block, "_atom_site_label")
-    # A label without a type is an element and a number, no more.
-    symbols = _column(block, "_atom_site_type_symbol") or [label.rstrip("0123456789") for label in labels]
-    unknown = set(symbols) - ORDERED_ELEMENTS.keys()
-    if unknown or len(labels) != len(symbols):
-        raise CrystalError(f"{unknown} are no bare symbols of elements, or labels and types differ in number")
-    return [ORDERED_ELEMENTS[symbol] for symbol in symbols]
+def _plain(text: str) -> str:
+    return text.partition("(")[0].lower().replace("d", "e")
 
 
-def _images(
-    listed: Float[np.ndarray, "n_sites 3"], operations: Float[np.ndarray, "n_operations 3 4"]
-) -> tuple[Int[np.ndarray, " n_atoms"], Float[np.ndarray, "n_atoms 3"]]:
-    """The listed site of every atom of the cell, and its fractional coordinates: site by site, each place once."""
-    from scipy.spatial import KDTree
-
-    if not (np.abs(listed) < FARTHEST_POSITION).all() or listed.size * len(operations) > 3 * MOST_IMAGES:
-        raise CrystalError("coordinates that are no places, or more images than a cell has atoms")
-    frac = np.einsum("oij,sj->soi", operations[:, :, :3], listed) + operations[:, :, 3]
-    frac = (frac - np.floor(frac)).reshape(-1, 3)
-    sites = np.repeat(np.arange(len(listed)), len(operations))
-    # How many pairs there will be, within a small factor: from how many images share a box of the tolerance.
-    boxes = np.floor(frac / SITE_TOLERANCE).astype(np.int64) @ np.array([1, 1 << 20, 1 << 40])
-    if np.square(np.unique(boxes, return_counts=True)[1]).sum() > MOST_PAIRS + len(frac):
-        raise CrystalError("a great many images on few places")
-    pairs = KDTree(frac % 1.0, boxsize=1.0).query_pairs(SITE_TOLERANCE, p=np.inf, output_type="ndarray")
-    first = np.arange(len(frac))  # image → the first one on its place, which stays
-    np.minimum.at(first, pairs[:, 1], pairs[:, 0])
-    if (sites[first] != sites).any() or (first[first] != first).any():
-        raise CrystalError("two sites on one place, or images in a row, each near the next")
-    is_kept = first == np.arange(len(frac))
-    return sites[is_kept], frac[is_kept]
+def _blocks(text: str) -> list[Block]:
+    if not is_cif(text):
+        raise CrystalError("it holds no block of data (`data_...`): is it a CIF file?")
+    if not text.isascii():
+        text = re.sub(r"[^\x00-\x7f]", lambda match: " " if match[0].isspace() else "~", text)
+    try:
+        document = gemmi.cif.read_string(text[_BLOCK.search(text).start() :], 0)  # type: ignore[union-attr] (see above)
+    except (ValueError, RuntimeError) as error:
+        raise CrystalError(
+            f"{_where(str(error), text)}; correct that, or get the file again if it was cut short"
+        ) from error
+    return [Block(block) for block in document]
 
 
-def _operations(block: gemmi.cif.Block) -> Float[np.ndarray, "n_operations 3 4"]:
-    """Rotations and translations."""
-    listed = [texts for texts in (_column(block, name) for name in SYMMETRY_FIELDS) if texts]
-    groups = {"".join(text.split()) for name in GROUP_FIELDS for text in _column(block, name)}
-    if not listed and groups == {"P1"}:
-        listed = [["x,y,z"]]
-    if len(listed) != 1:
-        raise CrystalError("symmetry operations are not listed")
-    return np.stack([_operation(text) for text in listed[0]])
+def _where(message: str, text: str) -> str:
+    """gemmi's `"string:7:3(120): reason"` as `"line 7 ('the line'): reason"`."""
+    match = re.match(r"string:([0-9]+)\S*(?: in \S+)?:? ?(.*)", message)
+    if match is None:
+        return message
+    number = int(match[1]) + text[: _BLOCK.search(text).start()].count("\n")  # type: ignore[union-attr]
+    line = text.split("\n")[number - 1 : number]
+    return f"line {number} ({''.join(line).strip()[:40]!r}): {match[2]}"
+
+
+def _structure(block: Block) -> CellContent | CrystalError:
+    """The content of a block, or the error."""
+    try:
+        lattice = _lattice(block)
+        stated, symmetry = _stated(block), _symmetry(block)
+        sites = _sites(block, stated)
+        for what, items in UNSEEN_ITEMS.items():
+            if any(block.values(*items)):
+                left_out(what)
+        index, frac = cell_atoms(sites, lattice, symmetry, stated)
+    except CrystalError as error:
+        return error
+    numbers = sites.numbers[index]
+    order = np.argsort(PLACE_IN_FORMULA[numbers], kind="stable")
+    return CellContent(numbers[order], frac[order] @ lattice, lattice)
+
+
+def _lattice(block: Block) -> Float[np.ndarray, "3 3"]:
+    """Rows a, b, c, Å: c along z, a in the plane of x and z.
+
+    Raises:
+        CrystalError: lengths and angles are missing, or cannot be those of a cell.
+    """
+    lacking = [item for item in CELL_ITEMS if not block.has(item)]
+    if lacking:
+        raise CrystalError(f"it lacks {', '.join(lacking)}: was the file cut short?", field=lacking[0])
+    cell = []
+    for item in CELL_ITEMS:
+        value, text = block.number(item), block.text(item)
+        limit, unit = (180, "degrees") if "angle" in item else (LONGEST_CELL, "Å")
+        if value is None or not 0 < value < limit:
+            problem = f"{item} is {text[:40] or '?'!r}; it must be a number above 0 and below {limit:,.0f} {unit}"
+            raise CrystalError(problem, field=item, value=text)
+        cell.append(value)
+    a, b, c, alpha, beta, gamma = cell
+    # gemmi puts its first vector along its first axis, the second into the plane of the first two: c, a, b on z, x, y.
+    columns = np.array(gemmi.UnitCell(c, a, b, gamma, alpha, beta).orth.mat.tolist())
+    return columns.T[np.ix_([1, 2, 0], [1, 2, 0])]
+
+
+def _stated(block: Block) -> Stated:
+    formula = block.text("_chemical_formula_sum")
+    return Stated(
+        formula,
+        formula_counts(formula),
+        block.number("_cell_formula_units_z"),
+        block.number("_cell_volume"),
+        block.number("_exptl_crystal_density_diffrn"),
+        _multiplicities(block),
+    )
+
+
+def _multiplicities(block: Block) -> dict[str, int]:
+    """Label → stated number of atoms of the cell; empty if it is not stated for all sites."""
+    counts = block.values(*MULTIPLICITY_ITEMS)
+    labels = block.values("_atom_site_label") if counts else []
+    is_clear = len(labels) == len(counts) == len(set(labels)) and all(map(str.isdigit, counts))
+    return {label: int(count) for label, count in zip(labels, counts, strict=True)} if is_clear else {}
+
+
+@lru_cache(maxsize=1024)
+def formula_counts(formula: str) -> dict[int, float]:
+    """Z → atoms of `"Na4 Cl4"`; empty for a formula that cannot be read."""
+    text = " ".join(formula.split())
+    counts: dict[int, float] = {}
+    if not re.fullmatch(r"(?:[A-Z][a-z]?(?:\d+\.?\d*|\.\d+)? ?)+", text):
+        return counts
+    for symbol, count in re.findall(r"([A-Z][a-z]?)(\d+\.?\d*|\.\d+)?", text):
+        z = ATOMIC_NUMBERS.get(symbol)
+        if z is None:
+            return {}
+        counts[z] = counts.get(z, 0.0) + float(count or 1)
+    return counts if sum(counts.values()) else {}
+
+
+def _symmetry(block: Block) -> Symmetry:
+    modulation = block.number("_cell_modulation_dimension")
+    if modulation or block.has("_space_group_symop_ssg_operation_algebraic") or block.has("_cell_wave_vector_x"):
+        problem = "the structure is modulated, so no cell repeats exactly; give a periodic one (a supercell)"
+        raise CrystalError(problem, field="_cell_modulation_dimension")
+    lists = [tuple(filter(None, block.values(item))) for item in OPERATION_ITEMS]
+    magnetic, centrings = (block.values(item) for item in MAGNETIC_OPERATION_ITEMS)
+    if magnetic and not any(lists):
+        turned = [text.rpartition(",")[0] for text in magnetic]  # without the sign of time
+        shifts = [text.rpartition(",")[0] for text in centrings] or ["x,y,z"]
+        lists = [tuple(_composed(shift, operation) for shift in shifts for operation in turned)]
+    lists = [texts for texts in lists if texts]
+    if len(lists) > 1 and len({frozenset(re.sub(r"\s", "", text) for text in texts) for texts in lists}) > 1:
+        problem = f"{' and '.join(OPERATION_ITEMS)} list other symmetry operations; remove one list"
+        raise CrystalError(problem, field=OPERATION_ITEMS[0])
+    names = tuple(dict.fromkeys(filter(None, map(block.text, NAME_ITEMS))))
+    magnetic_name = block.text("_space_group_magn_name_bns", "_space_group_magn_name_og")
+    if magnetic_name and not lists:
+        problem = f"magnetic group {magnetic_name!r} is named only; list its operations"
+        raise CrystalError(problem, field=MAGNETIC_OPERATION_ITEMS[0])
+    return Symmetry(
+        lists[0] if lists else (),
+        block.text(*HALL_ITEMS),
+        names,
+        block.text(*NUMBER_ITEMS),
+        block.text(*CODE_ITEMS),
+    )
+
+
+def _composed(shift: str, operation: str) -> str:
+    """`"-y,x,z"` after the translation of `"x+1/2,y,z"`."""
+    moved = [part.strip() for part in operation.split(",")]
+    added = [re.sub(r"[xyz+\s]*", "", part, count=1) for part in shift.split(",")]
+    return ",".join(f"{part}{'+' if extra else ''}{extra}" for part, extra in zip(moved, added, strict=False))
+
+
+def _sites(block: Block, stated: Stated) -> Sites:
+    labels = block.values("_atom_site_label") or block.values("_atom_site_type_symbol")
+    columns = [block.values(item) for item in POSITION_ITEMS]
+    lacking = [item for item, column in zip(POSITION_ITEMS, columns, strict=True) if not block.has(item)]
+    if not labels:
+        lacking.insert(0, "_atom_site_label")
+    if lacking:
+        problem = f"it lacks the loop of atom sites ({', '.join(lacking)}): was the file cut short?"
+        raise CrystalError(problem, field=lacking[0])
+    if any(len(column) != len(labels) for column in columns):
+        raise CrystalError("the items of atom sites differ in their number of values", field=POSITION_ITEMS[0])
+    _check_atoms(block, labels)
+    numbers = _elements(block, labels, stated.counts)
+    frac = np.array([_coordinates(column, item, labels) for item, column in zip(POSITION_ITEMS, columns, strict=True)])
+    whole = _whole_atoms(block, labels, numbers, frac.T)
+    if len(whole) < len(labels):
+        labels, *columns = ([column[site] for site in whole] for column in (labels, *columns))
+    return Sites(labels, np.array(numbers)[whole], frac.T[whole], columns)
+
+
+def _whole_atoms(
+    block: Block, labels: list[str], numbers: list[int], frac: Float[np.ndarray, "n_sites 3"]
+) -> list[int]:
+    """The sites without those that only complete another one (its isotopes).
+
+    Raises:
+        CrystalError: a site is not one whole atom; the error says what shares its place.
+    """
+    item = "_atom_site_occupancy"
+    texts = block.values(item)
+    if {"", "1", "1.0"}.issuperset(texts):  # empty: the dictionary's default, 1
+        return list(range(len(labels)))
+    places: dict[tuple[float, ...], dict[int, float]] = {}
+    whole: list[int] = []
+    for site, text in enumerate(texts):
+        try:
+            occupancy = _number(text) if text else 1.0
+        except ValueError:
+            problem = f"site {labels[site][:40]!r}: {item} is {text[:40]!r}; it must be a number"
+            raise CrystalError(problem, site=site, field=item, value=text) from None
+        if occupancy == 0:
+            problem = f"site {labels[site][:40]!r} holds no atom, {item} is 0; remove it"
+            raise CrystalError(problem, site=site, field=item, value=text)
+        shares = places.setdefault(tuple(frac[site].tolist()), {})
+        if numbers[site] not in shares:
+            whole.append(site)
+        shares[numbers[site]] = shares.get(numbers[site], 0.0) + occupancy
+    for site in whole:
+        shares = places[tuple(frac[site].tolist())]
+        total = sum(shares.values())
+        if len(shares) > 1 or abs(total - 1) > OCCUPANCY_TOLERANCE:
+            named = ", ".join(f"{SYMBOLS[z - 1]} {share:.4g}" for z, share in shares.items())
+            is_crowded = total > 1 + OCCUPANCY_TOLERANCE
+            problem = f"{'holds several atoms' if is_crowded else 'is partly occupied'} ({named})"
+            advice = "the model needs whole atoms: make an ordered structure first, or remove duplicates"
+            message = f"site {labels[site][:40]!r} {problem}; {advice}"
+            raise CrystalError(message, site=site, field=item, value=texts[site])
+    return whole
+
+
+def _coordinates(column: list[str], item: str, labels: list[str]) -> list[float]:
+    """The numbers of a column.
+
+    Raises:
+        CrystalError: a site has no position.
+    """
+    with contextlib.suppress(ValueError):
+        if _DIGITS.issuperset("".join(column)):  # the quick way
+            values = list(map(float, column))
+            if max(map(abs, values), default=0.0) < FARTHEST_POSITION:
+                return values
+    values = []
+    for site, text in enumerate(column):
+        value = float("nan")
+        with contextlib.suppress(ValueError):
+            value = _number(text)
+        if not abs(value) < FARTHEST_POSITION:
+            problem = f"site {labels[site][:40]!r}: {item} is {text[:40] or '?'!r}"
+            advice = "give the position, or remove the site if its atom is not in the crystal"
+            raise CrystalError(f"{problem}; {advice}", site=site, field=item, value=text)
+        values.append(value)
+    return values
+
+
+def _check_atoms(block: Block, labels: list[str]) -> None:
+    """That each site is an atom that is there.
+
+    Raises:
+        CrystalError: a site is not; it is named with the item that says so.
+    """
+
+    def refuse(site: int, item: str, text: str, problem: str) -> None:
+        raise CrystalError(f"site {labels[site][:40]!r}: {item} is {text[:40]!r}; {problem}", site=site, field=item)
+
+    for site, text in enumerate(block.values("_atom_site_attached_hydrogens")):
+        if text and text != "0":
+            advice = "the hydrogen has no position; add it as a site"
+            refuse(site, "_atom_site_attached_hydrogens", text, advice)
+    for site, text in enumerate(block.values("_atom_site_calc_flag")):
+        if text.lower() in ("dum", "dummy"):
+            refuse(site, "_atom_site_calc_flag", text, "it is no atom; remove the site")
+    groups = block.values("_atom_site_disorder_group")
+    assemblies = block.values("_atom_site_disorder_assembly") or [""] * len(groups)
+    alternatives = Counter(assembly for assembly, _ in {*zip(assemblies, groups, strict=False)} if _)
+    for site, text in enumerate(groups):
+        if text and (alternatives[assemblies[site]] > 1 or text.startswith("-")):
+            advice = "alternatives of a disordered structure are listed; keep one of them, and remove the others"
+            refuse(site, "_atom_site_disorder_group", text, advice)
+
+
+def _elements(block: Block, labels: list[str], formula: Mapping[int, float]) -> list[int]:
+    """Z of every site."""
+    types = block.values("_atom_site_type_symbol")
+    types = types if any(types) else []
+    if types and len(types) != len(labels):
+        raise CrystalError("labels and types of atom sites differ in number", field="_atom_site_type_symbol")
+    item = f"_atom_site_{'type_symbol' if types else 'label'}"
+    numbers = []
+    for site, text in enumerate(types or labels):
+        z = _of_type(text, frozenset(formula)) if types else _of_label(text, frozenset(formula))
+        if z is None:
+            problem = f"site {labels[site][:40]!r}: {text[:40]!r} is no element"
+            advice = "correct it" if types else "name its element in _atom_site_type_symbol"
+            advice = f"{advice}, or remove the site if it is no atom"
+            raise CrystalError(f"{problem} ({item}); {advice}", site=site, field=item, value=text)
+        numbers.append(z)
+    if any(re.search(r"[1-9][+-]|[+-][1-9]", text) for text in types):
+        left_out("oxidation states")
+    return numbers
 
 
 @lru_cache(maxsize=4096)
-def _operation(text: str) -> Float[np.ndarray, "3 4"]:
-    """`"-y, x-y, z+1/3"`; gemmi counts translations in 24ths, and refuses others."""
-    return np.array(gemmi.Op(text).float_seitz())[:3]
+def _of_type(text: str, formula: frozenset[int]) -> int | None:
+    """Z of a type symbol: an element, perhaps with charge or number. Another case only where it has one meaning."""
+    match = _TYPE.fullmatch(text.strip())
+    if match is None:
+        return None
+    letters = match[1]
+    z = ATOMIC_NUMBERS.get(letters)
+    if z is not None:
+        return z
+    z = ATOMIC_NUMBERS.get(letters.capitalize())
+    is_pair = len(letters) == 2 and all(letter.upper() in ATOMIC_NUMBERS for letter in letters)
+    return None if z not in formula and (is_pair or letters.upper() == "T") else z
 
 
-def _exact_thirds(frac: Float[np.ndarray, "n_sites 3"]) -> Float[np.ndarray, "n_sites 3"]:
-    """1/3 and 2/3 for what was rounded from them, as pymatgen takes it: else symmetry would split such a place."""
-    for third in (1 / 3, 2 / 3):
-        frac = np.where(np.abs(frac / third - 1) <= SITE_TOLERANCE, third, frac)
-    return frac
-
-
-def _lattice(a: float, b: float, c: float, alpha: float, beta: float, gamma: float) -> Float[np.ndarray, "3 3"]:
-    """Rows a, b, c, Å, from lengths and angles in degrees: c along z, a in the plane of x and z."""
-    # gemmi puts its first vector along its first axis, the second into the plane of the first two: c, a, b on z, x, y.
-    columns = np.array(gemmi.UnitCell(c, a, b, gamma, alpha, beta).orth.mat.tolist())
-    return np.roll(columns.T, -1, axis=(0, 1))
+@lru_cache(maxsize=4096)
+def _of_label(text: str, formula: frozenset[int]) -> int | None:
+    """Z of a label: its letters are an element, or begin with one of the stated formula and no other can be meant."""
+    letters = re.match("[A-Za-z]*", text.strip()).group()  # type: ignore[union-attr] (matches any text)
+    if letters in ATOMIC_NUMBERS and letters != "T":
+        return ATOMIC_NUMBERS[letters]
+    if re.fullmatch("[A-Z]{2}|[a-z]{1,2}", letters):
+        z = _of_type(letters, formula)
+        if z is not None:
+            return z
+    known = {ATOMIC_NUMBERS.get(letters[:length].capitalize()) for length in (1, 2)} & formula
+    return known.pop() if len(known) == 1 and letters else None

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
 
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.errors import CrystalError, CrystalFramerError
@@ -43,9 +46,15 @@ class Entry:
         """Where it comes from, for messages: `NaCl.cif`, `table.csv, row 3`."""
         return CrystalFramerError().at(path=self.path, row=self.row, row_word=self.row_word).where
 
-    def in_file(self, path: Path, name: str) -> Entry:
-        """This entry with its file, and with an id from the name of the file if it has none."""
-        return replace(self, path=path, id=self.id or (name if self.row is None else f"{name}-{self.row}"))
+
+class CellContent(NamedTuple):
+    """All atoms of a cell as a format gives them, before a crystal is made."""
+
+    atomic_numbers: Int[np.ndarray, " n_atoms"]
+    positions: Float[np.ndarray, "n_atoms 3"]
+    """Cartesian, Å."""
+    lattice: Float[np.ndarray, "3 3"]
+    """Rows a, b, c, Å."""
 
 
 @dataclass(frozen=True, eq=False)

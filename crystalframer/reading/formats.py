@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from crystalframer import files
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.errors import CrystalError, DataError
-from crystalframer.reading import ase_files, cif, databases, json_files, pdb, poscar, shelx, tables, xyz
+from crystalframer.reading import ase_files, databases, json_files, pdb, poscar, shelx, tables, xyz
+from crystalframer.reading.cif import CIF
 from crystalframer.reading.entry import Entry, Start
 from crystalframer.reading.tables import Table
 from crystalframer.reading.unpacking import COMPRESSIONS, unpacked
@@ -54,8 +55,8 @@ class Writable(Protocol):
 
 PARQUET_SUFFIX = ".parquet"
 STRUCTURES: dict[str, Format] = {
-    ".cif": cif,
-    ".mcif": cif,
+    ".cif": CIF,
+    ".mcif": CIF,
     "POSCAR": poscar,
     "CONTCAR": poscar,
     ".vasp": poscar,
@@ -101,6 +102,9 @@ class Packed:
 
     def count(self, path: Path, /) -> int | None:
         return None
+
+
+_NAMES = tuple(key for key in FORMATS if not key.startswith("."))
 
 
 def format_of(path: Path) -> Format:
@@ -173,16 +177,18 @@ def _key(path: Path) -> str:
     """The key of a path in `FORMATS`, be it there or not."""
     path = _plain(path)
     suffix = path.suffix.lower()
-    names = (key for key in FORMATS if not key.startswith(".") and path.name.startswith(key))
-    return suffix if suffix in FORMATS else next(names, suffix)
+    if suffix in FORMATS:
+        return suffix
+    return next((key for key in _NAMES if path.name.startswith(key)), suffix)
 
 
 def _is_structure_file(path: Path) -> bool:
+    key = _key(path)
     if path.name.startswith(".") or not (path.is_file() or may_be_folder(path)):
         return False
-    if FORMATS.get(_key(path)) is json_files:
+    if FORMATS.get(key) is json_files:
         return _holds_structure(path)
-    return _key(path) in (*STRUCTURES, *DATABASES)
+    return key in STRUCTURES or key in DATABASES
 
 
 def _holds_structure(path: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import itertools
+import stat
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -227,7 +228,7 @@ class Span:
             message = "not counted, but read; has the file changed? If not, `starts` of its format must find it"
             raise DataError(message, path=self.path, row=row + 1)
         for lost in range(row + 1, self.start.n_before + self.n_entries + 1):
-            yield Entry(error, row=lost).in_file(self.path, formats.name_of(self.path))
+            yield _in_file(Entry(error, row=lost), self.path, formats.name_of(self.path))
 
 
 def starts(path: Path) -> Iterator[Start]:
@@ -256,14 +257,20 @@ def _entries_of(path: Path, start: Start = BEGINNING) -> Iterator[Entry]:
     """The entries of a file from a start on. What ends the file early is an entry with an error, the last one."""
     format, name = formats.format_of(path), formats.name_of(path)
     try:
-        if path.is_dir() and not formats.may_be_folder(path):
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode) and not formats.may_be_folder(path):
             raise CrystalError("is a folder, not a structure file; name the file, or use read_all")
-        if path.stat().st_size == 0:
+        if status.st_size == 0:
             raise CrystalError("the file is empty; copy it again")
         for entry in format.entries(path, start):
-            yield entry.in_file(path, name)
+            yield _in_file(entry, path, name)
     except _EXPECTED as error:
-        yield Entry(_located(error, CrystalError, path)).in_file(path, name)
+        yield _in_file(Entry(_located(error, CrystalError, path)), path, name)
+
+
+def _in_file(entry: Entry, path: Path, name: str) -> Entry:
+    """An entry with its file, and with an id from the name of the file if it has none."""
+    return replace(entry, path=path, id=entry.id or (name if entry.row is None else f"{name}-{entry.row}"))
 
 
 def _located(error: Exception, kind: type[Kind], path: Path | None) -> Kind:

@@ -177,6 +177,8 @@ def _from_text(text: str, id: str) -> Crystal:
     structure, *others = cif.structures(text)
     if others:
         raise CrystalError(f"the CIF text holds {1 + len(others)} structures where one is expected; give one of them")
+    if isinstance(structure, CrystalError):
+        raise structure
     return _converted(structure, id)
 
 
@@ -310,6 +312,7 @@ def _name(id: str) -> str:
 
 CONVERTERS: dict[tuple[str, str], Callable[[Any, str], Crystal]] = {
     ("crystalframer.crystals.crystal", "Crystal"): _named,
+    ("crystalframer.reading.entry", "CellContent"): lambda content, id: Crystal(*content, id=id),
     ("pymatgen.core.structure", "IStructure"): _from_pymatgen,
     ("ase.atoms", "Atoms"): _from_ase,
     ("pandas", "Series"): lambda row, id: _from_mapping(row.to_dict(), id),

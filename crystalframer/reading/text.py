@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import codecs
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from crystalframer.crystals.crystal import Crystal
 from crystalframer.errors import CrystalError
+from crystalframer.reading.entry import Entry, Start
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -73,3 +77,27 @@ def decoded(content: bytes) -> str:
     if "\0" in text:
         raise CrystalError("not text (it holds bytes that are 0); save it as UTF-8, and unpack it if it is compressed")
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """A format of text that is read as a whole (see `formats.Format`, `formats.Writable`)."""
+
+    structures: Callable[[str], Sequence[Any]]
+    """Text → its structures (see `Entry.structure`); in place of one that cannot be read, its error. At least one."""
+    n_structures: Callable[[str], int]
+    """Text → how many there are, found without reading them."""
+    text: Callable[[Crystal], str]
+
+    def entries(self, path: Path, start: Start) -> Iterator[Entry]:
+        found = self.structures(text_of(path))
+        if len(found) == 1:
+            return iter([Entry(found[0])])
+        rows = enumerate(found[start.n_before :], start=start.n_before + 1)
+        return (Entry(structure, row=row, row_word="structure") for row, structure in rows)
+
+    def starts(self, path: Path) -> Iterator[Start]:
+        return map(Start, range(self.n_structures(text_of(path))))
+
+    def count(self, path: Path) -> int:
+        return 1

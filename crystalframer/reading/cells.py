@@ -1,0 +1,401 @@
+"""From listed sites to all atoms of a cell: symmetry operations, settings of space groups, special positions.
+
+Where a group has several settings and the file names none, the content of the cell decides: what the file states of it
+(formula, Z, multiplicities) must come out, with no atoms on top of each other. Nothing is taken by default.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
+
+import gemmi
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from crystalframer.crystals.crystal import closest_pair
+from crystalframer.elements import SYMBOLS, formula_order
+from crystalframer.errors import CrystalError
+from crystalframer.reading.notices import notice
+from crystalframer.reading.space_groups import Operations, Symmetry, group_operations, settings_of
+
+SITE_TOLERANCE = 1e-4
+"""Fractional coordinates nearer than this are one place."""
+NEAREST_IMAGES = 0.7
+"""Å; a hydrogen molecule has 0.74. Images of a site that are nearer are one atom on a special position, or disorder."""
+WIDEST_ROUNDING = 0.35
+"""Å by which rounded coordinates may miss a special position."""
+MOST_IMAGES = 1_000_000
+"""Sites times symmetry operations; more are a damaged file."""
+FEW_IMAGES = 1_400
+"""All pairs of so few images can be looked at."""
+MOST_PAIRS = 2_000_000
+"""Of images on one place, one and the other. An atom on the place of highest symmetry gives 4 · 48²."""
+MOST_OPERATIONS = 4_000
+"""More than any group of a crystal has, magnetic centring included."""
+MOST_PRODUCTS = 200_000
+"""Of two operations each, that are looked for in a list."""
+FORMULA_TOLERANCE = 0.25
+"""Atoms of the cell by which a stated formula may differ: formulas are rounded."""
+VOLUME_TOLERANCE, DENSITY_TOLERANCE = 0.02, 0.1
+"""Relative; a stated density may be that of another isotope or temperature."""
+_TERM = re.compile(r"([+-]?)(?:(\d+\.?\d*|\.\d+)(?:/(\d+))?)?\*?([xyz]?)")
+
+
+class Sites(NamedTuple):
+    """Sites as a file lists them."""
+
+    labels: list[str]
+    numbers: Int[np.ndarray, " n_sites"]
+    frac_coords: Float[np.ndarray, "n_sites 3"]
+    texts: list[list[str]]
+    """The same as they stand, by axis: how many digits they have."""
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What a file states of the content of its cell; None or empty where it states nothing."""
+
+    formula: str = ""
+    """`"Na4 Cl4"`."""
+    counts: dict[int, float] = field(default_factory=dict)
+    """Z → atoms of the formula; empty for a formula that cannot be read."""
+    n_units: float | None = None
+    """Formula units in the cell (Z)."""
+    volume: float | None = None
+    """Å³."""
+    density: float | None = None
+    """g/cm³, or kg/m³ where above 30."""
+    multiplicities: dict[str, int] = field(default_factory=dict)
+    """Label of a site → atoms of the cell that it stands for."""
+
+    @property
+    def decides(self) -> bool:
+        """Whether the number of atoms follows."""
+        return bool(self.n_units and self.counts)
+
+    def check(self, numbers: Int[np.ndarray, " n_atoms"], lattice: Float[np.ndarray, "3 3"]) -> None:
+        """That a cell is as stated.
+
+        Raises:
+            CrystalError: it is not; the message says what is stated, and what the cell holds.
+        """
+        found, counts = Counter(numbers.tolist()), self.counts
+        if counts:
+            n_formulas = len(numbers) / sum(counts.values())
+            if any(abs(found[z] - n_formulas * counts.get(z, 0.0)) > FORMULA_TOLERANCE for z in {*counts, *found}):
+                problem = f"the atom sites make {_content(found)}, but _chemical_formula_sum is {self.formula[:200]!r}"
+                advice = "add the missing sites (was the file cut short? is hydrogen listed?) or correct the formula"
+                raise CrystalError(f"{problem}; {advice}", field="_chemical_formula_sum", value=self.formula)
+            # Many programs write the formula of the whole cell, and Z of the formula without its common factor.
+            whole = np.gcd.reduce([round(count) for count in counts.values()])
+            if (
+                self.n_units
+                and min(abs(self.n_units - n) for n in (n_formulas, n_formulas * whole)) > 0.01 * n_formulas
+            ):
+                problem = (
+                    f"the cell holds {_content(found)}, but {self.n_units:g} formula units {self.formula!r} are stated"
+                )
+                raise CrystalError(
+                    f"{problem}; correct symmetry, sites or _cell_formula_units_Z",
+                    field="_cell_formula_units_Z",
+                    value=self.n_units,
+                )
+        volume = float(abs(np.linalg.det(lattice)))
+        if self.volume and abs(volume / self.volume - 1) > VOLUME_TOLERANCE:
+            problem = f"lengths and angles give a cell of {volume:.1f} Å³, but _cell_volume is {self.volume:g}"
+            raise CrystalError(f"{problem}; correct one of them", field="_cell_volume", value=self.volume)
+        if self.density:
+            stated = self.density / 1000 if self.density > 30 else self.density
+            density = sum(gemmi.Element(z).weight * n for z, n in found.items()) / volume * 1.66054
+            if abs(density / stated - 1) > DENSITY_TOLERANCE:
+                name = "_exptl_crystal_density_diffrn"
+                problem = (
+                    f"the cell holds {_content(found)}, which is {density:.3g} g/cm³, but {name} is {self.density:g}"
+                )
+                raise CrystalError(f"{problem}; correct symmetry, sites or density", field=name, value=self.density)
+
+
+def _content(counts: Counter[int]) -> str:
+    return " ".join(f"{SYMBOLS[z - 1]}{counts[z]}" for z in sorted(counts, key=formula_order))
+
+
+def cell_atoms(
+    sites: Sites, lattice: Float[np.ndarray, "3 3"], symmetry: Symmetry, stated: Stated
+) -> tuple[Int[np.ndarray, " n_atoms"], Float[np.ndarray, "n_atoms 3"]]:
+    """All atoms of the cell: the listed site of each one, and its fractional coordinates.
+
+    Raises:
+        CrystalError: the symmetry is not known, or sites, symmetry, cell and what is stated contradict each other.
+    """
+    if symmetry.operations:
+        operations = listed_operations(symmetry.operations)
+        found = _images(sites, lattice, operations)
+        stated.check(sites.numbers[found[0]], lattice)
+        _check_group(symmetry, operations, sites, lattice, stated)
+        return found
+    settings = settings_of(symmetry, lattice)
+    if not settings:
+        return _without_symmetry(sites, lattice, stated)
+    if len(settings) == 1:
+        found = _images(sites, lattice, group_operations(settings[0].hall))
+        stated.check(sites.numbers[found[0]], lattice)
+        return found
+    return _chosen(sites, lattice, settings, symmetry, stated)
+
+
+@lru_cache(maxsize=512)
+def listed_operations(texts: tuple[str, ...]) -> Operations:
+    """The operations of a list, each once.
+
+    Raises:
+        CrystalError: one cannot be read, or some are missing: two of them, one after the other, make no third one.
+    """
+    operations = np.stack([_operation(text, number) for number, text in enumerate(texts, start=1)])
+    kept = operations[np.sort(np.unique(_keys(operations), return_index=True)[1])]
+    if len(kept) > MOST_OPERATIONS:
+        raise CrystalError(f"{len(kept):,} symmetry operations are more than a crystal has; correct the list")
+    # Of a list of magnetic operations times centrings, the products of the first rows are enough.
+    first, rotations, shifts = kept[: MOST_PRODUCTS // len(kept)], kept[:, :, :3], kept[:, :, 3]
+    turned = np.einsum("aij,bjk->abik", first[:, :, :3], rotations)
+    moved = np.einsum("aij,bj->abi", first[:, :, :3], shifts) + first[:, None, :, 3]
+    products = np.concatenate([turned, moved[..., None]], axis=3).reshape(-1, 3, 4)
+    missing = products[~np.isin(_keys(products), _keys(kept))]
+    if len(missing):
+        op = gemmi.Op()
+        op.rot, op.tran = (24 * missing[0, :, :3]).round().astype(int).tolist(), [0, 0, 0]
+        op.tran = (24 * (missing[0, :, 3] % 1)).round().astype(int).tolist()
+        problem = f"the {len(kept)} symmetry operations are not complete: {op.triplet()!r} follows from them"
+        raise CrystalError(f"{problem}; was the list cut short?", field="_space_group_symop_operation_xyz")
+    return kept
+
+
+def _operation(text: str, number: int) -> Float[np.ndarray, "3 4"]:
+    rows = [_row(part) for part in re.sub(r"[\s'\"]", "", text).lower().split(",")]
+    operation = np.array([row for row in rows if row is not None])
+    if operation.shape != (3, 4) or abs(abs(np.linalg.det(operation[:, :3])) - 1) > 1e-6:
+        shown = text if len(text) <= 40 else f"{text[:40]}..."
+        problem = f"symmetry operation {number} ({shown!r}, {len(text):,} characters) is not like '-y, x-y, z+1/3'"
+        raise CrystalError(f"{problem}; correct it", field="_space_group_symop_operation_xyz", value=text)
+    return operation
+
+
+def _row(text: str) -> list[float] | None:
+    """Coefficients of x, y, z and the translation in `"-x+1/2"`; None if it is no such sum."""
+    row, end = [0.0, 0.0, 0.0, 0.0], 0
+    while end < len(text):
+        match = _TERM.match(text, end)
+        if match is None or match.end() == end or (end and not match[1]):
+            return None
+        sign, number, divisor, letter = match.groups()
+        if not (number or letter) or (divisor and not int(divisor)) or len(match[0]) > 40:
+            return None
+        value = float(f"{sign}1") * float(number or 1) / int(divisor or 1)
+        if letter and abs(value) != 1:
+            return None
+        row["xyz".index(letter) if letter else 3] += value
+        end = match.end()
+    row[3] = round(row[3] * 24) / 24 if abs(row[3] * 24 - round(row[3] * 24)) < 0.05 else row[3]  # 0.333 is 1/3
+    return row if text else None
+
+
+def _keys(operations: Operations) -> Int[np.ndarray, " n_operations"]:
+    """One number for all operations that differ by a lattice translation. No 24th lies where rounding changes."""
+    digits = np.clip(np.round(operations[:, :, :3]).astype(np.int64).reshape(-1, 9), -4, 4) + 4
+    steps = (operations[:, :, 3] * 1000 + 0.25).round().astype(np.int64) % 1000
+    return (digits @ 9 ** np.arange(9)) * 10**9 + steps @ (1, 1000, 10**6)
+
+
+def _images(
+    sites: Sites, lattice: Float[np.ndarray, "3 3"], operations: Operations
+) -> tuple[Int[np.ndarray, " n_atoms"], Float[np.ndarray, "n_atoms 3"]]:
+    """The listed site of every atom of the cell, and its fractional coordinates: site by site, each place once."""
+    from scipy.spatial import KDTree
+
+    if len(sites.labels) * len(operations) > MOST_IMAGES:
+        counts = f"{len(sites.labels):,} sites and {len(operations):,} symmetry operations"
+        raise CrystalError(f"{counts} make too many atoms; correct the file")
+    if len(operations) == 1:
+        return np.arange(len(sites.labels)), sites.frac_coords - np.floor(sites.frac_coords)
+    listed = _special_positions(sites, lattice, operations)
+    frac = np.einsum("oij,sj->soi", operations[:, :, :3], listed) + operations[:, :, 3]
+    frac = (frac - np.floor(frac)).reshape(-1, 3)
+    site = np.repeat(np.arange(len(listed)), len(operations))
+    if len(frac) > FEW_IMAGES:  # how many pairs there will be, within a small factor: how many share a box
+        boxes = np.floor(frac / SITE_TOLERANCE).astype(np.int64) @ np.array([1, 1 << 20, 1 << 40])
+        if np.square(np.unique(boxes, return_counts=True)[1]).sum() > MOST_PAIRS + len(frac):
+            raise CrystalError(f"{len(listed):,} sites lie on few places; remove the duplicates")
+    pairs = KDTree(frac % 1.0, boxsize=1.0).query_pairs(SITE_TOLERANCE, p=np.inf, output_type="ndarray")
+    first = np.arange(len(frac))  # image → the first one on its place, which stays
+    np.minimum.at(first, pairs[:, 1], pairs[:, 0])
+    shared = np.flatnonzero(site[first] != site)
+    if shared.size:
+        one, other = (sites.labels[site[index]] for index in (first[shared[0]], shared[0]))
+        advice = "remove duplicates, or the symmetry operations if all atoms of the cell are listed"
+        problem = f"sites {one!r} and {other!r} lie on one place (several atoms)"
+        raise CrystalError(f"{problem}; {advice}", site=int(site[shared[0]]))
+    is_kept = first == np.arange(len(frac))
+    return site[is_kept], frac[is_kept]
+
+
+def _special_positions(
+    sites: Sites, lattice: Float[np.ndarray, "3 3"], operations: Operations
+) -> Float[np.ndarray, "n_sites 3"]:
+    """Fractional coordinates, moved onto the special position that rounded ones mean.
+
+    An operation that moves a site by no more than the rounding of its digits explains is taken as one that keeps the
+    site; the mean over the images under all these operations is kept by them exactly.
+
+    Raises:
+        CrystalError: a site lies next to an image of its own, farther away than rounding explains.
+    """
+    rotations = operations[:, :, :3]
+    frac = sites.frac_coords
+    moves, lengths = _moves(frac, lattice, operations)
+    units = np.array([[_unit(text) for text in column] for column in sites.texts]).T
+    explained = np.einsum("oij,sj->soi", np.abs(rotations - np.eye(3)), units)
+    keeps = (np.abs(moves) <= np.maximum(explained, SITE_TOLERANCE) + 1e-9).all(axis=2) & (lengths < WIDEST_ROUNDING)
+    is_exact = (np.abs(moves) < 1e-12).all(axis=2) | ~keeps
+    mean = (moves * keeps[:, :, None]).sum(axis=1) / np.maximum(keeps.sum(axis=1), 1)[:, None]
+    frac = np.where(is_exact.all(axis=1)[:, None], frac, frac + mean)
+    moves, lengths = _moves(frac, lattice, operations)
+    _check_images(lengths, keeps & (np.abs(moves) < 1e-6).all(axis=2), sites, operations)
+    return frac
+
+
+def _unit(coordinate: str) -> float:
+    """Value of the last digit of a coordinate that may be rounded: of one with a single digit or none, 0."""
+    digits = len(coordinate.partition("(")[0].partition(".")[2])
+    return 10.0**-digits if digits >= 2 else 0.0
+
+
+def _moves(
+    frac: Float[np.ndarray, "n_sites 3"], lattice: Float[np.ndarray, "3 3"], operations: Operations
+) -> tuple[Float[np.ndarray, "n_sites n_operations 3"], Float[np.ndarray, "n_sites n_operations"]]:
+    """From each site to its nearest image under each operation: fractional, and the length in Å."""
+    images = np.einsum("oij,sj->soi", operations[:, :, :3], frac) + operations[:, :, 3]
+    moves = images - frac[:, None]
+    moves -= np.round(moves)
+    return moves, np.linalg.norm(moves @ lattice, axis=2)
+
+
+def _check_images(
+    lengths: Float[np.ndarray, "n_sites n_operations"],
+    keeps: Bool[np.ndarray, "n_sites n_operations"],
+    sites: Sites,
+    operations: Operations,
+) -> None:
+    near = np.argwhere((lengths < NEAREST_IMAGES) & ~keeps)
+    if near.size:
+        site, operation = near[0].tolist()
+        problem = f"site {sites.labels[site]!r} lies {lengths[site, operation]:.2f} Å from an image of its own"
+        advice = "give its special position with more digits, or make an ordered structure if it is disordered"
+        raise CrystalError(f"{problem} (symmetry operation {operation + 1}); {advice}", site=site)
+
+
+def _check_group(
+    symmetry: Symmetry, operations: Operations, sites: Sites, lattice: Float[np.ndarray, "3 3"], stated: Stated
+) -> None:
+    """That listed operations are not fewer than those of the group that is named, unless all atoms are listed.
+
+    Raises:
+        CrystalError: they are, and nothing that the file states shows that its atoms are complete.
+    """
+    if stated.decides:
+        return
+    try:
+        named = [group_operations(group.hall) for group in settings_of(symmetry, None)]
+    except CrystalError:
+        return  # a name of another table: the operations count
+    if not named or len(operations) in map(len, named):
+        return
+    if any(_is_kept(sites, lattice, operations, group) for group in named):
+        return
+    wanted = " or ".join(str(n) for n in sorted({len(group) for group in named}))
+    problem = f"{len(operations)} symmetry operations are listed, but space group {symmetry.group} has {wanted}"
+    raise CrystalError(
+        f"{problem}; complete the list, remove it, or name the group that it is",
+        field="_space_group_symop_operation_xyz",
+    )
+
+
+def _is_kept(
+    sites: Sites, lattice: Float[np.ndarray, "3 3"], operations: Operations, group: Float[np.ndarray, "n_group 3 4"]
+) -> bool:
+    """Whether the atoms that some operations make are carried onto each other by those of a group."""
+    from scipy.spatial import KDTree
+
+    site, frac = _images(sites, lattice, operations)
+    if len(frac) * len(group) > MOST_IMAGES:
+        return False
+    tree = KDTree(frac % 1.0, boxsize=1.0)
+    images = np.einsum("oij,aj->oai", group[:, :, :3], frac) + group[:, :, 3][:, None]
+    distances, nearest = tree.query((images - np.floor(images)) % 1.0, p=np.inf)
+    numbers = sites.numbers[site]
+    return bool((distances < 10 * SITE_TOLERANCE).all() and (numbers[nearest] == numbers).all())
+
+
+def _without_symmetry(
+    sites: Sites, lattice: Float[np.ndarray, "3 3"], stated: Stated
+) -> tuple[Int[np.ndarray, " n_atoms"], Float[np.ndarray, "n_atoms 3"]]:
+    """The listed sites as all atoms of the cell, where the file states as many."""
+    if not stated.decides:
+        advice = "add _space_group_symop_operation_xyz, or _space_group_name_H-M_alt ('P 1' if all atoms are listed)"
+        raise CrystalError(f"says nothing of its symmetry; {advice}", field="_space_group_symop_operation_xyz")
+    found = _images(sites, lattice, group_operations("P 1"))
+    stated.check(sites.numbers[found[0]], lattice)
+    return found
+
+
+def _chosen(
+    sites: Sites,
+    lattice: Float[np.ndarray, "3 3"],
+    settings: Sequence[gemmi.SpaceGroup],
+    symmetry: Symmetry,
+    stated: Stated,
+) -> tuple[Int[np.ndarray, " n_atoms"], Float[np.ndarray, "n_atoms 3"]]:
+    """The atoms in the one setting that gives what is stated; also where all settings give the same."""
+    found: dict[str, tuple[Int[np.ndarray, " n_atoms"], Float[np.ndarray, "n_atoms 3"]]] = {}
+    contents: dict[bytes, str] = {}
+    problems: list[str] = []
+    for setting in settings:
+        name = setting.xhm()
+        try:
+            site, frac = _images(sites, lattice, group_operations(setting.hall))
+            stated.check(sites.numbers[site], lattice)
+            counts = Counter(sites.labels[index] for index in site)
+            if any(counts[label] != n for label, n in stated.multiplicities.items()):
+                raise CrystalError("other multiplicities than stated")
+            pair = closest_pair(frac, lattice, NEAREST_IMAGES)
+            if pair is not None:
+                raise CrystalError("atoms on top of each other")
+        except CrystalError as error:
+            problems.append(f"{name}: {error.message.partition(';')[0]}")
+            continue
+        key = _content_key(sites.numbers[site], frac)
+        if key not in contents:
+            contents[key], found[name] = name, (site, frac)
+    is_decided = stated.decides or stated.multiplicities or not problems
+    if len(found) == 1 and is_decided:
+        ((name, atoms),) = found.items()
+        if problems:
+            reason = "the only setting that gives what the file states"
+            notice(f"space group {symmetry.group} of a CIF is read as {name}, {reason}")
+        return atoms
+    names = ", ".join(setting.xhm() for setting in settings[:6]) + (", ..." if len(settings) > 6 else "")
+    reason = "and more than one of them fits" if found else f"and none fits ({'; '.join(problems)[:300]})"
+    if len(found) == 1:
+        reason = "and the file states no formula and Z that decide"
+    problem = f"space group {symmetry.group} has {len(settings)} settings ({names}), {reason}"
+    advice = "name the setting in _space_group_name_H-M_alt, or list the operations"
+    raise CrystalError(f"{problem}; {advice} (_space_group_symop_operation_xyz)", field="_space_group_name_H-M_alt")
+
+
+def _content_key(numbers: Int[np.ndarray, " n_atoms"], frac: Float[np.ndarray, "n_atoms 3"]) -> bytes:
+    """The same for the same atoms in any order."""
+    rows = np.column_stack([numbers, np.round(frac * 2000 + 0.25).astype(int) % 2000])
+    return rows[np.lexsort(rows.T)].tobytes()

@@ -1,0 +1,177 @@
+"""Space groups: their names in all spellings, and their settings.
+
+gemmi has the table: 564 settings of the 230 groups, with all choices of axes and origin.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+import gemmi
+import numpy as np
+from jaxtyping import Float
+
+from crystalframer.errors import CrystalError
+
+CELL_TOLERANCE = 0.05
+"""By which the metric of a cell (products of lattice vectors, over their lengths) may miss a named group's symmetry."""
+_ENDING = re.compile(
+    r"(\S.*?)\s*(?:[:,]\s*O?([12hrsz]+)|([hrsz]+)|[\s(]*(?:O|origin)(?:\s*choice)?\s*([12])\)?)", re.IGNORECASE
+)
+"""What names the setting behind a symbol: `:2`, `:H`, ` Z`, ` (origin choice 2)`."""
+_LETTERS = {"h": "H", "r": "R", "s": "1", "z": "2", "1": "1", "2": "2"}
+"""Ending of a group's name → extension of its setting. S and Z are those of ICSD."""
+
+Operations = Float[np.ndarray, "n_operations 3 4"]
+
+
+@dataclass(frozen=True)
+class Symmetry:
+    """What a file says of its symmetry; empty where it says nothing."""
+
+    operations: tuple[str, ...] = ()
+    """`"-y, x-y, z+1/3"`."""
+    hall: str = ""
+    names: tuple[str, ...] = ()
+    """Hermann-Mauguin symbols."""
+    number: str = ""
+    code: str = ""
+    """Code of the coordinate system: `2`, `h`, `-b1`."""
+
+    @property
+    def group(self) -> str:
+        """What names the group, for messages."""
+        named = (*map(repr, self.names), *([f"Hall {self.hall!r}"] if self.hall else []))
+        return ", ".join((*named, *([f"No. {self.number}"] if self.number else [])))
+
+
+def settings_of(symmetry: Symmetry, lattice: Float[np.ndarray, "3 3"] | None) -> list[gemmi.SpaceGroup]:
+    """The settings of the group that a file can mean; none if it names no group.
+
+    Args:
+        lattice: rows, Å; only settings whose symmetry this cell has are kept. None: all.
+
+    Raises:
+        CrystalError: the group is not known, its names contradict each other, or the cell has not its symmetry.
+    """
+    if not symmetry.group:
+        return []
+    found = [group for group in (_by_hall(symmetry.hall), *map(_by_name, symmetry.names)) if group]
+    number = int(symmetry.number) if re.fullmatch(r"0*[1-9]\d?\d?", symmetry.number) else 0
+    if number:
+        found.append([group for group in gemmi.spacegroup_table() if group.number == number])
+    if not found or not found[-1]:
+        problem = f"space group {symmetry.group} is not known"
+        raise CrystalError(f"{problem}; list its operations", field="_space_group_name_H-M_alt", value=symmetry.group)
+    settings = [group for group in found[0] if all(group in others for others in found[1:])]
+    if symmetry.code:
+        coded = [group for group in settings if symmetry.code.lower() in _codes(group)]
+        settings = coded if coded or symmetry.code.lower() in _LETTERS else settings
+    if not settings:
+        problem = f"space group {symmetry.group}: the names are of different groups or settings"
+        raise CrystalError(f"{problem}; correct them, or list the operations", field="_space_group_name_H-M_alt")
+    if lattice is None:
+        return settings
+    fitting = [group for group in settings if _has_symmetry(lattice, group_operations(group.hall))]
+    if not fitting:
+        cell = ", ".join(f"{value:.4g}" for value in _parameters(lattice))
+        problem = f"the cell ({cell}) does not have the symmetry of space group {symmetry.group}"
+        raise CrystalError(f"{problem}; correct cell or group, or list the operations", field="_cell_length_a")
+    # A short monoclinic symbol means unique axis b, unless the cell has another one.
+    standard = [group for group in fitting if 3 <= group.number <= 15 and group.qualifier.startswith("b")]
+    return standard if standard and symmetry.names else fitting
+
+
+@lru_cache(maxsize=1024)
+def group_operations(hall: str) -> Operations:
+    return np.array([operation.float_seitz()[:3] for operation in gemmi.symops_from_hall(hall)])
+
+
+def _parameters(lattice: Float[np.ndarray, "3 3"]) -> tuple[float, ...]:
+    """Lengths in Å and angles in degrees."""
+    lengths = np.linalg.norm(lattice, axis=1)
+    cosines = (lattice @ lattice.T / np.outer(lengths, lengths))[[1, 0, 0], [2, 2, 1]]
+    return (*lengths.tolist(), *np.degrees(np.arccos(cosines)).tolist())
+
+
+def _has_symmetry(lattice: Float[np.ndarray, "3 3"], operations: Operations) -> bool:
+    metric = lattice @ lattice.T
+    rotations = operations[:, :, :3]
+    turned = np.swapaxes(rotations, 1, 2) @ metric @ rotations
+    lengths = np.sqrt(np.diag(metric))
+    return bool((np.abs(turned - metric) <= CELL_TOLERANCE * np.outer(lengths, lengths)).all())
+
+
+@lru_cache(maxsize=512)
+def _by_hall(hall: str) -> list[gemmi.SpaceGroup]:
+    if not hall:
+        return []
+    try:
+        operations = gemmi.symops_from_hall(re.sub(r"[\s_]+", " ", hall).strip())
+    except (ValueError, RuntimeError):
+        return []
+    group = gemmi.find_spacegroup_by_ops(operations)
+    if group is None:
+        problem = f"Hall symbol {hall!r} is of a setting that is not known; list its operations"
+        raise CrystalError(problem, field="_space_group_name_Hall", value=hall)
+    return [group]
+
+
+@lru_cache(maxsize=1024)
+def _by_name(name: str) -> list[gemmi.SpaceGroup]:
+    """The settings that a Hermann-Mauguin symbol can mean; none if it is not known."""
+    text = re.sub(r"[_~{}\\\s]+", " ", name).strip()
+    base, ending = text, ""
+    match = _ENDING.fullmatch(text)
+    if match:
+        base, ending = match[1], (match[2] or match[3] or match[4]).lower()
+    settings = _by_symbol(base)
+    if ending in _LETTERS:
+        return [group for group in settings if group.ext == _LETTERS[ending]]
+    return settings
+
+
+def _by_symbol(symbol: str) -> list[gemmi.SpaceGroup]:
+    joined = re.sub(r"(\d)-(?=\D|$)", r"-\1", _joined(symbol))  # old: F m 3- m
+    known = _symbols()
+    settings = known.get(joined) or known.get(_joined(_short(symbol)), [])
+    if not settings and joined:
+        group = gemmi.find_spacegroup_by_name(joined)  # older and newer symbols of the same groups
+        settings = [] if group is None else known[_joined(group.hm)]
+    # 31 is a screw axis, 3 1 is none.
+    screws = re.findall(r"\d\d", symbol) if " " in symbol else []
+    return [group for group in settings if all(screw in group.hm for screw in screws)]
+
+
+def _joined(symbol: str) -> str:
+    return re.sub(r"[\s()]", "", symbol).lower()
+
+
+def _short(symbol: str) -> str:
+    """`"F 4/m -3 2/m"` as `"F m -3 m"`, `"P 21/n 21/m 21/a"` as `"P n m a"`."""
+    centring, *parts = symbol.split() or [""]
+    is_cubic_or_trigonal = any(part in ("-3", "3") for part in parts[:2])
+    first = 0 if is_cubic_or_trigonal or all("/" in part and part[0] == "2" for part in parts) else 1
+    shortened = [re.sub(r".*/", "", part) if index >= first else part for index, part in enumerate(parts)]
+    return " ".join((centring, *shortened))
+
+
+@lru_cache(maxsize=1)
+def _symbols() -> dict[str, list[gemmi.SpaceGroup]]:
+    """Symbol without spaces → its settings. A short monoclinic symbol (`P21/c`) stands for all unique axes."""
+    symbols: dict[str, list[gemmi.SpaceGroup]] = {}
+    for group in gemmi.spacegroup_table():
+        names = {_joined(group.hm)}
+        if 3 <= group.number <= 15:
+            centring, *parts = group.hm.split()
+            names.add(_joined(centring + "".join(part for part in parts if part != "1")))
+        for name in names:
+            symbols.setdefault(name, []).append(group)
+    return symbols
+
+
+def _codes(group: gemmi.SpaceGroup) -> tuple[str, ...]:
+    ext, qualifier = group.ext.strip("\0").lower(), group.qualifier.lower()
+    return ext, qualifier, ext + qualifier
