@@ -152,9 +152,11 @@ def is_same(one: Crystal, other: Crystal) -> bool:
 
 def conventional(crystal: Crystal) -> Crystal:
     """The conventional cell, with atoms where the symmetry puts them: writing with symmetry then moves none."""
+    structure = crystal.to_pymatgen()
     with quiet():
-        analyzer = SpacegroupAnalyzer(crystal.to_pymatgen(), symprec=SYMMETRY_TOLERANCE)
-        return read(analyzer.get_refined_structure())
+        for _ in range(3):  # once more finds symmetry that was just beyond the tolerance
+            structure = SpacegroupAnalyzer(structure, symprec=SYMMETRY_TOLERANCE).get_refined_structure()
+    return read(structure)
 
 
 @contextmanager

@@ -14,13 +14,14 @@ from typing import Any
 
 from crystalframer.errors import CrystalError
 from crystalframer.libraries import reason, require
-from crystalframer.reading import cif, json_files, pdb, poscar, shelx, xyz
+from crystalframer.reading import json_files, pdb, poscar, shelx, xyz
 from crystalframer.reading.ase_reader import read_with_ase
+from crystalframer.reading.cif import CIF
 from crystalframer.reading.entry import Entry, Start, numbered
 from crystalframer.reading.text import decoded
 
 OURS: Mapping[str, Any] = {
-    "cif": cif,
+    "cif": CIF,
     "extxyz": xyz,
     "json": json_files,
     "proteindatabank": pdb,

@@ -18,7 +18,7 @@ from crystalframer.reading.entry import BEGINNING, Entry, Start
 from crystalframer.reading.tables import checked, row_entries
 from crystalframer.reading.text import text_of
 
-_OF_A_STRUCTURE = ("structure", "atoms", "attributes", "sites", "numbers", "species_at_sites")
+_OF_A_STRUCTURE = ("structure", "atoms", "atoms_json", "attributes", "sites", "numbers", "species_at_sites")
 
 
 def entries(path: Path, start: Start) -> Iterator[Entry]:
