@@ -31,10 +31,8 @@ WIDEST_ROUNDING = 0.35
 """Å by which rounded coordinates may miss a special position."""
 MOST_IMAGES = 1_000_000
 """Sites times symmetry operations; more are a damaged file."""
-FEW_IMAGES = 1_400
-"""All pairs of so few images can be looked at."""
-MOST_PAIRS = 2_000_000
-"""Of images on one place, one and the other. An atom on the place of highest symmetry gives 4 · 48²."""
+N_BOXES = 9973.137
+"""Along each lattice vector, to find images on one place."""
 MOST_OPERATIONS = 4_000
 """More than any group of a crystal has, magnetic centring included."""
 MOST_PRODUCTS = 200_000
@@ -159,19 +157,38 @@ def listed_operations(texts: tuple[str, ...]) -> Operations:
     kept = operations[np.sort(np.unique(_keys(operations), return_index=True)[1])]
     if len(kept) > MOST_OPERATIONS:
         raise CrystalError(f"{len(kept):,} symmetry operations are more than a crystal has; correct the list")
-    # Of a list of magnetic operations times centrings, the products of the first rows are enough.
-    first, rotations, shifts = kept[: MOST_PRODUCTS // len(kept)], kept[:, :, :3], kept[:, :, 3]
-    turned = np.einsum("aij,bjk->abik", first[:, :, :3], rotations)
-    moved = np.einsum("aij,bj->abi", first[:, :, :3], shifts) + first[:, None, :, 3]
-    products = np.concatenate([turned, moved[..., None]], axis=3).reshape(-1, 3, 4)
-    missing = products[~np.isin(_keys(products), _keys(kept))]
+    missing = _missing(kept)
     if len(missing):
-        op = gemmi.Op()
-        op.rot, op.tran = (24 * missing[0, :, :3]).round().astype(int).tolist(), [0, 0, 0]
-        op.tran = (24 * (missing[0, :, 3] % 1)).round().astype(int).tolist()
+        op = _gemmi_operation(missing[0])
         problem = f"the {len(kept)} symmetry operations are not complete: {op.triplet()!r} follows from them"
         raise CrystalError(f"{problem}; was the list cut short?", field="_space_group_symop_operation_xyz")
     return kept
+
+
+def _missing(operations: Operations) -> Float[np.ndarray, "n_missing 3 4"]:
+    """Operations that follow from these and are not among them; none for a group."""
+    if len(operations) <= 192 and np.abs(operations[:, :, 3] * 24 % 1 - 0.5).min() > 0.499:
+        # gemmi counts translations in 24ths, and is a thousand times as fast.
+        group = gemmi.GroupOps(list(map(_gemmi_operation, operations)))
+        group.add_missing_elements()
+        products = np.array([operation.float_seitz()[:3] for operation in group])
+    else:  # of a list of magnetic operations times centrings, the products of the first rows are enough
+        first, rotations, shifts = (
+            operations[: MOST_PRODUCTS // len(operations)],
+            operations[:, :, :3],
+            operations[:, :, 3],
+        )
+        turned = first[:, None, :, :3] @ rotations
+        moved = np.einsum("aij,bj->abi", first[:, :, :3], shifts) + first[:, None, :, 3]
+        products = np.concatenate([turned, moved[..., None]], axis=3).reshape(-1, 3, 4)
+    return products[~np.isin(_keys(products), _keys(operations))]
+
+
+def _gemmi_operation(operation: Float[np.ndarray, "3 4"]) -> gemmi.Op:
+    op = gemmi.Op()
+    op.rot = (24 * operation[:, :3]).round().astype(int).tolist()
+    op.tran = (24 * (operation[:, 3] % 1)).round().astype(int).tolist()
+    return op
 
 
 def _operation(text: str, number: int) -> Float[np.ndarray, "3 4"]:
@@ -214,32 +231,26 @@ def _images(
     sites: Sites, lattice: Float[np.ndarray, "3 3"], operations: Operations
 ) -> tuple[Int[np.ndarray, " n_atoms"], Float[np.ndarray, "n_atoms 3"]]:
     """The listed site of every atom of the cell, and its fractional coordinates: site by site, each place once."""
-    from scipy.spatial import KDTree
-
     if len(sites.labels) * len(operations) > MOST_IMAGES:
         counts = f"{len(sites.labels):,} sites and {len(operations):,} symmetry operations"
         raise CrystalError(f"{counts} make too many atoms; correct the file")
     if len(operations) == 1:
         return np.arange(len(sites.labels)), sites.frac_coords - np.floor(sites.frac_coords)
     listed = _special_positions(sites, lattice, operations)
-    frac = np.einsum("oij,sj->soi", operations[:, :, :3], listed) + operations[:, :, 3]
-    frac = (frac - np.floor(frac)).reshape(-1, 3)
+    frac = (np.einsum("oij,sj->soi", operations[:, :, :3], listed) + operations[:, :, 3]).reshape(-1, 3)
+    frac -= np.floor(frac + 1e-9)  # a rounding error below 0 is 0
     site = np.repeat(np.arange(len(listed)), len(operations))
-    if len(frac) > FEW_IMAGES:  # how many pairs there will be, within a small factor: how many share a box
-        boxes = np.floor(frac / SITE_TOLERANCE).astype(np.int64) @ np.array([1, 1 << 20, 1 << 40])
-        if np.square(np.unique(boxes, return_counts=True)[1]).sum() > MOST_PAIRS + len(frac):
-            raise CrystalError(f"{len(listed):,} sites lie on few places; remove the duplicates")
-    pairs = KDTree(frac % 1.0, boxsize=1.0).query_pairs(SITE_TOLERANCE, p=np.inf, output_type="ndarray")
-    first = np.arange(len(frac))  # image → the first one on its place, which stays
-    np.minimum.at(first, pairs[:, 1], pairs[:, 0])
-    shared = np.flatnonzero(site[first] != site)
+    # Images on one place are equal but for rounding errors. No usual coordinate lies on a border of these boxes.
+    boxes = np.floor(frac * N_BOXES + 0.3183).astype(np.int64) @ np.array([1, 1 << 20, 1 << 40])
+    _, first, place = np.unique(boxes, return_index=True, return_inverse=True)
+    shared = np.flatnonzero(site[first[place]] != site)
     if shared.size:
-        one, other = (sites.labels[site[index]] for index in (first[shared[0]], shared[0]))
+        one, other = (sites.labels[site[index]] for index in (first[place][shared[0]], shared[0]))
         advice = "remove duplicates, or the symmetry operations if all atoms of the cell are listed"
         problem = f"sites {one!r} and {other!r} lie on one place (several atoms)"
         raise CrystalError(f"{problem}; {advice}", site=int(site[shared[0]]))
-    is_kept = first == np.arange(len(frac))
-    return site[is_kept], frac[is_kept]
+    kept = np.sort(first)
+    return site[kept], np.maximum(frac[kept], 0.0)
 
 
 def _special_positions(

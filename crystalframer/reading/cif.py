@@ -10,7 +10,7 @@ import contextlib
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -110,23 +110,37 @@ class Block:
     """The items of a block, by names in lower case, with `_` for `.` and without one at the end."""
 
     def __init__(self, block: gemmi.cif.Block) -> None:
-        self._found: dict[str, list[tuple[str, Callable[[], list[str]]]]] = {}
+        self._values: dict[str, list[str]] = {}
+        self._columns: dict[str, tuple[gemmi.cif.Loop, int]] = {}
+        """Columns of loops that nobody asked for yet."""
+        self._repeated: dict[str, str] = {}
         for item in block:
             pair: Any = item.pair
-            loop = item.loop if pair is None else None
-            if pair is not None:
-                if not pair[1]:
-                    raise CrystalError(f"{pair[0]} has no value; was the file cut short?", field=pair[0])
-                self._add(pair[0], lambda value=pair[1]: [value])
-            elif loop is not None:
-                for column, tag in enumerate(loop.tags):
-                    self._add(tag, lambda loop=loop, column=column: loop.values[column :: loop.width()])
+            if pair is None:
+                if item.loop is not None:
+                    self._add_loop(item.loop)
+                continue
+            tag, value = pair
+            if not value:
+                raise CrystalError(f"{tag} has no value; was the file cut short?", field=tag)
+            self._add(tag, [gemmi.cif.as_string(value)])
 
-    def _add(self, tag: str, values: Callable[[], list[str]]) -> None:
-        self._found.setdefault(_normal(tag), []).append((tag, values))
+    def _add_loop(self, loop: gemmi.cif.Loop) -> None:
+        for column, tag in enumerate(loop.tags):
+            name = _normal(tag)
+            if self.has(name):
+                self._add(tag, _column(loop, column))
+            else:
+                self._columns[name] = loop, column
+
+    def _add(self, tag: str, values: list[str]) -> None:
+        name = _normal(tag)
+        if self.has(name) and self.values(name) != values:
+            self._repeated[name] = tag
+        self._values[name] = values
 
     def has(self, name: str) -> bool:
-        return name in self._found
+        return name in self._values or name in self._columns
 
     @property
     def has_sites(self) -> bool:
@@ -140,30 +154,33 @@ class Block:
         """
         present: list[str] = []
         for name in names:
-            given = self._found.get(name)
-            if given is None:
-                continue
-            columns = [[gemmi.cif.as_string(value) for value in values()] for _, values in given]
-            if any(column != columns[0] for column in columns):
-                raise CrystalError(f"{given[0][0]} is given twice, with other values; remove one", field=given[0][0])
-            if any(columns[0]):
-                return columns[0]
-            present = present or columns[0]
+            if name in self._columns:
+                self._values[name] = _column(*self._columns.pop(name))
+            if name in self._repeated:
+                tag = self._repeated[name]
+                raise CrystalError(f"{tag} is given twice, with other values; remove one", field=tag)
+            values = self._values.get(name, [])
+            if any(values):
+                return values
+            present = present or values
         return present
 
     def text(self, *names: str) -> str:
         """The value of the first of these items that is one text; empty if there is none."""
         for name in names:
-            if name in self._found:
-                column = self.values(name)
-                if len(column) == 1 and column[0]:
-                    return column[0].strip()
+            values = self.values(name)
+            if len(values) == 1 and values[0]:
+                return values[0].strip()
         return ""
 
     def number(self, *names: str) -> float | None:
         """The value of an item as a number; None if it has none."""
         text = self.text(*names)
         return float(_plain(text)) if text and _NUMBER.fullmatch(text) else None
+
+
+def _column(loop: gemmi.cif.Loop, column: int) -> list[str]:
+    return list(map(gemmi.cif.as_string, loop.values[column :: loop.width()]))
 
 
 @lru_cache(maxsize=4096)
