@@ -11,10 +11,22 @@ The file `__init__.pyi` lists the public names; each is imported when it is firs
 is quick and needs no library that is not used.
 """
 
+import random
+from typing import Any
+
 import lazy_loader
 
 from crystalframer._moved import MOVED, install_old_paths
 
 install_old_paths(__name__, MOVED)
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> Any:
+    """A public name. Some of the libraries that are imported for it draw random numbers, which are not missed."""
+    state = random.getstate()
+    try:
+        return _load(name)
+    finally:
+        random.setstate(state)

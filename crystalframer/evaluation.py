@@ -20,6 +20,7 @@ from crystalframer.datasets.sources import dataset
 from crystalframer.errors import DataError
 from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import BATCH_SIZE, MAX_ATOMS, MAX_EDGES, model_second, predict, ready
+from crystalframer.surroundings import plain
 from crystalframer.uncertainty import Uncertainty, calibrated
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ class Evaluation:
 
 
 @model_second
+@plain()
 def evaluate(
     data: CrystalDataset | str | Path,
     model: CrystalFramer | str | Path | None = None,
@@ -165,6 +167,7 @@ def evaluate(
 
 
 @model_second
+@plain()
 def calibrate(
     data: CrystalDataset | str | Path,
     model: CrystalFramer | str | Path | None = None,

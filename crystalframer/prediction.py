@@ -27,6 +27,7 @@ from crystalframer.errors import CheckpointError, ConfigError, CrystalError, Cry
 from crystalframer.model.network import CrystalFramer
 from crystalframer.reading.entry import StructureRecord
 from crystalframer.reading.inputs import expected_count, iter_structures, read
+from crystalframer.surroundings import plain
 from crystalframer.traces import CrystalTrace
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _Values = Float[np.ndarray, " n_targets"]
 
 
+@plain()
 def load(
     path: str | Path | None = None, device: torch.device | str | None = None, average_ties: bool = False
 ) -> CrystalFramer:
@@ -124,6 +126,7 @@ def predict(
     return table(rows, model)
 
 
+@plain()
 def trace(
     structure: Any,
     model: CrystalFramer | str | Path | None = None,
@@ -254,6 +257,7 @@ def outcomes_of_batch(records: Sequence[StructureRecord], model: CrystalFramer) 
             yield Outcome(record.id, record.formula, *result, None)
 
 
+@plain()
 def _predictions(crystals: Sequence[Crystal], model: CrystalFramer) -> list[_Prediction | str]:
     """The values of each crystal, or why there are none. A batch that fails is tried again crystal by crystal."""
     if not crystals:
@@ -336,6 +340,7 @@ def _why_not_finite(values: Float[np.ndarray, " n_targets"], config: ModelConfig
     return f"the model predicts {config.target_names[bad[0]]} = {values[bad[0]]}; check the distances between atoms"
 
 
+@plain()
 def ready(model: CrystalFramer | str | Path | None, device: torch.device | str | None) -> CrystalFramer:
     """The model on the device. A model of the caller is copied, not moved."""
     if model is not None and not isinstance(model, (CrystalFramer, str, Path)):

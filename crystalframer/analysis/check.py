@@ -21,6 +21,7 @@ from crystalframer.crystals.loading import prepare
 from crystalframer.datasets.sources import dataset
 from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import model_second, ready
+from crystalframer.surroundings import plain
 from crystalframer.testing import prototypes, random_crystal
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ class CheckReport:
 
 
 @model_second
+@plain()
 def check(
     structures: Any = None,
     model: CrystalFramer | str | Path | None = None,

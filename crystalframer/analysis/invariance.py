@@ -20,6 +20,7 @@ from crystalframer.errors import ConfigError, CrystalError, suggestion
 from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import ready
 from crystalframer.reading.inputs import iter_structures
+from crystalframer.surroundings import plain
 from crystalframer.testing import permuted, random_rotation, rewrapped, rotated, supercell, translated, with_cell
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def changed(crystal: Crystal, kind: Kind, seed: int) -> Crystal:
     return _CHANGES[kind](crystal, seed)
 
 
+@plain()
 def invariance(
     model: CrystalFramer | str | Path | None,
     structures: Any,

@@ -18,6 +18,7 @@ from crystalframer.errors import ConfigError
 from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import ready
 from crystalframer.reading.inputs import read
+from crystalframer.surroundings import plain
 from crystalframer.traces import CrystalTrace, FrameTrace
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ DEGENERATE = 1e-4
 """Principal axes whose eigenvalues differ by less than this share of the largest are not determined: a tie."""
 
 
+@plain()
 def perturb(
     model: CrystalFramer | str | Path | None,
     structure: Any,

@@ -20,6 +20,7 @@ from crystalframer.datasets.dataset import CrystalDataset, Splits
 from crystalframer.errors import ConfigError
 from crystalframer.studies.study import Run, Study, outcome_of
 from crystalframer.studies.tables import StudyResult, labels
+from crystalframer.surroundings import left_alone, plain
 from crystalframer.training.folder import RunFolder
 from crystalframer.training.result import FitResult
 
@@ -63,6 +64,8 @@ class AblationResult(StudyResult):
         return (_run_name(method, seed) for method, seed in zip(rows["frame_method"], rows["seed"], strict=True))
 
 
+@left_alone()
+@plain()
 def ablate(
     config: Config,
     frame_methods: Sequence[FrameMethod] = FRAME_METHODS,

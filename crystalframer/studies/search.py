@@ -28,6 +28,7 @@ from crystalframer.studies.journal import JOURNAL_FILE, Journal, Trial, quiet_op
 from crystalframer.studies.space import Choice, Range, Space, checked_space, tree_of, with_values
 from crystalframer.studies.study import Run, Study, outcome_of
 from crystalframer.studies.tables import StudyResult, labels
+from crystalframer.surroundings import left_alone, plain
 from crystalframer.training.folder import Fingerprints, RunFolder
 from crystalframer.training.result import FitResult
 
@@ -91,6 +92,8 @@ class SweepResult(StudyResult):
         return map(_trial_name, rows["trial"])
 
 
+@left_alone()
+@plain()
 def sweep(
     config: Config,
     space: Space,

@@ -46,6 +46,7 @@ from crystalframer.datasets.dataset import CrystalDataset, Splits
 from crystalframer.domain import Domain
 from crystalframer.errors import ConfigError, TrainingError
 from crystalframer.model.network import CrystalFramer
+from crystalframer.surroundings import left_alone, plain
 from crystalframer.training import launch, ranks
 from crystalframer.training.callbacks import PoliteInterrupt, Progress, Recorder, ResumeIO, StopTogether
 from crystalframer.training.folder import RunFolder
@@ -60,6 +61,8 @@ class Interrupted(KeyboardInterrupt):
     """Training was stopped by Ctrl-C or SIGTERM; the message says what was saved and how to go on."""
 
 
+@left_alone()
+@plain()
 def fit(
     config: Config,
     data: Splits | CrystalDataset | None = None,
