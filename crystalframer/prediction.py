@@ -27,6 +27,7 @@ from crystalframer.errors import CheckpointError, ConfigError, CrystalError, Cry
 from crystalframer.model.network import CrystalFramer
 from crystalframer.reading.entry import StructureRecord
 from crystalframer.reading.inputs import expected_count, iter_structures, read
+from crystalframer.reading.objects import is_instance
 from crystalframer.surroundings import plain
 from crystalframer.traces import CrystalTrace
 
@@ -99,7 +100,8 @@ def predict(
 
     Args:
         structures: a structure (pymatgen, ASE, `Crystal`), the path of a structure file, folder, table or packed data
-            set, a glob pattern, a DataFrame or `CrystalDataset`, or a list of any of these. Each is read when needed.
+            set, a glob pattern, a DataFrame or `CrystalDataset`, a list of any of these, or a pandas Series or
+            dictionary of structures or paths. Each is read when needed.
         model: a model, or the path of one. Default: the weights that come with the package.
         batch_size: largest number of crystals in a batch.
         max_atoms: largest number of atoms in a batch (a larger cell is alone in one). Lower it if memory runs out.
@@ -107,11 +109,13 @@ def predict(
         progress: show a progress bar if it takes more than 2 s.
 
     Returns:
-        One row per structure, in the order of the input: `id`, `formula` (reduced), one column per target in its
-        physical unit (`frame.attrs["units"]` maps target to unit), and `error`: why there is no prediction, else None.
-        A calibrated model (see `calibrate`) adds the prediction interval from `<target>_low` to `<target>_high`, which
-        contains the true value for 90 % of crystals like those that it was calibrated on. A model that knows its
-        training data adds `outside_training`: how the structure differs from all training crystals, else None.
+        One row per structure, in the order of the input, with the index of a DataFrame (of a Series too, unless it has
+        unique names, which become the ids, as the keys of a dictionary do): `id`, `formula` (reduced), one column per
+        target in its physical unit (`frame.attrs["units"]` maps target to unit), and `error`: why there is no
+        prediction, else None. A calibrated model (see `calibrate`) adds the prediction interval from `<target>_low` to
+        `<target>_high`, which contains the true value for 90 % of crystals like those that it was calibrated on. A
+        model that knows its training data adds `outside_training`: how the structure differs from all training
+        crystals, else None.
 
     Raises:
         CheckpointError: the model cannot be loaded.
@@ -121,9 +125,25 @@ def predict(
     if isinstance(structures, CrystalFramer):
         raise TypeError("the first argument is a model; the order is predict(structures, model)")
     model = ready(model, device)
-    outcomes = _outcomes(iter_structures(structures), model, batch_size, max_atoms)
-    rows = list(_with_progress(outcomes, expected_count(structures), progress))
-    return table(rows, model)
+    items: list[int | None] = []
+    outcomes = _outcomes(_noting_items(iter_structures(structures), items), model, batch_size, max_atoms)
+    frame = table(list(_with_progress(outcomes, expected_count(structures), progress)), model)
+    if _has_index(structures) and None not in items:  # as for a Series that is one structure by itself
+        frame.index = structures.index.take(items)
+    return frame
+
+
+def _has_index(structures: Any) -> bool:
+    """Whether predictions take the index of their structures. That of a Series with unique names is a column, `id`."""
+    if is_instance(structures, "pandas", "Series"):
+        return not (structures.index.inferred_type == "string" and structures.index.is_unique)
+    return is_instance(structures, "pandas", "DataFrame")
+
+
+def _noting_items(records: Iterable[StructureRecord], items: list[int | None]) -> Iterator[StructureRecord]:
+    for record in records:
+        items.append(record.item)
+        yield record
 
 
 @plain()

@@ -23,7 +23,7 @@ from crystalframer import ops, prediction
 from crystalframer.crystals.crystal import Crystal, CrystalBatch
 from crystalframer.crystals.loading import make_batch
 from crystalframer.datasets.dataset import CrystalDataset
-from crystalframer.errors import CheckpointError, ConfigError, CrystalError
+from crystalframer.errors import CheckpointError, ConfigError, CrystalError, DataError
 from crystalframer.model.network import CrystalFramer
 
 
@@ -88,6 +88,16 @@ def inputs(kind: str, folder: Path) -> Any:
         case "frame":
             ids = sorted(STRUCTURES)
             return pandas.DataFrame({"id": ids, "structure": [STRUCTURES[id] for id in ids]})
+        case "series":
+            return pandas.Series(STRUCTURES).sort_index()
+        case "series of paths":
+            return pandas.Series({id: folder / f"{id}.cif" for id in sorted(STRUCTURES)})
+        case "dictionary":
+            return {id: STRUCTURES[id] for id in sorted(STRUCTURES)}
+        case "dictionary of paths":
+            return {id: str(folder / f"{id}.cif") for id in sorted(STRUCTURES)}
+        case "dictionary of rows":
+            return {id: {"structure": STRUCTURES[id], "note": 1} for id in sorted(STRUCTURES)}
         case "dataset":
             return CrystalDataset.from_crystals(sorted(CRYSTALS, key=lambda crystal: crystal.id))
         case "packed file":
@@ -110,6 +120,11 @@ KINDS = [
     "list of structures",
     "generator",
     "frame",
+    "series",
+    "series of paths",
+    "dictionary",
+    "dictionary of paths",
+    "dictionary of rows",
     "dataset",
     "packed file",
     "mixture",
@@ -121,6 +136,62 @@ def test_every_kind_of_input_gives_the_same_predictions(kind: str, folder: Path,
     frame = cf.predict(inputs(kind, folder), model)
     assert frame["id"].tolist() == sorted(STRUCTURES)
     np.testing.assert_allclose(values(frame), expected(*sorted(STRUCTURES)), atol=1e-5)
+
+
+INDEXES = {
+    "shuffled": pandas.Index([3, 0, 4, 1, 2]),
+    "filtered": pandas.Index([10, 11, 15, 16, 90], name="row"),
+    "twice": pandas.Index([1, 1, 2, 2, 2]),
+    "names twice": pandas.Index(list("aabbc")),
+    "several levels": pandas.MultiIndex.from_product([["a", "b", "c"], [1, 2]])[:5],
+    "times": pandas.date_range("2026-01-01", periods=5),
+}
+
+
+@pytest.mark.parametrize("index", INDEXES.values(), ids=INDEXES)
+def test_predictions_stay_with_their_rows(index: pandas.Index, model: CrystalFramer) -> None:
+    frame = pandas.DataFrame({"structure": list(STRUCTURES.values())}, index)
+    for structures in (frame, frame["structure"]):
+        predicted = cf.predict(structures, model)
+        pandas.testing.assert_index_equal(predicted.index, index)
+        np.testing.assert_allclose(values(predicted), expected(*STRUCTURES), atol=1e-5)
+        assert predicted["id"].is_unique
+    if index.is_unique:
+        frame["energy"] = cf.predict(frame.iloc[::-1], model)["energy"]
+        np.testing.assert_allclose(frame["energy"], expected(*STRUCTURES)[:, 0], atol=1e-5)
+
+
+def test_names_of_rows_are_an_index_or_ids(model: CrystalFramer) -> None:
+    names = [f"mp-{n}" for n in range(5)]
+    frame = pandas.DataFrame({"structure": list(STRUCTURES.values())}, names)
+    predicted = cf.predict(frame, model)
+    assert predicted.index.tolist() == predicted["id"].tolist() == names
+    predicted = cf.predict(frame["structure"], model)
+    assert predicted["id"].tolist() == names and predicted.index.tolist() == list(range(5))
+
+
+def test_a_row_that_fails_and_a_file_of_several_structures_keep_their_index(
+    folder: Path, tmp_path: Path, model: CrystalFramer
+) -> None:
+    two = tmp_path / "two.cif"
+    two.write_text((folder / "NaCl.cif").read_text() + (folder / "CsCl.cif").read_text().replace("data_", "data_b"))
+    series = pandas.Series([two, tmp_path / "none.cif", None, str(folder / "MgO.cif")], [7, 5, 6, 4])
+    predicted = cf.predict(series, model)
+    assert predicted.index.tolist() == [7, 7, 5, 6, 4]
+    assert predicted["id"].tolist() == ["7-1", "7-2", "5", "6", "4"]
+    assert predicted["formula"].tolist() == ["NaCl", "CsCl", "", "", "MgO"]
+    assert predicted["error"].isna().tolist() == [True, True, False, False, True]
+
+
+def test_a_series_or_dictionary_without_structures_has_no_rows(model: CrystalFramer) -> None:
+    for empty in ({}, pandas.Series([], dtype=object), pandas.DataFrame({"structure": []})):
+        assert len(cf.predict(empty, model)) == 0
+
+
+def test_two_columns_of_one_name_are_refused(model: CrystalFramer) -> None:
+    frame = pandas.DataFrame([[CRYSTALS[0], 1.0, 2.0]], columns=["structure", "gap", "gap"])
+    with refused(DataError, "2 columns called 'gap'", field="gap"):
+        cf.predict(frame, model)
 
 
 def test_a_single_structure_is_one_row(folder: Path, model: CrystalFramer) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,20 +13,26 @@ from crystalframer.crystals.crystal import Crystal
 from crystalframer.datasets.dataset import CrystalDataset, Provenance
 from crystalframer.errors import CrystalError, DataError, UnknownTarget
 from crystalframer.reading.columns import (
-    DERIVED_COLUMNS,
-    ID_COLUMNS,
     STRUCTURE_COLUMNS,
+    best_id_column,
+    file_column,
+    id_columns,
+    is_label_column,
+    is_meant_as_number,
     is_missing,
     row_id,
+    to_id,
     to_label,
+    with_id_column,
 )
 from crystalframer.reading.entry import Entry
-from crystalframer.reading.formats import STRUCTURES, format_of, label_files, name_of, structure_files
-from crystalframer.reading.inputs import crystal_of, read, read_rows
-from crystalframer.reading.tables import PARQUET
+from crystalframer.reading.formats import STRUCTURES, format_of, label_files, name_of, other_names, structure_files
+from crystalframer.reading.inputs import crystal_of, read, read_rows, say_what_is_skipped
+from crystalframer.reading.tables import PARQUET, all_cells
 
 Item = TypeVar("Item")
-_NOT_LABELS = (*ID_COLUMNS, *STRUCTURE_COLUMNS, *DERIVED_COLUMNS, "structure", "atoms", "file", "formula", "split")
+_ID_PROP = "id_prop.csv"
+"""The table of labels of CGCNN and ALIGNN: ids or files, and values; without a header."""
 _SHOWN = 5
 """Problems listed in one message."""
 
@@ -34,8 +40,9 @@ _SHOWN = 5
 def read_table(path: str | Path, targets: Sequence[str | Target] | None = None) -> CrystalDataset:
     """Read a data set from one table: CSV, JSON, JSON lines, parquet or a packed file.
 
-    A row has a structure (see `objects.to_crystal`), an id (`id`, `material_id`, `jid`, ...; default: its number),
-    labels, and perhaps a `split` (train, validation or test).
+    A row has a structure (see `objects.to_crystal`), an id (`id`, `material_id`, `jid`, `name`, ...: the first column
+    that is filled and differs in all rows; default: its number), labels, and perhaps a `split` (train, validation or
+    test).
 
     Args:
         targets: columns to read as labels. Default: every column of numbers that does not describe the structure. An
@@ -63,8 +70,11 @@ def from_rows(
         DataError: as `read_table`.
     """
     chosen = _choose_targets(source, rows, targets)
-    entries = [Entry(cells, row_id(cells) or str(row), row) for row, cells in enumerate(rows, start=1)]
-    return _labelled(source, _crystals(source, entries, crystal_of), rows, chosen, source)
+    column = best_id_column({name: [cells.get(name) for cells in rows] for name in id_columns(_columns(rows))})
+    ids = ["" if column is None else to_id(cells.get(column)) for cells in rows]
+    entries = [Entry(cells, ids[row - 1] or str(row), row) for row, cells in enumerate(rows, start=1)]
+    crystals = _crystals(source, entries, crystal_of)
+    return _labelled(source, crystals, rows, chosen, with_id_column(source, column))
 
 
 def read_folder(
@@ -74,8 +84,10 @@ def read_folder(
 
     Args:
         labels: table with a column `id` or `file` that names each structure file, with or without suffix. Default: the
-            table in the folder that is called `labels`; without one, the crystals have no labels.
+            table in the folder that is called `labels`, or the `id_prop.csv` of CGCNN and ALIGNN, which has no header;
+            without one, the crystals have no labels.
         targets: columns to read as labels. Default: every column of numbers. An empty or NaN cell is a missing label.
+            For a table without a header, they name its columns; default: `target`, or `target_1`, `target_2`, ...
 
     Raises:
         DataError: no structure files, structures or labels that cannot be read, rows without a file or files without a
@@ -88,10 +100,11 @@ def read_folder(
     files = [file for file in structure_files(folder) if table is None or file.resolve() != table.resolve()]
     if not files:
         raise DataError(f"the folder holds no structure files ({', '.join(STRUCTURES)}); add some", path=folder)
+    say_what_is_skipped(folder, files if table is None else [*files, table])
     rows: list[dict[str, Any]] = [{} for _ in files]
     chosen: list[Target] = []
     if table is not None:
-        rows = list(read_rows(table))
+        rows = _rows_of_id_prop(table, targets) if table.name == _ID_PROP else list(read_rows(table))
         files = _match(table, rows, files)
         chosen = _choose_targets(str(table), rows, targets)
     elif targets:
@@ -109,7 +122,8 @@ def _is_flat(path: Path) -> bool:
         return True
     kinds = [schema.field(name).type for name in STRUCTURE_COLUMNS if name in schema.names]
     nested = any(types.is_nested(kind) and types.is_nested(kind.value_type) for kind in kinds)
-    return not nested and "structure" not in schema.names and "atoms" not in schema.names
+    is_text = "cif" in schema.names and "atomic_numbers" not in schema.names
+    return not nested and not is_text and "structure" not in schema.names and "atoms" not in schema.names
 
 
 def _crystals(source: str, items: Sequence[Item], read: Callable[[Item], Crystal]) -> list[Crystal]:
@@ -143,8 +157,8 @@ def _labelled(
 def _choose_targets(
     where: str, rows: Sequence[Mapping[str, Any]], targets: Sequence[str | Target] | None
 ) -> list[Target]:
-    columns = list(dict.fromkeys(name for cells in rows for name in cells))
-    labels = [name for name in columns if name not in _NOT_LABELS and _is_numeric(rows, name)]
+    columns = _columns(rows)
+    labels = [name for name in columns if is_label_column(name) and _is_numeric(rows, name)]
     if targets is None:
         return [Target(name) for name in labels]
     chosen = [Target(target) if isinstance(target, str) else target for target in targets]
@@ -154,40 +168,59 @@ def _choose_targets(
     return chosen
 
 
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for cells in rows for name in cells))
+
+
 def _is_numeric(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
     """Whether most filled cells are numbers: then one that is not is a mistake, and the column is not one of text."""
     cells = [cells[name] for cells in rows if not is_missing(cells.get(name))]
-    return 2 * sum(_is_number(cell) for cell in cells) > len(cells)
-
-
-def _is_number(cell: Any) -> bool:
-    if isinstance(cell, bool):
-        return False
-    try:
-        float(cell)
-    except (TypeError, ValueError):
-        return False
-    return True
+    return 2 * sum(map(is_meant_as_number, cells)) > len(cells)
 
 
 def _find_labels(folder: Path) -> Path | None:
-    found = label_files(folder)
+    found = [*label_files(folder), *filter(Path.is_file, [folder / _ID_PROP])]
     if len(found) > 1:
         names = " and ".join(file.name for file in found)
         raise DataError(f"has {names}; say which holds the labels", path=folder, field="labels")
     return found[0] if found else None
 
 
+def _rows_of_id_prop(path: Path, targets: Sequence[str | Target] | None) -> list[dict[str, Any]]:
+    """The rows of a table whose first column names the structures, and whose others are labels.
+
+    Raises:
+        DataError: it has another number of columns than there are targets.
+    """
+    header, *rows = all_cells(path) or [[]]
+    if all(is_meant_as_number(cell) or is_missing(cell) for cell in header[1:]):
+        rows = [header, *rows]
+        n_labels = len(header) - 1
+        default = ["target"] if n_labels == 1 else [f"target_{number + 1}" for number in range(n_labels)]
+        names = (
+            default if targets is None else [target if isinstance(target, str) else target.name for target in targets]
+        )
+        if len(names) != n_labels or not names:
+            problem = (
+                f"has {n_labels} columns of labels without names, and {len(names)} targets are named; name them all"
+            )
+            raise DataError(problem, path=path, field="targets", value=names)
+    else:
+        names = header[1:]
+    for row, cells in enumerate(rows, start=1):
+        if len(cells) != len(names) + 1:
+            problem = f"does not have the {len(names) + 1} cells of the other rows: an id and its labels"
+            raise DataError(problem, path=path, row=row)
+    return [dict(zip(("id", *names), cells, strict=True)) for cells in rows]
+
+
 def _match(table: Path, rows: Sequence[Mapping[str, Any]], files: Sequence[Path]) -> list[Path]:
     """The file of each row."""
-    by_name: dict[str, list[Path]] = {}
-    for file in files:
-        for name in {file.name, name_of(file)}:
-            by_name.setdefault(name, []).append(file)
+    by_name = _by_name(files)
+    names = _names_of_files(rows, by_name)
     row_of_file: dict[Path, int] = {}
     absent = []
-    for row, cells in enumerate(rows, start=1):
-        name = row_id(cells) if is_missing(cells.get("file")) else str(cells["file"])
+    for row, name in enumerate(names, start=1):
         found = by_name.get(name, [])
         problem = ""
         if not name:
@@ -205,6 +238,30 @@ def _match(table: Path, rows: Sequence[Mapping[str, Any]], files: Sequence[Path]
     advice = "add one, its labels may be empty, or move the files away"
     _refuse(unlabelled, f"{len(unlabelled)} of {len(files)} structure files have no row ({advice})", table)
     return list(row_of_file)
+
+
+def _by_name(files: Sequence[Path]) -> dict[str, list[Path]]:
+    """The files that a name may stand for. Only where it is the name of none, it may be a part of their names."""
+    by_name: dict[str, list[Path]] = {}
+    for file in files:
+        for name in {file.name, name_of(file)}:
+            by_name.setdefault(name, []).append(file)
+    in_part: dict[str, list[Path]] = {}
+    for file in files:
+        for name in other_names(file) - by_name.keys():
+            in_part.setdefault(name, []).append(file)
+    return by_name | in_part
+
+
+def _names_of_files(rows: Sequence[Mapping[str, Any]], known: Collection[str]) -> list[str]:
+    """What each row calls its file: the cells of the first column all of which name one, if there is such a column."""
+    columns = _columns(rows)
+    for column in filter(None, (file_column(columns), *id_columns(columns))):
+        names = [to_id(cells.get(column)) for cells in rows]
+        if all(name in known for name in names):
+            return names
+    column = file_column(columns) or "file"
+    return [to_id(cells.get(column)) or row_id(cells) for cells in rows]
 
 
 def _refuse(problems: Sequence[str], message: str, path: Path | str) -> None:

@@ -21,7 +21,15 @@ from crystalframer import files
 from crystalframer.config import Target
 from crystalframer.crystals.flat import FlatCrystals, Provenance, text_array
 from crystalframer.errors import DataError, UnknownTarget, suggestion
-from crystalframer.reading.columns import DERIVED_COLUMNS, ID_COLUMNS, STRUCTURE_COLUMNS
+from crystalframer.reading.columns import (
+    STRUCTURE_COLUMNS,
+    best_id_column,
+    check_names,
+    id_columns,
+    is_label_column,
+    to_id,
+    with_id_column,
+)
 from crystalframer.reading.formats import PARQUET_SUFFIX, format_of
 from crystalframer.reading.tables import PARQUET
 
@@ -100,8 +108,9 @@ def read(path: Path, targets: Sequence[str | Target] | None) -> FlatCrystals:
     try:
         with parquet.ParquetFile(path) as file:
             schema = file.schema_arrow
+            check_names(schema.names)
             metadata = _packed_metadata(path, schema)
-            columns = _choose_columns(schema, metadata, targets)
+            columns = _choose_columns(schema, metadata, targets, _id_column(file))
             # pyarrow before 19 cannot iterate over a file without row groups.
             found = file.iter_batches(batch_size=ROWS_PER_GROUP, columns=columns.names) if file.num_row_groups else ()
             batches = list[FlatCrystals]()
@@ -111,7 +120,8 @@ def read(path: Path, targets: Sequence[str | Target] | None) -> FlatCrystals:
         raise DataError(f"not a complete parquet file ({error}); copy or make it again", path=path) from error
     units = dict(metadata.get("units", {}))
     units |= {t.name: t.unit for t in targets or () if isinstance(t, Target) and t.unit and not units.get(t.name)}
-    return _joined(batches, columns, units, Provenance(**metadata.get("provenance", {"source": str(path)})))
+    source = {"source": with_id_column(str(path), columns.id)}
+    return _joined(batches, columns, units, Provenance(**metadata.get("provenance", source)))
 
 
 def _schema(units: Mapping[str, str], with_parts: bool, provenance: Provenance) -> pyarrow.Schema:
@@ -197,8 +207,14 @@ class _Columns:
         return [*named, "atomic_numbers", self.coordinates, "lattice", *self.targets]
 
 
+def _id_column(file: Any) -> str | None:
+    """The column of a parquet file that holds the ids."""
+    names = file.schema_arrow.names
+    return "id" if "id" in names else best_id_column(file.read(columns=list(id_columns(names))).to_pydict())
+
+
 def _choose_columns(
-    schema: pyarrow.Schema, metadata: Mapping[str, Any], targets: Sequence[str | Target] | None
+    schema: pyarrow.Schema, metadata: Mapping[str, Any], targets: Sequence[str | Target] | None, id_column: str | None
 ) -> _Columns:
     from pyarrow import types
 
@@ -211,10 +227,8 @@ def _choose_columns(
                 "atomic_numbers, positions (or frac_coords) and lattice",
                 field=name,
             )
-    id_column = next((name for name in ID_COLUMNS if name in names), None)
     is_number = {n: types.is_floating(schema.field(n).type) or types.is_integer(schema.field(n).type) for n in names}
-    derived = (*DERIVED_COLUMNS, id_column, "__index_level_0__")  # the last is a pandas index
-    labels = list(metadata["units"]) if metadata else [n for n in names if is_number[n] and n not in derived]
+    labels = list(metadata["units"]) if metadata else [n for n in names if is_number[n] and is_label_column(n)]
     chosen = labels if targets is None else [t if isinstance(t, str) else t.name for t in targets]
     for name in chosen:
         if name not in names:
@@ -227,7 +241,7 @@ def _read_batch(batch: pyarrow.RecordBatch, columns: _Columns, n_before: int) ->
     n_rows = len(batch)
     ids = [str(n_before + row) for row in range(1, n_rows + 1)]
     if columns.id is not None:
-        ids = [str(id) for id in batch.column(columns.id).to_pylist()]
+        ids = [to_id(id) or row for id, row in zip(batch.column(columns.id).to_pylist(), ids, strict=True)]
     numbers, n_atoms = _ragged(batch, "atomic_numbers")
     coordinates, n_coordinates = _ragged(batch, columns.coordinates)
     lattice, n_lattice = _ragged(batch, "lattice")

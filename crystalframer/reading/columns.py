@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import json
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +14,136 @@ import numpy as np
 
 from crystalframer.errors import DataError
 
-ID_COLUMNS = ("id", "material_id", "jid", "mb_id", "matbench_id")
-"""Columns that may hold the id; the first that exists is taken."""
+_ID_WORDS = (
+    *("id", "materialid", "jid", "mbid", "matbenchid", "mpid", "cifid", "structureid", "crystalid", "entryid"),
+    *("jarvisid", "oqmdid", "aflowid", "auid", "nomadid", "taskid", "refcode", "csdrefcode"),
+    *("icsdid", "icsd", "icsdcode", "icsdnumber", "icsdcollectioncode", "collectioncode"),
+    *("codid", "cod", "coddatabasecode", "identifier", "uid", "uuid"),
+)
+_NAME_WORDS = ("name", "materialname", "structurename", "filename", "ciffile", "file")
+"""Words for what often, but not always, tells crystals apart."""
+_ORDER = {word: place for place, word in enumerate((*_ID_WORDS, *_NAME_WORDS))}
+_FILE_WORDS = ("file", "filename", "ciffile")
 STRUCTURE_COLUMNS = ("atomic_numbers", "positions", "frac_coords", "lattice")
-DERIVED_COLUMNS = ("n_atoms", "nsites", "volume", "density", "spacegroup")
-"""Numbers that describe the structure: not read as targets unless asked for by name."""
+_DERIVED_WORDS = ("natoms", "nsites", "volume", "density", "spacegroup", "spacegroupnumber")
+"""Words for numbers that describe the structure."""
+_OTHER_COLUMNS = ("structure", "atoms", "formula", "split")
+_INDEX_COLUMN = re.compile(r"|index|level_\d+|__index_level_\d+__|unnamed: ?\d+(_level_\d+)?", re.IGNORECASE)
+"""The numbers of the rows, as pandas writes them when it is not told otherwise."""
 _MISSING = ("", "nan", "na", "n/a", "null", "none")
+_MISSING_TYPES = ("NAType", "NaTType")
+"""Of pandas, which need not be loaded."""
+_MEANT_AS_NUMBER = re.compile(
+    r"[+\-\u2212]?(\d*,\d+|\d{1,3}([.,' \u2019\u00a0\u202f]\d{3})+([.,]\d+)?|\d+(\.\d*)?)([eE][+\-\u2212]?\d+)?"
+)
+"""A decimal comma, something between thousands, or another sign for minus."""
 
 
 def is_missing(cell: Any) -> bool:
     """Empty, null, NaN, or text that says so."""
     if isinstance(cell, str):
         return cell.strip().lower() in _MISSING
-    return cell is None or (isinstance(cell, (float, np.floating)) and bool(np.isnan(cell)))
+    if isinstance(cell, (float, np.floating)):
+        return bool(np.isnan(cell))
+    return cell is None or type(cell).__name__ in _MISSING_TYPES
+
+
+def id_columns(names: Iterable[str]) -> tuple[str, ...]:
+    """The columns that may hold an id, the best first. Case, spaces, hyphens and underscores do not matter.
+
+    The index of a pandas table comes last.
+
+    >>> id_columns(["y", "Unnamed: 0", "name", "MP-ID"])
+    ('MP-ID', 'name', 'Unnamed: 0')
+    """
+    return _id_columns(tuple(names))
+
+
+def file_column(names: Iterable[str]) -> str | None:
+    """The column that names files, if there is one."""
+    return next((name for name in names if _word(name) in _FILE_WORDS), None)
+
+
+def has_id(names: Iterable[str]) -> bool:
+    """Whether a column is called an id, which is more than a name."""
+    return any(_word(name) in _ID_WORDS for name in names)
 
 
 def row_id(row: Mapping[str, Any]) -> str:
-    """The first id column of a row that is filled; empty if there is none."""
-    return next((str(row[name]) for name in ID_COLUMNS if name in row and not is_missing(row[name])), "")
+    """The first id of a row that is filled; empty if there is none."""
+    return next(filter(None, (_id(name, row[name]) for name in id_columns(row))), "")
+
+
+def to_id(cell: Any) -> str:
+    """An id as text, empty if it is missing."""
+    return "" if is_missing(cell) or (isinstance(cell, Collection) and not isinstance(cell, str)) else str(cell).strip()
+
+
+def _id(column: str, cell: Any) -> str:
+    """The id in a column, empty if there is none. A number in an index is only that of the row."""
+    return "" if _is_index(column) and is_number(cell) else to_id(cell)
+
+
+def best_id_column(columns: Mapping[str, Iterable[Any]]) -> str | None:
+    """The first of the columns that is filled in every row, and differently. If none is: the first that is called an
+    id, whose first repetition or gap is for the caller to report.
+    """
+    names = id_columns(columns)
+    for name in names:
+        ids = [_id(name, cell) for cell in columns[name]]
+        if all(ids) and len(set(ids)) == len(ids):
+            return name
+    return next((name for name in names if _word(name) in _ID_WORDS), None)
+
+
+def is_label_column(name: str) -> bool:
+    """Whether a column may be a target that nobody asked for: it is no id, structure, description of one, or index."""
+    known = name in STRUCTURE_COLUMNS or name in _OTHER_COLUMNS or _is_index(name)
+    return not known and _word(name) not in _ORDER and _word(name) not in _DERIVED_WORDS
+
+
+def with_id_column(source: str, column: str | None) -> str:
+    """Where a data set comes from, and which column gave the ids if its name does not say so."""
+    return source if column in (None, "id") else f"{source} (ids: column {column!r})"
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Refuse a table in which two columns have the same name.
+
+    Raises:
+        DataError: it is named.
+    """
+    for name, n_columns in Counter(names).items():
+        if n_columns > 1:
+            problem = f"has {n_columns} columns called {name!r}; rename them, or remove all but one"
+            raise DataError(problem, field=str(name))
+
+
+def parsed_json(text: str | bytes, **options: Any) -> Any:
+    """JSON in which no object has two values of one name. Options are those of `json.loads`.
+
+    Raises:
+        DataError: an object has.
+        ValueError: no JSON.
+        RecursionError: brackets within brackets.
+    """
+    return json.loads(text, object_pairs_hook=_object, **options)
+
+
+def is_number(cell: Any) -> bool:
+    """Whether a cell holds a number, of which there is no doubt."""
+    if isinstance(cell, (bool, np.bool_)) or (isinstance(cell, str) and "_" in cell):  # Python reads 1_0 as 10
+        return False
+    try:
+        float(cell)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def is_meant_as_number(cell: Any) -> bool:
+    """Whether a cell holds a number, or text that others may read as one: `1,5`, `1 000`, `−1`."""
+    return is_number(cell) or (isinstance(cell, str) and _MEANT_AS_NUMBER.fullmatch(cell.strip()) is not None)
 
 
 def to_label(cell: Any, name: str, *, path: Path | str | None = None, row: int | None = None) -> float:
@@ -41,11 +157,33 @@ def to_label(cell: Any, name: str, *, path: Path | str | None = None, row: int |
     """
     if is_missing(cell):
         return float("nan")
-    try:
-        value = float("inf") if isinstance(cell, bool) else float(cell)
-    except (TypeError, ValueError):
-        value = float("inf")
+    value = float(cell) if is_number(cell) else float("inf")
     if not np.isfinite(value):
-        message = f"{name} is {str(cell)[:60]!r}; a label must be a finite number, or empty if it is missing"
-        raise DataError(message, path=path, row=row, field=name, value=cell)
+        rule = "a label must be a finite number, or empty if it is missing"
+        if isinstance(cell, str) and is_meant_as_number(cell) and not is_number(cell):
+            rule = "write numbers as 1234.5: a decimal point, and nothing between thousands"
+        raise DataError(f"{name} is {str(cell)[:60]!r}; {rule}", path=path, row=row, field=name, value=cell)
     return value
+
+
+@functools.lru_cache(maxsize=64)
+def _id_columns(names: tuple[str, ...]) -> tuple[str, ...]:
+    found = [name for name in names if _word(name) in _ORDER]
+    found.sort(key=lambda name: (_ORDER[_word(name)], name.lower() != name))
+    return (*found, *filter(_is_index, names))
+
+
+def _is_index(name: str) -> bool:
+    return _INDEX_COLUMN.fullmatch(str(name).strip()) is not None
+
+
+def _word(name: str) -> str:
+    """`Material ID`, `material-id` and `materialId` are one word."""
+    return re.sub(r"[^a-z0-9]", "", str(name).lower())
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    tree = dict(pairs)
+    if len(tree) < len(pairs):
+        check_names(name for name, _ in pairs)
+    return tree

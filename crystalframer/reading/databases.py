@@ -17,7 +17,7 @@ from typing import Any
 
 from crystalframer.errors import DataError
 from crystalframer.libraries import reason, require
-from crystalframer.reading.columns import ID_COLUMNS
+from crystalframer.reading.columns import has_id
 from crystalframer.reading.entry import Start
 from crystalframer.reading.tables import Table
 from crystalframer.reading.unpacking import inflated
@@ -73,8 +73,7 @@ def _page(database: Any, path: Path, first: int) -> list[tuple[int, Callable[[],
 
 
 def _cells(labels: Mapping[str, Any], id: str, atoms: Any) -> dict[str, Any]:
-    has_id = any(name in labels for name in ID_COLUMNS)
-    return {**({} if has_id else {"id": id}), **labels, "atoms": atoms}
+    return {**({} if has_id(labels) else {"id": id}), **labels, "atoms": atoms}
 
 
 def _starts_lmdb(path: Path) -> Iterator[Start]:

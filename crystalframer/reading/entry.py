@@ -40,6 +40,8 @@ class Entry:
     row_word: str = "row"
     """What is counted: `"row"`, `"structure"`, `"item"`."""
     path: Path | None = None
+    item: int | None = None
+    """Its number in the list or table in memory that it came from, from 0."""
 
     @property
     def source(self) -> str:
@@ -67,6 +69,8 @@ class StructureRecord:
     """Where it came from, for messages: `NaCl.cif`, `table.csv, row 3`."""
     crystal: Crystal | None
     error: str | None
+    item: int | None = None
+    """Number of the item among the inputs that it came from, from 0; None where these are a path or one structure."""
 
     @property
     def formula(self) -> str:

@@ -82,6 +82,8 @@ NAMED: dict[str, Format] = {"XDATCAR": poscar.STEPS, ".ent": pdb, ".ins": shelx}
 """The same for files that are not taken from a folder: they may hold many steps, or stand beside a result."""
 ROWS: dict[str, Format] = {**TABLES, **DATABASES}
 """Suffix → format of files whose entries are rows, which may hold labels."""
+_NO_STRUCTURES = ("labels", "id_prop", "atom_init", "readme", "license", "licence")
+"""Stems of files that belong to a folder of structures: labels, features of CGCNN, and texts."""
 FORMATS: dict[str, Format] = {**STRUCTURES, **NAMED, **ROWS}
 """Suffix, or beginning of the name → format. A file that is named itself may have any other: then ASE reads it."""
 
@@ -118,9 +120,23 @@ def is_table(path: Path) -> bool:
 
 
 def name_of(path: Path) -> str:
-    """The stem of a file without the suffix of a compression; for a file named POSCAR or CONTCAR, its folder."""
+    """The stem of a file without the suffix of a compression; for a file named POSCAR or CONTCAR, its folder.
+
+    Of `POSCAR.mp-22862` it is the whole name: many files of a folder have the same stem.
+    """
     plain = _plain(path)
-    return path.absolute().parent.name if plain.name in STRUCTURES else plain.stem
+    if plain.name in STRUCTURES or (plain.stem in STRUCTURES and plain.suffix.lower() in FORMATS):
+        return path.absolute().parent.name
+    return plain.name if plain.suffix.lower() not in FORMATS and _beginning(plain) else plain.stem
+
+
+def other_names(path: Path) -> set[str]:
+    """What a table of labels may call a file besides `name_of`: `POSCAR-JVASP-10.vasp`, `JVASP-10`."""
+    plain = _plain(path)
+    names = {path.name, plain.name, plain.stem}
+    if beginning := _beginning(plain):
+        names |= {name.removeprefix(beginning).lstrip(".-_") for name in (plain.name, plain.stem)}
+    return names - {"", beginning}
 
 
 def may_be_folder(path: Path) -> bool:
@@ -142,6 +158,15 @@ def label_files(folder: Path) -> list[Path]:
     """Tables of a folder that are called `labels`."""
     paths = (folder / f"labels{suffix}{packed}" for suffix in ROWS for packed in ("", *COMPRESSIONS))
     return [path for path in paths if path.is_file()]
+
+
+def why_skipped(path: Path) -> str:
+    """What the files of a folder are that are not read with it; empty if nobody expects it."""
+    if path.name.startswith(".") or path.stem.lower() in _NO_STRUCTURES:
+        return ""
+    if path.is_dir():
+        return "sub-folders"
+    return "tables" if is_table(path) else "files of another format"
 
 
 def table_writer(path: Path) -> Callable[[pandas.DataFrame, Path], None]:
@@ -177,9 +202,12 @@ def _key(path: Path) -> str:
     """The key of a path in `FORMATS`, be it there or not."""
     path = _plain(path)
     suffix = path.suffix.lower()
-    if suffix in FORMATS:
-        return suffix
-    return next((key for key in _NAMES if path.name.startswith(key)), suffix)
+    return suffix if suffix in FORMATS else _beginning(path) or suffix
+
+
+def _beginning(path: Path) -> str:
+    """The key that the name of a file begins with; empty if there is none."""
+    return next((key for key in _NAMES if path.name.startswith(key)), "")
 
 
 def _is_structure_file(path: Path) -> bool:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import glob
 import itertools
 import stat
-from collections.abc import Iterable, Iterator, Sized
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from crystalframer.crystals.crystal import Crystal
-from crystalframer.errors import CrystalError, CrystalFramerError, DataError
+from crystalframer.errors import CrystalError, CrystalFramerError, CrystalWarning, DataError
 from crystalframer.reading import formats
-from crystalframer.reading.columns import row_id
+from crystalframer.reading.columns import check_names, is_missing, row_id
 from crystalframer.reading.entry import BEGINNING, Entry, Start, StructureRecord
-from crystalframer.reading.objects import is_instance, is_structure, to_crystal
+from crystalframer.reading.objects import is_instance, is_one_structure, is_structure, to_crystal
 
 Kind = TypeVar("Kind", bound=CrystalFramerError)
 _EXPECTED = (CrystalFramerError, OSError, UnicodeDecodeError)
 """Errors of a file that cannot be read."""
+_SHOWN = 3
+"""Names of skipped files in one message."""
 
 
 def read(source: Any, id: str = "") -> Crystal:
@@ -78,8 +81,8 @@ def iter_structures(inputs: Any) -> Iterator[StructureRecord]:
 
     Args:
         inputs: anything `read` takes, and also: files of several structures, tables (CSV, JSON, JSON lines, parquet,
-            packed data sets), databases (of ASE, LMDB), folders, glob patterns, DataFrames, `CrystalDataset`s, and
-            lists of all these.
+            packed data sets), databases (of ASE, LMDB), folders, glob patterns, DataFrames, `CrystalDataset`s, lists of
+            all these, and a pandas Series or dictionary of structures or paths, whose index or keys are the ids.
 
     Yields:
         Records with unique ids: the source's own, else the file's stem (with the number of the structure or row if it
@@ -90,7 +93,7 @@ def iter_structures(inputs: Any) -> Iterator[StructureRecord]:
         record = record_of(entry)
         id = _unique(record.id, taken)
         crystal = record.crystal and _renamed(record.crystal, id)
-        yield StructureRecord(id, record.source or id, crystal, record.error)
+        yield StructureRecord(id, record.source or id, crystal, record.error, entry.item)
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -121,6 +124,8 @@ def crystal_of(entry: Entry) -> Crystal:
     except CrystalFramerError as error:
         located = _located(error, CrystalError, entry.path)
         raise located.at(row=entry.row, row_word=entry.row_word) from error
+    except CrystalWarning as warning:  # where warnings are errors: of this structure, not of all
+        raise CrystalError(str(warning), path=entry.path).at(row=entry.row, row_word=entry.row_word) from warning
 
 
 def record_of(entry: Entry) -> StructureRecord:
@@ -140,17 +145,60 @@ def iter_entries(inputs: Any) -> Iterator[Entry]:
         except CrystalError as error:
             yield Entry(error, str(inputs), path=Path(inputs))
         else:
+            say_what_is_skipped(Path(inputs).expanduser(), found)
             yield from itertools.chain.from_iterable(map(_entries_of, found))
     elif is_instance(inputs, "pandas", "DataFrame"):
-        for row, cells in enumerate(inputs.to_dict("records"), start=1):
-            yield Entry(cells, row_id(cells) or f"row-{row}", row)
+        yield from _rows_of_frame(inputs)
+    elif (named := _named_structures(inputs)) is not None:
+        for number, (name, item) in enumerate(named):
+            for entry in iter_entries(item):
+                yield _as_item(replace(entry, id=name if entry.row is None else f"{name}-{entry.row}"), number)
     elif is_structure(inputs) or not isinstance(inputs, Iterable):
         yield Entry(inputs)
     else:
-        for number, item in enumerate(inputs, start=1):
-            for entry in iter_entries(item):
-                is_item = entry.path is None and entry.row is None
-                yield replace(entry, row=number, row_word="item") if is_item else entry
+        for number, item in enumerate(inputs):
+            yield from (_as_item(entry, number) for entry in iter_entries(item))
+
+
+def _as_item(entry: Entry, number: int) -> Entry:
+    """An entry of an item in memory, counted from 0. Of one that is no file or row, messages give the number."""
+    is_item = entry.path is None and entry.row is None
+    place: dict[str, Any] = {"row": number + 1, "row_word": "item"} if is_item else {}
+    return replace(entry, item=number, **place)
+
+
+def _rows_of_frame(frame: Any) -> Iterator[Entry]:
+    """The rows of a DataFrame. Their ids are those of a column, or else the index if it says more than a number.
+
+    Raises:
+        DataError: two columns have the same name.
+    """
+    check_names(frame.columns)
+    is_numbered = is_instance(frame.index, "pandas", "RangeIndex")
+    for row, (label, cells) in enumerate(zip(frame.index, frame.to_dict("records"), strict=True), start=1):
+        yield Entry(cells, row_id(cells) or (f"row-{row}" if is_numbered else _text_of(label)), row, item=row - 1)
+
+
+def _named_structures(inputs: Any) -> list[tuple[str, Any]] | None:
+    """The structures, paths or rows of a Series or dictionary with their names; None if it is one row by itself."""
+    if not isinstance(inputs, Mapping) and not is_instance(inputs, "pandas", "Series"):
+        return None
+    named = [(_text_of(name), item) for name, item in inputs.items()]
+    if is_one_structure(inputs.keys()) or not all(_may_be_structure(item) for _, item in named):
+        return None
+    return named
+
+
+def _may_be_structure(value: Any) -> bool:
+    """Whether a value is a structure or stands for one, or is missing, and is no cell of a row."""
+    if isinstance(value, Mapping) or is_instance(value, "pandas", "Series"):
+        return is_one_structure(value.keys())
+    return is_structure(value) or isinstance(value, Path) or is_missing(value)
+
+
+def _text_of(label: Any) -> str:
+    """A label of an index, or of each of its levels, as an id."""
+    return "-".join(map(str, label)) if isinstance(label, tuple) else str(label)
 
 
 def files_of(text: str) -> list[Path]:
@@ -174,6 +222,31 @@ def files_of(text: str) -> list[Path]:
     return found
 
 
+def say_what_is_skipped(folder: Path, taken: Collection[Path]) -> None:
+    """Say on standard error which files of a folder are not read, and why. Of anything else, say nothing."""
+    if not folder.is_dir() or formats.may_be_folder(folder):
+        return
+    skipped: dict[str, list[str]] = {}
+    for path in sorted(set(folder.iterdir()) - set(taken)):
+        if reason := formats.why_skipped(path):
+            skipped.setdefault(reason, []).append(path.name)
+    counted = []
+    for reason, names in skipped.items():
+        shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+        counted.append(f"{len(names):,} {reason} ({shown})")
+    if "sub-folders" in skipped:
+        counted.append(f"sub-folders are read with a pattern: {folder / '**' / _example_below(folder)}")
+    if counted:
+        print(f"{folder}: skipped {'; '.join(counted)}", file=sys.stderr)
+
+
+def _example_below(folder: Path) -> str:
+    """A pattern for the names of structure files in the sub-folders."""
+    below = (file for child in sorted(folder.iterdir()) if child.is_dir() for file in formats.structure_files(child))
+    example = next(below, Path("x.cif"))
+    return f"*{example.suffix}" if example.suffix else example.name
+
+
 def all_paths(inputs: Any) -> list[str] | None:
     """The paths and patterns of inputs that are nothing else, so that every process can read them; else None."""
     given = inputs if isinstance(inputs, (list, tuple)) else [inputs]
@@ -190,6 +263,8 @@ def expected_count(inputs: Any) -> int | None:
             return None
     elif isinstance(inputs, (list, tuple)):
         counts = [expected_count(item) for item in inputs]
+    elif (named := _named_structures(inputs)) is not None:
+        counts = [expected_count(item) for _, item in named]
     elif isinstance(inputs, Sized) and not is_structure(inputs):
         return len(inputs)
     else:
@@ -264,6 +339,8 @@ def _entries_of(path: Path, start: Start = BEGINNING) -> Iterator[Entry]:
             raise CrystalError("the file is empty; copy it again")
         for entry in format.entries(path, start):
             yield _in_file(entry, path, name)
+    except CrystalWarning as warning:
+        yield _in_file(Entry(CrystalError(str(warning))), path, name)
     except _EXPECTED as error:
         yield _in_file(Entry(_located(error, CrystalError, path)), path, name)
 

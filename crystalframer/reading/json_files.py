@@ -6,12 +6,12 @@ is a list of these, an object of them by id, the answer of an OPTIMADE server, o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from crystalframer.errors import CrystalFramerError, DataError
+from crystalframer.reading.columns import parsed_json
 from crystalframer.reading.databases import ase_row
 from crystalframer.reading.encoded import plain_array
 from crystalframer.reading.entry import BEGINNING, Entry, Start
@@ -50,7 +50,9 @@ def _tree(path: Path) -> Any:
     text = text_of(path)
     constants: list[str] = []
     try:
-        tree = json.loads(text, parse_constant=lambda word: constants.append(word) or float(word))
+        tree = parsed_json(text, parse_constant=lambda word: constants.append(word) or float(word))
+    except DataError:
+        raise
     except (ValueError, RecursionError) as error:  # the latter of nested brackets
         raise DataError(f"not valid JSON ({error}); make it again") from error
     tree = _content(tree, path.stem)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,15 +18,20 @@ from jaxtyping import Float
 
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.elements import SYMBOLS, atomic_number
-from crystalframer.errors import CrystalError
+from crystalframer.errors import CrystalError, DataError
 from crystalframer.libraries import reason
 from crystalframer.reading import cif, optimade
-from crystalframer.reading.columns import is_missing, row_id
+from crystalframer.reading.columns import STRUCTURE_COLUMNS, has_id, is_missing, parsed_json, row_id
 from crystalframer.reading.encoded import plain_array
 from crystalframer.reading.notices import left_out
 
 OCCUPANCY_TOLERANCE = 1e-3
 """A site whose occupancy differs less from 1 counts as full."""
+_STRUCTURE_NAMES = (
+    *(*STRUCTURE_COLUMNS, "structure", "atoms", "cif", "sites", "lattice_mat", "numbers", "cell"),
+    *("attributes", "species_at_sites", "@class"),
+)
+"""Names in a dictionary or row that is one structure."""
 _SITE_ENTRIES = ("species", "abc", "label")
 """What is read of a site in a dictionary of pymatgen."""
 
@@ -58,6 +63,11 @@ def to_crystal(structure: Any, id: str = "") -> Crystal:
 def is_structure(value: object) -> bool:
     """Whether this is one structure, though some of them can be iterated over."""
     return any(is_instance(value, *kind) for kind in CONVERTERS)
+
+
+def is_one_structure(names: Iterable[Any]) -> bool:
+    """Whether names are those of the cells or entries of one structure, and not the ids of several."""
+    return any(name in _STRUCTURE_NAMES for name in names) or has_id(map(str, names))
 
 
 def is_instance(value: object, module: str, name: str) -> bool:
@@ -168,7 +178,9 @@ def _from_text(text: str, id: str) -> Crystal:
     text = text.removeprefix("\ufeff")
     if text.lstrip().startswith("{"):
         try:
-            tree = json.loads(text)
+            tree = parsed_json(text)
+        except DataError as error:
+            raise CrystalError(error.message, field=error.field) from error
         except (ValueError, RecursionError) as error:  # the latter of nested brackets
             raise CrystalError(f"not valid JSON ({error}); make it again") from error
         return _from_mapping(tree, id)
@@ -184,8 +196,8 @@ def _from_text(text: str, id: str) -> Crystal:
 
 def _from_mapping(row: Mapping[str, Any], id: str) -> Crystal:
     id = id or row_id(row)
-    for name in ("structure", "atoms"):
-        if name in row:
+    for name in ("structure", "atoms", "cif"):
+        if name in row and not (name == "cif" and "atomic_numbers" in row):
             if is_missing(row[name]):
                 raise CrystalError(f"{_name(id)}: its {name} is empty; fill it, or remove the row", field=name)
             return _converted(row[name], id)

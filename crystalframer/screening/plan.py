@@ -14,7 +14,15 @@ from tqdm.auto import tqdm
 
 from crystalframer.errors import CrystalError, DataError
 from crystalframer.reading.entry import BEGINNING, Entry, Start, StructureRecord
-from crystalframer.reading.inputs import Span, all_paths, files_of, iter_entries, record_of, starts
+from crystalframer.reading.inputs import (
+    Span,
+    all_paths,
+    files_of,
+    iter_entries,
+    record_of,
+    say_what_is_skipped,
+    starts,
+)
 
 IN_MEMORY = "structures of a program"
 """Name of an input that is not a file."""
@@ -103,6 +111,7 @@ def plan_files(given: Sequence[str], shard_size: int, progress: bool) -> FilePla
             found = files_of(text)
         except CrystalError as error:
             raise DataError(error.message, path=error.path) from error
+        say_what_is_skipped(Path(text).expanduser(), found)
         inputs.append(_input(text, found))
         files += (str(path.absolute()) for path in found)
     counts, begin, index = np.zeros(len(files), dtype=np.int64), [], 0

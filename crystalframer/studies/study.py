@@ -25,6 +25,7 @@ from crystalframer.config import Config
 from crystalframer.datasets.dataset import CrystalDataset, Splits
 from crystalframer.errors import ConfigError, Setting, TrainingError
 from crystalframer.processes import pool
+from crystalframer.reading.tables import csv_text
 from crystalframer.studies.tables import TABLE_FILE, measured, table_of
 from crystalframer.training import launch
 from crystalframer.training.callbacks import where_to_draw
@@ -163,7 +164,7 @@ class Study(ABC):
         """Write the table to the output folder."""
         table = self.table()
         with files.writing(self.output / TABLE_FILE, TrainingError):
-            files.write(self.output / TABLE_FILE, table.to_csv(index=False))
+            files.write(self.output / TABLE_FILE, csv_text(table))
         return table
 
     @contextmanager

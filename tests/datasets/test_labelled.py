@@ -1,9 +1,12 @@
+import csv
 import json
 from pathlib import Path
 
 import numpy as np
 import pandas
+import pyarrow
 import pytest
+from pyarrow import parquet
 from pymatgen.core import Lattice, Structure
 from refusals import refused
 
@@ -11,6 +14,8 @@ from crystalframer.config import DataConfig, Target
 from crystalframer.datasets.labelled import read_folder, read_table
 from crystalframer.datasets.sources import dataset
 from crystalframer.errors import DataError
+
+FLAT = ["id", "atomic_numbers", "positions", "lattice", "gap", "gap"]
 
 
 def structure(length: float) -> Structure:
@@ -105,6 +110,160 @@ def test_csv_with_other_delimiters_and_byte_order_mark(tmp_path: Path, folder: P
     np.testing.assert_array_equal(read_folder(folder).targets["gap"], [1, np.nan, 3])
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        " id , gap\n a , 1\nb,\nc,3 \n",
+        "id,gap,,\na,1,,\nb,,,\nc,3,,\n,,,\n",
+        "id,gap\na,1,\nb,,\nc,3,\n\n",
+        "sep=;\nid;gap\na;1\nb;\nc;3\n",
+        '"id","gap"\n"a","1"\n"b",""\n"c","3"\n',
+        '"id; or so";gap;id\nx;1;a\ny;;b\nz;3;c\n',
+        "\nid,gap\r\na,1\r\nb,\r\nc,3\r\n",
+        ",id,gap\n0,a,1\n1,b,\n2,c,3\n",
+        "Unnamed: 0,id,gap\n0,a,1\n1,b,\n2,c,3\n",
+        "index,level_0,gap,id\n0,4,1,a\n1,3,,b\n2,2,3,c\n",
+        ",gap\na,1\nb,\nc,3\n",
+        "id,material_id,gap\n1,a,1\n2,b,\n3,c,3\n",
+        "MP-ID,icsd_id,gap\na,1,1\nb,2,\nc,3,3\n",
+        "filename,gap\na.cif,1\nb.cif,\nc.cif,3\n",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_csv_as_people_and_programs_write_it(folder: Path, text: str, encoding: str) -> None:
+    (folder / "labels.csv").write_text(text, encoding=encoding, newline="")
+    data = read_folder(folder)
+    assert data.ids.tolist() == ["a", "b", "c"] and list(data.targets) == ["gap"]
+    np.testing.assert_array_equal(data.targets["gap"], [1, np.nan, 3])
+
+
+@pytest.mark.parametrize("name", ["labels.json", "labels.jsonl"])
+def test_two_values_of_one_name_are_refused(folder: Path, name: str) -> None:
+    rows = '{"id": "a", "gap": 1, "gap": 2}\n'
+    (folder / name).write_text(f"[{rows}]" if name.endswith(".json") else rows)
+    with refused(DataError, "2 columns called 'gap'", path=name, field="gap"):
+        read_folder(folder)
+
+
+def test_two_columns_of_one_name_in_parquet_are_refused(folder: Path, tmp_path: Path) -> None:
+    table = pyarrow.table([["a", "b", "c"], [1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], ["id", "gap", "gap"])
+    parquet.write_table(table, folder / "labels.parquet")
+    with refused(DataError, "2 columns called 'gap'", path="labels.parquet", field="gap"):
+        read_folder(folder)
+    flat = pyarrow.table([["a"], [[11]], [[0.0, 0, 0]], [[4.0, 0, 0, 0, 4, 0, 0, 0, 4]], [1.0], [2.0]], names=FLAT)
+    parquet.write_table(flat, tmp_path / "flat.parquet")
+    with refused(DataError, "2 columns called 'gap'", path="flat.parquet", field="gap"):
+        read_table(tmp_path / "flat.parquet")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])
+def test_structures_of_any_length_fit_into_a_cell(tmp_path: Path, suffix: str) -> None:
+    text = structure(4.0).to(fmt="cif") + "# long comment\n" * 20_000
+    limit = csv.field_size_limit()
+    path = write_rows(tmp_path / f"t{suffix}", [{"id": "a", "cif": text, "gap": 1.0}])
+    assert read_table(path).formulas.tolist() == ["NaCl"]
+    assert csv.field_size_limit() == limit
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("flat", [True, False])
+@pytest.mark.parametrize(
+    "column",
+    ["mp_id", "cif_id", "ID", "name", "Material ID", "material-id", "filename", "refcode", "ICSD_code", "cod_id"],
+)
+def test_ids_under_other_names(tmp_path: Path, suffix: str, flat: bool, column: str) -> None:
+    text = structure(4.0).to(fmt="cif")
+    given = rows(gap=[1, 2, 3])
+    if not flat:
+        given = [{"structure": text, "gap": row["gap"]} for row in given]
+    for number, row in enumerate(given):
+        row.pop("id", None)
+        row[column] = 100 + number if "cod" in column else f"mp-{100 + number}"
+    data = read_table(write_rows(tmp_path / f"t{suffix}", given))
+    assert [id.removeprefix("mp-") for id in data.ids] == ["100", "101", "102"]
+    assert list(data.targets) == ["gap"]
+    assert f"column {column!r}" in data.provenance.source
+
+
+def test_ids_are_of_a_column_that_tells_crystals_apart(tmp_path: Path) -> None:
+    for names, expected in (
+        ({"name": ["NaCl", "NaCl", "KCl"], "refcode": ["A", "B", "C"]}, ["A", "B", "C"]),
+        ({"name": ["NaCl", "NaCl", "KCl"]}, ["1", "2", "3"]),
+        ({"name": ["x", "y", "z"], "refcode": ["A", "", "C"]}, ["x", "y", "z"]),
+        ({"Unnamed: 0": [0, 1, 2]}, ["1", "2", "3"]),
+        ({"Unnamed: 0": ["mp-1", "mp-2", "mp-3"]}, ["mp-1", "mp-2", "mp-3"]),
+        ({"id": ["i", "j", "k"], "material_id": ["A", "B", "C"]}, ["i", "j", "k"]),
+    ):
+        plain = [{name: cell for name, cell in row.items() if name != "id"} for row in rows()]
+        given = [row | {name: cells[n] for name, cells in names.items()} for n, row in enumerate(plain)]
+        for suffix in (".json", ".parquet"):
+            assert read_table(write_rows(tmp_path / f"t{suffix}", given)).ids.tolist() == expected
+
+
+ID_PROP = "a,1.5\nb,\nc,-2e-3\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "targets", "names"),
+    [
+        (ID_PROP, None, ["target"]),
+        (ID_PROP, [Target("gap", "eV")], ["gap"]),
+        (ID_PROP.replace(",", ".cif,"), ["gap"], ["gap"]),
+        ("id,gap\n" + ID_PROP, None, ["gap"]),
+        (ID_PROP.replace("\n", ",1\n"), None, ["target_1", "target_2"]),
+    ],
+)
+def test_id_prop_of_cgcnn_and_alignn(
+    folder: Path, text: str, targets: list[str | Target] | None, names: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "id_prop.csv").write_text(text)
+    (folder / "atom_init.json").write_text('{"1": [0, 1], "2": [1, 0]}')
+    data = dataset(folder, targets=targets)
+    assert data.ids.tolist() == ["a", "b", "c"] and list(data.targets) == names
+    np.testing.assert_array_equal(data.targets[names[0]], [1.5, np.nan, -2e-3])
+    assert "skipped" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "targets", "row", "field"),
+    [
+        (ID_PROP, ["gap", "energy"], None, "targets"),
+        ("a\nb\nc\n", None, None, "targets"),
+        ("a,1\nb,1,2\nc,1\n", None, 2, None),
+        ("a,1\nb,1\na,1\n", None, 3, None),
+        ("a,1\nb,x\nc,1\n", None, 2, "target"),
+        ("a,1\nb,1\nd,1\n", None, None, None),
+    ],
+)
+def test_bad_id_prop(folder: Path, text: str, targets: list[str] | None, row: int | None, field: str | None) -> None:
+    (folder / "id_prop.csv").write_text(text)
+    with refused(DataError, path="id_prop.csv", row=row, field=field):
+        dataset(folder, targets=targets)
+
+
+def test_id_prop_with_files_of_alignn(tmp_path: Path) -> None:
+    for number in (10, 2):
+        structure(number).to(str(tmp_path / f"POSCAR-JVASP-{number}.vasp"), fmt="poscar")
+    for names in ("POSCAR-JVASP-10.vasp", "POSCAR-JVASP-2.vasp"), ("JVASP-10", "JVASP-2"):
+        (tmp_path / "id_prop.csv").write_text("".join(f"{name},{n}\n" for n, name in enumerate(names)))
+        data = dataset(tmp_path)
+        assert data.ids.tolist() == ["POSCAR-JVASP-10", "POSCAR-JVASP-2"]
+        assert data[0].lattice[0, 0] == pytest.approx(10)
+
+
+def test_names_after_poscar(tmp_path: Path) -> None:
+    for number in (22862, 1265):
+        structure(number / 1000).to(str(tmp_path / f"POSCAR.mp-{number}"), fmt="poscar")
+    for form in ("POSCAR.mp-{}", "mp-{}"):
+        write_rows(tmp_path / "labels.csv", [{"id": form.format(number), "gap": number} for number in (22862, 1265)])
+        data = dataset(tmp_path)
+        assert data.ids.tolist() == ["POSCAR.mp-22862", "POSCAR.mp-1265"]
+        assert data[1].lattice[0, 0] == pytest.approx(1.265)
+    structure(1.0).to(str(tmp_path / "CONTCAR.mp-1265"), fmt="poscar")
+    with refused(DataError, "'mp-1265' may be CONTCAR.mp-1265 or POSCAR.mp-1265", path="labels.csv", row=2):
+        dataset(tmp_path)
+
+
 @pytest.mark.parametrize("missing", ["", "NaN", "null", " n/a "])
 def test_missing_labels(tmp_path: Path, folder: Path, missing: str) -> None:
     (folder / "labels.csv").write_text(f"id,gap\na,1\nb,{missing}\nc,2\n")
@@ -139,7 +298,18 @@ def test_folder_with_labels_elsewhere_or_none(folder: Path, tmp_path: Path) -> N
         ("id,gap\na,1\na.cif,1\nb,2\n", None, 2, None, ["'a.cif'", "row 1"]),
         ("id,gap\na,1\nd,1\ne,2\n", None, None, None, ["2 of 3 rows", "\n  row 2: d\n  row 3: e"]),
         ("id,gap\na,1\n", None, None, None, ["2 of 3 structure files", "\n  b.cif\n  c.cif"]),
-        ("name,gap\na,1\n", None, 1, None, ["`id` or `file`"]),
+        ("compound,gap\na,1\n", None, 1, None, ["`id` or `file`"]),
+        ("id,gap,gap\na,1,2\nb,1,2\nc,2,3\n", ["gap"], None, "gap", ["2 columns called 'gap'"]),
+        ("id,gap, gap \na,1,2\nb,1,2\nc,2,3\n", None, None, "gap", ["2 columns called 'gap'"]),
+        ("id;gap\na;5,03\nb;1\nc;2\n", None, 1, "gap", ["'5,03'", "decimal point"]),
+        ("id;gap\na;5,03\nb;1,1\nc;2,0\n", None, 1, "gap", ["'5,03'", "decimal point"]),
+        ("id;gap\na;1.234,5\nb;1\nc;2\n", None, 1, "gap", ["'1.234,5'", "thousands"]),
+        ('id,gap\na,"1,234.5"\nb,1\nc,2\n', None, 1, "gap", ["'1,234.5'", "thousands"]),
+        ("id,gap\na,1 234\nb,1\nc,2\n", None, 1, "gap", ["'1 234'", "thousands"]),
+        ("id,gap\na,\u22121\nb,1\nc,2\n", None, 1, "gap", ["'\u22121'"]),
+        ("id,gap\na,1_0\nb,1\nc,2\n", None, 1, "gap", ["'1_0'"]),
+        ("id,gap,\na,5,03\nb,5,1\nc,1,\n", None, 1, None, ["'03'", "no name"]),
+        ("id,gap\na,5,03\nb,1\nc,1\n", None, 1, None, ["2 cells"]),
         ("id,gap\na,1\nb\nc,2\n", None, 2, None, ["2 cells"]),
         ("id,gap\na,1,7\n", None, 1, None, ["2 cells"]),
         ("id,gap,split\na,1,train\nb,2,dev\nc,3,test\n", None, 2, "split", ["'dev'"]),

@@ -12,6 +12,7 @@ import pytest
 from pymatgen.core import DummySpecies, Lattice, Structure
 from refusals import refused
 
+import crystalframer as cf
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.datasets.dataset import CrystalDataset
 from crystalframer.errors import CrystalError
@@ -317,7 +318,7 @@ def test_one_bad_item_never_stops_the_others(tmp_path: Path) -> None:
     assert found[6].crystal is not None and found[6].crystal.id == "good-2"
 
 
-def test_folders_globs_and_files(tmp_path: Path) -> None:
+def test_folders_globs_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for kind in ("b.cif", "a.vasp", "c.json"):
         _file(kind, tmp_path)
     write(tmp_path / "README.md", "hello")
@@ -326,6 +327,7 @@ def test_folders_globs_and_files(tmp_path: Path) -> None:
     write(tmp_path / "labels.json", '[{"id": "a"}]')
     assert [record.id for record in records(tmp_path)] == ["a", "b", "c"]
     assert [record.id for record in records(str(tmp_path / "*.cif"))] == ["b"]
+    assert capsys.readouterr().err == ""
     assert [record.id for record in records([str(tmp_path / "b.*"), tmp_path / "a.vasp"])] == ["b", "a"]
     (missing,) = records(str(tmp_path / "*.xyz"))
     assert missing.error is not None and "no file matches" in missing.error
@@ -335,11 +337,48 @@ def test_folders_globs_and_files(tmp_path: Path) -> None:
     assert nothing.error is not None and "holds no structure files" in nothing.error
 
 
+@pytest.mark.parametrize("kind", ["structures", "data set", "screening"])
+def test_what_a_folder_holds_and_is_not_read_is_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    _file("a.cif", tmp_path)
+    for name in ("notes.txt", "results.csv", "x.zip", "y.zip", "z.zip", "atom_init.json", "id_prop.csv"):
+        write(tmp_path / name, "x")
+    for name in ("run1", "run2", ".git"):
+        (tmp_path / name).mkdir()
+    _file("POSCAR", tmp_path / "run2")
+    if kind == "structures":
+        assert len(cf.predict(tmp_path)) == 1
+    elif kind == "data set":
+        (tmp_path / "id_prop.csv").write_text("a,1\n")
+        assert len(cf.dataset(tmp_path)) == 1
+    else:
+        assert cf.screen(tmp_path, tmp_path / "run1" / "screened", progress=False).n_structures == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len([line for line in said if "skipped" in line]) == 1
+    (line,) = (line for line in said if "skipped" in line)
+    assert line.startswith(f"{tmp_path}: skipped ")
+    for words in (
+        "4 files of another format (notes.txt, x.zip, y.zip, ...)",
+        "1 tables (results.csv)",
+        "2 sub-folders (run1, run2)",
+    ):
+        assert words in line
+    pattern = line.partition("pattern: ")[2]
+    assert [record.id for record in records(pattern)] == ["run2"]
+    for name in ("atom_init", "id_prop", ".git"):
+        assert name not in line
+
+
 def test_files_named_poscar_take_the_name_of_their_folder(tmp_path: Path) -> None:
     for name in ("run1", "run2"):
         (tmp_path / name).mkdir()
         _file("CONTCAR", tmp_path / name)
     assert [record.id for record in records(str(tmp_path / "*" / "CONTCAR"))] == ["run1", "run2"]
+    for name in ("POSCAR.mp-1", "POSCAR.mp-2", "POSCAR-003", "run1/POSCAR.vasp"):
+        NACL.to(str(tmp_path / name), fmt="poscar")
+    assert [record.id for record in records(tmp_path)] == ["POSCAR-003", "POSCAR.mp-1", "POSCAR.mp-2"]
+    assert [record.id for record in records(str(tmp_path / "*" / "POSCAR.vasp"))] == ["run1"]
 
 
 def test_frames(tmp_path: Path) -> None:
