@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import gemmi
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from crystalframer.crystals.crystal import closest_pair
 from crystalframer.elements import SYMBOLS, formula_order
@@ -120,6 +120,11 @@ class Stated:
 
 def _content(counts: Counter[int]) -> str:
     return " ".join(f"{SYMBOLS[z - 1]}{counts[z]}" for z in sorted(counts, key=formula_order))
+
+
+def lattice_of(cell: gemmi.UnitCell) -> Float[np.ndarray, "3 3"]:
+    """Rows a, b, c, Å."""
+    return np.array(cell.orth.mat.tolist()).T
 
 
 def cell_atoms(
@@ -231,12 +236,33 @@ def _images(
     sites: Sites, lattice: Float[np.ndarray, "3 3"], operations: Operations
 ) -> tuple[Int[np.ndarray, " n_atoms"], Float[np.ndarray, "n_atoms 3"]]:
     """The listed site of every atom of the cell, and its fractional coordinates: site by site, each place once."""
-    if len(sites.labels) * len(operations) > MOST_IMAGES:
-        counts = f"{len(sites.labels):,} sites and {len(operations):,} symmetry operations"
-        raise CrystalError(f"{counts} make too many atoms; correct the file")
     if len(operations) == 1:
         return np.arange(len(sites.labels)), sites.frac_coords - np.floor(sites.frac_coords)
-    listed = _special_positions(sites, lattice, operations)
+    units = np.array([[_unit(text) for text in column] for column in sites.texts]).T
+    return expanded(sites.labels, sites.frac_coords, units, lattice, operations)
+
+
+def expanded(
+    labels: Sequence[str],
+    frac: Float[np.ndarray, "n_sites 3"],
+    units: Float[np.ndarray, "n_sites 3"],
+    lattice: Float[np.ndarray, "3 3"],
+    operations: Operations,
+) -> tuple[Int[np.ndarray, " n_atoms"], Float[np.ndarray, "n_atoms 3"]]:
+    """The atoms that symmetry makes of sites: the site of each one, and its fractional coordinates.
+
+    Args:
+        labels: for messages.
+        units: value of the last digit of each coordinate. What it was rounded from may be a special position; the site
+            is put there.
+
+    Raises:
+        CrystalError: a site lies next to a special position or on the place of another one, or there are too many.
+    """
+    if len(labels) * len(operations) > MOST_IMAGES:
+        counts = f"{len(labels):,} sites and {len(operations):,} symmetry operations"
+        raise CrystalError(f"{counts} make too many atoms; correct the file")
+    listed = _special_positions(labels, frac, units, lattice, operations)
     frac = (np.einsum("oij,sj->soi", operations[:, :, :3], listed) + operations[:, :, 3]).reshape(-1, 3)
     frac -= np.floor(frac + 1e-9)  # a rounding error below 0 is 0
     site = np.repeat(np.arange(len(listed)), len(operations))
@@ -245,7 +271,7 @@ def _images(
     _, first, place = np.unique(boxes, return_index=True, return_inverse=True)
     shared = np.flatnonzero(site[first[place]] != site)
     if shared.size:
-        one, other = (sites.labels[site[index]] for index in (first[place][shared[0]], shared[0]))
+        one, other = (labels[int(site[index])] for index in (first[place][shared[0]], shared[0]))
         advice = "remove duplicates, or the symmetry operations if all atoms of the cell are listed"
         problem = f"sites {one!r} and {other!r} lie on one place (several atoms)"
         raise CrystalError(f"{problem}; {advice}", site=int(site[shared[0]]))
@@ -254,7 +280,11 @@ def _images(
 
 
 def _special_positions(
-    sites: Sites, lattice: Float[np.ndarray, "3 3"], operations: Operations
+    labels: Sequence[str],
+    frac: Float[np.ndarray, "n_sites 3"],
+    units: Float[np.ndarray, "n_sites 3"],
+    lattice: Float[np.ndarray, "3 3"],
+    operations: Operations,
 ) -> Float[np.ndarray, "n_sites 3"]:
     """Fractional coordinates, moved onto the special position that rounded ones mean.
 
@@ -265,16 +295,19 @@ def _special_positions(
         CrystalError: a site lies next to an image of its own, farther away than rounding explains.
     """
     rotations = operations[:, :, :3]
-    frac = sites.frac_coords
     moves, lengths = _moves(frac, lattice, operations)
-    units = np.array([[_unit(text) for text in column] for column in sites.texts]).T
     explained = np.einsum("oij,sj->soi", np.abs(rotations - np.eye(3)), units)
     keeps = (np.abs(moves) <= np.maximum(explained, SITE_TOLERANCE) + 1e-9).all(axis=2) & (lengths < WIDEST_ROUNDING)
     is_exact = (np.abs(moves) < 1e-12).all(axis=2) | ~keeps
     mean = (moves * keeps[:, :, None]).sum(axis=1) / np.maximum(keeps.sum(axis=1), 1)[:, None]
     frac = np.where(is_exact.all(axis=1)[:, None], frac, frac + mean)
     moves, lengths = _moves(frac, lattice, operations)
-    _check_images(lengths, keeps & (np.abs(moves) < 1e-6).all(axis=2), sites, operations)
+    near = np.argwhere((lengths < NEAREST_IMAGES) & ~(keeps & (np.abs(moves) < 1e-6).all(axis=2)))
+    if near.size:
+        site, operation = near[0].tolist()
+        problem = f"site {labels[site]!r} lies {lengths[site, operation]:.2f} Å from an image of its own"
+        advice = "give its special position with more digits, or make an ordered structure if it is disordered"
+        raise CrystalError(f"{problem} (symmetry operation {operation + 1}); {advice}", site=site)
     return frac
 
 
@@ -292,20 +325,6 @@ def _moves(
     moves = images - frac[:, None]
     moves -= np.round(moves)
     return moves, np.linalg.norm(moves @ lattice, axis=2)
-
-
-def _check_images(
-    lengths: Float[np.ndarray, "n_sites n_operations"],
-    keeps: Bool[np.ndarray, "n_sites n_operations"],
-    sites: Sites,
-    operations: Operations,
-) -> None:
-    near = np.argwhere((lengths < NEAREST_IMAGES) & ~keeps)
-    if near.size:
-        site, operation = near[0].tolist()
-        problem = f"site {sites.labels[site]!r} lies {lengths[site, operation]:.2f} Å from an image of its own"
-        advice = "give its special position with more digits, or make an ordered structure if it is disordered"
-        raise CrystalError(f"{problem} (symmetry operation {operation + 1}); {advice}", site=site)
 
 
 def _check_group(

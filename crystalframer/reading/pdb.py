@@ -14,11 +14,14 @@ import numpy as np
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.errors import CrystalError
 from crystalframer.libraries import reason
+from crystalframer.reading.cells import expanded, lattice_of
 from crystalframer.reading.entry import BEGINNING, Entry, Start
 from crystalframer.reading.notices import left_out
-from crystalframer.reading.symmetry import expanded, lattice_of, seitz
+from crystalframer.reading.space_groups import Symmetry, group_operations, settings_of
 from crystalframer.reading.text import text_of
 
+_LAST_DIGIT = 1e-3
+"""Å. Coordinates are rounded to three decimals."""
 _CELL_TOLERANCE = 1e-3
 """Relative, of the metric of a cell by SCALE and by CRYST1."""
 
@@ -53,7 +56,9 @@ def _read(text: str) -> Crystal:
         left_out("oxidation states and charges")
     lattice = lattice_of(structure.cell)
     frac = np.array([structure.cell.fractionalize(atom.pos).tolist() for atom in atoms]).reshape(-1, 3)
-    sites, frac, _ = expanded(frac, seitz(group.operations()), lattice)
+    units = np.broadcast_to(_LAST_DIGIT * np.abs(np.linalg.inv(lattice)).sum(axis=0), frac.shape)
+    labels = [atom.name for atom in atoms]
+    sites, frac = expanded(labels, frac, units, lattice, group_operations(group.hall))
     return Crystal(numbers[sites], frac @ lattice, lattice)
 
 
@@ -78,18 +83,18 @@ def _group(structure: gemmi.Structure) -> gemmi.SpaceGroup:
     if not name:
         problem = "CRYST1 names no space group: are all atoms of the cell listed? If so, write P 1"
         raise CrystalError(problem, field="CRYST1")
-    group = gemmi.find_spacegroup_by_name(name, cell.alpha, cell.gamma)
-    if group is None or not cell.is_compatible_with_spacegroup(group):
-        problem = "unknown" if group is None else "not possible with this cell"
-        raise CrystalError(f"the space group {name!r} of CRYST1 is {problem}; correct it", field="CRYST1", value=name)
-    if group.ext in "12" and ":" not in name:
+    try:
+        settings = settings_of(Symmetry(names=(name,)), lattice_of(cell))
+    except CrystalError as error:
+        raise CrystalError(f"CRYST1: {error.message}", field="CRYST1", value=name) from error
+    if len(settings) != 1:
         problem = f"the space group {name!r} has two origins, and PDB does not say which is meant"
         raise CrystalError(f"{problem}; use CIF", field="CRYST1", value=name)
     by_scale, by_lengths = lattice_of(structure.cell), lattice_of(cell)
     difference = by_scale @ by_scale.T - by_lengths @ by_lengths.T
     if not np.abs(difference).max() <= _CELL_TOLERANCE * np.abs(by_lengths).max() ** 2:
         raise CrystalError("SCALE and CRYST1 give different cells; correct one of them", field="SCALE")
-    return group
+    return settings[0]
 
 
 def _element(site: int, atom: gemmi.Atom) -> int:

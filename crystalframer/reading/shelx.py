@@ -14,13 +14,13 @@ from pathlib import Path
 
 import gemmi
 import numpy as np
-from jaxtyping import Float
 
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.elements import SYMBOLS, atomic_number
 from crystalframer.errors import CrystalError
+from crystalframer.reading.cells import expanded, lattice_of, listed_operations
 from crystalframer.reading.entry import BEGINNING, Entry, Start
-from crystalframer.reading.symmetry import expanded, lattice_of
+from crystalframer.reading.space_groups import Operations, has_symmetry
 from crystalframer.reading.text import text_of
 
 _PASSED_OVER = (
@@ -46,8 +46,8 @@ _CENTRINGS = {
 }
 """Number of LATT → translations: P, I, R (obverse), F, A, B, C."""
 _INDENTED_ATOM = re.compile(r"\s+[A-Za-z]\S*\s+[0-9]+(\s+-?[0-9]*\.[0-9]+){3}")
-_CELL_TOLERANCE = 0.01
-"""Relative, of the metric of the cell under the symmetry operations."""
+_LAST_DIGIT = 1e-3
+"""Coordinates may be rounded to three digits."""
 _OCCUPANCY_TOLERANCE = 2e-3
 _UNIT_TOLERANCE = 0.01
 """Relative: numbers of atoms in UNIT are rounded."""
@@ -177,7 +177,10 @@ def _crystal(content: _Content) -> Crystal:
     values = np.array([values for _, values in content.atoms])
     numbers = [_element_of(site, content) for site in range(len(values))]
     frac = np.array([[_value(x, content, site) for x in row[1:4]] for site, row in enumerate(values)])
-    sites, places, orders = expanded(frac, _operations(content), lattice)
+    operations = _operations(content)
+    names = [name for name, _ in content.atoms]
+    sites, places = expanded(names, frac, np.full_like(frac, _LAST_DIGIT), lattice, operations)
+    orders = len(operations) // np.bincount(sites)
     for site, (name, row) in enumerate(content.atoms):
         share = _value(row[4], content, site) * orders[site]
         if not abs(share - 1) <= _OCCUPANCY_TOLERANCE * orders[site]:
@@ -210,7 +213,7 @@ def _value(coded: float, content: _Content, site: int) -> float:
     return p * variable if m > 0 else p * (variable - 1)
 
 
-def _operations(content: _Content) -> Float[np.ndarray, "n_operations 3 4"]:
+def _operations(content: _Content) -> Operations:
     """All operations of the group.
 
     Raises:
@@ -225,13 +228,13 @@ def _operations(content: _Content) -> Float[np.ndarray, "n_operations 3 4"]:
         [gemmi.Op(text) for text in _CENTRINGS[abs(content.centring)]],
     ]
     group = {(third * second * first).wrap().triplet() for first, second, third in itertools.product(*factors)}
-    for factor in itertools.chain(*factors):
-        if any((gemmi.Op(element) * factor).wrap().triplet() not in group for element in group):
-            raise CrystalError("LATT and SYMM do not make up a group; was a line lost? Correct them", field="SYMM")
-    found = np.array([gemmi.Op(element).float_seitz()[:3] for element in sorted(group)])
-    metric = lattice_of(content.cell) @ lattice_of(content.cell).T
-    turned = np.swapaxes(found[:, :, :3], 1, 2) @ metric @ found[:, :, :3]
-    if not np.abs(turned - metric).max() <= _CELL_TOLERANCE * np.abs(metric).max():
+    try:
+        found = listed_operations(tuple(sorted(group)))
+    except CrystalError as error:
+        raise CrystalError(
+            "LATT and SYMM do not make up a group; was a line lost? Correct them", field="SYMM"
+        ) from error
+    if not has_symmetry(lattice_of(content.cell), found):
         raise CrystalError("SYMM does not fit to the cell; correct one of them", field="SYMM")
     return found
 

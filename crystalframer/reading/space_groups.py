@@ -74,7 +74,7 @@ def settings_of(symmetry: Symmetry, lattice: Float[np.ndarray, "3 3"] | None) ->
         raise CrystalError(f"{problem}; correct them, or list the operations", field="_space_group_name_H-M_alt")
     if lattice is None:
         return settings
-    fitting = [group for group in settings if _has_symmetry(lattice, group_operations(group.hall))]
+    fitting = [group for group in settings if has_symmetry(lattice, group_operations(group.hall))]
     if not fitting:
         cell = ", ".join(f"{value:.4g}" for value in _parameters(lattice))
         problem = f"the cell ({cell}) does not have the symmetry of space group {symmetry.group}"
@@ -96,7 +96,8 @@ def _parameters(lattice: Float[np.ndarray, "3 3"]) -> tuple[float, ...]:
     return (*lengths.tolist(), *np.degrees(np.arccos(cosines)).tolist())
 
 
-def _has_symmetry(lattice: Float[np.ndarray, "3 3"], operations: Operations) -> bool:
+def has_symmetry(lattice: Float[np.ndarray, "3 3"], operations: Operations) -> bool:
+    """Whether operations keep the lengths and angles of a cell, within a tolerance."""
     metric = lattice @ lattice.T
     rotations = operations[:, :, :3]
     turned = np.swapaxes(rotations, 1, 2) @ metric @ rotations

@@ -92,7 +92,7 @@ def test_groups_written_as_shelx_does(name: str, tmp_path: Path) -> None:
             listed.append(op)
     angles = {"monoclinic": (90, 100, 90), "trigonal": (90, 90, 120)}.get(group.crystal_system_str(), (90, 90, 90))
     lengths = {"monoclinic": (5, 6, 7), "orthorhombic": (5, 6, 7), "cubic": (6, 6, 6)}
-    a, b, c = lengths.get(group.crystal_system_str(), (6, 6, 9))
+    a, b, c = (2 * length for length in lengths.get(group.crystal_system_str(), (6, 6, 9)))
     site = [0.113, 0.327, 0.061]
     lines = [f"CELL 1 {a} {b} {c} {' '.join(map(str, angles))}", f"LATT {latt}"]
     lines += [f"SYMM {op.triplet().upper()}" for op in listed if op.triplet() != "x,y,z"]
