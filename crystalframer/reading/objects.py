@@ -168,8 +168,9 @@ def _from_ase_row(row: Mapping[str, Any], id: str) -> Crystal:
 
 
 def _check_periodic(pbc: Any, id: str, advice: str) -> None:
-    if not all(pbc):
-        problem = f"is periodic along {sum(map(bool, pbc))} of its 3 lattice vectors, but the model needs all"
+    periodic = [_is_true(value, "pbc", id) for value in pbc]
+    if not all(periodic):
+        problem = f"is periodic along {sum(periodic)} of its 3 lattice vectors, but the model needs all"
         raise CrystalError(f"{_name(id)}: {problem}; set {advice}", field="pbc")
 
 

@@ -5,13 +5,14 @@ The format says little: coordinates have three decimals, elements may be missing
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import gemmi
 import numpy as np
 
-from crystalframer.crystals.crystal import Crystal
+from crystalframer.crystals.crystal import FARTHEST_POSITION, Crystal
 from crystalframer.errors import CrystalError
 from crystalframer.libraries import reason
 from crystalframer.reading.cells import expanded, lattice_of
@@ -56,6 +57,9 @@ def _read(text: str) -> Crystal:
         left_out("oxidation states and charges")
     lattice = lattice_of(structure.cell)
     frac = np.array([structure.cell.fractionalize(atom.pos).tolist() for atom in atoms]).reshape(-1, 3)
+    wrong = np.flatnonzero(~(np.abs(frac) < FARTHEST_POSITION).all(axis=1))
+    if wrong.size:
+        raise CrystalError(f"site {wrong[0]} has a position that is no place; correct it", site=int(wrong[0]))
     units = np.broadcast_to(_LAST_DIGIT * np.abs(np.linalg.inv(lattice)).sum(axis=0), frac.shape)
     labels = [atom.name for atom in atoms]
     sites, frac = expanded(labels, frac, units, lattice, group_operations(group.hall))
@@ -73,6 +77,8 @@ def _check_lines(text: str) -> None:
                 problem = f"site {site} ({line[12:16].strip()}) names no element in columns 77 and 78"
                 raise CrystalError(f"{problem}, and its name is not certain; add it", site=site)
             site += 1
+    if not re.search("^END", text, re.MULTILINE):
+        raise CrystalError("ends without END; was it cut short?", field="END")
 
 
 def _group(structure: gemmi.Structure) -> gemmi.SpaceGroup:

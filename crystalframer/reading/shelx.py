@@ -123,25 +123,31 @@ def _take(keyword: str, word: str, values: list[str], content: _Content) -> None
     if keyword in _REFUSED:
         raise CrystalError(f"{_REFUSED[keyword]}: finish the refinement first, or use CIF")
     if keyword == "CELL":
-        a, b, c, alpha, beta, gamma = map(float, values[1:7])
+        a, b, c, alpha, beta, gamma = map(_number, values[1:7])
         content.cell = gemmi.UnitCell(a, b, c, alpha, beta, gamma)
     elif keyword == "LATT":
-        content.centring = int(float(values[0]))
+        content.centring = int(_number(values[0]))
     elif keyword == "SYMM":
         content.operations.append(_operation(values))
     elif keyword == "SFAC":
         content.elements += _elements(values)
     elif keyword == "UNIT":
-        content.unit += map(float, values)
+        content.unit += map(_number, values)
     elif keyword == "FVAR":
-        content.variables += map(float, values)
+        content.variables += map(_number, values)
     elif keyword == "PART":
-        if float(values[0]) != 0:
+        if _number(values[0]) != 0:
             raise CrystalError("begins a part of a disordered structure: make an ordered one first")
     elif keyword == "AFIX" or f" {keyword} " in _PASSED_OVER:
         return
     else:
         content.atoms.append((word, _atom(word, values, len(content.atoms))))
+
+
+def _number(word: str) -> float:
+    if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,2})?", word):
+        raise ValueError(f"{word[:40]!r} is no number")
+    return float(word)
 
 
 def _elements(values: list[str]) -> list[int]:
@@ -165,7 +171,7 @@ def _atom(word: str, values: list[str], site: int) -> list[float]:
     element, *numbers = values[:5]
     if not element.isdigit() or len(numbers) < 3:
         raise CrystalError("is neither a known instruction nor an atom: correct it", site=site)
-    return [float(word) for word in (element, *numbers, "11")[:5]]
+    return [_number(word) for word in (element, *numbers, "11")[:5]]
 
 
 def _crystal(content: _Content) -> Crystal:
@@ -241,7 +247,10 @@ def _operations(content: _Content) -> Operations:
 
 def _operation(values: list[str]) -> gemmi.Op:
     """`0.5+X, -Y, Z`; gemmi reads fractions."""
-    return gemmi.Op(re.sub(r"[0-9]*\.[0-9]+", _fraction, "".join(values).lower()))
+    operation = gemmi.Op(re.sub(r"[0-9]*\.[0-9]+", _fraction, "".join(values).lower()))
+    if abs(operation.det_rot()) != gemmi.Op.DEN**3:
+        raise ValueError("no rotation of a lattice")
+    return operation
 
 
 def _fraction(number: re.Match[str]) -> str:

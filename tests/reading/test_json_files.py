@@ -148,6 +148,8 @@ def test_json_of_ase(tmp_path: Path) -> None:
             None,
             ["along 2"],
         ),
+        ({**json.loads(encode(ATOMS)), "pbc": "False"}, "pbc", None, ["along 0"]),
+        ({**json.loads(encode(ATOMS)), "pbc": [True, True, "no"]}, "pbc", None, ["'no'"]),
         ({"material_id": "mp-1", "structure": None}, "structure", None, []),
         ({**JARVIS, "cartesian": "no idea"}, "cartesian", None, ["no idea"]),
         ({**JARVIS, "cartesian": None}, "cartesian", None, []),

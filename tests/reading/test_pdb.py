@@ -25,8 +25,8 @@ def atom(symbol: str, x: float, y: float, z: float, name: str = "", altloc: str 
     return f"HETATM    1 {name or symbol:>3} {altloc}MOL A   1    {place}          {symbol:>2}\n"
 
 
-SITES = atom("TI", 0, 0, 0) + atom("O", 1.401, 1.401, 0)
-RUTILE = cryst1("P 42/m n m") + SITES + "END\n"
+SITES = atom("TI", 0, 0, 0) + atom("O", 1.401, 1.401, 0) + "END\n"
+RUTILE = cryst1("P 42/m n m") + SITES
 SCALE = "".join(f"SCALE{row}    {a:10.6f}{b:10.6f}{c:10.6f}        0.00000\n" for row, a, b, c in (
     (1, 0, 1 / 4.594, 0), (2, 1 / 4.594, 0, 0), (3, 0, 0, -1 / 2.959)
 ))  # fmt: skip
@@ -50,7 +50,9 @@ def test_an_asymmetric_unit_is_expanded(text: str, tmp_path: Path) -> None:
 def test_what_is_rounded_from_a_special_position_is_put_there(tmp_path: Path) -> None:
     """1/3 of 4.913 Å, on a three-fold axis, is no number of three decimals."""
     third = np.array([1, 2, 0]) / 3 @ [[3.161, 0, 0], [-3.161 / 2, 3.161 * np.sqrt(0.75), 0], [0, 0, 5.12]]
-    wc = cryst1("P -6 m 2", 3.161, 3.161, 5.12, 120) + atom("W", 0, 0, 0) + atom("C", third[0], third[1], 2.56)
+    wc = (
+        cryst1("P -6 m 2", 3.161, 3.161, 5.12, 120) + atom("W", 0, 0, 0) + atom("C", third[0], third[1], 2.56) + "END\n"
+    )
     crystal = read(wc, tmp_path)
     assert crystal.formula == "WC" and len(crystal) == 2
     np.testing.assert_allclose(np.sort(crystal.frac_coords[1][:2]), [1 / 3, 2 / 3], atol=1e-12)
@@ -83,10 +85,11 @@ def test_deuterium_and_charges(tmp_path: Path) -> None:
         (cryst1("P 63") + SITES, "CRYST1", None, "P 63"),
         (cryst1("F d -3 m", 5, 5, 5) + SITES, "CRYST1", None, "origin"),
         (RUTILE.replace("          TI", ""), None, 0, "element"),
+        (RUTILE.replace("END\n", ""), "END", None, "cut short"),
         (RUTILE.replace("  O\n", "  X\n"), None, 1, "element"),
-        (cryst1("P 42/m n m") + atom("O", 1.401, 1.401, 0, altloc="A"), None, 0, "alternate"),
-        (cryst1("P 42/m n m") + atom("O", 1.401, 1.401, 0, occupancy=0.5), None, 0, "0.5"),
-        (cryst1("P 42/m n m") + atom("O", 1.401, 1.431, 0), None, 0, "special"),
+        (cryst1("P 42/m n m") + atom("O", 1.401, 1.401, 0, altloc="A") + "END\n", None, 0, "alternate"),
+        (cryst1("P 42/m n m") + atom("O", 1.401, 1.401, 0, occupancy=0.5) + "END\n", None, 0, "0.5"),
+        (cryst1("P 42/m n m") + atom("O", 1.401, 1.431, 0) + "END\n", None, 0, "special"),
         (cryst1("P 42/m n m") + SCALE.replace("0.217675", "0.300000") + SITES, "SCALE", None, ""),
         (RUTILE.replace("CRYST1", "REMARK 465 MISSING RESIDUES\nCRYST1"), None, None, "missing"),
         (RUTILE.replace("HETATM", "MTRIX1   1 -1.000000  0.000000  0.000000        0.00000\n"

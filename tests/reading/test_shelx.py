@@ -149,6 +149,9 @@ def test_deuterium(tmp_path: Path) -> None:
         (RUTILE.replace("10.25", "41.0"), 1, "variable 4"),
         (RUTILE.replace("0.305 0.305", "0.305 0.31"), 1, "special"),
         (RUTILE.replace("CELL", "REM"), None, "CELL"),
+        (RUTILE.replace("0.305 0.305", "0.305 nan"), None, "cannot be read"),
+        (RUTILE.replace("SYMM Y, X, -Z", "SYMM X-X, X, -Z"), None, "cannot be read"),
+        (RUTILE.replace("UNIT 2 4", "UNIT 2 1_0"), None, "cannot be read"),
     ],
 )
 def test_what_is_not_certain_is_refused(text: str, site: int | None, word: str, tmp_path: Path) -> None:

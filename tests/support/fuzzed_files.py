@@ -27,6 +27,7 @@ from pymatgen.io.cif import CifWriter
 
 import crystalframer as cf
 from crystalframer.crystals.crystal import Crystal
+from crystalframer.elements import SYMBOLS
 from crystalframer.errors import CrystalError
 from crystalframer.reading.inputs import iter_structures, read
 from crystalframer.testing import random_crystal
@@ -120,6 +121,30 @@ _atom_site_occupancy
 Fe1 Fe3+ 0 0 0 1
 O1 O2- 0.5 0.5 0.5 1
 """
+RUTILE_PDB = """CRYST1    4.594    4.594    2.959  90.00  90.00  90.00 P 42/m n m    2
+HETATM    1 TI   MOL A   1       0.000   0.000   0.000  1.00  0.00          TI
+HETATM    2  O   MOL A   1       1.401   1.401   0.000  1.00  0.00           O
+END
+"""
+RUTILE_RES = """TITL rutile
+CELL 0.71073 4.594 4.594 2.959 90 90 90
+LATT 1
+SYMM -X, -Y, Z
+SYMM -Y+0.5, X+0.5, Z+0.5
+SYMM Y+1/2, -X+1/2, Z+1/2
+SYMM -X+.5, Y+.5, -Z+.5
+SYMM 0.5+X, 0.5-Y, 0.5-Z
+SYMM Y, X, -Z
+SYMM -Y, -X, -Z
+SFAC TI O
+UNIT 2 4
+FVAR 1.0
+TI1 1 10.0 10.0 10.0 10.125 0.01
+O1 2 0.305 0.305 10.0 10.25 0.02 0.02 =
+ 0.01 0 0 0
+HKLF 4
+END
+"""
 
 
 def _structure(seed: int, n_atoms: int) -> Structure:
@@ -161,6 +186,10 @@ def corpus() -> tuple[tuple[str, bytes], ...]:
             ("jarvis.json", json.dumps(_jarvis(random_crystal(10, 4)))),
             ("table.jsonl", "".join(json.dumps(_row(random_crystal(seed, 3))) + "\n" for seed in (11, 12))),
             ("ase.xsf", _ase_text(_atoms(13, 4), "xsf")),
+            ("XDATCAR", _ase_text(_atoms(14, 3), "vasp-xdatcar")),
+            ("rutile.pdb", RUTILE_PDB),
+            ("rutile.res", RUTILE_RES),
+            ("optimade.json", json.dumps(_optimade(random_crystal(15, 3)))),
         ]
     named = [(f"{number}.cif", text) for number, text in enumerate(cifs)]
     return tuple((name, text.encode()) for name, text in (*named, *others))
@@ -185,6 +214,18 @@ def _row(crystal: Crystal) -> dict[str, object]:
         "frac_coords": crystal.frac_coords.tolist(),
         "lattice": crystal.lattice.tolist(),
     }
+
+
+def _optimade(crystal: Crystal) -> dict[str, object]:
+    symbols = [SYMBOLS[z - 1] for z in crystal.atomic_numbers]
+    attributes = {
+        "lattice_vectors": crystal.lattice.tolist(),
+        "cartesian_site_positions": crystal.positions.tolist(),
+        "species_at_sites": symbols,
+        "species": [{"name": name, "chemical_symbols": [name], "concentration": [1.0]} for name in set(symbols)],
+        "dimension_types": [1, 1, 1],
+    }
+    return {"data": [{"id": "x", "type": "structures", "attributes": attributes}]}
 
 
 def _jarvis(crystal: Crystal) -> dict[str, object]:
