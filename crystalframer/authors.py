@@ -81,9 +81,10 @@ def load_authors_checkpoint(path: str | Path, averaged: bool | None = None) -> C
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        with warnings.catch_warnings():
+        # Opened here: by its path torch reads a file called .safetensors in another way.
+        with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # about pickle protocols: an unreadable file is an error below
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise AuthorsCheckpointError("no such file; check the path") from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
