@@ -39,13 +39,7 @@ def test_structures_are_as_varied_as_they_should_be() -> None:
     sizes = np.array([len(case.positions) for case in cases])
     assert sizes.min() == 1 and 250 < sizes.max() <= fuzzed_structures.MOST_ATOMS and np.median(sizes) < 20
     assert set(np.concatenate([case.atomic_numbers for case in cases])) == set(range(1, 99))
-    vectors = np.array([case.lattice for case in cases])
-    lengths = np.linalg.norm(vectors, axis=2)
-    assert 1.7 < lengths.min() < 2.1 and 58 < lengths.max() <= 60.001
-    units = vectors / lengths[:, :, None]
-    angles = np.degrees(np.arccos((units * units[:, [1, 2, 0]]).sum(axis=2)))
-    assert 20 <= angles.min() < 25 and 155 < angles.max() <= 160
-    assert (np.linalg.det(vectors) < 0).any()
+    assert (np.linalg.det([case.lattice for case in cases]) < 0).any()
 
 
 def test_a_seed_names_its_case() -> None:

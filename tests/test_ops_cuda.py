@@ -11,17 +11,18 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from attention_cases import assert_agrees, batch_of, output_and_gradients
+from attention_cases import ATOM, IRON, MOLECULE, SALT, assert_agrees, batch_of, evaluated, weights
 from authors_format import golden_batch, golden_model
+from processes import assert_same_gradients, check_compiled, gradients, tiny_model
 from refusals import refused
-from torch import Tensor
+from torch import Tensor, multiprocessing as mp
 
 from crystalframer import compiled, ops
 from crystalframer.config import FRAME_METHODS, CosineBasis, DistanceBasis, FrameConfig, FrameMethod, ModelConfig
@@ -42,10 +43,6 @@ ODD = ModelConfig(
     distance=DistanceBasis(n_centers=7, max_distance=5.0),
     cosine=CosineBasis(n_centers=8, width=1.0),
 )
-SALT = Crystal(np.array([11, 17]), np.array([[0.0, 0, 0], [2.82, 0, 0]]), 2.82 * (1 - np.eye(3)), "salt")
-IRON = Crystal(np.array([26]), np.zeros((1, 3)), 2.87 * np.eye(3), "iron")
-MOLECULE = Crystal(np.array([6, 8]), np.array([[0.0, 0, 0], [0, 0, 1.1]]), np.diag([20.0, 22.0, 25.0]), "molecule")
-ATOM = Crystal(np.array([2]), np.zeros((1, 3)), 30.0 * np.eye(3), "atom")
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +86,8 @@ def test_noise_is_that_of_the_reference(method: FrameMethod) -> None:
     outputs = []
     for seed in (2**40 + 3, 7):
         assert_agrees(on_kernels, batch, config, seed, device=DEVICE)
-        outputs.append(output_and_gradients(on_kernels, batch.to(DEVICE), config, seed)["output"])
+        edges = Edges.of(batch.to(DEVICE))
+        outputs.append(evaluated(on_kernels, weights(2, config), edges, config, seed)["output"])
     assert (outputs[0] - outputs[1]).abs().max() > 0.1
 
 
@@ -105,29 +103,20 @@ def test_blocks_of_edges_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_model_gives_the_same_predictions_and_gradients() -> None:
     """Through autograd of two layers, without gradients, and under bfloat16 autocast of the dense layers."""
-    config = replace(preset("tiny").config.model, n_layers=2)
-    model = CrystalFramer(config, torch.Generator().manual_seed(0)).to(DEVICE)
-    batch = batch_of(random_crystal(1, 2), radius=3.0).to(DEVICE)
-    predictions: dict[str, Tensor] = {}
-    gradients: dict[str, dict[str, Tensor]] = {}
+    model, batch = tiny_model().to(DEVICE), batch_of(random_crystal(1, 2), radius=3.0).to(DEVICE)
+    predictions, by_weight = [], []
     names: tuple[ops.Implementation, ...] = ("reference", "cuda")
     for name in names:
-        model.zero_grad()
         with ops.use(name):
             with torch.no_grad():
                 plain = model(batch)
             with torch.no_grad(), torch.autocast(DEVICE, torch.bfloat16):
                 low = model(batch)
-            prediction = model(batch)
-            prediction.sum().backward()
-        assert torch.equal(plain, prediction)
-        predictions[name] = torch.cat([prediction.detach(), low.float()])
-        gradients[name] = {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
-    torch.testing.assert_close(predictions["cuda"], predictions["reference"], rtol=1e-4, atol=1e-5)
-    assert gradients["cuda"].keys() == gradients["reference"].keys() == dict(model.named_parameters()).keys()
-    largest = max(float(grad.abs().max()) for grad in gradients["reference"].values())
-    for name, grad in gradients["reference"].items():  # that of a bias of the keys is 0 but for rounding
-        torch.testing.assert_close(gradients["cuda"][name], grad, rtol=1e-4, atol=1e-6 * largest, msg=name)
+            assert torch.equal(plain, model(batch).detach())
+            by_weight.append(gradients(model, batch))
+        predictions.append(torch.cat([plain, low.float()]))
+    torch.testing.assert_close(predictions[1], predictions[0], rtol=1e-4, atol=1e-5)
+    assert_same_gradients(by_weight[1], by_weight[0], 1e-4)
 
 
 def test_training_follows_a_prediction() -> None:
@@ -147,8 +136,8 @@ def test_training_follows_a_prediction() -> None:
 
 def test_gradients_are_the_same_every_time() -> None:
     """Bit for bit: nothing is summed in an order that depends on which program ends first."""
-    batch = batch_of(random_crystal(1, 3), radius=3.0).to(DEVICE)
-    runs = [output_and_gradients(on_kernels, batch, ODD) for _ in range(2)]
+    edges = Edges.of(batch_of(random_crystal(1, 3), radius=3.0).to(DEVICE))
+    runs = [evaluated(on_kernels, weights(3, ODD), edges, ODD) for _ in range(2)]
     assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
 
 
@@ -164,56 +153,16 @@ def test_operators_pass_torchs_own_checks() -> None:
     attention = torch.rand(len(edges.query), 2, device=DEVICE, requires_grad=True)
     axes = torch.randn(2, 2, 3, 3, device=DEVICE)
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
-    calls: tuple[tuple[Any, tuple[Any, ...]], ...] = (
-        (cuda.attend, (q, k, precision, edges.lengths, *ends)),
-        (cuda.accumulate, (attention, v, axes, *geometry, *ends, 4, 0.5, 1.0, 4)),
-        (
-            cuda.max_frames,
-            (
-                *[attention.detach()] * 2,
-                *geometry,
-                ends.first_edge,
-                torch.tensor([1, 2], device=DEVICE),
-                False,
-                1e-3,
-                0.0,
-            ),
-        ),
-    )
-    for operator, arguments in calls:
-        torch.library.opcheck(operator, arguments, test_utils=tests)
-
-
-COMPILE_WITH_TORCH = """
-import torch
-from attention_cases import batch_of, weights
-from crystalframer import ops
-from crystalframer.config import CosineBasis, DistanceBasis, ModelConfig
-from crystalframer.maths.edges import Edges
-from crystalframer.testing import random_crystal
-
-device = "cuda" if torch.cuda.is_available() else "cpu"
-config = ModelConfig(
-    n_heads=2, d_model=8, distance=DistanceBasis(n_centers=4), cosine=CosineBasis(n_centers=4, width=1.0)
-)
-edges = Edges.of(batch_of(random_crystal(1, 2), radius=2.5).to(device))
-tensors = [t.to(edges.lengths).requires_grad_() for t in weights(2, config)]
-compiled = torch.compile(ops.framed_attention, backend="aot_eager", fullgraph=True)
-with ops.use("cuda"):
-    outputs = [function(*tensors, edges, config, 5) for function in (ops.framed_attention, compiled)]
-gradients = [torch.autograd.grad(output.cos().sum(), tensors) for output in outputs]
-torch.testing.assert_close(outputs[1], outputs[0])
-torch.testing.assert_close(gradients[1], gradients[0])
-"""
+    check: Any = partial(torch.library.opcheck, test_utils=tests)
+    check(cuda.attend, (q, k, precision, edges.lengths, *ends))
+    check(cuda.accumulate, (attention, v, axes, *geometry, *ends, 4, 0.5, 1.0, 4))
+    logits, keys = attention.detach(), torch.tensor([1, 2], device=DEVICE)
+    check(cuda.max_frames, (logits, logits, *geometry, ends.first_edge, keys, False, 1e-3, 0.0))
 
 
 def test_torch_compiles_it_as_one_graph() -> None:
     """In a process of its own: the checks of types that other tests run under cannot be compiled."""
-    paths = [str(Path(__file__).parents[1]), str(Path(__file__).parent / "support")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    command = [sys.executable, "-c", COMPILE_WITH_TORCH]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    mp.spawn(check_compiled, ("max", "cuda", DEVICE), nprocs=1)  # type: ignore[attr-defined]
 
 
 # --- choice -----------------------------------------------------------------------------------------------------------

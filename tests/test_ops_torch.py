@@ -47,7 +47,7 @@ def test_without_gradients_the_numbers_are_the_same(method: FrameMethod, context
 @pytest.mark.parametrize("method", ["none", "max"])
 def test_compiled_model_gives_the_same_numbers_and_gradients(method: FrameMethod) -> None:
     """In a process of its own: torch.compile cannot see through the checks of types and shapes of the test run."""
-    mp.spawn(check_compiled, (method,), nprocs=1)  # type: ignore[attr-defined]
+    mp.spawn(check_compiled, (method, "cpu", "cpu"), nprocs=1)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("method", FRAME_METHODS)
@@ -66,6 +66,8 @@ def test_autocast_leaves_attention_in_float32(method: FrameMethod, monkeypatch: 
     model.zero_grad()
     with torch.autocast("cpu", torch.bfloat16):
         mixed = model(batch)
+        traced, *_ = model.trace(batch)
+    assert {str(layer.attention.dtype) for layer in traced.layers} == {"float32"}
     mixed.float().square().mean().backward()
     error = float((mixed.detach().float() - full).abs().max() / full.abs().max())
     assert 0 < error <= 2**-5

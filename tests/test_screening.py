@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pandas
@@ -18,6 +19,7 @@ import pytest
 import torch
 from filelock import FileLock
 from processes import tiny_model
+from published_formats import row_of
 from refusals import refused
 
 import crystalframer as cf
@@ -26,7 +28,6 @@ from crystalframer.cli import main
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.errors import DataError, ScreeningError, WorkerError
 from crystalframer.files import LOCK_FILE
-from crystalframer.model.network import CrystalFramer
 from crystalframer.processes import pool
 from crystalframer.processes.child import Child
 from crystalframer.reading.entry import StructureRecord
@@ -38,20 +39,14 @@ N = 23
 BROKEN = (4, 11)
 
 
-@pytest.fixture(scope="module")
-def crystals() -> list[Crystal]:
-    return [random_crystal(seed, 1 + seed % 7) for seed in range(N)]
+CRYSTALS = [random_crystal(seed, 1 + seed % 7) for seed in range(N)]
+MODEL = tiny_model().eval()
 
 
 @pytest.fixture(scope="module")
-def model() -> CrystalFramer:
-    return tiny_model().eval()
-
-
-@pytest.fixture(scope="module")
-def saved(model: CrystalFramer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "tiny"
-    checkpoint.save(model, folder)
+    checkpoint.save(MODEL, folder)
     return folder
 
 
@@ -59,12 +54,7 @@ def write_lines(path: Path, crystals: list[Crystal], broken: tuple[int, ...] = B
     """JSON lines, some of them without a lattice."""
     rows = []
     for number, crystal in enumerate(crystals):
-        row = {
-            "id": f"x{number}",
-            "atomic_numbers": crystal.atomic_numbers.tolist(),
-            "positions": crystal.positions.tolist(),
-            "lattice": crystal.lattice.tolist(),
-        }
+        row = row_of(crystal) | {"id": f"x{number}"}
         if number in broken:
             del row["lattice"]
         rows.append(json.dumps(row))
@@ -73,8 +63,8 @@ def write_lines(path: Path, crystals: list[Crystal], broken: tuple[int, ...] = B
 
 
 @pytest.fixture(scope="module")
-def lines(crystals: list[Crystal], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_lines(tmp_path_factory.mktemp("input") / "many.jsonl", crystals)
+def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_lines(tmp_path_factory.mktemp("input") / "many.jsonl", CRYSTALS)
 
 
 def assert_same(found: pandas.DataFrame, expected: pandas.DataFrame) -> None:
@@ -91,9 +81,9 @@ def assert_same(found: pandas.DataFrame, expected: pandas.DataFrame) -> None:
             assert found[name].fillna("").tolist() == expected[name].fillna("").tolist()
 
 
-def test_the_tables_hold_what_predict_gives(lines: Path, model: CrystalFramer, tmp_path: Path) -> None:
-    result = cf.screen(lines, tmp_path / "out", model, shard_size=5, progress=False)
-    expected = cf.predict(lines, model, progress=False)
+def test_the_tables_hold_what_predict_gives(lines: Path, tmp_path: Path) -> None:
+    result = cf.screen(lines, tmp_path / "out", MODEL, shard_size=5, progress=False)
+    expected = cf.predict(lines, MODEL, progress=False)
     found = cf.read_screen(tmp_path / "out")
     assert_same(found, expected)
     assert found.attrs["units"] == expected.attrs["units"]
@@ -109,80 +99,69 @@ def test_the_tables_hold_what_predict_gives(lines: Path, model: CrystalFramer, t
     assert whole["index"].tolist() == list(range(N))
 
 
-def test_a_complete_screening_is_not_done_again(lines: Path, model: CrystalFramer, tmp_path: Path) -> None:
-    first = cf.screen(lines, tmp_path, model, shard_size=5, progress=False)
+def test_a_complete_screening_is_not_done_again(lines: Path, tmp_path: Path) -> None:
+    first = cf.screen(lines, tmp_path, MODEL, shard_size=5, progress=False)
     times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.parquet")}
-    again = cf.screen(lines, tmp_path, model, shard_size=5, progress=False)
+    again = cf.screen(lines, tmp_path, MODEL, shard_size=5, progress=False)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.parquet")} == times
     assert (again.n_new, again.n_structures, again.failures) == (0, N, first.failures)
     assert "all of them were predicted earlier" in again.summary() and "2  has no" in again.summary()
 
 
-def test_only_what_is_missing_or_damaged_is_done_again(lines: Path, model: CrystalFramer, tmp_path: Path) -> None:
-    cf.screen(lines, tmp_path, model, shard_size=5, progress=False)
+def test_only_what_is_missing_or_damaged_is_done_again(lines: Path, tmp_path: Path) -> None:
+    cf.screen(lines, tmp_path, MODEL, shard_size=5, progress=False)
     expected = cf.read_screen(tmp_path)
     (tmp_path / "part-00001.parquet").unlink()
     damaged = tmp_path / "part-00003.parquet"
     damaged.write_bytes(damaged.read_bytes()[:-9])
     (tmp_path / ".part-00001.parquet.77").write_bytes(b"left behind")
     kept = (tmp_path / "part-00000.parquet").stat().st_mtime_ns
-    result = cf.screen(lines, tmp_path, model, shard_size=5, progress=False)
+    result = cf.screen(lines, tmp_path, MODEL, shard_size=5, progress=False)
     assert result.n_new == 10
     assert (tmp_path / "part-00000.parquet").stat().st_mtime_ns == kept
     pandas.testing.assert_frame_equal(cf.read_screen(tmp_path), expected)
     assert not list(tmp_path.glob(".part-*"))
 
 
-def test_several_inputs_are_one_after_another(
-    lines: Path, crystals: list[Crystal], model: CrystalFramer, tmp_path: Path
-) -> None:
-    frame = pandas.DataFrame(
-        {
-            "id": [f"y{number}" for number in range(4)],
-            "atomic_numbers": [crystal.atomic_numbers.tolist() for crystal in crystals[:4]],
-            "positions": [crystal.positions.ravel().tolist() for crystal in crystals[:4]],
-            "lattice": [crystal.lattice.ravel().tolist() for crystal in crystals[:4]],
-        }
-    )
-    frame.to_parquet(tmp_path / "four.parquet")
+def test_several_inputs_are_one_after_another(lines: Path, tmp_path: Path) -> None:
+    rows = [row_of(crystal) | {"id": f"y{number}"} for number, crystal in enumerate(CRYSTALS[:4])]
+    pandas.DataFrame(rows).to_parquet(tmp_path / "four.parquet")
     (tmp_path / "none.parquet").write_text("not parquet")
     inputs = [str(tmp_path / "four.parquet"), lines, str(tmp_path / "no*.parquet")]
-    cf.screen(inputs, tmp_path / "out", model, shard_size=6, progress=False)
+    cf.screen(inputs, tmp_path / "out", MODEL, shard_size=6, progress=False)
     found = cf.read_screen(tmp_path / "out")
-    assert_same(found, cf.predict(inputs, model, progress=False))
+    assert_same(found, cf.predict(inputs, MODEL, progress=False))
     assert found["id"].tolist() == [f"y{n}" for n in range(4)] + [f"x{n}" for n in range(N)] + ["none"]
 
 
-def test_a_stream_is_read_once_and_not_ahead(crystals: list[Crystal], model: CrystalFramer, tmp_path: Path) -> None:
+def test_a_stream_is_read_once_and_not_ahead(tmp_path: Path) -> None:
     taken = []
 
     def stream() -> Iterator[Crystal]:
-        for number, crystal in enumerate(crystals):
+        for number, crystal in enumerate(CRYSTALS):
             taken.append((number, len(list(tmp_path.glob("part-*")))))
             yield crystal
 
-    cf.screen(stream(), tmp_path, model, shard_size=5, progress=False)
+    cf.screen(stream(), tmp_path, MODEL, shard_size=5, progress=False)
     assert taken == [(number, number // 5) for number in range(N)]
-    assert_same(cf.read_screen(tmp_path), cf.predict(crystals, model, progress=False))
+    assert_same(cf.read_screen(tmp_path), cf.predict(CRYSTALS, MODEL, progress=False))
     (tmp_path / "part-00002.parquet").unlink()
-    result = cf.screen(stream(), tmp_path, model, shard_size=5, progress=False)
+    result = cf.screen(stream(), tmp_path, MODEL, shard_size=5, progress=False)
     assert result.n_new == 5
     with refused(ScreeningError, "5 from", path="part-00000.parquet"):
-        cf.screen(reversed(crystals), tmp_path, model, shard_size=5, progress=False)
+        cf.screen(reversed(CRYSTALS), tmp_path, MODEL, shard_size=5, progress=False)
     with refused(ScreeningError, "3 from", "now there are 2", path="part-00004.parquet"):
-        cf.screen(iter(crystals[:-1]), tmp_path, model, shard_size=5, progress=False)
+        cf.screen(iter(CRYSTALS[:-1]), tmp_path, MODEL, shard_size=5, progress=False)
 
 
-def test_what_is_not_the_same_is_refused_and_named(
-    lines: Path, crystals: list[Crystal], model: CrystalFramer, tmp_path: Path
-) -> None:
-    mine = write_lines(tmp_path / "mine.jsonl", crystals)
+def test_what_is_not_the_same_is_refused_and_named(lines: Path, tmp_path: Path) -> None:
+    mine = write_lines(tmp_path / "mine.jsonl", CRYSTALS)
     out = tmp_path / "out"
-    cf.screen(mine, out, model, shard_size=9, progress=False)
+    cf.screen(mine, out, MODEL, shard_size=9, progress=False)
     with refused(ScreeningError, "tables have 9 structures each, not 8", path=out):
-        cf.screen(mine, out, model, shard_size=8, progress=False)
+        cf.screen(mine, out, MODEL, shard_size=8, progress=False)
     with refused(ScreeningError, f"input is {mine}, not {lines}", path=out):
-        cf.screen(lines, out, model, shard_size=9, progress=False)
+        cf.screen(lines, out, MODEL, shard_size=9, progress=False)
     other = tiny_model().eval()
     with torch.no_grad():
         other.target_mean += 1
@@ -191,33 +170,33 @@ def test_what_is_not_the_same_is_refused_and_named(
     n_bytes = mine.stat().st_size
     os.utime(mine, (1, 1))
     with refused(ScreeningError, "mine.jsonl has changed", path=out):
-        cf.screen(mine, out, model, shard_size=9, progress=False)
-    write_lines(mine, crystals[:-1])
+        cf.screen(mine, out, MODEL, shard_size=9, progress=False)
+    write_lines(mine, CRYSTALS[:-1])
     with refused(ScreeningError, f"mine.jsonl had {n_bytes:,} bytes, now {mine.stat().st_size:,}", path=out):
-        cf.screen(mine, out, model, shard_size=9, progress=False)
+        cf.screen(mine, out, MODEL, shard_size=9, progress=False)
     assert len(cf.read_screen(out)) == N
 
 
-def test_a_folder_with_other_tables_is_refused(lines: Path, model: CrystalFramer, tmp_path: Path) -> None:
+def test_a_folder_with_other_tables_is_refused(lines: Path, tmp_path: Path) -> None:
     (tmp_path / "part-00000.parquet").write_text("mine")
     with refused(ScreeningError, "part-*.parquet", path=tmp_path):
-        cf.screen(lines, tmp_path, model, progress=False)
+        cf.screen(lines, tmp_path, MODEL, progress=False)
     assert (tmp_path / "part-00000.parquet").read_text() == "mine"
 
 
-def test_inputs_that_are_not_there_are_named(model: CrystalFramer, tmp_path: Path) -> None:
+def test_inputs_that_are_not_there_are_named(tmp_path: Path) -> None:
     for given, named in ((tmp_path / "none.csv", "none.csv"), (str(tmp_path / "*.csv"), "*.csv"), ([], "nothing")):
         with refused(DataError, named):
-            cf.screen(given, tmp_path / "out", model, progress=False)
+            cf.screen(given, tmp_path / "out", MODEL, progress=False)
     bounds: tuple[dict[str, Any], ...] = ({"shard_size": 0}, {"n_workers": 0}, {"max_atoms": 0})
     for bound in bounds:
         with refused(ScreeningError, "0", field=next(iter(bound))):
-            cf.screen([], tmp_path / "out", model, **bound)
+            cf.screen([], tmp_path / "out", MODEL, **bound)
 
 
-def test_batches_are_even(crystals: list[Crystal]) -> None:
+def test_batches_are_even() -> None:
     large = random_crystal(5, 90)
-    records = [StructureRecord(str(n), "", c, None) for n, c in enumerate([*crystals, large])]
+    records = [StructureRecord(str(n), "", c, None) for n, c in enumerate([*CRYSTALS, large])]
     records.insert(3, StructureRecord("bad", "", None, "no"))
     batches = list(even_batches(records, 4.0, 30))
     assert sorted(row for batch in batches for row in batch) == list(range(len(records)))
@@ -226,23 +205,17 @@ def test_batches_are_even(crystals: list[Crystal]) -> None:
     assert max(sizes) <= 30 and min(sizes[:-1]) > 30 - 7
 
 
-def test_windows_bound_what_is_in_memory(
-    lines: Path, model: CrystalFramer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_windows_bound_what_is_in_memory(lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "WINDOW", 4)
     monkeypatch.setattr(shards, "WINDOW_ATOMS", 12)
-    sizes = []
-
-    def spy(records: list[StructureRecord], radius: float, max_atoms: int) -> Iterator[list[int]]:
-        sizes.append((len(records), sum(len(record.crystal or []) for record in records)))
-        return even_batches(records, radius, max_atoms)
-
-    monkeypatch.setattr(shards, "even_batches", spy)
-    cf.screen(lines, tmp_path, model, progress=False)
-    assert sum(n for n, _ in sizes) == N
-    assert max(n for n, _ in sizes) <= 4 and max(n_atoms for _, n_atoms in sizes) <= 12
+    batched = Mock(wraps=even_batches)
+    monkeypatch.setattr(shards, "even_batches", batched)
+    cf.screen(lines, tmp_path, MODEL, progress=False)
+    windows = [[len(record.crystal or []) for record in call.args[0]] for call in batched.call_args_list]
+    assert sum(map(len, windows)) == N
+    assert max(map(len, windows)) <= 4 and max(map(sum, windows)) <= 12
     monkeypatch.undo()
-    assert_same(cf.read_screen(tmp_path), cf.predict(lines, model, progress=False))
+    assert_same(cf.read_screen(tmp_path), cf.predict(lines, MODEL, progress=False))
 
 
 @pytest.mark.parametrize(
@@ -262,10 +235,10 @@ def test_like_errors_count_as_one(error: str, source: str, reason: str) -> None:
     assert reason_of(error, source) == reason
 
 
-def test_choosing_rows(lines: Path, model: CrystalFramer, tmp_path: Path) -> None:
-    cf.screen(lines, tmp_path, model, shard_size=5, progress=False)
+def test_choosing_rows(lines: Path, tmp_path: Path) -> None:
+    cf.screen(lines, tmp_path, MODEL, shard_size=5, progress=False)
     whole = cf.read_screen(tmp_path)
-    target = model.config.target_names[0]
+    target = MODEL.config.target_names[0]
     highest = cf.read_screen(tmp_path, top=3, by=target)
     assert highest["id"].tolist() == whole.sort_values(target, ascending=False)["id"].tolist()[:3]
     lowest = cf.read_screen(tmp_path, where="index >= 7", top=4, by=target, lowest=True)
@@ -284,25 +257,25 @@ def test_choosing_rows(lines: Path, model: CrystalFramer, tmp_path: Path) -> Non
 
 
 def test_processes_give_the_same_and_one_that_is_killed_costs_nothing(
-    crystals: list[Crystal], model: CrystalFramer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     children: list[Child] = []
     init = Child.__init__
     monkeypatch.setattr(Child, "__init__", lambda self, *given: (init(self, *given), children.append(self))[0])
 
     def stream() -> Iterator[Crystal]:
-        for number, crystal in enumerate(crystals):
+        for number, crystal in enumerate(CRYSTALS):
             if number == 12:
                 children[0].process.kill()
             yield crystal
 
-    cf.screen(stream(), tmp_path, model, shard_size=2, n_workers=2, progress=False)
-    assert_same(cf.read_screen(tmp_path), cf.predict(crystals, model, progress=False))
+    cf.screen(stream(), tmp_path, MODEL, shard_size=2, n_workers=2, progress=False)
+    assert_same(cf.read_screen(tmp_path), cf.predict(CRYSTALS, MODEL, progress=False))
     assert all(child.process.returncode is not None for child in children)
 
 
 def test_structures_of_which_processes_die_are_named(
-    lines: Path, model: CrystalFramer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send = Child.send
 
@@ -314,15 +287,15 @@ def test_structures_of_which_processes_die_are_named(
     monkeypatch.setattr(Child, "send", send_and_kill)
     monkeypatch.setattr(pool, "MOST_DEATHS", 1)
     with refused(WorkerError, "1 processes died of structures 9 to 17 (the last with exit code -9)"):
-        cf.screen(lines, tmp_path, model, shard_size=9, n_workers=2, progress=False)
+        cf.screen(lines, tmp_path, MODEL, shard_size=9, n_workers=2, progress=False)
     monkeypatch.undo()
-    cf.screen(lines, tmp_path, model, shard_size=9, progress=False)
-    assert_same(cf.read_screen(tmp_path), cf.predict(lines, model, progress=False))
+    cf.screen(lines, tmp_path, MODEL, shard_size=9, progress=False)
+    assert_same(cf.read_screen(tmp_path), cf.predict(lines, MODEL, progress=False))
 
 
 @pytest.mark.parametrize("n_workers", [1, 2])
 def test_killed_at_any_moment_every_structure_has_one_row(
-    n_workers: int, lines: Path, saved: Path, model: CrystalFramer, tmp_path: Path
+    n_workers: int, lines: Path, saved: Path, tmp_path: Path
 ) -> None:
     """The script has no main guard."""
     out, script = tmp_path / "out", tmp_path / "script.py"
@@ -338,23 +311,23 @@ def test_killed_at_any_moment_every_structure_has_one_row(
     assert len(there) >= n_tables
     result = cf.screen(lines, out, saved, shard_size=3, n_workers=n_workers, device="cpu", progress=False)
     assert (result.n_structures, result.n_shards) == (N, 8)
-    assert_same(cf.read_screen(out), cf.predict(lines, model, progress=False))
+    assert_same(cf.read_screen(out), cf.predict(lines, MODEL, progress=False))
     assert {path: path.stat().st_mtime_ns for path in there} == there
 
 
-def test_ctrl_c_says_how_to_go_on(crystals: list[Crystal], model: CrystalFramer, tmp_path: Path) -> None:
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     def stream() -> Iterator[Crystal]:
-        yield from crystals[:12]
+        yield from CRYSTALS[:12]
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt, match=rf"10 structures are complete in {tmp_path}, and the same command"):
-        cf.screen(stream(), tmp_path, model, shard_size=5, progress=False)
-    assert cf.screen(crystals, tmp_path, model, shard_size=5, progress=False).n_new == N - 10
+        cf.screen(stream(), tmp_path, MODEL, shard_size=5, progress=False)
+    assert cf.screen(CRYSTALS, tmp_path, MODEL, shard_size=5, progress=False).n_new == N - 10
 
 
-def test_a_second_process_is_refused(lines: Path, model: CrystalFramer, tmp_path: Path) -> None:
+def test_a_second_process_is_refused(lines: Path, tmp_path: Path) -> None:
     with FileLock(tmp_path / LOCK_FILE), refused(ScreeningError, "another process", path=tmp_path):
-        cf.screen(lines, tmp_path, model, shard_size=5, progress=False)
+        cf.screen(lines, tmp_path, MODEL, shard_size=5, progress=False)
 
 
 def test_the_command_prints_the_choice_or_writes_it(

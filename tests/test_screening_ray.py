@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 from processes import tiny_model
+from published_formats import row_of
 
 import crystalframer as cf
-from crystalframer.crystals.crystal import Crystal
 from crystalframer.errors import ScreeningError
 from crystalframer.testing import random_crystal
 
@@ -49,11 +49,6 @@ def lines(tmp_path: Path) -> Path:
     path = tmp_path / "many.jsonl"
     path.write_text("\n".join(json.dumps(row_of(crystal)) for crystal in crystals))
     return path
-
-
-def row_of(crystal: Crystal) -> dict[str, list]:
-    names = ("atomic_numbers", "positions", "lattice")
-    return {name: getattr(crystal, name).tolist() for name in names}
 
 
 def test_an_actor_that_is_killed_costs_nothing(lines: Path, tmp_path: Path) -> None:

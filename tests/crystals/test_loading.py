@@ -50,18 +50,6 @@ def test_packed_batch_is_the_batch_of_its_crystals(rows: list[int]) -> None:
     assert_same(packed[rows], make_batch([made[row] for row in rows], RADIUS, ["gap", "energy"]))
 
 
-def test_small_types_hold_far_images_and_large_cells() -> None:
-    made = crystals(3)
-    n_side = 6
-    grid = np.stack(np.meshgrid(*[np.arange(n_side)] * 3), axis=-1).reshape(-1, 3)
-    made.append(Crystal(np.full(len(grid), 6), 2.0 * grid, 2.0 * n_side * np.eye(3)))
-    made[2] = dataclasses.replace(made[2], positions=made[2].positions + 300.0 * np.arange(len(made[2]))[:, None] ** 2)
-    packed = prepare(made, 2.5)
-    assert packed.neighbors.key_atom.max() == n_side**3 - 1
-    assert packed.neighbors.edge_image.dtype == np.int32
-    assert_same(packed[[3, 2]], make_batch([made[3], made[2]], 2.5))
-
-
 def test_refused_crystal_is_named_by_row_and_id() -> None:
     made = crystals(3)
     twin = Crystal(np.array([8, 8]), np.array([[0, 0, 0], [0.01, 0, 0]]), 4.0 * np.eye(3), "twin")
@@ -94,15 +82,21 @@ SIZES = np.random.default_rng(1).integers(1, 40, 200)
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64, 500])
 @pytest.mark.parametrize("max_atoms", [None, 30, 200])
-def test_batches_keep_their_bounds_and_hold_every_crystal_once(batch_size: int, max_atoms: int | None) -> None:
-    batches = BatchOrder(SIZES, batch_size, max_atoms, seed=3).batches(2)
+@pytest.mark.parametrize("max_edges", [None, 100, 3000])
+def test_batches_keep_their_bounds_and_hold_every_crystal_once(
+    batch_size: int, max_atoms: int | None, max_edges: int | None
+) -> None:
+    n_edges = np.random.default_rng(2).integers(20, 400, len(SIZES))
+    batches = BatchOrder(SIZES, batch_size, max_atoms, seed=3, n_edges=n_edges, max_edges=max_edges).batches(2)
+
+    def fits(rows: list[int]) -> bool:
+        of_atoms = max_atoms is None or SIZES[rows].sum() <= max_atoms
+        return len(rows) <= batch_size and of_atoms and (max_edges is None or n_edges[rows].sum() <= max_edges)
+
     assert sorted(np.concatenate(batches)) == list(range(len(SIZES)))
-    for batch in batches:
-        assert len(batch) <= batch_size
-        assert max_atoms is None or SIZES[batch].sum() <= max_atoms or len(batch) == 1
+    assert all(fits(batch.tolist()) or len(batch) == 1 for batch in batches)
     for batch, following in itertools.pairwise(batches):  # none closes early
-        has_room = max_atoms is None or SIZES[batch].sum() + SIZES[following[0]] <= max_atoms
-        assert len(batch) == batch_size or not has_room
+        assert not fits([*batch, following[0]])
 
 
 def test_a_cell_larger_than_the_bound_has_a_batch_to_itself() -> None:
@@ -151,11 +145,6 @@ def test_loader_processes_change_nothing() -> None:
         assert_same(one, other)
 
 
-def test_bytes_per_edge() -> None:
-    packed = prepare(crystals(10), 7.0)
-    assert packed.neighbors.key_atom.nbytes + packed.neighbors.edge_image.nbytes == 5 * packed.n_edges.sum()
-
-
 def test_a_data_set_is_prepared_like_its_crystals() -> None:
     made = crystals(12)
     names = ["gap", "energy", "unknown"]
@@ -163,29 +152,6 @@ def test_a_data_set_is_prepared_like_its_crystals() -> None:
     one, other = prepare(made, RADIUS, names), prepare(dataset, RADIUS, names)
     assert one.fingerprint() == other.fingerprint()
     assert_same(one[range(12)], other[range(12)])
-
-
-def test_all_threads_together_find_what_one_finds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the first crystal that is refused is the one that is named, whichever thread comes first."""
-    made = crystals(40)
-    whole = prepare(made, RADIUS)
-    monkeypatch.setattr("crystalframer.crystals.neighbors._ATOMS_PER_TASK", 5)
-    assert_same(prepare(made, RADIUS)[range(40)], whole[range(40)])
-    twins = [Crystal(np.array([8, 8]), np.array([[0, 0, 0], [0.01, 0, 0]]), 4.0 * np.eye(3), f"{n}") for n in (1, 2)]
-    with refused(CrystalError, "crystal '1'", row=11):
-        prepare([*made[:10], twins[0], *made[10:], twins[1]], RADIUS)
-
-
-@pytest.mark.parametrize("max_edges", [100, 3000])
-def test_batches_are_bounded_by_edges(max_edges: int) -> None:
-    n_edges = np.random.default_rng(2).integers(20, 400, len(SIZES))
-    batches = BatchOrder(SIZES, 50, 200, seed=3, n_edges=n_edges, max_edges=max_edges).batches(2)
-    assert sorted(np.concatenate(batches)) == list(range(len(SIZES)))
-    for batch, following in itertools.pairwise([*batches, np.zeros(0, dtype=int)]):
-        assert len(batch) == 1 or (n_edges[batch].sum() <= max_edges and SIZES[batch].sum() <= 200)
-        if len(following):  # none closes early
-            longer = [*batch, following[0]]
-            assert len(longer) > 50 or n_edges[longer].sum() > max_edges or SIZES[longer].sum() > 200
 
 
 def test_loaders_keep_to_the_bounds_of_the_config() -> None:

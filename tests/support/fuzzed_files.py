@@ -21,7 +21,9 @@ from typing import TypeVar
 import ase
 import ase.io
 import numpy as np
+from cif_texts import COLUMNS, cif
 from fuzzed_structures import model_of
+from published_formats import jarvis_atoms, row_of
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.cif import CifWriter
 
@@ -44,20 +46,12 @@ LARGEST_FILE = 3_000_000
 
 # --- valid files ------------------------------------------------------------------------------------------------------
 
-BY_HAND = """# by hand, with what the standard allows
-data_quartz
-_publ_section_title
+OF_QUARTZ = """_publ_section_title
 ;
  Two lines, with _cell_length_a 3 and data_
  loop_ in it
 ;
 _chemical_formula_sum 'O2 Si'
-_cell_length_a 4.9137(3)
-_cell_length_b 4.9137(3)
-_cell_length_c 5.4047(4)
-_cell_angle_alpha 90
-_cell_angle_beta 90.0
-_cell_angle_gamma 120
 _symmetry_space_group_name_H-M "P 32 2 1"
 loop_
 _symmetry_equiv_pos_site_id
@@ -67,60 +61,30 @@ _symmetry_equiv_pos_as_xyz
 3 '-x+y, -x, z+1/3'
 4 'y, x, -z'
 5 'x-y, -y, -z+1/3'
-6 '-x, -x+y, -z+2/3'
-loop_
-_atom_site_label
-_atom_site_type_symbol
-_atom_site_fract_x
-_atom_site_fract_y
-_atom_site_fract_z
-_atom_site_occupancy
-_atom_site_U_iso_or_equiv
-Si1 Si 0.4697(1) 0 0.6667 1 0.0064(2)
-O1 O 0.4135(3) 0.2669(2) 0.1191(2) 1.0 .
-"""
-BY_GROUP = """data_salt
-_symmetry_space_group_name_H-M 'F m -3 m'
-_symmetry_Int_Tables_number 225
-_cell_length_a 5.64
-_cell_length_b 5.64
-_cell_length_c 5.64
-_cell_angle_alpha 90
-_cell_angle_beta 90
-_cell_angle_gamma 90
-loop_
-_atom_site_label
-_atom_site_fract_x
-_atom_site_fract_y
-_atom_site_fract_z
-Na1 0 0 0
-Cl1 .5 .5 .5
-"""
-MIXED = """data_alloy
-_cell_length_a 3.0
-_cell_length_b 3.0
-_cell_length_c 3.0
-_cell_angle_alpha 90
-_cell_angle_beta 90
-_cell_angle_gamma 90
-loop_
-_space_group_symop_operation_xyz
-x,y,z
-loop_
-_atom_type_symbol
-_atom_type_oxidation_number
-Fe3+ 3
-O2- -2
-loop_
-_atom_site_label
-_atom_site_type_symbol
-_atom_site_fract_x
-_atom_site_fract_y
-_atom_site_fract_z
-_atom_site_occupancy
-Fe1 Fe3+ 0 0 0 1
-O1 O2- 0.5 0.5 0.5 1
-"""
+6 '-x, -x+y, -z+2/3'"""
+BY_HAND = "# by hand, with what the standard allows\n" + cif(
+    "quartz",
+    "4.9137(3) 4.9137(3) 5.4047(4) 90 90.0 120",
+    ["Si1 Si 0.4697(1) 0 0.6667 1 0.0064(2)", "O1 O 0.4135(3) 0.2669(2) 0.1191(2) 1.0 ."],
+    OF_QUARTZ,
+    columns=(*COLUMNS, "U_iso_or_equiv"),
+)
+BY_GROUP = cif(
+    "salt",
+    "5.64 5.64 5.64 90 90 90",
+    ["Na1 0 0 0", "Cl1 .5 .5 .5"],
+    "_symmetry_space_group_name_H-M 'F m -3 m'\n_symmetry_Int_Tables_number 225",
+    columns=("label", "fract_x", "fract_y", "fract_z"),
+)
+MIXED = cif(
+    "alloy",
+    "3.0 3.0 3.0 90 90 90",
+    ["Fe1 Fe3+ 0 0 0 1", "O1 O2- 0.5 0.5 0.5 1"],
+    "loop_\n_space_group_symop_operation_xyz\nx,y,z",
+    "loop_\n_atom_type_symbol\n_atom_type_oxidation_number\nFe3+ 3\nO2- -2",
+)
+
+
 RUTILE_PDB = """CRYST1    4.594    4.594    2.959  90.00  90.00  90.00 P 42/m n m    2
 HETATM    1 TI   MOL A   1       0.000   0.000   0.000  1.00  0.00          TI
 HETATM    2  O   MOL A   1       1.401   1.401   0.000  1.00  0.00           O
@@ -182,9 +146,9 @@ def corpus() -> tuple[tuple[str, bytes], ...]:
             ("one.extxyz", _ase_text(_atoms(8, 5), "extxyz")),
             ("frames.xyz", frames),
             ("pymatgen.json", json.dumps(perovskite.as_dict())),
-            ("row.json", json.dumps(_row(random_crystal(9, 4)))),
-            ("jarvis.json", json.dumps(_jarvis(random_crystal(10, 4)))),
-            ("table.jsonl", "".join(json.dumps(_row(random_crystal(seed, 3))) + "\n" for seed in (11, 12))),
+            ("row.json", json.dumps(row_of(random_crystal(9, 4)))),
+            ("jarvis.json", json.dumps(jarvis_atoms(random_crystal(10, 4)))),
+            ("table.jsonl", "".join(json.dumps(row_of(random_crystal(seed, 3))) + "\n" for seed in (11, 12))),
             ("ase.xsf", _ase_text(_atoms(13, 4), "xsf")),
             ("XDATCAR", _ase_text(_atoms(14, 3), "vasp-xdatcar")),
             ("rutile.pdb", RUTILE_PDB),
@@ -207,15 +171,6 @@ def _ase_text(atoms: ase.Atoms, kind: str) -> str:
     return text.decode() if isinstance(text, bytes) else text
 
 
-def _row(crystal: Crystal) -> dict[str, object]:
-    return {
-        "id": crystal.id,
-        "atomic_numbers": crystal.atomic_numbers.tolist(),
-        "frac_coords": crystal.frac_coords.tolist(),
-        "lattice": crystal.lattice.tolist(),
-    }
-
-
 def _optimade(crystal: Crystal) -> dict[str, object]:
     symbols = [SYMBOLS[z - 1] for z in crystal.atomic_numbers]
     attributes = {
@@ -226,16 +181,6 @@ def _optimade(crystal: Crystal) -> dict[str, object]:
         "dimension_types": [1, 1, 1],
     }
     return {"data": [{"id": "x", "type": "structures", "attributes": attributes}]}
-
-
-def _jarvis(crystal: Crystal) -> dict[str, object]:
-    symbols = _structure(0, 1).composition.elements  # any
-    return {
-        "lattice_mat": crystal.lattice.tolist(),
-        "coords": crystal.frac_coords.tolist(),
-        "elements": [symbols[0].symbol] * len(crystal),
-        "cartesian": False,
-    }
 
 
 # --- damage -----------------------------------------------------------------------------------------------------------
@@ -257,7 +202,20 @@ OPERATIONS = (
     *(b"x,y", b"x,y,z,w", b"x/0,y,z", b"x+1/0,y,z", b"2x,y,z", b"x,x,x", b"0,0,0", b"x+1e9,y,z", b"x+0.123,y,z"),
     *(b"1/2+x,1/3+y,z/7", b"-x,-y,-z", b"__import__('os'),y,z", b"x**x**x,y,z", b"x,y,z,+1", b"((((x)))),y,z", b","),
 )
+LONG = (
+    *(b"x", b"1 ", b"'", b"(", b"[", b"-x,", b"_a ", b"\\", b"\t", b"9", b"\xc3", b"{", b"\n"),
+    *(b"loop_\n", b"loop_ _a\n", b"save_f\n", b"data_d\n", b'{"a":', b'{"sites":['),
+)
+"""What comes very many times in a row."""
 ENCODINGS = ("utf-16", "utf-32", "utf-8-sig", "cp037", "utf-7")
+
+PARTS = (
+    *[(rb"(?<![\w.])-?\d+(\.\d+)?", EXTREMES)] * 3,
+    (rb"'?[^',\n]{0,9}[xyz][^',\n]{0,9},[^,\n]{0,9},[^',\n]{0,9}'?", OPERATIONS),
+    (rb"\S+\s*", TOKENS),
+    *[(rb"[^\n]*\n", TOKENS)] * 2,
+)
+"""Numbers, symmetry operations, words and lines, and what may come in the place of one."""
 
 Damage = Callable[[bytes, np.random.Generator], bytes]
 
@@ -281,88 +239,33 @@ def _flip(data: bytes, rng: np.random.Generator) -> bytes:
     return spoilt.tobytes()
 
 
-def _on_lines(change: Callable[[list[bytes], int, np.random.Generator], None]) -> Damage:
-    def damage(data: bytes, rng: np.random.Generator) -> bytes:
-        lines = data.splitlines(keepends=True)
-        if lines:
-            change(lines, int(rng.integers(len(lines))), rng)
-        return b"".join(lines)
-
-    return damage
-
-
-@_on_lines
-def _drop_lines(lines: list[bytes], at: int, rng: np.random.Generator) -> None:
-    del lines[at : at + int(rng.integers(1, 4))]
-
-
-@_on_lines
-def _repeat_lines(lines: list[bytes], at: int, rng: np.random.Generator) -> None:
-    some = lines[at : at + int(rng.integers(1, 4))]
-    times = int(rng.choice([1, 1, 1, 20, 500, 5000]))
-    lines[at:at] = some * min(times, 1 + LARGEST_FILE // len(b"".join(some)))
-
-
-@_on_lines
-def _number_lines(lines: list[bytes], at: int, rng: np.random.Generator) -> None:
-    """A line many times with other last digits: very many sites, atoms or operations that are no repetition."""
-    line = lines[at]
-    times = min(int(rng.choice([10, 100, 1000, 5000])), 1 + LARGEST_FILE // len(line))
-    lines[at:at] = [re.sub(rb"\d(?=\D*$)", b"%05d" % int(rng.integers(100000)), line) for _ in range(times)]
-
-
-@_on_lines
-def _swap_lines(lines: list[bytes], at: int, rng: np.random.Generator) -> None:
-    other = int(rng.integers(len(lines)))
-    lines[at], lines[other] = lines[other], lines[at]
-
-
-@_on_lines
-def _insert_token(lines: list[bytes], at: int, rng: np.random.Generator) -> None:
-    lines.insert(at, TOKENS[rng.integers(len(TOKENS))] + (b"\n" if rng.random() < 0.8 else b" "))
-
-
-@_on_lines
-def _insert_long_line(lines: list[bytes], at: int, rng: np.random.Generator) -> None:
-    piece = (b"x", b"1 ", b"'", b"(", b"[", b"-x,", b"_a ", b"\\", b"\t", b"9", b"\xc3", b"{", b"\n")[rng.integers(13)]
-    lines.insert(at, piece * int(rng.choice([100, 5000, 300_000])) + b"\n" * int(rng.integers(2)))
-
-
-@_on_lines
-def _nest(lines: list[bytes], at: int, rng: np.random.Generator) -> None:
-    depth = int(rng.choice([2, 50, 5000]))
-    opening = (b"loop_\n", b"loop_ _a\n", b"save_f\n", b"data_d\n", b"[", b'{"a":', b'{"sites":[', b"(")[
-        rng.integers(8)
-    ]
-    lines.insert(at, opening * depth)
-
-
-@_on_lines
-def _break_operation(lines: list[bytes], at: int, rng: np.random.Generator) -> None:
-    found = [number for number, line in enumerate(lines) if len(line) < 200 and re.search(rb"[xyz].*,.*[xyz]", line)]
-    if found:
-        at = found[at % len(found)]
-        operation = b"'" + OPERATIONS[rng.integers(len(OPERATIONS))] + b"'"
-        lines[at] = re.sub(rb"'[^']*'|\S+$", lambda _: operation, lines[at].rstrip(), count=1) + b"\n"
-
-
-def _on_matches(pattern: bytes, replacement: Callable[[bytes, np.random.Generator, list[bytes]], bytes]) -> Damage:
-    def damage(data: bytes, rng: np.random.Generator) -> bytes:
-        matches = list(re.finditer(pattern, data[:100_000]))
-        if not matches:
-            return data
-        match = matches[rng.integers(len(matches))]
-        new = replacement(match[0], rng, [other[0] for other in matches[:1000]])
-        return data[: match.start()] + new + data[match.end() :]
-
-    return damage
-
-
-_change_number = _on_matches(
-    rb"(?<![\w.])-?\d+(\.\d+)?", lambda old, rng, known: EXTREMES[int(rng.integers(len(EXTREMES)))]
-)
-_swap_token = _on_matches(rb"\S+", lambda old, rng, known: known[int(rng.integers(len(known)))])
-_drop_token = _on_matches(rb"\S+\s*", lambda old, rng, known: b"")
+def _rewrite(data: bytes, rng: np.random.Generator) -> bytes:
+    """Some numbers, operations, words or lines in a row become none, others, or very many."""
+    pattern, others = PARTS[rng.integers(len(PARTS))]
+    found = list(re.finditer(pattern, data[:100_000]))
+    if not found:
+        return data
+    first = int(rng.integers(len(found)))
+    last = min(first + int(rng.choice([0, 0, 0, 1, 2])), len(found) - 1)
+    start, end = found[first].start(), found[last].end()
+    old, other = data[start:end], others[rng.integers(len(others))]
+    times = min(int(rng.choice([1, 1, 20, 500, 5000])), 1 + LARGEST_FILE // len(old))
+    match rng.integers(8):
+        case 0:
+            new = b""
+        case 1 | 2:
+            new = other
+        case 3:
+            new = old + other + (b"\n" if rng.random() < 0.8 else b" ")
+        case 4:
+            new = found[rng.integers(len(found))][0]
+        case 5:
+            new = old * (1 + times)
+        case 6:  # with other last digits: very many sites, atoms or operations that are no repetition
+            new = b"".join(re.sub(rb"\d(?=\D*$)", b"%05d" % int(rng.integers(100000)), old) for _ in range(times))
+        case _:
+            new = old + LONG[rng.integers(len(LONG))] * int(rng.choice([2, 100, 5000, 300_000]))
+    return data[:start] + new + data[end:]
 
 
 def _cut(data: bytes, rng: np.random.Generator) -> bytes:
@@ -382,11 +285,7 @@ def _splice(data: bytes, rng: np.random.Generator) -> bytes:
     return data[: rng.integers(len(data) + 1)] + other[rng.integers(len(other)) :]
 
 
-DAMAGES: tuple[Damage, ...] = (
-    *(_flip, _drop_lines, _repeat_lines, _number_lines, _swap_lines, _insert_token, _insert_long_line, _nest),
-    *(_break_operation, _change_number, _change_number, _change_number, _swap_token, _drop_token, _cut, _reencode),
-    *(_newlines, _splice),
-)
+DAMAGES: tuple[Damage, ...] = (*[_rewrite] * 12, _flip, _cut, _reencode, _newlines, _splice)
 
 
 # --- what must hold ---------------------------------------------------------------------------------------------------

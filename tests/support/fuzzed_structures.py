@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
@@ -28,7 +28,7 @@ from crystalframer.elements import HIGHEST_ATOMIC_NUMBER
 from crystalframer.errors import CrystalError
 from crystalframer.model.network import CrystalFramer
 from crystalframer.reading.objects import to_crystal
-from crystalframer.testing import random_rotation, supercell
+from crystalframer.testing import prototypes, random_rotation, supercell
 from crystalframer.traces import CrystalTrace
 from viz.encoding import encode
 
@@ -62,10 +62,10 @@ class Case:
 # --- generators -------------------------------------------------------------------------------------------------------
 
 
-def case(seed: int) -> Case:
-    """The structure of a seed."""
+def case(seed: int, kinds: Sequence[str] = ()) -> Case:
+    """The structure of a seed, of one of these kinds (default: of all)."""
     rng = np.random.default_rng(seed)
-    kind = str(rng.choice(list(KINDS)))
+    kind = str(rng.choice(list(kinds or KINDS)))
     lattice, frac = KINDS[kind](rng)
     numbers = rng.integers(1, HIGHEST_ATOMIC_NUMBER + 1, len(frac))
     if rng.random() < 0.5:  # few elements, as in most crystals
@@ -170,30 +170,12 @@ def _linear(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return lattice, frac
 
 
-HALF, QUARTER = 0.5, 0.25
-PROTOTYPES = {
-    "sc": (np.eye(3), [[0, 0, 0]]),
-    "fcc": ([[0, HALF, HALF], [HALF, 0, HALF], [HALF, HALF, 0]], [[0, 0, 0]]),
-    "bcc": ([[-HALF, HALF, HALF], [HALF, -HALF, HALF], [HALF, HALF, -HALF]], [[0, 0, 0]]),
-    "diamond": ([[0, HALF, HALF], [HALF, 0, HALF], [HALF, HALF, 0]], [[0, 0, 0], [QUARTER] * 3]),
-    "rock salt": ([[0, HALF, HALF], [HALF, 0, HALF], [HALF, HALF, 0]], [[0, 0, 0], [HALF] * 3]),
-    "perovskite": (np.eye(3), [[0, 0, 0], [HALF] * 3, [HALF, HALF, 0], [HALF, 0, HALF], [0, HALF, HALF]]),
-    "hcp": (
-        [[1, 0, 0], [-0.5, 0.75**0.5, 0], [0, 0, (8 / 3) ** 0.5]],
-        [[1 / 3, 2 / 3, QUARTER], [2 / 3, 1 / 3, 3 * QUARTER]],
-    ),
-    "graphite": (
-        [[1, 0, 0], [-0.5, 0.75**0.5, 0], [0, 0, 2.7]],
-        [[0, 0, QUARTER], [0, 0, 3 * QUARTER], [1 / 3, 2 / 3, QUARTER], [2 / 3, 1 / 3, 3 * QUARTER]],
-    ),
-}
-
-
 def _symmetric(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A prototype at any scale, its supercells among them, exact or shaken a little."""
-    vectors, frac = PROTOTYPES[str(rng.choice(list(PROTOTYPES)))]
-    lattice = np.array(vectors) * rng.uniform(3.0, 12.0)
-    crystal = Crystal(np.ones(len(frac), dtype=int), np.array(frac) @ lattice, lattice)
+    known = prototypes()
+    crystal = known[rng.integers(len(known))]
+    scale = rng.uniform(3.0, 12.0) / crystal.lattice[0, 0]
+    crystal = replace(crystal, positions=scale * crystal.positions, lattice=scale * crystal.lattice)
     if rng.random() < 0.3:
         a, b, c = (int(n) for n in rng.integers(1, 4, 3))
         crystal = supercell(crystal, (a, b, c))
@@ -230,9 +212,9 @@ def model_of(method: FrameMethod) -> CrystalFramer:
 
 def prepare() -> None:
     """Compile and import what the checks need, so that time and memory of a case are its own."""
-    lattice, frac = 4.0 * np.eye(3), np.array(PROTOTYPES["perovskite"][1])
+    crystal = prototypes()[0]
     for method in FRAME_METHODS:
-        everything = Case("perovskite", np.array([38, 22, 8, 8, 8]), frac @ lattice, lattice, method)
+        everything = Case(crystal.id, crystal.atomic_numbers, crystal.positions, crystal.lattice, method)
         check_case(everything, np.random.default_rng(0), share=1.0)
 
 

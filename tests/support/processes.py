@@ -12,6 +12,7 @@ from torch import Tensor, distributed as dist, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
+from crystalframer import ops
 from crystalframer.config import FrameConfig, FrameMethod
 from crystalframer.crystals.crystal import CrystalBatch
 from crystalframer.crystals.loading import make_batch
@@ -27,8 +28,8 @@ def tiny_model(method: FrameMethod = "max") -> CrystalFramer:
     return CrystalFramer(replace(TINY, frame=FrameConfig(method)), torch.Generator().manual_seed(0))
 
 
-def batch_of(*seeds: int) -> CrystalBatch:
-    return make_batch([random_crystal(seed, 2 + seed) for seed in seeds], TINY.radius)
+def batch_of(*seeds: int, radius: float = TINY.radius) -> CrystalBatch:
+    return make_batch([random_crystal(seed, 2 + seed) for seed in seeds], radius)
 
 
 def gradients(model: nn.Module, batch: CrystalBatch) -> dict[str, Tensor]:
@@ -64,10 +65,16 @@ def step_in_parallel(rank: int, n_processes: int, port: int, folder: str) -> Non
         dist.destroy_process_group()
 
 
-def check_compiled(_: int, method: FrameMethod) -> None:
+def check_compiled(_: int, method: FrameMethod, implementation: ops.Implementation, device: str) -> None:
     """The operators stand in the compiled graphs, not between them; forward and backward agree with the plain model."""
     torch.set_num_threads(1)
-    model, batch = tiny_model(method), batch_of(*SEEDS)
+    model = tiny_model(method).to(device)
+    batch = (batch_of(*SEEDS) if implementation == "cpu" else batch_of(0, radius=3.0)).to(device)
+    with ops.use(implementation):
+        _check_compiled(model, batch)
+
+
+def _check_compiled(model: CrystalFramer, batch: CrystalBatch) -> None:
     expected, expected_gradients = model(batch).detach(), gradients(model, batch)
     graphs: list[torch.fx.GraphModule] = []
 

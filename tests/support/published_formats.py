@@ -1,4 +1,4 @@
-"""Small files of exactly the formats in which public data sets come, made of random crystals."""
+"""Crystals in the formats in which data sets and tables come."""
 
 from __future__ import annotations
 
@@ -29,6 +29,12 @@ def jarvis_atoms(crystal: Crystal) -> dict[str, Any]:
         "cartesian": False,
         "props": [""] * len(crystal),
     }
+
+
+def row_of(crystal: Crystal) -> dict[str, Any]:
+    """A row of a table: what this package itself calls the parts of a crystal."""
+    parts = {name: getattr(crystal, name).tolist() for name in ("atomic_numbers", "positions", "lattice")}
+    return {"id": crystal.id, **parts}
 
 
 def jarvis_list(n: int, id_key: str, ids: Sequence[Any], labels: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
