@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from browsing import chosen, frames_later, open_page
-from synthetic_traces import perovskite, region_of, skewed, synthetic_trace
+from synthetic_traces import perovskite, skewed, synthetic_trace, whole_and_region
 
 import viz
 from crystalframer.testing import supercell
@@ -29,9 +29,7 @@ OpenScene = Callable[..., AbstractContextManager["Page"]]
 EXPLORER = "document.querySelector('.cf-explorer').explorer"
 
 
-@pytest.fixture(scope="module")
-def scene() -> viz.Scene:
-    return viz.scene_from_trace(synthetic_trace(perovskite()))
+SCENE = viz.scene_from_trace(synthetic_trace(perovskite()))
 
 
 def pixels(page: Page, selector: str) -> bytes:
@@ -74,7 +72,7 @@ SUMS = """async ([source, header, text, layer, head, atom, nLines]) => {
 
 def large() -> CrystalTrace:
     """Five atoms of a large cell."""
-    return region_of(synthetic_trace(supercell(perovskite(), (2, 2, 2))), [36, 35, 37, 12, 4])
+    return whole_and_region(supercell(perovskite(), (2, 2, 2)), [36, 35, 37, 12, 4], n_layers=3, n_heads=4)[1]
 
 
 @pytest.mark.parametrize(
@@ -130,29 +128,29 @@ def test_atoms_around_a_region_are_drawn_but_cannot_be_chosen(open_scene: OpenSc
 # --- what it draws ----------------------------------------------------------------------------------------------------
 
 
-def test_sliders_redraw_every_picture_and_the_caption(open_scene: OpenScene, scene: viz.Scene) -> None:
-    with open_scene(scene, layer=0, head=0, atom=1) as page:
+def test_sliders_redraw_every_picture_and_the_caption(open_scene: OpenScene) -> None:
+    with open_scene(SCENE, layer=0, head=0, atom=1) as page:
         before = {part: pixels(page, part) for part in (".cf-structure", ".cf-heatmap", ".cf-profile")}
         for name, value in (("Layer", 2), ("Head", 3)):
             slide(page, name, value)
             after = {part: pixels(page, part) for part in before}
             assert all(after[part] != before[part] for part in before), name
             before = after
-        assert caption(page) == viz.drawing(scene, 2, 3, 1).caption
+        assert caption(page) == viz.drawing(SCENE, 2, 3, 1).caption
 
 
-def test_the_mean_over_heads(open_scene: OpenScene, scene: viz.Scene) -> None:
-    with open_scene(scene, layer=1, head=2, atom=1) as page:
+def test_the_mean_over_heads(open_scene: OpenScene) -> None:
+    with open_scene(SCENE, layer=1, head=2, atom=1) as page:
         page.get_by_label("Mean over heads").check()
-        assert caption(page) == viz.drawing(scene, 1, None, 1).caption
+        assert caption(page) == viz.drawing(SCENE, 1, None, 1).caption
         assert page.get_by_label("Atoms whose frames are drawn").is_disabled()
         slide(page, "Head", 1)
         assert state(page)["head"] == 1 and not page.get_by_label("Mean over heads").is_checked()
 
 
 @pytest.mark.parametrize("control", ["Atoms whose frames are drawn", "Atoms around which polyhedra are drawn"])
-def test_choices_of_what_is_drawn(open_scene: OpenScene, scene: viz.Scene, control: str) -> None:
-    with open_scene(scene, atom=1) as page:
+def test_choices_of_what_is_drawn(open_scene: OpenScene, control: str) -> None:
+    with open_scene(SCENE, atom=1) as page:
         seen = set()
         for choice in ("all", "selected", "none", "all"):
             page.get_by_label(control).select_option(choice)
@@ -171,27 +169,27 @@ def test_a_trace_without_frames(open_scene: OpenScene) -> None:
         assert caption(page) == viz.drawing(scene, 1, 0, 1).caption
 
 
-def test_tied_frames_are_marked(open_scene: OpenScene, scene: viz.Scene) -> None:
-    tied = np.zeros_like(scene.tied)
+def test_tied_frames_are_marked(open_scene: OpenScene) -> None:
+    tied = np.zeros_like(SCENE.tied)
     tied[1, 2, 1] = True
-    with open_scene(replace(scene, tied=tied), layer=1, head=1, atom=1) as page:
+    with open_scene(replace(SCENE, tied=tied), layer=1, head=1, atom=1) as page:
         badge = page.get_by_text("tied frame")
         assert not badge.is_visible()
         slide(page, "Head", 2)
         assert badge.is_visible()
 
 
-def test_texts_of_files_are_shown_as_texts(open_scene: OpenScene, scene: viz.Scene) -> None:
+def test_texts_of_files_are_shown_as_texts(open_scene: OpenScene) -> None:
     text = "</script><script>window.broken = 1</script><img src=x onerror='window.broken = 1'>"
-    with open_scene(replace(scene, id=text)) as page:
+    with open_scene(replace(SCENE, id=text)) as page:
         assert page.locator(".cf-title").inner_text() == f"SrTiO3 · {text}"
         assert page.title() == f"SrTiO3 {text}"
         assert page.evaluate("window.broken") is None
 
 
-def test_side_by_side_where_there_is_room_and_stacked_where_not(open_scene: OpenScene, scene: viz.Scene) -> None:
+def test_side_by_side_where_there_is_room_and_stacked_where_not(open_scene: OpenScene) -> None:
     for width, beside in ((900, True), (560, False)):
-        with open_scene(scene, width=width) as page:
+        with open_scene(SCENE, width=width) as page:
             structure, heatmap = (page.locator(part).bounding_box() for part in (".cf-structure", ".cf-heatmap"))
             assert structure and heatmap
             assert (heatmap["x"] >= structure["x"] + structure["width"]) == beside
@@ -202,8 +200,8 @@ def test_side_by_side_where_there_is_room_and_stacked_where_not(open_scene: Open
 # --- how it reacts ----------------------------------------------------------------------------------------------------
 
 
-def test_clicks_on_atoms_and_on_rows_choose_the_atom(open_scene: OpenScene, scene: viz.Scene) -> None:
-    with open_scene(scene, atom=0, frames="none", polyhedra="none") as page:
+def test_clicks_on_atoms_and_on_rows_choose_the_atom(open_scene: OpenScene) -> None:
+    with open_scene(SCENE, atom=0, frames="none", polyhedra="none") as page:
         before = pixels(page, ".cf-heatmap")
         at = page.evaluate(f"{EXPLORER}.structure().pixelOf(1)")
         page.mouse.click(at["x"], at["y"])
@@ -215,13 +213,13 @@ def test_clicks_on_atoms_and_on_rows_choose_the_atom(open_scene: OpenScene, scen
         page.locator(".cf-heatmap").click(position=page.evaluate(f"{EXPLORER}.heatmap.pixelOf(4, 2)"))
         assert state(page)["atom"] == 4
         assert pixels(page, ".cf-structure") != drawn
-        assert caption(page) == viz.drawing(scene, 0, 0, 4).caption
+        assert caption(page) == viz.drawing(SCENE, 0, 0, 4).caption
 
 
-def test_pointing_at_a_cell_tells_its_value(open_scene: OpenScene, scene: viz.Scene) -> None:
-    with open_scene(scene, layer=1, head=2) as page:
+def test_pointing_at_a_cell_tells_its_value(open_scene: OpenScene) -> None:
+    with open_scene(SCENE, layer=1, head=2) as page:
         page.locator(".cf-heatmap").hover(position=page.evaluate(f"{EXPLORER}.heatmap.pixelOf(1, 3)"))
-        value = viz.attention_matrix(scene, 1, 2)[1, 3]
+        value = viz.attention_matrix(SCENE, 1, 2)[1, 3]
         assert page.locator(".cf-tip").inner_text() == f"Ti1 → O2: attention {value:.3f} (sum over periodic images)"
         page.locator(".cf-profile").hover(position={"x": 120, "y": 60})
         assert "attention" in page.locator(".cf-tip").inner_text() and "within" in page.locator(".cf-tip").inner_text()
@@ -229,8 +227,8 @@ def test_pointing_at_a_cell_tells_its_value(open_scene: OpenScene, scene: viz.Sc
         assert not page.locator(".cf-tip").is_visible()
 
 
-def test_arrow_keys_step_layer_and_head_and_stop_at_the_ends(open_scene: OpenScene, scene: viz.Scene) -> None:
-    with open_scene(scene, layer=0, head=0) as page:
+def test_arrow_keys_step_layer_and_head_and_stop_at_the_ends(open_scene: OpenScene) -> None:
+    with open_scene(SCENE, layer=0, head=0) as page:
         page.locator(".cf-structure").focus()
         for key, expected in (
             ("ArrowUp", (1, 0)),
@@ -248,8 +246,8 @@ def test_arrow_keys_step_layer_and_head_and_stop_at_the_ends(open_scene: OpenSce
         assert state(page)["atom"] == 1
 
 
-def test_the_camera_stays_where_it_is(open_scene: OpenScene, scene: viz.Scene) -> None:
-    with open_scene(scene) as page:
+def test_the_camera_stays_where_it_is(open_scene: OpenScene) -> None:
+    with open_scene(SCENE) as page:
         at_first = page.evaluate(f"{EXPLORER}.structure().view()")
         box = page.locator(".cf-structure").bounding_box()
         assert box
@@ -264,8 +262,8 @@ def test_the_camera_stays_where_it_is(open_scene: OpenScene, scene: viz.Scene) -
         assert page.evaluate(f"{EXPLORER}.structure().view()") == turned
 
 
-def test_play_steps_until_it_is_stopped(open_scene: OpenScene, scene: viz.Scene) -> None:
-    with open_scene(scene) as page:
+def test_play_steps_until_it_is_stopped(open_scene: OpenScene) -> None:
+    with open_scene(SCENE) as page:
         page.clock.install(time=0)
         page.clock.pause_at(1000)  # on a busy machine steps of its own would come between
         play = page.get_by_role("button", name="Play through the layers")
@@ -281,12 +279,12 @@ def test_play_steps_until_it_is_stopped(open_scene: OpenScene, scene: viz.Scene)
         assert state(page)["layer"] == 1 and play.get_attribute("aria-pressed") == "false"
 
 
-def test_every_control_has_a_name_and_is_reached_by_tab(open_scene: OpenScene, scene: viz.Scene) -> None:
+def test_every_control_has_a_name_and_is_reached_by_tab(open_scene: OpenScene) -> None:
     describe = """() => {
         const e = document.activeElement;
         return e === document.body ? null : [e.tagName, e.getAttribute("aria-label")];
     }"""
-    with open_scene(scene) as page:
+    with open_scene(SCENE) as page:
         controls = page.evaluate(
             "Array.from(document.querySelectorAll('input, select, button, [tabindex]'),"
             " (e) => [e.tagName, e.getAttribute('aria-label')])"
@@ -300,10 +298,10 @@ def test_every_control_has_a_name_and_is_reached_by_tab(open_scene: OpenScene, s
         assert page.locator(".cf-caption").get_attribute("aria-live") == "polite"
 
 
-def test_the_picture_is_saved_large(open_scene: OpenScene, scene: viz.Scene) -> None:
+def test_the_picture_is_saved_large(open_scene: OpenScene) -> None:
     from PIL import Image
 
-    with open_scene(scene, layer=1, head=2, atom=1) as page:
+    with open_scene(SCENE, layer=1, head=2, atom=1) as page:
         on_screen = pixels(page, ".cf-structure")
         with page.expect_download() as download:
             page.get_by_role("button", name="Save the structure as a PNG picture").click()
@@ -314,13 +312,13 @@ def test_the_picture_is_saved_large(open_scene: OpenScene, scene: viz.Scene) -> 
         assert Image.open(io.BytesIO(pixels(page, ".cf-structure"))).size == Image.open(io.BytesIO(on_screen)).size
 
 
-def test_without_webgl_a_message_says_so_and_the_rest_works(browser: Browser, scene: viz.Scene, tmp_path: Path) -> None:
+def test_without_webgl_a_message_says_so_and_the_rest_works(browser: Browser, tmp_path: Path) -> None:
     path = tmp_path / "explorer.html"
-    path.write_text(viz.explorer_html(scene, atom=1), encoding="utf-8")
+    path.write_text(viz.explorer_html(SCENE, atom=1), encoding="utf-8")
     with open_page(browser) as page:
         page.add_init_script("OffscreenCanvas.prototype.getContext = () => null;")
         page.goto(path.as_uri())
         page.get_by_text("offers no WebGL").wait_for()
         slide(page, "Layer", 2)
-        assert caption(page) == viz.drawing(scene, 2, 0, 1).caption
+        assert caption(page) == viz.drawing(SCENE, 2, 0, 1).caption
         assert page.get_by_role("button", name="Save the structure as a PNG picture").is_disabled()

@@ -1,19 +1,32 @@
-"""Seeded traces without a model: real neighbour lists, random attention and random frames."""
+"""Seeded traces: real neighbour lists, random attention and random frames; and those of a region, by a model."""
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
 
+import numpy as np
+import torch
+
+import crystalframer as cf
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.neighbors import neighbor_list
+from crystalframer.model.network import CrystalFramer
+from crystalframer.presets import preset
 from crystalframer.traces import CrystalTrace, FrameTrace, LayerTrace
 
 D_MODEL = 8
 
 
 def synthetic_trace(
-    crystal: Crystal, method: str = "max", radius: float = 6.0, seed: int = 0, n_layers: int = 3, n_heads: int = 4
+    crystal: Crystal,
+    method: str = "max",
+    radius: float = 6.0,
+    seed: int = 0,
+    n_layers: int = 3,
+    n_heads: int = 4,
+    content: float = 1.0,
 ) -> CrystalTrace:
+    """Content logits are random and of the size `content`; where it is 0, the nearest atoms get most attention."""
     rng = np.random.default_rng(seed)
     edges = neighbor_list(crystal, radius)
     query = edges.edge_index[0]
@@ -22,18 +35,18 @@ def synthetic_trace(
     for _ in range(n_layers):
         sigma = rng.uniform(1.2, 2.0, (len(crystal), n_heads))
         distance = -(lengths[:, None] ** 2) / (2 * sigma[query] ** 2)
-        content = rng.normal(size=distance.shape)
-        weights = np.exp(distance + content)
+        content_logits = content * rng.normal(size=distance.shape)
+        weights = np.exp(distance + content_logits)
         total = np.stack([np.bincount(query, weights[:, head]) for head in range(n_heads)], axis=1)
         axes = np.linalg.qr(rng.normal(size=(len(crystal), n_heads, 3, 3)))[0]
         axes[..., 2, :] = np.cross(axes[..., 0, :], axes[..., 1, :])
         frame = FrameTrace(method, axes)
         if method == "max":
-            frame = _max_frame(query, edges.edge_vectors, distance + content)
+            frame = _max_frame(query, edges.edge_vectors, distance + content_logits)
         layers.append(
             LayerTrace(
                 attention=weights / total[query],
-                content_logits=content,
+                content_logits=content_logits,
                 distance_logits=distance,
                 decay_length=sigma,
                 atom_features=rng.normal(size=(len(crystal), D_MODEL)),
@@ -53,45 +66,13 @@ def synthetic_trace(
     )
 
 
-def region_of(trace: CrystalTrace, sites: list[int]) -> CrystalTrace:
-    """Of a whole trace what a trace of these sites holds."""
-    edges = np.concatenate([np.flatnonzero(trace.edge_index[0] == site) for site in sites])
-    others = sorted(set(trace.edge_index[1][edges].tolist()) - set(sites))
-    atoms = np.array([*sites, *others])
-    place_of = {int(atom): place for place, atom in enumerate(atoms)}
-    edge_place = {int(edge): place for place, edge in enumerate(edges)}
-
-    def of_layer(layer: LayerTrace) -> LayerTrace:
-        frame = layer.frame
-        if frame is not None:
-            anchors, margin = frame.anchor_edges, frame.tie_margin
-            frame = FrameTrace(
-                frame.method,
-                frame.axes[sites],
-                None if anchors is None else np.vectorize(edge_place.__getitem__)(anchors[sites]),
-                tie_margin=None if margin is None else margin[sites],
-            )
-        return LayerTrace(
-            layer.attention[edges],
-            layer.content_logits[edges],
-            layer.distance_logits[edges],
-            layer.decay_length[sites],
-            layer.atom_features[sites],
-            frame,
-        )
-
-    return CrystalTrace(
-        atomic_numbers=trace.atomic_numbers[atoms],
-        positions=trace.positions[atoms],
-        lattice=trace.lattice,
-        edge_index=np.vectorize(place_of.__getitem__)(trace.edge_index[:, edges]),
-        edge_image=trace.edge_image[edges],
-        layers=tuple(map(of_layer, trace.layers)),
-        prediction=trace.prediction,
-        units=trace.units,
-        id=trace.id,
-        sites=atoms,
-    )
+def whole_and_region(
+    crystal: Crystal, sites: list[int], n_layers: int = 2, n_heads: int = 2
+) -> tuple[CrystalTrace, CrystalTrace]:
+    """Traces by a model that was never trained, in float64: of the crystal, and of some of its sites."""
+    config = replace(preset("tiny").config.model, n_layers=n_layers, n_heads=n_heads)
+    model = CrystalFramer(config, torch.Generator().manual_seed(0)).double().eval()
+    return cf.trace(crystal, model), cf.trace(crystal, model, sites=sites)
 
 
 def _max_frame(query: np.ndarray, vectors: np.ndarray, logits: np.ndarray) -> FrameTrace:

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 from synthetic_traces import perovskite, skewed, synthetic_trace
 
 from crystalframer.traces import CrystalTrace
 from viz import Scene, scene_from_trace
-
-
-@pytest.fixture(scope="session")
-def make_trace() -> Callable[..., CrystalTrace]:
-    """`make_trace(crystal, method="max", radius=6.0, seed=0, n_layers=3, n_heads=4)`."""
-    return synthetic_trace
 
 
 @pytest.fixture(params=["perovskite", "skewed"])

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from refusals import refused
 
 import viz
 
@@ -30,11 +29,6 @@ def test_grid_shows_every_head_on_one_scale(scene: viz.Scene) -> None:
         assert heatmap.coloraxis == "coloraxis"
     assert [title.text for title in figure.layout.annotations] == [f"head {head}" for head in range(scene.n_heads)]
     assert figure.layout.coloraxis.cmax == max(heatmap.z.max() for heatmap in figure.data)
-
-
-def test_grid_of_an_unknown_layer_is_refused(scene: viz.Scene) -> None:
-    with refused(viz.SceneError, 9, field="layer"):
-        viz.attention_grid(scene, 9)
 
 
 @pytest.mark.parametrize("atom", [0, None])

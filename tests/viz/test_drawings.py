@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
-from refusals import refused
 
-from viz import Scene, SceneError, drawing, strongest_edges
+from viz import Scene, drawing, strongest_edges
 from viz.drawings import VIEW, camera, close_up
 
 
@@ -84,20 +82,6 @@ def test_caption_tells_the_share_of_attention(scene: Scene) -> None:
     caption = drawing(scene, 2, 1, 0).caption
     assert caption.startswith(f"{scene.labels[0]}, layer 2, head 1: the {len(lines.edges)} strongest lines")
     assert f"carry {lines.weight.sum():.0%}" in caption and f"{lines.itself:.0%} stays" in caption
-
-
-@pytest.mark.usefixtures("as_in_production")
-def test_what_is_no_scene_is_refused() -> None:
-    with refused(SceneError, "scene_from_trace", field="scene"):
-        drawing("SrTiO3", 0, 0, 1)  # type: ignore[arg-type]
-
-
-@pytest.mark.usefixtures("as_in_production")
-@pytest.mark.parametrize("name", ["frames", "polyhedra"])
-def test_an_unknown_option_is_refused(perovskite_scene: Scene, name: str) -> None:
-    option: dict[str, Any] = {name: "select"}
-    with refused(SceneError, "'selected'", field=name):
-        drawing(perovskite_scene, 0, 0, 1, **option)
 
 
 @pytest.mark.parametrize("view", [VIEW, (0.0, 0.0), (-130.0, 75.0)])

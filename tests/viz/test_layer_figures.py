@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from refusals import refused
+from synthetic_traces import synthetic_trace
 
 import viz
+from crystalframer.testing import random_crystal
 from crystalframer.traces import CrystalTrace
 from viz.layer_figures import ALL_POINTS
 
@@ -65,10 +66,8 @@ def test_distances_have_a_row_for_each_anchor(trace: CrystalTrace) -> None:
     assert sum(part.showlegend is not False for part in figure.data) == 2
 
 
-def test_without_anchors_only_the_attended_distance(make_trace: Callable[..., CrystalTrace]) -> None:
-    from crystalframer.testing import random_crystal
-
-    figure: Any = viz.attended_distance_figure(make_trace(random_crystal(0, 3), method="weighted-pca"))
+def test_without_anchors_only_the_attended_distance() -> None:
+    figure: Any = viz.attended_distance_figure(synthetic_trace(random_crystal(0, 3), method="weighted-pca"))
     assert [axis.title.text for axis in figure.select_yaxes()] == ["attended distance (Å)"]
 
 
@@ -80,15 +79,10 @@ def test_turns_start_at_the_second_layer(trace: CrystalTrace) -> None:
     np.testing.assert_allclose(lines(figure, "random axes"), [np.median(viz.chance_turns(trace), axis=1)])
 
 
-def test_turns_need_two_layers(trace: CrystalTrace) -> None:
-    with refused(viz.FigureError, trace.id, field="n_layers"):
-        viz.axis_turn_figure(replace(trace, layers=trace.layers[:1]))
-
-
-def test_many_atoms_are_boxes_without_every_point(make_trace: Callable[..., CrystalTrace]) -> None:
-    from crystalframer.testing import random_crystal
-
-    few, many = (viz.decay_length_figure(make_trace(random_crystal(0, n), radius=3.0)) for n in (5, ALL_POINTS + 1))
+def test_many_atoms_are_boxes_without_every_point() -> None:
+    few, many = (
+        viz.decay_length_figure(synthetic_trace(random_crystal(0, n), radius=3.0)) for n in (5, ALL_POINTS + 1)
+    )
     assert (boxes(few)[0].boxpoints, boxes(many)[0].boxpoints) == ("all", "outliers")
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from refusals import refused
 from scipy.spatial.transform import Rotation
 
 import viz
@@ -133,9 +131,7 @@ def test_any_of_equal_bonds_is_no_turn(perovskite_trace: CrystalTrace) -> None:
 
 
 @pytest.mark.parametrize("method", ["weighted-pca", "pca", "lattice"])
-def test_principal_axes_have_no_sign(
-    make_trace: Callable[..., CrystalTrace], perovskite_trace: CrystalTrace, method: str
-) -> None:
+def test_principal_axes_have_no_sign(perovskite_trace: CrystalTrace, method: str) -> None:
     layers = []
     for sign, layer in zip((1, -1, 1), perovskite_trace.layers, strict=True):
         assert layer.frame is not None
@@ -200,11 +196,7 @@ def test_table_holds_every_measure(trace: CrystalTrace) -> None:
     assert row.nearest_distance == viz.nearest_distance(trace)[3]
 
 
-def test_without_frames(make_trace: Callable[..., CrystalTrace], perovskite_trace: CrystalTrace) -> None:
+def test_without_frames(perovskite_trace: CrystalTrace) -> None:
     trace = replace(perovskite_trace, layers=tuple(replace(layer, frame=None) for layer in perovskite_trace.layers))
-    with refused(viz.FigureError, "SrTiO3", field="frame_method"):
-        viz.axis_turns(trace)
-    with refused(viz.FigureError, "SrTiO3", "max or static-max", field="frame_method"):
-        viz.anchor_distances(trace)
     assert not {"axis_turn", "anchor_distance_1"} & set(viz.layer_table(trace).columns)
     assert {"effective_neighbors", "decay_length"} <= set(viz.layer_table(trace).columns)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from refusals import refused
-from synthetic_traces import perovskite
+from synthetic_traces import perovskite, synthetic_trace
 
 from crystalframer.analysis import Shell, coordination_shells, motif_summary, motif_table, shell_attention
 from crystalframer.testing import random_crystal
 from crystalframer.traces import CrystalTrace
-from viz import FigureError, motif_angle_figure, motif_overview, motif_share_figure, motif_summary_figure
+from viz import motif_angle_figure, motif_overview, motif_share_figure, motif_summary_figure
 
 
 @pytest.fixture
@@ -24,8 +22,8 @@ def octahedron(perovskite_trace: CrystalTrace) -> Shell:
 
 
 @pytest.fixture
-def table(perovskite_trace: CrystalTrace, make_trace: Callable[..., CrystalTrace]) -> pd.DataFrame:
-    return motif_table([perovskite_trace, make_trace(replace(perovskite(), id="other"), seed=1)])
+def table(perovskite_trace: CrystalTrace) -> pd.DataFrame:
+    return motif_table([perovskite_trace, synthetic_trace(replace(perovskite(), id="other"), seed=1)])
 
 
 def by_name(figure: Any) -> dict[str, Any]:
@@ -51,8 +49,8 @@ def test_angles_and_both_baselines(perovskite_trace: CrystalTrace, octahedron: S
     assert set(parts["random frame"].y) == {found.chance} and parts["random frame"].line.dash == "dash"
 
 
-def test_axes_without_a_sense_of_direction(make_trace: Callable[..., CrystalTrace]) -> None:
-    trace = make_trace(random_crystal(0, 6), method="pca")
+def test_axes_without_a_sense_of_direction() -> None:
+    trace = synthetic_trace(random_crystal(0, 6), method="pca")
     shell = coordination_shells(trace, sites=[0])[0]
     either, one_way = (by_name(motif_angle_figure(trace, shell, either_sign=sign)) for sign in (True, False))
     assert np.all(np.array(either["e₁"].y) <= np.array(one_way["e₁"].y))
@@ -73,16 +71,6 @@ def test_shares_add_up(perovskite_trace: CrystalTrace, octahedron: Shell) -> Non
         assert at(parts["itself"], parts["itself"].y, layer, head) == pytest.approx(found.itself[layer, head])
 
 
-def test_sites_without_angles_are_refused(make_trace: Callable[..., CrystalTrace], octahedron: Shell) -> None:
-    bare = make_trace(random_crystal(0, 4), method="none")
-    with refused(FigureError, field="frame_method"):
-        motif_angle_figure(bare, coordination_shells(bare, sites=[0])[0])
-    lone = make_trace(random_crystal(0, 4))
-    nothing = Shell(2, np.empty(0, int), np.empty((0, 3), int), np.empty(0, int), np.empty((0, 3)))
-    with refused(FigureError, site=2):
-        motif_angle_figure(lone, nothing)
-
-
 def test_means_over_structures_with_their_errors(table: pd.DataFrame) -> None:
     summary = motif_summary(table)
     figure: Any = motif_summary_figure(summary, "O:6")
@@ -94,14 +82,6 @@ def test_means_over_structures_with_their_errors(table: pd.DataFrame) -> None:
             assert at(parts[name], parts[name].error_y.array, layer, head) == pytest.approx(row[f"{column}_se"])
     assert parts["random frame"].y[0] == pytest.approx(rows["chance_angle"].mean())
     assert "octahedron (O:6), 2 structures" in figure.layout.title.text
-
-
-def test_an_unknown_motif_is_refused(table: pd.DataFrame, make_trace: Callable[..., CrystalTrace]) -> None:
-    with refused(FigureError, "'T:4'", "C:12, L:2, O:6", field="label"):
-        motif_summary_figure(motif_summary(table), "T:4")
-    bare = motif_summary(motif_table([make_trace(random_crystal(0, 4), method="none")]))
-    with refused(FigureError, "no angles", field="label"):
-        motif_summary_figure(bare, bare["label"].iloc[0])
 
 
 def test_the_overview_counts_sites_and_structures(table: pd.DataFrame) -> None:

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.patches import Circle, Polygon
-from refusals import refused
 
-from viz import Scene, SceneError, drawing, frame_comparison_figure, structure_figure
+from viz import Scene, drawing, frame_comparison_figure, structure_figure
 from viz.drawings import VIEW, camera
 from viz.painter import Painter, dashes
 from viz.palette import AXIS_DASHES
@@ -72,11 +71,6 @@ def test_a_tall_cell_fits_a_page(perovskite_scene: Scene) -> None:
     picture = figure.axes[0].get_position().height * figure.get_figheight()
     assert picture == pytest.approx(1.2 * 6.0)
     assert figure.axes[0].get_window_extent().width == pytest.approx(6.0 * figure.dpi)
-
-
-def test_a_wrong_index_is_named(scene: Scene) -> None:
-    with refused(SceneError, 9, field="head"):
-        structure_figure(scene, 0, 9, 0)
 
 
 def test_text_of_an_svg_is_text(perovskite_scene: Scene, tmp_path: Path) -> None:
@@ -168,15 +162,3 @@ def test_comparison_of_a_method_without_frames(perovskite_scene: Scene) -> None:
     first, second = frame_comparison_figure([bare, perovskite_scene], 1).axes
     assert not [text for text in first.texts if text.get_text().startswith("e")]
     assert [text for text in second.texts if text.get_text().startswith("e")]
-
-
-def test_scenes_of_different_crystals_are_not_compared(perovskite_scene: Scene) -> None:
-    shifted = replace(perovskite_scene, positions=perovskite_scene.positions + 0.1, id="shifted")
-    with refused(SceneError, "scene 1 (shifted)", "SrTiO3", field="scenes"):
-        frame_comparison_figure([perovskite_scene, shifted], 1)
-    with refused(SceneError, field="scenes"):
-        frame_comparison_figure([], 1)
-    with refused(SceneError, field="layers"):
-        frame_comparison_figure([perovskite_scene], 1, layers=())
-    with refused(SceneError, 7, field="layer"):
-        frame_comparison_figure([perovskite_scene], 1, layers=(0, 7))

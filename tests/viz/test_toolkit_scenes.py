@@ -6,17 +6,15 @@ import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from refusals import refused
+from synthetic_traces import synthetic_trace
 
 from crystalframer.testing import random_crystal
-from crystalframer.traces import CrystalTrace
-from viz import Drawing, Scene, SceneError, drawing, scene_from_trace, toolkit_scene
+from viz import drawing, scene_from_trace
 from viz.toolkit_scenes import PATCHED
 
 MAKE = """
@@ -50,31 +48,21 @@ print(json.dumps({"page": page, "had": had, "has": has, "shown": shown, "failed"
 HOSTILE = "<script>alert(1)</script>"
 
 
-@pytest.fixture(scope="module")
-def trace(make_trace: Callable[..., CrystalTrace]) -> CrystalTrace:
-    return replace(make_trace(random_crystal(3, 6)), id=HOSTILE, prediction={HOSTILE: 1.0}, units={HOSTILE: HOSTILE})
+TRACE = replace(synthetic_trace(random_crystal(3, 6)), id=HOSTILE, prediction={HOSTILE: 1.0}, units={HOSTILE: HOSTILE})
+SCENE = scene_from_trace(TRACE)
+SHAPES = drawing(SCENE, 0, 1, 1, frames="all", polyhedra="all")
 
 
 @pytest.fixture(scope="module")
-def made(trace: CrystalTrace, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     if importlib.util.find_spec("crystal_toolkit") is None:
         pytest.skip("crystal-toolkit is not installed: pip install 'crystalframer[crystal-toolkit]'")
     folder = tmp_path_factory.mktemp("toolkit")
-    path = trace.save(folder / "trace.safetensors")
+    path = TRACE.save(folder / "trace.safetensors")
     command = [sys.executable, "-W", "error::UserWarning", "-c", MAKE, str(path), ",".join(PATCHED)]
     result = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout) | {"errors": result.stderr}
-
-
-@pytest.fixture(scope="module")
-def scene(trace: CrystalTrace) -> Scene:
-    return scene_from_trace(trace)
-
-
-@pytest.fixture(scope="module")
-def shapes(scene: Scene) -> Drawing:
-    return drawing(scene, 0, 1, 1, frames="all", polyhedra="all")
 
 
 @pytest.fixture
@@ -100,21 +88,21 @@ def test_names_from_files_are_not_in_it(made: dict[str, Any]) -> None:
     assert "alert" not in json.dumps(made["page"])
 
 
-def test_atoms_and_cell(parts: dict[str, Any], made: dict[str, Any], scene: Scene, shapes: Drawing) -> None:
+def test_atoms_and_cell(parts: dict[str, Any], made: dict[str, Any]) -> None:
     drawn = {ball["tooltip"]: ball for ball in parts["atoms"]}
-    assert len(drawn) == len(shapes.balls)
-    for ball in shapes.balls:
+    assert len(drawn) == len(SHAPES.balls)
+    for ball in SHAPES.balls:
         np.testing.assert_allclose(drawn[ball.label]["positions"], [ball.center])
         assert (drawn[ball.label]["color"], drawn[ball.label]["radius"]) == (ball.color, ball.radius)
     pairs = np.concatenate([line["positionPairs"] for line in parts["unit_cell"]])
-    np.testing.assert_allclose(pairs, scene.cell_edges)
-    np.testing.assert_allclose(made["page"]["lattice"], scene.lattice)
+    np.testing.assert_allclose(pairs, SCENE.cell_edges)
+    np.testing.assert_allclose(made["page"]["lattice"], SCENE.lattice)
     for part in (made["page"], *made["page"]["contents"]):
-        np.testing.assert_allclose(part["origin"], -scene.lattice.sum(axis=0) / 2)
+        np.testing.assert_allclose(part["origin"], -SCENE.lattice.sum(axis=0) / 2)
 
 
-def test_attention_lines(parts: dict[str, Any], shapes: Drawing) -> None:
-    sticks = {tuple(np.round(stick.end, 9)): stick for stick in shapes.sticks if stick.role == "attention"}
+def test_attention_lines(parts: dict[str, Any]) -> None:
+    sticks = {tuple(np.round(stick.end, 9)): stick for stick in SHAPES.sticks if stick.role == "attention"}
     found = [(pair, line) for line in parts["attention"] for pair in line["positionPairs"]]
     assert len(found) == len(sticks)
     for (start, end), line in found:
@@ -123,10 +111,10 @@ def test_attention_lines(parts: dict[str, Any], shapes: Drawing) -> None:
         assert line["radius"] == stick.radius and line["tooltip"] == f"attention {stick.weight:.3f}"
 
 
-def test_frames_are_arrows_whose_tips_are_those_of_the_drawing(parts: dict[str, Any], shapes: Drawing) -> None:
+def test_frames_are_arrows_whose_tips_are_those_of_the_drawing(parts: dict[str, Any]) -> None:
     assert [axis["name"] for axis in parts["frames"]] == ["e₁", "e₂", "e₃"]
     for number, axis in enumerate(parts["frames"]):
-        expected = {tuple(np.round(a.start, 9)): a for a in shapes.arrows if a.axis == number}
+        expected = {tuple(np.round(a.start, 9)): a for a in SHAPES.arrows if a.axis == number}
         found = [(pair, arrows) for arrows in axis["contents"] for pair in arrows["positionPairs"]]
         assert len(found) == len(expected)
         for (start, end), arrows in found:
@@ -138,16 +126,10 @@ def test_frames_are_arrows_whose_tips_are_those_of_the_drawing(parts: dict[str, 
             assert arrows["color"] == arrow.color
 
 
-def test_bonds_and_polyhedra(parts: dict[str, Any], shapes: Drawing) -> None:
-    bonds = [stick for stick in shapes.sticks if stick.role == "bond"]
+def test_bonds_and_polyhedra(parts: dict[str, Any]) -> None:
+    bonds = [stick for stick in SHAPES.sticks if stick.role == "bond"]
     assert sum(len(half["positionPairs"]) for half in parts["bonds"]) == 2 * len(bonds)
-    assert len(parts["polyhedra"]) == len(shapes.solids)
-    for hull, solid in zip(parts["polyhedra"], shapes.solids, strict=True):
+    assert len(parts["polyhedra"]) == len(SHAPES.solids)
+    for hull, solid in zip(parts["polyhedra"], SHAPES.solids, strict=True):
         np.testing.assert_allclose(hull["positions"], solid.vertices)
         assert 0 < hull["opacity"] < 1
-
-
-def test_a_wrong_index_is_named_before_anything_is_imported(scene: Scene) -> None:
-    with refused(SceneError, 9, field="layer"):
-        toolkit_scene(scene, 9, 0, 0)
-    assert "crystal_toolkit" not in sys.modules
