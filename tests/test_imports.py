@@ -32,13 +32,23 @@ def test_importing_crystalframer_adds_little_time_to_torch() -> None:
     assert min(float(run(code)) for _ in range(3)) <= IMPORT_SECONDS
 
 
-def test_importing_crystalframer_brings_nothing_heavy() -> None:
-    assert not modules_after("import crystalframer").intersection(HEAVY)
-
-
-@pytest.mark.parametrize("library", ["torch", "lightning", "pymatgen"])
-def test_importing_viz_needs_no_model(library: str) -> None:
-    assert library not in modules_after("import viz")
+@pytest.mark.parametrize(
+    ("statement", "not_loaded"),
+    [
+        ("import crystalframer", HEAVY),
+        ("import crystalframer.analysis.motifs", ("torch", "pymatgen", "pandas", "scipy", "lightning")),
+        ("import crystalframer.cli", ("torch", "pandas", "pymatgen", "lightning", "pyarrow")),
+        ("import viz", ("torch", "lightning", "pymatgen")),
+        ("import crystalframer as cf; cf.PRESETS, cf.preset, cf.Config", ("torch", "pandas", "pymatgen")),
+        (
+            "import crystalframer as cf; cf.predict, cf.load, cf.dataset, cf.Crystal",
+            ("pandas", "pymatgen", "lightning", "pyarrow", "ase"),
+        ),
+        ("import crystalframer as cf; cf.load()", ("lightning",)),
+    ],
+)
+def test_only_what_is_needed_is_loaded(statement: str, not_loaded: tuple[str, ...]) -> None:
+    assert not modules_after(statement).intersection(not_loaded)
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:
