@@ -7,21 +7,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import salts
 
 from crystalframer.config import from_json, to_json
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import make_batch, prepare
 from crystalframer.domain import Domain
 from crystalframer.elements import SYMBOLS
+from crystalframer.reading.objects import to_crystal
 from crystalframer.testing import random_rotation, rotated, supercell
 
 RADIUS = 6.0
 
 
 def rock_salt(cation: str, anion: str, length: float) -> Crystal:
-    numbers = np.array([SYMBOLS.index(cation) + 1, SYMBOLS.index(anion) + 1])
-    lattice = 0.5 * length * (np.ones((3, 3)) - np.eye(3))
-    return Crystal(numbers, np.array([[0.0, 0.0, 0.0], [0.5 * length] * 3]), lattice, f"{cation}{anion}")
+    return to_crystal(salts.rock_salt(cation, anion, length), f"{cation}{anion}")
 
 
 LENGTHS = {

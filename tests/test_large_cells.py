@@ -18,19 +18,11 @@ from crystalframer.crystals.large_cells import ChunkedCrystal
 from crystalframer.crystals.loading import prepare
 from crystalframer.errors import CrystalError
 from crystalframer.model.network import CrystalFramer
-from crystalframer.testing import random_crystal, supercell
+from crystalframer.testing import prototypes, random_crystal, supercell
 from crystalframer.traces import CrystalTrace
 
 SMALL = ModelConfig(n_layers=2, n_heads=2, d_model=16, d_feedforward=16, d_readout=8)
-SALT = Crystal(
-    np.array([11] * 4 + [17] * 4),
-    5.64
-    * np.array(
-        [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0], [0.5, 0.5, 0.5], [0.5, 0, 0], [0, 0.5, 0], [0, 0, 0.5]]
-    ),
-    5.64 * np.eye(3),
-    "NaCl",
-)
+SALT = replace(prototypes()[4], id="NaCl")
 
 
 def cube(crystal: Crystal, n: int) -> Crystal:
@@ -41,9 +33,7 @@ def model_of(method: FrameMethod) -> CrystalFramer:
     return CrystalFramer(replace(SMALL, frame=FrameConfig(method)), torch.Generator().manual_seed(1)).eval()
 
 
-@pytest.fixture(scope="module")
-def shipped() -> CrystalFramer:
-    return cf.load()
+SHIPPED = cf.load()
 
 
 @pytest.mark.parametrize(
@@ -65,20 +55,20 @@ def test_chunks_give_what_the_whole_gives(method: FrameMethod, implementation: o
     torch.testing.assert_close(chunks, whole, rtol=0, atol=tolerance * float(whole.abs().max()))
 
 
-def test_frames_are_averaged_in_chunks_too(shipped: CrystalFramer, monkeypatch: pytest.MonkeyPatch) -> None:
-    averaging = shipped.averaging_ties(0.1)
+def test_frames_are_averaged_in_chunks_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    averaging = SHIPPED.averaging_ties(0.1)
     whole = cf.predict(SALT, averaging)
     monkeypatch.setattr("crystalframer.prediction.MAX_EDGES", 300)
     parts = cf.predict(SALT, averaging)
     np.testing.assert_allclose(parts[["band_gap"]], whole[["band_gap"]], atol=1e-5)
 
 
-def test_a_large_cell_is_predicted_like_a_small_one(shipped: CrystalFramer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_cell_is_predicted_like_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Value, interval and flag, beside crystals that go in batches; one of them is too close to be predicted."""
     strange = Crystal(SALT.atomic_numbers, SALT.positions * 0.7, SALT.lattice * 0.7, "squeezed")
     monkeypatch.setattr("crystalframer.prediction.MAX_EDGES", 5000)
     structures = [SALT, cube(SALT, 3), random_crystal(3, 4), cube(strange, 2), strange]
-    table = cf.predict(structures, shipped).set_index("id")
+    table = cf.predict(structures, SHIPPED).set_index("id")
     assert table.error.isna().all()
     columns = [name for name in table if name.startswith(("formation_energy", "band_gap"))]
     assert len(columns) == 6
@@ -90,9 +80,7 @@ def test_a_large_cell_is_predicted_like_a_small_one(shipped: CrystalFramer, monk
     assert "small" in table.outside_training["squeezed"] and table.outside_training["NaCl"] is None
 
 
-def test_memory_is_that_of_a_chunk_and_of_what_belongs_to_atoms(
-    shipped: CrystalFramer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_is_that_of_a_chunk_and_of_what_belongs_to_atoms(monkeypatch: pytest.MonkeyPatch) -> None:
     config, device = ModelConfig(), torch.device("cpu")
     whole = memory.memory_needed(config, 100_000, 10_000_000, device, torch.float32)
     parts = memory.memory_needed(config, 100_000, 10_000_000, device, torch.float32, max_edges=250_000)
@@ -103,9 +91,9 @@ def test_memory_is_that_of_a_chunk_and_of_what_belongs_to_atoms(
     # What would be too much whole is predicted all the same.
     crystal = cube(SALT, 3)
     monkeypatch.setattr("crystalframer.memory.free_memory", lambda device: 5_000_000)
-    assert "does not fit into memory" in cf.predict(crystal, shipped).error[0]
+    assert "does not fit into memory" in cf.predict(crystal, SHIPPED).error[0]
     monkeypatch.setattr("crystalframer.prediction.MAX_EDGES", 2000)
-    assert cf.predict(crystal, shipped).error[0] is None
+    assert cf.predict(crystal, SHIPPED).error[0] is None
 
 
 # --- traces of a region -----------------------------------------------------------------------------------------------

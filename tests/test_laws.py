@@ -13,8 +13,9 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from sensitive_models import sensitive_model
 
-from crystalframer.config import CosineBasis, DistanceBasis, FrameConfig, ModelConfig
+from crystalframer.config import FrameConfig
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import make_batch
 from crystalframer.frame_methods import FRAME_METHODS, PROMISES, FrameMethod
@@ -42,25 +43,9 @@ LEFT_HANDED = np.array([[0, 1, 0], [1, 0, 0], [0, 0, 1]])
 
 @cache
 def model(method: FrameMethod, dtype: torch.dtype) -> CrystalFramer:
-    """Random weights with the angle and distance terms turned up, so that frames matter."""
-    config = ModelConfig(
-        n_layers=3,
-        n_heads=4,
-        d_model=32,
-        d_feedforward=48,
-        d_readout=32,
-        frame=FrameConfig(method),
-        distance=DistanceBasis(n_centers=32),
-        cosine=CosineBasis(n_centers=16, width=1.0),
-    )
-    made = CrystalFramer(config, torch.Generator().manual_seed(7)).to(dtype).eval()
+    made = sensitive_model(CRYSTALS, method, dtype)
     with torch.no_grad():
-        for block in made.blocks:
-            block.attention.distance_projection.mul_(8)  # type: ignore[union-attr,operator]
-            if block.attention.cosine_projection is not None:  # type: ignore[union-attr]
-                block.attention.cosine_projection.mul_(8)  # type: ignore[union-attr,operator]
         made.embedding.weight.mul_(8)
-    made.calibrate(make_batch(CRYSTALS, config.radius, dtype=dtype))
     return made
 
 

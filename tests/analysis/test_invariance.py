@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from refusals import refused
+from sensitive_models import sensitive_model
 
 from crystalframer.analysis.invariance import KINDS, Kind, changed, invariance, invariance_summary
 from crystalframer.config import FrameConfig, FrameMethod, Target
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import make_batch
-from crystalframer.errors import ConfigError, CrystalError
 from crystalframer.model.network import CrystalFramer
-from crystalframer.presets import preset
 from crystalframer.reading.inputs import read
 from crystalframer.testing import TOLERANCES, random_crystal
 
@@ -26,16 +24,7 @@ DESCRIPTIONS: tuple[Kind, ...] = tuple(kind for kind in KINDS if kind != "ties")
 CHANGE = "change/formation_energy_per_atom"
 
 
-def make_model(method: FrameMethod = "max", **changes) -> CrystalFramer:
-    """Untrained, with the angle terms turned up so that frames matter."""
-    config = replace(preset("tiny").config.model, frame=FrameConfig(method), **changes)
-    model = CrystalFramer(config, torch.Generator().manual_seed(3)).eval()
-    with torch.no_grad():
-        for block in model.blocks:
-            if block.attention.cosine_projection is not None:
-                block.attention.cosine_projection.mul_(8)
-    model.calibrate(make_batch(CRYSTALS, config.radius))
-    return model
+make_model = partial(sensitive_model, CRYSTALS)
 
 
 def surroundings(crystal: Crystal) -> np.ndarray:
@@ -159,23 +148,3 @@ def test_without_the_tie_rule_prototypes_depend_on_how_they_are_turned(prototype
     plain.load_state_dict(model.state_dict())
     table = invariance(plain, prototypes[:3], ["rotation"], n_draws=2, progress=False)
     assert np.abs(table[CHANGE].to_numpy()).max() > 1e-3
-
-
-# Mistakes
-
-
-def test_what_cannot_be_measured(tmp_path: Path, as_in_production: None) -> None:
-    model = make_model()
-    with refused(ConfigError, "did you mean 'rotation'", field="kind"):
-        invariance(model, CRYSTALS, ["rotatoin"])  # type: ignore[list-item]
-    with refused(ConfigError, 0, field="n_draws"):
-        invariance(model, CRYSTALS, n_draws=0)
-    with refused(ConfigError, "rotation", field="kinds"):
-        invariance(model, CRYSTALS, [])
-    with refused(CrystalError, "nowhere.cif"):
-        invariance(model, [CRYSTALS[0], tmp_path / "nowhere.cif"])
-    with refused(CrystalError, "no structures"):
-        invariance(model, [])
-    twin = Crystal(np.array([8, 8]), np.array([[0, 0, 0], [0.001, 0, 0]]), 4.0 * np.eye(3), "twin")
-    with refused(CrystalError, "'twin'"):
-        invariance(model, [CRYSTALS[0], twin])

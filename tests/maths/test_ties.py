@@ -41,9 +41,7 @@ def prototypes() -> list[Crystal]:
     return [replace(read(library[n]["snl"].structure), id=str(n)) for n in chosen]
 
 
-@pytest.fixture(scope="module")
-def shipped() -> CrystalFramer:
-    return cf.load(device="cpu")
+SHIPPED = cf.load(device="cpu")
 
 
 def simple_cubic() -> AttendedEdges:
@@ -98,10 +96,10 @@ def test_what_lags_counts_less_and_at_the_margin_nothing() -> None:
 
 
 @pytest.mark.parametrize("method", ["max", "static-max"])
-def test_the_kernel_is_the_reference(method: Any, prototypes: list[Crystal], shipped: CrystalFramer) -> None:
-    config = replace(shipped.config, frame=FrameConfig(method, average_margin=MARGIN))
+def test_the_kernel_is_the_reference(method: Any, prototypes: list[Crystal]) -> None:
+    config = replace(SHIPPED.config, frame=FrameConfig(method, average_margin=MARGIN))
     model = CrystalFramer(config).eval()
-    model.load_state_dict(shipped.state_dict())
+    model.load_state_dict(SHIPPED.state_dict())
     crystals = [*prototypes[:6], *(random_crystal(seed, 6) for seed in range(3))]
     batch = make_batch(crystals, config.radius)
     with torch.no_grad():
@@ -113,10 +111,10 @@ def test_the_kernel_is_the_reference(method: Any, prototypes: list[Crystal], shi
     assert (plain - exact).abs().max() < 1e-5
 
 
-def test_more_axes_than_are_gathered_at_once(shipped: CrystalFramer) -> None:
+def test_more_axes_than_are_gathered_at_once() -> None:
     """Neighbours without symmetry, many of which tie by a wide margin: an atom has more than 64 axes, 285 times."""
-    batch = make_batch([random_crystal(7, 4)], shipped.config.radius)
-    wide = shipped.averaging_ties(3.0)
+    batch = make_batch([random_crystal(7, 4)], SHIPPED.config.radius)
+    wide = SHIPPED.averaging_ties(3.0)
     with torch.no_grad():
         fast = wide(batch)
         with ops.use("reference"):
@@ -124,16 +122,16 @@ def test_more_axes_than_are_gathered_at_once(shipped: CrystalFramer) -> None:
     assert (fast - exact).abs().max() < 1e-5
 
 
-def test_symmetric_crystals_stay_where_they_are(prototypes: list[Crystal], shipped: CrystalFramer) -> None:
+def test_symmetric_crystals_stay_where_they_are(prototypes: list[Crystal]) -> None:
     changes = {}
-    for name, model in {"chosen": shipped, "averaged": cf.load(device="cpu", average_ties=True)}.items():
+    for name, model in {"chosen": SHIPPED, "averaged": cf.load(device="cpu", average_ties=True)}.items():
         table = invariance(model, prototypes, ["rotation", "cell"], n_draws=3, progress=False)
         changes[name] = table["change/formation_energy_per_atom"].abs().max()
     assert changes["averaged"] < 1e-5 < changes["chosen"]
 
 
-def test_gradients_of_an_averaged_evaluation(shipped: CrystalFramer) -> None:
-    model = shipped.averaging_ties(MARGIN)
+def test_gradients_of_an_averaged_evaluation() -> None:
+    model = SHIPPED.averaging_ties(MARGIN)
     batch = make_batch([random_crystal(1, 3)], model.config.radius)
     output = model(batch)
     with torch.no_grad():
@@ -143,18 +141,18 @@ def test_gradients_of_an_averaged_evaluation(shipped: CrystalFramer) -> None:
     assert projection is not None and projection.grad is not None and projection.grad.abs().max() > 0
 
 
-def test_in_training_noise_picks_as_ever(shipped: CrystalFramer) -> None:
-    batch = make_batch([random_crystal(1, 3)], shipped.config.radius)
+def test_in_training_noise_picks_as_ever() -> None:
+    batch = make_batch([random_crystal(1, 3)], SHIPPED.config.radius)
     with torch.no_grad():
-        assert torch.equal(shipped(batch, 5), shipped.averaging_ties(MARGIN)(batch, 5))
+        assert torch.equal(SHIPPED(batch, 5), SHIPPED.averaging_ties(MARGIN)(batch, 5))
 
 
-def test_a_saved_model_averages_as_before(tmp_path: Any, prototypes: list[Crystal], shipped: CrystalFramer) -> None:
+def test_a_saved_model_averages_as_before(tmp_path: Any, prototypes: list[Crystal]) -> None:
     averaged = cf.load(device="cpu", average_ties=True)
     cf.save(averaged, tmp_path / "averaged")
     again = cf.predict(prototypes[0], tmp_path / "averaged", device="cpu").formation_energy_per_atom[0]
     assert again == cf.predict(prototypes[0], averaged).formation_energy_per_atom[0]
-    assert again != cf.predict(prototypes[0], shipped).formation_energy_per_atom[0]
+    assert again != cf.predict(prototypes[0], SHIPPED).formation_energy_per_atom[0]
     assert averaged.uncertainty is not None and averaged.domain is not None
 
 
