@@ -35,14 +35,8 @@ def results(work: Callable[..., Any], items: Any, n: int = 2, on_report: Callabl
 @pytest.fixture
 def children(monkeypatch: pytest.MonkeyPatch) -> list[Child]:
     """Processes that are started while the test runs."""
-    started: list[Child] = []
-    init = Child.__init__
-
-    def noted(self: Child, *arguments: Any) -> None:
-        init(self, *arguments)
-        started.append(self)
-
-    monkeypatch.setattr(Child, "__init__", noted)
+    started, init = [], Child.__init__
+    monkeypatch.setattr(Child, "__init__", lambda child, *given: (init(child, *given), started.append(child))[0])
     return started
 
 

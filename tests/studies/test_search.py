@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from refusals import refused
-from watched_runs import CONFIG, DATA, FEWER, ONE_EPOCH, WatchedRuns, ctrl_c, not_finite
+from watched_runs import CONFIG, DATA, FEWER, ONE_EPOCH, WatchedRuns, assert_is_a_fit, ctrl_c, not_finite
 
 from crystalframer.checkpoint import load
 from crystalframer.cli import main
@@ -23,7 +23,7 @@ from crystalframer.errors import ConfigError, TrainingError
 from crystalframer.prediction import load as load_run
 from crystalframer.studies import Choice, Range, SweepResult, journal, space_from_words, sweep
 from crystalframer.studies.space import checked_space, with_values
-from crystalframer.training import Interrupted, fit
+from crystalframer.training import Interrupted
 
 pytest.importorskip("optuna", reason="optuna is not installed: pip install 'crystalframer[optuna]'")
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -34,7 +34,6 @@ SPACE = {
     "model.frame.method": Choice(["max", "none"]),
 }
 N_TRIALS = 3
-MAE = "validation_mae/formation_energy_per_atom"
 
 
 def search(output: Path, n_trials: int = N_TRIALS, space: Any = SPACE, config: Config = CONFIG, **options: Any):
@@ -71,14 +70,9 @@ def test_a_row_is_what_fit_finds_with_these_values(uninterrupted: SweepResult, t
     row = uninterrupted.table.to_dict("records")[1]
     config = with_values(CONFIG, {name: row[name] for name in SPACE})
     assert config != CONFIG and config.model.frame.method == row["model.frame.method"]
-    alone = fit(config, DATA, tmp_path / "alone")
-    score = alone.scores[alone.chosen]
-    assert row["validation_loss"] == score.validation_loss
-    assert row[MAE] == score.validation_mae["formation_energy_per_atom"]
-    losses = alone.history["validation_loss"].tolist()
-    assert (row["best_epoch"], row["n_epochs"]) == (1 + losses.index(min(losses)), 3)
+    alone = assert_is_a_fit(row, config, tmp_path / "alone")
+    assert (row["validation_loss"], row["n_epochs"]) == (alone.scores[alone.chosen].validation_loss, 3)
     assert row["seconds"] == pytest.approx(history(uninterrupted.output, 1)["seconds"].sum())
-    assert row["error"] is None
 
 
 def test_trials_differ_and_stay_in_their_space(uninterrupted: SweepResult) -> None:
@@ -106,20 +100,7 @@ def test_the_summary_begins_with_the_best(uninterrupted: SweepResult) -> None:
     assert repr(uninterrupted) == f"SweepResult in {uninterrupted.output}:\n{uninterrupted.summary()}"
 
 
-def test_the_table_is_on_the_disk(uninterrupted: SweepResult) -> None:
-    read = pd.read_csv(uninterrupted.output / "table.csv", engine="pyarrow").drop(columns="error")
-    expected = uninterrupted.table.drop(columns="error")
-    pd.testing.assert_frame_equal(read, expected, check_exact=True, check_dtype=False)
-
-
 # Going on
-
-
-def test_the_same_call_reads_what_is_there(uninterrupted: SweepResult, copy: Path, runs: WatchedRuns) -> None:
-    (copy / "table.csv").unlink()
-    again = sweep(CONFIG, SPACE, N_TRIALS, output=copy)  # without data: nothing is to be trained
-    assert runs.names == [] and (copy / "table.csv").exists()
-    pd.testing.assert_frame_equal(again.table, uninterrupted.table, check_exact=True)
 
 
 def test_more_trials_are_added(uninterrupted: SweepResult, copy: Path, runs: WatchedRuns) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -16,7 +17,7 @@ from crystalframer.datasets.sources import dataset
 from crystalframer.errors import TrainingError
 from crystalframer.presets import preset
 from crystalframer.studies import study
-from crystalframer.training import fit
+from crystalframer.training import FitResult, fit
 
 TINY = preset("tiny").config
 CONFIG = replace(
@@ -35,6 +36,16 @@ def few_crystals() -> Splits:
 
 DATA = few_crystals()
 FEWER = replace(DATA, train=DATA.train.select(range(32)))
+
+
+def assert_is_a_fit(row: Mapping[str, Any], config: Config, folder: Path) -> FitResult:
+    """The row of a table has what a training by itself comes to."""
+    alone = fit(config, DATA, folder)
+    losses = alone.history["validation_loss"].tolist()
+    mae = alone.scores[alone.chosen].validation_mae["formation_energy_per_atom"]
+    assert (row["validation_mae/formation_energy_per_atom"], row["error"]) == (mae, None)
+    assert row["best_epoch"] == 1 + losses.index(min(losses))
+    return alone
 
 
 class WatchedRuns:

@@ -12,6 +12,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -51,15 +52,9 @@ from crystalframer.training.result import read_result
 from crystalframer.training.task import TrainingTask
 
 
-class StopAt(pl.Callback):
-    """Ctrl-C before a batch of an epoch."""
-
-    def __init__(self, epoch: int, batch: int) -> None:
-        self.moment = (epoch, batch)
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-        if (trainer.current_epoch, batch_idx) == self.moment:
-            raise KeyboardInterrupt
+def stop_at(epoch: int, batch: int) -> PressCtrlC:
+    """Ctrl-C twice before a batch of an epoch: at once."""
+    return PressCtrlC(epoch, batch, times=2)
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +217,7 @@ def test_the_rate_falls_to_zero_with_the_run_and_resumes(tmp_path: Path) -> None
         whole.history["learning_rate"], 2e-3 * np.array([1, 1, (1 - 8 / 12) / 0.5, (1 / 12) / 0.5])
     )
     with pytest.raises(Interrupted):
-        fit(config, DATA, tmp_path / "cut", callbacks=[StopAt(2, 1)])
+        fit(config, DATA, tmp_path / "cut", callbacks=[stop_at(2, 1)])
     resumed = fit(config, DATA, tmp_path / "cut", resume=True)
     pd.testing.assert_frame_equal(without_times(resumed), without_times(whole), check_exact=True)
 
@@ -284,24 +279,6 @@ def test_accumulated_batches_are_one_large_batch(tmp_path: Path) -> None:
             torch.testing.assert_close(weights(small, "last")[name], value, rtol=1e-3, atol=1e-5)
 
 
-def test_missing_labels_of_one_target_are_left_out(tmp_path: Path) -> None:
-    data = make_data(24, 8, TARGETS)
-    config = Config(replace(MODEL, targets=TARGETS), training=replace(TRAINING, n_epochs=2, swa_epochs=1, batch_size=5))
-    result = fit(config, data, tmp_path / "run")
-    last = checkpoint.load(result.output / "checkpoints" / "last")
-    labels = np.stack([data.validation.targets[target.name] for target in TARGETS], axis=1)
-    with torch.no_grad():
-        prediction = last(prepare(data.validation, MODEL.radius)[range(8)]).double().numpy()
-    errors = np.abs(prediction - labels)
-    assert np.isnan(labels).any()
-    std = [np.nanstd(data.train.targets[target.name]) for target in TARGETS]
-    row = result.history.iloc[-1]
-    assert row["validation_mae/energy"] == pytest.approx(errors[:, 0].mean(), rel=1e-5)
-    assert row["validation_mae/gap"] == pytest.approx(np.nanmean(errors[:, 1]), rel=1e-5)
-    assert row["validation_loss"] == pytest.approx(np.nanmean(errors / std), rel=1e-5)
-    assert last.target_mean.tolist() == pytest.approx([np.nanmean(data.train.targets[t.name]) for t in TARGETS])
-
-
 def test_calibration_uses_the_first_batches(tmp_path: Path) -> None:
     config = training(n_epochs=1, swa_epochs=0, calibration_batches=2)
     result = fit(config, DATA, tmp_path / "run")
@@ -341,7 +318,7 @@ def test_an_interrupted_run_resumes_to_the_same_numbers(
     output = tmp_path / "run"
     kept = "its first epoch" if moment[0] == 0 else f"after epoch {moment[0]} of 5"
     with pytest.raises(Interrupted, match=rf"{kept}.*checkpoints.last.*--resume"):
-        fit(CONFIG, DATA, output, callbacks=[StopAt(*moment)])
+        fit(CONFIG, DATA, output, callbacks=[stop_at(*moment)])
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     checkpoint.load(output / "checkpoints" / "last")
     torch.manual_seed(99)
@@ -371,49 +348,15 @@ def test_resuming_with_uneven_accumulated_batches_and_noise(tmp_path: Path) -> N
     assert len(set(batches)) > 1
     assert whole.history["step"].tolist() == np.cumsum([-(-n // 2) for n in batches]).tolist()
     with pytest.raises(Interrupted):
-        fit(config, DATA, tmp_path / "run", callbacks=[StopAt(1, 3)])
+        fit(config, DATA, tmp_path / "run", callbacks=[stop_at(1, 3)])
     with pytest.raises(Interrupted):
-        fit(config, DATA, tmp_path / "run", resume=True, callbacks=[StopAt(2, 0)])
+        fit(config, DATA, tmp_path / "run", resume=True, callbacks=[stop_at(2, 0)])
     assert_same_run(fit(config, DATA, tmp_path / "run", resume=True), whole)
-
-
-@pytest.mark.parametrize("failing", ["swa", "last"])
-def test_a_crash_while_saving_resumes_to_the_same_numbers(
-    finished: FitResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
-) -> None:
-    """The checkpoints may then be of different epochs."""
-    output, save, n_saved = tmp_path / "run", checkpoint.save, 0
-
-    def crash(model: CrystalFramer, path: Path, add=None) -> None:
-        nonlocal n_saved
-        n_saved += path.name == failing
-        if path.name == failing and n_saved == (2 if failing != "last" else 4):
-            raise CheckpointError("disk full")
-        save(model, path, add)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save", crash)
-        with pytest.raises(CheckpointError, match="disk full"):
-            fit(CONFIG, DATA, output)
-    assert_same_run(fit(CONFIG, DATA, output, resume=True), finished)
-
-
-def test_a_crash_before_the_result_is_written(finished: FitResult, tmp_path: Path) -> None:
-    output = tmp_path / "run"
-    fit(CONFIG, DATA, output)
-    (output / "result.json").unlink()
-    assert_same_run(fit(CONFIG, DATA, output, resume=True), finished)
-    assert (output / "result.json").read_text() == (finished.output / "result.json").read_text()
-
-
-def test_the_resume_state_holds_no_code(finished: FitResult) -> None:
-    state = torch.load(finished.output / "checkpoints" / "last" / "resume.ckpt", weights_only=True)
-    assert state["history"][-1]["epoch"] == 5
 
 
 def test_where_it_runs_may_change_on_resuming(finished: FitResult, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
-        fit(CONFIG, DATA, tmp_path / "run", callbacks=[StopAt(1, 0)])
+        fit(CONFIG, DATA, tmp_path / "run", callbacks=[stop_at(1, 0)])
     assert_same_run(fit(training(n_workers=1), DATA, tmp_path / "run", resume=True), finished)
 
 
@@ -427,7 +370,7 @@ def test_resuming_is_refused(finished: FitResult, tmp_path: Path) -> None:
     assert not (tmp_path / "nowhere").exists()
     output = tmp_path / "run"
     with pytest.raises(Interrupted):
-        fit(CONFIG, DATA, output, callbacks=[StopAt(1, 0)])
+        fit(CONFIG, DATA, output, callbacks=[stop_at(1, 0)])
     other = Config(replace(MODEL, targets=(Target("energy", "eV"),)), training=replace(TRAINING, seed=1, n_epochs=9))
     changes = "model.targets.0.unit was 'eV/atom', is 'eV'; training.n_epochs was 5, is 9; training.seed was 123, is 1;"
     with refused(ConfigError, changes, path=output):
@@ -516,30 +459,34 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: py
     assert checkpoint.load(tmp_path / "run" / "checkpoints" / "last")
 
 
-@pytest.mark.usefixtures("as_in_production")
-def test_data_that_does_not_fit_the_config(tmp_path: Path) -> None:
-    def run(config: Config, data: Splits | None) -> None:
-        fit(config, data, tmp_path / "run")
+def labelled(data: CrystalDataset, labels: np.ndarray) -> CrystalDataset:
+    return dataclasses.replace(data, targets={"energy": labels})
 
-    with refused(ConfigError, "preset", field="config"):
-        run("tiny", None)  # type: ignore[arg-type]
-    wrong = replace(CONFIG, model=replace(MODEL, targets=(Target("enrgy"),)))
-    with pytest.raises(DataError, match=r"no target 'enrgy'; did you mean 'energy'"):
-        run(wrong, DATA)
-    unlabelled = dataclasses.replace(DATA.validation, targets={"energy": np.full(8, np.nan)})
-    with pytest.raises(DataError, match="validation part has no crystal with a label of energy"):
-        run(CONFIG, replace(DATA, validation=unlabelled))
-    flat = dataclasses.replace(DATA.train, targets={"energy": np.ones(24)})
-    with pytest.raises(ConfigError, match="all 24 training labels are 1; there is nothing to learn"):
-        run(CONFIG, replace(DATA, train=flat))
-    single = dataclasses.replace(DATA.train, targets={"energy": np.array([1.0] + 23 * [np.nan])})
-    with pytest.raises(ConfigError, match="only 1 training crystal has this label; add crystals"):
-        run(CONFIG, replace(DATA, train=single))
-    twin = Crystal(np.array([8, 8]), np.array([[0, 0, 0], [0.01, 0, 0]]), 4.0 * np.eye(3), "twin", {"energy": 1.0})
-    with pytest.raises(CrystalError, match="row 1: crystal 'twin' of the train part"):
-        run(CONFIG, replace(DATA, train=CrystalDataset.from_crystals([twin], TARGETS[:1])))
-    with pytest.raises(DataError, match="nowhere"):
-        run(replace(CONFIG, data=DataConfig(source="nowhere.csv")), None)
+
+TWIN = Crystal(np.array([8, 8]), np.array([[0, 0, 0], [0.01, 0, 0]]), 4.0 * np.eye(3), "twin", {"energy": 1.0})
+OTHER_TARGET = replace(CONFIG, model=replace(MODEL, targets=(Target("enrgy"),)))
+
+
+@pytest.mark.usefixtures("as_in_production")
+@pytest.mark.parametrize(
+    ("config", "data", "kind", "word"),
+    [
+        ("tiny", None, ConfigError, "preset"),
+        (replace(CONFIG, data=DataConfig(source="nowhere.csv")), None, DataError, "nowhere"),
+        (OTHER_TARGET, DATA, DataError, "no target 'enrgy'; did you mean 'energy'"),
+        (
+            CONFIG,
+            {"validation": labelled(DATA.validation, np.full(8, np.nan))},
+            DataError,
+            "validation",
+        ),
+        (CONFIG, {"train": labelled(DATA.train, np.ones(24))}, ConfigError, "all 24 training labels are 1"),
+        (CONFIG, {"train": CrystalDataset.from_crystals([TWIN], TARGETS[:1])}, CrystalError, "row 1: crystal 'twin'"),
+    ],
+)
+def test_data_that_does_not_fit_the_config(config: Any, data: Any, kind: type[Any], word: str, tmp_path: Path) -> None:
+    with refused(kind, word):
+        fit(config, replace(DATA, **data) if isinstance(data, dict) else data, tmp_path / "run")
     assert not (tmp_path / "run").exists()  # so that the next try need not clean up
 
 

@@ -23,7 +23,6 @@ from crystalframer.config import Config, FrameConfig, Target
 from crystalframer.crystals.loading import BatchOrder, even_shares, prepare, train_loader
 from crystalframer.datasets.dataset import Splits
 from crystalframer.errors import ConfigError, RankError
-from crystalframer.studies import ablate
 from crystalframer.testing import random_crystal
 from crystalframer.training import FitResult, Interrupted, fit, launch, ranks
 
@@ -257,7 +256,7 @@ def test_the_command_line_under_torchrun_speaks_once(tmp_path: Path) -> None:
     assert done.stderr.count("holds a run already") == 1
 
 
-def test_more_than_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_than_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with refused(ConfigError, field="training.n_devices"):
         on(0)
     with refused(ConfigError, "--nproc-per-node 4", field="training.n_nodes"):
@@ -272,8 +271,6 @@ def test_more_than_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     launch.check(replace(TRAINING, n_devices=4, n_nodes=2), "cuda")
     with refused(ConfigError, "2 x 4 processes", field="training.n_devices"):
         launch.check(replace(TRAINING, n_devices=2), "cuda")
-    with pytest.raises(ConfigError, match="without torchrun or srun"):
-        ablate(CONFIG, ["none"], [0], DATA, tmp_path)
 
 
 def test_a_rank_of_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
