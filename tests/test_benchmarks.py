@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -376,9 +377,7 @@ def test_peers_that_are_not_installed_are_left_out(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_peer_that_fails_is_named_and_does_not_stop_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> peers.Peer:
-        raise RuntimeError("needs another torch")
-
+    broken = Mock(side_effect=RuntimeError("needs another torch"), __name__="broken")
     monkeypatch.setattr(peers, "ADAPTERS", (("json", broken),))
     assert peers.installed() == ([], ["broken is installed but does not start (RuntimeError: needs another torch)"])
 

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pandas
@@ -347,11 +348,8 @@ def test_a_peer_that_diverges_says_when() -> None:
 
 
 def test_a_crystal_without_a_graph_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_graph(structure: Any) -> float:
-        raise KeyError("Po")
-
     counting = Counting()
-    monkeypatch.setattr(counting, "graph", no_graph)
+    monkeypatch.setattr(counting, "graph", Mock(side_effect=KeyError("Po")))
     with pytest.raises(RuntimeError, match=r"no graph of crystal 0 \(train, row 1\): KeyError: 'Po'"):
         parts_of(3, counting)
 
@@ -389,11 +387,8 @@ def test_a_library_is_installed_once_and_never_another_torch(monkeypatch: pytest
 
 
 def test_a_library_that_cannot_be_installed_is_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def fails(command: Sequence[str], **_: Any) -> None:
-        raise subprocess.CalledProcessError(1, list(command))
-
     monkeypatch.setattr(environment, "cache_folder", lambda: tmp_path)
-    monkeypatch.setattr(environment.subprocess, "run", fails)
+    monkeypatch.setattr(environment.subprocess, "run", Mock(side_effect=subprocess.CalledProcessError(1, ["pip"])))
     for _ in range(2):
         with pytest.raises(InstallError, match="--peer-python"):
             PeerEnvironment().ensure("library==1")

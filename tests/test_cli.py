@@ -14,6 +14,7 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args
+from unittest.mock import Mock
 
 import numpy as np
 import pandas
@@ -103,20 +104,6 @@ def test_every_option_is_described() -> None:
             assert name == "config" or any(getattr(about, "help", None) for about in get_args(kind)), (verb.name, name)
 
 
-def test_devices_and_nodes_by_their_short_names(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[Config] = []
-
-    def taken(config: Config, **_: object) -> object:
-        given.append(config)
-        raise DataError("enough")
-
-    monkeypatch.setitem(vars(cf), "fit", taken)
-    run(2, "train", "--devices", "4", "--nodes=2")
-    run(2, "train", "--training.n-devices=4")
-    assert [(config.training.n_devices, config.training.n_nodes) for config in given] == [(4, 2), (4, None)]
-    assert "--training" not in run(2, "predict", "--devices", "4").err
-
-
 @pytest.mark.parametrize("verb", ["train", "ablate", "sweep"])
 def test_every_setting_is_an_option(verb: str, run: Run) -> None:
     text = run(0, verb, "--help").out
@@ -149,20 +136,11 @@ def test_the_module_is_the_command() -> None:
 def config_of(monkeypatch: pytest.MonkeyPatch, run: Run) -> Callable[..., Config]:
     """The config that a command line asks `fit` for."""
 
-    class Stop(Exception):
-        pass
-
     def config_of(*options: str) -> Config:
-        asked = []
-
-        def fit(config: Config, **_: object) -> None:
-            asked.append(config)
-            raise Stop
-
+        fit = Mock(side_effect=DataError("enough"))
         monkeypatch.setitem(vars(cf), "fit", fit)
-        with pytest.raises(Stop):
-            run(0, "train", *options)
-        return asked[0]
+        run(2, "train", *options)
+        return fit.call_args.args[0]
 
     return config_of
 
@@ -174,6 +152,12 @@ def test_a_preset_is_taken_as_it_is(name: str, config_of: Callable[..., Config])
 
 def test_the_default_preset_is_the_demo(config_of: Callable[..., Config]) -> None:
     assert config_of() == cf.preset("demo").config
+
+
+def test_devices_and_nodes_by_their_short_names(config_of: Callable[..., Config], run: Run) -> None:
+    both, one = config_of("--devices", "4", "--nodes=2").training, config_of("--training.n-devices=4").training
+    assert (both.n_devices, both.n_nodes) == (4, 2) and (one.n_devices, one.n_nodes) == (4, None)
+    assert "--training" not in run(2, "predict", "--devices", "4").err
 
 
 def test_options_change_the_preset_and_nothing_else(config_of: Callable[..., Config]) -> None:
@@ -231,19 +215,15 @@ def test_old_words_become_new_ones_with_a_note(
         ("train --model.frame.method weighted-pcx", "did you mean 'weighted-pca'?"),
         ("train --training.n-epohcs 3", "--training.n-epochs"),
         ("ablate --frame-methods max weighted-pcx", "{max,weighted-pca,static-max,pca,lattice,none}"),
-        ("ablate --preset lightwieght", "did you mean 'lightweight'?"),
         ("ablate --seeds 0 0", "none twice"),
-        ("sweep --search training.learning-rte=1e-4:1e-3", "did you mean 'training.learning_rate'?"),
         ("sweep --search model.n-layers=0:2", "n_layers = 0"),
         ("sweep --n-trials 3", "--search"),
-        ("sweep --preset lightwieght", "did you mean 'lightweight'?"),
         ("train --model.n-heads 7", "error: --model.d-model 128: must be a multiple of --model.n-heads 7"),
         ("train --training.n-epochs 2", "error: --training.swa-epochs 8: exceeds --training.n-epochs 2; lower it too"),
         ("train --model.frame.noise -1", "error: --model.frame.noise -1.0: must not be negative"),
         ("train --model.targets nothing:eV", "choose what to predict with --model.targets NAME:UNIT"),
         ("data get matbench-fonons:fold-0", "did you mean 'matbench-phonons'?"),
         ("data get matbench-foo:fold-0", "each with :fold-0 to :fold-4"),
-        ("data get matbench-phonons:fold-7", "has no split 'fold-7'; did you mean 'fold-"),
         ("train --data.source dmo", "did you mean 'demo'?"),
         ("train --model.targets band_gp:eV", "did you mean 'band_gap'?"),
         ("data show dmo", "did you mean 'demo'?"),
@@ -277,10 +257,7 @@ def test_debug_shows_where_an_error_arose(run: Run) -> None:
 
 
 def test_an_error_of_the_program_is_not_hidden(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(cli, "_run", broken)
+    monkeypatch.setattr(cli, "_run", Mock(side_effect=ZeroDivisionError))
     with pytest.raises(ZeroDivisionError):
         run(2, "presets")
 
@@ -304,10 +281,7 @@ sys.exit(cli.main())
 def test_a_pipe_of_a_worker_that_breaks_is_an_error(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(*_: object) -> None:
-        raise BrokenPipeError("a worker has died")
-
-    monkeypatch.setattr(cli, "_run", broken)
+    monkeypatch.setattr(cli, "_run", Mock(side_effect=BrokenPipeError("a worker has died")))
     assert main(["presets"]) == 2
     assert "a worker has died" in capfd.readouterr().err
 
@@ -365,34 +339,24 @@ def test_comparing_frame_methods(salts: Path, tmp_path: Path, run: Run, monkeypa
     assert pandas.read_csv(tmp_path / "runs" / "table.csv")["frame_method"].tolist() == ["none", "pca"]
     assert run(0, *words).out == text  # reads what is there
 
-    def fail(*_: object, **__: object) -> None:
-        raise DataError("no such data")
-
-    monkeypatch.setattr("crystalframer.studies.study.fit", fail)
+    monkeypatch.setattr("crystalframer.studies.study.fit", Mock(side_effect=DataError("no such data")))
     text = run(1, *words, "--seeds", "4", "5").out
     assert "pca" in text and "5" in text and "no result: no such data" in text
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
-def test_predictions_are_written_with_the_bad_rows(
-    suffix: str, salts: Path, run_folder: Path, tmp_path: Path, run: Run
-) -> None:
+def test_predictions_are_written_with_the_bad_rows(salts: Path, run_folder: Path, tmp_path: Path, run: Run) -> None:
     (tmp_path / "bad.cif").write_text("")
-    table = tmp_path / f"table{suffix}"
+    table = tmp_path / "table.csv"
     words = ["predict", salts / "NaCl.cif", tmp_path / "bad.cif", salts / "Cs*.cif", "--model", run_folder]
     said = run(0, *words, "--output", table)
     assert said.out == f"4 predictions of gap (eV) in {table}\n"
     assert "1 of 5 structures could not be predicted" in said.err and "bad.cif: the file is empty" in said.err
-    read = {".csv": pandas.read_csv, ".jsonl": _read_json_lines, ".parquet": pandas.read_parquet}[suffix](table)
+    read = pandas.read_csv(table)
     assert list(read.columns) == ["id", "formula", "gap", "outside_training", "error"]
     assert read["id"].tolist() == ["NaCl", "bad", "CsBr", "CsCl", "CsF"]
     assert read["gap"].isna().tolist() == read["error"].notna().tolist() == [False, True, False, False, False]
     direct = cf.predict(salts / "NaCl.cif", run_folder)["gap"][0]
     assert read["gap"].tolist()[0] == pytest.approx(direct, abs=1e-5)
-
-
-def _read_json_lines(path: Path) -> pandas.DataFrame:
-    return pandas.read_json(path, lines=True)
 
 
 def test_predictions_are_printed_with_units(salts: Path, run_folder: Path, run: Run) -> None:
@@ -439,15 +403,6 @@ def test_packing_without_labels_is_said(salts: Path, tmp_path: Path, run: Run) -
     assert "warning: gap has no labels" in run(0, *words, "--targets", "gap:eV").err
 
 
-def test_packing_with_a_table_of_labels_elsewhere(salts: Path, tmp_path: Path, run: Run) -> None:
-    folder = tmp_path / "cifs"
-    shutil.copytree(salts, folder)
-    (folder / "labels.csv").rename(tmp_path / "measured.csv")
-    packed = tmp_path / "a.parquet"
-    run(0, "data", "pack", folder, "--output", packed, "--labels", tmp_path / "measured.csv")
-    assert set(cf.dataset(packed).targets) == {"gap", "hardness"}
-
-
 def test_evaluating_all_or_a_part(salts: Path, run_folder: Path, tmp_path: Path, run: Run) -> None:
     text = run(0, "evaluate", salts, "--model", run_folder, "--output", tmp_path / "each.csv").out
     assert "all crystals: 15 crystals" in text and "gap (eV)" in text and "RMSE" in text
@@ -458,17 +413,11 @@ def test_evaluating_all_or_a_part(salts: Path, run_folder: Path, tmp_path: Path,
 
 
 def test_the_order_of_words_of_release_0_1(run_folder: Path, tmp_path: Path, run: Run) -> None:
-    copied, data, output = tmp_path / "run", tmp_path / "data.parquet", tmp_path / "out"
-    shutil.copytree(run_folder, copied)
-    crystals = [random_crystal(seed, n_atoms=2).with_targets({"gap": float(seed)}) for seed in range(12)]
+    data = tmp_path / "data.parquet"
+    crystals = [random_crystal(seed, n_atoms=2).with_targets({"gap": float(seed)}) for seed in range(3)]
     cf.CrystalDataset.from_crystals(crystals, [cf.Target("gap", "eV")]).save(data)
-    for old, new in {
-        f"evaluate {copied} {data}": f"evaluate {data} --model {copied}",
-        f"check {copied} --structures {data} --n-draws 1": f"check {data} --n-draws 1 --model {copied}",
-        f"calibrate {copied} --data {data} --coverage 0.8": f"calibrate {data} --coverage 0.8 --model {copied}",
-        f"screen {data} {output} --model {copied}": f"screen {data} --model {copied} --output {output}",
-    }.items():
-        assert f"crystalframer {new}" in run(0, *old.split()).err
+    said = run(0, "evaluate", run_folder, data).err
+    assert f"crystalframer evaluate {data} --model {run_folder}" in said
 
 
 def test_evaluating_takes_the_test_part_of_a_given_split(

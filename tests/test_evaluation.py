@@ -72,13 +72,6 @@ def test_the_frame_has_a_row_per_crystal_and_target() -> None:
     assert frame.attrs["units"] == {"energy": "eV/atom", "gap": "eV"}
 
 
-def test_scores_agree_with_the_predictions(model: CrystalFramer) -> None:
-    labels = [0.1, -0.3, 0.2, -2.0, 1.0]
-    result = cf.evaluate(labelled(labels), model)
-    mae = np.abs(cf.predict(CRYSTALS, model)["energy"] - labels).mean()
-    assert result.scores["energy"].mae == pytest.approx(mae, abs=1e-5)
-
-
 def test_a_target_without_labels_has_no_score() -> None:
     gap = cf.evaluate(labelled([0.0, 1.0]), constant_model(1.0, 1.5)).scores["gap"]
     assert gap.n_crystals == 0 and math.isnan(gap.mae) and math.isnan(gap.baseline_mae)
@@ -187,12 +180,6 @@ def test_the_model_first_still_works_with_a_warning(model: CrystalFramer, tmp_pa
         cf.calibrate(model, data=data)  # type: ignore[call-arg]
     with pytest.warns(DeprecationWarning), refused(DataError, "formation_energy_per_atom"):  # of the package's weights
         cf.evaluate(None, data)  # type: ignore[arg-type]
-
-
-def test_by_name_there_is_no_order(model: CrystalFramer) -> None:
-    data = labelled([0.0, 1.0, 2.0])
-    by_name = cf.evaluate(model=model, data=data)
-    pandas.testing.assert_frame_equal(by_name.crystals, cf.evaluate(data, model).crystals)
 
 
 def test_the_part_counts_in_either_order(model: CrystalFramer) -> None:
