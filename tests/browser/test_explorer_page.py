@@ -116,7 +116,7 @@ def test_atoms_around_a_region_are_drawn_but_cannot_be_chosen(open_scene: OpenSc
         ]  # fmt: skip
         box = page.locator(".cf-structure").bounding_box()
         assert box is not None
-        for atom, chosen in ((7, 1), (0, 0)):
+        for atom, chosen in ((6, 1), (0, 0)):
             at = page.evaluate(f"{EXPLORER}.structure().pixelOf({atom})")
             page.mouse.click(at["x"], at["y"])
             frames_later(page)
