@@ -100,7 +100,7 @@ def read_folder(
     files = [file for file in structure_files(folder) if table is None or file.resolve() != table.resolve()]
     if not files:
         raise DataError(f"the folder holds no structure files ({', '.join(STRUCTURES)}); add some", path=folder)
-    say_what_is_skipped(folder, files if table is None else [*files, table])
+    say_what_is_skipped(folder, files if table is None else [*files, table], patterns=False)
     rows: list[dict[str, Any]] = [{} for _ in files]
     chosen: list[Target] = []
     if table is not None:

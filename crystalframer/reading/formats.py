@@ -160,6 +160,11 @@ def label_files(folder: Path) -> list[Path]:
     return [path for path in paths if path.is_file()]
 
 
+def has_name_of_structure(path: Path) -> bool:
+    """Whether a file would be taken from its folder, as far as its name tells."""
+    return not path.name.startswith(".") and _key(path) in STRUCTURES
+
+
 def why_skipped(path: Path) -> str:
     """What the files of a folder are that are not read with it; empty if nobody expects it."""
     if path.name.startswith(".") or path.stem.lower() in _NO_STRUCTURES:

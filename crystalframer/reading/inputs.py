@@ -7,6 +7,7 @@ import itertools
 import stat
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sized
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -211,6 +212,7 @@ def files_of(text: str) -> list[Path]:
     if path.is_dir() and not formats.may_be_folder(path):
         found = formats.structure_files(path) or formats.parquet_files(path)
         problem = f"the folder holds no structure files ({', '.join(formats.STRUCTURES)}), databases or parquet tables"
+        problem += "" if found else _advice_on_folders(path)
     elif glob.has_magic(text) and not path.exists():
         names = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (Path.glob takes no absolute pattern)
         found = [file for file in map(Path, names) if file.is_file() or formats.may_be_folder(file)]
@@ -222,8 +224,12 @@ def files_of(text: str) -> list[Path]:
     return found
 
 
-def say_what_is_skipped(folder: Path, taken: Collection[Path]) -> None:
-    """Say on standard error which files of a folder are not read, and why. Of anything else, say nothing."""
+def say_what_is_skipped(folder: Path, taken: Collection[Path], patterns: bool = True) -> None:
+    """Say on standard error which files of a folder are not read, and why. Of anything else, say nothing.
+
+    Args:
+        patterns: whether to name a pattern that reads sub-folders.
+    """
     if not folder.is_dir() or formats.may_be_folder(folder):
         return
     skipped: dict[str, list[str]] = {}
@@ -234,17 +240,19 @@ def say_what_is_skipped(folder: Path, taken: Collection[Path]) -> None:
     for reason, names in skipped.items():
         shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
         counted.append(f"{len(names):,} {reason} ({shown})")
-    if "sub-folders" in skipped:
-        counted.append(f"sub-folders are read with a pattern: {folder / '**' / _example_below(folder)}")
     if counted:
-        print(f"{folder}: skipped {'; '.join(counted)}", file=sys.stderr)
+        advice = _advice_on_folders(folder) if patterns else ""
+        print(f"{folder}: skipped {'; '.join(counted)}{advice}", file=sys.stderr)
 
 
-def _example_below(folder: Path) -> str:
-    """A pattern for the names of structure files in the sub-folders."""
-    below = (file for child in sorted(folder.iterdir()) if child.is_dir() for file in formats.structure_files(child))
-    example = next(below, Path("x.cif"))
-    return f"*{example.suffix}" if example.suffix else example.name
+def _advice_on_folders(folder: Path) -> str:
+    """A pattern that reads structure files in the sub-folders of a folder; empty if there are none."""
+    with suppress(OSError):  # one that may not be read
+        below = (file for child in sorted(folder.iterdir()) if child.is_dir() for file in sorted(child.iterdir()))
+        for example in filter(formats.has_name_of_structure, below):
+            name = f"*{example.suffix}" if example.suffix else example.name
+            return f"; sub-folders are read with a pattern: {folder / '**' / name}"
+    return ""
 
 
 def all_paths(inputs: Any) -> list[str] | None:

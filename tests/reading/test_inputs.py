@@ -335,6 +335,14 @@ def test_folders_globs_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[s
     empty.mkdir()
     (nothing,) = records(empty)
     assert nothing.error is not None and "holds no structure files" in nothing.error
+    (nothing,) = records(_folder_of_folders(tmp_path / "runs"))
+    assert nothing.error is not None and str(tmp_path / "runs" / "**" / "*.cif") in nothing.error
+
+
+def _folder_of_folders(path: Path) -> Path:
+    (path / "1").mkdir(parents=True)
+    _file("a.cif", path / "1")
+    return path
 
 
 @pytest.mark.parametrize("kind", ["structures", "data set", "screening"])
@@ -365,7 +373,9 @@ def test_what_a_folder_holds_and_is_not_read_is_said_once(
     ):
         assert words in line
     pattern = line.partition("pattern: ")[2]
-    assert [record.id for record in records(pattern)] == ["run2"]
+    assert bool(pattern) == (kind != "data set")
+    if pattern:
+        assert [record.id for record in records(pattern)] == ["run2"]
     for name in ("atom_init", "id_prop", ".git"):
         assert name not in line
 
