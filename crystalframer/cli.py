@@ -109,10 +109,10 @@ def _sweep(search: Any, config: Any, output: Path, preset: str = DEFAULT_PRESET,
 
 @verb("predict", "prediction.predict", "prediction.load")
 def _predict(structures: Any, model: Any, device: Any, average_ties: bool, output: Any = None, **sizes: Any) -> int:
-    """Prints the table, or writes it to --output. Takes structure files (CIF, POSCAR, extended XYZ, JSON of pymatgen,
-    ...), folders of them, patterns in quotes, and tables (CSV, JSON lines, parquet) with a structure in each row.
-    Errors are also counted on standard error. The exit code is 0 if at least one structure could be predicted, and 1 if
-    none could.
+    """Prints the table, or writes it to --output. Takes structure files (CIF, POSCAR, extended XYZ, JSON, ...; they
+    may be compressed), folders of them, patterns in quotes, and tables (CSV, JSON lines, parquet) with a structure in
+    each row. Errors are also counted on standard error. The exit code is 0 if at least one structure could be
+    predicted, and 1 if none could.
 
     Examples:
     $ crystalframer predict NaCl.cif

@@ -36,10 +36,11 @@ def read(source: Any, id: str = "") -> Crystal:
     Positions are wrapped into the cell. Deuterium and tritium are read as hydrogen.
 
     Args:
-        source: the path of a file that holds one structure (CIF, POSCAR, extended XYZ, JSON of pymatgen, or any other
-            that ASE reads); a pymatgen `Structure`, ASE `Atoms` or `Crystal`; CIF text; or a mapping or pandas row
-            with `atomic_numbers`, `positions` (Cartesian, Å) or `frac_coords`, and `lattice` (rows, Å), flat or nested,
-            or with a `structure` (or `atoms`): a Structure, its dictionary, a JARVIS `atoms` dictionary or CIF text.
+        source: the path of a file that holds one structure (CIF, POSCAR, extended XYZ, PDB, SHELX, JSON, or another
+            format whose content is certain), which may be compressed; a pymatgen `Structure`, ASE `Atoms` or `Crystal`;
+            CIF text; or a mapping or pandas row with `atomic_numbers`, `positions` (Cartesian, Å) or `frac_coords`, and
+            `lattice` (rows, Å), flat or nested, or with a `structure` (or `atoms`): a Structure, its dictionary, a
+            JARVIS `atoms` dictionary or CIF text.
         id: name of the crystal. Default: the source's own (an id column, the name of the file).
 
     Raises:

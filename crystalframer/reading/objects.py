@@ -157,7 +157,8 @@ def _from_ase(atoms: Any, id: str) -> Crystal:
 def _from_ase_row(row: Mapping[str, Any], id: str) -> Crystal:
     """Atoms of ASE by the names of their arrays, as its databases and its JSON have them."""
     cell = _numbers({"cell": np.zeros(9), **row}, "cell", id)
-    if cell.size == 9 and not cell.reshape(3, 3).any(axis=1).all():
+    if cell.size == 9 and (not cell.reshape(3, 3).any(axis=1).all() or np.array_equal(cell.reshape(3, 3), np.eye(3))):
+        # A cell of 1 Å stands for none in files of molecules.
         raise CrystalError(f'{_name(id)}: has no cell of three lattice vectors; set atoms.cell (Lattice="..." in XYZ)')
     advice = 'atoms.pbc = True (pbc="T T T" in XYZ) if the cell may repeat'
     _check_periodic(np.broadcast_to(plain_array(row.get("pbc", False)), 3), id, advice)

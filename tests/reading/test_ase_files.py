@@ -129,6 +129,7 @@ def test_text_of_any_editor(encoding: str, ends: str, tmp_path: Path) -> None:
     ("comment", "line", "word"),
     [
         ('Lattice="4 4 4"', "Na 0 0 0", "3 numbers"),
+        ('Lattice="1 0 0 0 1 0 0 0 1" pbc="T T T"', "Na 0 0 0", "no cell"),
         ('Lattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:Z:I:1:pos:R:3', "Na 17 0 0 0", "Z"),
         ('Lattice="4 0 0 0 4 0 0 0 4" Properties=pos:R:3', "0 0 0", "atomic number 0"),
     ],
