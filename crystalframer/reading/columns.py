@@ -107,15 +107,18 @@ def with_id_column(source: str, column: str | None) -> str:
     return source if column in (None, "id") else f"{source} (ids: column {column!r})"
 
 
-def check_names(names: Iterable[str]) -> None:
+def check_names(names: Iterable[str], what: str = "columns") -> None:
     """Refuse a table in which two columns have the same name.
+
+    Args:
+        what: what is named, for the message.
 
     Raises:
         DataError: it is named.
     """
     for name, n_columns in Counter(names).items():
         if n_columns > 1:
-            problem = f"has {n_columns} columns called {name!r}; rename them, or remove all but one"
+            problem = f"has {n_columns} {what} called {name!r}; rename them, or remove all but one"
             raise DataError(problem, field=str(name))
 
 
@@ -185,5 +188,5 @@ def _word(name: str) -> str:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     tree = dict(pairs)
     if len(tree) < len(pairs):
-        check_names(name for name, _ in pairs)
+        check_names((name for name, _ in pairs), "entries")
     return tree

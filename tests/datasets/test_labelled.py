@@ -141,7 +141,7 @@ def test_csv_as_people_and_programs_write_it(folder: Path, text: str, encoding: 
 def test_two_values_of_one_name_are_refused(folder: Path, name: str) -> None:
     rows = '{"id": "a", "gap": 1, "gap": 2}\n'
     (folder / name).write_text(f"[{rows}]" if name.endswith(".json") else rows)
-    with refused(DataError, "2 columns called 'gap'", path=name, field="gap"):
+    with refused(DataError, "2 entries called 'gap'", path=name, field="gap"):
         read_folder(folder)
 
 
