@@ -45,6 +45,8 @@ def test_importing_crystalframer_adds_little_time_to_torch() -> None:
             ("pandas", "pymatgen", "lightning", "pyarrow", "ase"),
         ),
         ("import crystalframer as cf; cf.load()", ("lightning",)),
+        ("from crystalframer.datasets.dataset import CrystalDataset", ("pandas", "pyarrow", "pymatgen", "ase")),
+        ("import crystalframer as cf; cf.dataset('demo')[0]", ("pymatgen", "ase")),
     ],
 )
 def test_only_what_is_needed_is_loaded(statement: str, not_loaded: tuple[str, ...]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -73,67 +73,41 @@ def test_the_table_holds_ids_formulas_and_the_models_numbers(model: CrystalFrame
     assert np.ptp(frame["energy"]) > 1e-3  # the numbers compared are not all alike
 
 
-def inputs(kind: str, folder: Path) -> Any:
-    match kind:
-        case "folder":
-            return folder
-        case "glob":
-            return str(folder / "*.cif")
-        case "list of paths":
-            return sorted(folder.glob("*.cif"))
-        case "list of structures":
-            return [STRUCTURES[id] for id in sorted(STRUCTURES)]
-        case "generator":
-            return (STRUCTURES[id] for id in sorted(STRUCTURES))
-        case "frame":
-            ids = sorted(STRUCTURES)
-            return pandas.DataFrame({"id": ids, "structure": [STRUCTURES[id] for id in ids]})
-        case "series":
-            return pandas.Series(STRUCTURES).sort_index()
-        case "series of paths":
-            return pandas.Series({id: folder / f"{id}.cif" for id in sorted(STRUCTURES)})
-        case "dictionary":
-            return {id: STRUCTURES[id] for id in sorted(STRUCTURES)}
-        case "dictionary of paths":
-            return {id: str(folder / f"{id}.cif") for id in sorted(STRUCTURES)}
-        case "dictionary of rows":
-            return {id: {"structure": STRUCTURES[id], "note": 1} for id in sorted(STRUCTURES)}
-        case "dataset":
-            return CrystalDataset.from_crystals(sorted(CRYSTALS, key=lambda crystal: crystal.id))
-        case "packed file":
-            path = folder.parent / "packed.parquet"
-            inputs("dataset", folder).save(path)
-            return path
-        case _:
-            return [
-                folder / "CsCl.cif",
-                [str(folder / "CsI.cif")],
-                STRUCTURES["LiF"],
-                *sorted(folder.glob("[MN]*.cif")),
-            ]
+SORTED = {id: STRUCTURES[id] for id in sorted(STRUCTURES)}
+DATASET = CrystalDataset.from_crystals(sorted(CRYSTALS, key=lambda crystal: crystal.id))
 
 
-KINDS = [
-    "folder",
-    "glob",
-    "list of paths",
-    "list of structures",
-    "generator",
-    "frame",
-    "series",
-    "series of paths",
-    "dictionary",
-    "dictionary of paths",
-    "dictionary of rows",
-    "dataset",
-    "packed file",
-    "mixture",
-]
+def packed(folder: Path) -> Path:
+    DATASET.save(folder.parent / "packed.parquet")
+    return folder.parent / "packed.parquet"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+INPUTS: dict[str, Callable[[Path], Any]] = {
+    "folder": lambda folder: folder,
+    "glob": lambda folder: str(folder / "*.cif"),
+    "list of paths": lambda folder: sorted(folder.glob("*.cif")),
+    "list of structures": lambda folder: list(SORTED.values()),
+    "generator": lambda folder: iter(SORTED.values()),
+    "frame": lambda folder: pandas.DataFrame({"id": SORTED.keys(), "structure": SORTED.values()}),
+    "series": lambda folder: pandas.Series(STRUCTURES).sort_index(),
+    "series of paths": lambda folder: pandas.Series({id: folder / f"{id}.cif" for id in SORTED}),
+    "dictionary": lambda folder: SORTED,
+    "dictionary of paths": lambda folder: {id: str(folder / f"{id}.cif") for id in SORTED},
+    "dictionary of rows": lambda folder: {id: {"structure": it, "note": 1} for id, it in SORTED.items()},
+    "dataset": lambda folder: DATASET,
+    "packed file": packed,
+    "mixture": lambda folder: [
+        folder / "CsCl.cif",
+        [str(folder / "CsI.cif")],
+        STRUCTURES["LiF"],
+        *sorted(folder.glob("[MN]*.cif")),
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", INPUTS)
 def test_every_kind_of_input_gives_the_same_predictions(kind: str, folder: Path, model: CrystalFramer) -> None:
-    frame = cf.predict(inputs(kind, folder), model)
+    frame = cf.predict(INPUTS[kind](folder), model)
     assert frame["id"].tolist() == sorted(STRUCTURES)
     np.testing.assert_allclose(values(frame), expected(*sorted(STRUCTURES)), atol=1e-5)
 
@@ -301,7 +275,7 @@ def test_a_model_in_float64_predicts_in_float64(model: CrystalFramer) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "total"),
-    [(kind, None if kind == "generator" else 5) for kind in KINDS],
+    [(kind, None if kind == "generator" else 5) for kind in INPUTS],
 )
 def test_the_progress_bar_knows_the_end_where_it_can(
     kind: str, total: int | None, folder: Path, model: CrystalFramer, monkeypatch: pytest.MonkeyPatch
@@ -313,7 +287,7 @@ def test_the_progress_bar_knows_the_end_where_it_can(
         return rows
 
     monkeypatch.setattr(prediction, "tqdm", bar)
-    cf.predict(inputs(kind, folder), model)
+    cf.predict(INPUTS[kind](folder), model)
     assert seen == [(total, 2, False)]
 
 

@@ -197,17 +197,3 @@ def test_bad_tables(
     parquet.write_table(foreign(**changes), path)
     with refused(DataError, *words, path=path, row=row, field=field):
         CrystalDataset.load(path, targets)
-
-
-def test_loading_needs_neither_pymatgen_nor_pandas(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
-    CrystalDataset.from_crystals(some()).save(tmp_path / "data.parquet")
-    code = (
-        "import sys; from crystalframer.datasets.dataset import CrystalDataset; "
-        "assert not {'pandas', 'pyarrow', 'pymatgen', 'ase'} & set(sys.modules), 'on import'; "
-        f"CrystalDataset.load({str(tmp_path / 'data.parquet')!r})[0]; "
-        "assert not {'pymatgen', 'ase'} & set(sys.modules), 'on load'"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,6 +10,7 @@ import ase.io
 import gemmi
 import numpy as np
 import pytest
+from cif_texts import QUARTZ, text_of
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.cif import CifParser, CifWriter
 from refusals import refused
@@ -20,42 +21,6 @@ from crystalframer.errors import CrystalError, CrystalWarning
 from crystalframer.reading.inputs import read, read_all
 from crystalframer.testing import random_crystal
 
-# One listed atom on a place of three images, with coordinates rounded to four digits: 2/3.
-QUARTZ = """# a comment with 'quotes and _names
-data_quartz
-_publ_section_title
-;
- A title of two lines, with _cell_length_a 3 and data
- loop_ in it
-;
-_journal_name_full 'Zeitschrift f"ur Kristallographie'
-_chemical_formula_sum 'O2 Si'   # and a comment behind
-_cell_length_a 4.9137(3)
-_cell_length_b 4.9137(3)
-_cell_length_c 5.4047(4)
-_cell_angle_alpha 90
-_cell_angle_beta 90.0
-_cell_angle_gamma 120
-_symmetry_space_group_name_H-M "P 32 2 1"
-loop_
-_symmetry_equiv_pos_site_id
-_symmetry_equiv_pos_as_xyz
-1 'x, y, z'
-2 -y,x-y,z+2/3
-3 -x+y,-x,1/3+Z
-4 y,x,-z
-5 x-y,-y,-z+.33333333333
-6 -x,-x+y,-z+2/3
-loop_
-_atom_site_label
-_atom_site_type_symbol
-_atom_site_fract_x
-_atom_site_fract_y
-_atom_site_fract_z
-_atom_site_occupancy
-Si1 Si 0.4697(2) 0 0.66667 1
-O1 O 0.4135 0.2669 0.7858 1.0
-"""
 ROWS = "Si1 Si 0.4697(2) 0 0.66667 1\nO1 O 0.4135 0.2669 0.7858 1.0\n"
 OPERATIONS = QUARTZ[QUARTZ.index("1 'x, y, z'") : QUARTZ.index("loop_\n_atom_site_label")]
 
@@ -73,13 +38,11 @@ def assert_same(found: Crystal, expected: Crystal) -> None:
 
 def cif(sites: str, *, columns: str = "", symmetry: str = "F m -3 m", cell: str = "4.25 4.25 4.25 90 90 90") -> str:
     """A CIF with operations in full. A site is label, type symbol, position, and the further columns."""
-    names = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
-    lines = ["data_x", *(f"_cell_{name} {value}" for name, value in zip(names, cell.split(), strict=True))]
     group = gemmi.find_spacegroup_by_name(symmetry)
     assert group is not None
-    lines += ["loop_", "_space_group_symop_operation_xyz", *(repr(op.triplet()) for op in group.operations())]
+    operations = ["loop_", "_space_group_symop_operation_xyz", *(repr(op.triplet()) for op in group.operations())]
     items = ("label", "type_symbol", "fract_x", "fract_y", "fract_z", *columns.split())
-    return "\n".join([*lines, "loop_", *(f"_atom_site_{item}" for item in items), sites, ""])
+    return text_of("x", cell, [sites], *operations, columns=items)
 
 
 def named(text: str, **items: str) -> str:

@@ -9,6 +9,7 @@ import ase.io
 import numpy as np
 import pandas
 import pytest
+from cif_texts import text_of
 from pymatgen.core import DummySpecies, Lattice, Structure
 from refusals import refused
 
@@ -21,27 +22,11 @@ from crystalframer.reading.inputs import StructureRecord, iter_structures, read
 
 NACL = Structure(Lattice.orthorhombic(4.0, 5.0, 6.0), ["Na", "Cl"], [[0.1, 0.2, 0.3], [0.6, 0.7, 0.8]])
 
-CIF = """data_test
-_cell_length_a 4.0
-_cell_length_b 5.0
-_cell_length_c 6.0
-_cell_angle_alpha 90
-_cell_angle_beta 90
-_cell_angle_gamma 90
-_symmetry_space_group_name_H-M 'P 1'
-loop_
-_atom_site_label
-_atom_site_type_symbol
-_atom_site_fract_x
-_atom_site_fract_y
-_atom_site_fract_z
-_atom_site_occupancy
-"""
 SITES = ["Na1 Na 0.1 0.2 0.3 1", "Cl1 Cl 0.6 0.7 0.8 1"]
 
 
 def cif(*sites: str) -> str:
-    return CIF + "\n".join(sites) + "\n"
+    return text_of("test", "4.0 5.0 6.0 90 90 90", sites, "_symmetry_space_group_name_H-M 'P 1'")
 
 
 def write(path: Path, text: str) -> Path:

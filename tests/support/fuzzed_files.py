@@ -21,7 +21,7 @@ from typing import TypeVar
 import ase
 import ase.io
 import numpy as np
-from cif_texts import COLUMNS, cif
+from cif_texts import QUARTZ, text_of
 from fuzzed_structures import model_of
 from published_formats import jarvis_atoms, row_of
 from pymatgen.core import Lattice, Structure
@@ -46,37 +46,14 @@ LARGEST_FILE = 3_000_000
 
 # --- valid files ------------------------------------------------------------------------------------------------------
 
-OF_QUARTZ = """_publ_section_title
-;
- Two lines, with _cell_length_a 3 and data_
- loop_ in it
-;
-_chemical_formula_sum 'O2 Si'
-_symmetry_space_group_name_H-M "P 32 2 1"
-loop_
-_symmetry_equiv_pos_site_id
-_symmetry_equiv_pos_as_xyz
-1 'x, y, z'
-2 '-y, x-y, z+2/3'
-3 '-x+y, -x, z+1/3'
-4 'y, x, -z'
-5 'x-y, -y, -z+1/3'
-6 '-x, -x+y, -z+2/3'"""
-BY_HAND = "# by hand, with what the standard allows\n" + cif(
-    "quartz",
-    "4.9137(3) 4.9137(3) 5.4047(4) 90 90.0 120",
-    ["Si1 Si 0.4697(1) 0 0.6667 1 0.0064(2)", "O1 O 0.4135(3) 0.2669(2) 0.1191(2) 1.0 ."],
-    OF_QUARTZ,
-    columns=(*COLUMNS, "U_iso_or_equiv"),
-)
-BY_GROUP = cif(
+BY_GROUP = text_of(
     "salt",
     "5.64 5.64 5.64 90 90 90",
     ["Na1 0 0 0", "Cl1 .5 .5 .5"],
     "_symmetry_space_group_name_H-M 'F m -3 m'\n_symmetry_Int_Tables_number 225",
     columns=("label", "fract_x", "fract_y", "fract_z"),
 )
-MIXED = cif(
+MIXED = text_of(
     "alloy",
     "3.0 3.0 3.0 90 90 90",
     ["Fe1 Fe3+ 0 0 0 1", "O1 O2- 0.5 0.5 0.5 1"],
@@ -126,7 +103,7 @@ def corpus() -> tuple[tuple[str, bytes], ...]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cifs = [
-            BY_HAND,
+            QUARTZ,
             BY_GROUP,
             MIXED,
             str(CifWriter(salt, symprec=0.01)),
@@ -293,7 +270,7 @@ DAMAGES: tuple[Damage, ...] = (*[_rewrite] * 12, _flip, _cut, _reencode, _newlin
 
 def prepare() -> None:
     """Import and compile what reading needs, so that time and memory of a case are its own."""
-    cf.predict([read(BY_HAND)], model_of("max"), progress=False)  # compiles, before files are timed
+    cf.predict([read(QUARTZ)], model_of("max"), progress=False)  # compiles, before files are timed
     for name, data in corpus():
         check_file(name, data, with_prediction=True)
 
@@ -338,7 +315,7 @@ def check_file(name: str, data: bytes, with_prediction: bool) -> str:
 def _check_folder(path: Path) -> None:
     """Predicted with a good file beside it, whose row stands as if it were alone."""
     good = path.with_name("good.cif")
-    good.write_text(BY_HAND)
+    good.write_text(QUARTZ)
     model = model_of("max")
     name = model.config.target_names[0]
     table = _timed(lambda: cf.predict(path.parent, model, progress=False))
