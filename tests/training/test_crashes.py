@@ -68,7 +68,7 @@ class Disk:
         self.fsync(file)
 
 
-@pytest.mark.parametrize("n_good", [0, 2, 7, 15, 24])
+@pytest.mark.parametrize("n_good", [0, 2, 7, 15, 20, 24])
 def test_a_disk_that_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_good: int) -> None:
     """At the first file, and at later ones: it is said what to do, and doing it works."""
     with monkeypatch.context() as patch:
