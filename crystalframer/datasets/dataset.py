@@ -19,6 +19,7 @@ from crystalframer.config import DataConfig, Target
 from crystalframer.crystals.crystal import SMALLEST_CELL_HEIGHT, Crystal, cell_heights
 from crystalframer.crystals.flat import UNKNOWN, FlatCrystals, Provenance, text_array
 from crystalframer.datasets import packed
+from crystalframer.datasets.duplicates import duplicate_groups
 from crystalframer.elements import HIGHEST_ATOMIC_NUMBER, reduced_formula
 from crystalframer.errors import CrystalError, DataError, UnknownTarget
 
@@ -94,6 +95,13 @@ class CrystalDataset(FlatCrystals):
             formulas.append(known[key])
         return text_array(formulas)
 
+    @cached_property
+    def duplicates(self) -> Int64[np.ndarray, " n_crystals"]:
+        """Group of each crystal, counted from 0: crystals that are the same, whatever their ids, cells, orientations or
+        handedness, are in one group.
+        """
+        return duplicate_groups(self, self.formulas)
+
     def target(self, name: str) -> Target:
         """A target with its unit.
 
@@ -156,14 +164,17 @@ class CrystalDataset(FlatCrystals):
     def split(self, config: DataConfig, seed: int) -> Splits:
         """Divide into training, validation and test part. `max_atoms_per_crystal` applies to the first two.
 
-        Split `given` takes the data set's own parts. `random` draws crystals by fraction. `group` keeps all crystals of
-        one reduced formula together; its parts never exceed their fractions, so very common formulas go to training.
+        Split `given` takes the data set's own parts. `random` draws crystals by fraction; crystals that are the same
+        (`duplicates`) stay together. `group` keeps all crystals of one reduced formula together. Drawn parts never
+        exceed their fractions, so very common crystals or formulas go to training.
 
         Raises:
             DataError: no split is given, or a part that was asked for would be empty.
         """
         if config.split != "given":
-            part = _assign_parts(self.formulas if config.split == "group" else self.ids, config, seed)
+            by_formula = config.split == "group"
+            keys = self.formulas if by_formula else self.ids
+            part = _assign_parts(keys, None if by_formula else self.duplicates, config, seed)
         elif self.parts is not None:
             part = self.parts
         else:
@@ -336,28 +347,36 @@ def _check_crystals(dataset: CrystalDataset) -> None:
 
 
 def _assign_parts(
-    keys: Shaped[np.ndarray, " n_crystals"], config: DataConfig, seed: int
+    keys: Shaped[np.ndarray, " n_crystals"],
+    groups: Int64[np.ndarray, " n_crystals"] | None,
+    config: DataConfig,
+    seed: int,
 ) -> Shaped[np.ndarray, " n_crystals"]:
-    """Draw a part for each key by fraction. Crystals with the same key go to the same part.
+    """Draw a part for each key by fraction. The first key of a group that is drawn decides for all of the group.
 
     The draw depends on keys and seed, not on the order of the rows.
+
+    Args:
+        groups: crystals that stay together. Default: those with the same key.
     """
-    names, key_index, members = np.unique(keys.astype(str), return_inverse=True, return_counts=True)
+    _, first_row, key_index = np.unique(keys.astype(str), return_index=True, return_inverse=True)
+    groups = key_index if groups is None else groups
+    members = np.bincount(groups)
     fractions = {"test": config.test_fraction, "validation": config.validation_fraction}
     sizes = {name: max(1, round(fraction * len(keys))) for name, fraction in fractions.items() if fraction}
     free = dict(sizes)
-    part_of_key = np.full(len(names), "train", dtype=object)
-    for key in np.random.default_rng(seed).permutation(len(names)):
-        for name in free:
-            if members[key] <= free[name]:
-                part_of_key[key] = name
-                free[name] -= int(members[key])
-                break
+    part_of_group = np.full(len(members), None, dtype=object)
+    for group in groups[first_row[np.random.default_rng(seed).permutation(len(first_row))]]:
+        if part_of_group[group] is None:
+            part = next((name for name in free if members[group] <= free[name]), "train")
+            part_of_group[group] = part
+            if part in free:
+                free[part] -= int(members[group])
     for name, size in sizes.items():
         if free[name] == size:
             raise DataError(
-                f"the {name} part of a {config.split!r} split would be empty ({len(keys)} crystals in {len(names)} "
+                f"the {name} part of a {config.split!r} split would be empty ({len(keys)} crystals in {len(members)} "
                 f"groups, room for {size} in this part); raise {name}_fraction or choose another split",
                 field=name,
             )
-    return part_of_key[key_index]
+    return part_of_group[groups]

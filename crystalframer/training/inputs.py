@@ -26,6 +26,7 @@ def load_splits(config: Config, data: Splits | CrystalDataset | None) -> Splits:
         return data
     splits = data.split(config.data, config.training.seed)
     _announce_large_crystals(config, data, splits)
+    _announce_duplicates(config, data)
     return splits
 
 
@@ -60,6 +61,30 @@ def _announce_large_crystals(config: Config, data: CrystalDataset, splits: Split
             "(data.max_atoms_per_crystal); larger ones are left out of training and validation, not of the test",
             file=sys.stderr,
         )
+
+
+def _announce_duplicates(config: Config, data: CrystalDataset) -> None:
+    """Report crystals that are the same: a drawn split keeps them together, and a given one may not."""
+    if config.data.split == "given":
+        assert data.parts is not None
+        trained = np.unique(data.duplicates[data.parts == "train"])
+        scored = data.parts != "train"
+        n_known = int(np.isin(data.duplicates[scored], trained).sum())
+        if n_known:
+            print(
+                f"{n_known:,} of {int(scored.sum()):,} crystals of the validation and test parts are the same as "
+                "training crystals, under other ids; the given split stays as it is, and scores may be too good",
+                file=sys.stderr,
+            )
+    elif config.data.split == "random":
+        n_members = np.bincount(data.duplicates)
+        n_members = n_members[n_members > 1]
+        if len(n_members):
+            print(
+                f"{int(n_members.sum()):,} of {len(data):,} crystals are {len(n_members):,} different ones "
+                "under several ids; the split keeps those that are the same in one part",
+                file=sys.stderr,
+            )
 
 
 def announce_lone_crystals(config: Config, crystals: PreparedCrystals) -> None:

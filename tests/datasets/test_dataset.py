@@ -9,12 +9,13 @@ from crystalframer.config import DataConfig, Target
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.datasets.dataset import PARTS, CrystalDataset, Provenance
 from crystalframer.errors import DataError
+from crystalframer.testing import random_crystal
 
 ENERGY, GAP = Target("energy", "eV"), Target("gap", "eV")
 
 
 def crystal(numbers: list[int], id: str, **targets: float) -> Crystal:
-    generator = np.random.default_rng(len(id) + sum(numbers))
+    generator = np.random.default_rng([*id.encode()])
     return Crystal(np.array(numbers), generator.random((len(numbers), 3)) * 5, np.eye(3) * 5, id, targets)
 
 
@@ -132,6 +133,24 @@ def test_random_split_depends_on_the_seed_but_not_on_the_order_of_rows() -> None
     reversed_data = data.select(np.arange(50)[::-1])
     assert set(reversed_data.split(config, 1).test.ids) == set(data.split(config, 1).test.ids)
     assert set(data.split(config, 2).test.ids) != set(data.split(config, 1).test.ids)
+
+
+def test_crystals_that_are_the_same_stay_in_one_part() -> None:
+    config = DataConfig(split="random", test_fraction=0.2, validation_fraction=0.2)
+    alone = [random_crystal(seed, n_atoms=2) for seed in range(20)]
+    copies = [dataclasses.replace(crystal, id=f"copy-{crystal.id}") for crystal in alone[::2]]
+    parts = CrystalDataset.from_crystals([*alone, *copies]).split(config, 0)
+    assert [len(getattr(parts, name)) for name in PARTS] == [18, 6, 6]
+    numbers = [{id.removeprefix("copy-") for id in getattr(parts, name).ids} for name in PARTS]
+    assert sum(map(len, numbers)) == len(alone)
+
+    # A draw without duplicates is the one of earlier versions.
+    assert sorted(CrystalDataset.from_crystals(alone).split(config, 0).test.ids) == [
+        "random-10",
+        "random-12",
+        "random-14",
+        "random-9",
+    ]
 
 
 def test_given_split_follows_the_column() -> None:

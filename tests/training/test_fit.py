@@ -45,8 +45,10 @@ from crystalframer.crystals.loading import BatchOrder, prepare
 from crystalframer.datasets.dataset import CrystalDataset, Splits
 from crystalframer.errors import CheckpointError, ConfigError, CrystalError, DataError, TrainingError
 from crystalframer.model.network import CrystalFramer
+from crystalframer.testing import random_crystal
 from crystalframer.training import FitResult, Interrupted, fit
 from crystalframer.training.folder import RunFolder
+from crystalframer.training.inputs import load_splits
 from crystalframer.training.optimisation import noise_seed
 from crystalframer.training.result import read_result
 from crystalframer.training.task import TrainingTask
@@ -529,3 +531,23 @@ def test_crystals_beyond_a_limit_of_batches_are_counted(tmp_path: Path, capsys: 
     assert 0 < larger < len(DATA.train)
     said = f"{larger} of {len(DATA.train)} training crystals exceed training.max_atoms = 1; each of them is a batch"
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("split", "said"),
+    [
+        ("random", "5 of 22 crystals are 2 different ones under several ids"),
+        ("given", "3 of 4 crystals of the validation and test parts are the same as training crystals"),
+        ("group", ""),
+    ],
+)
+def test_crystals_that_are_the_same_are_counted(split: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    alone = [replace(random_crystal(seed, n_atoms=2), targets={"energy": 0.0}) for seed in range(19)]
+    copies = [replace(alone[row], id=f"copy-{n}") for n, row in enumerate((1, 18, 18))]
+    parts = ["train"] * 17 + ["validation", "test", "test", "train", "test"]
+    data = CrystalDataset.from_crystals([*alone, *copies], [Target("energy")], parts)
+    load_splits(replace(CONFIG, data=DataConfig(split=split)), data)  # type: ignore[arg-type]
+    err = capsys.readouterr().err
+    assert said in err and bool(err) == bool(said)
+    load_splits(replace(CONFIG, data=DataConfig(split=split)), data.select(np.arange(18)))  # type: ignore[arg-type]
+    assert capsys.readouterr().err == ""
