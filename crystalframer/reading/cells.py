@@ -17,22 +17,28 @@ import gemmi
 import numpy as np
 from jaxtyping import Float, Int
 
-from crystalframer.crystals.crystal import closest_pair
-from crystalframer.elements import SYMBOLS, formula_order
+from crystalframer.crystals.crystal import FARTHEST_POSITION, closest_pair
+from crystalframer.elements import SYMBOLS
 from crystalframer.errors import CrystalError
 from crystalframer.reading.notices import notice
-from crystalframer.reading.space_groups import Operations, Symmetry, group_operations, settings_of
+from crystalframer.reading.space_groups import Operations, Symmetry, group_operations, has_symmetry, settings_of
 
 SITE_TOLERANCE = 1e-4
 """Fractional coordinates nearer than this are one place."""
 NEAREST_IMAGES = 0.7
 """Å; a hydrogen molecule has 0.74. Images of a site that are nearer are one atom on a special position, or disorder."""
+NEAREST_POSITION = 0.05
+"""Å. A site that is nearer to an image of its own lies on a special position, however many digits it has."""
 WIDEST_ROUNDING = 0.35
 """Å by which rounded coordinates may miss a special position."""
+LISTED_TOLERANCE = 0.12
+"""The same for listed operations: a cell may be strained by 5 %, but not belong to other axes."""
 MOST_IMAGES = 1_000_000
 """Sites times symmetry operations; more are a damaged file."""
 N_BOXES = 9973.137
 """Along each lattice vector, to find images on one place."""
+FARTHEST_SHIFT = 1_000
+"""Lattice vectors by which a symmetry operation moves."""
 MOST_OPERATIONS = 4_000
 """More than any group of a crystal has, magnetic centring included."""
 MOST_PRODUCTS = 200_000
@@ -91,10 +97,8 @@ class Stated:
                 raise CrystalError(f"{problem}; {advice}", field="_chemical_formula_sum", value=self.formula)
             # Many programs write the formula of the whole cell, and Z of the formula without its common factor.
             whole = np.gcd.reduce([round(count) for count in counts.values()])
-            if (
-                self.n_units
-                and min(abs(self.n_units - n) for n in (n_formulas, n_formulas * whole)) > 0.01 * n_formulas
-            ):
+            possible = (n_formulas, whole) if abs(n_formulas - 1) < 0.01 else (n_formulas,)
+            if self.n_units and min(abs(self.n_units - n) for n in possible) > 0.01 * n_formulas:
                 problem = (
                     f"the cell holds {_content(found)}, but {self.n_units:g} formula units {self.formula!r} are stated"
                 )
@@ -109,8 +113,9 @@ class Stated:
             raise CrystalError(f"{problem}; correct one of them", field="_cell_volume", value=self.volume)
         if self.density:
             stated = self.density / 1000 if self.density > 30 else self.density
-            density = sum(gemmi.Element(z).weight * n for z, n in found.items()) / volume * 1.66054
-            if abs(density / stated - 1) > DENSITY_TOLERANCE:
+            mass = sum(gemmi.Element(z).weight * n for z, n in found.items())
+            density, as_deuterium = (1.66054 / volume * m for m in (mass, mass + 1.006 * found[1]))
+            if min(abs(density / stated - 1), abs(as_deuterium / stated - 1)) > DENSITY_TOLERANCE:
                 name = "_exptl_crystal_density_diffrn"
                 problem = (
                     f"the cell holds {_content(found)}, which is {density:.3g} g/cm³, but {name} is {self.density:g}"
@@ -119,7 +124,7 @@ class Stated:
 
 
 def _content(counts: Counter[int]) -> str:
-    return " ".join(f"{SYMBOLS[z - 1]}{counts[z]}" for z in sorted(counts, key=formula_order))
+    return " ".join(f"{SYMBOLS[z - 1]}{counts[z]}" for z in sorted(counts))
 
 
 def lattice_of(cell: gemmi.UnitCell) -> Float[np.ndarray, "3 3"]:
@@ -136,7 +141,10 @@ def cell_atoms(
         CrystalError: the symmetry is not known, or sites, symmetry, cell and what is stated contradict each other.
     """
     if symmetry.operations:
-        operations = listed_operations(symmetry.operations)
+        operations = listed_operations(symmetry.operations, symmetry.centrings)
+        if len(operations) > 1 and not has_symmetry(lattice, operations, LISTED_TOLERANCE):
+            problem = "the cell does not have the symmetry of the listed operations"
+            raise CrystalError(f"{problem}; correct one of them", field="_space_group_symop_operation_xyz")
         found = _images(sites, lattice, operations)
         stated.check(sites.numbers[found[0]], lattice)
         _check_group(symmetry, operations, sites, lattice, stated)
@@ -152,13 +160,15 @@ def cell_atoms(
 
 
 @lru_cache(maxsize=512)
-def listed_operations(texts: tuple[str, ...]) -> Operations:
-    """The operations of a list, each once.
+def listed_operations(texts: tuple[str, ...], centrings: tuple[str, ...] = ()) -> Operations:
+    """The operations of a list, each once, and with each of the translations of a second list, if there is one.
 
     Raises:
         CrystalError: one cannot be read, or some are missing: two of them, one after the other, make no third one.
     """
-    operations = np.stack([_operation(text, number) for number, text in enumerate(texts, start=1)])
+    listed = np.stack([_operation(text, number) for number, text in enumerate(("x,y,z", *texts))])
+    shifts = [_operation(text, number)[:, 3] for number, text in enumerate(centrings, start=1)]
+    operations = np.concatenate([listed, *(listed + np.pad(shift[:, None], ((0, 0), (3, 0))) for shift in shifts)])
     kept = operations[np.sort(np.unique(_keys(operations), return_index=True)[1])]
     if len(kept) > MOST_OPERATIONS:
         raise CrystalError(f"{len(kept):,} symmetry operations are more than a crystal has; correct the list")
@@ -168,6 +178,11 @@ def listed_operations(texts: tuple[str, ...]) -> Operations:
         problem = f"the {len(kept)} symmetry operations are not complete: {op.triplet()!r} follows from them"
         raise CrystalError(f"{problem}; was the list cut short?", field="_space_group_symop_operation_xyz")
     return kept
+
+
+def are_same_operations(texts: tuple[str, ...], others: tuple[str, ...]) -> bool:
+    """Whether two lists have the same operations, in whatever order and spelling."""
+    return set(_keys(listed_operations(texts)).tolist()) == set(_keys(listed_operations(others)).tolist())
 
 
 def _missing(operations: Operations) -> Float[np.ndarray, "n_missing 3 4"]:
@@ -199,7 +214,8 @@ def _gemmi_operation(operation: Float[np.ndarray, "3 4"]) -> gemmi.Op:
 def _operation(text: str, number: int) -> Float[np.ndarray, "3 4"]:
     rows = [_row(part) for part in re.sub(r"[\s'\"]", "", text).lower().split(",")]
     operation = np.array([row for row in rows if row is not None])
-    if operation.shape != (3, 4) or abs(abs(np.linalg.det(operation[:, :3])) - 1) > 1e-6:
+    is_whole = operation.shape == (3, 4) and np.abs(operation).max() < FARTHEST_SHIFT
+    if not is_whole or abs(abs(np.linalg.det(operation[:, :3])) - 1) > 1e-6:
         shown = text if len(text) <= 40 else f"{text[:40]}..."
         problem = f"symmetry operation {number} ({shown!r}, {len(text):,} characters) is not like '-y, x-y, z+1/3'"
         raise CrystalError(f"{problem}; correct it", field="_space_group_symop_operation_xyz", value=text)
@@ -221,7 +237,7 @@ def _row(text: str) -> list[float] | None:
             return None
         row["xyz".index(letter) if letter else 3] += value
         end = match.end()
-    row[3] = round(row[3] * 24) / 24 if abs(row[3] * 24 - round(row[3] * 24)) < 0.05 else row[3]  # 0.333 is 1/3
+    row[3] = round(row[3] * 24) / 24 if abs(row[3] * 24 - round(row[3] * 24)) < 0.1 else row[3]  # 0.33 is 1/3
     return row if text else None
 
 
@@ -259,6 +275,10 @@ def expanded(
     Raises:
         CrystalError: a site lies next to a special position or on the place of another one, or there are too many.
     """
+    astray = np.flatnonzero(~(np.abs(frac) < FARTHEST_POSITION).all(axis=1))
+    if astray.size:
+        site = int(astray[0])
+        raise CrystalError(f"site {labels[site]!r} has no position in the crystal; correct it", site=site)
     if len(labels) * len(operations) > MOST_IMAGES:
         counts = f"{len(labels):,} sites and {len(operations):,} symmetry operations"
         raise CrystalError(f"{counts} make too many atoms; correct the file")
@@ -297,7 +317,8 @@ def _special_positions(
     rotations = operations[:, :, :3]
     moves, lengths = _moves(frac, lattice, operations)
     explained = np.einsum("oij,sj->soi", np.abs(rotations - np.eye(3)), units)
-    keeps = (np.abs(moves) <= np.maximum(explained, SITE_TOLERANCE) + 1e-9).all(axis=2) & (lengths < WIDEST_ROUNDING)
+    is_rounded = (np.abs(moves) <= np.maximum(explained, SITE_TOLERANCE) + 1e-9).all(axis=2)
+    keeps = (is_rounded & (lengths < WIDEST_ROUNDING)) | (lengths < NEAREST_POSITION)
     is_exact = (np.abs(moves) < 1e-12).all(axis=2) | ~keeps
     mean = (moves * keeps[:, :, None]).sum(axis=1) / np.maximum(keeps.sum(axis=1), 1)[:, None]
     frac = np.where(is_exact.all(axis=1)[:, None], frac, frac + mean)
@@ -338,9 +359,11 @@ def _check_group(
     if stated.decides:
         return
     try:
-        named = [group_operations(group.hall) for group in settings_of(symmetry, None)]
+        named = [group_operations(group.hall) for group in settings_of(symmetry, lattice, is_strict=False)]
     except CrystalError:
-        return  # a name of another table: the operations count
+        if len(operations) > 1:
+            return  # a name of another table: the operations count
+        raise
     if not named or len(operations) in map(len, named):
         return
     if any(_is_kept(sites, lattice, operations, group) for group in named):

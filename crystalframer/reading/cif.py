@@ -10,7 +10,7 @@ import contextlib
 import re
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -21,7 +21,7 @@ from jaxtyping import Float
 from crystalframer.crystals.crystal import FARTHEST_POSITION, LONGEST_CELL, Crystal
 from crystalframer.elements import ATOMIC_NUMBERS, HIGHEST_ATOMIC_NUMBER, SYMBOLS, formula_order
 from crystalframer.errors import CrystalError
-from crystalframer.reading.cells import Sites, Stated, cell_atoms
+from crystalframer.reading.cells import Sites, Stated, are_same_operations, cell_atoms
 from crystalframer.reading.entry import CellContent
 from crystalframer.reading.notices import left_out
 from crystalframer.reading.space_groups import Symmetry
@@ -36,14 +36,11 @@ OPERATION_ITEMS = ("_space_group_symop_operation_xyz", "_symmetry_equiv_pos_as_x
 MAGNETIC_OPERATION_ITEMS = ("_space_group_symop_magn_operation_xyz", "_space_group_symop_magn_centering_xyz")
 HALL_ITEMS = ("_space_group_name_hall", "_symmetry_space_group_name_hall")
 NAME_ITEMS = (
-    *(
-        "_space_group_name_h-m_alt",
-        "_symmetry_space_group_name_h-m",
-        "_space_group_name_h-m",
-        "_space_group_name_h-m_ref",
-    ),
+    *("_space_group_name_h-m_alt", "_symmetry_space_group_name_h-m", "_space_group_name_h-m"),
     *("_space_group_name_h-m_full", "_symmetry_space_group_name_h-m_alt", "_symmetry_space_group_name_h-m_full"),
 )
+"""Not `_ref`: it names the group in its reference setting, which need not be that of the file."""
+MODULATION = re.compile(r"_ssg_|_atom_site_(displace|occ|moment)_(fourier|special|legendre|ortho)")
 NUMBER_ITEMS = ("_space_group_it_number", "_symmetry_int_tables_number")
 CODE_ITEMS = ("_space_group_it_coordinate_system_code",)
 UNSEEN_ITEMS = {
@@ -54,7 +51,8 @@ UNSEEN_ITEMS = {
         "_atom_site_moment_spherical_modulus",
     ),
 }
-MULTIPLICITY_ITEMS = ("_atom_site_symmetry_multiplicity", "_atom_site_site_symmetry_multiplicity")
+MULTIPLICITY_ITEMS = ("_atom_site_site_symmetry_multiplicity",)
+"""The older item without `site_` may hold the order of the site symmetry instead."""
 OCCUPANCY_TOLERANCE = 1e-3
 """A site whose occupancy differs less from 1 counts as full."""
 PLACE_IN_FORMULA = np.full(len(SYMBOLS) + 1, HIGHEST_ATOMIC_NUMBER)
@@ -63,6 +61,8 @@ PLACE_IN_FORMULA[sorted(range(1, HIGHEST_ATOMIC_NUMBER + 1), key=formula_order)]
 _BLOCK = re.compile(r"^[^\S\n]*data_", re.MULTILINE | re.IGNORECASE)
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eEdD][+-]?\d+)?(\(\d*\.?\d*\))?\s*")
 _DIGITS = frozenset("0123456789.+-")
+_FURTHER = re.compile(r"[,/+&:(_.\d-]([A-Z][a-z])|[,/+&:(_-]([A-Z])(?![a-z])|\d([A-Z])\d")
+"""A second symbol in a label: `Fe1Mg1`, `O-H`, `C1H3`; not the letter of `C1B`."""
 _TYPE = re.compile(r"([A-Za-z]{1,2})(?:\d+\.?\d*[+-]|[+-]\d*\.?\d*|[+-]?\d*)")
 """Symbol of an element, with a charge or a number: `Fe3+`, `O2-`, `Si4`."""
 
@@ -135,9 +135,15 @@ class Block:
 
     def _add(self, tag: str, values: list[str]) -> None:
         name = _normal(tag)
-        if self.has(name) and self.values(name) != values:
+        known = self.values(name)
+        if not any(known):
+            self._values[name] = values
+        elif any(values) and list(map(_comparable, known)) != list(map(_comparable, values)):
             self._repeated[name] = tag
-        self._values[name] = values
+
+    @property
+    def names(self) -> Iterable[str]:
+        return (*self._values, *self._columns)
 
     def has(self, name: str) -> bool:
         return name in self._values or name in self._columns
@@ -179,6 +185,11 @@ class Block:
         return float(_plain(text)) if text and _NUMBER.fullmatch(text) else None
 
 
+def _comparable(text: str) -> float | str:
+    """Numbers that are written in different ways are equal."""
+    return float(_plain(text)) if _NUMBER.fullmatch(text) else text.strip()
+
+
 def _column(loop: gemmi.cif.Loop, column: int) -> list[str]:
     return list(map(gemmi.cif.as_string, loop.values[column :: loop.width()]))
 
@@ -202,6 +213,7 @@ def _plain(text: str) -> str:
 def _blocks(text: str) -> list[Block]:
     if not is_cif(text):
         raise CrystalError("it holds no block of data (`data_...`): is it a CIF file?")
+    text = text.rstrip("\x1a")
     if not text.isascii():
         text = re.sub(r"[^\x00-\x7f]", lambda match: " " if match[0].isspace() else "~", text)
     try:
@@ -299,18 +311,17 @@ def formula_counts(formula: str) -> dict[int, float]:
 
 
 def _symmetry(block: Block) -> Symmetry:
-    modulation = block.number("_cell_modulation_dimension")
-    if modulation or block.has("_space_group_symop_ssg_operation_algebraic") or block.has("_cell_wave_vector_x"):
+    counts = [block.number(item) or 0 for item in ("_cell_modulation_dimension", "_cell_subsystems_number")]
+    is_counted = counts[0] > 0 or counts[1] > 1
+    if is_counted or any(block.values("_cell_wave_vector_x")) or any(map(MODULATION.search, block.names)):
         problem = "the structure is modulated, so no cell repeats exactly; give a periodic one (a supercell)"
         raise CrystalError(problem, field="_cell_modulation_dimension")
     lists = [tuple(filter(None, block.values(item))) for item in OPERATION_ITEMS]
-    magnetic, centrings = (block.values(item) for item in MAGNETIC_OPERATION_ITEMS)
-    if magnetic and not any(lists):
-        turned = [text.rpartition(",")[0] for text in magnetic]  # without the sign of time
-        shifts = [text.rpartition(",")[0] for text in centrings] or ["x,y,z"]
-        lists = [tuple(_composed(shift, operation) for shift in shifts for operation in turned)]
-    lists = [texts for texts in lists if texts]
-    if len(lists) > 1 and len({frozenset(re.sub(r"\s", "", text) for text in texts) for texts in lists}) > 1:
+    magnetic, centrings = (  # without the sign of time
+        tuple(text.rpartition(",")[0] for text in block.values(item) if text) for item in MAGNETIC_OPERATION_ITEMS
+    )
+    lists = [texts for texts in (*lists, magnetic) if texts]
+    if not all(are_same_operations(texts, lists[0]) for texts in lists[1:]):
         problem = f"{' and '.join(OPERATION_ITEMS)} list other symmetry operations; remove one list"
         raise CrystalError(problem, field=OPERATION_ITEMS[0])
     names = tuple(dict.fromkeys(filter(None, map(block.text, NAME_ITEMS))))
@@ -320,18 +331,12 @@ def _symmetry(block: Block) -> Symmetry:
         raise CrystalError(problem, field=MAGNETIC_OPERATION_ITEMS[0])
     return Symmetry(
         lists[0] if lists else (),
+        centrings,
         block.text(*HALL_ITEMS),
         names,
         block.text(*NUMBER_ITEMS),
         block.text(*CODE_ITEMS),
     )
-
-
-def _composed(shift: str, operation: str) -> str:
-    """`"-y,x,z"` after the translation of `"x+1/2,y,z"`."""
-    moved = [part.strip() for part in operation.split(",")]
-    added = [re.sub(r"[xyz+\s]*", "", part, count=1) for part in shift.split(",")]
-    return ",".join(f"{part}{'+' if extra else ''}{extra}" for part, extra in zip(moved, added, strict=False))
 
 
 def _sites(block: Block, stated: Stated) -> Sites:
@@ -343,6 +348,8 @@ def _sites(block: Block, stated: Stated) -> Sites:
     if lacking:
         problem = f"it lacks the loop of atom sites ({', '.join(lacking)}): was the file cut short?"
         raise CrystalError(problem, field=lacking[0])
+    if not any(map(any, (labels, *columns))):
+        raise CrystalError("lists no atom sites, only placeholders (`?`)", field="_atom_site_label")
     if any(len(column) != len(labels) for column in columns):
         raise CrystalError("the items of atom sites differ in their number of values", field=POSITION_ITEMS[0])
     _check_atoms(block, labels)
@@ -453,7 +460,7 @@ def _elements(block: Block, labels: list[str], formula: Mapping[int, float]) -> 
     item = f"_atom_site_{'type_symbol' if types else 'label'}"
     numbers = []
     for site, text in enumerate(types or labels):
-        z = _of_type(text, frozenset(formula)) if types else _of_label(text, frozenset(formula))
+        z = _of_type(text, labels[site][:2], frozenset(formula)) if types else _of_label(text, frozenset(formula))
         if z is None:
             problem = f"site {labels[site][:40]!r}: {text[:40]!r} is no element"
             advice = "correct it" if types else "name its element in _atom_site_type_symbol"
@@ -466,8 +473,12 @@ def _elements(block: Block, labels: list[str], formula: Mapping[int, float]) -> 
 
 
 @lru_cache(maxsize=4096)
-def _of_type(text: str, formula: frozenset[int]) -> int | None:
-    """Z of a type symbol: an element, perhaps with charge or number. Another case only where it has one meaning."""
+def _of_type(text: str, label: str, formula: frozenset[int]) -> int | None:
+    """Z of a type symbol: an element, perhaps with charge or number. Another case only where it has one meaning.
+
+    Args:
+        label: the first two letters of the site's label, which may decide.
+    """
     match = _TYPE.fullmatch(text.strip())
     if match is None:
         return None
@@ -477,18 +488,21 @@ def _of_type(text: str, formula: frozenset[int]) -> int | None:
         return z
     z = ATOMIC_NUMBERS.get(letters.capitalize())
     is_pair = len(letters) == 2 and all(letter.upper() in ATOMIC_NUMBERS for letter in letters)
-    return None if z not in formula and (is_pair or letters.upper() == "T") else z
+    is_certain = not is_pair or z in formula or label == letters.capitalize()
+    return z if is_certain and letters != "t" else None
 
 
 @lru_cache(maxsize=4096)
 def _of_label(text: str, formula: frozenset[int]) -> int | None:
     """Z of a label: its letters are an element, or begin with one of the stated formula and no other can be meant."""
     letters = re.match("[A-Za-z]*", text.strip()).group()  # type: ignore[union-attr] (matches any text)
+    others = (symbol for match in _FURTHER.finditer(text) for symbol in match.groups() if symbol)
+    if any(symbol in ATOMIC_NUMBERS for symbol in others):
+        return None
     if letters in ATOMIC_NUMBERS and letters != "T":
         return ATOMIC_NUMBERS[letters]
-    if re.fullmatch("[A-Z]{2}|[a-z]{1,2}", letters):
-        z = _of_type(letters, formula)
-        if z is not None:
-            return z
+    is_certain = len(letters) == 2 and letters[0].upper() not in ATOMIC_NUMBERS.keys() - {"T", "D"}
+    if is_certain and (letters.isupper() or letters.islower()):
+        return ATOMIC_NUMBERS.get(letters.capitalize())
     known = {ATOMIC_NUMBERS.get(letters[:length].capitalize()) for length in (1, 2)} & formula
     return known.pop() if len(known) == 1 and letters else None

@@ -12,7 +12,7 @@ from pathlib import Path
 import gemmi
 import numpy as np
 
-from crystalframer.crystals.crystal import FARTHEST_POSITION, Crystal
+from crystalframer.crystals.crystal import Crystal
 from crystalframer.errors import CrystalError
 from crystalframer.libraries import reason
 from crystalframer.reading.cells import expanded, lattice_of
@@ -57,9 +57,6 @@ def _read(text: str) -> Crystal:
         left_out("oxidation states and charges")
     lattice = lattice_of(structure.cell)
     frac = np.array([structure.cell.fractionalize(atom.pos).tolist() for atom in atoms]).reshape(-1, 3)
-    wrong = np.flatnonzero(~(np.abs(frac) < FARTHEST_POSITION).all(axis=1))
-    if wrong.size:
-        raise CrystalError(f"site {wrong[0]} has a position that is no place; correct it", site=int(wrong[0]))
     units = np.broadcast_to(_LAST_DIGIT * np.abs(np.linalg.inv(lattice)).sum(axis=0), frac.shape)
     labels = [atom.name for atom in atoms]
     sites, frac = expanded(labels, frac, units, lattice, group_operations(group.hall))

@@ -20,7 +20,7 @@ from crystalframer.elements import SYMBOLS, atomic_number
 from crystalframer.errors import CrystalError
 from crystalframer.reading.cells import expanded, lattice_of, listed_operations
 from crystalframer.reading.entry import BEGINNING, Entry, Start
-from crystalframer.reading.space_groups import Operations, has_symmetry
+from crystalframer.reading.space_groups import CELL_TOLERANCE, Operations, has_symmetry
 from crystalframer.reading.text import text_of
 
 _PASSED_OVER = (
@@ -240,7 +240,7 @@ def _operations(content: _Content) -> Operations:
         raise CrystalError(
             "LATT and SYMM do not make up a group; was a line lost? Correct them", field="SYMM"
         ) from error
-    if not has_symmetry(lattice_of(content.cell), found):
+    if not has_symmetry(lattice_of(content.cell), found, CELL_TOLERANCE):
         raise CrystalError("SYMM does not fit to the cell; correct one of them", field="SYMM")
     return found
 

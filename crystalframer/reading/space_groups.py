@@ -33,6 +33,8 @@ class Symmetry:
 
     operations: tuple[str, ...] = ()
     """`"-y, x-y, z+1/3"`."""
+    centrings: tuple[str, ...] = ()
+    """Translations, each of which goes with all operations: `"x+1/2, y, z"`."""
     hall: str = ""
     names: tuple[str, ...] = ()
     """Hermann-Mauguin symbols."""
@@ -47,41 +49,53 @@ class Symmetry:
         return ", ".join((*named, *([f"No. {self.number}"] if self.number else [])))
 
 
-def settings_of(symmetry: Symmetry, lattice: Float[np.ndarray, "3 3"] | None) -> list[gemmi.SpaceGroup]:
+def settings_of(
+    symmetry: Symmetry, lattice: Float[np.ndarray, "3 3"], is_strict: bool = True
+) -> list[gemmi.SpaceGroup]:
     """The settings of the group that a file can mean; none if it names no group.
 
     Args:
-        lattice: rows, Å; only settings whose symmetry this cell has are kept. None: all.
+        lattice: rows, Å; only settings whose symmetry this cell has are kept.
+        is_strict: if there are none, it is an error; else all are kept.
 
     Raises:
         CrystalError: the group is not known, its names contradict each other, or the cell has not its symmetry.
     """
     if not symmetry.group:
         return []
-    found = [group for group in (_by_hall(symmetry.hall), *map(_by_name, symmetry.names)) if group]
+    found = [_by_name(name) for name in symmetry.names]
+    by_hall = _by_hall(symmetry.hall)
+    if by_hall:
+        found = [by_hall, *(settings for settings in found if settings)]
     number = int(symmetry.number) if re.fullmatch(r"0*[1-9]\d?\d?", symmetry.number) else 0
     if number:
         found.append([group for group in gemmi.spacegroup_table() if group.number == number])
-    if not found or not found[-1]:
+    if not found or not all(found):
         problem = f"space group {symmetry.group} is not known"
         raise CrystalError(f"{problem}; list its operations", field="_space_group_name_H-M_alt", value=symmetry.group)
     settings = [group for group in found[0] if all(group in others for others in found[1:])]
+    if len(found) == 1 and number:  # of triclinic cells the primitive one is meant
+        settings = [group for group in settings if number > 2 or group.hm.startswith("P")]
     if symmetry.code:
-        coded = [group for group in settings if symmetry.code.lower() in _codes(group)]
-        settings = coded if coded or symmetry.code.lower() in _LETTERS else settings
+        settings = _with_code(settings, symmetry.code.lower())
     if not settings:
         problem = f"space group {symmetry.group}: the names are of different groups or settings"
         raise CrystalError(f"{problem}; correct them, or list the operations", field="_space_group_name_H-M_alt")
-    if lattice is None:
-        return settings
-    fitting = [group for group in settings if has_symmetry(lattice, group_operations(group.hall))]
-    if not fitting:
+    fitting = [group for group in settings if has_symmetry(lattice, group_operations(group.hall), CELL_TOLERANCE)]
+    if not fitting and is_strict:
         cell = ", ".join(f"{value:.4g}" for value in _parameters(lattice))
         problem = f"the cell ({cell}) does not have the symmetry of space group {symmetry.group}"
         raise CrystalError(f"{problem}; correct cell or group, or list the operations", field="_cell_length_a")
-    # A short monoclinic symbol means unique axis b, unless the cell has another one.
-    standard = [group for group in fitting if 3 <= group.number <= 15 and group.qualifier.startswith("b")]
-    return standard if standard and symmetry.names else fitting
+    # A short monoclinic symbol means unique axis b, unless the cell has another one. B 2 was written for axis c.
+    standard = [group for group in fitting if group.qualifier.startswith("b") and not group.hm.startswith("B")]
+    return standard if standard and symmetry.names and 3 <= standard[0].number <= 15 else fitting or settings
+
+
+def _with_code(settings: list[gemmi.SpaceGroup], code: str) -> list[gemmi.SpaceGroup]:
+    """Settings with a code of the coordinate system; all, where no setting of the group has this code."""
+    numbers = {group.number for group in settings}
+    is_known = any(code in _codes(group) for group in gemmi.spacegroup_table() if group.number in numbers)
+    return [group for group in settings if code in _codes(group)] if is_known or code in _LETTERS else settings
 
 
 @lru_cache(maxsize=1024)
@@ -92,17 +106,18 @@ def group_operations(hall: str) -> Operations:
 def _parameters(lattice: Float[np.ndarray, "3 3"]) -> tuple[float, ...]:
     """Lengths in Å and angles in degrees."""
     lengths = np.linalg.norm(lattice, axis=1)
-    cosines = (lattice @ lattice.T / np.outer(lengths, lengths))[[1, 0, 0], [2, 2, 1]]
-    return (*lengths.tolist(), *np.degrees(np.arccos(cosines)).tolist())
+    with np.errstate(all="ignore"):  # the lengths may be those of no cell
+        cosines = (lattice @ lattice.T / np.outer(lengths, lengths))[[1, 0, 0], [2, 2, 1]]
+        return (*lengths.tolist(), *np.degrees(np.arccos(cosines)).tolist())
 
 
-def has_symmetry(lattice: Float[np.ndarray, "3 3"], operations: Operations) -> bool:
+def has_symmetry(lattice: Float[np.ndarray, "3 3"], operations: Operations, tolerance: float) -> bool:
     """Whether operations keep the lengths and angles of a cell, within a tolerance."""
     metric = lattice @ lattice.T
     rotations = operations[:, :, :3]
     turned = np.swapaxes(rotations, 1, 2) @ metric @ rotations
     lengths = np.sqrt(np.diag(metric))
-    return bool((np.abs(turned - metric) <= CELL_TOLERANCE * np.outer(lengths, lengths)).all())
+    return bool((np.abs(turned - metric) <= tolerance * np.outer(lengths, lengths)).all())
 
 
 @lru_cache(maxsize=512)
@@ -123,13 +138,17 @@ def _by_hall(hall: str) -> list[gemmi.SpaceGroup]:
 @lru_cache(maxsize=1024)
 def _by_name(name: str) -> list[gemmi.SpaceGroup]:
     """The settings that a Hermann-Mauguin symbol can mean; none if it is not known."""
-    text = re.sub(r"[_~{}\\\s]+", " ", name).strip()
+    text = re.sub(r"\\?bar\s*\{?(\d)\}?", r"-\1", name.strip("\"' "))
+    text = re.sub(r"_\{(\d)\}", r"\1", text)
+    text = re.sub(r"\{.*?\}|\(?No\.?\s*\d+\)?", "", text)
+    text = re.sub(r"\(?(h|r)(ex|h)[a-z]* axes\)?", r":\1", text, flags=re.IGNORECASE)
+    text = " ".join(re.sub(r"[_~\\]", "", text).split())
     base, ending = text, ""
     match = _ENDING.fullmatch(text)
     if match:
         base, ending = match[1], (match[2] or match[3] or match[4]).lower()
     settings = _by_symbol(base)
-    if ending in _LETTERS:
+    if ending in _LETTERS and any(group.ext.strip("\0") for group in settings):
         return [group for group in settings if group.ext == _LETTERS[ending]]
     return settings
 
@@ -137,13 +156,20 @@ def _by_name(name: str) -> list[gemmi.SpaceGroup]:
 def _by_symbol(symbol: str) -> list[gemmi.SpaceGroup]:
     joined = re.sub(r"(\d)-(?=\D|$)", r"-\1", _joined(symbol))  # old: F m 3- m
     known = _symbols()
-    settings = known.get(joined) or known.get(_joined(_short(symbol)), [])
+    settings = known.get(joined, [])
+    if not settings and "e" in joined[1:]:  # a glide plane along two axes
+        pattern = re.compile(re.escape(joined).replace("e", "[abc]"))
+        settings = [group for name, groups in known.items() if pattern.fullmatch(name) for group in groups]
     if not settings and joined:
         group = gemmi.find_spacegroup_by_name(joined)  # older and newer symbols of the same groups
         settings = [] if group is None else known[_joined(group.hm)]
-    # 31 is a screw axis, 3 1 is none.
-    screws = re.findall(r"\d\d", symbol) if " " in symbol else []
-    return [group for group in settings if all(screw in group.hm for screw in screws)]
+    if " " in symbol:  # 31 is a screw axis, 3 1 is none
+        settings = [group for group in settings if _screws(group.hm) == _screws(symbol)]
+    return settings or (known.get(_joined(_short(symbol)), []) if "/" in symbol else [])
+
+
+def _screws(symbol: str) -> list[str]:
+    return re.findall(r"\d\d", re.sub(r"[()]", "", symbol))
 
 
 def _joined(symbol: str) -> str:

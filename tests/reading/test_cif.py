@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -457,3 +458,187 @@ def test_lattice_vectors_lie_as_those_of_pymatgen(parameters: tuple[float, ...])
     structure = Structure(Lattice.from_parameters(*parameters), ["Na"], [[0.1, 0.2, 0.3]])
     crystal = read(str(CifWriter(structure, significant_figures=12)))
     np.testing.assert_allclose(crystal.lattice, structure.lattice.matrix, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("operations", "cell"),
+    [
+        ("P 6", "5 5 7 90 90 90"),
+        ("R -3 m:H", "4.746 4.746 4.746 57.24 57.24 57.24"),
+        ("F m -3 m", "5.64 6.46 5.64 90 90 90"),
+        ("P 1 21/c 1", "5 6 7 90 90 110"),
+    ],
+)
+def test_operations_that_do_not_belong_to_the_cell_are_refused(operations: str, cell: str) -> None:
+    with refused(CrystalError, field="_space_group_symop_operation_xyz"):
+        read(cif("Na1 Na 0.1 0.2 0.3", symmetry=operations, cell=cell))
+
+
+def test_a_cell_that_is_strained_by_a_few_percent_keeps_its_operations() -> None:
+    assert len(read(SALT.replace("_cell_length_a 5.64", "_cell_length_a 5.80"))) == 8
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        {"formula": "Na4 Cl4", "Z": "1"},  # of the whole cell: 8 atoms, 2 are listed
+        {"formula": "Na4 Cl4", "Z": "1", "H_M": "F m -3 m"},
+        {"H_M": "Q 21 21 21"},
+        {"H_M": "F m -3 m (No. 225)"},
+        {"H_M": "P n m a"},
+    ],
+)
+def test_one_operation_of_a_group_with_more_is_refused(items: dict[str, str]) -> None:
+    with refused(CrystalError):
+        read(with_stated(cif("Na1 Na 0.1 0.2 0.3\nCl1 Cl 0.6 0.7 0.8", symmetry="P 1"), **items))
+
+
+def test_centring_that_is_not_listed_is_missed() -> None:
+    group = gemmi.find_spacegroup_by_name("R -3 m:H")
+    assert group is not None
+    text = cif("Bi1 Bi 0 0 0.234", symmetry="R -3 m:H", cell="4.546 4.546 11.86 90 90 120")
+    for op in group.operations():
+        shift = np.array(op.tran) % 24
+        if shift.any():
+            text = text.replace(f"{op.triplet()!r}\n", "")
+    with refused(CrystalError, "12 symmetry operations", "36"):
+        read(with_stated_name(text, "R -3 m"))
+
+
+def with_stated_name(text: str, name: str) -> str:
+    return text.replace("data_x\n", f"data_x\n_space_group_name_H-M_alt '{name}'\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("C 4/m m m", "123"), ("F 4/m m c", "140"), ("H -6 2 m", "187"), ("P 3 2", ""), ("P 31 2", ""), ("P n m a", "63")],
+)
+def test_a_name_that_is_not_known_is_no_reason_to_take_another(name: str, number: str) -> None:
+    hexagonal = any(digit in name for digit in "36")
+    cell = "6 6 7 90 90 120" if hexagonal else "6 6 7 90 90 90"
+    items = {"H_M": name, "number": number or "?", "formula": "Na", "Z": "1"}
+    with refused(CrystalError, field="_space_group_name_H-M_alt"):
+        read(named(cif("Na1 Na 0 0 0", cell=cell), **items))
+
+
+@pytest.mark.parametrize(
+    ("name", "same"),
+    [
+        ("P2_12_12_1", "P 21 21 21"),
+        ("P2_{1}2_{1}2_{1}", "P 21 21 21"),
+        ("P_21_21_21", "P 21 21 21"),
+        ("P 21/n 21/m 21/a", "P n m a"),
+        ("P 21/a -3", "P a -3"),
+        ("I 41/a -3 2/d", "I a -3 d"),
+        ("P 63/m 2/m 2/c", "P 63/m m c"),
+        ("P 6(3)/m m c", "P 63/m m c"),
+        ("Fm\\bar{3}m", "F m -3 m"),
+        ("F m -3 m (No. 225)", "F m -3 m"),
+        ("R -3 m (hexagonal axes)", "R -3 m:H"),
+        ("P 42/m m c S", "P 42/m m c"),
+        ("C m c e", "C m c a"),
+        ("'P n m a'", "P n m a"),
+    ],
+)
+def test_names_in_all_spellings(name: str, same: str) -> None:
+    group = gemmi.find_spacegroup_by_name(same)
+    assert group is not None
+    hexagonal = group.crystal_system_str() in ("hexagonal", "trigonal")
+    lengths = {"cubic": "9 9 9", "orthorhombic": "8 9 10"}.get(group.crystal_system_str(), "9 9 11")
+    text = cif("Na1 Na 0.07 0.16 0.28", symmetry=same, cell=f"{lengths} 90 90 {120 if hexagonal else 90}")
+    assert_same_content(read(named(text, H_M=name)), read(text))
+
+
+def test_a_glide_along_two_axes_is_not_taken_for_one_of_its_settings() -> None:
+    text = cif("Na1 Na 0.25 0.25 0\nCl1 Cl 0 0 0.3", cell="8 9 10 90 90 90")
+    with refused(CrystalError, "A b m m", "A c m m"):
+        read(named(text, H_M="A e m m"))
+
+
+def test_the_reference_setting_is_not_the_setting_of_the_file() -> None:
+    text = cif("Na1 Na 0.2 0.25 0.1", cell="5 9 7 90 90 90")
+    with refused(CrystalError):
+        read(
+            text.replace(
+                text[text.index("loop_") : text.index("loop_\n_atom")], "_space_group_name_H-M_ref 'P n m a'\n"
+            )
+        )
+
+
+@pytest.mark.parametrize("label", ["Si,Al", "Si/Al1", "Fe1-Mg", "Fe_Mg", "Fe1Mg1", "Na(K)", "Fe.5Mg.5", "O-H", "C1H3"])
+def test_a_label_of_a_mixed_site_is_refused(label: str) -> None:
+    text = cif(f"{label} ? 0 0 0", symmetry="P 1").replace("_atom_site_type_symbol\n", "").replace(" ? ", " ")
+    with refused(CrystalError, field="_atom_site_label", site=0):
+        read(text)
+
+
+@pytest.mark.parametrize("label", ["C1B", "H12A", "O1'", "Fe(1)", "C1_2", "O1a"])
+def test_a_label_with_letters_behind_its_number_is_one_element(label: str) -> None:
+    text = cif(f'"{label}" ? 0 0 0', symmetry="P 1").replace("_atom_site_type_symbol\n", "").replace('" ? ', '" ')
+    assert read(text).formula == re.match("[A-Z][a-z]?", label)[0]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("label", ["CA1", "HG1", "NE1"])
+def test_letters_that_are_one_element_or_two_are_decided_by_the_formula(label: str) -> None:
+    text = cif(f"{label} ? 0 0 0", symmetry="P 1").replace("_atom_site_type_symbol\n", "").replace(" ? ", " ")
+    with refused(CrystalError, field="_atom_site_label"):
+        read(text)
+    for formula in (label[0], label[:2].capitalize()):
+        assert read(with_stated(text, formula=formula)).formula == formula
+
+
+@pytest.mark.parametrize(("label", "symbol"), [("Ti1", "TI"), ("Ni", "NI"), ("Co2", "CO")])
+def test_a_type_in_capitals_is_the_element_of_its_label(label: str, symbol: str) -> None:
+    assert read(cif(f"{label} {symbol} 0 0 0", symmetry="P 1")).formula == label[:2]
+
+
+def test_an_item_that_is_repeated_must_have_one_value() -> None:
+    for extra in ("_chemical_formula_sum ''", "_cell_length_a 4.91370", "_cell.length_c ?"):
+        assert len(read(QUARTZ.replace("_cell_angle_alpha", f"{extra}\n_cell_angle_alpha"))) == 9
+    with refused(CrystalError, field="_cell.length_c"):
+        read(QUARTZ.replace("_cell_angle_alpha", "_cell.length_c 5.5\n_cell_angle_alpha"))
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        "_cell_modulation_dimension 1",
+        "_cell_subsystems_number 2",
+        "_cell_wave_vector_x 0.2",
+        "_space_group_ssg_name 'P(0,b,0)'",
+        "loop_\n_atom_site_displace_Fourier_atom_site_label\nSi1",
+        "loop_\n_space_group_symop_magn_ssg_operation.algebraic\nx1,x2,x3,x4,+1",
+    ],
+)
+def test_a_modulated_structure_is_refused(item: str) -> None:
+    with refused(CrystalError, field="_cell_modulation_dimension"):
+        read(QUARTZ.replace("_cell_angle_alpha", f"{item}\n_cell_angle_alpha"))
+
+
+def test_the_mass_of_deuterium_agrees_with_a_stated_density() -> None:
+    for symbol, density in (("H", "0.780"), ("D", "0.885")):
+        text = cif(f"Li1 Li 0 0 0\nH1 {symbol} 0.5 0.5 0.5", cell="4.07 4.07 4.07 90 90 90")
+        assert len(read(with_stated(text, density=density))) == 8
+
+
+def test_elements_beyond_the_table_are_refused_whatever_else_is_wrong() -> None:
+    for items in ({"formula": "Na"}, {"density": "3"}):
+        with refused(CrystalError):
+            read(with_stated(cif("Es1 Es 0 0 0", symmetry="P 1"), **items))
+
+
+@pytest.mark.parametrize(
+    ("frac", "n_atoms"), [("0.333000 0.667000 0.250000", 2), ("3.33E-01 6.67E-01 0.25", 2), ("0.0002 0.0001 0", 2)]
+)
+def test_a_site_within_five_hundredths_of_a_special_position_lies_there(frac: str, n_atoms: int) -> None:
+    assert len(read(cif(f"Mg1 Mg {frac}", symmetry="P 63/m m c", cell="9.2 9.2 9.2 90 90 120"))) == n_atoms
+
+
+def test_stated_multiplicities_decide_the_origin() -> None:
+    text = named(SPINEL["2"], H_M="F d -3 m").replace("_atom_site_fract_z\n", "_atom_site_fract_z\n{}\n")
+    for symbol, n in (("Mg", 8), ("Al", 16), ("O", 32)):
+        text = re.sub(rf"^({symbol}1 .*)$", rf"\1 {n}", text, flags=re.MULTILINE)
+    with pytest.warns(CrystalWarning, match="F d -3 m:2"):
+        assert_same_content(read(text.format("_atom_site_site_symmetry_multiplicity")), read(SPINEL["2"]))
+    with refused(CrystalError):  # of this item it is not known what it counts
+        read(text.format("_atom_site_symmetry_multiplicity"))

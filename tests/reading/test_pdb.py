@@ -89,7 +89,7 @@ def test_deuterium_and_charges(tmp_path: Path) -> None:
         (RUTILE.replace("  O\n", "  X\n"), None, 1, "element"),
         (cryst1("P 42/m n m") + atom("O", 1.401, 1.401, 0, altloc="A") + "END\n", None, 0, "alternate"),
         (cryst1("P 42/m n m") + atom("O", 1.401, 1.401, 0, occupancy=0.5) + "END\n", None, 0, "0.5"),
-        (cryst1("P 42/m n m") + atom("O", 1.401, 1.431, 0) + "END\n", None, 0, "special"),
+        (cryst1("P 42/m n m") + atom("O", 1.401, 1.471, 0) + "END\n", None, 0, "special"),
         (cryst1("P 42/m n m") + SCALE.replace("0.217675", "0.300000") + SITES, "SCALE", None, ""),
         (RUTILE.replace("CRYST1", "REMARK 465 MISSING RESIDUES\nCRYST1"), None, None, "missing"),
         (RUTILE.replace("HETATM", "MTRIX1   1 -1.000000  0.000000  0.000000        0.00000\n"

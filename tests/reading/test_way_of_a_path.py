@@ -17,7 +17,7 @@ from pymatgen.core import Lattice, Structure
 
 AROUND = "surroundings.py"
 """Settings that are in force around the functions of the way; the way does not lead there."""
-MOST_STAYS, MOST_RETURNS = 12, 4
+MOST_STAYS, MOST_RETURNS = 10, 3
 
 
 def way() -> list[str]:
