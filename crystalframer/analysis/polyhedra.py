@@ -1,8 +1,8 @@
 """Ideal coordination polyhedra, and how far a shell of neighbours is from each of them.
 
 Symbols and shapes are those of ChemEnv: `T:4` tetrahedron, `O:6` octahedron, ... (Waroquiers et al., Chem. Mater. 29,
-8346 (2017), doi:10.1021/acs.chemmater.7b02766; Acta Cryst. B 76, 683 (2020), doi:10.1107/S2052520620007994). The
-coordinates are made here by formula. Left out: coordination numbers 11 and 20, and the square cupola `SC:12`.
+8346 (2017), doi:10.1021/acs.chemmater.7b02766; Acta Cryst. B 76, 683 (2020), doi:10.1107/S2052520620007994). Their
+coordinates are those that pymatgen holds. Left out: coordination numbers 11 and 20, and the square cupola `SC:12`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
-from math import pi, sin, sqrt
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -97,8 +97,8 @@ def ideal_vectors(symbol: str) -> Float[np.ndarray, "n_corners 3"]:
     Example:
         >>> ideal_vectors("S:4").round(3) + 0.0
         array([[ 1.,  0.,  0.],
-               [ 0.,  1.,  0.],
                [-1.,  0.,  0.],
+               [ 0.,  1.,  0.],
                [ 0., -1.,  0.]])
     """
     corners = _polyhedron(symbol).corners
@@ -267,8 +267,37 @@ def _pair_frames(vectors: Float[np.ndarray, "n 3"], pairs: list[tuple[int, int]]
 
 # --- the shapes -------------------------------------------------------------------------------------------------------
 
-Corners = Float[np.ndarray, "_ 3"]
-Direction = tuple[int, int, int]
+NAMES = {
+    "S:1": "single neighbour",
+    "L:2": "line",
+    "A:2": "bent",
+    "TY:3": "trigonal pyramid without its apex",
+    "TS:3": "T-shape",
+    "SY:4": "square pyramid without its apex",
+    "ET:7": "triangular-face capped trigonal prism",
+    "DD:8": "triangular dodecahedron",
+    "DDPN:8": "triangular dodecahedron on a sphere",
+    "BO_1:8": "bicapped octahedron, caps opposite",
+    "BO_2:8": "bicapped octahedron, caps share a corner",
+    "BO_3:8": "bicapped octahedron, caps share an edge",
+    "TT_1:9": "tricapped trigonal prism",
+    "TT_2:9": "trigonal prism, two square caps and a triangular one",
+    "TT_3:9": "trigonal prism, one square cap and two triangular ones",
+    "HD:9": "heptagonal bipyramid",
+    "SMA:9": "capped square antiprism",
+    "SS:9": "capped cube",
+    "TO_1:9": "tricapped octahedron, caps share a corner",
+    "TO_2:9": "tricapped octahedron, caps in a row",
+    "TO_3:9": "tricapped octahedron, caps around a face",
+    "BS_1:10": "bicapped cube, caps opposite",
+    "BS_2:10": "bicapped cube, caps adjacent",
+    "TBSA:10": "triangular-face bicapped square antiprism",
+    "PBP:12": "bicapped pentagonal prism",
+    "SH:13": "capped hexagonal prism",
+}
+"""Shorter names than those of ChemEnv."""
+LEFT_OUT = ("PCPA:11", "H:11", "DI:11", "SC:12", "DD:20")
+"""Polyhedra of ChemEnv with which no shell is compared."""
 
 
 @cache
@@ -279,179 +308,17 @@ def ideal_polyhedra(n_corners: int) -> Mapping[str, IdealPolyhedron]:
         >>> [f"{symbol} {shape.name}" for symbol, shape in ideal_polyhedra(4).items()]
         ['T:4 tetrahedron', 'S:4 square plane', 'SY:4 square pyramid without its apex', 'SS:4 see-saw']
     """
-    shapes = [IdealPolyhedron(symbol, name, corners) for symbol, name, corners in _shapes(n_corners)]
-    return MappingProxyType({shape.symbol: shape for shape in shapes})
+    from pymatgen.analysis.chemenv.coordination_environments.coordination_geometries import AllCoordinationGeometries
 
-
-def _ring(n: int, height: float = 0.0, turn: float = 0.0, radius: float = 1.0) -> Corners:
-    """A regular n-gon around z, its first corner `turn` degrees from x."""
-    angles = 2 * pi * np.arange(n) / n + np.deg2rad(turn)
-    return np.stack([radius * np.cos(angles), radius * np.sin(angles), np.full(n, height)], axis=1)
-
-
-def _prism(n: int) -> Corners:
-    """All edges equal, circumradius of the ends 1."""
-    return np.vstack([_ring(n, sin(pi / n)), _ring(n, -sin(pi / n))])
-
-
-def _antiprism(n: int) -> Corners:
-    """All edges equal, circumradius of the ends 1; the corners of the upper end come first, from x on."""
-    height = sqrt(sin(pi / n) ** 2 - sin(pi / (2 * n)) ** 2)
-    return np.vstack([_ring(n, height), _ring(n, -height, 180 / n)])
-
-
-def _on_sphere(corners: Corners) -> Corners:
-    return corners / np.linalg.norm(corners, axis=1, keepdims=True)
-
-
-def _with(corners: Corners, *caps: Corners | Direction) -> Corners:
-    """The corners on the unit sphere, and caps in these directions at distance 1."""
-    return _on_sphere(np.vstack([corners, *caps]))
-
-
-def _icosahedron() -> Corners:
-    golden = (1 + sqrt(5)) / 2
-    rectangle = np.array([[0, y, z] for y in (1.0, -1.0) for z in (golden, -golden)])
-    return _on_sphere(np.vstack([np.roll(rectangle, shift, axis=1) for shift in range(3)]))
-
-
-def _without(corners: Corners, *directions: Direction) -> Corners:
-    """The corners but those in these directions."""
-    removed = [int((corners @ np.array(direction)).argmax()) for direction in directions]
-    return np.delete(corners, removed, axis=0)
-
-
-def _triangular_dodecahedron(on_sphere: bool) -> Corners:
-    """The snub disphenoid: eight corners, all 18 edges equal (to 1).
-
-    With q the positive root of 2q³ + 11q² + 4q − 1 = 0, r = √q and s = √((1 − q)/2q), corners lie at (±1, 0, s)/2,
-    (±2rs, 0, −r)/2 and at these turned by 90° and reflected. `on_sphere` moves the inner four out, within their
-    height, to the distance of the others.
-    """
-    q = max(root.real for root in np.roots([2, 11, 4, -1]))
-    r, s = sqrt(q), sqrt((1 - q) / (2 * q))
-    wide = sqrt(1 + s * s - r * r) if on_sphere else 2 * r * s
-    half = np.array([[x, 0.0, z] for x, z in ((1.0, -s), (-1.0, -s), (wide, r), (-wide, r))]) / 2
-    return np.vstack([half, np.stack([half[:, 1], half[:, 0], -half[:, 2]], axis=1)])
-
-
-def _shapes(n: int) -> list[tuple[str, str, Corners]]:
-    """(symbol, name, corners) of every ideal with n corners."""
-    up, down = (0, 0, 1), (0, 0, -1)
-    poles = np.array([up, down], dtype=np.float64)
-    cube = np.array(list(itertools.product((1.0, -1.0), repeat=3))) / sqrt(3)
-    tetrahedron = cube[cube.prod(axis=1) > 0]
-    octahedron = np.vstack([np.eye(3), -np.eye(3)])
-    prism, antiprism = _on_sphere(_prism(3)), _on_sphere(_antiprism(4))
-    side = _ring(3, turn=60.0)  # above the square faces of the prism
-    # Near three corners of an icosahedron of which no two share an edge.
-    apart = [(0, -5, 8), (8, 0, -5), (-5, 8, 0)]
-    match n:
-        case 1:
-            return [("S:1", "single neighbour", poles[:1])]
-        case 2:
-            return [("L:2", "line", poles), ("A:2", "bent", _ring(3)[:2])]
-        case 3:
-            return [
-                ("TL:3", "trigonal plane", _ring(3)),
-                ("TY:3", "trigonal pyramid without its apex", tetrahedron[:3]),
-                ("TS:3", "T-shape", np.vstack([poles, [1, 0, 0]])),
-            ]
-        case 4:
-            return [
-                ("T:4", "tetrahedron", tetrahedron),
-                ("S:4", "square plane", _ring(4)),
-                ("SY:4", "square pyramid without its apex", _ring(4, 1 / sqrt(7), radius=sqrt(6 / 7))),
-                ("SS:4", "see-saw", np.vstack([poles, _ring(3)[:2]])),
-            ]
-        case 5:
-            return [
-                ("PP:5", "pentagonal plane", _ring(5)),
-                ("S:5", "square pyramid", _with(_ring(4), up)),
-                ("T:5", "trigonal bipyramid", _with(_ring(3), poles)),
-            ]
-        case 6:
-            return [
-                ("O:6", "octahedron", octahedron),
-                ("T:6", "trigonal prism", prism),
-                ("PP:6", "pentagonal pyramid", _with(_ring(5), up)),
-            ]
-        case 7:
-            return [
-                ("PB:7", "pentagonal bipyramid", _with(_ring(5), poles)),
-                ("ST:7", "square-face capped trigonal prism", _with(prism, side[:1])),
-                ("ET:7", "triangular-face capped trigonal prism", _with(prism, up)),
-                ("FO:7", "face-capped octahedron", _with(octahedron, (1, 1, 1))),
-            ]
-        case 8:
-            return [
-                ("C:8", "cube", cube),
-                ("SA:8", "square antiprism", antiprism),
-                ("SBT:8", "square-face bicapped trigonal prism", _with(prism, side[:2])),
-                ("TBT:8", "triangular-face bicapped trigonal prism", _with(prism, poles)),
-                ("DD:8", "triangular dodecahedron", _triangular_dodecahedron(on_sphere=False)),
-                ("DDPN:8", "triangular dodecahedron on a sphere", _triangular_dodecahedron(on_sphere=True)),
-                ("HB:8", "hexagonal bipyramid", _with(_ring(6), poles)),
-                ("BO_1:8", "bicapped octahedron, caps opposite", _with(octahedron, (1, 1, 1), (-1, -1, -1))),
-                ("BO_2:8", "bicapped octahedron, caps share a corner", _with(octahedron, (1, 1, 1), (1, -1, -1))),
-                ("BO_3:8", "bicapped octahedron, caps share an edge", _with(octahedron, (1, 1, 1), (1, 1, -1))),
-            ]
-        case 9:
-            cupola = np.vstack([_ring(6), _ring(3, sqrt(2 / 3), 30.0, 1 / sqrt(3))])
-            edge_caps = [(1, 1, 1), (1, -1, -1), (-1, 1, -1)]
-            return [
-                ("TC:9", "triangular cupola", cupola),
-                ("TT_1:9", "tricapped trigonal prism", _with(prism, side)),
-                ("TT_2:9", "trigonal prism, two square caps and a triangular one", _with(prism, side[:2], up)),
-                ("TT_3:9", "trigonal prism, one square cap and two triangular ones", _with(prism, side[:1], poles)),
-                ("HD:9", "heptagonal bipyramid", _with(_ring(7), poles)),
-                ("TI:9", "tridiminished icosahedron", _without(_icosahedron(), *apart)),
-                ("SMA:9", "capped square antiprism", _with(antiprism, down)),
-                ("SS:9", "capped cube", _with(cube, up)),
-                (
-                    "TO_1:9",
-                    "tricapped octahedron, caps share a corner",
-                    _with(octahedron, (1, 1, 1), (1, -1, 1), (1, -1, -1)),
-                ),
-                (
-                    "TO_2:9",
-                    "tricapped octahedron, caps in a row",
-                    _with(octahedron, (1, 1, 1), (1, -1, 1), (-1, -1, -1)),
-                ),
-                ("TO_3:9", "tricapped octahedron, caps around a face", _with(octahedron, *edge_caps)),
-            ]
-        case 10:
-            face = antiprism[[0, 4, 7]].sum(axis=0)
-            slopes = np.stack([face, face * [-1, -1, 1]])
-            return [
-                ("PP:10", "pentagonal prism", _prism(5)),
-                # Lower than with equal edges (0.5), as in ChemEnv: half the height that belongs to edges of 1.
-                ("PA:10", "pentagonal antiprism", _antiprism(5) * [1, 1, 1 / (2 * sin(pi / 5))]),
-                ("SBSA:10", "square-face bicapped square antiprism", _with(antiprism, poles)),
-                ("MI:10", "metabidiminished icosahedron", _without(_icosahedron(), *apart[:2])),
-                ("BS_1:10", "bicapped cube, caps opposite", _with(cube, poles)),
-                ("BS_2:10", "bicapped cube, caps adjacent", _with(cube, (1, 0, 0), (0, 1, 0))),
-                ("TBSA:10", "triangular-face bicapped square antiprism", _with(antiprism, slopes)),
-            ]
-        case 12:
-            even = np.array([p for p in itertools.product((1, -1), repeat=3) if np.prod(p) > 0])
-            truncated = np.vstack([even * np.roll([3, 1, 1], shift) for shift in range(3)])
-            hexagon, triangle = _ring(6), {"turn": 30.0, "radius": 1 / sqrt(3)}
-            middles = np.array([p for p in itertools.product((1.0, 0.0, -1.0), repeat=3) if np.abs(p).sum() == 2])
-            return [
-                ("I:12", "icosahedron", _icosahedron()),
-                ("PBP:12", "bicapped pentagonal prism", np.vstack([_prism(5), poles])),
-                ("TT:12", "truncated tetrahedron", truncated.astype(np.float64)),
-                ("C:12", "cuboctahedron", middles),
-                (
-                    "AC:12",
-                    "anticuboctahedron",
-                    np.vstack([hexagon, _ring(3, sqrt(2 / 3), **triangle), _ring(3, -sqrt(2 / 3), **triangle)]),
-                ),
-                ("HP:12", "hexagonal prism", _prism(6)),
-                ("HA:12", "hexagonal antiprism", _antiprism(6)),
-            ]
-        case 13:
-            cap = _ring(1, turn=30.0, radius=sqrt(5) / 2)
-            return [("SH:13", "capped hexagonal prism", np.vstack([_prism(6), cap]))]
-    return []
+    shapes: Any = AllCoordinationGeometries().get_implemented_geometries(n_corners)
+    return MappingProxyType(
+        {
+            shape.mp_symbol: IdealPolyhedron(
+                symbol=shape.mp_symbol,
+                name=NAMES.get(shape.mp_symbol) or shape.name.lower(),
+                corners=np.array(shape.points, dtype=np.float64).reshape(-1, 3),
+            )
+            for shape in shapes
+            if shape.mp_symbol not in LEFT_OUT
+        }
+    )
