@@ -30,6 +30,7 @@ from crystalframer.crystals.loading import make_batch
 from crystalframer.maths.edges import Edges
 from crystalframer.model.attention import decay_lengths
 from crystalframer.model.network import CrystalFramer
+from crystalframer.ops.reference import AttentionInputs
 
 PRESETS = ("default", "lightweight", "weighted-pca", "static-local", "pca", "lattice", "crystalformer")
 """Presets: one for each frame method, and the lightweight model."""
@@ -48,7 +49,7 @@ class Layer:
     config: ModelConfig
 
     def attend(self, noise_seed: int | None = None) -> Tensor:
-        return ops.framed_attention(*self.tensors, self.edges, self.config, noise_seed)  # type: ignore[arg-type]
+        return ops.framed_attention(AttentionInputs(*self.tensors, self.edges, self.config, noise_seed))  # type: ignore[arg-type]
 
     def forward(self) -> Tensor:
         with torch.inference_mode():

@@ -14,7 +14,7 @@ from typing import Any
 
 
 def kernel(maths: Collection[str] = (), *, inlined: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorate a function so that Numba compiles it. Modules that use this can be imported only if Numba is installed.
+    """Decorate a function so that Numba compiles it.
 
     Args:
         maths: LLVM's fast-math flags, by which the compiler may round differently. Default: none.
@@ -55,23 +55,14 @@ def announced(what: str, after: float = 2.0) -> Iterator[None]:
         timer.cancel()
 
 
-COMPILERS = {"cpu": "numba", "cuda": "triton"}
-"""Type of device → library that compiles kernels for it."""
-
-
 @cache
 def compiler_is_there(device_type: str) -> bool:
-    """Whether kernels can be compiled for this type of device. Warns once if only the compiler is missing."""
-    if device_type not in COMPILERS:
-        return False
-    name = COMPILERS[device_type]
-    if find_spec(name) is not None:
-        return True
-    what = {
-        "numba": "Numba is not installed: crystalframer searches neighbours and computes on the CPU",
-        "triton": "Triton is not installed: crystalframer computes on the GPU",
-    }
+    """Whether kernels can be compiled for this type of device. Warns once if a GPU lacks only the compiler, Triton."""
+    if device_type != "cuda" or find_spec("triton") is not None:
+        return device_type in ("cpu", "cuda")
     warnings.warn(
-        f"{what[name]} without compiled kernels, several times slower. To fix this: pip install {name}", stacklevel=2
+        "Triton is not installed: crystalframer computes on the GPU without compiled kernels, several times slower. To "
+        "fix this: pip install triton",
+        stacklevel=2,
     )
     return False

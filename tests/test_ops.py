@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +11,6 @@ import torch
 from attention_cases import ATOM, IRON, MOLECULE, SALT, assert_agrees, batch_of, weights
 from refusals import refused
 
-import crystalframer as cf
 from crystalframer import ops
 from crystalframer.config import CosineBasis, DistanceBasis, FrameConfig, FrameMethod, ModelConfig
 from crystalframer.crystals.crystal import Crystal
@@ -22,6 +19,7 @@ from crystalframer.maths import frames
 from crystalframer.maths.basis import chebyshev_of_gaussians, cosine_centers, gaussians
 from crystalframer.maths.edges import Edges
 from crystalframer.ops import cpu
+from crystalframer.ops.reference import AttentionInputs
 from crystalframer.testing import random_crystal
 
 CONFIG = ModelConfig(n_heads=4, d_model=32, distance=DistanceBasis(n_centers=24))
@@ -39,12 +37,17 @@ def test_ties_go_the_same_way_as_in_the_reference(method: FrameMethod, crystals:
     assert_agrees(cpu.framed_attention, batch_of(*crystals, radius=6.0), config)
 
 
+def random_inputs(edges: Edges) -> AttentionInputs:
+    tensors: list[Any] = [t if t is None else t.float() for t in weights(edges.n_atoms, CONFIG)]
+    return AttentionInputs(*tensors, edges=edges, config=CONFIG)
+
+
 def test_noise_is_that_of_the_reference() -> None:
     edges = edges_of(random_crystal(1, 6))
     layout = cpu._layout(edges)
     attention = torch.softmax(torch.randn(4, len(layout.squared)), dim=1)
     seen = frames.AttendedEdges(edges, attention.log()[:, layout.index].T, attention[:, layout.index].T)
-    found = cpu._axes(attention.log(), attention, edges, layout, CONFIG.frame, 3)
+    found = cpu._axes(attention.log(), attention, replace(random_inputs(edges), noise_seed=3), layout)
     torch.testing.assert_close(found, frames.build_frames(seen, CONFIG.frame, 3).axes, atol=1e-5, rtol=0)
 
 
@@ -101,15 +104,15 @@ def test_operators_pass_torchs_own_checks() -> None:
 def test_choice_of_implementation(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = batch_of(random_crystal(1, 3), radius=6.0)
     edges = Edges.of(batch)
-    arguments = [t if t is None else t.float() for t in weights(edges.n_atoms, CONFIG)]
+    given = random_inputs(edges)
     calls = []
-    monkeypatch.setattr(cpu, "framed_attention", lambda *a: calls.append("cpu") or torch.zeros(3, 4, 8))
-    ops.framed_attention(*arguments, edges, CONFIG)  # type: ignore[arg-type]
+    monkeypatch.setattr(cpu, "framed_attention", lambda a: calls.append("cpu") or torch.zeros(3, 4, 8))
+    ops.framed_attention(given)
     with ops.use("reference"):
-        ops.framed_attention(*arguments, edges, CONFIG)  # type: ignore[arg-type]
-    double = [t if t is None else t.double() for t in arguments]
+        ops.framed_attention(given)
+    double: list[Any] = [t if t is None else t.double() for t in weights(edges.n_atoms, CONFIG)]
     exact = Edges.of(batch.to(dtype=torch.float64))
-    assert ops.framed_attention(*double, exact, CONFIG).dtype == torch.float64  # type: ignore[arg-type]
+    assert ops.framed_attention(AttentionInputs(*double, edges=exact, config=CONFIG)).dtype == torch.float64
     assert calls == ["cpu"]
 
 
@@ -118,14 +121,3 @@ def test_an_unknown_implementation_is_refused() -> None:
     name: Any = "refrence"
     with refused(ConfigError, "'refrence'", "did you mean 'reference'", field="implementation"), ops.use(name):
         pass
-
-
-def test_without_numba_the_same_predictions_and_one_warning() -> None:
-    """Neighbours and attention both ask for it."""
-    code = "import sys; sys.modules['numba'] = None; import crystalframer as cf; "
-    code += "from crystalframer.testing import random_crystal; "
-    code += "print(*(cf.predict(random_crystal(0, 2)).band_gap[0] for _ in range(2)))"
-    result = subprocess.run([sys.executable, "-W", "always", "-c", code], check=True, capture_output=True, text=True)
-    assert result.stderr.count("Numba is not installed: ") == 1
-    expected = cf.predict(random_crystal(0, 2)).band_gap[0]
-    assert [float(word) for word in result.stdout.split()] == pytest.approx([expected] * 2, abs=1e-4)

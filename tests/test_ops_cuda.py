@@ -30,6 +30,7 @@ from crystalframer.crystals.crystal import Crystal, CrystalBatch
 from crystalframer.errors import ConfigError
 from crystalframer.maths.edges import Edges
 from crystalframer.model.network import CrystalFramer
+from crystalframer.ops.reference import AttentionInputs
 from crystalframer.presets import preset
 from crystalframer.testing import random_crystal
 
@@ -55,9 +56,9 @@ def _few_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
-def on_kernels(*arguments: Any) -> Tensor:
+def on_kernels(given: AttentionInputs) -> Tensor:
     with ops.use("cuda"):
-        return ops.framed_attention(*arguments)
+        return ops.framed_attention(given)
 
 
 @pytest.mark.parametrize("method", FRAME_METHODS)

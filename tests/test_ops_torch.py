@@ -29,6 +29,7 @@ from crystalframer import ops
 from crystalframer.config import FRAME_METHODS, FrameMethod
 from crystalframer.model import attention
 from crystalframer.ops import cpu
+from crystalframer.ops.reference import AttentionInputs
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode], ids=["no_grad", "inference_mode"])
@@ -55,11 +56,11 @@ def test_autocast_leaves_attention_in_float32(method: FrameMethod, monkeypatch: 
     """Dense layers resolve 2^-8; what goes into attention and what comes out of it is float32, bit for bit its own."""
     model, batch = tiny_model(method), batch_of(*SEEDS)
     full, full_gradients = model(batch).detach(), gradients(model, batch)
-    seen: list[tuple[tuple[Any, ...], Tensor]] = []
+    seen: list[tuple[AttentionInputs, Tensor]] = []
 
-    def recording(*arguments: Any) -> Tensor:
-        output = ops.framed_attention(*arguments)
-        seen.append((arguments, output))
+    def recording(given: AttentionInputs) -> Tensor:
+        output = ops.framed_attention(given)
+        seen.append((given, output))
         return output
 
     monkeypatch.setattr(attention, "framed_attention", recording)
@@ -72,9 +73,11 @@ def test_autocast_leaves_attention_in_float32(method: FrameMethod, monkeypatch: 
     error = float((mixed.detach().float() - full).abs().max() / full.abs().max())
     assert 0 < error <= 2**-5
     assert len(seen) == len(model.blocks)
-    for arguments, output in seen:
-        assert {t.dtype for t in (*arguments[:6], output) if t is not None} == {torch.float32}
-        assert torch.equal(ops.framed_attention(*arguments), output)
+    for given, output in seen:
+        tensors = [tensor for tensor in vars(given).values() if isinstance(tensor, Tensor)]
+        assert len(tensors) == (6 if model.config.frame.promises.axes else 5)
+        assert {tensor.dtype for tensor in (*tensors, output)} == {torch.float32}
+        assert torch.equal(ops.framed_attention(given), output)
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.dtype == torch.float32, name
         assert parameter.grad.isfinite().all(), name

@@ -1,4 +1,4 @@
-"""Neighbour search and edges of batches in Numba: as in SciPy and NumPy in `neighbors`, but many times faster.
+"""Neighbour search and edges of batches in Numba.
 
 Images are found by descending through the lattice vectors: those of a that keep a pair within reach, for each those of
 b, for each those of c. So a skewed or flat cell costs no more than the edges it has. In large cells the key atoms are

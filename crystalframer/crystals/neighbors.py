@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Int32, Int64
+from jaxtyping import Float, Int, Int32, Int64
 
-from crystalframer.compiled import announced, compiler_is_there
-from crystalframer.crystals.crystal import SMALLEST_DISTANCE, Crystal, cell_heights
+from crystalframer.compiled import announced
+from crystalframer.crystals.crystal import SMALLEST_DISTANCE, Crystal
 from crystalframer.crystals.flat import FlatCrystals
 from crystalframer.errors import CrystalError
 
@@ -30,6 +31,7 @@ SHELL = 1e-3
 """Å added to an enlarged radius, so that equal distances are taken together in spite of rounding."""
 MOST_WITHIN_REACH = 1_000_000
 """Limit on the atoms within an enlarged radius, estimated from the density."""
+Result = TypeVar("Result")
 _ATOMS_PER_TASK = 2000
 """Atoms that a thread searches at a time: about 20 ms."""
 
@@ -131,28 +133,21 @@ def search(
     """
     from tqdm.auto import tqdm
 
-    find = _find_in_scipy
-    if compiler_is_there("cpu"):
-        _compile_search()
-        find = _find
+    _compile_search()
     key_type = np.int16 if crystals.n_atoms.max(initial=0) <= np.iinfo(np.int16).max else np.int32
 
-    def table_of(rows: range) -> NeighborTable:
-        counts, edges = find(crystals, rows, radius, min_neighbors)
+    def found(rows: range) -> tuple[np.ndarray, ...]:
+        counts, edges = _find(crystals, rows, radius, min_neighbors)
         image = edges[:, 1:]
         image_type = np.int8 if np.abs(image).max(initial=0) <= np.iinfo(np.int8).max else np.int32
-        return NeighborTable(counts, edges[:, 0].astype(key_type), image.astype(image_type))
+        return counts, edges[:, 0].astype(key_type), image.astype(image_type)
 
     tasks, tables = _tasks(crystals.offsets), []
     with tqdm(total=len(crystals), desc=title, unit=" crystals", delay=2, leave=False) as bar:
-        for rows, table in zip(tasks, _in_threads(table_of, tasks), strict=True):
+        for rows, table in zip(tasks, _in_threads(found, tasks), strict=True):
             tables.append(table)
             bar.update(len(rows))
-    return NeighborTable(
-        np.concatenate([table.edges_per_atom for table in tables]),
-        np.concatenate([table.key_atom for table in tables]),
-        np.concatenate([table.edge_image for table in tables]),
-    )
+    return NeighborTable(*map(np.concatenate, zip(*tables, strict=True)))
 
 
 def first_edges(table: NeighborTable, crystals: FlatCrystals) -> Int64[np.ndarray, " n_crystals_and_1"]:
@@ -175,8 +170,6 @@ def batch_edges(
         first_edge: see `first_edges`.
         dtype: type of the vectors; they are formed in float64.
     """
-    if not compiler_is_there("cpu"):
-        return _batch_edges_in_numpy(table, crystals, first_edge, rows, dtype)
     from crystalframer.crystals import neighbor_kernels
 
     n_edges = int((first_edge[rows + 1] - first_edge[rows]).sum())
@@ -193,7 +186,7 @@ def _tasks(first_atom: Int64[np.ndarray, " n_crystals_and_1"]) -> list[range]:
     return [range(*pair) for pair in itertools.pairwise(np.unique([0, *ends, n_crystals]).tolist())] or [range(0)]
 
 
-def _in_threads(run: Callable[[range], NeighborTable], tasks: list[range]) -> Iterator[NeighborTable]:
+def _in_threads(run: Callable[[range], Result], tasks: list[range]) -> Iterator[Result]:
     """The results in order, computed by as many threads as there are cores, without the interpreter's lock."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if min(cores, len(tasks)) == 1:
@@ -230,149 +223,10 @@ def _find(
     return counts, edges
 
 
-# --- without Numba: the same in SciPy and NumPy; tests compare the kernels with it ------------------------------------
-
-
-def _find_in_scipy(
-    crystals: FlatCrystals, rows: range, radius: float, min_neighbors: int
-) -> tuple[Int32[np.ndarray, " n_atoms"], Int32[np.ndarray, "n_edges 4"]]:
-    """As `_find`."""
-    counts, edges = [np.zeros(0, np.int32)], [np.zeros((0, 4), np.int32)]
-    for row in rows:
-        atoms = slice(crystals.offsets[row], crystals.offsets[row + 1])
-        cell = _Cell(crystals.positions[atoms], crystals.lattice[row])
-        query, key, image, lengths = _edges_of_cell(cell, radius, min_neighbors, row)
-        is_self = (query == key) & (image == 0).all(axis=1)
-        for clash in np.flatnonzero((lengths < SMALLEST_DISTANCE) & ~is_self)[:1]:
-            raise _refusal(row, int(query[clash]), int(key[clash]), float(lengths[clash]))
-        counts.append(np.bincount(query, minlength=len(cell.positions)).astype(np.int32))
-        edges.append(np.column_stack([key, image]).astype(np.int32))
-    return np.concatenate(counts), np.concatenate(edges)
-
-
-@dataclass(frozen=True, eq=False)
-class _Cell:
-    positions: Float[np.ndarray, "n_atoms 3"]
-    lattice: Float[np.ndarray, "3 3"]
-
-
-def _edges_of_cell(
-    cell: _Cell, radius: float, min_neighbors: int, row: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(query, key, image, length) of all edges, sorted."""
-    n_atoms = len(cell.positions)
-    density = n_atoms / abs(np.linalg.det(cell.lattice))
-    query, key, image = _images_within(cell, radius)
-    vectors = _edge_vectors(cell, query, key, image)
-    sparse = _is_sparse(query, vectors, n_atoms, min_neighbors)
-    reach = max(radius, float(cell_heights(cell.lattice).max()))
-    while sparse.any():
-        if density * 4 / 3 * np.pi * reach**3 > MOST_WITHIN_REACH:
-            raise _refusal(row, int(np.argmax(sparse)), -1, reach)
-        wide = _images_within(cell, reach)
-        wide_vectors = _edge_vectors(cell, *wide)
-        still_sparse = _is_sparse(wide[0], wide_vectors, n_atoms, min_neighbors)
-        served = sparse & ~still_sparse
-        extra = _smallest_sufficient(wide[0], wide_vectors, served, min_neighbors)
-        kept = ~served[query]
-        query, key, image, vectors = (
-            np.concatenate([old[kept], new[extra]])
-            for old, new in zip((query, key, image, vectors), (*wide, wide_vectors), strict=True)
-        )
-        sparse &= still_sparse
-        reach *= 1.5
-    lengths = np.linalg.norm(vectors, axis=1)
-    order = np.lexsort((*image.T[::-1], key, lengths, query))
-    return query[order], key[order], image[order], lengths[order]
-
-
-def _images_within(cell: _Cell, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(query, key, image) of all pairs within `radius`, the atom itself included."""
-    from scipy.spatial import KDTree
-
-    frac = cell.positions @ np.linalg.inv(cell.lattice)
-    shift = np.floor(frac).astype(np.int64)
-    frac = frac - shift
-    # Every translation that can bring some atom of the cell within reach of the cell.
-    margin = radius / cell_heights(cell.lattice)
-    ranges = [range(-n, n + 1) for n in np.ceil(margin).astype(int)]
-    translations = np.array(list(itertools.product(*ranges)))
-    low, high = frac.min(axis=0) - margin, frac.max(axis=0) + margin
-    ghost_frac = frac[None] + translations[:, None]
-    near = ((ghost_frac >= low) & (ghost_frac <= high)).all(axis=2)
-    translation, ghost_atom = np.nonzero(near)
-    tree = KDTree(frac @ cell.lattice)
-    ghosts = KDTree(ghost_frac[near] @ cell.lattice)
-    # A hair more than the radius, so that rounding cannot lose the atom itself or one of two equal distances.
-    pairs = tree.sparse_distance_matrix(ghosts, radius + 1e-6, output_type="ndarray")
-    query, ghost = pairs["i"].astype(np.int64), pairs["j"].astype(np.int64)
-    key = ghost_atom[ghost]
-    return query, key, translations[translation[ghost]] + shift[query] - shift[key]
-
-
-def _edge_vectors(cell: _Cell, query: np.ndarray, key: np.ndarray, image: np.ndarray) -> np.ndarray:
-    # ±n images of one atom come out exactly opposite: their difference of positions is exactly 0.
-    return cell.positions[key] - cell.positions[query] + translations(image, cell.lattice)
-
-
 def translations(image: Int[np.ndarray, "n_edges 3"], lattice: np.ndarray) -> Float[np.ndarray, "n_edges 3"]:
     """image @ lattice, for one lattice or one per image, summed term by term as the kernels do (same rounding)."""
     a, b, c = (image[:, axis, None] * lattice[..., axis, :] for axis in range(3))
     return a + b + c
-
-
-def _is_sparse(
-    query: np.ndarray, vectors: np.ndarray, n_atoms: int, min_neighbors: int
-) -> Bool[np.ndarray, " n_atoms"]:
-    """Atoms with too few neighbours, or whose neighbours all lie in one plane."""
-    directions, is_other = _directions(vectors)
-    spread = np.zeros((n_atoms, 3, 3))
-    for row, column in itertools.product(range(3), repeat=2):
-        products = directions[:, row] * directions[:, column]
-        spread[:, row, column] = np.bincount(query, products, minlength=n_atoms)
-    count = np.bincount(query, is_other, minlength=n_atoms)
-    return (count < min_neighbors) | (np.linalg.eigvalsh(spread)[:, 0] < MIN_SPREAD)
-
-
-def _smallest_sufficient(
-    query: np.ndarray, vectors: np.ndarray, served: Bool[np.ndarray, " n_atoms"], min_neighbors: int
-) -> Bool[np.ndarray, " n_edges"]:
-    """Mask of the edges of `served` atoms up to the shortest length at which each is no longer sparse."""
-    lengths = np.linalg.norm(vectors, axis=1)
-    order = np.lexsort((lengths, query))
-    first = np.searchsorted(query[order], np.arange(len(served) + 1))
-    chosen = np.zeros(len(query), dtype=bool)
-    for atom in np.flatnonzero(served):
-        mine = order[first[atom] : first[atom + 1]]
-        directions, is_other = _directions(vectors[mine])
-        spread = np.cumsum(directions[:, :, None] * directions[:, None, :], axis=0)
-        enough = (np.cumsum(is_other) >= min_neighbors) & (np.linalg.eigvalsh(spread)[:, 0] >= MIN_SPREAD)
-        # Whole shells only: equal distances are taken together, whatever the rounding.
-        reach = lengths[mine[np.argmax(enough)]] + SHELL
-        chosen[mine[lengths[mine] <= reach]] = True
-    return chosen
-
-
-def _directions(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors (0 for the edge of an atom to itself), and which edges lead to another position."""
-    lengths = np.linalg.norm(vectors, axis=1)
-    is_other = lengths > SMALLEST_DISTANCE
-    return np.divide(vectors, lengths[:, None], out=np.zeros_like(vectors), where=is_other[:, None]), is_other
-
-
-def _batch_edges_in_numpy(
-    table: NeighborTable, crystals: FlatCrystals, first_edge: np.ndarray, rows: np.ndarray, dtype: type[np.floating]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """As the kernel `batch_edges`."""
-    n_atoms, n_edges = crystals.n_atoms[rows], first_edge[rows + 1] - first_edge[rows]
-    atoms = ranges(crystals.offsets[rows], n_atoms)
-    edges = ranges(first_edge[rows], n_edges)
-    query = np.repeat(np.arange(len(atoms)), table.edges_per_atom[atoms])
-    key = table.key_atom[edges] + np.repeat(np.cumsum(n_atoms) - n_atoms, n_edges)
-    image, positions = table.edge_image[edges].astype(np.int32), crystals.positions[atoms]
-    lattice = np.repeat(crystals.lattice[rows], n_edges, axis=0)
-    vectors = positions[key] - positions[query] + translations(image, lattice)
-    return np.stack([query, key]), image, vectors.astype(dtype)
 
 
 def ranges(starts: Int64[np.ndarray, " n"], sizes: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n_numbers"]:

@@ -128,9 +128,9 @@ def _hash(x: _Bits) -> _Bits:
     return x ^ (x >> 16)
 
 
-def tie_margin(frame: Frame, edges: Edges) -> Float[Tensor, "n_atoms n_heads 2"] | None:
+def tie_margin(frame: Frame | None, edges: Edges) -> Float[Tensor, "n_atoms n_heads 2"] | None:
     """Score of each anchor edge minus that of the best other edge. About 0: a tie. inf: there is no other edge."""
-    if frame.anchor_edges is None or frame.anchor_scores is None:
+    if frame is None or frame.anchor_edges is None or frame.anchor_scores is None:
         return None
     margins = []
     for anchor, scores in zip(frame.anchor_edges.unbind(-1), frame.anchor_scores, strict=True):

@@ -15,6 +15,7 @@ from crystalframer.config import DecayConfig, ModelConfig
 from crystalframer.maths.edges import Edges
 from crystalframer.maths.frames import NoiseSeed
 from crystalframer.ops import framed_attention, reference
+from crystalframer.ops.reference import AttentionInputs
 
 
 def decay_lengths(
@@ -79,17 +80,15 @@ class FramedSelfAttention(nn.Module):
     ) -> Float[Tensor, "n_atoms d_model"]:
         """Output of the attention for the query atoms of these edges."""
         with _full_precision(projected.key):
-            attended = framed_attention(
-                *projected.at_queries(edges), *self._projections, edges, self.config, noise_seed
-            )
+            attended = framed_attention(self._inputs(projected, edges, noise_seed))
         return self.output(rearrange(attended, "n h d -> n (h d)"))
 
     def trace(self, projected: Projected, edges: Edges) -> LayerOutput:
         """The same as `forward` in evaluation, by the reference implementation and with all intermediate results."""
-        projected = projected.at_queries(edges)
+        inputs = self._inputs(projected, edges)
         with _full_precision(projected.key):
-            framed = reference.framed_attention(*projected, *self._projections, edges, self.config)
-        return LayerOutput(self.output(rearrange(framed.output, "n h d -> n (h d)")), projected.decay_length, framed)
+            framed = reference.framed_attention(inputs)
+        return LayerOutput(self.output(rearrange(framed.output, "n h d -> n (h d)")), inputs.decay_length, framed)
 
     def calibrate(self, features: Float[Tensor, "n_atoms d_model"]) -> None:
         """Set scale and shift so that the decay logits of these atoms have mean 0 and standard deviation 1."""
@@ -98,9 +97,9 @@ class FramedSelfAttention(nn.Module):
             self.decay_scale.copy_(1.0 / logits.std())
             self.decay_shift.copy_(-logits.mean())
 
-    @property
-    def _projections(self) -> tuple[Tensor, Tensor | None]:
-        return self.distance_projection, self.cosine_projection
+    def _inputs(self, projected: Projected, edges: Edges, noise_seed: NoiseSeed | None = None) -> AttentionInputs:
+        weights = self.distance_projection, self.cosine_projection
+        return AttentionInputs(*projected.at_queries(edges), *weights, edges, self.config, noise_seed)
 
     def project(self, features: Float[Tensor, "n_atoms d_model"]) -> Projected:
         """Queries, keys, values and decay lengths of all atoms."""

@@ -32,7 +32,7 @@ def crystal_traces(
     """Divide the output of the blocks among the crystals of the batch."""
     first_atom = _boundaries(batch.crystal_index, batch.n_crystals)
     first_edge = _boundaries(batch.crystal_index[edges.query], batch.n_crystals)
-    margins = [_margin(attended.framed.frame, edges) for _, attended in steps]
+    margins = [tie_margin(attended.framed.frame, edges) for _, attended in steps]
     traces = []
     for n in range(batch.n_crystals):
         atom, edge = slice(first_atom[n], first_atom[n + 1]), slice(first_edge[n], first_edge[n + 1])
@@ -72,7 +72,7 @@ def region_trace(
     positions, lattice = crystal.positions[atoms], crystal.lattice
     shift = -np.rint((positions - positions[0]) @ np.linalg.inv(lattice)).astype(np.int64)
     layers = tuple(
-        _layer_trace(config, features, attended, _margin(attended.framed.frame, edges), slice(None), slice(None))
+        _layer_trace(config, features, attended, tie_margin(attended.framed.frame, edges), slice(None), slice(None))
         for features, attended in steps
     )
     return CrystalTrace(
@@ -127,10 +127,6 @@ def _frame_trace(
         eigenvalues=None if frame.eigenvalues is None else _array(frame.eigenvalues[atom]),
         tie_margin=None if margin is None else _array(margin[atom]),
     )
-
-
-def _margin(frame: Frame | None, edges: Edges) -> Tensor | None:
-    return None if frame is None else tie_margin(frame, edges)
 
 
 def _boundaries(index: Tensor, n: int) -> list[int]:

@@ -18,12 +18,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from crystalframer.compiled import COMPILERS, compiler_is_there
-from crystalframer.config import ModelConfig
+from crystalframer.compiled import compiler_is_there
 from crystalframer.errors import ConfigError, suggestion
-from crystalframer.maths.edges import Edges
-from crystalframer.maths.frames import NoiseSeed
 from crystalframer.ops import reference
+from crystalframer.ops.reference import AttentionInputs
 
 Implementation = Literal["auto", "reference", "cpu", "cuda"]
 _chosen: ContextVar[Implementation] = ContextVar("crystalframer_ops", default="auto")
@@ -51,35 +49,25 @@ def use(implementation: Implementation) -> Iterator[None]:
         _chosen.reset(token)
 
 
-def framed_attention(
-    query: Float[Tensor, "n_atoms n_heads d_head"],
-    key: Float[Tensor, "n_keys n_heads d_head"],
-    value: Float[Tensor, "n_keys n_heads d_head"],
-    decay_length: Float[Tensor, "n_atoms n_heads"],
-    distance_projection: Float[Tensor, "n_heads d_head n_distance_centers"],
-    cosine_projection: Float[Tensor, "3 n_heads d_head n_cosine_centers"] | None,
-    edges: Edges,
-    config: ModelConfig,
-    noise_seed: NoiseSeed | None = None,
-) -> Float[Tensor, "n_atoms n_heads d_head"]:
-    """The output of `reference.framed_attention`, whose arguments these are.
+def framed_attention(given: AttentionInputs) -> Float[Tensor, "n_atoms n_heads d_head"]:
+    """The output of `reference.framed_attention`, by the implementation that serves its tensors.
 
     Raises:
         ConfigError: the implementation that `use` asks for cannot compute these tensors.
     """
-    arguments = (query, key, value, decay_length, distance_projection, cosine_projection, edges, config, noise_seed)
-    implementation = serving(query.device, query.dtype)
-    if noise_seed is None and config.frame.average_margin > 0 and (implementation == "cuda" or query.requires_grad):
-        implementation = "reference"  # averages over ties have no kernel on CUDA, and none with gradients
+    implementation = serving(given.query.device, given.query.dtype)
+    averages_ties = given.noise_seed is None and given.config.frame.average_margin > 0
+    if averages_ties and (implementation == "cuda" or given.query.requires_grad):
+        implementation = "reference"  # these averages have no kernel on CUDA, and none with gradients
     if implementation == "cpu":
         from crystalframer.ops import cpu
 
-        return cpu.framed_attention(*arguments)
+        return cpu.framed_attention(given)
     if implementation == "cuda":
         from crystalframer.ops import cuda
 
-        return cuda.framed_attention(*arguments)
-    return reference.framed_attention(*arguments).output
+        return cuda.framed_attention(given)
+    return reference.framed_attention(given).output
 
 
 @torch.compiler.assume_constant_result
@@ -101,8 +89,7 @@ def serving(device: torch.device, dtype: torch.dtype) -> Implementation:
             field="implementation",
             value=chosen,
         )
-    if find_spec(COMPILERS[chosen]) is None:
-        compiler = COMPILERS[chosen]
-        problem = f"it needs {compiler}, which is not installed: pip install {compiler}"
+    if chosen == "cuda" and find_spec("triton") is None:
+        problem = "it needs Triton, which is not installed: pip install triton"
         raise ConfigError(problem, field="implementation", value=chosen)
     return chosen

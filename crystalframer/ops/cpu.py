@@ -8,7 +8,7 @@ replaces an exponential. Everything linear is computed once per atom, as matrix 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,12 +23,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from crystalframer.compiled import announced
-from crystalframer.config import CosineBasis, DistanceBasis, FrameConfig, ModelConfig
+from crystalframer.config import CosineBasis, DistanceBasis, FrameConfig
 from crystalframer.maths.attended import AttendedEdges
 from crystalframer.maths.basis import chebyshev_of_gaussians, chebyshev_products
 from crystalframer.maths.edges import Edges
-from crystalframer.maths.frames import NoiseSeed, build_frames, noise_key
+from crystalframer.maths.frames import build_frames, noise_key
 from crystalframer.ops import frame_kernels, kernels, tie_kernels
+from crystalframer.ops.reference import AttentionInputs
 
 SMALLEST_SHARE = 2000
 """Number of edges below which a second thread costs more than it saves."""
@@ -42,43 +43,25 @@ def _uncompiled(function: _Function) -> _Function:
     return cast(_Function, torch.compiler.disable(function))
 
 
-def framed_attention(
-    query: Float[Tensor, "n_atoms n_heads d_head"],
-    key: Float[Tensor, "n_keys n_heads d_head"],
-    value: Float[Tensor, "n_keys n_heads d_head"],
-    decay_length: Float[Tensor, "n_atoms n_heads"],
-    distance_projection: Float[Tensor, "n_heads d_head n_distance_centers"],
-    cosine_projection: Float[Tensor, "3 n_heads d_head n_cosine_centers"] | None,
-    edges: Edges,
-    config: ModelConfig,
-    noise_seed: NoiseSeed | None = None,
-) -> Float[Tensor, "n_atoms n_heads d_head"]:
+def framed_attention(given: AttentionInputs) -> Float[Tensor, "n_atoms n_heads d_head"]:
     """The `output` of `reference.framed_attention`."""
-    layout = _layout(edges)
-    precision = 0.5 / decay_length.square()
-    logits, attention = attend(query, key, precision, *layout.pairs, layout.squared)
-    projection, axes = config.distance.coefficient * distance_projection, query.new_empty(0, 0, 0, 0)
+    layout, config = _layout(given.edges), given.config
+    precision = 0.5 / given.decay_length.square()
+    logits, attention = attend(given.query, given.key, precision, *layout.pairs, layout.squared)
+    projection, axes = config.distance.coefficient * given.distance_projection, given.query.new_empty(0, 0, 0, 0)
     averaged = None
-    if cosine_projection is not None:
-        of_cosines = cosine_projection @ _cosine_basis(config.cosine).to(cosine_projection)
+    if given.cosine_projection is not None:
+        of_cosines = given.cosine_projection @ _cosine_basis(config.cosine).to(given.cosine_projection)
         of_cosines = config.cosine.coefficient * rearrange(of_cosines, "axes h d m -> h d (axes m)")
-        if noise_seed is None and config.frame.average_margin > 0:
+        if given.noise_seed is None and config.frame.average_margin > 0:
             averaged = _averaged_cosines(logits, attention, layout, config.frame, of_cosines.shape[-1])
             averaged = averaged @ of_cosines.mT
         else:
             projection = torch.cat([projection, of_cosines], dim=-1)
-            axes = _axes(logits.detach(), attention.detach(), edges, layout, config.frame, noise_seed)
-    values, moments, _ = accumulate(
-        attention,
-        value,
-        axes,
-        layout.directions,
-        layout.is_self,
-        *layout.basis(config.distance),
-        *layout.pairs,
-        config.distance.n_centers,
-        projection.shape[-1],
-    )
+            axes = _axes(logits.detach(), attention.detach(), given, layout)
+    geometry = layout.directions, layout.is_self, *layout.basis(config.distance), *layout.pairs
+    sizes = config.distance.n_centers, projection.shape[-1]
+    values, moments, _ = accumulate(attention, given.value, axes, *geometry, *sizes)
     projected = moments @ projection.mT
     return values + (projected if averaged is None else projected + averaged).transpose(0, 1)
 
@@ -184,18 +167,12 @@ def _layout(edges: Edges) -> _Layout:
 
 
 @_uncompiled
-def _axes(
-    logits: Tensor,
-    attention: Tensor,
-    edges: Edges,
-    layout: _Layout,
-    config: FrameConfig,
-    noise_seed: NoiseSeed | None,
-) -> Tensor:
+def _axes(logits: Tensor, attention: Tensor, given: AttentionInputs, layout: _Layout) -> Tensor:
     """Frames by the kernel if the method has one, else by its formula in plain torch."""
+    edges, config, noise_seed = given.edges, given.config.frame, given.noise_seed
     if "cpu" not in config.promises.kernels:
-        given = (values[:, layout.index].T for values in (logits, attention))
-        return build_frames(AttendedEdges(edges, *given), config, noise_seed).axes.contiguous()
+        without_padding = (values[:, layout.index].T for values in (logits, attention))
+        return build_frames(AttendedEdges(edges, *without_padding), config, noise_seed).axes.contiguous()
     n_heads = len(logits)
     scores, weights = _strengths(logits, attention, layout, config)
     # In training, noise chooses among all edges that it can bring to the top.
@@ -205,10 +182,10 @@ def _axes(
     anchors = torch.empty(edges.n_atoms, n_heads, 2, dtype=torch.long)
     _over_atoms(
         frame_kernels.max_frames,
-        *_arrays(layout.pairs.first_edge, layout.first_given, layout.is_self, layout.directions),
-        *_arrays(scores, weights, attention),
-        np.float32(noise),
-        *keys,
+        *_arrays(layout.pairs.first_edge),
+        _arrays(layout.first_given, layout.is_self, layout.directions),
+        _arrays(scores, weights, attention),
+        (np.float32(noise), *keys),
         np.float32(margin),
         *_arrays(axes, anchors),
     )
@@ -222,7 +199,7 @@ def _averaged_cosines(logits: Tensor, attention: Tensor, layout: _Layout, config
     _over_atoms(
         tie_kernels.average_cosines,
         *_arrays(layout.pairs.first_edge, layout.is_self, layout.directions),
-        *_arrays(*_strengths(logits, attention, layout, config), attention),
+        _arrays(*_strengths(logits, attention, layout, config), attention),
         np.float32(config.average_margin),
         *_arrays(moments),
     )
@@ -286,8 +263,10 @@ def attend(query: Tensor, key: Tensor, precision: Tensor, *geometry: Tensor) -> 
     p = _Pairs(*pairs)
     logits = query.new_empty(query.shape[1], len(squared))
     attention = torch.empty_like(logits)
-    edges = (p.first_edge, p.n_edges, p.pair, p.first_pair, p.keys, p.nearest, squared)
-    _over_atoms(kernels.attend, *_arrays(*edges, query, key, precision, logits, attention))
+    of_pairs = _arrays(p.n_edges, p.pair, p.first_pair, p.keys, p.nearest)
+    _over_atoms(
+        kernels.attend, *_arrays(p.first_edge), of_pairs, *_arrays(squared, query, key, precision, logits, attention)
+    )
     return logits, attention
 
 
@@ -342,24 +321,16 @@ attend.register_autograd(_backward_of_attend, setup_context=_keep_for_attend)
     schema="(Tensor attention, Tensor value, Tensor axes, Tensor directions, Tensor is_self, "
     f"{_BASIS}, {_PAIRS}, int n_centers, int n_moments) -> (Tensor, Tensor, Tensor)",
 )
-def accumulate(
-    attention: Tensor,
-    value: Tensor,
-    axes: Tensor,
-    directions: Tensor,
-    is_self: Tensor,
-    *rest: Any,
-) -> tuple[Tensor, Tensor, Tensor]:
+def accumulate(attention: Tensor, value: Tensor, axes: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Attended values (n_atoms, n_heads, d_head); moments (n_heads, n_atoms, n_moments): first of the n_centers
     distance Gaussians, then of the cosines to each axis; and, for the backward pass, weights of pairs.
     """
-    *given, n_centers, n_moments = rest
-    n = len(_Basis._fields)
-    basis, p = _Basis(*given[:n]), _Pairs(*given[n:])
+    *geometry, n_centers, n_moments = rest
+    edges, basis, p = _unpacked(geometry)
     moments = value.new_empty(len(attention), len(p.n_edges), n_moments)
     of_pairs = value.new_empty(len(attention), len(p.keys))
-    edges = (p.first_edge, p.pair, p.first_pair, is_self, directions, *basis)
-    _over_atoms(kernels.accumulate, *_arrays(*edges, attention, axes), n_centers, *_arrays(of_pairs, moments))
+    weights, sums = _arrays(attention, axes), _arrays(of_pairs, moments)
+    _over_atoms(kernels.accumulate, *_arrays(p.first_edge), edges, basis, *weights, n_centers, *sums)
     return _at_queries(p, of_pairs, value), moments, of_pairs
 
 
@@ -379,22 +350,14 @@ def _(attention: Tensor, value: Tensor, *rest: Any) -> Any:
     f"Tensor is_self, {_BASIS}, {_PAIRS}, int n_centers) -> (Tensor, Tensor)",
 )
 def accumulate_backward(
-    grad_values: Tensor,
-    grad_moments: Tensor,
-    of_pairs: Tensor,
-    value: Tensor,
-    axes: Tensor,
-    directions: Tensor,
-    is_self: Tensor,
-    *rest: Any,
+    grad_values: Tensor, grad_moments: Tensor, of_pairs: Tensor, value: Tensor, axes: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the weights and of the values."""
-    *given, n_centers = rest
-    n = len(_Basis._fields)
-    basis, p = _Basis(*given[:n]), _Pairs(*given[n:])
-    grad_attention = value.new_empty(value.shape[1], len(is_self))
-    edges = _arrays(p.first_edge, p.pair, p.first_pair, p.keys, is_self, directions, *basis, value, axes)
-    _over_atoms(kernels.accumulate_backward, *edges, n_centers, *_arrays(grad_values, grad_moments, grad_attention))
+    *geometry, n_centers = rest
+    edges, basis, p = _unpacked(geometry)
+    grad_attention = value.new_empty(value.shape[1], int(p.first_edge[-1]))
+    atoms, gradients = _arrays(value, axes), _arrays(grad_values, grad_moments, grad_attention)
+    _over_atoms(kernels.accumulate_backward, *_arrays(p.first_edge), edges, basis, *atoms, n_centers, *gradients)
     return grad_attention, _at_keys(p, of_pairs, grad_values)
 
 
@@ -415,6 +378,14 @@ def _backward_of_accumulate(ctx: Any, grad_values: Tensor, grad_moments: Tensor,
 
 
 accumulate.register_autograd(_backward_of_accumulate, setup_context=_keep_for_accumulate)
+
+
+def _unpacked(geometry: Sequence[Tensor]) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...], _Pairs]:
+    """What the kernels need of the edges, the blocks of the distance basis, and the pairs."""
+    directions, is_self, *others = geometry
+    n = len(_Basis._fields)
+    p = _Pairs(*others[n:])
+    return _arrays(p.pair, p.first_pair, p.keys, is_self, directions), _arrays(*others[:n]), p
 
 
 def _at_queries(p: _Pairs, weights: Tensor, values: Tensor) -> Tensor:

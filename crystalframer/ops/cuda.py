@@ -18,42 +18,33 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from crystalframer.config import CosineBasis, DistanceBasis, FrameConfig, ModelConfig
+from crystalframer.config import CosineBasis, DistanceBasis, FrameConfig
 from crystalframer.maths.attended import AttendedEdges
 from crystalframer.maths.basis import chebyshev_of_gaussians
 from crystalframer.maths.edges import Edges
 from crystalframer.maths.frames import NoiseSeed, build_frames, frames_from_edges, noise_key
 from crystalframer.ops import triton_frames, triton_kernels
+from crystalframer.ops.reference import AttentionInputs
 
 BLOCK = 16
 """Edges at a time: with eight heads, a block fits into the registers of a warp."""
 
 
-def framed_attention(
-    query: Float[Tensor, "n_atoms n_heads d_head"],
-    key: Float[Tensor, "n_keys n_heads d_head"],
-    value: Float[Tensor, "n_keys n_heads d_head"],
-    decay_length: Float[Tensor, "n_atoms n_heads"],
-    distance_projection: Float[Tensor, "n_heads d_head n_distance_centers"],
-    cosine_projection: Float[Tensor, "3 n_heads d_head n_cosine_centers"] | None,
-    edges: Edges,
-    config: ModelConfig,
-    noise_seed: NoiseSeed | None = None,
-) -> Float[Tensor, "n_atoms n_heads d_head"]:
+def framed_attention(given: AttentionInputs) -> Float[Tensor, "n_atoms n_heads d_head"]:
     """The `output` of `reference.framed_attention`."""
-    ends = _ends(edges)
-    precision = 0.5 / decay_length.square()
-    logits, attention = attend(query, key, precision, edges.lengths, *ends)
-    projection = config.distance.coefficient * distance_projection
-    axes, degree = query.new_empty(0), 0
-    if cosine_projection is not None:
-        axes = _axes(logits.detach(), attention.detach(), edges, ends, config.frame, noise_seed)
-        polynomials = _polynomials(config.cosine.n_centers, config.cosine.width, query.device)
+    edges, config, ends = given.edges, given.config, _ends(given.edges)
+    precision = 0.5 / given.decay_length.square()
+    logits, attention = attend(given.query, given.key, precision, edges.lengths, *ends)
+    projection = config.distance.coefficient * given.distance_projection
+    axes, degree = given.query.new_empty(0), 0
+    if given.cosine_projection is not None:
+        axes = _axes(logits.detach(), attention.detach(), given, ends)
+        polynomials = _polynomials(config.cosine.n_centers, config.cosine.width, given.query.device)
         degree = polynomials.shape[1]
-        cosines = config.cosine.coefficient * (cosine_projection @ polynomials)
+        cosines = config.cosine.coefficient * (given.cosine_projection @ polynomials)
         projection = torch.cat([projection, rearrange(cosines, "k h d n -> h d (k n)")], dim=-1)
     geometry = (edges.lengths, edges.directions, edges.is_self)
-    values, sums = accumulate(attention, value, axes, *geometry, *ends, *_centers(config.distance), degree)
+    values, sums = accumulate(attention, given.value, axes, *geometry, *ends, *_centers(config.distance), degree)
     return values + einsum(sums, projection, "n h m, h d m -> n h d")
 
 
@@ -75,15 +66,9 @@ def _polynomials_on(basis: CosineBasis, device: torch.device) -> Float[Tensor, "
         return torch.from_numpy(chebyshev_of_gaussians(basis)).to(device, torch.float32)
 
 
-def _axes(
-    logits: Tensor,
-    attention: Tensor,
-    edges: Edges,
-    ends: _Ends,
-    config: FrameConfig,
-    noise_seed: NoiseSeed | None,
-) -> Tensor:
+def _axes(logits: Tensor, attention: Tensor, given: AttentionInputs, ends: _Ends) -> Tensor:
     """Frames by the kernel if the method has one, else by its formula in plain torch on this device."""
+    edges, config, noise_seed = given.edges, given.config.frame, given.noise_seed
     if "cuda" not in config.promises.kernels:
         return build_frames(AttendedEdges(edges, logits, attention), config, noise_seed).axes.contiguous()
     noise, margin = (0.0, config.tie_margin) if noise_seed is None else (config.noise, 0.0)
@@ -343,13 +328,6 @@ def _edges_alone(length: Tensor, direction: Tensor, is_self: Tensor, first_edge:
 
 
 @max_frames.register_fake
-def _(
-    logits: Tensor,
-    attention: Tensor,
-    length: Tensor,
-    direction: Tensor,
-    is_self: Tensor,
-    first_edge: Tensor,
-    *_: Any,
-) -> Tensor:
+def _(logits: Tensor, *given: Any) -> Tensor:
+    first_edge = given[4]
     return logits.new_empty(first_edge.shape[0] - 1, logits.shape[1], 3, 3)

@@ -30,28 +30,15 @@ FREE = np.float32(0.01)
 
 
 @kernel(MATHS)
-def max_frames(
-    first_atom,
-    last_atom,
-    first_edge,
-    first_given,
-    is_self,
-    directions,
-    scores,
-    weights,
-    attention,
-    noise,
-    first_key,
-    second_key,
-    margin,
-    axes,
-    anchors,
-):
+def max_frames(first_atom, last_atom, first_edge, edges, strengths, stream, margin, axes, anchors):
     """Axes of each atom and head, and the edges (counted within the atom) that fixed e₁ and e₂.
 
-    `weights` are e^scores up to a factor of each atom and head. Noise of this half-width, from the streams that the
+    The weights are e^scores up to a factor of each atom and head. Noise of this half-width, from the streams that the
     keys name, chooses among scores within the margin of the best. Without noise, moments choose.
     """
+    first_given, is_self, directions = edges
+    scores, weights, attention = strengths
+    noise, first_key, second_key = stream
     n_heads = scores.shape[0]
     most = most_items(first_atom, last_atom, first_edge)
     others, sines, values = np.empty(most, np.float32), np.empty(most, np.float32), np.empty(most, np.float32)
@@ -98,10 +85,9 @@ def max_frames(
                     costs(values, seconds, n_second, margin, second_costs)
                     if reach == 0:
                         reach = _reach(seen)
-                    best, order, first, second = _better(
-                        x, y, z, seen[:reach], c, firsts, first_costs, n_first, seconds, second_costs, n_second, lines,
-                        best, order, first, second
-                    )  # fmt: skip
+                    of_first, of_second = (firsts, first_costs, n_first), (seconds, second_costs, n_second)
+                    found = (best, order, first, second)
+                    best, order, first, second = _better(x, y, z, seen[:reach], c, of_first, of_second, lines, found)
                 else:
                     _pick_by_noise(values, seconds, n_second, noise, second_key, place, n_heads)
                     second = seconds[0]
@@ -205,32 +191,20 @@ def costs(values, candidates, count, margin, costs):
 
 
 @kernel(MATHS)
-def _better(
-    x,
-    y,
-    z,
-    attention,
-    c,
-    firsts,
-    first_costs,
-    n_first,
-    seconds,
-    second_costs,
-    n_second,
-    lines,
-    best,
-    order,
-    first,
-    second,
-):
+def _better(x, y, z, attention, c, of_first, of_second, lines, found):
     """The frame of which the head sees most, less what it costs, if that is more than the best before.
 
     Of first axis `c` and of its opposite, which has the same second edges and is crossed out: axes that are alike up to
     sign are summed over once, in terms even and odd in the cosine. Of frames that are equivalent serves the first.
 
     Args:
+        of_first, of_second: candidates for e₁ and e₂, their costs, and their number.
         lines: (6, n) memory for the distinct e₂: three coordinates; even terms of e₂ and e₃; odd terms of each.
+        found: the best before: what it is worth, its place in the order, its edges.
     """
+    firsts, first_costs, n_first = of_first
+    seconds, second_costs, n_second = of_second
+    best, order, first, second = found
     edge = firsts[c]
     x1, y1, z1 = x[edge], y[edge], z[edge]
     even_1 = odd_1 = np.float32(0.0)

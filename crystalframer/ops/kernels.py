@@ -145,23 +145,9 @@ def distance_basis(
 
 
 @kernel(MATHS)
-def attend(
-    first_atom,
-    last_atom,
-    first_edge,
-    n_edges,
-    pair,
-    first_pair,
-    keys,
-    nearest,
-    squared,
-    q,
-    k,
-    precision,
-    logits,
-    attention,
-):
+def attend(first_atom, last_atom, first_edge, pairs_of, squared, q, k, precision, logits, attention):
     """Logits q·k/√d - r²·precision and their softmax over the edges of each atom."""
+    n_edges, pair, first_pair, keys, nearest = pairs_of
     n_heads, d_head = q.shape[1], q.shape[2]
     scale = np.float32(1.0 / math.sqrt(d_head))
     bits = np.empty(most_items(first_atom, last_atom, first_edge), np.int32)
@@ -237,28 +223,13 @@ def sum_over_pairs(first_atom, last_atom, first, pairs, others, weights, values,
 
 
 @kernel(MATHS)
-def accumulate(
-    first_atom,
-    last_atom,
-    first_edge,
-    pair,
-    first_pair,
-    is_self,
-    directions,
-    first_block,
-    block_edge,
-    first_value,
-    basis,
-    attention,
-    axes,
-    n_centers,
-    of_pairs,
-    moments,
-):
+def accumulate(first_atom, last_atom, first_edge, edges, blocks, attention, axes, n_centers, of_pairs, moments):
     """Weights of the pairs, and moments: attended distance Gaussians, then Chebyshev products of each axis' cosines.
 
     No axes (an empty array): no cosines. Degrees come in eights.
     """
+    pair, first_pair, _, is_self, directions = edges
+    first_block, block_edge, first_value, basis = blocks
     n_heads, degree = attention.shape[0], (moments.shape[2] - n_centers) // 3
     most = most_items(first_atom, last_atom, first_edge)
     t, p = np.empty(N_ROWS * ROW, np.float32), np.empty((n_heads, most), np.float32)
@@ -293,26 +264,11 @@ def accumulate(
 
 @kernel(MATHS)
 def accumulate_backward(
-    first_atom,
-    last_atom,
-    first_edge,
-    pair,
-    first_pair,
-    keys,
-    is_self,
-    directions,
-    first_block,
-    block_edge,
-    first_value,
-    basis,
-    v,
-    axes,
-    n_centers,
-    g_values,
-    g_moments,
-    grad,
+    first_atom, last_atom, first_edge, edges, blocks, v, axes, n_centers, g_values, g_moments, grad
 ):
     """Gradient of every weight: what its edge adds to values and moments, against their gradients."""
+    pair, first_pair, keys, is_self, directions = edges
+    first_block, block_edge, first_value, basis = blocks
     n_heads, degree = v.shape[1], (g_moments.shape[2] - n_centers) // 3
     most = most_items(first_atom, last_atom, first_edge)
     t, total = np.empty(N_ROWS * ROW, np.float32), np.empty((n_heads, most), np.float32)

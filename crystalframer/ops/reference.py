@@ -19,6 +19,24 @@ from crystalframer.maths.ties import edges_around, tied_frames
 
 
 @dataclass(frozen=True, eq=False)
+class AttentionInputs:
+    """What one layer of attention is computed from."""
+
+    query: Float[Tensor, "n_atoms n_heads d_head"]
+    key: Float[Tensor, "n_keys n_heads d_head"]
+    value: Float[Tensor, "n_keys n_heads d_head"]
+    decay_length: Float[Tensor, "n_atoms n_heads"]
+    """σᵢ, Å."""
+    distance_projection: Float[Tensor, "n_heads d_head n_distance_centers"]
+    cosine_projection: Float[Tensor, "3 n_heads d_head n_cosine_centers"] | None
+    """One matrix per axis and head; None without frames."""
+    edges: Edges
+    config: ModelConfig
+    noise_seed: NoiseSeed | None = None
+    """Seed of the noise that chooses among ties in training; None in evaluation."""
+
+
+@dataclass(frozen=True, eq=False)
 class FramedAttention:
     """Output of one layer of attention, with all intermediate results."""
 
@@ -31,57 +49,42 @@ class FramedAttention:
     """None without frames."""
 
 
-def framed_attention(
-    query: Float[Tensor, "n_atoms n_heads d_head"],
-    key: Float[Tensor, "n_keys n_heads d_head"],
-    value: Float[Tensor, "n_keys n_heads d_head"],
-    decay_length: Float[Tensor, "n_atoms n_heads"],
-    distance_projection: Float[Tensor, "n_heads d_head n_distance_centers"],
-    cosine_projection: Float[Tensor, "3 n_heads d_head n_cosine_centers"] | None,
-    edges: Edges,
-    config: ModelConfig,
-    noise_seed: NoiseSeed | None = None,
-) -> FramedAttention:
+def framed_attention(given: AttentionInputs) -> FramedAttention:
     """Attention of every atom to all its periodic neighbours, edge values encoded in the atom's own frame.
 
     output_i = Σ_j(n) p_ij(n) (value_j + ψ_ij(n)) with p the softmax over all edges of atom i of
     q·k/√d - r²/2σᵢ² (Crystalformer; the sum over images and the softmax over atoms are one flat softmax), and
     ψ the projected Gaussian bases of the distance and of the cosines to the frame axes (CrystalFramer).
-
-    Args:
-        decay_length: σᵢ, Å.
-        cosine_projection: one matrix per axis and head; None without frames.
-        noise_seed: seed of the noise that chooses among ties in training; None in evaluation.
     """
-    n_atoms = edges.n_atoms
-    content_logits = (query[edges.query] * key[edges.key]).sum(-1) / query.shape[-1] ** 0.5
-    distance_logits = -0.5 * (edges.lengths[:, None] / decay_length[edges.query]).square()
+    edges, config, n_atoms = given.edges, given.config, given.edges.n_atoms
+    content_logits = (given.query[edges.query] * given.key[edges.key]).sum(-1) / given.query.shape[-1] ** 0.5
+    distance_logits = -0.5 * (edges.lengths[:, None] / given.decay_length[edges.query]).square()
     logits = content_logits + distance_logits
     attention = segment_softmax(logits, edges.query, n_atoms)
 
-    attended_values = segment_sum(attention[..., None] * value[edges.key], edges.query, n_atoms)
+    attended_values = segment_sum(attention[..., None] * given.value[edges.key], edges.query, n_atoms)
 
     centers, width = distance_centers(config.distance, like=attention)
     attended_distances = expected_gaussians(
         attention, edges.lengths[:, None, None], centers, width, edges.query, n_atoms
     )[:, :, 0]
-    distance_values = einsum(attended_distances, distance_projection, "n h m, h d m -> n h d")
+    distance_values = einsum(attended_distances, given.distance_projection, "n h m, h d m -> n h d")
     output = attended_values + config.distance.coefficient * distance_values
 
-    if cosine_projection is None:
+    if given.cosine_projection is None:
         return FramedAttention(output, attention, content_logits, distance_logits, None)
 
     attended = AttendedEdges(edges, logits.detach(), attention.detach())
-    frame = build_frames(attended, config.frame, noise_seed)
+    frame = build_frames(attended, config.frame, given.noise_seed)
     # The atom's edge to itself has no direction: it counts in the softmax, but not in the angles (quirk Q10).
     directed_attention = attention.masked_fill(edges.is_self[:, None], 0.0)
-    if config.frame.average_margin > 0 and noise_seed is None:
+    if config.frame.average_margin > 0 and given.noise_seed is None:
         attended_cosines = cosines_in_tied_frames(directed_attention, attended, config)
     else:
         axis_cosines = einsum(edges.directions, frame.axes[edges.query], "e xyz, e h k xyz -> e h k")
         basis = cosine_centers(config.cosine, like=attention)
         attended_cosines = expected_gaussians(directed_attention, axis_cosines, *basis, edges.query, n_atoms)
-    cosine_values = einsum(attended_cosines, cosine_projection, "n h k m, k h d m -> n h d")
+    cosine_values = einsum(attended_cosines, given.cosine_projection, "n h k m, k h d m -> n h d")
     output = output + config.cosine.coefficient * cosine_values
     return FramedAttention(output, attention, content_logits, distance_logits, frame)
 

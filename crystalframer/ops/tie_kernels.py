@@ -15,22 +15,12 @@ MOST_AXES = 64
 
 
 @kernel(MATHS)
-def average_cosines(
-    first_atom,
-    last_atom,
-    first_edge,
-    is_self,
-    directions,
-    scores,
-    weights,
-    attention,
-    margin,
-    moments,
-):
+def average_cosines(first_atom, last_atom, first_edge, is_self, directions, strengths, margin, moments):
     """Attended Chebyshev products of the cosines to each axis: (n_heads, n_atoms, 3 · degree).
 
-    `weights` are e^scores up to a factor of each atom and head; scores within the margin of the best tie.
+    The weights are e^scores up to a factor of each atom and head; scores within the margin of the best tie.
     """
+    scores, weights, attention = strengths
     n_heads, degree = attention.shape[0], moments.shape[2] // 3
     most = most_items(first_atom, last_atom, first_edge)
     others, sines, values = np.empty(most, np.float32), np.empty(most, np.float32), np.empty(most, np.float32)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton.language as tl
 
 from crystalframer.maths import frames, ties
-from crystalframer.ops.triton_kernels import _by_edge, kernel
+from crystalframer.ops.triton_kernels import _by_edge, kernel, three
 
 COLLINEAR = tl.constexpr(ties.COLLINEAR)
 SMALLEST_SINE_SCORE = tl.constexpr(ties.SMALLEST_SINE_SCORE)
@@ -41,51 +41,11 @@ def max_frames(
     head = tl.arange(0, HEADS)
     is_head = head < n_heads
 
-    none = tl.zeros([HEADS], tl.float32)
-    first = _anchor(
-        logits,
-        length,
-        direction,
-        is_self,
-        none,
-        none,
-        none,
-        start,
-        stop,
-        n_heads,
-        noise,
-        tl.load(keys),
-        HEADS,
-        0,
-        NEAREST,
-        NOISY,
-        BLOCK,
-    )
-    x1 = tl.load(direction + first * 3, mask=is_head, other=0.0)
-    y1 = tl.load(direction + first * 3 + 1, mask=is_head, other=0.0)
-    z1 = tl.load(direction + first * 3 + 2, mask=is_head, other=0.0)
-    second = _anchor(
-        logits,
-        length,
-        direction,
-        is_self,
-        x1,
-        y1,
-        z1,
-        start,
-        stop,
-        n_heads,
-        noise,
-        tl.load(keys + 1),
-        HEADS,
-        1,
-        NEAREST,
-        NOISY,
-        BLOCK,
-    )
-    x2 = tl.load(direction + second * 3, mask=is_head, other=0.0)
-    y2 = tl.load(direction + second * 3 + 1, mask=is_head, other=0.0)
-    z2 = tl.load(direction + second * 3 + 2, mask=is_head, other=0.0)
+    given = (logits, length, direction, is_self, n_heads, noise)
+    first = _anchor(given, start, stop, None, tl.load(keys), HEADS, NEAREST, NOISY, BLOCK)
+    x1, y1, z1 = three(direction + first * 3, is_head)
+    second = _anchor(given, start, stop, (x1, y1, z1), tl.load(keys + 1), HEADS, NEAREST, NOISY, BLOCK)
+    x2, y2, z2 = three(direction + second * 3, is_head)
     x2, y2, z2 = _orthogonal(x1, y1, z1, x2, y2, z2)
     place = axes + (i * n_heads + head) * 9
     tl.store(place, x1, mask=is_head)
@@ -111,44 +71,19 @@ def _orthogonal(x1, y1, z1, x, y, z):
 
 
 @kernel
-def _directions(direction, e, real):
-    """x, y, z, each (edges, 1)."""
-    x = tl.load(direction + e * 3, mask=real, other=0.0)
-    y = tl.load(direction + e * 3 + 1, mask=real, other=0.0)
-    z = tl.load(direction + e * 3 + 2, mask=real, other=0.0)
-    return x[:, None], y[:, None], z[:, None]
-
-
-@kernel
-def _scores(
-    logits,
-    length,
-    direction,
-    is_self,
-    x1,
-    y1,
-    z1,
-    e,
-    real,
-    there,
-    head,
-    n_heads,
-    noise,
-    key,
-    AXIS: tl.constexpr,
-    NEAREST: tl.constexpr,
-    NOISY: tl.constexpr,
-):
-    """(edges, heads): what the anchor edge is the maximum of; -inf where an edge cannot be chosen."""
+def _scores(given, e1, key, e, head, real, there, NEAREST, NOISY):
+    """(edges, heads): what the anchor edge is the maximum of, off the line of e₁ if there is one; -inf elsewhere."""
+    logits, length, direction, is_self, n_heads, noise = given
     if NEAREST:
         r = tl.load(length + e, mask=real, other=0.0)
         score = tl.where(there, -(r * r)[:, None], 0.0)
     else:
         score = _by_edge(logits, e, head, there, n_heads)
     possible = (tl.load(is_self + e, mask=real, other=1) == 0)[:, None] & there
-    if AXIS == 1:
-        x, y, z = _directions(direction, e, real)
-        cosine = tl.abs(x * x1[None, :] + y * y1[None, :] + z * z1[None, :])
+    if e1 is not None:
+        x1, y1, z1 = e1
+        x, y, z = three(direction + e * 3, real)
+        cosine = tl.abs(x[:, None] * x1[None, :] + y[:, None] * y1[None, :] + z[:, None] * z1[None, :])
         score += tl.log(tl.maximum(1.0 - cosine, SMALLEST_SINE_SCORE))
         possible = possible & (cosine < COLLINEAR)
     score = tl.where(possible, score, float("-inf"))
@@ -162,53 +97,17 @@ def _scores(
 
 
 @kernel
-def _anchor(
-    logits,
-    length,
-    direction,
-    is_self,
-    x1,
-    y1,
-    z1,
-    start,
-    stop,
-    n_heads,
-    noise,
-    key,
-    HEADS: tl.constexpr,
-    AXIS: tl.constexpr,
-    NEAREST: tl.constexpr,
-    NOISY: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+def _anchor(given, start, stop, e1, key, HEADS, NEAREST, NOISY, BLOCK):
     """(heads): the edge of the highest score."""
     head = tl.arange(0, HEADS)
-    is_head = head < n_heads
+    is_head = head < given[4]
     best = tl.full([HEADS], float("-inf"), tl.float32)
     first = tl.zeros([HEADS], tl.int64) + stop
     for begin in range(start, stop, BLOCK):
         e = begin + tl.arange(0, BLOCK)
         real = e < stop
         there = real[:, None] & is_head[None, :]
-        score = _scores(
-            logits,
-            length,
-            direction,
-            is_self,
-            x1,
-            y1,
-            z1,
-            e,
-            real,
-            there,
-            head,
-            n_heads,
-            noise,
-            key,
-            AXIS,
-            NEAREST,
-            NOISY,
-        )
+        score = _scores(given, e1, key, e, head, real, there, NEAREST, NOISY)
         highest = tl.max(score, 0)
         # "Not below" rather than "at least": NaN scores give some frame and NaN further on, not an edge that is none.
         candidate = there & ((score < highest[None, :]) == 0)

@@ -37,7 +37,10 @@ import triton.language as tl
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Compiled for the shapes at hand on first use; head counts are no constants: see `_by_edge`."""
+    """Compiled for the shapes at hand on first use; head counts are no constants: see `_by_edge`.
+
+    Names in capitals are constants for the compiler. A kernel declares them so, and what it calls gets them as such.
+    """
     plain = inspect.unwrap(function)  # of the wrapper that checks types in tests: a compiler wants the bare function
     return triton.jit(do_not_specialize=["n_heads"])(plain)
 
@@ -53,7 +56,7 @@ def _by_edge(array, edge, head, there, n_heads):
 
 
 @kernel
-def _by_atom(array, atom, head, n_heads, D_HEAD: tl.constexpr, D: tl.constexpr):
+def _by_atom(array, atom, head, n_heads, D_HEAD, D):
     """(atoms, heads, D) of an array (n_atoms, n_heads, D_HEAD); 0 beyond."""
     row = atom[:, None, None] * n_heads + head[None, :, None]
     d = tl.arange(0, D)[None, None, :]
@@ -192,21 +195,18 @@ def gather_to_keys(
 
 
 @kernel
-def _lane_axes(axes, i, of_head, axis, is_lane, n_heads):
-    """x, y, z of the axis of each lane."""
-    place = axes + (i * n_heads + of_head) * 9 + axis * 3
-    x = tl.load(place, mask=is_lane, other=0.0)
-    y = tl.load(place + 1, mask=is_lane, other=0.0)
-    z = tl.load(place + 2, mask=is_lane, other=0.0)
+def three(place, there):
+    """Three numbers that lie together, such as the coordinates of a vector; 0 where there are none."""
+    x = tl.load(place, mask=there, other=0.0)
+    y = tl.load(place + 1, mask=there, other=0.0)
+    z = tl.load(place + 2, mask=there, other=0.0)
     return x, y, z
 
 
 @kernel
 def _cosines(direction, e, real, ax, ay, az):
     """(edges, lanes): cosines to the axes of the lanes."""
-    x = tl.load(direction + e * 3, mask=real, other=0.0)
-    y = tl.load(direction + e * 3 + 1, mask=real, other=0.0)
-    z = tl.load(direction + e * 3 + 2, mask=real, other=0.0)
+    x, y, z = three(direction + e * 3, real)
     c = x[:, None] * ax[None, :] + y[:, None] * ay[None, :] + z[:, None] * az[None, :]
     return tl.minimum(tl.maximum(c, -1.0), 1.0)
 
@@ -241,32 +241,17 @@ def accumulate(
     stop = tl.load(first_edge + i + 1)
     N: tl.constexpr = N_CENTERS + 3 * DEGREE
     sums += i * n_heads * N
-    _attended_values(attention, value, key_atom, values, i, start, stop, n_heads, HEADS, D_HEAD, D, BLOCK)
-    _attended_distances(
-        attention, length, sums, start, stop, n_heads, spacing, sharpness, HEADS, N_CENTERS, CENTERS, N, BLOCK
-    )
+    atom = (i, start, stop, n_heads)
+    _attended_values(attention, value, key_atom, values, atom, HEADS, D_HEAD, D, BLOCK)
+    _attended_distances(attention, length, sums, atom, spacing, sharpness, HEADS, N_CENTERS, CENTERS, N, BLOCK)
     if DEGREE > 0:
         sums += N_CENTERS
-        _attended_cosines(
-            attention, axes, direction, is_self, sums, i, start, stop, n_heads, HEADS, DEGREE, DEGREES, N, BLOCK
-        )
+        _attended_cosines(attention, axes, direction, is_self, sums, atom, HEADS, DEGREE, DEGREES, N, BLOCK)
 
 
 @kernel
-def _attended_values(
-    attention,
-    value,
-    key_atom,
-    values,
-    i,
-    start,
-    stop,
-    n_heads,
-    HEADS: tl.constexpr,
-    D_HEAD: tl.constexpr,
-    D: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+def _attended_values(attention, value, key_atom, values, atom, HEADS, D_HEAD, D, BLOCK):
+    i, start, stop, n_heads = atom
     head = tl.arange(0, HEADS)
     total = tl.zeros([HEADS, D], tl.float32)
     for begin in range(start, stop, BLOCK):
@@ -281,22 +266,9 @@ def _attended_values(
 
 
 @kernel
-def _attended_distances(
-    attention,
-    length,
-    sums,
-    start,
-    stop,
-    n_heads,
-    spacing,
-    sharpness,
-    HEADS: tl.constexpr,
-    N_CENTERS: tl.constexpr,
-    CENTERS: tl.constexpr,
-    N: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+def _attended_distances(attention, length, sums, atom, spacing, sharpness, HEADS, N_CENTERS, CENTERS, N, BLOCK):
     """Lanes: centres."""
+    _, start, stop, n_heads = atom
     head = tl.arange(0, HEADS)
     center = tl.arange(0, CENTERS)
     position = (center + 1).to(tl.float32) * spacing
@@ -312,28 +284,14 @@ def _attended_distances(
 
 
 @kernel
-def _attended_cosines(
-    attention,
-    axes,
-    direction,
-    is_self,
-    sums,
-    i,
-    start,
-    stop,
-    n_heads,
-    HEADS: tl.constexpr,
-    DEGREE: tl.constexpr,
-    DEGREES: tl.constexpr,
-    N: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+def _attended_cosines(attention, axes, direction, is_self, sums, atom, HEADS, DEGREE, DEGREES, N, BLOCK):
     """Lanes: all heads of the first axis, of the second, of the third; the last quarter is idle."""
+    i, start, stop, n_heads = atom
     lane = tl.arange(0, 4 * HEADS)
     axis = lane // HEADS
     of_head = lane % HEADS
     is_lane = (of_head < n_heads) & (axis < 3)
-    ax, ay, az = _lane_axes(axes, i, of_head, axis, is_lane, n_heads)
+    ax, ay, az = three(axes + (i * n_heads + of_head) * 9 + axis * 3, is_lane)
     degree = tl.arange(0, DEGREES)
     total = tl.zeros([DEGREES, 4 * HEADS], tl.float32)
     for begin in range(start, stop, BLOCK):
@@ -384,45 +342,18 @@ def accumulate_backward(
     i = tl.program_id(0).to(tl.int64)
     start = tl.load(first_edge + i)
     stop = tl.load(first_edge + i + 1)
-    _from_values(grad_values, value, key_atom, grad_attention, i, start, stop, n_heads, HEADS, D_HEAD, D, BLOCK)
+    atom = (i, start, stop, n_heads)
+    _from_values(grad_values, value, key_atom, grad_attention, atom, HEADS, D_HEAD, D, BLOCK)
     tl.debug_barrier()  # each part adds to what other threads wrote
-    _from_distances(
-        grad_distances,
-        length,
-        grad_attention,
-        i,
-        start,
-        stop,
-        n_heads,
-        spacing,
-        sharpness,
-        HEADS,
-        N_CENTERS,
-        CENTERS,
-        BLOCK,
-    )
+    _from_distances(grad_distances, length, grad_attention, atom, spacing, sharpness, HEADS, N_CENTERS, CENTERS, BLOCK)
     if DEGREE > 0:
         tl.debug_barrier()
-        _from_cosines(
-            grad_cosines, axes, direction, is_self, grad_attention, i, start, stop, n_heads, HEADS, DEGREE, ROW, BLOCK
-        )
+        _from_cosines(grad_cosines, axes, direction, is_self, grad_attention, atom, HEADS, DEGREE, ROW, BLOCK)
 
 
 @kernel
-def _from_values(
-    grad_values,
-    value,
-    key_atom,
-    grad_attention,
-    i,
-    start,
-    stop,
-    n_heads,
-    HEADS: tl.constexpr,
-    D_HEAD: tl.constexpr,
-    D: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+def _from_values(grad_values, value, key_atom, grad_attention, atom, HEADS, D_HEAD, D, BLOCK):
+    i, start, stop, n_heads = atom
     head = tl.arange(0, HEADS)
     grad = _by_atom(grad_values, i + tl.zeros([1], tl.int64), head, n_heads, D_HEAD, D)
     for begin in range(start, stop, BLOCK):
@@ -435,22 +366,9 @@ def _from_values(
 
 
 @kernel
-def _from_distances(
-    grad_distances,
-    length,
-    grad_attention,
-    i,
-    start,
-    stop,
-    n_heads,
-    spacing,
-    sharpness,
-    HEADS: tl.constexpr,
-    N_CENTERS: tl.constexpr,
-    CENTERS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+def _from_distances(grad_distances, length, grad_attention, atom, spacing, sharpness, HEADS, N_CENTERS, CENTERS, BLOCK):
     """Lanes: eight centres of four edges, heads within a thread: few shuffles and few exponentials."""
+    i, start, stop, n_heads = atom
     head = tl.arange(0, HEADS)
     slot = tl.arange(0, 8)
     for begin in range(start, stop, BLOCK):
@@ -471,27 +389,14 @@ def _from_distances(
 
 
 @kernel
-def _from_cosines(
-    grad_cosines,
-    axes,
-    direction,
-    is_self,
-    grad_attention,
-    i,
-    start,
-    stop,
-    n_heads,
-    HEADS: tl.constexpr,
-    DEGREE: tl.constexpr,
-    ROW: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+def _from_cosines(grad_cosines, axes, direction, is_self, grad_attention, atom, HEADS, DEGREE, ROW, BLOCK):
     """Lanes as in `_attended_cosines`; Clenshaw's recurrence from the highest degree down."""
+    i, start, stop, n_heads = atom
     lane = tl.arange(0, 4 * HEADS)
     axis = lane // HEADS
     of_head = lane % HEADS
     is_lane = (of_head < n_heads) & (axis < 3)
-    ax, ay, az = _lane_axes(axes, i, of_head, axis, is_lane, n_heads)
+    ax, ay, az = three(axes + (i * n_heads + of_head) * 9 + axis * 3, is_lane)
     coefficients = grad_cosines + i * DEGREE * ROW + axis * n_heads + of_head
     head = tl.arange(0, HEADS)
     for begin in range(start, stop, BLOCK):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from bisect import bisect_left
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -16,16 +16,19 @@ from hypothesis import given, settings, strategies as st
 from refusals import refused
 
 from crystalframer.crystals import neighbors
-from crystalframer.crystals.crystal import Crystal
+from crystalframer.crystals.crystal import SMALLEST_DISTANCE, Crystal, cell_heights
 from crystalframer.crystals.flat import FlatCrystals
 from crystalframer.crystals.neighbors import (
     MIN_NEIGHBORS,
+    MIN_SPREAD,
+    SHELL,
     NeighborError,
     NeighborList,
     batch_edges,
     first_edges,
     neighbor_list,
     search,
+    translations,
 )
 from crystalframer.errors import CrystalError
 from crystalframer.testing import random_crystal, rewrapped, supercell, translated, with_cell
@@ -35,16 +38,6 @@ def crystal(numbers: list[int], positions: list[list[float]], lattice: list[list
     return Crystal(np.array(numbers), np.array(positions, dtype=float), np.array(lattice, dtype=float), "example")
 
 
-@pytest.fixture(params=["Numba", "SciPy"])
-def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the kernels alone, and without them."""
-    if request.param == "SciPy":
-        monkeypatch.setattr(neighbors, "compiler_is_there", lambda device: False)
-    for other in ("_find", "_find_in_scipy", "_batch_edges_in_numpy"):
-        if (other == "_find") == (request.param == "SciPy"):
-            monkeypatch.setattr(neighbors, other, None)
-
-
 SIMPLE_CUBIC = crystal([84], [[0, 0, 0]], np.eye(3) * 3.0)
 
 
@@ -52,7 +45,6 @@ def lengths(found: NeighborList) -> np.ndarray:
     return np.linalg.norm(found.edge_vectors, axis=1)
 
 
-@pytest.mark.usefixtures("both_ways")
 def test_shells_of_the_simple_cubic_lattice() -> None:
     found = neighbor_list(SIMPLE_CUBIC, 6.01)
     shells, counts = np.unique(lengths(found).round(6), return_counts=True)
@@ -60,12 +52,10 @@ def test_shells_of_the_simple_cubic_lattice() -> None:
     assert counts.tolist() == [1, 6, 12, 8, 6]
 
 
-@pytest.mark.usefixtures("both_ways")
 def test_an_edge_at_exactly_the_radius_is_in() -> None:
     assert (lengths(neighbor_list(SIMPLE_CUBIC, 6.0)) > 5.99).sum() == 6
 
 
-@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize(("enough", "shells"), [(6, 6), (7, 18), (18, 18), (19, 26)])
 def test_shells_are_added_until_there_are_enough(enough: int, shells: int) -> None:
     """Six neighbours at 3 Å, twelve at 4.2 Å, eight at 5.2 Å; the atom itself is none."""
@@ -85,7 +75,6 @@ def brute_force(crystal: Crystal, radius: float) -> set[tuple[int, ...]]:
     return found
 
 
-@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("seed", range(5))
 def test_against_brute_force(seed: int) -> None:
     """Also with atoms written outside the cell, and in a skewed cell."""
@@ -106,7 +95,6 @@ def test_vectors_are_what_index_and_image_say() -> None:
     np.testing.assert_allclose(found.edge_vectors, expected, atol=1e-12)
 
 
-@pytest.mark.usefixtures("both_ways")
 def test_edges_are_sorted_and_each_atom_comes_first_to_itself() -> None:
     example = random_crystal(4, 6)
     found = neighbor_list(example, 6.0)
@@ -128,7 +116,6 @@ def test_a_supercell_has_the_same_surroundings(repeats: tuple[int, int, int]) ->
         )
 
 
-@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize(
     ("example", "n_neighbors", "farthest"),
     [
@@ -163,7 +150,6 @@ def test_sparse_surroundings_get_the_smallest_radius_that_is_enough(
     )
 
 
-@pytest.mark.usefixtures("both_ways")
 def test_a_sparse_atom_does_not_widen_the_others() -> None:
     """A slab with a vacuum: only what needs a larger radius gets one."""
     example = random_crystal(6, 8)
@@ -171,7 +157,6 @@ def test_a_sparse_atom_does_not_widen_the_others() -> None:
     assert lengths(neighbor_list(roomy, 6.0)).max() <= 6.0 + 1e-5
 
 
-@pytest.mark.usefixtures("both_ways")
 def test_each_site_of_a_cluster_looks_as_far_as_it_must() -> None:
     """An octahedron and a cube about a middle, by hand: that sees all 14, enough; of the others none has six at 2.7 Å.
 
@@ -186,19 +171,16 @@ def test_each_site_of_a_cluster_looks_as_far_as_it_must() -> None:
     np.testing.assert_allclose(farthest, [6.75**0.5, 8**0.5, 3.0])
 
 
-@pytest.mark.usefixtures("both_ways")
 def test_two_atoms_on_one_place_are_named() -> None:
     with refused(CrystalError, "crystal 'example': sites 1 (Z = 8) and 2 (Z = 8) lie 0.05 Å apart", site=1):
         neighbor_list(crystal([22, 8, 8], [[0, 0, 0], [2, 0, 0], [2.05, 0, 0]], np.eye(3) * 4), 5.0)
 
 
-@pytest.mark.usefixtures("both_ways")
 def test_two_atoms_on_one_place_across_the_boundary() -> None:
     with refused(CrystalError, "0.001 Å", site=0):
         neighbor_list(crystal([8, 8], [[0, 0, 0], [3.999, 0, 0]], np.eye(3) * 4), 5.0)
 
 
-@pytest.mark.usefixtures("both_ways")
 def test_an_atom_too_close_to_its_own_image() -> None:
     """In a cell so thin that no `Crystal` has it."""
     with refused(NeighborError, "0.05 Å", row=1) as caught:
@@ -212,26 +194,72 @@ def test_cost_is_linear_in_atoms() -> None:
     assert neighbor_list(large, 6.0).edge_index.shape[1] == 125 * neighbor_list(small, 6.0).edge_index.shape[1]
 
 
-# The kernels against SciPy
+# Against trying all images
 
 
-def outcome(find: Callable[..., Any], crystal: Crystal, radius: float) -> Any:
+def expected(crystal: Crystal, radius: float) -> Any:
+    """Edges of each atom, key atoms and images, as `neighbors._find` gives them; or the first clash."""
+    tallest = max(radius, float(cell_heights(crystal.lattice).max()))
+    counts, edges = [], []
+    for atom in range(len(crystal)):
+        for reach in itertools.chain([radius], (tallest * 1.5**n for n in itertools.count())):
+            key, image, vectors, length = _sphere(crystal, atom, reach)
+            for n in np.flatnonzero((length < SMALLEST_DISTANCE) & ((key != atom) | image.any(axis=1)))[:1]:
+                return 0, sorted((atom, int(key[n]))), round(float(length[n]), 9)
+            if (count := _n_needed(vectors, length, radius)) is not None:
+                counts.append(count)
+                edges.append(np.column_stack([key, image])[:count])
+                break
+    return np.array(counts), np.concatenate(edges)
+
+
+def _sphere(crystal: Crystal, atom: int, reach: float) -> tuple[np.ndarray, ...]:
+    """Key atoms, images, vectors and lengths of all edges of an atom up to this length, sorted."""
+    home = np.floor(crystal.frac_coords).astype(np.int64)
+    most = np.ceil(reach / cell_heights(crystal.lattice)).astype(int) + 1
+    images = np.array(list(itertools.product(*(range(-n, n + 1) for n in most))))
+    key = np.repeat(np.arange(len(crystal)), len(images))
+    image = np.tile(images, (len(crystal), 1)) + home[atom] - home[key]
+    vectors = crystal.positions[key] - crystal.positions[atom] + translations(image, crystal.lattice)
+    length = np.linalg.norm(vectors, axis=1)
+    near = length <= reach + 1e-6
+    order = np.flatnonzero(near)[np.lexsort((*image[near].T[::-1], key[near], length[near]))]
+    return key[order], image[order], vectors[order], length[order]
+
+
+def _n_needed(vectors: np.ndarray, length: np.ndarray, radius: float) -> int | None:
+    """Edges that an atom keeps, the shortest: those within the radius, or enough; None if there are too few."""
+    others = length > SMALLEST_DISTANCE
+    units = np.divide(vectors, length[:, None], out=np.zeros_like(vectors), where=others[:, None])
+
+    def is_enough(n: int) -> bool:
+        spread = np.linalg.eigvalsh(units[:n].T @ units[:n])[0]
+        return bool(others[:n].sum() >= MIN_NEIGHBORS and spread >= MIN_SPREAD)
+
+    n_within = int((length <= radius + 1e-6).sum())
+    if is_enough(n_within):
+        return n_within
+    if not is_enough(len(length)):
+        return None
+    last = bisect_left(range(1, len(length) + 1), True, key=is_enough)
+    return int((length <= length[last] + SHELL).sum())
+
+
+def found(crystal: Crystal, radius: float) -> Any:
     try:
-        return find(FlatCrystals.of([crystal]), range(1), radius, MIN_NEIGHBORS)
+        return neighbors._find(FlatCrystals.of([crystal]), range(1), radius, MIN_NEIGHBORS)
     except NeighborError as error:
         return error.index, error.sites, round(error.value, 9)
 
 
-@pytest.mark.parametrize("find", [neighbors._find, neighbors._find_in_scipy])
-def test_empty_space_beyond_all_measure_is_an_error(find: Callable[..., Any]) -> None:
+def test_empty_space_beyond_all_measure_is_an_error() -> None:
     """A layer whose next images are 100 µm away would be given billions of neighbours in its own plane first."""
     layer = Crystal(np.array([6]), np.zeros((1, 3)), np.diag([3.0, 3.0, 1e5]), id="layer")
     with refused(NeighborError, "100,000 Å far", row=1, site=0) as caught:
-        find(FlatCrystals.of([layer]), range(1), 5.0, MIN_NEIGHBORS)
+        search(FlatCrystals.of([layer]), 5.0)
     assert str(caught.value.of(layer)).startswith("crystal 'layer': site 0 (Z = 6) has no neighbours")
 
 
-@pytest.mark.usefixtures("both_ways")
 def test_how_far_is_too_far_goes_by_the_density(monkeypatch: pytest.MonkeyPatch) -> None:
     """First as far as the longest height, then by half as far again: 4/3 π 37.5³ Å³ hold 20.08 atoms of 11,000 Å³."""
     lone = crystal([2], [[0, 0, 0]], np.diag([20.0, 22.0, 25.0]))
@@ -242,7 +270,6 @@ def test_how_far_is_too_far_goes_by_the_density(monkeypatch: pytest.MonkeyPatch)
         neighbor_list(lone, 7.0)
 
 
-@pytest.mark.usefixtures("both_ways")
 def test_the_first_site_without_neighbours_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """The middle of a cuboctahedron in a large cell has twelve neighbours, its corners have five."""
     corners = [corner for corner in itertools.product([-2.0, 0.0, 2.0], repeat=3) if corner.count(0.0) == 1]
@@ -252,33 +279,30 @@ def test_the_first_site_without_neighbours_is_named(monkeypatch: pytest.MonkeyPa
         neighbor_list(cluster, 3.0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32), st.sampled_from([2.5, 4.5]))
-def test_kernel_finds_what_scipy_finds_in_the_same_order(seed: int, radius: float) -> None:
+def test_finds_in_order_what_trying_all_images_finds(seed: int, radius: float) -> None:
     """In any crystal: flat, thin, with a vacuum, left-handed; atoms outside the cell, and some on one place."""
     example = case(seed, sorted({*KINDS} - {"crowded"})).crystal()
-    compiled_outcome = outcome(neighbors._find, example, radius)
-    expected = outcome(neighbors._find_in_scipy, example, radius)
-    if isinstance(expected[0], int):
-        assert compiled_outcome == expected
+    ours, theirs = found(example, radius), expected(example, radius)
+    if isinstance(theirs[0], int):
+        assert ours == theirs
     else:
-        np.testing.assert_array_equal(compiled_outcome[0], expected[0])
-        np.testing.assert_array_equal(compiled_outcome[1], expected[1])
+        np.testing.assert_array_equal(ours[0], theirs[0])
+        np.testing.assert_array_equal(ours[1], theirs[1])
 
 
 @pytest.mark.parametrize("side", [3.0, 4.5])
-def test_kernel_and_scipy_agree_where_many_lengths_are_equal(side: float) -> None:
+def test_finds_what_there_is_where_many_lengths_are_equal(side: float) -> None:
     """Rock salt, its atoms on the faces of the cell and all shells full of ties."""
     corners = np.array(list(itertools.product([0, 0.5], repeat=3)))
     salt = Crystal(np.array([11, 17, 17, 11, 17, 11, 11, 17]), side * corners, side * np.eye(3))
     for example in (salt, supercell(salt, (3, 3, 3)), rewrapped(salt, 0)):
-        found = neighbors._find(FlatCrystals.of([example]), range(1), 7.0, MIN_NEIGHBORS)
-        expected = neighbors._find_in_scipy(FlatCrystals.of([example]), range(1), 7.0, MIN_NEIGHBORS)
-        np.testing.assert_array_equal(found[0], expected[0])
-        np.testing.assert_array_equal(found[1], expected[1])
+        ours, theirs = found(example, 7.0), expected(example, 7.0)
+        np.testing.assert_array_equal(ours[0], theirs[0])
+        np.testing.assert_array_equal(ours[1], theirs[1])
 
 
-@pytest.mark.usefixtures("both_ways")
 def test_images_of_one_atom_lie_exactly_opposite() -> None:
     found = neighbor_list(translated(random_crystal(8, 5), np.array([0.1, 7.7, -3.3])), 6.0)
     query, key = found.edge_index
@@ -294,7 +318,6 @@ def test_images_of_one_atom_lie_exactly_opposite() -> None:
         assert (vector == -vectors[atom, -a, -b, -c]).all()
 
 
-@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("rows", [[2], [1, 0], [2, 2, 0, 1]])
 def test_joined_edges_are_those_of_each_crystal(rows: list[int]) -> None:
     crystals = [random_crystal(seed, 3 + seed) for seed in range(3)]
@@ -312,7 +335,6 @@ def test_joined_edges_are_those_of_each_crystal(rows: list[int]) -> None:
     np.testing.assert_array_equal(rounded, vectors.astype(np.float32), strict=True)
 
 
-@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("cores", [1, 3])
 def test_in_tasks_and_threads_the_same_and_the_first_bad_crystal_is_named(
     cores: int, monkeypatch: pytest.MonkeyPatch
@@ -359,13 +381,11 @@ def test_the_progress_bar_counts_crystals(monkeypatch: pytest.MonkeyPatch) -> No
     assert sum(call.args[0] for call in bar.return_value.__enter__.return_value.update.call_args_list) == 7
 
 
-@pytest.mark.usefixtures("both_ways")
 def test_no_crystals_have_no_neighbours() -> None:
     table = search(FlatCrystals.of([]), 4.0)
     assert (len(table.edges_per_atom), len(table.key_atom), table.edge_image.shape) == (0, 0, (0, 3))
 
 
-@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize(("cells", "image_type"), [(126, np.int8), (-127, np.int8), (127, np.int32), (-128, np.int32)])
 def test_a_table_is_kept_in_the_smallest_types(cells: int, image_type: type) -> None:
     """Also of an atom that is written many cells away: its neighbours' images count from there."""

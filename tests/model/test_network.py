@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from crystalframer.maths import frames
 from crystalframer.maths.edges import Edges
 from crystalframer.model.attention import decay_lengths
 from crystalframer.model.network import CrystalFramer
-from crystalframer.ops.reference import framed_attention
+from crystalframer.ops.reference import AttentionInputs, framed_attention
 from crystalframer.presets import preset
 from crystalframer.testing import random_crystal
 
@@ -48,14 +49,15 @@ def test_gradient_of_framed_attention(method: FrameMethod, monkeypatch: pytest.M
     edges = Edges.of(batch(torch.float64, radius=2.5))
     inputs = [tensor for tensor in weights(edges.n_atoms, config) if tensor is not None]
     if method != "none":
-        held = framed_attention(*inputs, edges, config).frame  # type: ignore[call-arg]
+        held = framed_attention(AttentionInputs(*inputs, edges=edges, config=config)).frame
         monkeypatch.setitem(frames.FORMULAS, method, lambda *_: held)
     for tensor in inputs:
         tensor.requires_grad_()
 
     def output(*tensors: torch.Tensor) -> torch.Tensor:
         cosine_projection = tensors[5] if method != "none" else None
-        return framed_attention(*tensors[:5], cosine_projection, edges, config).output  # type: ignore[arg-type]
+        given: Any = (*tensors[:5], cosine_projection, edges, config)
+        return framed_attention(AttentionInputs(*given)).output
 
     assert torch.autograd.gradcheck(output, tuple(inputs), fast_mode=True, atol=1e-6)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from crystalframer.crystals.crystal import Crystal, CrystalBatch
 from crystalframer.crystals.loading import make_batch
 from crystalframer.maths.edges import Edges
 from crystalframer.ops import reference
+from crystalframer.ops.reference import AttentionInputs
 
 OUTPUT_BAR, GRADIENT_BAR = 2e-5, 1e-4
 """Largest error, as a share of the largest entry."""
@@ -51,7 +53,7 @@ def weights(
 
 
 def evaluated(
-    function: Callable[..., Tensor],
+    function: Callable[[AttentionInputs], Tensor],
     tensors: Sequence[Tensor | None],
     edges: Edges,
     config: ModelConfig,
@@ -64,19 +66,20 @@ def evaluated(
         counted: (n_atoms, n_heads) what enters the sum (default: all).
     """
     leaves = [None if t is None else t.detach().to(edges.lengths).requires_grad_() for t in tensors]
-    output = function(*leaves, edges, config, seed)
+    inputs: Any = (*leaves, edges, config, seed)
+    output = function(AttentionInputs(*inputs))
     signs = torch.cos(torch.arange(output.numel(), dtype=torch.float64)).view_as(output).to(edges.lengths)
     (output * (signs if counted is None else signs * counted[..., None])).sum().backward()
     gradients = {name: t.grad for name, t in zip(NAMES, leaves, strict=True) if t is not None and t.grad is not None}
     return {"output": output.detach(), **gradients}
 
 
-def reference_output(*arguments: object) -> Tensor:
-    return reference.framed_attention(*arguments).output  # type: ignore[arg-type]
+def reference_output(given: AttentionInputs) -> Tensor:
+    return reference.framed_attention(given).output
 
 
 def assert_agrees(
-    function: Callable[..., Tensor],
+    function: Callable[[AttentionInputs], Tensor],
     batch: CrystalBatch,
     config: ModelConfig,
     seed: int | None = None,
