@@ -10,13 +10,13 @@ import dataclasses
 import json
 import math
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from functools import cache, partial
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from crystalframer.errors import ConfigError, Setting, suggestion
-from crystalframer.frame_methods import ANCHORED, FRAME_METHODS, PROMISES, FrameMethod, FramePromises
+from crystalframer.frame_methods import ANCHORED, FRAME_METHODS as FRAME_METHODS, PROMISES, FrameMethod, FramePromises
 
 Precision = Literal["32", "bf16-mixed"]
 Accelerator = Literal["auto", "cpu", "cuda", "mps"]
@@ -38,40 +38,49 @@ def _check(condition: bool, owner: object, name: str, *requirement: str | Settin
         raise ConfigError(*requirement, field=setting.name, value=setting.value)
 
 
-def _check_positive(owner: object, *names: str) -> None:
-    for name in names:
-        _check(getattr(owner, name) > 0, owner, name, "must be above 0")
+@dataclass(frozen=True)
+class Rule:
+    """A condition on the values of a field, which its type names: `Annotated[int, POSITIVE]`."""
+
+    requirement: str
+    holds: Callable[[Any], bool]
 
 
-def _check_not_negative(owner: object, *names: str) -> None:
-    for name in names:
-        _check(getattr(owner, name) >= 0, owner, name, "must not be negative")
-
-
-def _check_choice(owner: object, name: str, known: Iterable[str]) -> None:
-    value = getattr(owner, name)
-    _check(value in known, owner, name, f"unknown value{suggestion(str(value), known)}")
-
+POSITIVE = Rule("must be above 0", lambda value: value > 0)
+NOT_NEGATIVE = Rule("must not be negative", lambda value: value >= 0)
+AT_LEAST_2 = Rule("must be at least 2 (frame method 'none' switches angles off)", lambda value: value >= 2)
+PositiveInt = Annotated[int, POSITIVE]
+PositiveFloat = Annotated[float, POSITIVE]
+Count = Annotated[int, NOT_NEGATIVE]
+Amount = Annotated[float, NOT_NEGATIVE]
+ProperFraction = Annotated[float, Rule("must lie between 0 and 1", lambda value: 0 < value < 1)]
+Fraction = Annotated[float, Rule("must lie in [0, 1)", lambda value: 0 <= value < 1)]
+Share = Annotated[float, Rule("must lie in [0, 1]", lambda value: 0 <= value <= 1)]
 
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 def _check_type(hint: Any, value: Any, name: str) -> None:
     """Refuse a value that is not of this type. Whole numbers pass for numbers, and lists for tuples."""
-    if type(value) is hint:
-        return
     origin = get_origin(hint)
-    if origin in (Union, types.UnionType):
+    if origin is Annotated:
+        kind, rule = get_args(hint)
+        _check_type(kind, value, name)
+        if not rule.holds(value):
+            raise ConfigError(rule.requirement, field=name, value=value)
+    elif origin in (Union, types.UnionType):
         if value is not None:
             _check_type(_without_none(hint), value, name)
     elif origin is tuple:
         for item in _items(hint, value, name):
             _check_type(*item)
     else:
-        kind = str if origin is Literal else hint  # the dataclass checks the choices, and names them
+        kind = str if origin is Literal else hint
         fits = isinstance(value, (int, float) if kind is float else kind)
         is_flag = isinstance(value, bool) and kind is not bool
         _check_kind(fits and not is_flag, KINDS.get(kind, f"a {kind.__name__}"), name, value)
+        if origin is Literal and value not in get_args(hint):
+            raise ConfigError(f"unknown value{suggestion(str(value), get_args(hint))}", field=name, value=value)
 
 
 def _without_none(hint: Any) -> Any:
@@ -94,11 +103,11 @@ def _check_kind(condition: bool, kind: str, name: str, value: Any) -> None:
         raise ConfigError(f"must be {kind}{', not null' if value is None else ''}", field=name, value=value)
 
 
-_hints = cache(get_type_hints)
+_hints = cache(partial(get_type_hints, include_extras=True))
 
 
 class _Checked:
-    """Base of all configs: on construction, each value must be of the type that its field declares."""
+    """Base of all configs: on construction, each value must be of the type of its field, and obey the rule in it."""
 
     def __post_init__(self) -> None:
         for name, hint in _hints(type(self)).items():
@@ -136,52 +145,38 @@ class DecayConfig(_Checked):
     σᵢ = reference_length / √ρ with ρ = (1-floor)·ELU(slope·s/(1-floor)) + 1 (Crystalformer).
     """
 
-    reference_length: float = 1.4
+    reference_length: PositiveFloat = 1.4
     """r₀ in Å: the decay length at s = 0."""
-    floor: float = 0.5
+    floor: ProperFraction = 0.5
     """Lower bound of ρ; the longest decay length is reference_length / √floor."""
-    slope: float = 0.1
+    slope: PositiveFloat = 0.1
     """dρ/ds at s = 0."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_positive(self, "reference_length", "slope")
-        _check(0 < self.floor < 1, self, "floor", "must lie between 0 and 1")
 
 
 @dataclass(frozen=True)
 class DistanceBasis(_Checked):
     """Gaussians of the distance at m·max_distance/n_centers, m = 1..n_centers (no centre at 0)."""
 
-    n_centers: int = 64
+    n_centers: PositiveInt = 64
     """Number of Gaussians."""
-    max_distance: float = 14.0
+    max_distance: PositiveFloat = 14.0
     """Position of the last centre, Å (10 r₀ in the paper)."""
-    width: float = 1.0
+    width: PositiveFloat = 1.0
     """Standard deviation, in spacings of the centres."""
     coefficient: float = 1.0
     """Factor on the projected distance term."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_positive(self, "n_centers", "max_distance", "width")
 
 
 @dataclass(frozen=True)
 class CosineBasis(_Checked):
     """Gaussians of the axis cosine, at n_centers equally spaced positions from -1 to 1."""
 
-    n_centers: int = 64
+    n_centers: Annotated[int, AT_LEAST_2] = 64
     """Number of Gaussians."""
-    width: float = 4.0
+    width: PositiveFloat = 4.0
     """Standard deviation, in spacings of the centres."""
     coefficient: float = 1.0
     """Factor on the projected angle term."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check(self.n_centers >= 2, self, "n_centers", "must be at least 2 (frame method 'none' switches angles off)")
-        _check_positive(self, "width")
 
 
 @dataclass(frozen=True)
@@ -190,19 +185,17 @@ class FrameConfig(_Checked):
 
     method: FrameMethod = "max"
     """Rule for the axes; `crystalframer.frame_methods` says what each method promises. `none` has no frames."""
-    tie_margin: float = 1e-4
+    tie_margin: Amount = 1e-4
     """Edges whose score is closer than this to the best score tie in evaluation. Moments of the attention, which rotate
     with the crystal, choose among them. 0 takes the first of equal edges, as the authors' kernels do without noise."""
-    average_margin: float = 0.0
+    average_margin: Amount = 0.0
     """Above 0, evaluation averages over the frames of all edges that score closer than this to the best, instead of
     choosing one by `tie_margin` (`crystalframer.load(average_ties=True)`). For the methods `max` and `static-max`."""
-    noise: float = 5e-6
+    noise: Amount = 5e-6
     """Half-width of the uniform noise that chooses among ties in training. Evaluation has no noise."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_choice(self, "method", FRAME_METHODS)
-        _check_not_negative(self, "tie_margin", "average_margin", "noise")
         if self.average_margin > 0:
             choices = " or ".join(ANCHORED)
             _check(self.promises.averages_ties, self, "method", f"cannot average over ties; choose {choices}")
@@ -219,21 +212,21 @@ class ModelConfig(_Checked):
 
     targets: tuple[Target, ...] = (Target("formation_energy_per_atom", "eV/atom"),)
     """Properties to predict, one or several at once."""
-    n_layers: int = 4
+    n_layers: PositiveInt = 4
     """Number of blocks, each with attention and a perceptron."""
-    n_heads: int = 8
+    n_heads: PositiveInt = 8
     """Attention heads in each block; each head has its own frames."""
-    d_model: int = 128
+    d_model: PositiveInt = 128
     """Features per atom; a multiple of the number of heads."""
-    d_feedforward: int = 512
+    d_feedforward: PositiveInt = 512
     """Hidden features in the perceptron of each block."""
-    d_readout: int = 128
+    d_readout: PositiveInt = 128
     """Hidden features in the perceptron that computes the prediction."""
     frame: FrameConfig = field(default_factory=FrameConfig)
     decay: DecayConfig = field(default_factory=DecayConfig)
     distance: DistanceBasis = field(default_factory=DistanceBasis)
     cosine: CosineBasis = field(default_factory=CosineBasis)
-    weight_tolerance: float = 1e-6
+    weight_tolerance: ProperFraction = 1e-6
     """Neighbours whose distance weight exp(-r²/2r₀²) is below this are left out; this sets the neighbour radius."""
 
     def __post_init__(self) -> None:
@@ -241,9 +234,7 @@ class ModelConfig(_Checked):
         _check(len(self.targets) > 0, self, "targets", "needs at least one target")
         names = [target.name for target in self.targets]
         _check(len(set(names)) == len(names), self, "targets", "names a target twice")
-        _check_positive(self, "n_layers", "n_heads", "d_model", "d_feedforward", "d_readout")
         _check(self.d_model % self.n_heads == 0, self, "d_model", "must be a multiple of ", _setting(self, "n_heads"))
-        _check(0 < self.weight_tolerance < 1, self, "weight_tolerance", "must lie between 0 and 1")
 
     @property
     def d_head(self) -> int:
@@ -271,66 +262,61 @@ class DataConfig(_Checked):
     split: Literal["given", "random", "group"] = "given"
     """`given`: by the data set's column `split`. `random`: by fractions. `group`: by fractions, with all crystals of
     the same formula in the same part."""
-    validation_fraction: float = 0.1
+    validation_fraction: Fraction = 0.1
     """Share of the crystals used to choose the best epoch (splits `random` and `group`)."""
-    test_fraction: float = 0.1
+    test_fraction: Fraction = 0.1
     """Share of the crystals used for the final score (splits `random` and `group`)."""
-    max_atoms_per_crystal: int | None = None
+    max_atoms_per_crystal: PositiveInt | None = None
     """Leave larger cells out of training and validation. The test part always keeps all its crystals."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_choice(self, "split", ("given", "random", "group"))
-        for name in ("validation_fraction", "test_fraction"):
-            _check(0 <= getattr(self, name) < 1, self, name, "must lie in [0, 1)")
         share = self.validation_fraction + self.test_fraction
         _check(share < 1, self, "test_fraction", "leaves no crystals to train on")
-        if self.max_atoms_per_crystal is not None:
-            _check_positive(self, "max_atoms_per_crystal")
 
 
 @dataclass(frozen=True)
 class TrainingConfig(_Checked):
     """Optimiser, schedule and run. Defaults: the paper's JARVIS protocol; departures are named."""
 
-    n_epochs: int = 2000
+    n_epochs: PositiveInt = 2000
     """Number of passes over the training crystals."""
-    batch_size: int = 256
+    batch_size: PositiveInt = 256
     """Largest number of crystals per step."""
-    max_atoms: int | None = None
+    max_atoms: PositiveInt | None = None
     """Largest number of atoms per step; a batch ends early if the next crystal would exceed it."""
-    max_edges: int | None = 1_000_000
+    max_edges: PositiveInt | None = 1_000_000
     """Largest number of neighbour pairs per step; time and memory are proportional to it. Batches of the paper's data
     sets stay below the default (about 270,000 on JARVIS)."""
-    accumulate: int = 1
+    accumulate: PositiveInt = 1
     """Number of batches whose gradients are added before each optimiser step."""
     initial_weights: str | None = None
     """Trained model to start from (a checkpoint or run folder), for fine-tuning on other crystals or other targets. For
     other targets the readout starts from random weights."""
-    learning_rate: float = 5e-4
+    learning_rate: PositiveFloat = 5e-4
     """Highest learning rate; the schedule changes it from step to step."""
     schedule: Schedule = "inverse-sqrt"
     """`inverse-sqrt`: learning_rate·√(decay_steps/(decay_steps + t)) after t steps (the paper).
     `warmup-stable-decay`: rises linearly over `warmup_steps`, stays constant, and falls linearly to 0 at the end."""
-    decay_steps: int = 4000
+    decay_steps: PositiveInt = 4000
     """Steps after which `inverse-sqrt` has lowered the rate by √2."""
-    warmup_steps: int = 0
+    warmup_steps: Count = 0
     """Steps over which `warmup-stable-decay` raises the rate."""
-    decay_fraction: float = 1.0
+    decay_fraction: Share = 1.0
     """Share of the run, at its end, over which `warmup-stable-decay` lowers the rate; 0 keeps it constant."""
     betas: tuple[float, float] = (0.9, 0.98)
     """AdamW decay rates of the averages of gradients and of squared gradients."""
-    eps: float = 1e-8
+    eps: PositiveFloat = 1e-8
     """AdamW epsilon."""
-    weight_decay: float = 1e-5
+    weight_decay: Amount = 1e-5
     """AdamW weight decay; biases are excluded."""
-    bias_weight_decay: float = 0.0
+    bias_weight_decay: Amount = 0.0
     """AdamW weight decay of biases. The authors' code has 0.01 by accident (quirk Q3); the paper's presets keep it."""
-    clip_norm: float = 1.0
+    clip_norm: PositiveFloat = 1.0
     """Largest norm of the gradient of all parameters; longer gradients are scaled down to it."""
-    swa_epochs: int = 50
+    swa_epochs: Count = 50
     """Number of last epochs over which weights are averaged, at constant learning rate; 0 switches averaging off."""
-    calibration_batches: int = 1
+    calibration_batches: PositiveInt = 1
     """Number of batches that set the scale and shift of the decay logits (the authors use 1, quirk Q11)."""
     drop_last: bool = True
     """Leave out the last batch of an epoch if it is incomplete."""
@@ -340,33 +326,23 @@ class TrainingConfig(_Checked):
     """`bf16-mixed` computes dense layers in bfloat16; logits, softmax, frames and bases stay in float32."""
     accelerator: Accelerator = "auto"
     """Where to train; `auto` takes a GPU if there is one."""
-    n_workers: int = 0
+    n_workers: Count = 0
     """Number of processes that build batches. With 0, the training process builds them, or the GPU if all crystals fit
     into its memory. This is usually fastest: passing a batch between processes takes five times as long as building
     it (0.02 ms per crystal)."""
-    n_threads: int | None = None
+    n_threads: PositiveInt | None = None
     """Torch threads per process. None: torch's default, divided among the processes of `n_devices`."""
-    n_devices: int | None = None
+    n_devices: PositiveInt | None = None
     """Number of GPUs per machine, or of processes on the CPU. `batch_size`, `max_atoms` and `max_edges` are totals over
     all of them, so the number does not change the training. None: the number of processes that torchrun or SLURM
     started, else one."""
-    n_nodes: int | None = None
+    n_nodes: PositiveInt | None = None
     """Number of machines. Several are started by torchrun or SLURM; this number, if set, must agree with theirs."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_positive(self, "n_epochs", "batch_size", "accumulate", "learning_rate", "decay_steps", "eps")
-        _check_positive(self, "clip_norm", "calibration_batches")
-        _check_not_negative(self, "weight_decay", "bias_weight_decay", "swa_epochs", "n_workers", "warmup_steps")
         too_many = "exceeds ", _setting(self, "n_epochs"), "; lower it too"
         _check(self.swa_epochs <= self.n_epochs, self, "swa_epochs", *too_many)
-        _check(0 <= self.decay_fraction <= 1, self, "decay_fraction", "must lie in [0, 1]")
-        _check_choice(self, "schedule", get_args(Schedule))
-        _check_choice(self, "precision", get_args(Precision))
-        _check_choice(self, "accelerator", get_args(Accelerator))
-        for name in ("max_atoms", "max_edges", "n_threads", "n_devices", "n_nodes"):
-            if getattr(self, name) is not None:
-                _check_positive(self, name)
 
 
 @dataclass(frozen=True)
