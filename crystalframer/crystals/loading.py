@@ -16,7 +16,7 @@ import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -239,7 +239,7 @@ def train_loader(
     """A loader of shuffled batches of at most `config.batch_size` crystals, `max_atoms` atoms and `max_edges` edges, or
     of one rank's shares of them. An empty share is a crystal without labels.
     """
-    order = _order(crystals, config, config.seed, config.drop_last, rank, n_ranks)
+    order = _order(crystals, config, rank, n_ranks, seed=config.seed, drop_last=config.drop_last)
     return _loader(crystals, order, config.n_workers, pin_memory)
 
 
@@ -247,28 +247,12 @@ def evaluation_loader(
     crystals: PreparedCrystals, config: TrainingConfig, pin_memory: bool = False, rank: int = 0, n_ranks: int = 1
 ) -> DataLoader:
     """A loader of every crystal once, in order, in batches as large as in training; or of one rank's shares of them."""
-    return _loader(crystals, _order(crystals, config, rank=rank, n_ranks=n_ranks), 0, pin_memory)
+    return _loader(crystals, _order(crystals, config, rank, n_ranks), 0, pin_memory)
 
 
-def _order(
-    crystals: PreparedCrystals,
-    config: TrainingConfig,
-    seed: int | None = None,
-    drop_last: bool = False,
-    rank: int = 0,
-    n_ranks: int = 1,
-) -> BatchOrder:
-    return BatchOrder(
-        crystals.n_atoms,
-        config.batch_size,
-        config.max_atoms,
-        seed,
-        drop_last,
-        crystals.n_edges,
-        config.max_edges,
-        rank,
-        n_ranks,
-    )
+def _order(crystals: PreparedCrystals, config: TrainingConfig, rank: int, n_ranks: int, **shuffled: Any) -> BatchOrder:
+    limits = {"max_atoms": config.max_atoms, "n_edges": crystals.n_edges, "max_edges": config.max_edges}
+    return BatchOrder(crystals.n_atoms, config.batch_size, **limits, rank=rank, n_ranks=n_ranks, **shuffled)
 
 
 @dataclass(frozen=True, eq=False)

@@ -82,25 +82,6 @@ class PoliteInterrupt(pl.Callback):
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, self._on_signal)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        self._stop_if_asked()
-
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._stop_if_asked()
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._stop_if_asked()
-
     def explains(self, error: BaseException, trainer: pl.Trainer) -> bool:
         """Whether training ended with this error because of Ctrl-C or the SIGTERM of a scheduler.
 
@@ -109,9 +90,11 @@ class PoliteInterrupt(pl.Callback):
         was_told = self.was_asked or trainer.received_sigterm
         return isinstance(error, (KeyboardInterrupt, SystemExit)) or (was_told and ranks.n_ranks() > 1)
 
-    def _stop_if_asked(self) -> None:
+    def _stop_if_asked(self, *_: Any, **__: Any) -> None:
         if self.was_asked and ranks.rank() == 0:
             raise KeyboardInterrupt
+
+    on_train_batch_end = on_validation_batch_end = on_train_epoch_end = _stop_if_asked
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._stop_if_asked()
