@@ -9,7 +9,7 @@ the same answer. The number of atoms in a cell is recorded but never flagged: a 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -102,9 +102,10 @@ class Domain:
         """For each crystal, a description of what lies outside the domain; None if nothing does."""
         geometry = _Geometry.of_chunks(crystals) if isinstance(crystals, ChunkedCrystal) else _Geometry.of(crystals)
         numbers, crystal, n_crystals = geometry.numbers, geometry.crystal_index, len(geometry.volume)
-        is_strange = self._counts[numbers] < FEW
-        too_near, too_far = geometry.nearest < self._nearest[0, numbers], geometry.nearest > self._nearest[1, numbers]
-        filling = geometry.volume / np.bincount(crystal, self._volumes[numbers], n_crystals)
+        counts, volumes, lowest, highest = self._known[:, numbers]
+        is_strange = counts < FEW
+        too_near, too_far = geometry.nearest < lowest, geometry.nearest > highest
+        filling = geometry.volume / np.bincount(crystal, volumes, n_crystals)
         has_strange = np.bincount(crystal, is_strange, n_crystals) > 0
         # For an element that was hardly seen, neither volume nor distances are known.
         odd_volume = ~has_strange & ((filling < self.volume.low) | (filling > self.volume.high))
@@ -130,7 +131,7 @@ class Domain:
         return self.outside(make_batch([crystal], RADIUS))[0]
 
     def _about_element(self, z: int) -> str:
-        count = int(self._counts[z])
+        count = int(self._known[0, z])
         if count == 0:
             return f"element {SYMBOLS[z - 1]} was not in the training data"
         return f"element {SYMBOLS[z - 1]} was in only {count} training crystal{'s' if count > 1 else ''}"
@@ -149,32 +150,17 @@ class Domain:
         symbol = SYMBOLS[z - 1]
         return (
             f"{symbol} has its nearest neighbour {SYMBOLS[partner - 1]} at {length:.3g} Å, {share:.2f} of the sum of "
-            f"their covalent radii ({self._by_number[z].nearest} for {symbol} in the training crystals)"
+            f"their covalent radii ({Limits(*self._known[2:, z].tolist())} for {symbol} in the training crystals)"
         )
 
     @cached_property
-    def _by_number(self) -> dict[int, ElementDomain]:
-        return {SYMBOLS.index(element.symbol) + 1: element for element in self.elements}
-
-    @cached_property
-    def _counts(self) -> Int[np.ndarray, " n_numbers"]:
-        return self._table(lambda element: float(element.n_crystals), 0.0).astype(np.int64)
-
-    @cached_property
-    def _volumes(self) -> Float[np.ndarray, " n_numbers"]:
-        return self._table(lambda element: element.volume, 1.0)
-
-    @cached_property
-    def _nearest(self) -> Float[np.ndarray, "2 n_numbers"]:
-        low = self._table(lambda element: element.nearest.low, 0.0)
-        return np.stack([low, self._table(lambda element: element.nearest.high, np.inf)])
-
-    def _table(self, value: Callable[[ElementDomain], float], missing: float) -> Float[np.ndarray, " n_numbers"]:
-        """A value of each element, indexed by its atomic number."""
-        table = np.full(HIGHEST_ATOMIC_NUMBER + 1, missing)
-        for z, element in self._by_number.items():
-            table[z] = value(element)
-        return table
+    def _known(self) -> Float[np.ndarray, "4 n_numbers"]:
+        """Number of crystals, volume, and both limits of the nearest distance of each element, by atomic number."""
+        known = np.tile([[0.0], [1.0], [0.0], [np.inf]], HIGHEST_ATOMIC_NUMBER + 1)
+        for element in self.elements:
+            of_element = element.n_crystals, element.volume, element.nearest.low, element.nearest.high
+            known[:, SYMBOLS.index(element.symbol) + 1] = of_element
+        return known
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,18 +10,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Integer
 
-_SYMBOLS = (
-    "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr "
-    "Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir "
-    "Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh "
-    "Fl Mc Lv Ts Og "
-)
-SYMBOLS: tuple[str, ...] = tuple(_SYMBOLS.split())
-"""Symbol of element Z at position Z - 1. Elements above 98 are named here so that errors can name them."""
-
-ATOMIC_NUMBERS: dict[str, int] = {symbol: z for z, symbol in enumerate(SYMBOLS, start=1)} | {"D": 1, "T": 1}
-"""Symbol → Z. Deuterium and tritium are hydrogen: the model knows the nuclear charge only."""
-
 HIGHEST_ATOMIC_NUMBER = 98
 """Californium: the last element of the authors' one-hot input, so the last one that the model knows."""
 
@@ -65,6 +53,13 @@ def _read(table: str) -> tuple[_Row, ...]:
 
 
 _ROWS = _read(_TABLE)
+
+_BEYOND = "Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts Og"
+SYMBOLS: tuple[str, ...] = (*(row.symbol for row in _ROWS), *_BEYOND.split())
+"""Symbol of element Z at position Z - 1. Elements above 98 are named here so that errors can name them."""
+
+ATOMIC_NUMBERS: dict[str, int] = {symbol: z for z, symbol in enumerate(SYMBOLS, start=1)} | {"D": 1, "T": 1}
+"""Symbol → Z. Deuterium and tritium are hydrogen: the model knows the nuclear charge only."""
 
 COVALENT_RADII: Float[np.ndarray, " n_numbers"] = np.array([np.nan, *(row.covalent_radius for row in _ROWS)])
 """Å; index: atomic number (1 to 98)."""
