@@ -144,25 +144,22 @@ def _mean_and_runs(
     deviation = numbers.std(ddof=1) if len(numbers) > 1 else 0.0
     spread = f" ± {deviation:.2g}" if len(numbers) > 1 else ""
     look = {"color": series[0], "symbol": series[1]}
+    of_method: dict[str, Any] = {"mode": "markers", "legendgroup": method, "showlegend": False}
     runs = go.Scatter(
         x=numbers,
         y=[method] * len(numbers),
-        mode="markers",
         marker={**look, "size": 5, "opacity": 0.6},
         customdata=seeds,
         hovertemplate=f"{method}, seed %{{customdata}}<br>%{{x:.4g}} {unit}<extra></extra>",
-        legendgroup=method,
-        showlegend=False,
+        **of_method,
     )
     average = go.Scatter(
         x=[mean],
         y=[method],
-        mode="markers",
         marker={**look, "size": 11, "line": {"color": INK, "width": 1}},
         error_x={"type": "data", "array": [deviation], "color": INK, "thickness": 1.5, "width": 6},
         hovertemplate=f"{method}<br>{mean:.4g}{spread} {unit}<extra></extra>",
-        legendgroup=method,
-        showlegend=False,
+        **of_method,
     )
     return [runs, average]
 

@@ -170,27 +170,12 @@ def motif_overview(table: pd.DataFrame) -> pd.DataFrame:
         1  C:12  cuboctahedron      1
         2   O:6     octahedron      1
     """
-    import pandas as pd
-
-    rows: list[dict[str, Any]] = []
-    groups: Any = motif_summary(table).groupby("label")
-    for label, of_motif in groups:
-        mean = of_motif[["csm", "share", "e1_angle", "chance_angle", "e1_in_shell"]].mean()
-        rows.append(
-            {
-                "motif": label,
-                "polyhedron": polyhedron_name(label),
-                "structures": int(of_motif["n_structures"].max()),
-                "sites": int(of_motif["n_sites"].max()),
-                "csm": mean["csm"],
-                "share in shell": mean["share"],
-                "e₁ to bond": mean["e1_angle"],
-                CHANCE: mean["chance_angle"],
-                "e₁ on a bond": mean["e1_in_shell"],
-            }
-        )
-    rows.sort(key=lambda row: (-row["structures"], -row["sites"], row["motif"]))
-    return pd.DataFrame(rows)
+    groups: Any = motif_summary(table).rename(columns={"label": "motif"}).groupby("motif")
+    shown = {"share": "share in shell", "e1_angle": "e₁ to bond", "chance_angle": CHANCE, "e1_in_shell": "e₁ on a bond"}
+    overview = groups[["n_structures", "n_sites"]].max().set_axis(["structures", "sites"], axis=1)
+    overview = overview.join(groups[["csm", *shown]].mean().rename(columns=shown)).reset_index()
+    overview.insert(1, "polyhedron", overview["motif"].map(polyhedron_name))
+    return overview.sort_values(["structures", "sites", "motif"], ascending=[False, False, True], ignore_index=True)
 
 
 def _angle_figure(
