@@ -17,26 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = [
-    "AuthorsCheckpointError",
-    "CheckpointError",
-    "ConfigError",
-    "CrystalError",
-    "CrystalFramerError",
-    "CrystalWarning",
-    "DataError",
-    "MotifError",
-    "PolyhedronError",
-    "RankError",
-    "ScreeningError",
-    "TraceError",
-    "TrainingError",
-    "UncertaintyError",
-    "UnknownTarget",
-    "WorkerError",
-]
-
-
 Error = TypeVar("Error", bound="CrystalFramerError")
 
 

@@ -13,7 +13,6 @@ from crystalframer.config import (
     FrameConfig,
     FrameMethod,
     ModelConfig,
-    Target,
     TrainingConfig,
 )
 from crystalframer.errors import ConfigError, suggestion
@@ -134,7 +133,6 @@ PRESETS: dict[str, Preset] = {
     "tiny": Preset(
         Config(
             ModelConfig(
-                targets=(Target("formation_energy_per_atom", "eV/atom"),),
                 n_layers=2,
                 n_heads=2,
                 d_model=16,

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from crystalframer.errors import WorkerError
+from crystalframer.libraries import require
 from crystalframer.screening.plan import Shard
 from crystalframer.screening.shards import Screener, ShardResult
 
@@ -31,12 +32,8 @@ def compute_on_ray(
     Raises:
         WorkerError: Ray is not installed, there is no such cluster, or an actor raised an error.
     """
-    try:
-        import ray  # type: ignore[import-not-found]
-        import ray.data  # type: ignore[import-not-found]
-    except ModuleNotFoundError as error:
-        raise WorkerError("a Ray cluster needs Ray: pip install 'crystalframer[ray]'") from error
-
+    ray = require("ray", "a cluster", "ray", WorkerError)
+    require("ray.data", "a cluster", "ray", WorkerError)
     work = [{"shard": pickle.dumps(shard)} for shard in shards]
     if not work:
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def settle(folder: Path, work: FilePlan | StreamPlan, model: CrystalFramer) -> s
     """
     description = {
         "format_version": 1,
-        "inputs": [entry.as_tree() for entry in work.inputs],
+        "inputs": [asdict(entry) for entry in work.inputs],
         "n_structures": work.n_structures if isinstance(work, FilePlan) else None,
         "model": fingerprint(model),
         "shard_size": work.shard_size,

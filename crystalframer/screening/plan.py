@@ -58,12 +58,8 @@ class Input:
     given: str
     n_files: int = 0
     n_bytes: int = 0
-    fingerprint: str = ""
+    digest: str = ""
     """A hash of names, sizes and times of its files."""
-
-    def as_tree(self) -> dict[str, Any]:
-        """The input as the manifest knows it."""
-        return {"given": self.given, "n_files": self.n_files, "n_bytes": self.n_bytes, "digest": self.fingerprint}
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,9 @@ runs of a fixed grid, `search` those that Optuna suggests.
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext, redirect_stderr
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -32,7 +31,7 @@ from crystalframer.training.callbacks import where_to_draw
 from crystalframer.training.folder import Fingerprints, RunFolder
 from crystalframer.training.inputs import fingerprints, load_splits, prepare_parts
 from crystalframer.training.result import FitResult, read_result, why_none
-from crystalframer.training.run import Interrupted, fit
+from crystalframer.training.run import Interrupted, fit, silent
 from crystalframer.training.task import TrainingTask
 
 if TYPE_CHECKING:
@@ -224,7 +223,7 @@ class _Training:
 
     def __call__(self, run: Run, report: pool.Report) -> str | None:
         try:
-            with nullcontext() if self.is_shown else _silent():
+            with nullcontext() if self.is_shown else silent():
                 # After a kill between its last file and the message of its end, a run is complete already.
                 if not run.folder.result.exists():
                     fit(run.config, self.splits, run.folder.path, run.folder.config.exists(), [Reporter(report)])
@@ -285,10 +284,3 @@ def _reason(error: Exception) -> str:
     if cause is not None and not isinstance(cause, FileNotFoundError):
         raise error
     return why_none(error)
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Without bars: those of several processes would overwrite each other."""
-    with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):
-        yield

@@ -27,7 +27,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr
 from functools import partial
 from pathlib import Path
 
@@ -108,7 +108,7 @@ def fit(
     n_started = 1 if launch.launched() else training.n_devices or 1
     is_first = ranks.rank() == 0
     with ExitStack() as lock:
-        with _silent_unless_first():
+        with nullcontext() if is_first else silent():
             parts, model = ranks.agreed(partial(_set_up, config, data, folder, resume, n_started, lock))
         ranks.agreed(partial(_check_shared, folder))
         n_threads = training.n_threads
@@ -290,11 +290,8 @@ def _farewell(folder: RunFolder, task: TrainingTask, done: int) -> str:
 
 
 @contextmanager
-def _silent_unless_first() -> Iterator[None]:
-    """Without messages and bars on the ranks after rank 0."""
-    if ranks.rank() == 0:
-        yield
-        return
+def silent() -> Iterator[None]:
+    """Without messages and bars: those of several processes would overwrite each other."""
     with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):
         yield
 
