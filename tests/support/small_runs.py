@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from torch import Tensor
 
@@ -37,6 +39,10 @@ MODEL = ModelConfig(
 TRAINING = TrainingConfig(n_epochs=5, batch_size=8, swa_epochs=2, accelerator="cpu", learning_rate=2e-3, decay_steps=20)
 CONFIG = Config(MODEL, training=TRAINING)
 TIMES = ["training_seconds", "seconds"]
+bit_for_bit = pytest.mark.flaky(reruns=2)
+"""For tests that compare trainings bit for bit. In about one of 300 trainings on a busy machine one rounding differs,
+also between two that are the same; why is not known (docs/limits.md). A resumption that loses something differs in all
+attempts."""
 
 
 def training(**changes: Any) -> Config:
@@ -84,6 +90,18 @@ def weights(result: FitResult, name: str) -> dict[str, Tensor]:
 def has_no_gradient(name: str) -> bool:
     """A key bias adds the same to all logits of an atom: its gradient is rounding alone, which Adam blows up."""
     return name.endswith("key.bias")
+
+
+def certain_run(config: Config, folder: Path) -> FitResult:
+    """A training that another one repeated bit for bit (see `bit_for_bit`)."""
+    runs: list[FitResult] = []
+    for number in range(4):
+        runs.append(fit(config, DATA, folder / str(number)))
+        for other in runs[:-1]:
+            with contextlib.suppress(AssertionError):
+                assert_same_run(other, runs[-1])
+                return other
+    raise AssertionError("no two of four trainings agree")
 
 
 def assert_same_run(one: FitResult, other: FitResult) -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from permissions import open_folder, read_only
 from refusals import refused
-from small_runs import DATA, assert_same_run, begin_or_resume, training
+from small_runs import DATA, assert_same_run, begin_or_resume, bit_for_bit, training
 
 from crystalframer import checkpoint
 from crystalframer.errors import ConfigError, TrainingError
@@ -34,6 +34,7 @@ def n_epochs(output: Path) -> int:
         return 0
 
 
+@bit_for_bit
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
 @pytest.mark.parametrize("n_kills", [2, pytest.param(10, marks=[pytest.mark.long, pytest.mark.timeout(1800)])])
 def test_a_run_that_is_killed_again_and_again(n_kills: int, tmp_path: Path) -> None:
@@ -68,6 +69,7 @@ class Disk:
         self.fsync(file)
 
 
+@bit_for_bit
 @pytest.mark.parametrize("n_good", [0, 2, 7, 15, 20, 24])
 def test_a_disk_that_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_good: int) -> None:
     """At the first file, and at later ones: it is said what to do, and doing it works."""
@@ -79,6 +81,7 @@ def test_a_disk_that_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n
     assert_same_run(run(tmp_path / "run"), run(tmp_path / "other"))
 
 
+@bit_for_bit
 def test_a_folder_that_is_read_only() -> None:
     """A new run, and one that was under way, which then goes on where it can be written."""
     with open_folder() as folder:

@@ -30,6 +30,8 @@ from small_runs import (
     TRAINING,
     PressCtrlC,
     assert_same_run,
+    bit_for_bit,
+    certain_run,
     has_no_gradient,
     make_data,
     training,
@@ -62,7 +64,7 @@ def stop_at(epoch: int, batch: int) -> PressCtrlC:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> FitResult:
     """An uninterrupted run of CONFIG on DATA."""
-    return fit(CONFIG, DATA, tmp_path_factory.mktemp("finished") / "run")
+    return certain_run(CONFIG, tmp_path_factory.mktemp("finished"))
 
 
 # What a run computes
@@ -193,6 +195,7 @@ def test_the_files_of_a_run(finished: FitResult) -> None:
     np.testing.assert_allclose(logged, finished.history["validation_mae/energy"], rtol=1e-6)
 
 
+@bit_for_bit
 def test_the_same_config_gives_the_same_run(finished: FitResult, tmp_path: Path) -> None:
     torch.manual_seed(99)
     assert_same_run(fit(CONFIG, DATA, tmp_path / "again"), finished)
@@ -211,6 +214,7 @@ def test_it_learns_eight_crystals_by_heart(tmp_path: Path) -> None:
     assert list(result.scores) == ["best"]
 
 
+@bit_for_bit
 def test_the_rate_falls_to_zero_with_the_run_and_resumes(tmp_path: Path) -> None:
     config = training(schedule="warmup-stable-decay", warmup_steps=2, decay_fraction=0.5, n_epochs=4, swa_epochs=0)
     whole = fit(config, DATA, tmp_path / "whole")
@@ -312,6 +316,7 @@ def test_without_a_test_part(tmp_path: Path) -> None:
 # Stopping and going on
 
 
+@bit_for_bit
 @pytest.mark.parametrize("moment", [(0, 1), (2, 1), (3, 0), (4, 2)], ids=str)
 def test_an_interrupted_run_resumes_to_the_same_numbers(
     finished: FitResult, tmp_path: Path, moment: tuple[int, int]
@@ -341,6 +346,7 @@ def test_ctrl_c_waits_for_the_end_of_the_batch_unless_repeated(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@bit_for_bit
 def test_resuming_with_uneven_accumulated_batches_and_noise(tmp_path: Path) -> None:
     """The number of batches differs from epoch to epoch, and the last step of an epoch has fewer of them."""
     config = training(max_atoms=7, accumulate=2, drop_last=False, n_epochs=3, swa_epochs=1)
@@ -356,6 +362,7 @@ def test_resuming_with_uneven_accumulated_batches_and_noise(tmp_path: Path) -> N
     assert_same_run(fit(config, DATA, tmp_path / "run", resume=True), whole)
 
 
+@bit_for_bit
 def test_where_it_runs_may_change_on_resuming(finished: FitResult, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         fit(CONFIG, DATA, tmp_path / "run", callbacks=[stop_at(1, 0)])

@@ -16,7 +16,7 @@ import pytest
 import small_runs
 import torch
 from refusals import refused
-from small_runs import TIMES, PressCtrlC
+from small_runs import TIMES, PressCtrlC, bit_for_bit
 
 from crystalframer import checkpoint
 from crystalframer.config import Config, FrameConfig, Target
@@ -112,6 +112,7 @@ def test_two_ranks_learn_what_one_learns(alone: FitResult, together: FitResult) 
         assert row[f"validation_mae/{name}"] == pytest.approx(np.nanmean(errors), rel=1e-5)
 
 
+@bit_for_bit
 def test_rank_0_alone_writes(together: FitResult) -> None:
     events = list((together.output / "tensorboard").glob("events*"))
     assert len(events) == 1
@@ -121,6 +122,7 @@ def test_rank_0_alone_writes(together: FitResult) -> None:
     assert ranks.n_ranks() == 1  # nothing is left behind
 
 
+@bit_for_bit
 def test_a_run_goes_on_with_another_number_of_ranks(
     alone: FitResult,
     together: FitResult,
