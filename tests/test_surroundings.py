@@ -85,14 +85,14 @@ SURROUNDINGS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 def state() -> dict[str, Any]:
     """Everything that a call should leave as it was, but Python's random state: the type checker of the tests draws."""
     return {
-        "numpy": np.random.get_state()[1].tolist(),
+        "numpy": np.random.get_state(legacy=False)["state"]["key"].tolist(),  # type: ignore[call-overload]
         "torch": torch.get_rng_state().tolist(),
         "environment": dict(os.environ),
         "dtype": torch.get_default_dtype(),
         "device": torch.get_default_device(),
         "autocast": torch.is_autocast_enabled("cpu"),
         "gradients": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
-        "matmul": (torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision),
+        "matmul": (torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision),  # type: ignore[attr-defined]
         "deterministic": (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic),
         "cudnn": (torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32),
         "threads": (torch.get_num_threads(), torch.get_num_interop_threads()),
@@ -176,7 +176,9 @@ def test_trainings_do_not_depend_on_surroundings(name: str, expected: dict[str, 
 
 
 def test_ablation_and_search_leave_everything_as_it_was(tmp_path: Path) -> None:
-    random.seed(1), np.random.seed(2), torch.manual_seed(3)
+    random.seed(1)
+    np.random.seed(2)
+    torch.manual_seed(3)
     before = state()
     cf.ablate(CONFIG, ["max"], [0], data(), tmp_path / "ablation")
     assert state() == before
@@ -223,7 +225,9 @@ def test_contexts_give_back_what_they_take_when_an_error_passes() -> None:
         with pytest.raises(ZeroDivisionError), left_alone(), plain():
             os.environ["CRYSTALFRAMER_SOMETHING"] = "1"
             os.environ.pop("PATH")
-            random.random(), np.random.random(), torch.rand(1)
+            random.random()
+            np.random.random()
+            torch.rand(1)
             assert torch.ones(1).dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
             raise ZeroDivisionError
         assert state() == before and random.getstate() == of_python
