@@ -48,6 +48,10 @@ def dataset(
         DataError: no such name or path (the nearest name is given), the data cannot be used, or there is no network and
             the data set was not downloaded before (the message says what to download where by hand).
     """
+    if not isinstance(source, (str, Path)):
+        advice = "write a table to a file (`to_parquet`), or use CrystalDataset.from_crystals"
+        message = f"a data set is loaded by its name or path, not from a {type(source).__name__}; {advice}"
+        raise DataError(message, field="source")
     if labels is not None and not Path(source).is_dir():
         message = "a table of labels goes with a folder of structure files, and this is none"
         raise DataError(message, path=source, field="labels", value=labels)

@@ -95,6 +95,10 @@ class Stated:
                 problem = f"the atom sites make {_content(found)}, but _chemical_formula_sum is {self.formula[:200]!r}"
                 advice = "add the missing sites (was the file cut short? is hydrogen listed?) or correct the formula"
                 raise CrystalError(f"{problem}; {advice}", field="_chemical_formula_sum", value=self.formula)
+            if abs(n_formulas - max(round(n_formulas), 1)) * sum(counts.values()) > FORMULA_TOLERANCE:
+                problem = f"the cell holds {_content(found)}, which is no multiple of {self.formula[:200]!r}"
+                advice = "add the missing sites (was the file cut short?) or correct the formula"
+                raise CrystalError(f"{problem}; {advice}", field="_chemical_formula_sum", value=self.formula)
             # Many programs write the formula of the whole cell, and Z of the formula without its common factor.
             whole = np.gcd.reduce([round(count) for count in counts.values()])
             possible = (n_formulas, whole) if abs(n_formulas - 1) < 0.01 else (n_formulas,)

@@ -28,7 +28,7 @@ STRUCTURE_COLUMNS = ("atomic_numbers", "positions", "frac_coords", "lattice")
 _DERIVED_WORDS = ("natoms", "nsites", "volume", "density", "spacegroup", "spacegroupnumber")
 """Words for numbers that describe the structure."""
 _OTHER_COLUMNS = ("structure", "atoms", "formula", "split")
-_INDEX_COLUMN = re.compile(r"|index|level_\d+|__index_level_\d+__|unnamed: ?\d+(_level_\d+)?", re.IGNORECASE)
+_INDEX_COLUMN = re.compile(r"|index|level_\d+|__index_level_\d+__|unnamed: ?\d+(\.\d+)*(_level_\d+)?", re.IGNORECASE)
 """The numbers of the rows, as pandas writes them when it is not told otherwise."""
 _MISSING = ("", "nan", "na", "n/a", "null", "none")
 _MISSING_TYPES = ("NAType", "NaTType")

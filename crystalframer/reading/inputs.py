@@ -209,6 +209,8 @@ def files_of(text: str) -> list[Path]:
     Raises:
         CrystalError: a folder or pattern without any.
     """
+    if not text.strip():
+        raise CrystalError("the path is empty; name a file or a folder")
     path = Path(text).expanduser()
     if path.is_dir() and not formats.may_be_folder(path):
         found = formats.structure_files(path) or formats.parquet_files(path)

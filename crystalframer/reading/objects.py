@@ -100,6 +100,8 @@ def _from_pymatgen(structure: Any, id: str) -> Crystal:
         numbers.append(_whole_atom(occupancy, where, index))
     _check_periodic(structure.lattice.pbc, id, "lattice.pbc")
     _mention_states(structure)
+    for name, values in structure.site_properties.items():
+        _check_occupancies(name, values, id)
     lattice = structure.lattice.matrix
     return Crystal(np.array(numbers, dtype=np.int64), _cartesian(structure.frac_coords, lattice), lattice, id)
 
@@ -144,14 +146,36 @@ def _whole_atom(occupancy: Mapping[int, float], where: str, site: int) -> int:
 
 def _from_ase(atoms: Any, id: str) -> Crystal:
     # Left by ASE's CIF reader, which keeps one element of a mixed site.
-    for site, shares in (atoms.info.get("occupancy") or {}).items():
+    mixed = atoms.info.get("occupancy")
+    for site, shares in (mixed if isinstance(mixed, dict) else {}).items():
+        if not isinstance(shares, Mapping) or not all(isinstance(share, (int, float)) for share in shares.values()):
+            problem = f"{_name(id)}: occupancy of site {site} is {str(shares)[:40]!r}, not shares of elements"
+            raise CrystalError(f"{problem}; correct or remove it", field="occupancy", value=shares)
         occupancy = {atomic_number(symbol) or 0: share for symbol, share in shares.items()}
         _whole_atom(occupancy, f"{_name(id)}: site {site}", int(site))
+    for name, values in atoms.arrays.items():
+        _check_occupancies(name, values, id)
     kinds = ("numbers", "positions", "initial_charges", "initial_magmoms")
     arrays = {name: atoms.arrays[name] for name in kinds if name in atoms.arrays}
     if np.any(getattr(atoms.calc, "results", {}).get("magmoms", 0)):
         left_out("magnetic moments")
     return _from_ase_row({**arrays, "cell": atoms.cell.array, "pbc": atoms.pbc}, id)
+
+
+def _check_occupancies(name: str, values: Any, id: str) -> None:
+    """That a property of the sites is no occupancy other than 1."""
+    if not name.lower().removeprefix("site_").startswith("occup") and name.lower() != "occ":
+        return
+    try:
+        shares = np.asarray(values, dtype=np.float64).reshape(len(values), -1)
+        partial = np.flatnonzero(~(np.abs(shares - 1) <= OCCUPANCY_TOLERANCE).all(axis=1))
+    except (TypeError, ValueError):
+        partial = np.arange(1)
+    if partial.size:
+        site = int(partial[0])
+        problem = f"site {site} is partly occupied ({name} is {str(values[site])[:40]})"
+        advice = "the model needs whole atoms: make an ordered structure first, or correct it"
+        raise CrystalError(f"{_name(id)}: {problem}; {advice}", site=site, field=name)
 
 
 def _from_ase_row(row: Mapping[str, Any], id: str) -> Crystal:

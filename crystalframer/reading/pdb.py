@@ -74,6 +74,8 @@ def _check_lines(text: str) -> None:
                 problem = f"site {site} ({line[12:16].strip()}) names no element in columns 77 and 78"
                 raise CrystalError(f"{problem}, and its name is not certain; add it", site=site)
             site += 1
+    if re.search(r"^END[ \t]*$(.|\n)*^(ATOM|HETATM)", text, re.MULTILINE):
+        raise CrystalError("lists atoms after END; write each structure to a file of its own", field="END")
     if not re.search("^END", text, re.MULTILINE):
         raise CrystalError("ends without END; was it cut short?", field="END")
 

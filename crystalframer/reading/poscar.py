@@ -21,6 +21,7 @@ from crystalframer.reading.entry import BEGINNING, Entry, Start, numbered
 from crystalframer.reading.text import text_of
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eEdD][+-]?[0-9]+)?")
+_DECIMAL_COMMA = re.compile(r"\d,\d")
 _COUNT = re.compile(r"[0-9]+")
 _SYMBOL = re.compile(r"([A-Za-z]{1,3})([0-9]*[+-])?([_/]\S*)?")
 """Symbol, perhaps a charge; what follows `_` or `/` is the kind and hash of the potential."""
@@ -96,7 +97,10 @@ class _Lines:
         return CrystalError(f"line {self.number} ({line!r}) {problem}", site=site)
 
     def vector(self, expected: str, site: int | None = None) -> list[float]:
-        numbers = _numbers(self.next(expected))
+        line = self.next(expected)
+        numbers = _numbers(line)
+        if "." not in line and _DECIMAL_COMMA.search(line):
+            raise self.wrong("has decimal commas, which VASP takes for separators; write points", site)
         if len(numbers) < 3:
             raise self.wrong(f"does not begin with the three numbers of {expected}; correct it", site)
         return numbers[:3]

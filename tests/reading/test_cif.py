@@ -642,3 +642,10 @@ def test_stated_multiplicities_decide_the_origin() -> None:
         assert_same_content(read(text.format("_atom_site_site_symmetry_multiplicity")), read(SPINEL["2"]))
     with refused(CrystalError):  # of this item it is not known what it counts
         read(text.format("_atom_site_symmetry_multiplicity"))
+
+
+@pytest.mark.parametrize(("formula", "n_listed"), [("Na4", 3), ("Na27", 22), ("Na2", 1), ("Na2", 3)])
+def test_a_content_that_is_no_multiple_of_the_formula_is_refused(formula: str, n_listed: int) -> None:
+    sites = "\n".join(f"Na{n} Na 0.1 0.2 {n / 30:.4f}" for n in range(n_listed))
+    with refused(CrystalError, field="_chemical_formula_sum"):
+        read(with_stated(cif(sites, symmetry="P 1", cell="9 9 90 90 90 90"), formula=formula))

@@ -465,3 +465,34 @@ def test_numbers_pass_over_ids_that_are_there_already() -> None:
     assert [record.id for record in iter_structures([row(id=id) for id in ids])] == [
         *("a", "a-2", "a-3", "a-4", "a-2-2", "a-2-2-2", "a-5")
     ]
+
+
+@pytest.mark.parametrize("name", ["occupancy", "occupancies", "occ", "site_occupancy", "Occupancy"])
+def test_occupancies_beside_the_elements_are_not_passed_over(name: str) -> None:
+    for values, is_whole in (([1.0, 1.0], True), ([1.0, 0.5], False), (["x", "y"], False)):
+        atoms = NACL.to_ase_atoms()
+        atoms.set_array(name, np.array(values))
+        structure = NACL.copy()
+        structure.add_site_property(name, values)
+        for thing in (atoms, structure):
+            if is_whole:
+                assert len(read(thing)) == 2
+            else:
+                with refused(CrystalError, field=name):
+                    read(thing)
+
+
+@pytest.mark.parametrize("value", ["0.5 1", 0.5, {"0": {"Na": "x"}}])
+def test_an_occupancy_of_another_kind_breaks_no_reading(value: object) -> None:
+    atoms = NACL.to_ase_atoms()
+    atoms.info["occupancy"] = value
+    if isinstance(value, dict):
+        with refused(CrystalError, field="occupancy"):
+            read(atoms)
+    else:
+        assert len(read(atoms)) == 2
+
+
+def test_an_empty_path_is_no_folder() -> None:
+    (record,) = iter_structures("")
+    assert record.crystal is None and "path is empty" in str(record.error)
