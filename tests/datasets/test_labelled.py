@@ -3,12 +3,12 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pandas
 import pyarrow
 import pytest
 from pyarrow import parquet
 from pymatgen.core import Lattice, Structure
 from refusals import refused
+from tables import write_rows
 
 from crystalframer.config import DataConfig, Target
 from crystalframer.datasets.labelled import read_folder, read_table
@@ -20,20 +20,6 @@ FLAT = ["id", "atomic_numbers", "positions", "lattice", "gap", "gap"]
 
 def structure(length: float) -> Structure:
     return Structure(Lattice.cubic(length), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
-
-
-def write_rows(path: Path, rows: list[dict]) -> Path:
-    """A table of these rows in the format of the suffix."""
-    if path.suffix == ".csv":
-        cells = [{k: json.dumps(v) if isinstance(v, list) else v for k, v in row.items()} for row in rows]
-        pandas.DataFrame(cells).to_csv(path, index=False)
-    elif path.suffix == ".parquet":
-        pandas.DataFrame(rows).to_parquet(path)
-    elif path.suffix == ".jsonl":
-        path.write_text("\n".join(json.dumps(row) for row in rows))
-    else:
-        path.write_text(json.dumps(rows))
-    return path
 
 
 def rows(**columns: list) -> list[dict]:

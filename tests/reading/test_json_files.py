@@ -26,6 +26,8 @@ POSITIONS = (np.array(FRAC) @ LATTICE).tolist()
 SALT = Structure(Lattice(LATTICE), ["Na", "Cl"], FRAC)
 ATOMS = ase.Atoms("NaCl", POSITIONS, cell=LATTICE, pbc=True)
 JARVIS = {"lattice_mat": LATTICE, "coords": FRAC, "elements": ["Na", "Cl"], "cartesian": False}
+ROW = {"atomic_numbers": [11, 17], "frac_coords": FRAC, "lattice": LATTICE}
+HALVES = {"sites_in_groups": [[0], [1]], "group_probabilities": [0.5, 0.5]}
 OPTIMADE: dict[str, Any] = {
     "lattice_vectors": LATTICE,
     "cartesian_site_positions": POSITIONS,
@@ -46,8 +48,8 @@ def answer(**attributes: Any) -> dict[str, Any]:
     return {"data": entry, "meta": {"more_data_available": False}}
 
 
-def species(**changes: Any) -> list[dict[str, Any]]:
-    return [OPTIMADE["species"][0], {**OPTIMADE["species"][1], **changes}]
+def chlorine(**changes: Any) -> dict[str, Any]:
+    return answer(species=[OPTIMADE["species"][0], {**OPTIMADE["species"][1], **changes}])
 
 
 def ase_json(folder: Path, *atoms: ase.Atoms) -> str:
@@ -75,12 +77,8 @@ ONE = {
     "optimade, few fields": answer(dimension_types=None, nperiodic_dimensions=None, structure_features=None, nsites=2),
     "ase": json.loads(encode(ATOMS)),
     "ase in pymatgen": AseAtomsAdaptor.get_atoms(SALT).as_dict(),
-    "row": {"atomic_numbers": [11, 17], "frac_coords": FRAC, "lattice": LATTICE},
-    "row with arrays": json.loads(
-        json.dumps(
-            {"atomic_numbers": np.array([11, 17]), "frac_coords": FRAC, "lattice": np.array(LATTICE)}, cls=MontyEncoder
-        )
-    ),
+    "row": ROW,
+    "row with arrays": json.loads(json.dumps({name: np.array(ROW[name]) for name in ROW}, cls=MontyEncoder)),
 }
 
 
@@ -142,12 +140,7 @@ def test_json_of_ase(tmp_path: Path) -> None:
     [
         (Molecule(["H"], [[0, 0, 0]]).as_dict(), "lattice", None, ["molecule"]),
         (ComputedEntry("NaCl", -1.0).as_dict(), None, None, ["ComputedEntry"]),
-        (
-            {**SALT.as_dict(), "lattice": {**SALT.lattice.as_dict(), "pbc": [True, True, False]}},
-            "pbc",
-            None,
-            ["along 2"],
-        ),
+        (Structure(Lattice(LATTICE, (True, True, False)), ["Na", "Cl"], FRAC).as_dict(), "pbc", None, ["along 2"]),
         ({**json.loads(encode(ATOMS)), "pbc": "False"}, "pbc", None, ["along 0"]),
         ({**json.loads(encode(ATOMS)), "pbc": [True, True, "no"]}, "pbc", None, ["'no'"]),
         ({"material_id": "mp-1", "structure": None}, "structure", None, []),
@@ -155,17 +148,12 @@ def test_json_of_ase(tmp_path: Path) -> None:
         ({**JARVIS, "cartesian": None}, "cartesian", None, []),
         ({**JARVIS, "elements": ["Na", "X"]}, None, 1, ["'X'"]),
         ({**JARVIS, "elements": ["Na", "Vac"]}, None, 1, ["'Vac'"]),
-        (answer(species=species(concentration=[0.9])), None, 1, ["Cl", "0.9"]),
-        (
-            answer(species=species(chemical_symbols=["Cl", "vacancy"], concentration=[0.9, 0.1])),
-            None,
-            1,
-            ["vacancy 0.1"],
-        ),
-        (answer(species=species(chemical_symbols=["Cl", "Br"], concentration=[0.5, 0.5])), None, 1, ["Br 0.5"]),
-        (answer(species=species(chemical_symbols=["X"])), None, 1, ["'X'"]),
-        (answer(species=species(chemical_symbols=["vacancy"])), None, 1, ["'vacancy'"]),
-        (answer(species=species(attached=["H"], nattached=[1])), None, 1, ["attached"]),
+        (chlorine(concentration=[0.9]), None, 1, ["Cl", "0.9"]),
+        (chlorine(chemical_symbols=["Cl", "vacancy"], concentration=[0.9, 0.1]), None, 1, ["vacancy 0.1"]),
+        (chlorine(chemical_symbols=["Cl", "Br"], concentration=[0.5, 0.5]), None, 1, ["Br 0.5"]),
+        (chlorine(chemical_symbols=["X"]), None, 1, ["'X'"]),
+        (chlorine(chemical_symbols=["vacancy"]), None, 1, ["'vacancy'"]),
+        (chlorine(attached=["H"], nattached=[1]), None, 1, ["attached"]),
         (answer(species_at_sites=["Na", "K"]), None, 1, ["K"]),
         (answer(species_at_sites=["Na"]), "nsites", None, []),
         (answer(nsites=4), "nsites", None, ["4"]),
@@ -173,12 +161,7 @@ def test_json_of_ase(tmp_path: Path) -> None:
         (answer(dimension_types=None, nperiodic_dimensions=2), "dimension_types", None, ["2 of 3"]),
         (answer(lattice_vectors=[*LATTICE[:2], [None, None, None]]), "dimension_types", None, []),
         (answer(structure_features=["implicit_atoms"]), "implicit_atoms", None, []),
-        (
-            answer(assemblies=[{"sites_in_groups": [[0], [1]], "group_probabilities": [0.5, 0.5]}]),
-            "assemblies",
-            None,
-            [],
-        ),
+        (answer(assemblies=[HALVES]), "assemblies", None, []),
         (answer(species=None), "species", None, []),
         ({"data": {"id": "x", "type": "references", "attributes": {"title": "x"}}}, "type", None, ["references"]),
         ({**JARVIS, "energy": float("nan")}, None, None, ["NaN"]),
@@ -228,15 +211,12 @@ def magnetic() -> list[Any]:
     return [structure, structure.as_dict(), spins, atoms, json.loads(encode(atoms))]
 
 
-@pytest.mark.parametrize("source", charged())
-def test_charges_are_said_to_be_left_out(source: Any) -> None:
-    with pytest.warns(CrystalWarning, match="oxidation states and charges are left out"):
-        check(cf.read(source))
+LEFT_OUT = {"oxidation states and charges": charged(), "magnetic moments": magnetic()}
 
 
-@pytest.mark.parametrize("source", magnetic())
-def test_moments_are_said_to_be_left_out(source: Any) -> None:
-    with pytest.warns(CrystalWarning, match="magnetic moments are left out"):
+@pytest.mark.parametrize(("what", "source"), [(what, source) for what in LEFT_OUT for source in LEFT_OUT[what]])
+def test_charges_and_moments_are_said_to_be_left_out(what: str, source: Any) -> None:
+    with pytest.warns(CrystalWarning, match=f"{what} are left out"):
         check(cf.read(source))
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import ase
-import ase.io
 import numpy as np
 import pytest
 from pymatgen.analysis.structure_matcher import StructureMatcher
@@ -58,17 +56,6 @@ def test_what_is_rounded_from_a_special_position_is_put_there(tmp_path: Path) ->
     np.testing.assert_allclose(np.sort(crystal.frac_coords[1][:2]), [1 / 3, 2 / 3], atol=1e-12)
 
 
-def test_a_file_that_ase_writes(tmp_path: Path) -> None:
-    atoms = ase.Atoms("NaCl", [[0, 0, 0], [2, 2.5, 3]], cell=[4, 5, 6], pbc=True)
-    ase.io.write(tmp_path / "a.pdb", atoms)
-    crystal = cf.read(tmp_path / "a.pdb")
-    assert crystal.atomic_numbers.tolist() == [11, 17]
-    np.testing.assert_allclose(crystal.positions, atoms.positions)
-    ase.io.write(tmp_path / "a.pdb", [atoms, atoms])
-    with refused(CrystalError, "2 models", field="MODEL"):
-        cf.read(tmp_path / "a.pdb")
-
-
 def test_deuterium_and_charges(tmp_path: Path) -> None:
     assert read(RUTILE.replace("  O\n", "  D\n"), tmp_path).formula == "TiH2"
     with pytest.warns(CrystalWarning, match="charges"):
@@ -85,6 +72,7 @@ def test_deuterium_and_charges(tmp_path: Path) -> None:
         (cryst1("P 63") + SITES, "CRYST1", None, "P 63"),
         (cryst1("F d -3 m", 5, 5, 5) + SITES, "CRYST1", None, "origin"),
         (RUTILE.replace("          TI", ""), None, 0, "element"),
+        ("MODEL     1\nENDMDL\nMODEL     2\n" + RUTILE, "MODEL", None, "2 models"),
         (RUTILE.replace("END\n", ""), "END", None, "cut short"),
         (RUTILE.replace("  O\n", "  X\n"), None, 1, "element"),
         (cryst1("P 42/m n m") + atom("O", 1.401, 1.401, 0, altloc="A") + "END\n", None, 0, "alternate"),

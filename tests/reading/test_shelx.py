@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import ase
-import ase.io
 import gemmi
 import numpy as np
 import pytest
@@ -103,14 +101,6 @@ def test_groups_written_as_shelx_does(name: str, tmp_path: Path) -> None:
     difference = crystal.frac_coords[:, None] - images
     nearest = np.abs(difference - np.round(difference)).max(axis=2)
     assert (nearest.min(axis=0) < 1e-6).all() and (nearest.min(axis=1) < 1e-6).all()
-
-
-def test_a_file_that_ase_writes(tmp_path: Path) -> None:
-    atoms = ase.Atoms("NaCl", [[0, 0, 0], [2, 2.5, 3]], cell=[4, 5, 6], pbc=True)
-    ase.io.write(tmp_path / "a.res", atoms)
-    crystal = cf.read(tmp_path / "a.res")
-    assert crystal.atomic_numbers.tolist() == [11, 17]
-    np.testing.assert_allclose(crystal.positions, atoms.positions, atol=1e-6)
 
 
 def test_no_element_is_taken_for_an_instruction(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas
 import pytest
 from refusals import refused
+from tables import write_rows
 
 from crystalframer.errors import DataError
 from crystalframer.reading.entry import BEGINNING, Entry, Start, numbered
@@ -42,14 +43,8 @@ KINDS = ("csv", "json", "jsonl", "parquet", "extxyz", "xyz", "db", "traj", "lmdb
 
 def _write(kind: str, folder: Path) -> Path:
     path = folder / f"seven.{kind}"
-    if kind == "csv":
-        rows = [
-            {**row, **{name: json.dumps(row[name]) for name in row if name != "id"}, "note": "two\nlines"}
-            for row in ROWS
-        ]
-        pandas.DataFrame(rows).to_csv(path, index=False)
-    elif kind == "json":
-        path.write_text(json.dumps(ROWS))
+    if kind in ("csv", "json"):
+        write_rows(path, [{**row, "note": "two\nlines"} for row in ROWS])
     elif kind == "jsonl":
         path.write_text("\n\n".join(json.dumps(row) for row in ROWS) + "\n\n")
     elif kind == "parquet":

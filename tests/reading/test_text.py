@@ -5,32 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from cif_texts import text_of
 from refusals import refused
 
 import crystalframer as cf
 from crystalframer.errors import CrystalError
 from crystalframer.reading.text import decoded
 
-SALT = """# Müller, 5.64 Å
-data_x
-_cell_length_a 4.1
-_cell_length_b 4.1
-_cell_length_c 4.1
-_cell_angle_alpha 90
-_cell_angle_beta 90
-_cell_angle_gamma 90
-loop_
-_symmetry_equiv_pos_as_xyz
-x,y,z
-loop_
-_atom_site_label
-_atom_site_type_symbol
-_atom_site_fract_x
-_atom_site_fract_y
-_atom_site_fract_z
-Cs1 Cs 0 0 0
-Cl1 Cl 0.5 0.5 0.5
-"""
+SITES = ["Cs1 Cs 0 0 0 1", "Cl1 Cl 0.5 0.5 0.5 1"]
+SALT = "# Müller, 5.64 Å\n" + text_of("x", "4.1 4.1 4.1 90 90 90", SITES, "_symmetry_space_group_name_H-M 'P 1'")
 ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-32", "latin-1")
 
 
