@@ -150,10 +150,12 @@ def test_a_crash_between_the_two_renames(saved: Path, path: str) -> None:
 # What is refused
 
 
-def edit(folder: Path, change: Callable[[dict], object]) -> None:
-    weights = load_file(folder / "model.safetensors")
-    change(weights)
-    save_file(weights, folder / "model.safetensors")
+def edit(folder: Path, name: str, *shape: int) -> None:
+    """A tensor of this shape under this name, or none."""
+    weights = load_file(folder / WEIGHTS) | {name: torch.ones(shape)}
+    if not shape:
+        del weights[name]
+    save_file(weights, folder / WEIGHTS)
 
 
 def describe(folder: Path, **fields: object) -> None:
@@ -176,15 +178,10 @@ def describe(folder: Path, **fields: object) -> None:
         ),
         (lambda f: describe(f, model={"n_layer": 3}), "config.json", "model.n_layer", ["did you mean 'n_layers'"]),
         (lambda f: describe(f, model={"n_layers": "3"}), "config.json", "model.n_layers", ["'3'"]),
+        (lambda f: edit(f, "readout.0.bias"), WEIGHTS, None, ["readout.0.bias is missing", "16"]),
+        (lambda f: edit(f, "extra", 1), WEIGHTS, None, ["extra is not part"]),
         (
-            lambda f: edit(f, lambda w: w.pop("readout.0.bias")),
-            WEIGHTS,
-            None,
-            ["readout.0.bias is missing", "16"],
-        ),
-        (lambda f: edit(f, lambda w: w.update(extra=torch.ones(1))), WEIGHTS, None, ["extra is not part"]),
-        (
-            lambda f: edit(f, lambda w: w.update({"readout.2.weight": torch.ones(1, 16)})),
+            lambda f: edit(f, "readout.2.weight", 1, 16),
             WEIGHTS,
             None,
             ["readout.2.weight has shape 1 × 16, expected 2 × 16"],

@@ -157,11 +157,6 @@ def test_a_row_that_fails_and_a_file_of_several_structures_keep_their_index(
     assert predicted["error"].isna().tolist() == [True, True, False, False, True]
 
 
-def test_a_series_or_dictionary_without_structures_has_no_rows(model: CrystalFramer) -> None:
-    for empty in ({}, pandas.Series([], dtype=object), pandas.DataFrame({"structure": []})):
-        assert len(cf.predict(empty, model)) == 0
-
-
 def test_two_columns_of_one_name_are_refused(model: CrystalFramer) -> None:
     frame = pandas.DataFrame([[CRYSTALS[0], 1.0, 2.0]], columns=["structure", "gap", "gap"])
     with refused(DataError, "2 columns called 'gap'", field="gap"):
@@ -175,8 +170,9 @@ def test_a_single_structure_is_one_row(folder: Path, model: CrystalFramer) -> No
 
 
 def test_no_structures_are_no_rows(model: CrystalFramer) -> None:
-    frame = cf.predict([], model)
-    assert list(frame.columns) == ["id", "formula", "energy", "gap", "error"] and len(frame) == 0
+    for empty in ([], {}, pandas.Series([], dtype=object), pandas.DataFrame({"structure": []})):
+        frame = cf.predict(empty, model)
+        assert list(frame.columns) == ["id", "formula", "energy", "gap", "error"] and len(frame) == 0
 
 
 def test_bad_rows_keep_their_place_and_stop_no_other(folder: Path, model: CrystalFramer) -> None:
@@ -220,10 +216,13 @@ def test_batches_are_bounded_and_change_no_prediction(batch_size: int, max_atoms
     np.testing.assert_allclose(values(frame), expected(*STRUCTURES), atol=1e-5)
 
 
-@pytest.mark.parametrize("bound", [{"batch_size": 0}, {"max_atoms": -1}])
-def test_bounds_must_let_something_through(bound: dict[str, Any], model: CrystalFramer) -> None:
-    with refused(ConfigError, "at least 1", field=next(iter(bound))):
-        cf.predict(CRYSTALS, model, **bound)
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [("batch_size", 0, "at least 1"), ("max_atoms", -1, "at least 1"), ("device", "gpu7", "gpu7")],
+)
+def test_a_setting_that_cannot_be_used_is_named(field: str, value: Any, words: str, model: CrystalFramer) -> None:
+    with refused(ConfigError, words, field=field):
+        cf.predict(CRYSTALS, model, **{field: value})
 
 
 def test_structures_are_read_as_they_are_needed(model: CrystalFramer) -> None:
@@ -273,22 +272,26 @@ def test_a_model_in_float64_predicts_in_float64(model: CrystalFramer) -> None:
     np.testing.assert_allclose(values(cf.predict(CRYSTALS, double)), exact, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("kind", "total"),
-    [(kind, None if kind == "generator" else 5) for kind in INPUTS],
-)
-def test_the_progress_bar_knows_the_end_where_it_can(
-    kind: str, total: int | None, folder: Path, model: CrystalFramer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = []
+@pytest.fixture
+def bars(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What each progress bar is told."""
+    seen: list[dict[str, Any]] = []
 
-    def bar(rows: Any, title: str, expected: int | None, **options: Any) -> Any:
-        seen.append((expected, options["delay"], options["disable"]))
+    def bar(rows: Any, title: str, total: int | None, **options: Any) -> Any:
+        seen.append({"total": total, **options})
         return rows
 
     monkeypatch.setattr(prediction, "tqdm", bar)
+    return seen
+
+
+@pytest.mark.parametrize("kind", INPUTS)
+def test_the_progress_bar_knows_the_end_where_it_can(
+    kind: str, folder: Path, model: CrystalFramer, bars: list[dict[str, Any]]
+) -> None:
     cf.predict(INPUTS[kind](folder), model)
-    assert seen == [(total, 2, False)]
+    (bar,) = bars
+    assert (bar["total"], bar["delay"], bar["disable"]) == (None if kind == "generator" else 5, 2, False)
 
 
 def test_a_truncated_parquet_file_is_an_error_in_its_row(tmp_path: Path, model: CrystalFramer) -> None:
@@ -317,26 +320,21 @@ def test_a_file_in_the_place_of_the_model_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_the_bar_is_wiped_off_a_terminal_and_ends_its_line_elsewhere(
-    is_terminal: bool, model: CrystalFramer, monkeypatch: pytest.MonkeyPatch
+    is_terminal: bool, model: CrystalFramer, bars: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = []
-
-    def bar(rows: Any, *_: Any, **options: Any) -> Any:
-        seen.append(options["leave"])
-        return rows
-
-    monkeypatch.setattr(prediction, "tqdm", bar)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
     cf.predict(CRYSTALS, model)
-    assert seen == [not is_terminal]
+    assert [bar["leave"] for bar in bars] == [not is_terminal]
 
 
 # Models
 
 
-def test_a_saved_model_predicts_the_same_from_its_path(tmp_path: Path, model: CrystalFramer) -> None:
-    cf.save(model, tmp_path / "model")
-    pandas.testing.assert_frame_equal(cf.predict(CRYSTALS, tmp_path / "model"), cf.predict(CRYSTALS, model))
+@pytest.mark.parametrize("kind", [trained, aware])
+def test_a_saved_model_predicts_the_same_from_its_path(kind: Callable[[], CrystalFramer], tmp_path: Path) -> None:
+    cf.save(kind(), tmp_path / "model")
+    from_path = cf.predict(CRYSTALS, tmp_path / "model", device="cpu")
+    pandas.testing.assert_frame_equal(from_path, cf.predict(CRYSTALS, kind()))
 
 
 def test_the_default_is_the_checkpoint_of_the_package(
@@ -348,16 +346,6 @@ def test_the_default_is_the_checkpoint_of_the_package(
     cf.save(model, tmp_path / "pretrained")
     assert cf.load().config == CONFIG
     np.testing.assert_allclose(values(cf.predict(CRYSTALS)), expected(*STRUCTURES), atol=1e-5)
-
-
-def test_a_missing_model_is_named(tmp_path: Path) -> None:
-    with refused(CheckpointError, path="nowhere"):
-        cf.predict(CRYSTALS, tmp_path / "nowhere")
-
-
-def test_an_unusable_device_is_named(model: CrystalFramer) -> None:
-    with refused(ConfigError, "gpu7", field="device"):
-        cf.predict(CRYSTALS, model, device="gpu7")
 
 
 @pytest.mark.gpu
@@ -405,9 +393,3 @@ def test_a_model_without_domain_and_intervals_has_no_columns_for_them(model: Cry
     assert list(cf.predict(CRYSTALS[:1], model).columns) == ["id", "formula", "energy", "gap", "error"]
     model.domain = aware().domain
     assert list(cf.predict(CRYSTALS[:1], model).columns)[-2:] == ["outside_training", "error"]
-
-
-def test_a_calibrated_model_stays_so_on_disk(tmp_path: Path) -> None:
-    cf.save(aware(), tmp_path / "aware")
-    loaded = cf.predict(CRYSTALS, tmp_path / "aware", device="cpu")
-    pandas.testing.assert_frame_equal(loaded, cf.predict(CRYSTALS, aware()))
