@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -187,23 +188,16 @@ def test_another_tree_is_compared_in_turns(
 
 # --- floors, by hand --------------------------------------------------------------------------------------------------
 
-SMALL = ModelConfig(
-    n_layers=2,
-    n_heads=2,
-    d_model=8,
-    d_feedforward=16,
-    d_readout=4,
-    frame=FrameConfig("none"),
-    distance=DistanceBasis(n_centers=10),
-)
-SHAPE = Shape(n_crystals=1, n_atoms=3, n_edges=50, n_pairs=7)
-
 
 def framed(method: FrameMethod) -> ModelConfig:
     return ModelConfig(
         n_layers=2, n_heads=2, d_model=8, frame=FrameConfig(method), distance=DistanceBasis(n_centers=10),
         cosine=CosineBasis(n_centers=8, width=1.0),
     )  # fmt: skip
+
+
+SMALL = replace(framed("none"), d_feedforward=16, d_readout=4)
+SHAPE = Shape(n_crystals=1, n_atoms=3, n_edges=50, n_pairs=7)
 
 
 def test_floor_of_attention_without_frames() -> None:

@@ -294,6 +294,12 @@ def parts_of(n: int, a_peer: Counting) -> list[peer.Part]:
 RECIPE = Recipe("Counting", "none", "adam", "l1", 0.1, 8, "cosine")
 
 
+def training_for(seconds: float) -> peer.Training:
+    counting = Counting()
+    train, holdout = parts_of(40, counting)
+    return peer.Training(counting, RECIPE, train, holdout, budget.Clock(seconds))
+
+
 @pytest.fixture
 def each_prediction_takes_a_second(monkeypatch: pytest.MonkeyPatch, clock: SimpleNamespace) -> None:
     predict = Counting.predict
@@ -307,23 +313,19 @@ def each_prediction_takes_a_second(monkeypatch: pytest.MonkeyPatch, clock: Simpl
 
 @pytest.mark.usefixtures("each_prediction_takes_a_second")
 def test_a_peer_learns_within_its_budget_and_keeps_its_best_weights() -> None:
-    counting = Counting()
-    train, holdout = parts_of(40, counting)
-    training = peer.Training(counting, RECIPE, train, holdout, budget.Clock(600.0))
-    untrained = training.mae(holdout)
+    training = training_for(600.0)
+    untrained = training.mae(training.holdout)
     training.run(seed=0, say=lambda text: None)
     assert 590.0 <= training.history[-1][0] <= 600.0
     assert training.history[-1][1] == pytest.approx(training.epochs)
-    counting.model.load_state_dict(training.best)
-    assert training.mae(holdout) == pytest.approx(min(mae for _, _, mae in training.history))
-    assert training.mae(holdout) < 0.1 * untrained
+    training.peer.model.load_state_dict(training.best)
+    assert training.mae(training.holdout) == pytest.approx(min(mae for _, _, mae in training.history))
+    assert training.mae(training.holdout) < 0.1 * untrained
 
 
 @pytest.mark.usefixtures("each_prediction_takes_a_second")
 def test_the_last_rate_of_a_peer_is_the_lowest(monkeypatch: pytest.MonkeyPatch) -> None:
-    counting = Counting()
-    train, holdout = parts_of(40, counting)
-    training = peer.Training(counting, RECIPE, train, holdout, budget.Clock(60.0))
+    training = training_for(60.0)
     rates: list[float] = []
     original = training.step
 
@@ -339,12 +341,11 @@ def test_the_last_rate_of_a_peer_is_the_lowest(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_peer_that_diverges_says_when() -> None:
-    counting = Counting()
-    train, holdout = parts_of(40, counting)
+    training = training_for(1.0)
     with torch.no_grad():
-        counting.model.weight.fill_(torch.nan)  # type: ignore[union-attr]
+        training.peer.model.weight.fill_(torch.nan)  # type: ignore[union-attr]
     with pytest.raises(RuntimeError, match=r"the loss is not finite in epoch 0\.0"):
-        peer.Training(counting, RECIPE, train, holdout, budget.Clock(1.0)).run(0, lambda text: None)
+        training.run(0, lambda text: None)
 
 
 def test_a_crystal_without_a_graph_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock, Mock
 from urllib.parse import urlencode
 
 import numpy as np
@@ -109,42 +110,14 @@ def test_optimade_answers_that_are_none(server: FileServer) -> None:
     assert len(dataset(source)) == 1
 
 
-class FakeClient:
-    """Stands for `mp_api.client`: what is asked, and documents as the client gives them."""
-
-    def __init__(self, documents: list[Any]) -> None:
-        self.asked: list[dict[str, Any]] = []
-        self.keys: list[str] = []
-        client = self
-
-        class MPRester:
-            def __init__(self, key: str) -> None:
-                client.keys.append(key)
-                self.materials = SimpleNamespace(summary=SimpleNamespace(search=self.search))
-
-            def __enter__(self) -> MPRester:
-                return self
-
-            def __exit__(self, *_: Any) -> None:
-                pass
-
-            def search(self, **criteria: Any) -> list[Any]:
-                client.asked.append(criteria)
-                if not documents:
-                    raise RuntimeError(f"REST query with X-API-KEY {client.keys[-1]} failed")
-                return documents
-
-        self.MPRester = MPRester
-
-
-def install(monkeypatch: pytest.MonkeyPatch, documents: list[Any]) -> FakeClient:
-    fake = FakeClient(documents)
-    module = ModuleType("mp_api.client")
-    module.MPRester = fake.MPRester  # type: ignore[attr-defined]
+def install(monkeypatch: pytest.MonkeyPatch, **found: Any) -> MagicMock:
+    """Stands for `mp_api.client.MPRester`, made with a key; `found` says what its search gives or raises."""
+    rester = MagicMock()
+    rester.return_value.__enter__.return_value.materials.summary.search.configure_mock(**found)
     monkeypatch.setitem(sys.modules, "mp_api", ModuleType("mp_api"))
-    monkeypatch.setitem(sys.modules, "mp_api.client", module)
+    monkeypatch.setitem(sys.modules, "mp_api.client", Mock(MPRester=rester))
     monkeypatch.setenv("MP_API_KEY", "sesame")
-    return fake
+    return rester
 
 
 def document(id: str, gap: float | None) -> SimpleNamespace:
@@ -154,26 +127,28 @@ def document(id: str, gap: float | None) -> SimpleNamespace:
 
 def test_materials_project(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
     found = [document("mp-1", 5.0), vars(document("mp-2", None))]
-    fake = install(monkeypatch, found)
+    rester = install(monkeypatch, return_value=found)
     data = dataset("mp-api:elements=Na&num_elements=2&band_gap=1,8.5")
     assert data.ids.tolist() == ["mp-1", "mp-2"]
     np.testing.assert_array_equal(data.targets["band_gap"], [5.0, np.nan])
     assert data.units == {"formation_energy_per_atom": "eV/atom", "band_gap": "eV"}
-    (asked,) = fake.asked
+    rester.assert_called_once_with("sesame")
+    search = rester.return_value.__enter__.return_value.materials.summary.search
+    asked = search.call_args.kwargs
     assert asked["elements"] == ["Na"] and asked["num_elements"] == 2 and asked["band_gap"] == (1, 8.5)
     assert asked["fields"] == ["material_id", "structure", "formation_energy_per_atom", "band_gap"]
     assert dataset("mp-api:elements=Na&num_elements=2&band_gap=1,8.5").ids.tolist() == ["mp-1", "mp-2"]
-    assert len(fake.asked) == 1
+    search.assert_called_once()
 
 
 def test_the_key_stays_secret(
     server: FileServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    install(monkeypatch, [])
+    install(monkeypatch, side_effect=RuntimeError("REST query with X-API-KEY sesame failed"))
     with refused(DataError, "RuntimeError: REST query with X-API-KEY $MP_API_KEY failed") as caught:
         dataset("mp-api:elements=Na")
     assert caught.value.__suppress_context__
-    install(monkeypatch, [document("mp-1", 1.0)])
+    install(monkeypatch, return_value=[document("mp-1", 1.0)])
     dataset("mp-api:elements=Na")
     assert not any(b"sesame" in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
     assert "sesame" not in "".join(capsys.readouterr())
@@ -194,7 +169,7 @@ def test_a_secret_in_the_name_of_a_source_is_refused_and_not_repeated(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
-    install(monkeypatch, [document("mp-1", 1.0)])
+    install(monkeypatch, return_value=[document("mp-1", 1.0)])
     with refused(DataError, *words):
         dataset(source)
     arguments = ["train", "--data.source", source, "--model.targets", "band_gap:eV", "--output", str(tmp_path / "run")]

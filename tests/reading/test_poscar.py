@@ -18,16 +18,17 @@ from crystalframer.testing import random_crystal
 
 SALT = """comment
 {scale}
-4.0 0 0
-0 5.0 0
-0 1 6.0
+{a}
+{b}
+{c}
 {symbols}
 {counts}
 {mode}
 0 0 0
-0.5 0.25 0.5
+{second}
 {rest}"""
-PARTS = {"scale": "1.0", "symbols": "Na Cl", "counts": "1 1", "mode": "Direct", "rest": ""}
+CELL = {"scale": "1.0", "a": "4.0 0 0", "b": "0 5.0 0", "c": "0 1 6.0"}
+PARTS = {**CELL, "symbols": "Na Cl", "counts": "1 1", "mode": "Direct", "second": "0.5 0.25 0.5", "rest": ""}
 
 
 def salt(**parts: str) -> str:
@@ -58,17 +59,13 @@ def read(text: str, folder: Path) -> cf.Crystal:
         salt(rest="Cartesian\n0.1 0.1 0.1\n0 0 0\n"),
         salt(rest="\n\nwhat else the file may say\n"),
         salt().replace(" ", "\t"),
-        salt().replace("0.5 0.25 0.5", "0.5, 0.25, 0.5 Cl"),
+        salt(second="0.5, 0.25, 0.5 Cl"),
         salt().replace("\n", "\r\n"),
         salt(scale="-120"),
         salt(scale="1 1 1"),
-        salt(scale="0.5 2 1").replace("4.0 0 0", "8 0 0").replace("0 5.0 0", "0 2.5 0").replace("0 1 6.0", "0 .5 6"),
-        salt(mode="Cartesian").replace("0.5 0.25 0.5", "2 1.75 3"),
-        salt(mode="k", scale="2.0")
-        .replace("4.0 0 0", "2 0 0")
-        .replace("0 5.0 0", "0 2.5 0")
-        .replace("0 1 6.0", "0 .5 3")
-        .replace("0.5 0.25 0.5", "1 0.875 1.5"),
+        salt(scale="0.5 2 1", a="8 0 0", b="0 2.5 0", c="0 .5 6"),
+        salt(mode="Cartesian", second="2 1.75 3"),
+        salt(mode="k", scale="2.0", a="2 0 0", b="0 2.5 0", c="0 .5 3", second="1 0.875 1.5"),
         "\ufeff" + salt(),
         "\n" + salt().partition("\n")[2],
     ],
@@ -115,16 +112,16 @@ def test_deuterium_and_repeated_symbols(tmp_path: Path) -> None:
 
 
 def test_a_negative_scale_is_the_volume_also_of_a_left_handed_cell(tmp_path: Path) -> None:
-    crystal = read(salt(scale="-240").replace("0 1 6.0", "0 1 -6.0"), tmp_path)
+    crystal = read(salt(scale="-240", c="0 1 -6.0"), tmp_path)
     assert np.linalg.det(crystal.lattice) == pytest.approx(-240)
 
 
 def test_positions_of_a_file_that_ends_early_name_the_atom(tmp_path: Path) -> None:
     with refused(CrystalError, "atom 2", "b.vasp"):
-        (tmp_path / "b.vasp").write_text(salt().replace("0.5 0.25 0.5", ""))
+        (tmp_path / "b.vasp").write_text(salt(second=""))
         cf.read(tmp_path / "b.vasp")
     with refused(CrystalError, site=1):
-        read(salt().replace("0.5 0.25 0.5", "0.5 x 0.5"), tmp_path)
+        read(salt(second="0.5 x 0.5"), tmp_path)
 
 
 @pytest.mark.parametrize("cell_changes", [False, True])
