@@ -14,20 +14,23 @@ from typing import Any
 
 from crystalframer.errors import CrystalError
 from crystalframer.libraries import reason, require
-from crystalframer.reading import json_files, pdb, poscar, shelx, xyz
+from crystalframer.reading import json_files, xyz
 from crystalframer.reading.ase_reader import read_with_ase
 from crystalframer.reading.cif import CIF
 from crystalframer.reading.entry import Entry, Start, numbered
+from crystalframer.reading.pdb import PDB
+from crystalframer.reading.poscar import POSCAR, XDATCAR
+from crystalframer.reading.shelx import SHELX
 from crystalframer.reading.text import decoded
 
 OURS: Mapping[str, Any] = {
     "cif": CIF,
     "extxyz": xyz,
     "json": json_files,
-    "proteindatabank": pdb,
-    "res": shelx,
-    "vasp": poscar,
-    "vasp-xdatcar": poscar.STEPS,
+    "proteindatabank": PDB,
+    "res": SHELX,
+    "vasp": POSCAR,
+    "vasp-xdatcar": XDATCAR,
     "xyz": xyz,
 }
 """ASE's name of a format → our own reader, for files whose names our table does not know."""

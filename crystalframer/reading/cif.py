@@ -25,7 +25,7 @@ from crystalframer.reading.cells import Sites, Stated, are_same_operations, cell
 from crystalframer.reading.entry import CellContent
 from crystalframer.reading.notices import left_out
 from crystalframer.reading.space_groups import Symmetry
-from crystalframer.reading.text import TextFormat
+from crystalframer.reading.text import WritableText
 
 CELL_ITEMS = (
     *("_cell_length_a", "_cell_length_b", "_cell_length_c"),
@@ -103,7 +103,7 @@ def written(crystal: Crystal) -> str:
         return str(CifWriter(crystal.right_handed().to_pymatgen(), significant_figures=14))
 
 
-CIF = TextFormat(structures, n_structures, written)
+CIF = WritableText(structures, n_structures, text=written)
 
 
 class Block:

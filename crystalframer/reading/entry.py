@@ -82,11 +82,11 @@ def numbered(structures: Iterable[Any], start: Start) -> Iterator[Entry]:
     """The structures of a file from a start on as entries. The only structure of a file has no number.
 
     Raises:
-        CrystalError: there are none.
+        CrystalError: the file has none.
     """
     remaining = iter(structures)
     head = list(itertools.islice(remaining, 2))
-    if not head:
+    if not head and start.n_before == 0:
         raise CrystalError("holds no structure; check the file")
     if start.n_before == 0 and len(head) == 1:
         return iter([Entry(head[0])])

@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from crystalframer import files
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.errors import CrystalError, DataError
-from crystalframer.reading import ase_files, databases, json_files, pdb, poscar, shelx, tables, xyz
+from crystalframer.reading import ase_files, databases, json_files, tables, xyz
 from crystalframer.reading.cif import CIF
 from crystalframer.reading.entry import Entry, Start
+from crystalframer.reading.pdb import PDB
+from crystalframer.reading.poscar import POSCAR, XDATCAR
+from crystalframer.reading.shelx import SHELX
 from crystalframer.reading.tables import Table
 from crystalframer.reading.unpacking import COMPRESSIONS, unpacked
 
@@ -57,15 +60,15 @@ PARQUET_SUFFIX = ".parquet"
 STRUCTURES: dict[str, Format] = {
     ".cif": CIF,
     ".mcif": CIF,
-    "POSCAR": poscar,
-    "CONTCAR": poscar,
-    ".vasp": poscar,
-    ".poscar": poscar,
-    ".contcar": poscar,
+    "POSCAR": POSCAR,
+    "CONTCAR": POSCAR,
+    ".vasp": POSCAR,
+    ".poscar": POSCAR,
+    ".contcar": POSCAR,
     ".xyz": xyz,
     ".extxyz": xyz,
-    ".pdb": pdb,
-    ".res": shelx,
+    ".pdb": PDB,
+    ".res": SHELX,
     ".xsf": ase_files,
 }
 """Suffix, or beginning of the name → format of structures. These files are taken from a folder."""
@@ -78,7 +81,7 @@ TABLES: dict[str, Format] = {
 """Suffix → format of tables. In a folder they may hold labels, so only JSON files of a structure are taken from it."""
 DATABASES: dict[str, Format] = {".db": databases.ASE, ".lmdb": databases.LMDB, ".aselmdb": databases.LMDB}
 """Suffix → format of databases, whose entries are rows as well. They are taken from a folder."""
-NAMED: dict[str, Format] = {"XDATCAR": poscar.STEPS, ".ent": pdb, ".ins": shelx}
+NAMED: dict[str, Format] = {"XDATCAR": XDATCAR, ".ent": PDB, ".ins": SHELX}
 """The same for files that are not taken from a folder: they may hold many steps, or stand beside a result."""
 ROWS: dict[str, Format] = {**TABLES, **DATABASES}
 """Suffix → format of files whose entries are rows, which may hold labels."""

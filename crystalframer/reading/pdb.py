@@ -6,8 +6,6 @@ The format says little: coordinates have three decimals, elements may be missing
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import gemmi
 import numpy as np
@@ -16,27 +14,16 @@ from crystalframer.crystals.crystal import Crystal
 from crystalframer.errors import CrystalError
 from crystalframer.libraries import reason
 from crystalframer.reading.cells import expanded, lattice_of
-from crystalframer.reading.entry import BEGINNING, Entry, Start
 from crystalframer.reading.notices import left_out
 from crystalframer.reading.space_groups import Symmetry, group_operations, settings_of
-from crystalframer.reading.text import text_of
+from crystalframer.reading.text import TextFormat
 
 _LAST_DIGIT = 1e-3
 """Å. Coordinates are rounded to three decimals."""
 _CELL_TOLERANCE = 1e-3
 """Relative, of the metric of a cell by SCALE and by CRYST1."""
 
-
-def entries(path: Path, start: Start) -> Iterator[Entry]:
-    return iter([Entry(_read(text_of(path)))])
-
-
-def starts(path: Path) -> Iterator[Start]:
-    return iter([BEGINNING])
-
-
-def count(path: Path) -> int:
-    return 1
+PDB = TextFormat(lambda text: [_read(text)])
 
 
 def _read(text: str) -> Crystal:

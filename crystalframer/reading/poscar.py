@@ -17,8 +17,7 @@ from jaxtyping import Float
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.elements import atomic_number
 from crystalframer.errors import CrystalError
-from crystalframer.reading.entry import BEGINNING, Entry, Start, numbered
-from crystalframer.reading.text import text_of
+from crystalframer.reading.text import TextFormat, WritableText
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eEdD][+-]?[0-9]+)?")
 _DECIMAL_COMMA = re.compile(r"\d,\d")
@@ -30,40 +29,24 @@ _STEP = re.compile(r"^[ \t]*direct configuration", re.IGNORECASE | re.MULTILINE)
 """Begins each step of an XDATCAR."""
 
 
-def entries(path: Path, start: Start) -> Iterator[Entry]:
-    return iter([Entry(_read(_Lines(text_of(path))))])
-
-
-def starts(path: Path) -> Iterator[Start]:
-    return iter([BEGINNING])
-
-
-def count(path: Path) -> int:
-    return 1
-
-
-def text(crystal: Crystal) -> str:
+def written(crystal: Crystal) -> str:
     """A crystal as POSCAR, in fractional coordinates; atoms stay in their order."""
     from pymatgen.io.vasp.inputs import Poscar
 
     return Poscar(crystal.right_handed().to_pymatgen()).get_str(significant_figures=16)
 
 
-@dataclass(frozen=True)
-class _Steps:
+POSCAR = WritableText(lambda text: [_read(_Lines(text))], text=written)
+
+
+class _Steps(TextFormat):
     """XDATCAR: the steps of a run, all with the same atoms."""
 
-    def entries(self, path: Path, start: Start, /) -> Iterator[Entry]:
-        return numbered(list(_read_steps(text_of(path)))[start.n_before :], start)
-
-    def starts(self, path: Path, /) -> Iterator[Start]:
-        return map(Start, range(len(_STEP.findall(text_of(path)))))
-
-    def count(self, path: Path, /) -> int | None:
+    def count(self, path: Path) -> int | None:
         return None
 
 
-STEPS = _Steps()
+XDATCAR = _Steps(lambda text: list(_read_steps(text)), lambda text: len(_STEP.findall(text)))
 
 
 class _Lines:

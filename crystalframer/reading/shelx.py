@@ -10,7 +10,6 @@ import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import gemmi
 import numpy as np
@@ -19,9 +18,8 @@ from crystalframer.crystals.crystal import Crystal
 from crystalframer.elements import SYMBOLS, atomic_number
 from crystalframer.errors import CrystalError
 from crystalframer.reading.cells import expanded, lattice_of, listed_operations
-from crystalframer.reading.entry import BEGINNING, Entry, Start
 from crystalframer.reading.space_groups import CELL_TOLERANCE, Operations, has_symmetry
-from crystalframer.reading.text import text_of
+from crystalframer.reading.text import TextFormat
 
 _PASSED_OVER = (
     " ABIN ACTA ANIS ANSC ANSR BASF BEDE BIND BLOC BOND BUMP CGLS CHIV CONF CONN DAMP DANG DEFS DELU DFIX DISP EADP "
@@ -67,16 +65,7 @@ class _Content:
     """Name; number of the element, coordinates and occupancy as they stand."""
 
 
-def entries(path: Path, start: Start) -> Iterator[Entry]:
-    return iter([Entry(_read(text_of(path)))])
-
-
-def starts(path: Path) -> Iterator[Start]:
-    return iter([BEGINNING])
-
-
-def count(path: Path) -> int:
-    return 1
+SHELX = TextFormat(lambda text: [_read(text)])
 
 
 def _read(text: str) -> Crystal:

@@ -6,13 +6,13 @@ import codecs
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.errors import CrystalError
-from crystalframer.reading.entry import Entry, Start
+from crystalframer.reading.entry import Entry, Start, numbered
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -81,23 +81,28 @@ def decoded(content: bytes) -> str:
 
 @dataclass(frozen=True)
 class TextFormat:
-    """A format of text that is read as a whole (see `formats.Format`, `formats.Writable`)."""
+    """A format of text that is read as a whole (see `formats.Format`)."""
 
     structures: Callable[[str], Sequence[Any]]
     """Text → its structures (see `Entry.structure`); in place of one that cannot be read, its error. At least one."""
-    n_structures: Callable[[str], int]
+    n_structures: Callable[[str], int] = lambda text: 1
     """Text → how many there are, found without reading them."""
-    text: Callable[[Crystal], str]
 
     def entries(self, path: Path, start: Start) -> Iterator[Entry]:
         found = self.structures(text_of(path))
-        if len(found) == 1:
+        if len(found) == 1:  # as nearly always: the shortest way
             return iter([Entry(found[0])])
-        rows = enumerate(found[start.n_before :], start=start.n_before + 1)
-        return (Entry(structure, row=row, row_word="structure") for row, structure in rows)
+        return numbered(found[start.n_before :], start)
 
     def starts(self, path: Path) -> Iterator[Start]:
         return map(Start, range(self.n_structures(text_of(path))))
 
-    def count(self, path: Path) -> int:
+    def count(self, path: Path) -> int | None:
         return 1
+
+
+@dataclass(frozen=True)
+class WritableText(TextFormat):
+    """One that crystals are written in as well (see `formats.Writable`)."""
+
+    text: Callable[[Crystal], str] = field(kw_only=True)

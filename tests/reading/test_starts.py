@@ -117,7 +117,7 @@ def test_every_format_reads_on_from_each_start(key: str, n_crystals: int, tmp_pa
     assert isinstance(format, Writable)
     path.write_text("".join(format.text(random_crystal(seed, 3)) for seed in range(n_crystals)))
     whole, found = [record_of(entry) for entry in iter_entries(path)], list(starts(path))
-    assert len(found) == len(whole) == (1 if format.count is FORMATS["POSCAR"].count else n_crystals)
+    assert len(found) == len(whole) == (1 if format is FORMATS["POSCAR"] else n_crystals)
     for n_before, start in enumerate(found):
         span = Span(path, start, len(found) - n_before, ends_file=True)
         for record, expected in zip(map(record_of, span.entries()), whole[n_before:], strict=True):
@@ -223,6 +223,16 @@ def test_a_file_that_lost_entries_has_errors_in_their_place(tmp_path: Path) -> N
     records = [record_of(entry) for entry in Span(path, found[3], 4).entries()]
     assert [record.id for record in records] == ["r3", "r4", "seven-6", "seven-7"]
     assert str(records[2].error).startswith(f"{path}, row 6: the file ends")
+
+
+def test_a_cif_that_lost_blocks_has_errors_in_their_place(tmp_path: Path) -> None:
+    path, blocks = tmp_path / "x.cif", [FORMATS[".cif"].text(random_crystal(seed, 3)) for seed in range(4)]  # type: ignore[attr-defined]
+    path.write_text("".join(blocks))
+    found = list(starts(path))
+    path.write_text("".join(blocks[:2]))
+    records = [record_of(entry) for entry in Span(path, found[2], 2).entries()]
+    assert [record.id for record in records] == ["x-3", "x-4"]
+    assert all("has it changed" in str(record.error) for record in records)
 
 
 def test_pickled_values_are_not_unpickled(tmp_path: Path) -> None:
