@@ -128,9 +128,8 @@ class CrystalFramerRegressor(RegressorMixin, BaseEstimator):
         elif len(config.model.targets) != n_targets:
             problem = f"names {len(config.model.targets)} targets, but y has {n_targets} columns"
             raise ConfigError(problem, field="model.targets")
-        asked = {"n_epochs": self.n_epochs, "batch_size": self.batch_size, "learning_rate": self.learning_rate}
-        asked |= {"initial_weights": self.initial_weights}
-        changes = {name: value for name, value in asked.items() if value is not None}
+        names = ("n_epochs", "batch_size", "learning_rate", "initial_weights")
+        changes = {name: value for name in names if (value := getattr(self, name)) is not None}
         training = config.training
         if self.n_epochs is not None:  # weights are averaged over the same share of a shorter run
             changes["swa_epochs"] = training.swa_epochs * self.n_epochs // training.n_epochs

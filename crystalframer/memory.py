@@ -73,13 +73,9 @@ def check_trace(crystal: Crystal, n_atoms: int, n_edges: int, config: ModelConfi
     """
     needed = 3 * n_edges * config.n_heads * config.n_layers * weights.itemsize
     needed += batch_memory(config, n_atoms, n_edges, compiled=False, width=weights.itemsize)
-    free = free_memory(weights.device)
-    if free is not None and needed > free:
-        raise CrystalError(
-            f"{crystal.name}: a trace of {n_atoms:,} atoms needs about {needed / 1e9:.1f} GB, and {weights.device} has "
-            f"{free / 1e9:.1f} GB free; choose fewer atoms with ",
-            Setting("sites"),
-        )
+    problem = _shortage(f"{crystal.name}: a trace of {n_atoms:,} atoms needs", needed, weights.device)
+    if problem is not None:
+        raise CrystalError(f"{problem}; choose fewer atoms with ", Setting("sites"))
 
 
 def free_memory(device: torch.device) -> int | None:
@@ -103,14 +99,15 @@ def shortage(
     max_edges: int | None = None,
 ) -> str | None:
     """A message that a batch does not fit into the memory of this device; None if it does, or if that is unknown."""
-    free = free_memory(device)
     needed = memory_needed(config, n_atoms, n_edges, device, dtype, training, max_edges)
+    return _shortage(f"{n_atoms:,} atoms and {n_edges:,} edges need", needed, device)
+
+
+def _shortage(what_needs: str, needed: int, device: torch.device) -> str | None:
+    free = free_memory(device)
     if free is None or needed <= free:
         return None
-    return (
-        f"{n_atoms:,} atoms and {n_edges:,} edges need about {needed / 1e9:.1f} GB, and {device} has "
-        f"{free / 1e9:.1f} GB free"
-    )
+    return f"{what_needs} about {needed / 1e9:.1f} GB, and {device} has {free / 1e9:.1f} GB free"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

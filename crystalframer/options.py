@@ -37,18 +37,14 @@ def _own(kind: Any, metavar: str | None, help: str, default: str | None = None) 
 SOURCE = _own(Positional[str], "DATA", "`demo`, or a table, packed data set or folder of structures.")
 TABLE = _own(Path | None, "TABLE", "Table to write: .csv, .jsonl or .parquet.", "")
 PART = Literal["train", "validation", "test", "all"] | None
+FILES = Positional[tuple[str, ...]], "FILE ...", "Structure files, folders, patterns or tables."
 PICKLE = _own(Positional[Path], None, "Pickle of this part.")
 OWN = {
     "config": Annotated[Config, arg(name="")],
     "preset": _own(str, "NAME", "Settings to start from."),
     "search": _own(tuple[str, ...], "FIELD=VALUES ...", "Settings to search."),
-    "structures": _own(Positional[tuple[str, ...]], "FILE ...", "Structure files, folders, patterns or tables.", ""),
-    "check structures": _own(
-        Positional[tuple[str, ...]],
-        "FILE ...",
-        "Structure files, folders, patterns or tables.",
-        "12 prototypes, 24 crystals of the shipped data set and 8 random ones",
-    ),
+    "structures": _own(*FILES, ""),
+    "check structures": _own(*FILES, "12 prototypes, 24 crystals of the shipped data set and 8 random ones"),
     "structure": _own(Positional[Path], "FILE", "File with one structure."),
     "model": _own(Path | None, "FOLDER", "Run folder or checkpoint.", "the weights that come with the package"),
     "calibrate model": _own(Path, "FOLDER", "Run folder or checkpoint."),

@@ -70,8 +70,4 @@ class _Actor:
         self._screener: Screener = pickle.loads(content)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"result": pickle.dumps(self._screener(pickle.loads(row["shard"]), _ignore))}
-
-
-def _ignore(_: int) -> None:
-    pass
+        return {"result": pickle.dumps(self._screener(pickle.loads(row["shard"]), lambda _: None))}

@@ -35,7 +35,7 @@ def settle(folder: Path, work: FilePlan | StreamPlan, model: CrystalFramer) -> s
     file = folder / MANIFEST
     if file.exists():
         _compare(file, description)
-    elif any(True for _ in numbers_there(folder)):
+    elif numbers_there(folder):
         raise ScreeningError("holds tables of something else (part-*.parquet); choose another folder", path=folder)
     else:
         about = {

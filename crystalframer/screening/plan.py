@@ -160,12 +160,8 @@ class StreamPlan:
         entries = iter_entries(self.structures)
         number = first = 0
         while True:
-            if is_done(number):
-                head = tuple(islice(entries, 1))
-                n_structures = len(head) + sum(1 for _ in islice(entries, self.shard_size - 1))
-            else:
-                head = tuple(islice(entries, self.shard_size))
-                n_structures = len(head)
+            head = tuple(islice(entries, 1 if is_done(number) else self.shard_size))
+            n_structures = len(head) + sum(1 for _ in islice(entries, self.shard_size - len(head)))
             if not n_structures:
                 return
             yield Shard(number, first, n_structures, in_memory=head)

@@ -194,10 +194,10 @@ def _metadata(path: Path) -> dict | None:
         return None
 
 
-def numbers_there(folder: Path) -> Iterator[int]:
+def numbers_there(folder: Path) -> list[int]:
     """Numbers of the shards in a folder."""
     found = (re.fullmatch(r"part-(\d+)\.parquet", path.name) for path in folder.iterdir())
-    yield from sorted(int(match.group(1)) for match in found if match)
+    return sorted(int(match.group(1)) for match in found if match)
 
 
 def first_id(path: Path) -> str:
