@@ -53,14 +53,15 @@ def assert_same_gradients(found: dict[str, Tensor], expected: dict[str, Tensor],
         assert error <= allowed, f"gradient of {name} off by {error:.1e}, allowed {allowed:.1e}"
 
 
-def step_in_parallel(rank: int, n_processes: int, port: int, folder: str) -> None:
+def step_in_parallel(rank: int, n_processes: int, folder: str) -> None:
     """One process of a data-parallel step: it saves the gradients it ends up with for its share of the crystals."""
     torch.set_num_threads(1)
-    address = f"tcp://127.0.0.1:{port}"
-    dist.init_process_group("gloo", address, rank=rank, world_size=n_processes, timeout=timedelta(seconds=60))
+    meeting, path = f"file://{folder}/meeting", Path(folder) / f"{rank}.pt"
+    dist.init_process_group("gloo", meeting, rank=rank, world_size=n_processes, timeout=timedelta(seconds=300))
     try:
         model = DistributedDataParallel(tiny_model())
-        torch.save(gradients(model, batch_of(*SEEDS[rank::n_processes])), Path(folder) / f"{rank}.pt")
+        torch.save(gradients(model, batch_of(*SEEDS[rank::n_processes])), path.with_suffix(".part"))
+        path.with_suffix(".part").rename(path)
     finally:
         dist.destroy_process_group()
 
