@@ -47,7 +47,7 @@ FORMULA_TOLERANCE = 0.25
 """Atoms of the cell by which a stated formula may differ: formulas are rounded."""
 VOLUME_TOLERANCE, DENSITY_TOLERANCE = 0.02, 0.1
 """Relative; a stated density may be that of another isotope or temperature."""
-_TERM = re.compile(r"([+-]?)(?:(\d+\.?\d*|\.\d+)(?:/(\d+))?)?\*?([xyz]?)")
+_TERM = re.compile(r"([+-]?)(?:(\d+\.?\d*|\.\d+)(?:/(\d{1,6}))?)?\*?([xyz]?)")
 
 
 class Sites(NamedTuple):
@@ -282,7 +282,7 @@ def expanded(
     astray = np.flatnonzero(~(np.abs(frac) < FARTHEST_POSITION).all(axis=1))
     if astray.size:
         site = int(astray[0])
-        raise CrystalError(f"site {labels[site]!r} has no position in the crystal; correct it", site=site)
+        raise CrystalError(f"site {labels[site][:40]!r} has no position in the crystal; correct it", site=site)
     if len(labels) * len(operations) > MOST_IMAGES:
         counts = f"{len(labels):,} sites and {len(operations):,} symmetry operations"
         raise CrystalError(f"{counts} make too many atoms; correct the file")
@@ -295,7 +295,7 @@ def expanded(
     _, first, place = np.unique(boxes, return_index=True, return_inverse=True)
     shared = np.flatnonzero(site[first[place]] != site)
     if shared.size:
-        one, other = (labels[int(site[index])] for index in (first[place][shared[0]], shared[0]))
+        one, other = (labels[int(site[index])][:40] for index in (first[place][shared[0]], shared[0]))
         advice = "remove duplicates, or the symmetry operations if all atoms of the cell are listed"
         problem = f"sites {one!r} and {other!r} lie on one place (several atoms)"
         raise CrystalError(f"{problem}; {advice}", site=int(site[shared[0]]))
@@ -330,7 +330,7 @@ def _special_positions(
     near = np.argwhere((lengths < NEAREST_IMAGES) & ~(keeps & (np.abs(moves) < 1e-6).all(axis=2)))
     if near.size:
         site, operation = near[0].tolist()
-        problem = f"site {labels[site]!r} lies {lengths[site, operation]:.2f} Å from an image of its own"
+        problem = f"site {labels[site][:40]!r} lies {lengths[site, operation]:.2f} Å from an image of its own"
         advice = "give its special position with more digits, or make an ordered structure if it is disordered"
         raise CrystalError(f"{problem} (symmetry operation {operation + 1}); {advice}", site=site)
     return frac

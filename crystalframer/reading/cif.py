@@ -122,7 +122,7 @@ class Block:
                 continue
             tag, value = pair
             if not value:
-                raise CrystalError(f"{tag} has no value; was the file cut short?", field=tag)
+                raise CrystalError(f"{tag[:60]} has no value; was the file cut short?", field=tag)
             self._add(tag, [gemmi.cif.as_string(value)])
 
     def _add_loop(self, loop: gemmi.cif.Loop) -> None:
@@ -164,7 +164,7 @@ class Block:
                 self._values[name] = _column(*self._columns.pop(name))
             if name in self._repeated:
                 tag = self._repeated[name]
-                raise CrystalError(f"{tag} is given twice, with other values; remove one", field=tag)
+                raise CrystalError(f"{tag[:60]} is given twice, with other values; remove one", field=tag)
             values = self._values.get(name, [])
             if any(values):
                 return values
@@ -291,7 +291,9 @@ def _multiplicities(block: Block) -> dict[str, int]:
     """Label → stated number of atoms of the cell; empty if it is not stated for all sites."""
     counts = block.values(*MULTIPLICITY_ITEMS)
     labels = block.values("_atom_site_label") if counts else []
-    is_clear = len(labels) == len(counts) == len(set(labels)) and all(map(str.isdigit, counts))
+    is_clear = len(labels) == len(counts) == len(set(labels)) and all(
+        count.isdecimal() and len(count) < 7 for count in counts
+    )
     return {label: int(count) for label, count in zip(labels, counts, strict=True)} if is_clear else {}
 
 

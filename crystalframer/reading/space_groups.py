@@ -17,6 +17,8 @@ from crystalframer.errors import CrystalError
 
 CELL_TOLERANCE = 0.05
 """By which the metric of a cell (products of lattice vectors, over their lengths) may miss a named group's symmetry."""
+LONGEST_NAME = 100
+"""Characters of a name of a group."""
 _ENDING = re.compile(
     r"(\S.*?)\s*(?:[:,]\s*O?([12hrsz]+)|([hrsz]+)|[\s(]*(?:O|origin)(?:\s*choice)?\s*([12])\)?)", re.IGNORECASE
 )
@@ -45,8 +47,9 @@ class Symmetry:
     @property
     def group(self) -> str:
         """What names the group, for messages."""
-        named = (*map(repr, self.names), *([f"Hall {self.hall!r}"] if self.hall else []))
-        return ", ".join((*named, *([f"No. {self.number}"] if self.number else [])))
+        named = [repr(name[:60]) for name in self.names[:4]]
+        named += [f"Hall {self.hall[:60]!r}"] if self.hall else []
+        return ", ".join(named + ([f"No. {self.number[:9]}"] if self.number else []))
 
 
 def settings_of(
@@ -130,7 +133,7 @@ def _by_hall(hall: str) -> list[gemmi.SpaceGroup]:
         return []
     group = gemmi.find_spacegroup_by_ops(operations)
     if group is None:
-        problem = f"Hall symbol {hall!r} is of a setting that is not known; list its operations"
+        problem = f"Hall symbol {hall[:60]!r} is of a setting that is not known; list its operations"
         raise CrystalError(problem, field="_space_group_name_Hall", value=hall)
     return [group]
 
@@ -138,6 +141,8 @@ def _by_hall(hall: str) -> list[gemmi.SpaceGroup]:
 @lru_cache(maxsize=1024)
 def _by_name(name: str) -> list[gemmi.SpaceGroup]:
     """The settings that a Hermann-Mauguin symbol can mean; none if it is not known."""
+    if len(name) > LONGEST_NAME:
+        return []
     text = re.sub(r"\\?bar\s*\{?(\d)\}?", r"-\1", name.strip("\"' "))
     text = re.sub(r"_\{(\d)\}", r"\1", text)
     text = re.sub(r"\{.*?\}|\(?No\.?\s*\d+\)?", "", text)

@@ -649,3 +649,22 @@ def test_a_content_that_is_no_multiple_of_the_formula_is_refused(formula: str, n
     sites = "\n".join(f"Na{n} Na 0.1 0.2 {n / 30:.4f}" for n in range(n_listed))
     with refused(CrystalError, field="_chemical_formula_sum"):
         read(with_stated(cif(sites, symmetry="P 1", cell="9 9 90 90 90 90"), formula=formula))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"P 32 2 1"', f'"F m -{"3" * 30_000}"'),
+        ("z+2/3", f"z+1/{'9' * 25_000}"),
+        ("_journal_name_full 'Z", f"_{'a' * 30_000} 1\n_{'a' * 30_000} 2\n_journal_name_full 'Z"),
+        ("Si1 Si ", f"{'Si' * 20_000} Xx "),
+    ],
+)
+def test_a_message_quotes_only_the_beginning_of_what_is_endless(old: str, new: str) -> None:
+    text = QUARTZ if "z+" in old or "Si" in old else QUARTZ.replace(OPERATIONS, "")
+    try:
+        read(text.replace(old, new, 1))
+    except CrystalError as error:
+        assert len(str(error)) < 500
+    else:
+        assert "_aaa" in new  # an item that nobody asks for
