@@ -272,6 +272,9 @@ def _lattice(block: Block) -> Float[np.ndarray, "3 3"]:
     a, b, c, alpha, beta, gamma = cell
     # gemmi puts its first vector along its first axis, the second into the plane of the first two: c, a, b on z, x, y.
     columns = np.array(gemmi.UnitCell(c, a, b, gamma, alpha, beta).orth.mat.tolist())
+    if not np.isfinite(columns).all():
+        problem = f"angles of {alpha:g}, {beta:g} and {gamma:g} degrees make no cell; correct them"
+        raise CrystalError(problem, field="_cell_angle_alpha")
     return columns.T[np.ix_([1, 2, 0], [1, 2, 0])]
 
 

@@ -129,6 +129,7 @@ def test_names_of_both_dictionaries_and_quotes_of_all_kinds() -> None:
         ("_cell_angle_gamma 120", "", "_cell_angle_gamma"),
         ("_cell_angle_gamma 120", "_cell_angle_gamma 190", "_cell_angle_gamma"),
         ("_cell_angle_beta 90.0", "_cell_angle_beta 0", "_cell_angle_beta"),
+        ("_cell_angle_beta 90.0", "_cell_angle_beta 20", "_cell_angle_alpha"),
         ("_cell_length_c 5.4047(4)", "_cell_length_c 0", "_cell_length_c"),
         ("_cell_length_c 5.4047(4)", "_cell_length_c 1e300", "_cell_length_c"),
         ("_cell_length_c 5.4047(4)", "_cell_length_c ?", "_cell_length_c"),
