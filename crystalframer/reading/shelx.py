@@ -78,7 +78,7 @@ def _read(text: str) -> Crystal:
             return _crystal(content)
         try:
             _take(keyword, word, values, content)
-        except (ValueError, RuntimeError, IndexError) as error:
+        except (ValueError, RuntimeError, IndexError, OverflowError) as error:
             reason = error.message if isinstance(error, CrystalError) else "cannot be read; correct it"
             site = error.site if isinstance(error, CrystalError) else None
             raise CrystalError(f"line {number} ({line[:40]!r}) {reason}", site=site) from error
@@ -107,7 +107,7 @@ def _take(keyword: str, word: str, values: list[str], content: _Content) -> None
 
     Raises:
         CrystalError: it makes the content uncertain.
-        ValueError, RuntimeError, IndexError: it cannot be read.
+        ValueError, RuntimeError, IndexError, OverflowError: it cannot be read.
     """
     if keyword in _REFUSED:
         raise CrystalError(f"{_REFUSED[keyword]}: finish the refinement first, or use CIF")

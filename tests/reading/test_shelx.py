@@ -122,6 +122,7 @@ def test_deuterium(tmp_path: Path) -> None:
         (RUTILE.replace("LATT 1", "LATT -1"), 0, "1/4"),
         (RUTILE.replace("LATT 1\n", ""), None, "LATT"),
         (RUTILE.replace("LATT 1", "LATT 8"), None, "LATT"),
+        (RUTILE.replace("LATT 1", f"LATT {'9' * 400}"), None, "LATT"),
         (RUTILE.replace("SYMM Y, X, -Z\n", ""), None, "group"),
         (RUTILE.replace("SYMM Y, X, -Z\n", "SYMM Y, X, -Z+0.2\n"), None, "SYMM"),
         (RUTILE.replace("4.594 4.594", "4.594 4.794"), None, "cell"),
