@@ -306,12 +306,12 @@ def _from_optimade(entry: Mapping[str, Any], id: str) -> Crystal:
 
 def _from_jarvis(atoms: Mapping[str, Any], id: str) -> Crystal:
     """The `atoms` dictionary of JARVIS: lattice_mat, coords, elements, cartesian."""
-    for name in ("elements", "coords", "cartesian"):
+    for name in ("elements", "coords"):
         if name not in atoms:
             raise CrystalError(f"{_name(id)}: its JARVIS atoms have no {name!r}; add it", field=name)
     elements = enumerate(map(str, atoms["elements"]))
     numbers = [_element(symbol, f"{_name(id)}: site {site}", site) for site, symbol in elements]
-    coordinates = "positions" if _is_true(atoms["cartesian"], "cartesian", id) else "frac_coords"
+    coordinates = "positions" if _is_true(atoms.get("cartesian", False), "cartesian", id) else "frac_coords"
     row = {"atomic_numbers": numbers, coordinates: atoms["coords"], "lattice": atoms["lattice_mat"]}
     return _from_row(row, id)
 
