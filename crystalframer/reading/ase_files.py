@@ -6,7 +6,6 @@ of that. One that is not in the table is refused: types, labels of force fields 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from crystalframer.reading.entry import Entry, Start, numbered
 from crystalframer.reading.pdb import PDB
 from crystalframer.reading.poscar import POSCAR, XDATCAR
 from crystalframer.reading.shelx import SHELX
-from crystalframer.reading.text import decoded
+from crystalframer.reading.text import in_utf8
 
 OURS: Mapping[str, Any] = {
     "cif": CIF,
@@ -131,7 +130,5 @@ def _in_utf8(path: Path, kind: str) -> Iterator[Path]:
     if content.isascii() and b"\r" not in content:
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="crystalframer-") as folder:
-        plain = Path(folder) / path.name
-        plain.write_text(decoded(content), encoding="utf-8")
+    with in_utf8(path, content) as plain:
         yield plain

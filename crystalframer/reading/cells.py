@@ -149,17 +149,14 @@ def cell_atoms(
         if len(operations) > 1 and not has_symmetry(lattice, operations, LISTED_TOLERANCE):
             problem = "the cell does not have the symmetry of the listed operations"
             raise CrystalError(f"{problem}; correct one of them", field="_space_group_symop_operation_xyz")
-        found = _images(sites, lattice, operations)
-        stated.check(sites.numbers[found[0]], lattice)
-        _check_group(symmetry, operations, sites, lattice, stated)
+        found = _as_stated(sites, lattice, operations, stated)
+        _check_group(symmetry, len(operations), sites.numbers[found[0]], found[1], lattice, stated)
         return found
     settings = settings_of(symmetry, lattice)
     if not settings:
         return _without_symmetry(sites, lattice, stated)
     if len(settings) == 1:
-        found = _images(sites, lattice, group_operations(settings[0].hall))
-        stated.check(sites.numbers[found[0]], lattice)
-        return found
+        return _as_stated(sites, lattice, group_operations(settings[0].hall), stated)
     return _chosen(sites, lattice, settings, symmetry, stated)
 
 
@@ -252,14 +249,21 @@ def _keys(operations: Operations) -> Int[np.ndarray, " n_operations"]:
     return (digits @ 9 ** np.arange(9)) * 10**9 + steps @ (1, 1000, 10**6)
 
 
-def _images(
-    sites: Sites, lattice: Float[np.ndarray, "3 3"], operations: Operations
+def _as_stated(
+    sites: Sites, lattice: Float[np.ndarray, "3 3"], operations: Operations, stated: Stated
 ) -> tuple[Int[np.ndarray, " n_atoms"], Float[np.ndarray, "n_atoms 3"]]:
-    """The listed site of every atom of the cell, and its fractional coordinates: site by site, each place once."""
+    """The listed site of every atom of the cell, and its fractional coordinates: site by site, each place once.
+
+    Raises:
+        CrystalError: the sites cannot be expanded, or the cell is not as stated.
+    """
     if len(operations) == 1:
-        return np.arange(len(sites.labels)), sites.frac_coords - np.floor(sites.frac_coords)
-    units = np.array([[_unit(text) for text in column] for column in sites.texts]).T
-    return expanded(sites.labels, sites.frac_coords, units, lattice, operations)
+        found = np.arange(len(sites.labels)), sites.frac_coords - np.floor(sites.frac_coords)
+    else:
+        units = np.array([[_unit(text) for text in column] for column in sites.texts]).T
+        found = expanded(sites.labels, sites.frac_coords, units, lattice, operations)
+    stated.check(sites.numbers[found[0]], lattice)
+    return found
 
 
 def expanded(
@@ -353,7 +357,12 @@ def _moves(
 
 
 def _check_group(
-    symmetry: Symmetry, operations: Operations, sites: Sites, lattice: Float[np.ndarray, "3 3"], stated: Stated
+    symmetry: Symmetry,
+    n_listed: int,
+    numbers: Int[np.ndarray, " n_atoms"],
+    frac: Float[np.ndarray, "n_atoms 3"],
+    lattice: Float[np.ndarray, "3 3"],
+    stated: Stated,
 ) -> None:
     """That listed operations are not fewer than those of the group that is named, unless all atoms are listed.
 
@@ -365,34 +374,30 @@ def _check_group(
     try:
         named = [group_operations(group.hall) for group in settings_of(symmetry, lattice, is_strict=False)]
     except CrystalError:
-        if len(operations) > 1:
+        if n_listed > 1:
             return  # a name of another table: the operations count
         raise
-    if not named or len(operations) in map(len, named):
+    if not named or n_listed in map(len, named):
         return
-    if any(_is_kept(sites, lattice, operations, group) for group in named):
+    if any(_is_kept(numbers, frac, group) for group in named):
         return
     wanted = " or ".join(str(n) for n in sorted({len(group) for group in named}))
-    problem = f"{len(operations)} symmetry operations are listed, but space group {symmetry.group} has {wanted}"
+    problem = f"{n_listed} symmetry operations are listed, but space group {symmetry.group} has {wanted}"
     raise CrystalError(
         f"{problem}; complete the list, remove it, or name the group that it is",
         field="_space_group_symop_operation_xyz",
     )
 
 
-def _is_kept(
-    sites: Sites, lattice: Float[np.ndarray, "3 3"], operations: Operations, group: Float[np.ndarray, "n_group 3 4"]
-) -> bool:
-    """Whether the atoms that some operations make are carried onto each other by those of a group."""
+def _is_kept(numbers: Int[np.ndarray, " n_atoms"], frac: Float[np.ndarray, "n_atoms 3"], group: Operations) -> bool:
+    """Whether the operations of a group carry the atoms of a cell onto each other."""
     from scipy.spatial import KDTree
 
-    site, frac = _images(sites, lattice, operations)
     if len(frac) * len(group) > MOST_IMAGES:
         return False
     tree = KDTree(frac % 1.0, boxsize=1.0)
     images = np.einsum("oij,aj->oai", group[:, :, :3], frac) + group[:, :, 3][:, None]
     distances, nearest = tree.query((images - np.floor(images)) % 1.0, p=np.inf)
-    numbers = sites.numbers[site]
     return bool((distances < 10 * SITE_TOLERANCE).all() and (numbers[nearest] == numbers).all())
 
 
@@ -403,9 +408,7 @@ def _without_symmetry(
     if not stated.decides:
         advice = "add _space_group_symop_operation_xyz, or _space_group_name_H-M_alt ('P 1' if all atoms are listed)"
         raise CrystalError(f"says nothing of its symmetry; {advice}", field="_space_group_symop_operation_xyz")
-    found = _images(sites, lattice, group_operations("P 1"))
-    stated.check(sites.numbers[found[0]], lattice)
-    return found
+    return _as_stated(sites, lattice, group_operations("P 1"), stated)
 
 
 def _chosen(
@@ -422,8 +425,7 @@ def _chosen(
     for setting in settings:
         name = setting.xhm()
         try:
-            site, frac = _images(sites, lattice, group_operations(setting.hall))
-            stated.check(sites.numbers[site], lattice)
+            site, frac = _as_stated(sites, lattice, group_operations(setting.hall), stated)
             counts = Counter(sites.labels[index] for index in site)
             if any(counts[label] != n for label, n in stated.multiplicities.items()):
                 raise CrystalError("other multiplicities than stated")

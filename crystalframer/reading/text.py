@@ -49,9 +49,20 @@ def with_plain_lines(path: Path) -> Iterator[Path]:
     if not begin.startswith(tuple(mark for mark, _ in _MARKS)) and (b"\n" in begin or b"\r" not in begin):
         yield path
         return
+    with in_utf8(path, path.read_bytes()) as plain:
+        yield plain
+
+
+@contextmanager
+def in_utf8(path: Path, content: bytes) -> Iterator[Path]:
+    """The content of a file as a temporary one of the same name in UTF-8, for as long as the context lasts.
+
+    Raises:
+        CrystalError: it is no text.
+    """
     with tempfile.TemporaryDirectory(prefix="crystalframer-") as folder:
         plain = Path(folder) / path.name
-        plain.write_text(text_of(path), encoding="utf-8")
+        plain.write_text(decoded(content), encoding="utf-8")
         yield plain
 
 
