@@ -6,6 +6,7 @@ of that. One that is not in the table is refused: types, labels of force fields 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,6 +75,16 @@ REASONS: Mapping[str, str] = {
     "xtd": "it lists the atoms of an asymmetric unit",
 }
 """ASE's name of a format → why it is refused. Those that stand nowhere hold molecules, or are not tried out."""
+LISTS: Mapping[str, tuple[str, str]] = {
+    "espresso-in": (r"^ *ATOMIC_POSITIONS.*\n", r" *[A-Za-z]\S*+( ++(?=\S*\d)\S++){3}.*\n"),
+    "espresso-out": (
+        r"^ *ATOMIC_POSITIONS.*\n|positions \(alat units\).*\n",
+        r" *[A-Za-z]\S*+( ++[-+.]?\d\S*+){3}.*\n| *\d++ ++\S++ ++tau\(.*\n",
+    ),
+    "gen": (r"\A.*\n.*\n", r" *\d++ ++\d++( ++\S++){3}.*\n"),
+    "xsf": (r"^ *PRIMCOORD.*\n.*\n", r" *\w++( ++[-+.]?\d\S*+){3}.*\n"),
+}
+"""ASE's name of a format → what stands before a list of atoms, and a line of it. ASE reads as many as are counted."""
 _BINARY = ("traj",)
 
 
@@ -120,7 +131,26 @@ def _kind(path: Path) -> str:
 def _frames(path: Path, kind: str) -> list[Any]:
     with _in_utf8(path, kind) as plain:
         found = read_with_ase(plain, kind, CERTAIN[kind])
-    return found if isinstance(found, list) else [found]
+        frames = found if isinstance(found, list) else [found]
+        if kind in LISTS:
+            _check_lists(plain.read_text(encoding="utf-8"), max(map(len, frames)), *LISTS[kind])
+    return frames
+
+
+def _check_lists(text: str, n_atoms: int, before: str, atom: str) -> None:
+    """That no list of atoms goes on behind those that were read.
+
+    Raises:
+        CrystalError: one does: the file counts fewer atoms than it lists.
+    """
+    text = re.sub(r"^\s*(#.*)?\n", "", f"{text}\n".replace("\t", " "), flags=re.MULTILINE)
+    for begin in re.finditer(before, text, re.MULTILINE):
+        end, n_listed = begin.end(), 0
+        while (line := re.compile(atom).match(text, end)) and n_listed <= n_atoms:
+            end, n_listed = line.end(), n_listed + 1
+        if n_listed > n_atoms:
+            problem = f"lists more atoms than the {n_atoms:,} that it counts"
+            raise CrystalError(f"{problem}; correct the count, or remove the others", site=n_atoms)
 
 
 @contextmanager

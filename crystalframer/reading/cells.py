@@ -23,6 +23,8 @@ from crystalframer.errors import CrystalError
 from crystalframer.reading.notices import notice
 from crystalframer.reading.space_groups import Operations, Symmetry, group_operations, has_symmetry, settings_of
 
+OCCUPANCY_TOLERANCE = 1e-3
+"""A site whose occupancy differs less from that of a whole atom is full."""
 SITE_TOLERANCE = 1e-4
 """Fractional coordinates nearer than this are one place."""
 NEAREST_IMAGES = 0.7
@@ -47,6 +49,8 @@ FORMULA_TOLERANCE = 0.25
 """Atoms of the cell by which a stated formula may differ: formulas are rounded."""
 VOLUME_TOLERANCE, DENSITY_TOLERANCE = 0.02, 0.1
 """Relative; a stated density may be that of another isotope or temperature."""
+_DIGITS = 9.0 ** np.arange(9).reshape(3, 3)
+"""Place values of the entries of a rotation in one number; none is below -4 or above 4."""
 _TERM = re.compile(r"([+-]?)(?:(\d+\.?\d*|\.\d+)(?:/(\d{1,6}))?)?\*?([xyz]?)")
 
 
@@ -167,18 +171,26 @@ def listed_operations(texts: tuple[str, ...], centrings: tuple[str, ...] = ()) -
     Raises:
         CrystalError: one cannot be read, or some are missing: two of them, one after the other, make no third one.
     """
-    listed = np.stack([_operation(text, number) for number, text in enumerate(("x,y,z", *texts))])
-    shifts = [_operation(text, number)[:, 3] for number, text in enumerate(centrings, start=1)]
-    operations = np.concatenate([listed, *(listed + np.pad(shift[:, None], ((0, 0), (3, 0))) for shift in shifts)])
+    listed = np.array([_operation("x,y,z", 0), *map(_operation, texts, range(1, len(texts) + 1))])
+    shifts = np.array([_operation(text, number) for number, text in enumerate(centrings, start=1)])
+    operations = np.concatenate([listed, *(listed + np.pad(shift[:, 3:], ((0, 0), (3, 0))) for shift in shifts)])
     kept = operations[np.sort(np.unique(_keys(operations), return_index=True)[1])]
     if len(kept) > MOST_OPERATIONS:
         raise CrystalError(f"{len(kept):,} symmetry operations are more than a crystal has; correct the list")
     missing = _missing(kept)
-    if len(missing):
-        op = _gemmi_operation(missing[0])
-        problem = f"the {len(kept)} symmetry operations are not complete: {op.triplet()!r} follows from them"
+    if missing:
+        problem = f"the {len(kept)} symmetry operations are not complete: {missing!r} follows from them"
         raise CrystalError(f"{problem}; was the list cut short?", field="_space_group_symop_operation_xyz")
     return kept
+
+
+def possible_operations(symmetry: Symmetry, lattice: Float[np.ndarray, "3 3"]) -> list[Operations]:
+    """The operations that a file lists, or those of each setting that it can mean; at least the identity."""
+    listed = listed_operations(symmetry.operations, symmetry.centrings) if symmetry.operations else None
+    if listed is not None and len(listed) > 1:
+        return [listed]
+    settings = settings_of(symmetry, lattice, is_strict=False)
+    return [group_operations(setting.hall) for setting in settings] or [group_operations("P 1")]
 
 
 def are_same_operations(texts: tuple[str, ...], others: tuple[str, ...]) -> bool:
@@ -186,67 +198,81 @@ def are_same_operations(texts: tuple[str, ...], others: tuple[str, ...]) -> bool
     return set(_keys(listed_operations(texts)).tolist()) == set(_keys(listed_operations(others)).tolist())
 
 
-def _missing(operations: Operations) -> Float[np.ndarray, "n_missing 3 4"]:
-    """Operations that follow from these and are not among them; none for a group."""
-    if len(operations) <= 192 and np.abs(operations[:, :, 3] * 24 % 1 - 0.5).min() > 0.499:
-        # gemmi counts translations in 24ths, and is a thousand times as fast.
-        group = gemmi.GroupOps(list(map(_gemmi_operation, operations)))
-        group.add_missing_elements()
-        products = np.array([operation.float_seitz()[:3] for operation in group])
-    else:  # of a list of magnetic operations times centrings, the products of the first rows are enough
-        first, rotations, shifts = (
-            operations[: MOST_PRODUCTS // len(operations)],
-            operations[:, :, :3],
-            operations[:, :, 3],
-        )
-        turned = first[:, None, :, :3] @ rotations
-        moved = np.einsum("aij,bj->abi", first[:, :, :3], shifts) + first[:, None, :, 3]
-        products = np.concatenate([turned, moved[..., None]], axis=3).reshape(-1, 3, 4)
-    return products[~np.isin(_keys(products), _keys(operations))]
+def _missing(operations: Operations) -> str:
+    """An operation that follows from these and is not among them; empty for a group.
 
-
-def _gemmi_operation(operation: Float[np.ndarray, "3 4"]) -> gemmi.Op:
+    Of a list of magnetic operations times centrings, the products of the first rows are enough.
+    """
+    first = operations[: MOST_PRODUCTS // len(operations)]
+    known, products = np.sort(_keys(operations)), _keys_of_products(first, operations)
+    is_known = known[np.searchsorted(known, products).clip(max=len(known) - 1)] == products
+    if is_known.all():
+        return ""
+    one, other = np.argwhere(~is_known)[0]
+    turned = first[one, :, :3] @ operations[other]
     op = gemmi.Op()
-    op.rot = (24 * operation[:, :3]).round().astype(int).tolist()
-    op.tran = (24 * (operation[:, 3] % 1)).round().astype(int).tolist()
-    return op
+    op.rot = (24 * turned[:, :3]).round().astype(int).tolist()
+    op.tran = (24 * ((turned[:, 3] + first[one, :, 3]) % 1)).round().astype(int).tolist()
+    return op.triplet()
 
 
-def _operation(text: str, number: int) -> Float[np.ndarray, "3 4"]:
-    rows = [_row(part) for part in re.sub(r"[\s'\"]", "", text).lower().split(",")]
-    operation = np.array([row for row in rows if row is not None])
-    is_whole = operation.shape == (3, 4) and np.abs(operation).max() < FARTHEST_SHIFT
-    if not is_whole or abs(abs(np.linalg.det(operation[:, :3])) - 1) > 1e-6:
+def _operation(text: str, number: int) -> tuple[tuple[float, ...], ...]:
+    """Rotation and translation of one operation of a list."""
+    operation = _rows(text)
+    if operation is None:
         shown = text if len(text) <= 40 else f"{text[:40]}..."
         problem = f"symmetry operation {number} ({shown!r}, {len(text):,} characters) is not like '-y, x-y, z+1/3'"
         raise CrystalError(f"{problem}; correct it", field="_space_group_symop_operation_xyz", value=text)
     return operation
 
 
-def _row(text: str) -> list[float] | None:
-    """Coefficients of x, y, z and the translation in `"-x+1/2"`; None if it is no such sum."""
+@lru_cache(maxsize=4096)
+def _rows(text: str) -> tuple[tuple[float, ...], ...] | None:
+    """The rows of rotation and translation in `"-y, x-y, z+1/3"`; None if it is no operation of a crystal."""
+    rows = tuple(_row(part) for part in re.sub(r"[\s'\"]", "", text).lower().split(","))
+    if len(rows) != 3 or not all(rows) or max(max(map(abs, row)) for row in rows) >= FARTHEST_SHIFT:
+        return None
+    (a, b, c, _), (d, e, f, _), (g, h, i, _) = rows
+    return rows if abs(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)) == 1 else None
+
+
+@lru_cache(maxsize=4096)
+def _row(text: str) -> tuple[float, ...]:
+    """Coefficients of x, y, z and the translation in `"-x+1/2"`; empty if it is no such sum."""
     row, end = [0.0, 0.0, 0.0, 0.0], 0
     while end < len(text):
         match = _TERM.match(text, end)
         if match is None or match.end() == end or (end and not match[1]):
-            return None
+            return ()
         sign, number, divisor, letter = match.groups()
         if not (number or letter) or (divisor and not int(divisor)) or len(match[0]) > 40:
-            return None
+            return ()
         value = float(f"{sign}1") * float(number or 1) / int(divisor or 1)
         if letter and abs(value) != 1:
-            return None
+            return ()
         row["xyz".index(letter) if letter else 3] += value
         end = match.end()
     row[3] = round(row[3] * 24) / 24 if abs(row[3] * 24 - round(row[3] * 24)) < 0.1 else row[3]  # 0.33 is 1/3
-    return row if text else None
+    return tuple(row) if text else ()
 
 
 def _keys(operations: Operations) -> Int[np.ndarray, " n_operations"]:
-    """One number for all operations that differ by a lattice translation. No 24th lies where rounding changes."""
-    digits = np.clip(np.round(operations[:, :, :3]).astype(np.int64).reshape(-1, 9), -4, 4) + 4
-    steps = (operations[:, :, 3] * 1000 + 0.25).round().astype(np.int64) % 1000
-    return (digits @ 9 ** np.arange(9)) * 10**9 + steps @ (1, 1000, 10**6)
+    """One number for all operations that differ by a lattice translation."""
+    digits = operations[:, :, :3].reshape(-1, 9) @ _DIGITS.ravel()
+    return _key(digits, operations[:, :, 3])
+
+
+def _keys_of_products(first: Operations, second: Operations) -> Int[np.ndarray, "n_first n_second"]:
+    """The same for each operation that is one of the second followed by one of the first."""
+    digits = (np.swapaxes(first[:, :, :3], 1, 2) @ _DIGITS).reshape(-1, 9) @ second[:, :, :3].reshape(-1, 9).T
+    moved = second[:, :, 3] @ np.swapaxes(first[:, :, :3], 1, 2)
+    return _key(digits, moved + first[:, None, :, 3])
+
+
+def _key(digits: Float[np.ndarray, "*n"], shifts: Float[np.ndarray, "*n 3"]) -> Int[np.ndarray, "*n"]:
+    """Digits of a rotation and a translation as one number. No 24th lies where rounding changes."""
+    steps = (shifts * 1000 + 0.25).round().astype(np.int64) % 1000
+    return digits.astype(np.int64) * 10**9 + steps @ (1, 1000, 10**6)
 
 
 def _as_stated(

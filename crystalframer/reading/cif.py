@@ -21,16 +21,22 @@ from jaxtyping import Float
 from crystalframer.crystals.crystal import FARTHEST_POSITION, LONGEST_CELL, Crystal
 from crystalframer.elements import ATOMIC_NUMBERS, HIGHEST_ATOMIC_NUMBER, SYMBOLS, formula_order
 from crystalframer.errors import CrystalError
-from crystalframer.reading.cells import Sites, Stated, are_same_operations, cell_atoms
+from crystalframer.reading.cells import (
+    OCCUPANCY_TOLERANCE,
+    Sites,
+    Stated,
+    are_same_operations,
+    cell_atoms,
+    possible_operations,
+)
 from crystalframer.reading.entry import CellContent
 from crystalframer.reading.notices import left_out
-from crystalframer.reading.space_groups import Symmetry
+from crystalframer.reading.space_groups import Symmetry, right_angles
 from crystalframer.reading.text import WritableText
 
-CELL_ITEMS = (
-    *("_cell_length_a", "_cell_length_b", "_cell_length_c"),
-    *("_cell_angle_alpha", "_cell_angle_beta", "_cell_angle_gamma"),
-)
+LENGTH_ITEMS = ("_cell_length_a", "_cell_length_b", "_cell_length_c")
+ANGLE_ITEMS = ("_cell_angle_alpha", "_cell_angle_beta", "_cell_angle_gamma")
+CELL_ITEMS = (*LENGTH_ITEMS, *ANGLE_ITEMS)
 POSITION_ITEMS = ("_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z")
 OPERATION_ITEMS = ("_space_group_symop_operation_xyz", "_symmetry_equiv_pos_as_xyz")
 MAGNETIC_OPERATION_ITEMS = ("_space_group_symop_magn_operation_xyz", "_space_group_symop_magn_centering_xyz")
@@ -53,12 +59,17 @@ UNSEEN_ITEMS = {
 }
 MULTIPLICITY_ITEMS = ("_atom_site_site_symmetry_multiplicity",)
 """The older item without `site_` may hold the order of the site symmetry instead."""
-OCCUPANCY_TOLERANCE = 1e-3
-"""A site whose occupancy differs less from 1 counts as full."""
 PLACE_IN_FORMULA = np.full(len(SYMBOLS) + 1, HIGHEST_ATOMIC_NUMBER)
 """Index: Z; rank in the order of atoms. Elements that the model does not know come last, and are refused later."""
 PLACE_IN_FORMULA[sorted(range(1, HIGHEST_ATOMIC_NUMBER + 1), key=formula_order)] = np.arange(HIGHEST_ATOMIC_NUMBER)
 _BLOCK = re.compile(r"^[^\S\n]*data_", re.MULTILINE | re.IGNORECASE)
+_CIF_2_TOKEN = re.compile(
+    r"""(?P<comment>#[^\n]*)|(?P<field>^;.*?^;)|(?P<long>\'{3}.*?\'{3}|"{3}.*?"{3})|(?P<quoted>\'[^'\n]*\'|"[^"\n]*")"""
+    r"""|(?P<open>[\[{])|(?P<close>[\]}])|(?P<name>_\S*)|(?P<word>[^\s\[\]{}]+)|(?P<gap>\s+)|(?P<other>.)""",
+    re.MULTILINE | re.DOTALL,
+)
+CIF_2_LIST = "[list or table of CIF 2]"
+"""Stands for one."""
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eEdD][+-]?\d+)?(\(\d*\.?\d*\))?\s*")
 _DIGITS = frozenset("0123456789.+-")
 _FURTHER = re.compile(r"[,/+&:(_.\d-]([A-Z][a-z])|[,/+&:(_-]([A-Z])(?![a-z])|\d([A-Z])\d")
@@ -109,13 +120,17 @@ CIF = WritableText(structures, n_structures, text=written)
 class Block:
     """The items of a block, by names in lower case, with `_` for `.` and without one at the end."""
 
-    def __init__(self, block: gemmi.cif.Block) -> None:
+    def __init__(self, block: gemmi.cif.Block, is_cif_2: bool) -> None:
+        self._is_cif_2 = is_cif_2
         self._values: dict[str, list[str]] = {}
         self._columns: dict[str, tuple[gemmi.cif.Loop, int]] = {}
         """Columns of loops that nobody asked for yet."""
         self._repeated: dict[str, str] = {}
+        self.last = ""
+        """The last item, if it is not in a loop."""
         for item in block:
             pair: Any = item.pair
+            self.last = _normal(pair[0]) if pair else ""
             if pair is None:
                 if item.loop is not None:
                     self._add_loop(item.loop)
@@ -166,6 +181,8 @@ class Block:
                 tag = self._repeated[name]
                 raise CrystalError(f"{tag[:60]} is given twice, with other values; remove one", field=tag)
             values = self._values.get(name, [])
+            if self._is_cif_2 and CIF_2_LIST in values:
+                raise CrystalError(f"{name} is a list or table of CIF 2; give one value for each", field=name)
             if any(values):
                 return values
             present = present or values
@@ -214,6 +231,9 @@ def _blocks(text: str) -> list[Block]:
     if not is_cif(text):
         raise CrystalError("it holds no block of data (`data_...`): is it a CIF file?")
     text = text.rstrip("\x1a")
+    is_cif_2 = text.lstrip().startswith("#\\#CIF_2.0")
+    if is_cif_2:
+        text = _as_cif_1(text)
     if not text.isascii():
         text = re.sub(r"[^\x00-\x7f]", lambda match: " " if match[0].isspace() else "~", text)
     try:
@@ -222,7 +242,29 @@ def _blocks(text: str) -> list[Block]:
         raise CrystalError(
             f"{_where(str(error), text)}; correct that, or get the file again if it was cut short"
         ) from error
-    return [Block(block) for block in document]
+    return [Block(block, is_cif_2) for block in document]
+
+
+def _as_cif_1(text: str) -> str:
+    """Text of CIF 2 as gemmi reads it: strings in three quotes with one, and `CIF_2_LIST` for lists and tables.
+
+    Lines keep their numbers.
+    """
+    parts: list[str] = []
+    depth = 0
+    for token in _CIF_2_TOKEN.finditer(text):
+        part, kind = token[0], token.lastgroup
+        depth += (kind == "open") - (kind == "close")
+        if kind == "close" and depth == 0:
+            part = f"'{CIF_2_LIST}'"
+        elif depth > 0:
+            part = "\n" * part.count("\n")
+        elif kind == "long":
+            content = " ".join(part[3:-3].split())
+            quote = '"' if "'" in content else "'"
+            part = quote + content.replace(quote, " ") + quote + "\n" * part.count("\n")
+        parts.append(part)
+    return "".join(parts)
 
 
 def _where(message: str, text: str) -> str:
@@ -240,6 +282,7 @@ def _structure(block: Block) -> CellContent | CrystalError:
     try:
         lattice = _lattice(block)
         stated, symmetry = _stated(block), _symmetry(block)
+        _check_absent_angles(block, symmetry, lattice)
         sites = _sites(block, stated)
         for what, items in UNSEEN_ITEMS.items():
             if any(block.values(*items)):
@@ -253,17 +296,17 @@ def _structure(block: Block) -> CellContent | CrystalError:
 
 
 def _lattice(block: Block) -> Float[np.ndarray, "3 3"]:
-    """Rows a, b, c, Å: c along z, a in the plane of x and z.
+    """Rows a, b, c, Å: c along z, a in the plane of x and z. An angle that is not there is 90 degrees.
 
     Raises:
-        CrystalError: lengths and angles are missing, or cannot be those of a cell.
+        CrystalError: lengths are missing, or lengths and angles cannot be those of a cell.
     """
     lacking = [item for item in CELL_ITEMS if not block.has(item)]
-    if lacking:
+    if lacking and (lacking[0] in LENGTH_ITEMS or block.last in CELL_ITEMS):
         raise CrystalError(f"it lacks {', '.join(lacking)}: was the file cut short?", field=lacking[0])
     cell = []
     for item in CELL_ITEMS:
-        value, text = block.number(item), block.text(item)
+        value, text = (block.number(item), block.text(item)) if item not in lacking else (90.0, "")
         limit, unit = (180, "degrees") if "angle" in item else (LONGEST_CELL, "Å")
         if value is None or not 0 < value < limit:
             problem = f"{item} is {text[:40] or '?'!r}; it must be a number above 0 and below {limit:,.0f} {unit}"
@@ -276,6 +319,23 @@ def _lattice(block: Block) -> Float[np.ndarray, "3 3"]:
         problem = f"angles of {alpha:g}, {beta:g} and {gamma:g} degrees make no cell; correct them"
         raise CrystalError(problem, field="_cell_angle_alpha")
     return columns.T[np.ix_([1, 2, 0], [1, 2, 0])]
+
+
+def _check_absent_angles(block: Block, symmetry: Symmetry, lattice: Float[np.ndarray, "3 3"]) -> None:
+    """That angles that are not there are 90 degrees, their default, by symmetry; without symmetry any cell may be.
+
+    Raises:
+        CrystalError: symmetry leaves such an angle open, or gives another one.
+    """
+    absent = [axis for axis, item in enumerate(ANGLE_ITEMS) if not block.has(item)]
+    if not absent:
+        return
+    groups = possible_operations(symmetry, lattice)
+    fixed = [right_angles(group) for group in groups]
+    if not any(angles[absent].all() for angles in fixed):
+        item = ANGLE_ITEMS[next(axis for axis in absent if not fixed[0][axis])]
+        problem = f"it lacks {item}, which need not be 90 degrees with this symmetry"
+        raise CrystalError(f"{problem}; add it", field=item)
 
 
 def _stated(block: Block) -> Stated:

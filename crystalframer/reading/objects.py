@@ -21,7 +21,7 @@ from crystalframer.elements import SYMBOLS, atomic_number
 from crystalframer.errors import CrystalError, DataError
 from crystalframer.libraries import reason
 from crystalframer.reading import cif, optimade
-from crystalframer.reading.cif import OCCUPANCY_TOLERANCE
+from crystalframer.reading.cells import OCCUPANCY_TOLERANCE
 from crystalframer.reading.columns import STRUCTURE_COLUMNS, has_id, is_missing, parsed_json, row_id
 from crystalframer.reading.encoded import plain_array
 from crystalframer.reading.notices import left_out

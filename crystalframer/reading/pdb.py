@@ -13,7 +13,7 @@ import numpy as np
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.errors import CrystalError
 from crystalframer.libraries import reason
-from crystalframer.reading.cells import expanded, lattice_of
+from crystalframer.reading.cells import OCCUPANCY_TOLERANCE, expanded, lattice_of
 from crystalframer.reading.notices import left_out
 from crystalframer.reading.space_groups import Symmetry, group_operations, settings_of
 from crystalframer.reading.text import TextFormat
@@ -93,7 +93,7 @@ def _element(site: int, atom: gemmi.Atom) -> int:
     where = f"site {site} ({atom.name}, atom {atom.serial})"
     if atom.has_altloc():
         raise CrystalError(f"{where} has an alternate location; the model needs one place for each atom", site=site)
-    if not abs(atom.occ - 1) <= 1e-3:
+    if not abs(atom.occ - 1) <= OCCUPANCY_TOLERANCE:
         problem = f"has occupancy {atom.occ:.4g}; the model needs whole atoms: make an ordered structure first"
         raise CrystalError(f"{where} {problem}", site=site)
     if atom.element.atomic_number == 0:

@@ -17,7 +17,7 @@ import numpy as np
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.elements import SYMBOLS, atomic_number
 from crystalframer.errors import CrystalError
-from crystalframer.reading.cells import expanded, lattice_of, listed_operations
+from crystalframer.reading.cells import OCCUPANCY_TOLERANCE, expanded, lattice_of, listed_operations
 from crystalframer.reading.space_groups import CELL_TOLERANCE, Operations, has_symmetry
 from crystalframer.reading.text import TextFormat
 
@@ -46,7 +46,6 @@ _CENTRINGS = {
 _INDENTED_ATOM = re.compile(r"\s+[A-Za-z]\S*\s+[0-9]+(\s+-?[0-9]*\.[0-9]+){3}")
 _LAST_DIGIT = 1e-3
 """Coordinates may be rounded to three digits."""
-_OCCUPANCY_TOLERANCE = 2e-3
 _UNIT_TOLERANCE = 0.01
 """Relative: numbers of atoms in UNIT are rounded."""
 
@@ -177,9 +176,9 @@ def _crystal(content: _Content) -> Crystal:
     sites, places = expanded(names, frac, np.full_like(frac, _LAST_DIGIT), lattice, operations)
     orders = len(operations) // np.bincount(sites)
     for site, (name, row) in enumerate(content.atoms):
-        share = _value(row[4], content, site) * orders[site]
-        if not abs(share - 1) <= _OCCUPANCY_TOLERANCE * orders[site]:
-            where = f"site {site} ({name}) has {share:.4g} atoms on its place"
+        occupancy = _value(row[4], content, site)
+        if not abs(occupancy - 1 / orders[site]) <= OCCUPANCY_TOLERANCE:
+            where = f"site {site} ({name}) has {occupancy * orders[site]:.4g} atoms on its place"
             whole = f"a whole atom there has an occupancy of 1/{orders[site]}" if orders[site] > 1 else "1 is needed"
             raise CrystalError(f"{where}; {whole}: make an ordered structure first, or correct it", site=site)
     found = np.array(numbers, dtype=np.int64)[sites]

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import gemmi
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from crystalframer.errors import CrystalError
 
@@ -25,6 +25,9 @@ _ENDING = re.compile(
 """What names the setting behind a symbol: `:2`, `:H`, ` Z`, ` (origin choice 2)`."""
 _LETTERS = {"h": "H", "r": "R", "s": "1", "z": "2", "1": "1", "2": "2"}
 """Ending of a group's name → extension of its setting. S and Z are those of ICSD."""
+
+_ANY_METRIC = np.array([[1.0, 0.1, 0.13], [0.1, 1.1, 0.17], [0.13, 0.17, 1.2]])
+"""Of a cell without symmetry."""
 
 Operations = Float[np.ndarray, "n_operations 3 4"]
 
@@ -121,6 +124,15 @@ def has_symmetry(lattice: Float[np.ndarray, "3 3"], operations: Operations, tole
     turned = np.swapaxes(rotations, 1, 2) @ metric @ rotations
     lengths = np.sqrt(np.diag(metric))
     return bool((np.abs(turned - metric) <= tolerance * np.outer(lengths, lengths)).all())
+
+
+def right_angles(operations: Operations) -> Bool[np.ndarray, "3"]:
+    """Whether alpha, beta and gamma are 90 degrees in every cell with this symmetry; all of them if there is none."""
+    rotations = operations[:, :, :3]
+    if (rotations == np.eye(3)).all():
+        return np.ones(3, dtype=bool)
+    metric = (np.swapaxes(rotations, 1, 2) @ _ANY_METRIC @ rotations).mean(axis=0)
+    return np.abs(metric[[1, 0, 0], [2, 2, 1]]) < 1e-9
 
 
 @lru_cache(maxsize=512)

@@ -100,6 +100,65 @@ XSF = "CRYSTAL\nPRIMVEC\n 4 0 0\n 0 4 0\n 0 0 4\nPRIMCOORD\n2 1\n{} 0 0 0\nO 2 2
 FRAME = '2\nLattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:pos:R:3 pbc="T T T"\n{} 0 0 0\nO 2 2 2\n'
 
 
+QE_INPUT = """&CONTROL
+/
+&SYSTEM
+  ibrav = 0, nat = 2, ntyp = 2
+/
+ATOMIC_SPECIES
+Na 22.99 Na.upf
+O 16.00 O.upf
+CELL_PARAMETERS angstrom
+4 0 0
+0 4 0
+0 0 4
+ATOMIC_POSITIONS crystal
+Na 0 0 0
+O 0.5 1/2 0.5
+K_POINTS gamma
+"""
+QE_OUTPUT = """     Program PWSCF v.7.0 starts on 1Jan2022
+     number of atoms/cell      =            2
+     number of atomic types    =            2
+     celldm(1)=   7.558904  celldm(2)=   0.000000  celldm(3)=   0.000000
+     crystal axes: (cart. coord. in units of alat)
+               a(1) = (   1.000000   0.000000   0.000000 )
+               a(2) = (   0.000000   1.000000   0.000000 )
+               a(3) = (   0.000000   0.000000   1.000000 )
+     site n.     atom                  positions (alat units)
+         1           Na  tau(   1) = (   0.0000000   0.0000000   0.0000000  )
+         2           O   tau(   2) = (   0.5000000   0.5000000   0.5000000  )
+
+!    total energy              =    -100.0 Ry
+ATOMIC_POSITIONS (crystal)
+Na       0.000000000   0.000000000   0.000000000
+O        0.500000000   0.500000000   0.500000000
+End final coordinates
+!    total energy              =    -100.1 Ry
+"""
+GEN = "2 F\nNa O\n1 1 0 0 0\n2 2 0.5 0.5 0.5\n0 0 0\n4 0 0\n0 4 0\n0 0 4\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "atom", "other"),
+    [
+        ("x.xsf", XSF.format("Na"), "O 2 2 2\n", "O 2 2 1\n"),
+        ("x.xsf", XSF.format("Na"), "O 2 2 2\n", "\n# another\n 8 2.0 2.0 1.0 0 0 0\n"),
+        ("x.pwi", QE_INPUT, "O 0.5 1/2 0.5\n", "O 0.5 0.5 0.2\n"),
+        ("x.pwo", QE_OUTPUT, "0.5000000  )\n", "    3  O   tau(   3) = (   0.5 0.5 0.2  )\n"),
+        ("x.pwo", QE_OUTPUT, "0.500000000\n", "O  0.5 0.5 -0.2\n"),
+        ("x.gen", GEN, "2 2 0.5 0.5 0.5\n", "3 2 0.5 0.5 0.2\n"),
+    ],
+)
+def test_more_atoms_than_are_counted_are_refused(name: str, text: str, atom: str, other: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    crystal = cf.read(tmp_path / name)
+    assert crystal.formula == "NaO" and np.allclose(crystal.lattice, 4 * np.eye(3), atol=1e-5)
+    (tmp_path / name).write_text(text.replace(atom, atom + other))
+    with refused(CrystalError, path=name):
+        cf.read(tmp_path / name)
+
+
 @pytest.mark.parametrize("symbol", ["D", "T", "H"])
 @pytest.mark.parametrize(("name", "text"), [("x.xsf", XSF), ("x.extxyz", FRAME), ("x.xyz", FRAME)])
 def test_deuterium_and_tritium_are_hydrogen(name: str, text: str, symbol: str, tmp_path: Path) -> None:

@@ -157,6 +157,92 @@ def test_what_cannot_be_is_refused_with_its_item(old: str, new: str, field: str 
     assert len(str(caught.value)) < 400
 
 
+ANGLES = ("_cell_angle_alpha", "_cell_angle_beta", "_cell_angle_gamma")
+
+
+def without_angles(text: str, *items: str) -> str:
+    return re.sub("".join(f"^{item} .*\n|" for item in items) + "^$", "", text, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("symmetry", "cell", "absent", "open_angle"),
+    [
+        ("P 1", "4 5 6 90 90 90", ANGLES, None),
+        ("P 1", "4 5 6 90 95 90", ANGLES[::2], None),
+        ("F m -3 m", "9 9 9 90 90 90", ANGLES, None),
+        ("P 21/c", "7 8 9 90 100 90", ANGLES[::2], None),
+        ("P 32 2 1", "9 9 9 90 90 120", ANGLES[:2], None),
+        ("P 21/c", "7 8 9 90 100 90", ANGLES, ANGLES[1]),
+        ("P -1", "7 8 9 90 90 90", ANGLES[:1], ANGLES[0]),
+        ("P 32 2 1", "9 9 9 90 90 120", ANGLES, ANGLES[2]),
+    ],
+)
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_an_angle_that_is_absent_is_90_degrees_if_symmetry_says_so(
+    symmetry: str, cell: str, absent: tuple[str, ...], open_angle: str | None, is_listed: bool
+) -> None:
+    whole = cif("Na1 Na 0.1 0.2 0.3", symmetry=symmetry, cell=cell)
+    whole = whole if is_listed else named(whole, H_M=symmetry)
+    if open_angle is None:
+        assert_same(read(without_angles(whole, *absent)), read(whole))
+        with refused(CrystalError, field=absent[0]):
+            read(re.sub(rf"^({absent[0]}) .*$", r"\1 ?", whole, flags=re.MULTILINE))
+    else:
+        with refused(CrystalError, field=open_angle):
+            read(without_angles(whole, *absent))
+
+
+def test_a_file_that_ends_within_the_cell_was_cut_short() -> None:
+    lines = cif("Na1 Na 0.1 0.2 0.3", symmetry="P 1", cell="4 5 6 90 90 90").splitlines(keepends=True)
+    text = "".join([lines[0], *lines[7:], *lines[1:7]])
+    assert len(read(text)) == 1
+    with refused(CrystalError, "cut short", field=ANGLES[2]):
+        read(without_angles(text, ANGLES[2]))
+
+
+CIF_2 = QUARTZ.replace("# a", "#\\#CIF_2.0\n# a").replace(
+    "data_quartz\n",
+    """data_quartz
+_a.authors [ 'A' "B"
+ {'c':[1 2]} ]
+_a.table[1] {}
+_a.text '''of two
+lines, it's "quoted"'''
+loop_
+_a.list
+_a.word
+[1 [2]] x
+[] '#]'
+""",
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field"),
+    [
+        ("# a", "# a", None),
+        ('"P 32 2 1"', "'''P 32 2 1'''", None),
+        ("'O2 Si'", '"""O2\nSi"""', None),
+        ("4.9137(3)", "[4.9137 3]", "_cell_length_a"),
+        ("'O2 Si'", "{'O':2}", "_chemical_formula_sum"),
+        ("Si1 Si ", "Si1 [Si] ", "_atom_site_type_symbol"),
+        ("0.7858", "'''x'''", "_atom_site_fract_z"),
+    ],
+)
+def test_cif_2_is_read_but_for_lists_and_tables_in_what_is_used(old: str, new: str, field: str | None) -> None:
+    assert old in CIF_2
+    if field is None:
+        assert_same(read(CIF_2.replace(old, new)), read(QUARTZ))
+    else:
+        with refused(CrystalError, field=field):
+            read(CIF_2.replace(old, new, 1))
+
+
+def test_lines_of_cif_2_keep_their_numbers() -> None:
+    with refused(CrystalError, "line 9 ('loop_ loop_')"):
+        read(CIF_2.replace("loop_", "loop_ loop_", 1))
+
+
 @pytest.mark.parametrize("text", ["data_", "data_x\n", "data_x\nloop_\n", "data_x\n_a\n", "data_x\n;\n", "\n" * 99_999])
 def test_what_is_no_cif_is_refused(text: str) -> None:
     with refused(CrystalError):

@@ -21,6 +21,7 @@ from typing import TypeVar
 import ase
 import ase.io
 import numpy as np
+import rutile
 from cif_texts import QUARTZ, text_of
 from fuzzed_structures import model_of
 from published_formats import jarvis_atoms, row_of
@@ -60,32 +61,6 @@ MIXED = text_of(
     "loop_\n_space_group_symop_operation_xyz\nx,y,z",
     "loop_\n_atom_type_symbol\n_atom_type_oxidation_number\nFe3+ 3\nO2- -2",
 )
-
-
-RUTILE_PDB = """CRYST1    4.594    4.594    2.959  90.00  90.00  90.00 P 42/m n m    2
-HETATM    1 TI   MOL A   1       0.000   0.000   0.000  1.00  0.00          TI
-HETATM    2  O   MOL A   1       1.401   1.401   0.000  1.00  0.00           O
-END
-"""
-RUTILE_RES = """TITL rutile
-CELL 0.71073 4.594 4.594 2.959 90 90 90
-LATT 1
-SYMM -X, -Y, Z
-SYMM -Y+0.5, X+0.5, Z+0.5
-SYMM Y+1/2, -X+1/2, Z+1/2
-SYMM -X+.5, Y+.5, -Z+.5
-SYMM 0.5+X, 0.5-Y, 0.5-Z
-SYMM Y, X, -Z
-SYMM -Y, -X, -Z
-SFAC TI O
-UNIT 2 4
-FVAR 1.0
-TI1 1 10.0 10.0 10.0 10.125 0.01
-O1 2 0.305 0.305 10.0 10.25 0.02 0.02 =
- 0.01 0 0 0
-HKLF 4
-END
-"""
 
 
 def _structure(seed: int, n_atoms: int) -> Structure:
@@ -128,8 +103,8 @@ def corpus() -> tuple[tuple[str, bytes], ...]:
             ("table.jsonl", "".join(json.dumps(row_of(random_crystal(seed, 3))) + "\n" for seed in (11, 12))),
             ("ase.xsf", _ase_text(_atoms(13, 4), "xsf")),
             ("XDATCAR", _ase_text(_atoms(14, 3), "vasp-xdatcar")),
-            ("rutile.pdb", RUTILE_PDB),
-            ("rutile.res", RUTILE_RES),
+            ("rutile.pdb", rutile.PDB),
+            ("rutile.res", rutile.SHELX),
             ("optimade.json", json.dumps(_optimade(random_crystal(15, 3)))),
         ]
     named = [(f"{number}.cif", text) for number, text in enumerate(cifs)]
