@@ -49,9 +49,14 @@ FIXED: dict[str, tuple[Any, ...]] = {
 def load_authors_checkpoint(path: str | Path, averaged: bool | None = None) -> CrystalFramer:
     """Load a `.ckpt` file of the authors' code, without running any code that it may contain.
 
-    Three things of their code are not reproduced: their box of images (our neighbours converge to the same sum), their
-    noise in evaluation, and the defects listed in docs/fidelity.md. Only the frame methods `max` and `no` reach the
-    published accuracy here, because the other methods were trained with those defects.
+    The model computes their function without its noise. Where neighbours tie for an axis, the first one is taken, as in
+    their code; there the noise makes it another one in each evaluation. So predictions of symmetric crystals depend on
+    how the crystal is turned, by as much as theirs scatter. Averaging over ties ends this: save the model with
+    `crystalframer.save`, and load it with `crystalframer.load(folder, average_ties=True)`.
+
+    Their box of images (our neighbours converge to the same sum) and the defects listed in docs/fidelity.md are not
+    reproduced. Only the frame methods `max` and `no` reach the published accuracy here, because the other methods were
+    trained with those defects.
 
     Args:
         path: the file.
@@ -137,7 +142,7 @@ def _model_config(params: Mapping[str, Any]) -> ModelConfig:
         )
     reference_length = single("scale_real", [1.4])
     max_distance = number("value_pe_dist_max", -10.0)
-    frame = FrameConfig(FRAME_METHOD["no" if n_cosines == 0 else method])
+    frame = FrameConfig(FRAME_METHOD["no" if n_cosines == 0 else method], tie_margin=0.0)
     cosine = CosineBasis()
     if frame.promises.axes:
         cosine = CosineBasis(

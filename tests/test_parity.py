@@ -24,7 +24,7 @@ from authors_format import (
     golden_crystals,
     golden_model,
     in_authors_names,
-    without_tie_rule,
+    without_noise,
 )
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -289,7 +289,7 @@ def test_six_training_steps(tmp_path: Path) -> None:
     labels = expected["targets_raw"]
     path = tmp_path / "start.ckpt"
     torch.save(authors_checkpoint("max", gauss_scale=np.tile([1.0, 0.0], (4, 1)).astype(np.float32)), path)
-    model = without_tie_rule(load_authors_checkpoint(path)).train()
+    model = without_noise(load_authors_checkpoint(path)).train()
     (name,) = model.config.target_names
     crystals = [c.with_targets({name: float(y)}) for c, y in zip(golden_crystals(), labels, strict=True)]
     batches = [

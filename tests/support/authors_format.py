@@ -118,15 +118,15 @@ def authors_checkpoint(name: str, gauss_scale: np.ndarray | None = None, **chang
 def golden_model(
     name: str, folder: Path, dtype: torch.dtype = torch.float64, gauss_scale: np.ndarray | None = None
 ) -> CrystalFramer:
-    """The fixture's model, loaded from the authors' format; exact ties go to the first edge, as in the fixtures."""
+    """The fixture's model, as users load it from the authors' format."""
     path = folder / f"{name}.ckpt"
     torch.save(authors_checkpoint(name, gauss_scale), path)
-    return without_tie_rule(load_authors_checkpoint(path)).to(dtype)
+    return load_authors_checkpoint(path).to(dtype)
 
 
-def without_tie_rule(model: CrystalFramer) -> CrystalFramer:
-    """The same weights, with exact ties going to the first edge in evaluation, and no noise in training."""
-    config: ModelConfig = replace(model.config, frame=replace(model.config.frame, tie_margin=0.0, noise=0.0))
+def without_noise(model: CrystalFramer) -> CrystalFramer:
+    """The same weights, without noise in training."""
+    config: ModelConfig = replace(model.config, frame=replace(model.config.frame, noise=0.0))
     plain = CrystalFramer(config)
     plain.load_state_dict(model.state_dict())
     return plain.eval()
