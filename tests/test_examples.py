@@ -18,6 +18,7 @@ MODULES = (
     "crystalframer.analysis.check",
     "crystalframer.analysis.invariance",
     "crystalframer.analysis.motifs",
+    "crystalframer.analysis.paired",
     "crystalframer.analysis.perturbation",
     "crystalframer.analysis.polyhedra",
     "crystalframer.screening.screening",

@@ -10,6 +10,12 @@ from .motifs import (
     motif_table as motif_table,
     shell_attention as shell_attention,
 )
+from .paired import (
+    Difference as Difference,
+    Ranking as Ranking,
+    paired_difference as paired_difference,
+    ranking as ranking,
+)
 from .polyhedra import (
     PolyhedronError as PolyhedronError,
     ideal_polyhedra as ideal_polyhedra,
