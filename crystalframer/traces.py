@@ -21,8 +21,12 @@ from crystalframer.frame_methods import NO_FRAMES
 
 SCHEMA_VERSION = 2
 
+DEAD_BELOW = 1e-3
+"""Attention of an atom to all others. Below it the frame of this atom and head is dead: it changes next to nothing."""
+
 FloatArray = NDArray[np.floating]
 IntArray = NDArray[np.integer]
+BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -136,6 +140,22 @@ class CrystalTrace:
     def edge_lengths(self) -> FloatArray:
         """(n_edges), Å."""
         return np.linalg.norm(self.edge_vectors, axis=1)
+
+    @property
+    def outgoing_attention(self) -> FloatArray:
+        """(n_layers, n_heads, n_queries): attention of each atom to all others, 0 to 1. The rest stays on the atom."""
+        query, key = self.edge_index
+        others = (query != key) | self.edge_image.any(axis=1)
+        outgoing = np.zeros((self.n_layers, self.n_heads, self.n_queries))
+        for layer, head in np.ndindex(self.n_layers, self.n_heads):
+            attention = self.layers[layer].attention[others, head]
+            outgoing[layer, head] = np.bincount(query[others], attention, self.n_queries)
+        return outgoing
+
+    @property
+    def dead_frames(self) -> BoolArray:
+        """(n_layers, n_heads, n_queries): frames that change nothing, as almost no attention leaves the atom."""
+        return self.outgoing_attention < DEAD_BELOW
 
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file, and its folder if necessary, and return its path.

@@ -12,7 +12,9 @@ import pytest
 from refusals import refused
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
+from synthetic_traces import perovskite, synthetic_trace, with_dead_head
 
+import viz
 from crystalframer.config import FrameConfig, FrameMethod
 from crystalframer.crystals.loading import make_batch
 from crystalframer.errors import TraceError
@@ -87,3 +89,14 @@ def test_a_file_that_is_no_trace(
     damage(path)
     with refused(TraceError, word, path=path, field=field):
         CrystalTrace.load(path)
+
+
+def test_frames_are_dead_where_no_attention_leaves_the_atom() -> None:
+    trace = synthetic_trace(perovskite())
+    assert not trace.dead_frames.any()
+    itself = viz.self_attention_share(trace)
+    np.testing.assert_allclose(trace.outgoing_attention, 1 - itself, atol=1e-12)
+    for outgoing, is_dead in ((9e-4, True), (1.1e-3, False)):
+        changed = with_dead_head(trace, 1, 2, outgoing)
+        np.testing.assert_allclose(changed.outgoing_attention[1, 2], outgoing)
+        assert changed.dead_frames[1, 2].all() == is_dead and changed.dead_frames.sum() == 5 * is_dead

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from viz.errors import check_option
-from viz.palette import ATTENTION_RAMP, AXIS_COLORS, AXIS_LABELS, CELL_COLOR, PAPER, mix, ramp
+from viz.palette import ATTENTION_RAMP, AXIS_COLORS, AXIS_LABELS, CELL_COLOR, PALENESS, PAPER, mix, ramp
 from viz.scene import Scene, ball_numbers, check_scene, strongest_edges
 from viz.text import where, whose
 
@@ -245,6 +245,7 @@ def _axes(scene: Scene, layer: int, head: int | None, atom: int, frames: Which, 
     arrows = []
     for owner in range(scene.n_queries) if frames == "all" else (atom,):
         start, selected = scene.positions[owner], owner == atom
+        paleness = PALENESS if scene.dead[layer, head, owner] else 0.0
         for k, axis in enumerate(scene.frames[layer, head, owner]):
             arrows.append(
                 Arrow(
@@ -252,7 +253,7 @@ def _axes(scene: Scene, layer: int, head: int | None, atom: int, frames: Which, 
                     end=start + (length if selected else 0.7 * length) * axis,
                     # Thicker than any attention line, as axes of `max` frames lie along edges.
                     radius=0.075 if selected else 0.06,
-                    color=AXIS_COLORS[k],
+                    color=mix(AXIS_COLORS[k], PAPER, paleness),
                     label=AXIS_LABELS[k] if selected else "",
                     axis=k,
                     atom=owner,
@@ -280,4 +281,5 @@ def _caption(scene: Scene, layer: int, head: int | None, atom: int, n_lines: int
         return f"{text}. This model has no frames (method none)."
     if head is None:
         return f"{text}. Each head has its own frames: choose a head to see axes."
-    return f"{text}. Frame method: {scene.method}."
+    dead = " Its axes are pale: so little attention leaves the atom that they change nothing."
+    return f"{text}. Frame method: {scene.method}.{dead if scene.dead[layer, head, atom] else ''}"

@@ -43,6 +43,7 @@ def encode(scene: Scene) -> tuple[dict[str, Any], bytes]:
         "attention": scene.attention[..., order].astype(np.float16),
         "decayLength": scene.decay_length.astype(np.float32),
         "tied": scene.tied.astype(np.uint8),
+        "dead": scene.dead.astype(np.uint8),
         **_polyhedra(scene),
     }
     if scene.frames is not None:
@@ -79,6 +80,7 @@ def _header(scene: Scene, kinds: np.ndarray) -> dict[str, Any]:
             "heatmap": palette.HEATMAP_RAMP,
             "cell": palette.CELL_COLOR,
             "ink": palette.INK,
+            "paleness": palette.PALENESS,
         },
     }
 

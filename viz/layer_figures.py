@@ -1,7 +1,8 @@
 """Plotly figures of the measures in `viz.measures`: layer by layer, with a box over the atoms for each head.
 
 No line joins heads of different layers, because heads with the same number in different layers are not related. The
-median over all heads and atoms of a layer can be compared between layers.
+median over all heads and atoms of a layer can be compared between layers. Frames that change nothing, because almost no
+attention leaves the atom, are pale points that neither boxes nor medians count.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from plotly.subplots import make_subplots
 
 from crystalframer.traces import CrystalTrace
 from viz import measures
 from viz.errors import FigureError
-from viz.palette import INK, PAPER, SERIES_COLORS, mix
+from viz.palette import ASIDE, INK, PAPER, SERIES_COLORS, mix
 from viz.style import LEGEND_ABOVE, styled
 from viz.text import atom_names, by_head, crystal_name
 
+DEAD = "frame without effect"
+"""Name of the points of frames that are not counted."""
 ALL_POINTS = 60
 """Up to this number of atoms every atom is a point. In larger crystals only outliers are."""
 
@@ -84,7 +87,10 @@ def attended_distance_figure(trace: CrystalTrace, *, width: int = 760, height: i
     frame = trace.layers[0].frame
     if frame is not None and frame.anchor_edges is not None:
         anchors = measures.anchor_distances(trace)
-        rows += [_Row(f"edge of {label} (Å)", anchors[..., k], "%{y:.2f} Å") for k, label in enumerate(("e₁", "e₂"))]
+        rows += [
+            _Row(f"edge of {label} (Å)", anchors[..., k], "%{y:.2f} Å", trace.dead_frames)
+            for k, label in enumerate(("e₁", "e₂"))
+        ]
     figure = _by_layer(trace, rows)
     for row in range(len(rows)):
         nearest = np.full(trace.n_layers, np.median(measures.nearest_distance(trace)))
@@ -117,9 +123,8 @@ def axis_turn_figure(trace: CrystalTrace, *, width: int = 760, height: int = 380
             field="n_layers",
             value=trace.n_layers,
         )
-    figure = _by_layer(
-        trace, [_Row("rotation of e₁ (degrees)", measures.axis_turns(trace), "%{y:.1f}°")], first_layer=1
-    )
+    turns = _Row("rotation of e₁ (degrees)", measures.axis_turns(trace), "%{y:.1f}°", trace.dead_frames[1:])
+    figure = _by_layer(trace, [turns], first_layer=1)
     chance = np.median(measures.chance_turns(trace), axis=1)
     figure.add_trace(_level(trace, chance, "random axes", "dash", first_layer=1), row=1, col=1)
     figure.update_yaxes(rangemode="tozero")
@@ -133,6 +138,13 @@ class _Row:
     values: Float[np.ndarray, "n_shown n_heads n_queries"]
     hover: str
     """Format of a value in the hover text."""
+    dead: Bool[np.ndarray, "n_shown n_heads n_queries"] | None = None
+    """Frames that are not counted; None for measures that are not of frames."""
+
+    @property
+    def counted(self) -> Float[np.ndarray, "n_shown n_heads n_queries"]:
+        """The values, NaN where a frame is not counted."""
+        return self.values if self.dead is None else np.where(self.dead, np.nan, self.values)
 
 
 def _by_layer(trace: CrystalTrace, rows: list[_Row], first_layer: int = 0) -> go.Figure:
@@ -148,19 +160,23 @@ def _by_layer(trace: CrystalTrace, rows: list[_Row], first_layer: int = 0) -> go
         "line": {"color": SERIES_COLORS[0], "width": 1},
         "fillcolor": mix(SERIES_COLORS[0], PAPER, 0.75),
     }
+    first = next((row for row in rows if row.dead is not None and row.dead.any()), None)
     for number, row in enumerate(rows, start=1):
         axis, heads = by_head(len(row.values), trace.n_heads, first_layer)
         box = go.Box(
             x=[np.repeat(names, trace.n_queries).tolist() for names in axis],
-            y=row.values.ravel(),
+            y=row.counted.ravel(),
             text=[f"{label}, {head}" for head in heads for label in labels],
             hovertemplate="%{text}<br>" + row.hover + "<extra></extra>",
             showlegend=False,
             **look,
         )
         # A layer in which all attention stays on the atoms has no distances.
-        medians = np.array([np.nanmedian(v) if np.isfinite(v).any() else np.nan for v in row.values])
+        medians = np.array([np.nanmedian(v) if np.isfinite(v).any() else np.nan for v in row.counted])
         figure.add_trace(box, row=number, col=1)
+        if row.dead is not None and row.dead.any():
+            figure.add_trace(_dead_points(row, axis, heads, labels), row=number, col=1)
+            figure.update_traces(showlegend=row is first, selector={"name": DEAD}, row=number, col=1)
         figure.add_trace(
             _level(trace, medians, "median of the layer", "solid", first_layer, legend=number == 1), row=number, col=1
         )
@@ -168,6 +184,22 @@ def _by_layer(trace: CrystalTrace, rows: list[_Row], first_layer: int = 0) -> go
     figure.update_xaxes(title_text="head", tickangle=0, row=len(rows), col=1)
     figure.update_layout(legend=LEGEND_ABOVE)
     return figure
+
+
+def _dead_points(row: _Row, axis: list[list[str]], heads: list[str], labels: tuple[str, ...]) -> go.Scatter:
+    """Pale points of the frames that are not counted."""
+    assert row.dead is not None
+    place, atom = np.nonzero(row.dead.reshape(len(heads), -1))
+    return go.Scatter(
+        x=[[names[n] for n in place] for names in axis],
+        y=row.values[row.dead],
+        text=[f"{labels[a]}, {heads[n]}" for n, a in zip(place, atom, strict=True)],
+        name=DEAD,
+        legendgroup=DEAD,
+        mode="markers",
+        marker={"size": 5, "symbol": "circle-open", "color": ASIDE, "opacity": 0.5},
+        hovertemplate=f"%{{text}}<br>{row.hover}<br>{DEAD}<extra></extra>",
+    )
 
 
 def _level(

@@ -205,9 +205,9 @@ def layer_table(trace: CrystalTrace) -> pd.DataFrame:
 
     Returns:
         Columns `layer`, `head`, `atom` (counted from 0), `label` (`Ti1`), `effective_neighbors`,
-        `self_attention_share`, `attended_distance`, `decay_length`, `nearest_distance` (Å); with frames also
-        `axis_turn`, `chance_turn` (degrees, missing in layer 0); with anchor edges also `anchor_distance_1`,
-        `anchor_distance_2` (Å).
+        `self_attention_share`, `attended_distance`, `decay_length`, `nearest_distance` (Å); with frames also `dead`
+        (whether the frame changes nothing, see `CrystalTrace.dead_frames`), `axis_turn`, `chance_turn` (degrees,
+        missing in layer 0); with anchor edges also `anchor_distance_1`, `anchor_distance_2` (Å).
 
     Example:
         >>> table = layer_table(trace)
@@ -236,6 +236,7 @@ def layer_table(trace: CrystalTrace) -> pd.DataFrame:
         first = np.full((1, *shape[1:]), np.nan)
         chance = np.broadcast_to(chance_turns(trace)[:, None], (shape[0] - 1, *shape[1:]))
         columns |= {
+            "dead": trace.dead_frames,
             "axis_turn": np.concatenate([first, axis_turns(trace)]),
             "chance_turn": np.concatenate([first, chance]),
         }

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plotly.graph_objects as go
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from crystalframer.analysis.motifs import Shell, motif_summary, shell_attention
 from crystalframer.analysis.polyhedra import polyhedron_name
 from crystalframer.errors import suggestion
 from crystalframer.traces import CrystalTrace
 from viz.errors import FigureError, no_frames
-from viz.palette import AXIS_COLORS, AXIS_LABELS, CELL_COLOR, INK, PAPER, SERIES_COLORS
+from viz.palette import AXIS_COLORS, AXIS_LABELS, CELL_COLOR, INK, PALENESS, PAPER, SERIES_COLORS
 from viz.style import LEGEND_ABOVE, styled
 from viz.text import atom_names, by_head, crystal_name
 
@@ -39,7 +39,8 @@ def motif_angle_figure(
     """Angle from each axis to the nearest bond of one site, for all layers and heads.
 
     The dashed line is the mean over random frames. The short bars are the mean angle of e₂ if the frame is rotated at
-    random about its e₁: if e₁ lies on a bond, this alone brings e₂ nearer to another bond.
+    random about its e₁: if e₁ lies on a bond, this alone brings e₂ nearer to another bond. Axes of frames that change
+    nothing, because almost no attention leaves the site, are pale.
 
     Args:
         trace: the trace of a crystal.
@@ -68,7 +69,7 @@ def motif_angle_figure(
             site=shell.site,
         )
     assert found.e2_chance is not None  # frames have both
-    figure = _angle_figure(found.angles, None, found.chance, found.e2_chance)
+    figure = _angle_figure(found.angles, None, found.chance, found.e2_chance, trace.dead_frames[:, :, shell.site])
     return styled(figure, f"Axes and bonds, {_site_name(trace, shell)}", width, height)
 
 
@@ -183,7 +184,9 @@ def _angle_figure(
     errors: Float[np.ndarray, "n_layers n_heads 3"] | None,
     chance: float,
     e2_chance: Float[np.ndarray, "n_layers n_heads"],
+    dead: Bool[np.ndarray, "n_layers n_heads"] | None = None,
 ) -> go.Figure:
+    opacity = np.ones(e2_chance.size) if dead is None else np.where(dead.ravel(), 1.0 - PALENESS, 1.0)
     axis, labels = by_head(*e2_chance.shape)
     figure = go.Figure()
     for k, (name, color, (symbol, size)) in enumerate(zip(AXIS_LABELS, AXIS_COLORS, AXIS_MARKERS, strict=True)):
@@ -195,7 +198,13 @@ def _angle_figure(
             text=labels,
             name=name,
             mode="markers",
-            marker={"color": color, "symbol": symbol, "size": size, "line": {"width": 2, "color": color}},
+            marker={
+                "color": color,
+                "symbol": symbol,
+                "size": size,
+                "line": {"width": 2, "color": color},
+                "opacity": opacity,
+            },
             hovertemplate=f"{name}, %{{text}}<br>{hover}<extra></extra>",
         )
     figure.add_scatter(

@@ -45,6 +45,8 @@ PAPER = "#FFFFFF"
 """Background. Distant and weak things are mixed with it."""
 ASIDE = "#888888"
 """For results that do not count, such as trials that were stopped early."""
+PALENESS = 0.7
+"""How much of the background is mixed into the axes of frames that change nothing."""
 SHADE = "#000000"
 """Edges and shaded sides are mixed with it."""
 

@@ -90,6 +90,8 @@ class Scene:
     """Row k is the unit vector e_k, Cartesian. None for the frame method `none`."""
     tied: Bool[np.ndarray, "n_layers n_heads n_queries"]
     """Whether a tie rule chose the axes of a frame."""
+    dead: Bool[np.ndarray, "n_layers n_heads n_queries"]
+    """Whether a frame changes nothing, because almost no attention leaves the atom. Such frames are drawn pale."""
     method: str
     """Frame method."""
     prediction: dict[str, float]
@@ -236,6 +238,7 @@ def scene_from_trace(trace: CrystalTrace) -> Scene:
         decay_length=np.stack([layer.decay_length.T for layer in trace.layers]),
         frames=np.stack([frame.axes.swapaxes(0, 1) for frame in frames if frame]) if has_frames else None,
         tied=np.stack([_tied(frame, trace.n_queries, trace.n_heads) for frame in frames]),
+        dead=trace.dead_frames,
         method=trace.layers[0].frame_method,
         prediction=dict(trace.prediction),
         units=dict(trace.units),

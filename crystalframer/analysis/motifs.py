@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from crystalframer.analysis.polyhedra import polyhedron_name, symmetry_measures
 from crystalframer.elements import SYMBOLS
 from crystalframer.errors import MotifError
-from crystalframer.traces import CrystalTrace
+from crystalframer.traces import DEAD_BELOW, CrystalTrace
 
 if TYPE_CHECKING:
     import pandas
@@ -384,14 +384,16 @@ def motif_summary(table: pandas.DataFrame) -> pandas.DataFrame:
     """How each head of each layer attends to each motif, averaged over many structures.
 
     The sites of a structure are averaged first, and then the structures, because equivalent sites only repeat one
-    another. Standard errors are over structures, and NaN where there is only one.
+    another. Standard errors are over structures, and NaN where there is only one. Frames that change nothing, because
+    almost no attention leaves the atom (`CrystalTrace.dead_frames`), are not counted in angles and anchors.
 
     Args:
         table: result of `motif_table`, or some of its rows.
 
     Returns:
         One row per `label`, `layer` and `head`, sorted: `n_sites`, `n_structures`, and mean and standard error of
-        `share`, `itself`, `e1_angle`, `e2_angle`, `e3_angle` (`share_se`, ...); mean `csm`, `chance_angle` and
+        `share`, `itself`, `e1_angle`, `e2_angle`, `e3_angle` (`share_se`, ...); `dead`, the share of dead frames; mean
+        `csm`, `chance_angle` and
         `e2_chance_angle`; `e1_lock`, `e3_lock` = 1 - angle/chance and `e2_lock` = 1 - angle/chance given e₁: 1 on the
         bonds, 0 as by chance, below 0 away from them; `e1_in_shell`, `e2_in_shell`: share of frames anchored on a bond.
 
@@ -414,6 +416,11 @@ def motif_summary(table: pandas.DataFrame) -> pandas.DataFrame:
         problem = f"the table has no column {', '.join(missing)}; give the table that motif_table makes"
         raise MotifError(problem, field=missing[0])
     numbers: Any = table[["id", *by, *with_error, *mean_only]].astype(dict.fromkeys(mean_only, np.float64))
+    dead = numbers["itself"] > 1.0 - DEAD_BELOW
+    of_frames = [*with_error[2:], "e2_chance_angle", "e1_in_shell", "e2_in_shell"]
+    numbers[of_frames] = numbers[of_frames].mask(dead, axis=0)
+    numbers["dead"] = dead.astype(np.float64)
+    mean_only.append("dead")
     per_structure = numbers.groupby([*by, "id"]).mean().reset_index()
     groups = per_structure.groupby(by)
     mean, error = groups[[*with_error, *mean_only]].mean(), groups[with_error].sem()

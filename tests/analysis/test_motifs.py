@@ -14,7 +14,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 from refusals import refused
-from synthetic_traces import perovskite, synthetic_trace
+from synthetic_traces import perovskite, synthetic_trace, with_dead_head
 
 from benchmarks import motifs as benchmark
 from crystalframer.analysis import (
@@ -508,3 +508,16 @@ def test_the_benchmark_says_what_it_must(tmp_path: Path, capsys: pytest.CaptureF
     assert {row["candidate"] for row in record["rows"]} == {"crystalframer", "pymatgen, ChemEnv"}
     assert all(row["unit"] == "ms/site" and row["value"] > 0 for row in record["rows"])
     assert record["bars"] and record["data"]["name"]
+
+
+def test_frames_that_change_nothing_are_not_counted() -> None:
+    """One of two structures has a dead head: angles are those of the other, and the share of dead frames is half."""
+    both: Any = motif_summary(motif_table([with_dead_head(TRACE, 1, 2), replace(TRACE, id="alive")]))
+    one: Any = motif_summary(motif_table([replace(TRACE, id="alive")]))
+    there = "layer == 1 and head == 2"
+    measured = ["e1_angle", "e2_angle", "e3_angle", "e2_chance_angle", "e1_in_shell", "e2_in_shell", "e1_lock"]
+    assert both.query(there)[measured].to_numpy() == pytest.approx(one.query(there)[measured].to_numpy())
+    assert (both.query(there)["dead"] == 0.5).all() and (both.query(f"not ({there})")["dead"] == 0).all()
+    assert (both.query(there)["share"].to_numpy() < one.query(there)["share"].to_numpy()).all()
+    none: Any = motif_summary(motif_table([with_dead_head(TRACE, 1, 2)]))
+    assert none.query(there)["e1_angle"].isna().all() and (none.query(there)["dead"] == 1).all()

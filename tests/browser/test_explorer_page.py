@@ -179,6 +179,17 @@ def test_tied_frames_are_marked(open_scene: OpenScene) -> None:
         assert badge.is_visible()
 
 
+def test_frames_that_change_nothing_are_pale(open_scene: OpenScene) -> None:
+    dead = np.zeros_like(SCENE.dead)
+    dead[1, 2, 1] = True
+    marked = replace(SCENE, dead=dead)
+    with open_scene(marked, layer=1, head=2, atom=1) as page, open_scene(SCENE, layer=1, head=2, atom=1) as other:
+        assert caption(page) == viz.drawing(marked, 1, 2, 1).caption != caption(other)
+        assert pixels(page, ".cf-structure") != pixels(other, ".cf-structure")
+        slide(page, "Head", 1)
+        assert caption(page) == viz.drawing(SCENE, 1, 1, 1).caption
+
+
 def test_texts_of_files_are_shown_as_texts(open_scene: OpenScene) -> None:
     text = "</script><script>window.broken = 1</script><img src=x onerror='window.broken = 1'>"
     with open_scene(replace(SCENE, id=text)) as page:

@@ -66,6 +66,17 @@ def synthetic_trace(
     )
 
 
+def with_dead_head(trace: CrystalTrace, layer: int, head: int, outgoing: float = 5e-4) -> CrystalTrace:
+    """The same trace, with so little attention to other atoms in one head that its frames change nothing."""
+    changed = trace.layers[layer]
+    attention = changed.attention.copy()
+    itself = trace.edge_lengths == 0
+    attention[:, head] *= (outgoing / trace.outgoing_attention[layer, head])[trace.edge_index[0]]
+    attention[itself, head] = 1 - outgoing
+    layers = [*trace.layers[:layer], replace(changed, attention=attention), *trace.layers[layer + 1 :]]
+    return replace(trace, layers=tuple(layers))
+
+
 def whole_and_region(
     crystal: Crystal, sites: list[int], n_layers: int = 2, n_heads: int = 2
 ) -> tuple[CrystalTrace, CrystalTrace]:

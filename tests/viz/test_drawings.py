@@ -6,9 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from synthetic_traces import with_dead_head
 
-from viz import Scene, drawing, strongest_edges
+from crystalframer.traces import CrystalTrace
+from viz import Scene, drawing, scene_from_trace, strongest_edges
 from viz.drawings import VIEW, camera, close_up
+from viz.palette import AXIS_COLORS, PALENESS, PAPER, mix
 
 
 @pytest.mark.parametrize("atom", [0, 2])
@@ -120,3 +123,11 @@ def test_close_up_keeps_the_site_as_it_was(scene: Scene, atom: int) -> None:
     assert {arrow.atom for arrow in site.arrows} == {atom} and len(site.arrows) == 3
     assert {solid.atom for solid in site.solids} <= {atom}
     assert len(site.balls) < len(shapes.balls)
+
+
+def test_axes_that_change_nothing_are_pale_and_the_caption_says_so(perovskite_trace: CrystalTrace) -> None:
+    dead = scene_from_trace(with_dead_head(perovskite_trace, 1, 2))
+    alive, pale = (drawing(dead, 1, head, 1, frames="all") for head in (1, 2))
+    assert [arrow.color for arrow in alive.arrows[:3]] == list(AXIS_COLORS)
+    assert [arrow.color for arrow in pale.arrows] == [mix(color, PAPER, PALENESS) for color in AXIS_COLORS] * 5
+    assert "pale" in pale.caption and "pale" not in alive.caption

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from synthetic_traces import synthetic_trace
+from synthetic_traces import synthetic_trace, with_dead_head
 
 import viz
 from crystalframer.testing import random_crystal
 from crystalframer.traces import CrystalTrace
-from viz.layer_figures import ALL_POINTS
+from viz.layer_figures import ALL_POINTS, DEAD
 
 
 def boxes(figure: Any) -> list[Any]:
@@ -93,3 +93,20 @@ def test_a_layer_in_which_no_atom_looks_beyond_itself(trace: CrystalTrace) -> No
     figure = viz.attended_distance_figure(replace(trace, layers=(first, *trace.layers[1:])))
     (medians, *_) = lines(figure, "median of the layer")
     assert np.isnan(medians[0]) and np.isfinite(medians[1:]).all()
+
+
+@pytest.mark.parametrize("figure_of", [viz.attended_distance_figure, viz.axis_turn_figure])
+def test_frames_that_change_nothing_are_pale_points_outside_the_boxes(
+    perovskite_trace: CrystalTrace, figure_of: Callable[..., Any]
+) -> None:
+    before, figure = figure_of(perovskite_trace), figure_of(with_dead_head(perovskite_trace, 1, 2))
+    first, *rest = [part for part in figure.data if part.name == DEAD]
+    assert set(zip(*first.x, strict=True)) == {("layer 1", "2")} and len(first.y) == 5
+    assert first.showlegend and not any(part.showlegend for part in rest)
+    frames_before, frames = boxes(before)[-1], boxes(figure)[-1]
+    assert sorted(at(frames_before, 1, 2)) == pytest.approx(sorted([part.y for part in (first, *rest)][-1].tolist()))
+    assert np.isnan(at(frames, 1, 2)).all()
+    np.testing.assert_array_equal(at(frames, 1, 1), at(frames_before, 1, 1))
+    median = lines(figure, "median of the layer")[-1][-2]
+    counted = [value for head in (0, 1, 3) for value in at(frames, 1, head)]
+    assert median == pytest.approx(np.median(counted))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_traces import perovskite, synthetic_trace
+from synthetic_traces import perovskite, synthetic_trace, with_dead_head
 
 from crystalframer.analysis import Shell, coordination_shells, motif_summary, motif_table, shell_attention
 from crystalframer.testing import random_crystal
@@ -90,3 +90,12 @@ def test_the_overview_counts_sites_and_structures(table: pd.DataFrame) -> None:
     assert overview.loc["O:6", "share in shell"] == pytest.approx(table.query("label == 'O:6'").share.mean())
     assert overview.loc["O:6", "e₁ to bond"] == pytest.approx(table.query("label == 'O:6'").e1_angle.mean())
     assert overview.loc["O:6", "random frame"] == pytest.approx(31.9, abs=0.05)
+
+
+def test_axes_that_change_nothing_are_pale(perovskite_trace: CrystalTrace, octahedron: Shell) -> None:
+    figure: Any = motif_angle_figure(with_dead_head(perovskite_trace, 1, 2), octahedron)
+    for part in figure.data[:3]:
+        pale = np.asarray(part.marker.opacity) < 1
+        assert [pair for pair, is_pale in zip(zip(*part.x, strict=True), pale, strict=True) if is_pale] == [
+            ("layer 1", "2")
+        ]

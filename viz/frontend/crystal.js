@@ -139,6 +139,11 @@ export function isTied(crystal, layer, head, atom) {
   return crystal.tied[(layer * crystal.nHeads + head) * crystal.nQueries + atom] === 1;
 }
 
+/** Whether a frame changes nothing, because almost no attention leaves the atom. */
+export function isDead(crystal, layer, head, atom) {
+  return crystal.dead[(layer * crystal.nHeads + head) * crystal.nQueries + atom] === 1;
+}
+
 export const cross = (a, b) => [
   a[1] * b[2] - a[2] * b[1],
   a[2] * b[0] - a[0] * b[2],

@@ -1,6 +1,6 @@
 // The crystal in 3D. Atoms, bonds and cell are drawn once; everything that depends on layer, head and atom at every step.
 
-import { frameOf, positionOf } from "./crystal.js";
+import { frameOf, isDead, positionOf } from "./crystal.js";
 import { Meshes, toPoint } from "./mesh.js";
 
 // Å, as in viz/drawings.py.
@@ -233,11 +233,13 @@ export class Structure {
       const selected = owner === atom;
       const length = AXIS_LENGTH * (selected ? 1 : OTHERS);
       const start = positionOf(crystal, owner);
+      const paleness = isDead(crystal, layer, head, owner) ? crystal.palette.paleness : 0;
       frameOf(crystal, layer, head, owner).forEach((axis, k) => {
         const reach = (far) => start.map((x, n) => x + far * axis[n]);
         // Thicker than any attention line, as axes of `max` frames lie along edges.
         const radius = selected ? 0.085 : 0.045;
-        meshes.arrow(crystal.palette.axes[k], start, reach(length), radius, 4 * radius, 2.1 * radius);
+        const color = mix(crystal.palette.axes[k], "#FFFFFF", paleness);
+        meshes.arrow(color, start, reach(length), radius, 4 * radius, 2.1 * radius);
         if (selected) {
           this.#axisLabels[k].sprite.position.set(...reach(length + 0.3));
           this.#axisLabels[k].show();
