@@ -15,6 +15,7 @@ from authors_format import authors_checkpoint, golden, golden_batch
 from refusals import refused
 
 from crystalframer.authors import load_authors_checkpoint
+from crystalframer.config import ModelConfig
 from crystalframer.errors import AuthorsCheckpointError
 
 OF_THE_SPREAD = 1e-4
@@ -34,6 +35,21 @@ def test_as_loaded_a_model_is_their_function_with_ties_too(name: str, tmp_path: 
     assert (difference <= OF_THE_SPREAD).all()
     assert (scatter[[0, 1, 2, 3, 4, 6]] <= OF_THE_SPREAD).all()
     assert (scatter[5] > 10 * OF_THE_SPREAD) == (name != "no")
+
+
+def test_images_beyond_the_radius_count_for_nothing_even_when_trained(tmp_path: Path) -> None:
+    """Training lengthens decay lengths, here to their limit. The radius of our own models would cost a thousandth."""
+    torch.save(authors_checkpoint("max", golden("fwd_max")["gauss_scale"] * [100, 1]), tmp_path / "x.ckpt")
+    model = load_authors_checkpoint(tmp_path / "x.ckpt")
+    longest = max(layer.decay_length.max() for layer in model.trace(golden_batch(8.0, torch.float32))[0].layers)
+    assert longest > 0.99 * model.config.decay.reference_length / model.config.decay.floor**0.5
+    with torch.no_grad():
+        own, loaded, far = (
+            model(golden_batch(radius, torch.float32))[:, 0].numpy()
+            for radius in (ModelConfig().radius, model.config.radius, 1.3 * model.config.radius)
+        )
+    assert np.abs(loaded - far).max() <= OF_THE_SPREAD * np.ptp(far)
+    assert np.abs(own - far).max() > OF_THE_SPREAD * np.ptp(far)
 
 
 def with_average(checkpoint: dict[str, Any]) -> dict[str, Any]:

@@ -68,10 +68,11 @@ def perturb(
 
     Returns:
         One row for each displacement and seed, with columns `displacement`, `seed`, `change/<target>` (prediction minus
-        that of the structure itself), and for every layer, counted from 0, over the frames of all atoms and heads:
+        that of the structure itself), and for every layer, counted from 0, over the frames of all atoms and heads
+        except those that change nothing (`CrystalTrace.dead_frames`):
         `mean_rotation/<layer>` and `max_rotation/<layer>` (angle between old and new frame), `jumped/<layer>` (share
         that turned by more than `JUMP`) and `tied/<layer>` (share that a tie leaves undetermined in the displaced
-        structure, see `tied_frames`); NaN for the frame method `none`. `attrs["units"]` maps column to unit.
+        structure, see `tied_frames`); NaN without frames. `attrs["units"]` maps column to unit.
 
     Raises:
         CrystalError: the model cannot take the structure, or displaced atoms lie on each other.
@@ -165,12 +166,13 @@ def tied_frames(frame: FrameTrace, tie_margin: float) -> Bool[np.ndarray, "n_ato
 def _changes(before: CrystalTrace, after: CrystalTrace, tie_margin: float) -> dict[str, float]:
     """The changes in one row of the table."""
     row = {f"change/{name}": value - before.prediction[name] for name, value in after.prediction.items()}
+    counted = ~before.dead_frames.swapaxes(1, 2)
     for layer, (old, new) in enumerate(zip(before.layers, after.layers, strict=True)):
         mean = largest = jumped = tied = float("nan")
-        if old.frame is not None and new.frame is not None:
-            angles = rotation_angles(old.frame.axes, new.frame.axes)
+        if old.frame is not None and new.frame is not None and counted[layer].any():
+            angles = rotation_angles(old.frame.axes, new.frame.axes)[counted[layer]]
             mean, largest, jumped = angles.mean(), angles.max(), (angles > JUMP).mean()
-            tied = tied_frames(new.frame, tie_margin).mean()
+            tied = tied_frames(new.frame, tie_margin)[counted[layer]].mean()
         names = ("mean_rotation", "max_rotation", "jumped", "tied")
         row |= {f"{n}/{layer}": float(v) for n, v in zip(names, (mean, largest, jumped, tied), strict=True)}
     return row

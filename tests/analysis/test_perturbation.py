@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from sensitive_models import sensitive_model
+from synthetic_traces import perovskite, synthetic_trace, with_dead_head
 
-from crystalframer.analysis.perturbation import displaced, perturb, rotation_angles, tied_frames
+from crystalframer.analysis.perturbation import _changes, displaced, perturb, rotation_angles, tied_frames
 from crystalframer.config import FrameMethod, Target
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import make_batch
@@ -168,3 +170,15 @@ def test_units_and_several_targets() -> None:
     assert units["displacement"] == "Å" and units["change/gap"] == "eV" and units["change/bulk"] == "GPa"
     assert units["mean_rotation/1"] == units["max_rotation/0"] == "degrees"
     assert set(units) <= set(table.columns)
+
+
+def test_frames_that_change_nothing_are_not_counted() -> None:
+    trace = synthetic_trace(perovskite())
+    layer = trace.layers[1]
+    assert layer.frame is not None
+    axes = layer.frame.axes.copy()
+    axes[:, 2] = axes[:, 2] @ about_z(90.0)
+    moved = replace(layer, frame=replace(layer.frame, axes=axes))
+    after = replace(trace, layers=(trace.layers[0], moved, trace.layers[2]))
+    assert _changes(trace, after, 1e-4)["jumped/1"] == 0.25
+    assert _changes(with_dead_head(trace, 1, 2), after, 1e-4)["max_rotation/1"] == pytest.approx(0.0, abs=1e-6)

@@ -1,0 +1,57 @@
+"""Promises and limits of docs/limits.md, with the shipped weights as users load them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import crystalframer as cf
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.testing import prototypes, random_crystal
+
+RUTILE = Path(__file__).parents[1] / "notebooks/structures/TiO2.cif"
+CHIRAL = {"JVASP-8178": "FeSi", "JVASP-8198": "HgS"}
+CENTRED = {"JVASP-5": "TiO2", "JVASP-25": "Bi2Te3"}
+
+
+def strained(crystal: Crystal, strain: float) -> Crystal:
+    """All lengths changed by a share."""
+    return replace(crystal, positions=crystal.positions * (1 + strain), lattice=crystal.lattice * (1 + strain))
+
+
+def mirrored(crystal: Crystal) -> Crystal:
+    return replace(crystal, positions=-crystal.positions, lattice=-crystal.lattice)
+
+
+@pytest.mark.parametrize("average_ties", [False, True])
+def test_the_shipped_weights_keep_them(average_ties: bool) -> None:
+    crystals = [random_crystal(seed, n_atoms=2 + seed) for seed in range(6)]
+    if average_ties:
+        crystals += prototypes()[:8]
+    report = cf.check(crystals, cf.load(average_ties=average_ties), n_draws=2, progress=False)
+    assert report.passed, report
+
+
+def test_mirror_images_of_chiral_crystals() -> None:
+    """docs/limits.md names the differences."""
+    crystals = [crystal for crystal in cf.dataset("demo") if crystal.id in (*CHIRAL, *CENTRED)]
+    assert {crystal.id: crystal.formula for crystal in crystals} == CHIRAL | CENTRED
+    values = ["formation_energy_per_atom", "band_gap"]
+    before, after = (cf.predict(given)[values].to_numpy() for given in (crystals, list(map(mirrored, crystals))))
+    change = dict(zip((crystal.formula for crystal in crystals), np.abs(after - before), strict=True))
+    assert change["FeSi"][0] == pytest.approx(0.006, abs=0.001)
+    np.testing.assert_allclose(change["HgS"], [0.002, 0.01], atol=0.001)
+    assert all((change[formula] < 1e-4).all() for formula in CENTRED.values())
+
+
+def test_strain_is_not_understood() -> None:
+    """Rutile: a squeezed cell has less energy, a stretched one no gap, and neither has the flag."""
+    rutile = cf.read(RUTILE)
+    found = cf.predict([strained(rutile, strain) for strain in (0.0, -0.02, 0.02, 0.03)])
+    energy, gap = found["formation_energy_per_atom"].to_numpy(), found["band_gap"].to_numpy()
+    assert energy[1] - energy[0] == pytest.approx(-0.06, abs=0.005)
+    np.testing.assert_allclose(gap[[0, 2, 3]], [2.0, 1.7, 0.0], atol=0.05)
+    assert found["outside_training"].isna().all()
