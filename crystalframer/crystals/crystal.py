@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from importlib import import_module
 from pathlib import Path
@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 
 SMALLEST_CELL_HEIGHT = 0.1
 """Å between opposite faces; a flatter cell has no use as a crystal and no finite neighbour list."""
-SMALLEST_DISTANCE = 0.1
-"""Å; closer atoms are an error in the structure."""
+SMALLEST_DISTANCE = 0.5
+"""Å; closer atoms are an error in the structure. The shortest bond, that of H2, has 0.74 Å, and O-H by X-rays 0.6 Å."""
 LONGEST_CELL = 1e5
 """Å; longer cells are errors, and up to this length sums of squares keep their digits."""
 FARTHEST_POSITION = 1e6
 """Å from the origin; coordinates farther away lose the digits that locate an atom in the cell."""
+FEW_ATOMS = 500
+"""Up to these, to compare all pairs costs no more than a tree, whose import takes as long as hundreds of files."""
+_PAIRS_AT_ONCE = 1 << 14
 DENSEST = 5.0
 """Atoms in one Å³, thirty times as many as in diamond; a denser cell is an error and has far too many neighbours."""
 
@@ -124,7 +127,7 @@ class Crystal:
         """This crystal with every atom in the cell. Atoms that are there already keep their exact positions.
 
         Raises:
-            CrystalError: two atoms are at the same position; the sites are named.
+            CrystalError: two atoms are less than 0.5 Å apart; the sites are named.
         """
         frac, crystal = self.frac_coords, self
         outside = (frac < 0) | (frac >= 1)
@@ -193,7 +196,7 @@ def _check_distances(crystal: Crystal, frac: Float[np.ndarray, "n_atoms 3"]) -> 
         symbols = [SYMBOLS[z - 1] for z in crystal.atomic_numbers[[i, j]]]
         raise CrystalError(
             f"{crystal.name}: sites {i} ({symbols[0]}) and {j} ({symbols[1]}) lie {length:.3g} Å apart; "
-            "remove the duplicate site",
+            "remove the duplicate site, or correct cell and positions",
             site=i,
         )
 
@@ -206,21 +209,36 @@ def closest_pair(
     Args:
         frac: fractional coordinates, from 0 to 1.
     """
+    heights = cell_heights(lattice)
+    for pairs in _candidates(frac, heights, limit):
+        difference = frac[pairs[:, 1]] - frac[pairs[:, 0]]
+        lengths = np.linalg.norm((difference - np.rint(difference)) @ lattice, axis=1)
+        if (lengths < limit).any():
+            found = int((lengths < limit).argmax())
+            return int(pairs[found, 0]), int(pairs[found, 1]), float(lengths[found])
+    return None
+
+
+def _candidates(
+    frac: Float[np.ndarray, "n_atoms 3"], heights: Float[np.ndarray, "3"], limit: float
+) -> Iterator[Int[np.ndarray, "_n_pairs 2"]]:
+    """Sorted pairs of atoms, all that are closer than `limit`: closer than that between planes of the cell as well."""
+    if len(frac) <= FEW_ATOMS:
+        height, n_rows = heights.max(), _PAIRS_AT_ONCE // len(frac)
+        places = frac[:, heights.argmax()]
+        for begin in range(0, len(frac), n_rows):
+            steps = places[begin:] - places[begin : begin + n_rows, None]
+            near = np.abs(steps - np.rint(steps)) * height < limit
+            yield np.argwhere(np.triu(near, k=1)) + begin
+        return
     from scipy.spatial import KDTree
 
-    # Closer than the limit means closer than that between planes along every lattice vector.
-    heights = cell_heights(lattice)
     n_looked_at = 0
     while n_looked_at < len(frac):
         # More atoms step by step: of thousands on one place there are millions of pairs, and the first is enough.
         n_looked_at = min(max(1000, 2 * n_looked_at), len(frac))
         tree = KDTree(frac[:n_looked_at] * heights, boxsize=heights)
-        for i, j in sorted(tree.query_pairs(limit, p=np.inf)):
-            difference = frac[j] - frac[i]
-            length = float(np.linalg.norm((difference - np.round(difference)) @ lattice))
-            if length < limit:
-                return i, j, length
-    return None
+        yield np.array(sorted(tree.query_pairs(limit, p=np.inf)), dtype=np.int64).reshape(-1, 2)
 
 
 def cell_heights(lattice: Float[np.ndarray, "*n_crystals 3 3"]) -> Float[np.ndarray, "*n_crystals 3"]:

@@ -64,7 +64,10 @@ def _refusal(index: int, query: int, key: int, length: float) -> NeighborError:
     """The error about two atoms on the same place; or, if `key` is negative, about one with too few neighbours."""
     if key >= 0:
         return NeighborError(
-            index, sorted((query, key)), length, f"lie {length:.3g} Å apart; remove the duplicate site"
+            index,
+            sorted((query, key)),
+            length,
+            f"lie {length:.3g} Å apart; remove the duplicate site, or correct cell and positions",
         )
     problem = (
         f"has no neighbours in all directions unless it looks {length:,.0f} Å far, past millions of atoms; leave less "
@@ -109,7 +112,7 @@ def neighbor_list(crystal: Crystal, radius: float, min_neighbors: int = MIN_NEIG
     the smallest radius that holds enough. Cost is linear in atoms.
 
     Raises:
-        CrystalError: two atoms, or an atom and its own image, are less than 0.1 Å apart; or the empty space around a
+        CrystalError: two atoms, or an atom and its own image, are less than 0.5 Å apart; or the empty space around a
             layer or chain is wider than can be searched.
     """
     crystals = FlatCrystals.of([crystal])

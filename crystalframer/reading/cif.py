@@ -71,7 +71,7 @@ _CIF_2_TOKEN = re.compile(
 CIF_2_LIST = "[list or table of CIF 2]"
 """Stands for one."""
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eEdD][+-]?\d+)?(\(\d*\.?\d*\))?\s*")
-_DIGITS = frozenset("0123456789.+-")
+_DIGITS = frozenset("0123456789.+-eE")
 _FURTHER = re.compile(r"[,/+&:(_.\d-]([A-Z][a-z])|[,/+&:(_-]([A-Z])(?![a-z])|\d([A-Z])\d")
 """A second symbol in a label: `Fe1Mg1`, `O-H`, `C1H3`; not the letter of `C1B`."""
 _TYPE = re.compile(r"([A-Za-z]{1,2})(?:\d+\.?\d*[+-]|[+-]\d*\.?\d*|[+-]?\d*)")
@@ -436,7 +436,7 @@ def _whole_atoms(
     """
     item = "_atom_site_occupancy"
     texts = block.values(item)
-    if {"", "1", "1.0"}.issuperset(texts):  # empty: the dictionary's default, 1
+    if all(not text or _comparable(text) == 1 for text in set(texts)):  # empty: the dictionary's default, 1
         return list(range(len(labels)))
     places: dict[tuple[float, ...], dict[int, float]] = {}
     whole: list[int] = []
@@ -532,7 +532,7 @@ def _elements(block: Block, labels: list[str], formula: Mapping[int, float]) -> 
             advice = f"{advice}, or remove the site if it is no atom"
             raise CrystalError(f"{problem} ({item}); {advice}", site=site, field=item, value=text)
         numbers.append(z)
-    if any(re.search(r"[1-9][+-]|[+-][1-9]", text) for text in types):
+    if any(re.search(r"[1-9][+-]|[+-][1-9]", text) for text in set(types)):
         left_out("oxidation states")
     return numbers
 

@@ -18,8 +18,6 @@ from crystalframer.reading.notices import left_out
 from crystalframer.reading.space_groups import Symmetry, group_operations, settings_of
 from crystalframer.reading.text import TextFormat
 
-_LAST_DIGIT = 1e-3
-"""Å. Coordinates are rounded to three decimals."""
 _CELL_TOLERANCE = 1e-3
 """Relative, of the metric of a cell by SCALE and by CRYST1."""
 
@@ -44,9 +42,8 @@ def _read(text: str) -> Crystal:
         left_out("oxidation states and charges")
     lattice = lattice_of(structure.cell)
     frac = np.array([structure.cell.fractionalize(atom.pos).tolist() for atom in atoms]).reshape(-1, 3)
-    units = np.broadcast_to(_LAST_DIGIT * np.abs(np.linalg.inv(lattice)).sum(axis=0), frac.shape)
     labels = [atom.name for atom in atoms]
-    sites, frac = expanded(labels, frac, units, lattice, group_operations(group.hall))
+    sites, frac = expanded(labels, frac, np.zeros_like(frac), lattice, group_operations(group.hall))
     return Crystal(numbers[sites], frac @ lattice, lattice)
 
 

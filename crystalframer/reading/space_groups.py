@@ -75,7 +75,7 @@ def settings_of(
         found = [by_hall, *(settings for settings in found if settings)]
     number = int(symmetry.number) if re.fullmatch(r"0*[1-9]\d?\d?", symmetry.number) else 0
     if number:
-        found.append([group for group in gemmi.spacegroup_table() if group.number == number])
+        found.append(_by_number(number))
     if not found or not all(found):
         problem = f"space group {symmetry.group} is not known"
         raise CrystalError(f"{problem}; list its operations", field="_space_group_name_H-M_alt", value=symmetry.group)
@@ -100,7 +100,7 @@ def settings_of(
 def _with_code(settings: list[gemmi.SpaceGroup], code: str) -> list[gemmi.SpaceGroup]:
     """Settings with a code of the coordinate system; all, where no setting of the group has this code."""
     numbers = {group.number for group in settings}
-    is_known = any(code in _codes(group) for group in gemmi.spacegroup_table() if group.number in numbers)
+    is_known = any(code in _codes(group) for number in numbers for group in _by_number(number))
     return [group for group in settings if code in _codes(group)] if is_known or code in _LETTERS else settings
 
 
@@ -133,6 +133,11 @@ def right_angles(operations: Operations) -> Bool[np.ndarray, "3"]:
         return np.ones(3, dtype=bool)
     metric = (np.swapaxes(rotations, 1, 2) @ _ANY_METRIC @ rotations).mean(axis=0)
     return np.abs(metric[[1, 0, 0], [2, 2, 1]]) < 1e-9
+
+
+@lru_cache(maxsize=256)
+def _by_number(number: int) -> list[gemmi.SpaceGroup]:
+    return [group for group in gemmi.spacegroup_table() if group.number == number]
 
 
 @lru_cache(maxsize=512)

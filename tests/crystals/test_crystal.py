@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
 from refusals import refused
 
-from crystalframer.crystals.crystal import Crystal, cell_heights
+from crystalframer.crystals.crystal import Crystal, cell_heights, closest_pair
 from crystalframer.crystals.loading import make_batch
+from crystalframer.crystals.neighbors import neighbor_list
 from crystalframer.errors import CrystalError
 from crystalframer.testing import random_crystal
 
 CUBE = np.eye(3) * 4.0
 ORIGIN = np.zeros((1, 3))
+
+
+@pytest.mark.parametrize("look", [Crystal.wrapped, lambda crystal: neighbor_list(crystal, 4.0)])
+@pytest.mark.parametrize("direction", [(0.0, 0.6, -0.8), (-1.0, 0.0, 0.0), (0.6, 0.8, 0.0)])
+def test_atoms_less_than_half_an_angstrom_apart_are_an_error(look: Callable, direction: tuple) -> None:
+    for length, expected in ((0.45, refused(CrystalError, "0.45 Å", site=0)), (0.55, nullcontext())):
+        positions = np.array([[0.2, 3.9, 0.2], np.array([0.2, 3.9, 0.2]) + length * np.array(direction)])
+        with expected:
+            look(Crystal(np.array([1, 8]), positions, CUBE))
+
+
+@pytest.mark.parametrize("few", [0, 500])
+@pytest.mark.parametrize("seed", range(20))
+def test_the_closest_pair_is_the_first_of_all_pairs(seed: int, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crystalframer.crystals.crystal.FEW_ATOMS", few)
+    monkeypatch.setattr("crystalframer.crystals.crystal._PAIRS_AT_ONCE", 100)
+    generator = np.random.default_rng(seed)
+    frac, lattice = generator.random((30, 3)), random_crystal(seed, 20).lattice
+    limit = generator.uniform(0.2, 1.2)
+    steps = frac - frac[:, None]
+    lengths = np.linalg.norm((steps - np.round(steps)) @ lattice, axis=2)
+    pairs = np.argwhere(np.triu(lengths < limit, k=1))
+    found = closest_pair(frac, lattice, limit)
+    assert (None if found is None else found[:2]) == (tuple(pairs[0]) if len(pairs) else None)
+    assert found is None or np.isclose(found[2], lengths[found[:2]])
 
 
 @pytest.mark.usefixtures("as_in_production")

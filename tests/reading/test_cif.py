@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from pathlib import Path
@@ -377,10 +378,7 @@ def test_fewer_operations_than_the_group_has_are_refused_unless_all_atoms_are_li
     one = with_stated(cif("Na1 Na 0 0 0\nCl1 Cl 0.5 0.5 0.5", symmetry="P 1"), H_M="F m -3 m")
     with refused(CrystalError, "1 symmetry operations", "192"):
         read(one)
-    whole = "".join(f"Na{i} Na {p}\nCl{i} Cl {q}\n" for i, (p, q) in enumerate((
-        ("0 0 0", ".5 .5 .5"), ("0 .5 .5", ".5 0 0"), (".5 0 .5", "0 .5 0"), (".5 .5 0", "0 0 .5"),
-    )))  # fmt: skip
-    assert len(read(with_stated(cif(whole, symmetry="P 1"), H_M="F m -3 m"))) == 8
+    assert len(read(all_listed(0.0))) == 8
 
 
 def test_rhombohedral_axes_are_known_by_the_cell() -> None:
@@ -492,6 +490,91 @@ def test_an_atom_too_near_to_its_own_image_is_refused() -> None:
 def test_two_sites_on_one_place_are_refused() -> None:
     with refused(CrystalError, "'Na1'", "'Na2'"):
         read(cif("Na1 Na 0 0 0\nNa2 Na 0.5 0.5 0"))
+
+
+def near_mirror(x: float | str, a: float) -> str:
+    """A site next to the mirror plane at x = 0, and so to its own image."""
+    return cif(f"Na1 Na {x} 0.25 0.25", symmetry="P m m m", cell=f"{a} 9 9 90 90 90")
+
+
+def grid(n: int, **items: str) -> str:
+    """n³ atoms of sodium, all of them listed."""
+    places = itertools.product(np.arange(n) / n, repeat=3)
+    sites = (f"Na{number} Na {x} {y} {z}" for number, (x, y, z) in enumerate(places))
+    cell = f"{3 * n} {3 * n} {3 * n} 90 90 90"
+    return with_stated(cif("\n".join(sites), symmetry="P 1", cell=cell), **items)
+
+
+def all_listed(shift: float) -> str:
+    """Rock salt without its operations, one atom of it shifted."""
+    sites = "".join(f"Na{i} Na {p}\nCl{i} Cl {q}\n" for i, (p, q) in enumerate((
+        ("0 0 0", ".5 .5 .5"), ("0 .5 .5", ".5 0 0"), (".5 0 .5", "0 .5 0"), (".5 .5 0", f"{shift} 0 .5"),
+    )))  # fmt: skip
+    return with_stated(cif(sites, symmetry="P 1"), H_M="F m -3 m")
+
+
+def two_origins(gap: float, **items: str) -> str:
+    """A group with two origins. With the first, chlorine lies `gap` Å from an image of sodium."""
+    sites = f"Na1 Na 0.11 0.17 0.07\nCl1 Cl {0.39 + gap / 10:.4f} 0.33 0.43"
+    return named(cif(sites, symmetry="P n n n:1", cell="10 11 12 90 90 90"), H_M="P n n n", **items)
+
+
+def strained(text: str, a: float) -> str:
+    return text.replace("_cell_length_a 5.64", f"_cell_length_a {a}")
+
+
+GOLD = cif("Au1 Au 0 0 0", cell="4.08 4.08 4.08 90 90 90")
+SOLID_HYDROGEN = cif("H1 H 0.055 0.055 0.055", symmetry="P a -3", cell="5.33 5.33 5.33 90 90 90")
+TOLERANCES = {
+    "an image is another atom": (near_mirror("0.0400", 10), near_mirror("0.0300", 10)),
+    "a site is on its special position": (near_mirror("0.002000", 10), near_mirror("0.005000", 10)),
+    "digits explain the distance": (near_mirror("0.01", 15), near_mirror("0.01", 25)),
+    "one digit is exact": (
+        *(cif(f"Mg1 Mg {x} 0.25", symmetry="P 63/m m c", cell="3.3 3.3 9.2 90 90 120") for x in (".33 .67", ".3 .7")),
+    ),
+    "strain of a cell with operations": (strained(SALT, 5.92), strained(SALT, 6.2)),
+    "strain of a cell with a group": (*(strained(named(SALT, H_M="F m -3 m"), a) for a in (5.76, 5.88)),),
+    "thirds in operations": (QUARTZ.replace("1/3+Z", "0.33+Z"), QUARTZ.replace("1/3+Z", "0.345+Z")),
+    "the listed atoms have the symmetry": (all_listed(0.0004), all_listed(0.001)),
+    "occupancy": (*(cif(f"Na1 Na 0 0 0 {share}", columns="occupancy") for share in (0.9995, 0.998)),),
+    "occupancy above 1": (*(cif(f"Na1 Na 0 0 0 {share}", columns="occupancy") for share in (1.0005, 1.002)),),
+    "formula": (*(with_stated(SALT, formula=text) for text in ("Na1.05 Cl0.95", "Na1.1 Cl0.9")),),
+    "formula of another size": (grid(3, formula="Na27.2"), grid(3, formula="Na27.5")),
+    "Z": (grid(4, formula="Na", Z="64"), grid(4, formula="Na", Z="65")),
+    "Z of a rounded formula": (grid(3, formula="Na27.2", Z="1"), grid(3, formula="Na27.2", Z="2")),
+    "Z of the reduced formula": (grid(3, formula="Na27.2", Z="27"), grid(3, formula="Na13.6", Z="27")),
+    "Z of molecules of two atoms": (
+        with_stated(SOLID_HYDROGEN, formula="H8", Z="4"),
+        with_stated(SOLID_HYDROGEN, formula="H8", Z="2"),
+    ),
+    "Z of peroxides": (
+        *(
+            with_stated(SALT.replace("Na", "Li").replace("Cl", symbol), formula=f"Li4 {symbol}4", Z="2")
+            for symbol in "OF"
+        ),
+    ),
+    "smaller volume": (with_stated(SALT, volume="176.7"), with_stated(SALT, volume="172.5")),
+    "larger volume": (with_stated(SALT, volume="182.1"), with_stated(SALT, volume="186.6")),
+    "smaller density": (with_stated(SALT, density="2.02"), with_stated(SALT, density="1.80")),
+    "larger density": (with_stated(SALT, density="2.31"), with_stated(SALT, density="2.60")),
+    "high density": (with_stated(GOLD, density="19.3"), with_stated(GOLD, density="25.0")),
+    "low density in kg": (with_stated(SOLID_HYDROGEN, density="88"), with_stated(SOLID_HYDROGEN, density="32")),
+    "atoms are apart with one origin": (
+        two_origins(0.6, formula="Na Cl", Z="8"),
+        two_origins(0.8, formula="Na Cl", Z="8"),
+    ),
+    "what decides is stated": (two_origins(0.6, formula="Na Cl", Z="8"), two_origins(0.6)),
+}
+"""What is compared → a file just within the tolerance, and one just beyond it."""
+
+
+@pytest.mark.parametrize("name", TOLERANCES)
+@pytest.mark.filterwarnings("ignore::crystalframer.errors.CrystalWarning")
+def test_both_sides_of_a_tolerance(name: str) -> None:
+    within, beyond = TOLERANCES[name]
+    read(within)
+    with refused(CrystalError):
+        read(beyond)
 
 
 def test_blocks_without_sites_are_skipped_and_a_bad_one_leaves_the_others(tmp_path: Path) -> None:

@@ -49,6 +49,14 @@ def test_what_is_rounded_from_a_special_position_is_put_there(tmp_path: Path) ->
     np.testing.assert_allclose(np.sort(crystal.frac_coords[1][:2]), [1 / 3, 2 / 3], atol=1e-12)
 
 
+def test_both_sides_of_a_tolerance(tmp_path: Path) -> None:
+    """Cells of SCALE and CRYST1 may differ by 0.1 % in products of lattice vectors."""
+    text = cryst1("P 42/m n m") + SCALE + SITES
+    assert len(read(text.replace("0.217675", "0.217762"), tmp_path)) == 6
+    with refused(CrystalError, field="SCALE"):
+        read(text.replace("0.217675", "0.217893"), tmp_path)
+
+
 def test_deuterium_and_charges(tmp_path: Path) -> None:
     assert read(RUTILE.replace("  O\n", "  D\n"), tmp_path).formula == "TiH2"
     with pytest.warns(CrystalWarning, match="charges"):

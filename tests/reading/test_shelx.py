@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import gemmi
@@ -78,6 +79,27 @@ def test_no_element_is_taken_for_an_instruction(tmp_path: Path) -> None:
     for z, symbol in enumerate(SYMBOLS[:98], start=1):
         lines = ["CELL 1 5 5 5 90 90 90", "LATT -1", f"SFAC {symbol}", f"{symbol} 1 0.1 0.2 0.3 1.0", "END"]
         assert read("\n".join(lines), tmp_path).atomic_numbers.tolist() == [z]
+
+
+LONG = "CELL 1 60 6 6 90 90 90\nLATT 1\nSFAC C\nC1 1 {} 0 0 10.5\nEND\n"
+GRID = ["CELL 1 15 15 15 90 90 90", "LATT -1", "SFAC C", "UNIT {}"]
+GRID += [f"C{n} 1 {x / 5} {y / 5} {z / 5} 1" for n, (x, y, z) in enumerate(itertools.product(range(5), repeat=3))]
+
+
+@pytest.mark.parametrize(
+    ("within", "beyond"),
+    [
+        (RUTILE.replace("10.125", "10.1259"), RUTILE.replace("10.125", "10.127")),
+        (RUTILE.replace("UNIT 2", "UNIT 2.4"), RUTILE.replace("UNIT 2", "UNIT 2.6")),
+        ("\n".join([*GRID, "END"]).format(126), "\n".join([*GRID, "END"]).format(127)),
+        (RUTILE.replace("-Y+0.5, X", "-Y+0.501, X"), RUTILE.replace("-Y+0.5, X", "-Y+0.504, X")),
+        (LONG.format(0.001), LONG.format(0.002)),
+    ],
+)
+def test_both_sides_of_a_tolerance(within: str, beyond: str, tmp_path: Path) -> None:
+    read(within, tmp_path)
+    with refused(CrystalError):
+        read(beyond, tmp_path)
 
 
 def test_deuterium(tmp_path: Path) -> None:
