@@ -6,6 +6,7 @@ volume if it is negative; three apply to x, y and z. Elements are named by the l
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +35,14 @@ def written(crystal: Crystal) -> str:
     from pymatgen.io.vasp.inputs import Poscar
 
     return Poscar(crystal.right_handed().to_pymatgen()).get_str(significant_figures=16)
+
+
+def is_poscar(text: str) -> bool:
+    """Whether text begins as a POSCAR: a comment, a scale factor and three vectors."""
+    lines = text.split("\n", 5)
+    return (
+        len(lines) == 6 and len(_numbers(lines[1])) in (1, 3) and all(len(_numbers(line)) >= 3 for line in lines[2:5])
+    )
 
 
 POSCAR = WritableText(lambda text: [_read(_Lines(text))], text=written)
@@ -110,12 +119,40 @@ def _read(lines: _Lines) -> Crystal:
     if mode[0] not in "cCkKdDfFrR":
         raise lines.wrong("should be `Direct` or `Cartesian`; correct it")
     crystal = header.crystal(_positions(lines, header), mode[0] in "cCkK")
-    if len(_numbers(lines.peek())) >= 3:
-        n_atoms = len(header.atomic_numbers)
-        raise CrystalError(
-            f"has more lines of positions than the {n_atoms:,} atoms that are counted; correct the counts"
-        )
+    _check_rest(lines, len(header.atomic_numbers))
     return crystal
+
+
+def _check_rest(lines: _Lines, n_atoms: int) -> None:
+    """Pass over what VASP may write behind the positions, velocities and the state of a thermostat.
+
+    Raises:
+        CrystalError: there are more atoms, or a second structure.
+    """
+    texts = [" ".join(_COMMENT.sub("", line).split()) for line in lines.lines[lines.number :]]
+    n_numbers = [len(_numbers(text)) for text in texts]
+    if n_numbers and n_numbers[0] >= 3:
+        problem = f"has more lines of positions than the {n_atoms:,} atoms that are counted; correct the counts"
+        raise CrystalError(problem)
+    for number, (text, following) in enumerate(itertools.pairwise([*texts, ""]), start=lines.number + 1):
+        first, _, others = text.partition(" ")
+        where = f"line {number} ({text[:40]!r})"
+        if atomic_number(first) and len(_numbers(others)) >= 3:
+            raise CrystalError(
+                f"{where} looks like an atom behind the {n_atoms:,} that are counted; correct the counts"
+            )
+        if _STEP.match(text) or (_are_symbols(text.split()) and _counts(following)):
+            raise CrystalError(f"{where} begins another structure; give each its own file")
+    blocks = [len(list(block)) for is_block, block in itertools.groupby(n_numbers, lambda n: n >= 3) if is_block]
+    if any(text.lower().startswith("lattice velocities") for text in texts):
+        blocks = blocks[1:]
+    if blocks and blocks[0] != n_atoms:
+        problem = f"has {blocks[0]:,} more lines of three numbers behind the {n_atoms:,} atoms that are counted"
+        raise CrystalError(f"{problem}, which are not their velocities; correct the counts, or remove the lines")
+
+
+def _are_symbols(words: list[str]) -> bool:
+    return bool(words) and all((match := _SYMBOL.fullmatch(word)) and atomic_number(match[1]) for word in words)
 
 
 def _read_steps(text: str) -> Iterator[Crystal | CrystalError]:

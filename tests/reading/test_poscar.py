@@ -89,6 +89,11 @@ def test_one_crystal_in_all_spellings(text: str, tmp_path: Path) -> None:
         (salt(counts="1 2"), "atom 3"),
         (salt(counts="1 99999999"), "cut short"),
         (salt(counts="1 1", rest="0.1 0.1 0.1\n"), "2 atoms"),
+        (salt(rest="Cl 0.1 0.1 0.1\n"), "'Cl 0.1"),
+        (salt(rest="\n0.1 0.1 0.1\n"), "1 more lines"),
+        (salt(rest="\n" + 3 * "0.1 0.1 0.1\n"), "3 more lines"),
+        (salt(rest="\n" + salt()), "another structure"),
+        (salt(rest="Direct configuration=     2\n0 0 0\n0.5 0.5 0.5\n"), "another structure"),
         (salt(scale="0"), "scale"),
         (salt(scale="1 2"), "scale"),
         (salt(scale="1 -1 1"), "scale"),
@@ -104,6 +109,27 @@ def test_one_crystal_in_all_spellings(text: str, tmp_path: Path) -> None:
 def test_what_is_not_certain_is_refused(text: str, word: str, tmp_path: Path) -> None:
     with refused(CrystalError, word, path="POSCAR"):
         read(text, tmp_path)
+
+
+VELOCITIES = "\n 0.0 0.0 0.1\n 0.0E+00 0.0 -0.1\n"
+PREDICTOR = "\n 1\n 0.5\n 0.1 0.2 0.3 0.4\n" + 6 * " 0.1 0.2 0.3\n"
+CELL_VELOCITIES = "Lattice velocities and vectors\n 1\n" + 6 * " 0.0 0.0 0.0\n"
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "\n\n",
+        "\nwritten by hand, 1 2 3\n",
+        VELOCITIES,
+        "Cartesian" + VELOCITIES,
+        VELOCITIES + PREDICTOR,
+        CELL_VELOCITIES,
+        CELL_VELOCITIES + VELOCITIES + PREDICTOR,
+    ],
+)
+def test_what_vasp_writes_behind_the_positions_is_passed_over(rest: str, tmp_path: Path) -> None:
+    assert len(read(salt(rest=rest), tmp_path)) == 2
 
 
 def test_deuterium_and_repeated_symbols(tmp_path: Path) -> None:
