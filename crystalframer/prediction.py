@@ -26,7 +26,7 @@ from crystalframer.crystals.loading import PreparedCrystals, batch_ends, prepare
 from crystalframer.errors import CheckpointError, ConfigError, CrystalError, CrystalFramerError, Setting
 from crystalframer.model.network import CrystalFramer
 from crystalframer.reading.entry import StructureRecord
-from crystalframer.reading.inputs import expected_count, iter_structures, read
+from crystalframer.reading.inputs import expected_count, iter_structures, read, unique_ids
 from crystalframer.reading.objects import is_instance
 from crystalframer.surroundings import plain
 from crystalframer.traces import CrystalTrace
@@ -128,6 +128,7 @@ def predict(
     items: list[int | None] = []
     outcomes = _outcomes(_noting_items(iter_structures(structures), items), model, batch_size, max_atoms)
     frame = table(list(_with_progress(outcomes, expected_count(structures), progress)), model)
+    frame["id"] = unique_ids(frame["id"].tolist(), set(frame["formula"]))
     if _has_index(structures) and None not in items:  # as for a Series that is one structure by itself
         frame.index = structures.index.take(items)
     return frame

@@ -19,7 +19,7 @@ from crystalframer.crystals.crystal import Crystal
 from crystalframer.errors import ConfigError, CrystalError, suggestion
 from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import ready
-from crystalframer.reading.inputs import iter_structures
+from crystalframer.reading.inputs import read_all
 from crystalframer.surroundings import plain
 from crystalframer.testing import permuted, random_rotation, rewrapped, rotated, supercell, translated, with_cell
 
@@ -157,11 +157,10 @@ def readable(structures: Any) -> list[Crystal]:
     Raises:
         CrystalError: a structure cannot be read, or there is none.
     """
-    crystals = []
-    for record in iter_structures(structures):
-        if record.crystal is None:
-            raise CrystalError(f"{record.error}; leave this structure out, or repair it")
-        crystals.append(record.crystal)
+    try:
+        crystals = read_all(structures)
+    except CrystalError as error:
+        raise CrystalError(f"{error}; leave this structure out, or repair it") from error
     if not crystals:
         raise CrystalError("there are no structures; name files, or give structures")
     return crystals

@@ -319,7 +319,8 @@ def _check_shapes(dataset: CrystalDataset) -> None:
         first_row: dict[str, int] = {}
         for row, id in enumerate(dataset.ids, start=1):
             if id in first_row:
-                message = f"id {id!r} is given twice, first in row {first_row[id]}; make ids unique"
+                advice = "ids must differ: correct them, or rename their column if it holds none"
+                message = f"id {id!r} is given twice, first in row {first_row[id]}; {advice}"
                 raise DataError(message, row=row, field="id", value=id)
             first_row[id] = row
     for name, labels in dataset.targets.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,8 +15,10 @@ from crystalframer.datasets.dataset import CrystalDataset, Provenance
 from crystalframer.errors import CrystalError, DataError, UnknownTarget
 from crystalframer.reading.columns import (
     STRUCTURE_COLUMNS,
-    best_id_column,
     file_column,
+    has_id,
+    holds_structures,
+    id_column,
     id_columns,
     is_label_column,
     is_meant_as_number,
@@ -27,7 +30,7 @@ from crystalframer.reading.columns import (
 )
 from crystalframer.reading.entry import Entry
 from crystalframer.reading.formats import STRUCTURES, format_of, label_files, name_of, other_names, structure_files
-from crystalframer.reading.inputs import crystal_of, read, read_rows, say_what_is_skipped
+from crystalframer.reading.inputs import crystal_of, ids_of_rows, read, read_rows, say_what_is_skipped
 from crystalframer.reading.tables import PARQUET, all_cells
 
 Item = TypeVar("Item")
@@ -40,9 +43,9 @@ _SHOWN = 5
 def read_table(path: str | Path, targets: Sequence[str | Target] | None = None) -> CrystalDataset:
     """Read a data set from one table: CSV, JSON, JSON lines, parquet or a packed file.
 
-    A row has a structure (see `objects.to_crystal`), an id (`id`, `material_id`, `jid`, `name`, ...: the first column
-    that is filled and differs in all rows; default: its number), labels, and perhaps a `split` (train, validation or
-    test).
+    A row has a structure (see `objects.to_crystal`) or the path of its file, an id (`id`, `material_id`, `jid`, `name`,
+    ...: the first of these that is filled; default: name of the table and number of the row), labels, and perhaps a
+    `split` (train, validation or test).
 
     Args:
         targets: columns to read as labels. Default: every column of numbers that does not describe the structure. An
@@ -55,25 +58,29 @@ def read_table(path: str | Path, targets: Sequence[str | Target] | None = None) 
     path = Path(path)
     if format_of(path) is PARQUET and _is_flat(path):
         return CrystalDataset.load(path, targets)
-    return from_rows(str(path), list(read_rows(path)), targets)
+    return from_rows(str(path), list(read_rows(path)), targets, path)
 
 
 def from_rows(
-    source: str, rows: Sequence[Mapping[str, Any]], targets: Sequence[str | Target] | None = None
+    source: str,
+    rows: Sequence[Mapping[str, Any]],
+    targets: Sequence[str | Target] | None = None,
+    path: Path | None = None,
 ) -> CrystalDataset:
     """Make a data set from rows as `read_table` describes them.
 
     Args:
         source: name of the rows for messages and for the provenance.
+        path: the table that they come from, if it is one file.
 
     Raises:
         DataError: as `read_table`.
     """
     chosen = _choose_targets(source, rows, targets)
-    column = best_id_column({name: [cells.get(name) for cells in rows] for name in id_columns(_columns(rows))})
-    ids = ["" if column is None else to_id(cells.get(column)) for cells in rows]
-    entries = [Entry(cells, ids[row - 1] or str(row), row) for row, cells in enumerate(rows, start=1)]
+    ids = ids_of_rows(rows, source, path)
+    entries = [Entry(cells, id, row, path=path) for row, (cells, id) in enumerate(zip(rows, ids, strict=True), start=1)]
     crystals = _crystals(source, entries, crystal_of)
+    column = id_column(_columns(rows))
     return _labelled(source, crystals, rows, chosen, with_id_column(source, column))
 
 
@@ -83,9 +90,9 @@ def read_folder(
     """Read a data set from a folder of structure files, one structure each, and a table of labels.
 
     Args:
-        labels: table with a column `id` or `file` that names each structure file, with or without suffix. Default: the
-            table in the folder that is called `labels`, or the `id_prop.csv` of CGCNN and ALIGNN, which has no header;
-            without one, the crystals have no labels.
+        labels: table with a column `id` or `file` that names each structure file, with or without suffix; with both,
+            `id` gives the ids. Default: the table in the folder that is called `labels`, or the `id_prop.csv` of CGCNN
+            and ALIGNN, which has no header; without one, the crystals have no labels.
         targets: columns to read as labels. Default: every column of numbers. An empty or NaN cell is a missing label.
             For a table without a header, they name its columns; default: `target`, or `target_1`, `target_2`, ...
 
@@ -109,7 +116,22 @@ def read_folder(
         chosen = _choose_targets(str(table), rows, targets)
     elif targets:
         raise DataError("has no table that is called labels; add one, or name the table of labels", path=folder)
-    return _labelled(str(table or folder), _crystals(str(folder), files, read), rows, chosen, str(folder))
+    crystals = _crystals(str(folder), files, read)
+    columns = _columns(rows)
+    if table is None or file_column(columns) is None or not has_id(columns):
+        _check_names_of_files(folder, files)
+        return _labelled(str(table or folder), crystals, rows, chosen, str(folder))
+    ids = ids_of_rows(rows, str(table), table)
+    crystals = [replace(crystal, id=id) for crystal, id in zip(crystals, ids, strict=True)]
+    return _labelled(str(table), crystals, rows, chosen, with_id_column(str(folder), id_column(columns)))
+
+
+def _check_names_of_files(folder: Path, files: Sequence[Path]) -> None:
+    named: dict[str, Path] = {}
+    for file in files:
+        if (first := named.setdefault(name_of(file), file)) is not file:
+            problem = f"{first.name} and {file.name} would both have the id {name_of(file)!r}"
+            raise DataError(f"{problem}; rename one, or move it away", path=folder, field="id", value=name_of(file))
 
 
 def _is_flat(path: Path) -> bool:
@@ -122,8 +144,9 @@ def _is_flat(path: Path) -> bool:
         return True
     kinds = [schema.field(name).type for name in STRUCTURE_COLUMNS if name in schema.names]
     nested = any(types.is_nested(kind) and types.is_nested(kind.value_type) for kind in kinds)
-    is_text = "cif" in schema.names and "atomic_numbers" not in schema.names
-    return not nested and not is_text and "structure" not in schema.names and "atoms" not in schema.names
+    in_cells = any(map(holds_structures, schema.names))
+    in_files = "atomic_numbers" not in schema.names and file_column(schema.names) is not None
+    return not (nested or in_cells or in_files)
 
 
 def _crystals(source: str, items: Sequence[Item], read: Callable[[Item], Crystal]) -> list[Crystal]:
@@ -133,7 +156,7 @@ def _crystals(source: str, items: Sequence[Item], read: Callable[[Item], Crystal
         try:
             crystals.append(read(item))
         except CrystalError as error:
-            problems.append(str(error))
+            problems.append(str(error).removeprefix(f"{source}, "))
     _refuse(problems, f"{len(problems)} of {len(items)} structures cannot be read", source)
     return crystals
 
@@ -193,23 +216,26 @@ def _rows_of_id_prop(path: Path, targets: Sequence[str | Target] | None) -> list
         DataError: it has another number of columns than there are targets.
     """
     header, *rows = all_cells(path) or [[]]
-    if all(is_meant_as_number(cell) or is_missing(cell) for cell in header[1:]):
+    if len(header) == 1:
+        problem = f"the first line is {header[0][:60]!r}; it needs an id and its labels, with commas between them"
+        raise DataError(problem, path=path, row=1)
+    if all(map(is_missing, header[1:])) or any(map(is_meant_as_number, header[1:])):
         rows = [header, *rows]
         n_labels = len(header) - 1
         default = ["target"] if n_labels == 1 else [f"target_{number + 1}" for number in range(n_labels)]
         names = (
             default if targets is None else [target if isinstance(target, str) else target.name for target in targets]
         )
-        if len(names) != n_labels or not names:
-            problem = (
-                f"has {n_labels} columns of labels without names, and {len(names)} targets are named; name them all"
-            )
-            raise DataError(problem, path=path, field="targets", value=names)
+        if len(names) != n_labels:
+            problem = f"has {n_labels} columns of labels without names, and {len(names)} targets are named"
+            raise DataError(f"{problem}; name them all", path=path, field="targets", value=names)
     else:
         names = header[1:]
     for row, cells in enumerate(rows, start=1):
         if len(cells) != len(names) + 1:
-            problem = f"does not have the {len(names) + 1} cells of the other rows: an id and its labels"
+            problem = (
+                f"has {len(cells)} cells, and the first line has {len(names) + 1}: an id and its labels; correct it"
+            )
             raise DataError(problem, path=path, row=row)
     return [dict(zip(("id", *names), cells, strict=True)) for cells in rows]
 

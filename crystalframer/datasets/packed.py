@@ -23,14 +23,14 @@ from crystalframer.crystals.flat import FlatCrystals, Provenance, text_array
 from crystalframer.errors import DataError, UnknownTarget, suggestion
 from crystalframer.reading.columns import (
     STRUCTURE_COLUMNS,
-    best_id_column,
     check_names,
+    id_column,
     id_columns,
     is_label_column,
-    to_id,
     with_id_column,
 )
 from crystalframer.reading.formats import PARQUET_SUFFIX, format_of
+from crystalframer.reading.inputs import ids_of_rows
 from crystalframer.reading.tables import PARQUET
 
 if TYPE_CHECKING:
@@ -110,17 +110,18 @@ def read(path: Path, targets: Sequence[str | Target] | None) -> FlatCrystals:
             schema = file.schema_arrow
             check_names(schema.names)
             metadata = _packed_metadata(path, schema)
-            columns = _choose_columns(schema, metadata, targets, _id_column(file))
+            columns = _choose_columns(schema, metadata, targets)
+            ids = _ids(file, path, is_packed=bool(metadata))
             # pyarrow before 19 cannot iterate over a file without row groups.
             found = file.iter_batches(batch_size=ROWS_PER_GROUP, columns=columns.names) if file.num_row_groups else ()
             batches = list[FlatCrystals]()
             for batch in found:
-                batches.append(_read_batch(batch, columns, sum(map(len, batches))))
+                batches.append(_read_batch(batch, columns, ids, sum(map(len, batches))))
     except (ArrowException, OSError) as error:
         raise DataError(f"not a complete parquet file ({error}); copy or make it again", path=path) from error
     units = dict(metadata.get("units", {}))
     units |= {t.name: t.unit for t in targets or () if isinstance(t, Target) and t.unit and not units.get(t.name)}
-    source = {"source": with_id_column(str(path), columns.id)}
+    source = {"source": with_id_column(str(path), id_column(schema.names))}
     return _joined(batches, columns, units, Provenance(**metadata.get("provenance", source)))
 
 
@@ -196,25 +197,27 @@ def _packed_metadata(path: Path, schema: pyarrow.Schema) -> dict[str, Any]:
 class _Columns:
     """Names of the columns of a table, by their content."""
 
-    id: str | None
     coordinates: str
     targets: tuple[str, ...]
     split: str | None
 
     @property
     def names(self) -> list[str]:
-        named = [name for name in (self.id, self.split) if name]
+        named = [self.split] if self.split else []
         return [*named, "atomic_numbers", self.coordinates, "lattice", *self.targets]
 
 
-def _id_column(file: Any) -> str | None:
-    """The column of a parquet file that holds the ids."""
-    names = file.schema_arrow.names
-    return "id" if "id" in names else best_id_column(file.read(columns=list(id_columns(names))).to_pydict())
+def _ids(file: Any, path: Path, is_packed: bool) -> list[str]:
+    """The ids of all rows. Those of a packed file are complete."""
+    if is_packed and "id" in file.schema_arrow.names:
+        return file.read(columns=["id"]).column("id").to_pylist()
+    names = id_columns(file.schema_arrow.names)
+    rows = file.read(columns=list(names)).to_pylist() if names else [{}] * file.metadata.num_rows
+    return ids_of_rows(rows, str(path), path)
 
 
 def _choose_columns(
-    schema: pyarrow.Schema, metadata: Mapping[str, Any], targets: Sequence[str | Target] | None, id_column: str | None
+    schema: pyarrow.Schema, metadata: Mapping[str, Any], targets: Sequence[str | Target] | None
 ) -> _Columns:
     from pyarrow import types
 
@@ -233,15 +236,12 @@ def _choose_columns(
     for name in chosen:
         if name not in names:
             raise UnknownTarget(f"has no label column {name!r}", name, labels)
-    return _Columns(id_column, coordinates, tuple(chosen), "split" if "split" in names else None)
+    return _Columns(coordinates, tuple(chosen), "split" if "split" in names else None)
 
 
-def _read_batch(batch: pyarrow.RecordBatch, columns: _Columns, n_before: int) -> FlatCrystals:
+def _read_batch(batch: pyarrow.RecordBatch, columns: _Columns, all_ids: Sequence[str], n_before: int) -> FlatCrystals:
     """The crystals of some rows of a file, before which `n_before` others stand."""
-    n_rows = len(batch)
-    ids = [str(n_before + row) for row in range(1, n_rows + 1)]
-    if columns.id is not None:
-        ids = [to_id(id) or row for id, row in zip(batch.column(columns.id).to_pylist(), ids, strict=True)]
+    ids = all_ids[n_before : n_before + len(batch)]
     numbers, n_atoms = _ragged(batch, "atomic_numbers")
     coordinates, n_coordinates = _ragged(batch, columns.coordinates)
     lattice, n_lattice = _ragged(batch, "lattice")

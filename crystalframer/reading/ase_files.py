@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from crystalframer.errors import CrystalError
-from crystalframer.libraries import reason, require
+from crystalframer.libraries import require
 from crystalframer.reading import json_files, xyz
 from crystalframer.reading.ase_reader import read_with_ase
 from crystalframer.reading.cif import CIF
@@ -86,6 +86,20 @@ LISTS: Mapping[str, tuple[str, str]] = {
 }
 """ASE's name of a format → what stands before a list of atoms, and a line of it. ASE reads as many as are counted."""
 _BINARY = ("traj",)
+_UNKNOWN = "its format is not known; give the file the suffix of its format (.cif, .csv, ...)"
+_SPREADSHEET = "a spreadsheet; save the table as CSV (UTF-8)"
+_ARCHIVE = "an archive of several files; unpack it, and name the folder"
+_PICKLE = "a pickle, which could run any code; write the structures as JSON, parquet or CIF files"
+_HDF5 = "HDF5, whose layout is not known; write the structures as JSON, parquet or CIF files"
+OTHERS: Mapping[str, str] = {
+    **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".ods"), _SPREADSHEET),
+    **dict.fromkeys((".zip", ".tar", ".tgz", ".7z", ".rar"), _ARCHIVE),
+    **dict.fromkeys((".pkl", ".pickle", ".pt", ".npy", ".npz", ".joblib"), _PICKLE),
+    **dict.fromkeys((".h5", ".hdf5"), _HDF5),
+    ".feather": "Feather; write the table as parquet, CSV or JSON",
+    ".txt": "text of an unknown kind; give the file the suffix of its format (.cif, .csv, ...)",
+}
+"""Suffix → what files of it are that hold no structure as they are."""
 
 
 def entries(path: Path, start: Start) -> Iterator[Entry]:
@@ -110,17 +124,19 @@ def _kind(path: Path) -> str:
     Raises:
         CrystalError: ASE knows none, or its content is not certain.
     """
+    if path.suffix.lower() in OTHERS:
+        raise CrystalError(f"is {OTHERS[path.suffix.lower()]}")
     formats = require("ase.io.formats", f"reading {path.name}", "data", CrystalError)
     try:
         kind = formats.filetype(str(path))
     except Exception as error:
-        raise CrystalError(f"cannot be read, its format is not known ({reason(error)}); check its suffix") from error
+        raise CrystalError(_UNKNOWN) from error
     if kind == "espresso-out" and b"PWSCF" not in path.read_bytes():  # ASE's guess for any *.out
         raise CrystalError(
             "an output of a program that is not known here; convert the structure to CIF or extended XYZ"
         )
     if kind not in formats.ioformats:
-        raise CrystalError("cannot be read, its format is not known; check its suffix")
+        raise CrystalError(_UNKNOWN)
     if kind not in OURS and kind not in CERTAIN:
         name = formats.ioformats[kind].description
         why = REASONS.get(kind, "it need not hold a crystal with all its atoms")

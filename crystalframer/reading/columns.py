@@ -16,21 +16,24 @@ from crystalframer.errors import DataError
 
 _ID_WORDS = (
     *("id", "materialid", "jid", "mbid", "matbenchid", "mpid", "cifid", "structureid", "crystalid", "entryid"),
+    *("sampleid", "compoundid", "recordid", "matid", "uniqueid", "qmofid", "oqmdentryid"),
     *("jarvisid", "oqmdid", "aflowid", "auid", "nomadid", "taskid", "refcode", "csdrefcode"),
     *("icsdid", "icsd", "icsdcode", "icsdnumber", "icsdcollectioncode", "collectioncode"),
     *("codid", "cod", "coddatabasecode", "identifier", "uid", "uuid"),
 )
-_NAME_WORDS = ("name", "materialname", "structurename", "filename", "ciffile", "file")
+_FILE_WORDS = ("filename", "ciffile", "file", "structurefile", "path", "filepath", "cifpath", "structurepath")
+_NAME_WORDS = ("name", "materialname", "structurename", *_FILE_WORDS)
 """Words for what often, but not always, tells crystals apart."""
 _ORDER = {word: place for place, word in enumerate((*_ID_WORDS, *_NAME_WORDS))}
-_FILE_WORDS = ("file", "filename", "ciffile")
 STRUCTURE_COLUMNS = ("atomic_numbers", "positions", "frac_coords", "lattice")
+_CONTENT_WORDS = ("structure", "atoms", "cif", "poscar")
+"""Words for columns whose cells are structures, or paths of their files."""
 _DERIVED_WORDS = ("natoms", "nsites", "volume", "density", "spacegroup", "spacegroupnumber")
 """Words for numbers that describe the structure."""
-_OTHER_COLUMNS = ("structure", "atoms", "formula", "split")
+_OTHER_COLUMNS = ("formula", "split")
 _INDEX_COLUMN = re.compile(r"|index|level_\d+|__index_level_\d+__|unnamed: ?\d+(\.\d+)*(_level_\d+)?", re.IGNORECASE)
 """The numbers of the rows, as pandas writes them when it is not told otherwise."""
-_MISSING = ("", "nan", "na", "n/a", "null", "none")
+_MISSING = ("", "nan", "na", "n/a", "null", "none", "<na>", "#n/a", "#na")
 _MISSING_TYPES = ("NAType", "NaTType")
 """Of pandas, which need not be loaded."""
 _MEANT_AS_NUMBER = re.compile(
@@ -48,6 +51,12 @@ def is_missing(cell: Any) -> bool:
     return cell is None or type(cell).__name__ in _MISSING_TYPES
 
 
+@functools.lru_cache(maxsize=1024)
+def word(name: str) -> str:
+    """`Material ID`, `material-id` and `materialId` are one word."""
+    return re.sub(r"[^a-z0-9]", "", str(name).lower())
+
+
 def id_columns(names: Iterable[str]) -> tuple[str, ...]:
     """The columns that may hold an id, the best first. Case, spaces, hyphens and underscores do not matter.
 
@@ -61,45 +70,63 @@ def id_columns(names: Iterable[str]) -> tuple[str, ...]:
 
 def file_column(names: Iterable[str]) -> str | None:
     """The column that names files, if there is one."""
-    return next((name for name in names if _word(name) in _FILE_WORDS), None)
+    return next((name for name in names if names_files(name)), None)
+
+
+def names_files(column: str) -> bool:
+    return word(column) in _FILE_WORDS
+
+
+def holds_structures(column: str) -> bool:
+    """Whether a column is called as one of structures: `structure`, `CIF`, ..."""
+    return word(column) in _CONTENT_WORDS
 
 
 def has_id(names: Iterable[str]) -> bool:
     """Whether a column is called an id, which is more than a name."""
-    return any(_word(name) in _ID_WORDS for name in names)
+    return any(word(name) in _ID_WORDS for name in names)
 
 
 def row_id(row: Mapping[str, Any]) -> str:
     """The first id of a row that is filled; empty if there is none."""
-    return next(filter(None, (_id(name, row[name]) for name in id_columns(row))), "")
+    return next(filter(None, (id_in(name, row[name]) for name in id_columns(row))), "")
 
 
 def to_id(cell: Any) -> str:
-    """An id as text, empty if it is missing."""
-    return "" if is_missing(cell) or (isinstance(cell, Collection) and not isinstance(cell, str)) else str(cell).strip()
+    """An id as text, empty if it is missing.
+
+    >>> [to_id(cell) for cell in ("mp-1", 17.0, "NA", "Na")]
+    ['mp-1', '17', '', 'Na']
+    """
+    if isinstance(cell, bytes):
+        cell = cell.decode("utf-8", errors="replace")
+    if isinstance(cell, str):
+        return "" if is_missing(cell) and cell.strip() != "Na" else cell.strip()  # sodium is not missing
+    if is_missing(cell) or isinstance(cell, Collection):
+        return ""
+    # Whole numbers beside a missing one are floats in pandas.
+    return str(int(cell)) if isinstance(cell, (float, np.floating)) and float(cell).is_integer() else str(cell)
 
 
-def _id(column: str, cell: Any) -> str:
+def id_in(column: str, cell: Any) -> str:
     """The id in a column, empty if there is none. A number in an index is only that of the row."""
     return "" if _is_index(column) and is_number(cell) else to_id(cell)
 
 
-def best_id_column(columns: Mapping[str, Iterable[Any]]) -> str | None:
-    """The first of the columns that is filled in every row, and differently. If none is: the first that is called an
-    id, whose first repetition or gap is for the caller to report.
-    """
-    names = id_columns(columns)
-    for name in names:
-        ids = [_id(name, cell) for cell in columns[name]]
-        if all(ids) and len(set(ids)) == len(ids):
-            return name
-    return next((name for name in names if _word(name) in _ID_WORDS), None)
+def id_column(names: Iterable[str]) -> str | None:
+    """The column that gives the ids: the best of `id_columns` that is no index."""
+    return next((name for name in id_columns(names) if not _is_index(name)), None)
+
+
+def is_name(column: str) -> bool:
+    """Whether a column is called a name, which often, but not always, tells crystals apart."""
+    return word(column) in _NAME_WORDS
 
 
 def is_label_column(name: str) -> bool:
     """Whether a column may be a target that nobody asked for: it is no id, structure, description of one, or index."""
     known = name in STRUCTURE_COLUMNS or name in _OTHER_COLUMNS or _is_index(name)
-    return not known and _word(name) not in _ORDER and _word(name) not in _DERIVED_WORDS
+    return not known and word(name) not in (*_ORDER, *_DERIVED_WORDS, *_CONTENT_WORDS)
 
 
 def with_id_column(source: str, column: str | None) -> str:
@@ -171,18 +198,13 @@ def to_label(cell: Any, name: str, *, path: Path | str | None = None, row: int |
 
 @functools.lru_cache(maxsize=64)
 def _id_columns(names: tuple[str, ...]) -> tuple[str, ...]:
-    found = [name for name in names if _word(name) in _ORDER]
-    found.sort(key=lambda name: (_ORDER[_word(name)], name.lower() != name))
+    found = [name for name in names if word(name) in _ORDER]
+    found.sort(key=lambda name: (_ORDER[word(name)], name.lower() != name))
     return (*found, *filter(_is_index, names))
 
 
 def _is_index(name: str) -> bool:
     return _INDEX_COLUMN.fullmatch(str(name).strip()) is not None
-
-
-def _word(name: str) -> str:
-    """`Material ID`, `material-id` and `materialId` are one word."""
-    return re.sub(r"[^a-z0-9]", "", str(name).lower())
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class StructureRecord:
     """One input: a crystal, or the reason why there is none."""
 
     id: str
-    """Unique among the records of one `iter_structures`."""
+    """As its source gives it; it may repeat."""
     source: str
     """Where it came from, for messages: `NaCl.cif`, `table.csv, row 3`."""
     crystal: Crystal | None

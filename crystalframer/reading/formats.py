@@ -74,6 +74,7 @@ STRUCTURES: dict[str, Format] = {
 """Suffix, or beginning of the name → format of structures. These files are taken from a folder."""
 TABLES: dict[str, Format] = {
     ".csv": tables.CSV,
+    ".tsv": tables.TSV,
     ".json": json_files,
     ".jsonl": tables.JSON_LINES,
     PARQUET_SUFFIX: tables.PARQUET,
@@ -85,8 +86,9 @@ NAMED: dict[str, Format] = {"XDATCAR": XDATCAR, ".ent": PDB, ".ins": SHELX}
 """The same for files that are not taken from a folder: they may hold many steps, or stand beside a result."""
 ROWS: dict[str, Format] = {**TABLES, **DATABASES}
 """Suffix → format of files whose entries are rows, which may hold labels."""
-_NO_STRUCTURES = ("labels", "id_prop", "atom_init", "readme", "license", "licence")
-"""Stems of files that belong to a folder of structures: labels, features of CGCNN, and texts."""
+_LABELS = ("labels", "id_prop")
+_NO_STRUCTURES = ("atom_init", "readme", "license", "licence", "thumbs")
+"""Stems of files that belong to a folder of structures: features of CGCNN, texts, previews of Windows."""
 FORMATS: dict[str, Format] = {**STRUCTURES, **NAMED, **ROWS}
 """Suffix, or beginning of the name → format. A file that is named itself may have any other: then ASE reads it."""
 
@@ -117,6 +119,11 @@ def format_of(path: Path) -> Format:
     return format if _plain(path) is path else Packed(format)
 
 
+def is_known(path: Path) -> bool:
+    """Whether the name of a file tells its format."""
+    return _key(path) in FORMATS
+
+
 def is_table(path: Path) -> bool:
     """Whether the entries of a file are rows."""
     return _key(path) in ROWS
@@ -128,7 +135,7 @@ def name_of(path: Path) -> str:
     Of `POSCAR.mp-22862` it is the whole name: many files of a folder have the same stem.
     """
     plain = _plain(path)
-    if plain.name in STRUCTURES or (plain.stem in STRUCTURES and plain.suffix.lower() in FORMATS):
+    if plain.name.upper() in STRUCTURES or (plain.stem.upper() in STRUCTURES and plain.suffix.lower() in FORMATS):
         return path.absolute().parent.name
     return plain.name if plain.suffix.lower() not in FORMATS and _beginning(plain) else plain.stem
 
@@ -158,9 +165,9 @@ def parquet_files(folder: Path) -> list[Path]:
 
 
 def label_files(folder: Path) -> list[Path]:
-    """Tables of a folder that are called `labels`."""
-    paths = (folder / f"labels{suffix}{packed}" for suffix in ROWS for packed in ("", *COMPRESSIONS))
-    return [path for path in paths if path.is_file()]
+    """Tables of a folder that are called `labels`, in any case."""
+    tables = [path for path in sorted(folder.iterdir()) if is_table(path) and path.is_file()]
+    return [path for path in tables if name_of(path).lower() == "labels"]
 
 
 def has_name_of_structure(path: Path) -> bool:
@@ -170,7 +177,8 @@ def has_name_of_structure(path: Path) -> bool:
 
 def why_skipped(path: Path) -> str:
     """What the files of a folder are that are not read with it; empty if nobody expects it."""
-    if path.name.startswith(".") or path.stem.lower() in _NO_STRUCTURES:
+    stem = name_of(path).lower()
+    if path.name.startswith(".") or stem in _NO_STRUCTURES or (stem in _LABELS and is_table(path)):
         return ""
     if path.is_dir():
         return "sub-folders"
@@ -215,12 +223,14 @@ def _key(path: Path) -> str:
 
 def _beginning(path: Path) -> str:
     """The key that the name of a file begins with; empty if there is none."""
-    return next((key for key in _NAMES if path.name.startswith(key)), "")
+    return next((key for key in _NAMES if path.name.startswith(key) or path.name.upper() == key), "")
 
 
 def _is_structure_file(path: Path) -> bool:
     key = _key(path)
     if path.name.startswith(".") or not (path.is_file() or may_be_folder(path)):
+        return False
+    if path.stem.lower() in _NO_STRUCTURES:
         return False
     if FORMATS.get(key) is json_files:
         return _holds_structure(path)

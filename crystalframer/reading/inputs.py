@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import glob
 import itertools
+import os
 import stat
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sized
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, TypeVar
 
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.errors import CrystalError, CrystalFramerError, CrystalWarning, DataError
 from crystalframer.reading import formats
-from crystalframer.reading.columns import check_names, is_missing, row_id
+from crystalframer.reading.columns import check_names, id_column, id_columns, id_in, is_missing, is_name, names_files
 from crystalframer.reading.entry import BEGINNING, Entry, Start, StructureRecord
-from crystalframer.reading.objects import is_instance, is_one_structure, is_structure, to_crystal
+from crystalframer.reading.objects import (
+    is_instance,
+    is_one_structure,
+    is_structure,
+    structure_columns,
+    to_crystal,
+)
 
 Kind = TypeVar("Kind", bound=CrystalFramerError)
 _EXPECTED = (CrystalFramerError, OSError, UnicodeDecodeError)
 """Errors of a file that cannot be read."""
+_WALKED = 1000
+"""Sub-folders in which an example of a structure file is looked for."""
 _SHOWN = 3
 """Names of skipped files in one message."""
 
@@ -48,13 +56,11 @@ def read(source: Any, id: str = "") -> Crystal:
             file is not installed; the message names file, site and what to do.
     """
     if not _is_path(source):
-        return to_crystal(source, id)
+        return _crystal(Entry(source, id))
     path = Path(source).expanduser()
     if glob.has_magic(str(source)) and not path.exists():
         raise CrystalError("is a pattern, not a file; read_all takes patterns", path=path)
-    entry, *others = itertools.islice(_entries_of(path), 2)
-    if others:
-        raise CrystalError("holds several structures where one is expected; read them with read_all", path=path)
+    entry = _only_entry(path)
     return crystal_of(replace(entry, id=id) if id else entry)
 
 
@@ -74,8 +80,9 @@ def read_all(structures: Any) -> list[Crystal]:
     Raises:
         CrystalError: the first structure that cannot be read; its `path` and `row` say which.
     """
-    taken: dict[str, int] = {}
-    return [_renamed(crystal, _unique(crystal.id, taken)) for crystal in map(crystal_of, iter_entries(structures))]
+    crystals = list(map(crystal_of, iter_entries(structures)))
+    ids = unique_ids([crystal.id for crystal in crystals], {crystal.formula for crystal in crystals})
+    return [crystal if crystal.id == id else replace(crystal, id=id) for crystal, id in zip(crystals, ids, strict=True)]
 
 
 def iter_structures(inputs: Any) -> Iterator[StructureRecord]:
@@ -87,15 +94,53 @@ def iter_structures(inputs: Any) -> Iterator[StructureRecord]:
             all these, and a pandas Series or dictionary of structures or paths, whose index or keys are the ids.
 
     Yields:
-        Records with unique ids: the source's own, else the file's stem (with the number of the structure or row if it
-        has several), else the formula; repeated ones get `-2`, `-3`, ...
+        Records with the id of their source (see `id_of_row`), else the file's stem (with the number of the structure or
+        row if it has several), else the formula. They may repeat: see `unique_ids`.
     """
-    taken: dict[str, int] = {}
     for entry in iter_entries(inputs):
         record = record_of(entry)
-        id = _unique(record.id, taken)
-        crystal = record.crystal and _renamed(record.crystal, id)
-        yield StructureRecord(id, record.source or id, crystal, record.error, entry.item)
+        yield replace(record, source=record.source or record.id, item=entry.item)
+
+
+def unique_ids(ids: Sequence[str], formulas: Collection[str] = ()) -> list[str]:
+    """Ids that differ. The first of equal ones keeps its id; the others get the next of `-2`, `-3`, ... that nobody
+    has. A line on standard error says so.
+
+    >>> unique_ids(["NaCl", "NaCl", "NaCl-2"], {"NaCl"})
+    ['NaCl', 'NaCl-3', 'NaCl-2']
+
+    Args:
+        formulas: ids of which it need not be said, because they were made of formulas.
+    """
+    natural = set(ids)
+    if len(natural) == len(ids):
+        return list(ids)
+    next_number = dict.fromkeys(natural, 1)
+    unique = []
+    for id in ids:
+        new = id
+        while next_number[id] > 1 and new in next_number:
+            new = f"{id}-{next_number[id]}"
+            next_number[id] += 1
+        next_number[id] = max(next_number[id], 2)
+        next_number.setdefault(new, 2)
+        unique.append(new)
+    changed = [(id, new) for id, new in zip(ids, unique, strict=True) if id != new and id not in formulas]
+    if changed:
+        text = f"{len(changed):,} of {len(ids):,} ids are repeated and get a number, such as {changed[0][1]!r}"
+        print(text, file=sys.stderr)
+    return unique
+
+
+def id_of_row(row: Mapping[Any, Any]) -> str:
+    """The id of a row: of the first column in the order of `id_columns` that is filled, else of the file that holds its
+    structure; empty if there is neither. A file gives the name that its structure has without a table.
+    """
+    for name in id_columns(row):
+        if id := id_in(name, row[name]):
+            return (names_files(name) and _name_of_file(id)) or id
+    files = (_name_of_file(str(row[name])) for name in structure_columns(row) if _names_file(row[name]))
+    return next(filter(None, files), "")
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -112,17 +157,41 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         yield entry.structure
 
 
+def ids_of_rows(rows: Sequence[Mapping[str, Any]], name: str, path: Path | None = None) -> list[str]:
+    """The ids of a table in memory, as those of a table that is read row by row. Names that repeat get numbers (see
+    `unique_ids`); repeated ids stay for the caller to refuse.
+
+    Args:
+        name: of the table, for messages.
+        path: the file that it was read from, if it is one.
+    """
+    entries = (Entry(cells, row=row) for row, cells in enumerate(rows, start=1))
+    if path is None:
+        named = (replace(entry, id=id_of_row(entry.structure) or f"row-{entry.row}") for entry in entries)
+    else:
+        named = (_in_file(entry, path, formats.name_of(path)) for entry in entries)
+    ids = [entry.id for entry in saying_which_lack_ids(named, name)]
+    column = id_column(dict.fromkeys(name for cells in rows for name in cells))
+    return unique_ids(ids) if column is not None and is_name(column) else ids
+
+
 def crystal_of(entry: Entry) -> Crystal:
-    """The crystal of an entry.
+    """The crystal of an entry. One without an id gets its formula for it.
 
     Raises:
         CrystalError: there is none; the error has the path and row of the entry.
     """
+    crystal = _crystal(entry)
+    return crystal if crystal.id else replace(crystal, id=crystal.formula)
+
+
+def _crystal(entry: Entry) -> Crystal:
     try:
         if isinstance(entry.structure, CrystalFramerError):
             raise entry.structure
-        crystal = to_crystal(entry.structure, entry.id)
-        return crystal if crystal.id else replace(crystal, id=crystal.formula)
+        row = _row_of(entry.structure)
+        structure = entry.structure if row is None else _with_files(row, entry.path)
+        return to_crystal(structure, entry.id or ("" if row is None else id_of_row(row)))
     except CrystalFramerError as error:
         located = _located(error, CrystalError, entry.path)
         raise located.at(row=entry.row, row_word=entry.row_word) from error
@@ -148,9 +217,10 @@ def iter_entries(inputs: Any) -> Iterator[Entry]:
             yield Entry(error, str(inputs), path=Path(inputs))
         else:
             say_what_is_skipped(Path(inputs).expanduser(), found)
-            yield from itertools.chain.from_iterable(map(_entries_of, found))
+            for path in found:
+                yield from saying_which_lack_ids(_entries_of(path), str(path))
     elif is_instance(inputs, "pandas", "DataFrame"):
-        yield from _rows_of_frame(inputs)
+        yield from saying_which_lack_ids(_rows_of_frame(inputs), "the table")
     elif (named := _named_structures(inputs)) is not None:
         for number, (name, item) in enumerate(named):
             for entry in iter_entries(item):
@@ -160,6 +230,96 @@ def iter_entries(inputs: Any) -> Iterator[Entry]:
     else:
         for number, item in enumerate(inputs):
             yield from (_as_item(entry, number) for entry in iter_entries(item))
+
+
+def saying_which_lack_ids(entries: Iterable[Entry], name: str) -> Iterator[Entry]:
+    """The entries of a file or table. After the last, a line on standard error tells of rows without an id, if others
+    have one in the same column.
+    """
+    column, n_rows, without = None, 0, []
+    for entry in entries:
+        if entry.row is not None and (row := _row_of(entry.structure)) is not None:
+            n_rows += 1
+            column = column or id_column(row)
+            if column is None or not id_in(column, row.get(column)):
+                without.append(entry.id)
+        yield entry
+    if column is not None and without:
+        called = ", ".join(map(repr, without[:_SHOWN])) + (", ..." if len(without) > _SHOWN else "")
+        problem = f"{len(without):,} of {n_rows:,} rows have no id in the column {column!r}"
+        print(f"{name}: {problem}; they are called {called}", file=sys.stderr)
+
+
+def _row_of(structure: Any) -> Mapping[Any, Any] | None:
+    """A row or dictionary; None for any other structure."""
+    if is_instance(structure, "pandas", "Series"):
+        return structure.to_dict()
+    return structure if isinstance(structure, Mapping) else None
+
+
+def _with_files(row: Mapping[Any, Any], table: Path | None) -> Mapping[Any, Any]:
+    """A row with crystals in place of the names of their files.
+
+    Args:
+        table: the file of the row, to whose folder names are relative; None: the current folder.
+
+    Raises:
+        CrystalError: there is no such file, or it holds no structure; the column is named.
+    """
+    columns = structure_columns(row)
+    named = [name for name in columns if _names_file(row[name])]
+    has_others = any(not is_missing(row[name]) for name in columns if name not in named)
+    crystals = {}
+    for name in named:
+        path = _file_named(str(row[name]), table)
+        if path.is_file():
+            crystals[name] = _crystal_of_file(path, name)
+        elif not has_others:  # else it may be a word about the structure
+            problem = f"{name} is {str(row[name])[:80]!r}, which is no file in {path.parent.absolute()}"
+            raise CrystalError(f"{problem}, and no text of CIF, POSCAR or JSON", field=name, value=row[name])
+    return {**row, **crystals} if crystals else row
+
+
+def _crystal_of_file(path: Path, column: str) -> Crystal:
+    """The crystal of a file that a column names. It may not be a table that names further files."""
+    try:
+        entry = _only_entry(path)
+        if isinstance(entry.structure, CrystalFramerError):
+            raise entry.structure
+        return to_crystal(entry.structure, entry.id)
+    except CrystalFramerError as error:
+        problem = f"{column}: {_located(error, CrystalError, path)}"
+        raise CrystalError(problem, site=error.site, field=column) from error
+
+
+def _only_entry(path: Path) -> Entry:
+    """The entry of a file that holds one structure.
+
+    Raises:
+        CrystalError: it holds several.
+    """
+    entry, *others = itertools.islice(_entries_of(path), 2)
+    if others:
+        raise CrystalError("holds several structures where one is expected; read them with read_all", path=path)
+    return entry
+
+
+def _names_file(cell: Any) -> bool:
+    """Whether a cell is one line of text, and so no structure itself."""
+    return _is_path(cell) and not is_missing(cell)
+
+
+def _file_named(cell: str, table: Path | None) -> Path:
+    """The file that a cell of a table names, perhaps as Windows writes it."""
+    folder = Path() if table is None else table.parent
+    path = folder / Path(cell.strip()).expanduser()
+    return path if path.exists() else folder / PureWindowsPath(cell.strip()).as_posix()
+
+
+def _name_of_file(cell: str) -> str:
+    """The id of the structure in a file that a cell names; empty if its name tells no format."""
+    path = Path(PureWindowsPath(cell).as_posix())
+    return formats.name_of(path) if formats.is_known(path) else ""
 
 
 def _as_item(entry: Entry, number: int) -> Entry:
@@ -178,7 +338,7 @@ def _rows_of_frame(frame: Any) -> Iterator[Entry]:
     check_names(frame.columns)
     is_numbered = is_instance(frame.index, "pandas", "RangeIndex")
     for row, (label, cells) in enumerate(zip(frame.index, frame.to_dict("records"), strict=True), start=1):
-        yield Entry(cells, row_id(cells) or (f"row-{row}" if is_numbered else _text_of(label)), row, item=row - 1)
+        yield Entry(cells, id_of_row(cells) or (f"row-{row}" if is_numbered else _text_of(label)), row, item=row - 1)
 
 
 def _named_structures(inputs: Any) -> list[tuple[str, Any]] | None:
@@ -250,11 +410,11 @@ def say_what_is_skipped(folder: Path, taken: Collection[Path], patterns: bool = 
 
 def _advice_on_folders(folder: Path) -> str:
     """A pattern that reads structure files in the sub-folders of a folder; empty if there are none."""
-    with suppress(OSError):  # one that may not be read
-        below = (file for child in sorted(folder.iterdir()) if child.is_dir() for file in sorted(child.iterdir()))
-        for example in filter(formats.has_name_of_structure, below):
-            name = f"*{example.suffix}" if example.suffix else example.name
-            return f"; sub-folders are read with a pattern: {folder / '**' / name}"
+    for place, below, names in itertools.islice(os.walk(folder), _WALKED):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        for example in filter(formats.has_name_of_structure, map(Path, sorted(names) if Path(place) != folder else ())):
+            pattern = f"*{example.suffix}" if example.suffix else example.name
+            return f"; sub-folders are read with a pattern: {folder / '**' / pattern}"
     return ""
 
 
@@ -358,7 +518,10 @@ def _entries_of(path: Path, start: Start = BEGINNING) -> Iterator[Entry]:
 
 def _in_file(entry: Entry, path: Path, name: str) -> Entry:
     """An entry with its file, and with an id from the name of the file if it has none."""
-    return replace(entry, path=path, id=entry.id or (name if entry.row is None else f"{name}-{entry.row}"))
+    id = entry.id
+    if not id and entry.row is not None and (row := _row_of(entry.structure)) is not None:
+        id = id_of_row(row)
+    return replace(entry, path=path, id=id or (name if entry.row is None else f"{name}-{entry.row}"))
 
 
 def _located(error: Exception, kind: type[Kind], path: Path | None) -> Kind:
@@ -368,26 +531,7 @@ def _located(error: Exception, kind: type[Kind], path: Path | None) -> Kind:
         located.__dict__.update(error.__dict__)
         return located.at(path=path)
     if isinstance(error, FileNotFoundError):
-        return kind("no such file; check the path", path=path)
+        return kind("no such file or folder; check the path", path=path)
     if isinstance(error, UnicodeDecodeError):
         return kind(f"not UTF-8 text ({error}); save it again as UTF-8", path=path)
     return kind(f"cannot be read ({error})", path=path)
-
-
-def _renamed(crystal: Crystal, id: str) -> Crystal:
-    return crystal if crystal.id == id else replace(crystal, id=id)
-
-
-def _unique(name: str, taken: dict[str, int]) -> str:
-    """The name, or the name with the lowest number from 2 that makes it new.
-
-    Args:
-        taken: names so far, and the number that each would get next: a name that thousands share is not counted anew.
-    """
-    unique, number = name, taken.get(name, 1)
-    while unique in taken:
-        number += 1
-        unique = f"{name}-{number}"
-    taken[name] = number
-    taken.setdefault(unique, 1)
-    return unique

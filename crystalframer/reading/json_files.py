@@ -1,17 +1,18 @@
 """JSON files: one structure, or a table of rows.
 
 One structure is a dictionary that `objects.to_crystal` takes (of pymatgen, JARVIS, OPTIMADE or ASE, or a row). A table
-is a list of these, an object of them by id, the answer of an OPTIMADE server, or a file of several structures of ASE.
+is a list of these, an object of them by id, the answer of an OPTIMADE server, a file of several structures of ASE, or a
+table as pandas writes it (`DataFrame.to_json`, with any `orient` that has the names of columns).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from crystalframer.errors import CrystalFramerError, DataError
-from crystalframer.reading.columns import parsed_json
+from crystalframer.reading.columns import STRUCTURE_COLUMNS, check_names, holds_structures, names_files, parsed_json
 from crystalframer.reading.databases import ase_row
 from crystalframer.reading.encoded import plain_array
 from crystalframer.reading.entry import BEGINNING, Entry, Start
@@ -62,6 +63,8 @@ def _tree(path: Path) -> Any:
 
 
 def _content(tree: Any, name: str) -> Any:
+    if isinstance(tree, Mapping) and (rows := _rows_of_pandas(tree)) is not None:
+        return rows
     if not isinstance(tree, Mapping) or _is_one(tree):
         return tree
     if "ids" in tree and "nextid" in tree:
@@ -81,7 +84,47 @@ def _is_one(tree: Any) -> bool:
 
 def _rows(tree: Any) -> list[Any]:
     if isinstance(tree, Mapping) and all(isinstance(row, Mapping) for row in tree.values()):
-        return [{"id": id, **row} for id, row in tree.items()]
+        return _with_ids(tree, list(tree.values()))
     if not isinstance(tree, list):
-        raise DataError("a table in JSON is a list of objects, one per row, or an object of them by id")
+        rule = 'a table is a list of objects, one for each row: [{"id": ..., "structure": ...}, ...]'
+        raise DataError(f"holds neither a structure nor a table; {rule}")
     return tree
+
+
+def _rows_of_pandas(tree: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """The rows of a table that is written as its columns, or apart from their names; None if it is none.
+
+    Raises:
+        DataError: columns of different lengths.
+    """
+    names, cells = tree.get("columns"), tree.get("data")
+    if isinstance(names, list) and isinstance(cells, list):
+        check_names(names)
+        if not all(isinstance(row, list) and len(row) == len(names) for row in cells):
+            raise DataError(
+                f"has rows in data that have not one cell for each of the {len(names)} columns", field="data"
+            )
+        rows = [dict(zip(map(str, names), row, strict=True)) for row in cells]
+        return _with_ids(map(str, tree.get("index") or range(len(rows))), rows)
+    labels = [_labels(name, column) for name, column in tree.items()]
+    has_structures = any(holds_structures(name) or names_files(name) or name == "atomic_numbers" for name in tree)
+    if not has_structures or labels[0] is None or any(others != labels[0] for others in labels):
+        return None
+    rows = [{name: column[label] for name, column in tree.items()} for label in labels[0]]
+    return _with_ids(map(str, labels[0]), rows)
+
+
+def _labels(name: str, column: Any) -> list[Any] | None:
+    """The labels of the rows of a column; None if this is none, but an entry of one structure."""
+    if isinstance(column, Mapping):
+        return None if _is_one(column) or "__ndarray__" in column else list(column)
+    is_column = isinstance(column, list) and name not in STRUCTURE_COLUMNS
+    return list(range(len(column))) if is_column else None
+
+
+def _with_ids(labels: Iterable[str], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with their labels as ids, unless these only number them."""
+    labels = list(labels)
+    if labels == [str(number) for number in range(len(rows))]:
+        return rows
+    return [{"id": label, **row} for label, row in zip(labels, rows, strict=True)]

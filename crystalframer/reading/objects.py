@@ -16,19 +16,27 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from crystalframer.crystals.crystal import Crystal
+from crystalframer.crystals.crystal import SMALLEST_DISTANCE, Crystal, closest_pair
 from crystalframer.elements import SYMBOLS, atomic_number
 from crystalframer.errors import CrystalError, DataError
 from crystalframer.libraries import reason
-from crystalframer.reading import cif, optimade
+from crystalframer.reading import cif, optimade, poscar, stated
 from crystalframer.reading.cells import OCCUPANCY_TOLERANCE
-from crystalframer.reading.columns import STRUCTURE_COLUMNS, has_id, is_missing, parsed_json, row_id
+from crystalframer.reading.columns import (
+    STRUCTURE_COLUMNS,
+    has_id,
+    holds_structures,
+    is_missing,
+    names_files,
+    parsed_json,
+    row_id,
+)
 from crystalframer.reading.encoded import plain_array
 from crystalframer.reading.notices import left_out
+from crystalframer.reading.text import decoded
 
 _STRUCTURE_NAMES = (
-    *(*STRUCTURE_COLUMNS, "structure", "atoms", "cif", "sites", "lattice_mat", "numbers", "cell"),
-    *("attributes", "species_at_sites", "@class"),
+    *(*STRUCTURE_COLUMNS, "sites", "lattice_mat", "numbers", "cell", "attributes", "species_at_sites", "@class"),
 )
 """Names in a dictionary or row that is one structure."""
 _SITE_ENTRIES = ("species", "abc", "label")
@@ -66,7 +74,18 @@ def is_structure(value: object) -> bool:
 
 def is_one_structure(names: Iterable[Any]) -> bool:
     """Whether names are those of the cells or entries of one structure, and not the ids of several."""
-    return any(name in _STRUCTURE_NAMES for name in names) or has_id(map(str, names))
+    names = list(map(str, names))
+    return any(name in _STRUCTURE_NAMES or holds_structures(name) for name in names) or has_id(names)
+
+
+def structure_columns(row: Mapping[Any, Any]) -> list[str]:
+    """The columns of a row that hold a structure, filled or not; if the row has none: those that name a file.
+
+    >>> structure_columns({"CIF": "...", "Path": "a.cif"}), structure_columns({"Path": "a.cif"})
+    (['CIF'], ['Path'])
+    """
+    content = [name for name in row if holds_structures(name)]
+    return content if content or _converter(row) else [name for name in row if names_files(name)]
 
 
 def is_instance(value: object, module: str, name: str) -> bool:
@@ -79,9 +98,12 @@ def _converted(structure: Any, id: str) -> Crystal:
     for kind, convert in CONVERTERS.items():
         if is_instance(structure, *kind):
             return convert(structure, id)
-    kinds = "a pymatgen Structure, ASE Atoms, a path or a row with atomic_numbers, positions and lattice"
-    given = f"{structure!r:.60}, which is of type {type(structure).__name__}"
-    raise CrystalError(f"{_name(id)}: cannot make a crystal of {given}; give {kinds}")
+    if is_missing(structure):
+        raise CrystalError(f"{_name(id)}: there is no structure ({structure}); give one, or leave this out")
+    kinds = "a pymatgen Structure, ASE Atoms, the path of a file, CIF text, or a row or dictionary with a structure"
+    given = f"{' '.join(repr(structure).split()):.60} ({type(structure).__name__})"
+    advice = "; of columns, make a pandas DataFrame first" if isinstance(structure, (list, tuple)) else ""
+    raise CrystalError(f"{_name(id)}: {given} is no crystal structure; give {kinds}{advice}")
 
 
 def _named(crystal: Crystal, id: str) -> Crystal:
@@ -199,7 +221,7 @@ def _check_periodic(pbc: Any, id: str, advice: str) -> None:
 
 
 def _from_text(text: str, id: str) -> Crystal:
-    """One structure of CIF or JSON text."""
+    """One structure of CIF, POSCAR or JSON text."""
     text = text.removeprefix("\ufeff")
     if text.lstrip().startswith("{"):
         try:
@@ -209,8 +231,11 @@ def _from_text(text: str, id: str) -> Crystal:
         except (ValueError, RecursionError) as error:  # the latter of nested brackets
             raise CrystalError(f"not valid JSON ({error}); make it again") from error
         return _from_mapping(tree, id)
+    if poscar.is_poscar(text):
+        return _converted(poscar.POSCAR.structures(text)[0], id)
     if not cif.is_cif(text):
-        raise CrystalError(f"{text[:40]!r} is neither CIF (`data_...`) nor JSON of a structure; give one of these")
+        begin = f"text that begins with {text.strip()[:40]!r}"
+        raise CrystalError(f"{_name(id)}: {begin} is neither CIF (`data_...`), POSCAR nor JSON; give one of these")
     structure, *others = cif.structures(text)
     if others:
         raise CrystalError(f"the CIF text holds {1 + len(others)} structures where one is expected; give one of them")
@@ -220,33 +245,75 @@ def _from_text(text: str, id: str) -> Crystal:
 
 
 def _from_mapping(row: Mapping[str, Any], id: str) -> Crystal:
+    """The crystal of a row or dictionary, which may describe it itself, and in columns.
+
+    Raises:
+        CrystalError: as `to_crystal`, or two descriptions that differ.
+    """
     id = id or row_id(row)
-    for name in ("structure", "atoms", "cif"):
-        if name in row and not (name == "cif" and "atomic_numbers" in row):
-            if is_missing(row[name]):
-                raise CrystalError(f"{_name(id)}: its {name} is empty; fill it, or remove the row", field=name)
-            return _converted(row[name], id)
+    columns = structure_columns(row)
+    filled = [name for name in columns if not is_missing(row[name])]
+    filled = [name for name in filled if _may_be_content(row[name])] or filled
+    convert = _converter(row)
+    if columns and not filled and not convert:
+        problem = f"its {columns[0]} is empty; fill it, or remove the row"
+        raise CrystalError(f"{_name(id)}: {problem}", field=columns[0])
+    found = {name: _converted(row[name], id) for name in filled}
+    if not found or convert:
+        found["/".join(STRUCTURE_COLUMNS)] = _described(row, convert or _from_row, id)
+    (first, crystal), *others = found.items()
+    for name, other in others:
+        if not stated.are_same(crystal, other):
+            problem = f"{first} and {name} hold different cells ({_summary(crystal)}; {_summary(other)})"
+            raise CrystalError(f"{_name(id)}: {problem}; keep the one that is meant, and remove the other", field=name)
+    stated.check_content(row, crystal, _name(id))
+    return crystal
+
+
+def _summary(crystal: Crystal) -> str:
+    volume = abs(float(np.linalg.det(crystal.lattice)))
+    return f"{crystal.formula}, {len(crystal)} atoms, {volume:.5g} Å³"
+
+
+def _may_be_content(cell: Any) -> bool:
+    """Whether a cell is more than a word or a number, which say something about a structure."""
+    if isinstance(cell, str):
+        return "\n" in cell or cell.lstrip().startswith("{")
+    return is_structure(cell)
+
+
+def _converter(row: Mapping[str, Any]) -> Callable[[Mapping[str, Any], str], Crystal] | None:
+    """The function that makes a crystal of what a dictionary itself describes; None if that is nothing known."""
     if isinstance(row.get("attributes"), Mapping):
-        return _from_optimade(row, id)
+        return _from_optimade
     for names, convert in _DICTIONARIES.items():
-        if all(name in row for name in names):
-            return convert(row, id)
-    if "@class" in row:
+        if all(name in row and row[name] is not None for name in names):
+            return convert
+    return None
+
+
+def _described(row: Mapping[str, Any], convert: Callable[[Mapping[str, Any], str], Crystal], id: str) -> Crystal:
+    """The crystal of a dictionary that describes it itself, and does not contradict itself."""
+    if convert is _from_row and "@class" in row:
         kind = str(row["@class"])[:40]
         raise CrystalError(
             f"{_name(id)}: a {kind} holds no crystal structure; give a Structure, or an entry that has one"
         )
-    return _from_row(row, id)
+    crystal = convert(row, id)
+    if convert not in (_from_dictionary, _from_optimade):  # which have other names, or these with other meanings
+        stated.check_geometry(row, crystal, _name(id))
+    return crystal
 
 
 def _from_row(row: Mapping[str, Any], id: str) -> Crystal:
     """A row with atomic numbers, coordinates and lattice."""
-    coordinates = "positions" if "positions" in row else "frac_coords"
+    coordinates = "positions" if not is_missing(row.get("positions")) else "frac_coords"
     for name in ("atomic_numbers", coordinates, "lattice"):
-        if name not in row:
-            needed = "atomic_numbers, positions (or frac_coords) and lattice, or a structure"
+        if is_missing(row.get(name)):
+            needed = "a column structure (or cif, poscar, atoms), or file with paths"
+            needed += ", or atomic_numbers, lattice, and positions or frac_coords"
             columns = ", ".join(map(str, row))[:200]
-            raise CrystalError(f"{_name(id)}: has no {name!r}; a row needs {needed}. It has: {columns}", field=name)
+            raise CrystalError(f"{_name(id)}: has no {name}; a row needs {needed}. It has: {columns}", field=name)
     numbers, lattice, positions = (_numbers(row, name, id) for name in ("atomic_numbers", "lattice", coordinates))
     for name, values, size in (("lattice", lattice, 9), (coordinates, positions, 3 * numbers.size)):
         if values.size != size:
@@ -280,7 +347,12 @@ def _from_dictionary(tree: Mapping[str, Any], id: str) -> Crystal:
         left_out("oxidation states and charges")
     if any(map(_is_moment, moments)):
         left_out("magnetic moments")
-    return _from_pymatgen(structure, id)
+    crystal = _from_pymatgen(structure, id)
+    stated.check_parameters(tree["lattice"], crystal.lattice, _name(id))
+    if all("xyz" in site for site in tree["sites"]):
+        xyz = _numbers({"xyz": [site["xyz"] for site in tree["sites"]]}, "xyz", id)
+        stated.check_positions("xyz", xyz.reshape(-1, 3), crystal, _name(id))
+    return crystal
 
 
 def _from_molecule(tree: Mapping[str, Any], id: str) -> Crystal:
@@ -300,7 +372,9 @@ def _from_optimade(entry: Mapping[str, Any], id: str) -> Crystal:
         raise CrystalError(f"{_name(id)}: {error}", site=error.site, field=error.field, value=error.value) from error
     except (TypeError, AttributeError, ValueError) as error:
         raise CrystalError(f"{_name(id)}: not a structure of OPTIMADE ({reason(error)}); get it again") from error
-    return _from_row(row, id)
+    crystal = _from_row(row, id)
+    stated.check_content(entry.get("attributes", entry), crystal, _name(id))
+    return crystal
 
 
 def _from_jarvis(atoms: Mapping[str, Any], id: str) -> Crystal:
@@ -312,7 +386,24 @@ def _from_jarvis(atoms: Mapping[str, Any], id: str) -> Crystal:
     numbers = [_element(symbol, f"{_name(id)}: site {site}", site) for site, symbol in elements]
     coordinates = "positions" if _is_true(atoms.get("cartesian", False), "cartesian", id) else "frac_coords"
     row = {"atomic_numbers": numbers, coordinates: atoms["coords"], "lattice": atoms["lattice_mat"]}
-    return _from_row(row, id)
+    crystal = _from_row(row, id)
+    if "cartesian" not in atoms:
+        _check_fractional(crystal, id)
+    return crystal
+
+
+def _check_fractional(crystal: Crystal, id: str) -> None:
+    """Refuse coordinates of JARVIS without a flag that are probably Cartesian. Its authors leave out that of
+    fractional ones.
+    """
+    frac = crystal.frac_coords
+    if ((frac >= 0) & (frac < 1)).all():
+        return
+    overlap = closest_pair(frac % 1.0 % 1.0, crystal.lattice, SMALLEST_DISTANCE)
+    if (frac < -1).any() or (frac > 2).any() or overlap is not None:
+        problem = "its JARVIS atoms do not say whether coords are fractional, and they look Cartesian"
+        advice = 'add "cartesian": true (Å) or false'
+        raise CrystalError(f"{_name(id)}: {problem} (up to {np.abs(frac).max():.3g}); {advice}", field="cartesian")
 
 
 def _is_true(value: Any, name: str, id: str) -> bool:
@@ -355,6 +446,7 @@ CONVERTERS: dict[tuple[str, str], Callable[[Any, str], Crystal]] = {
     ("pandas", "Series"): lambda row, id: _from_mapping(row.to_dict(), id),
     ("collections.abc", "Mapping"): _from_mapping,
     ("builtins", "str"): _from_text,
+    ("builtins", "bytes"): lambda text, id: _from_text(decoded(text), id),
 }
 """Module and name of a type → function that makes a crystal of it. A library need not be loaded, nor installed."""
 
@@ -365,5 +457,6 @@ _DICTIONARIES: dict[tuple[str, ...], Callable[[Mapping[str, Any], str], Crystal]
     ("lattice_vectors", "species_at_sites"): _from_optimade,
     ("numbers", "positions"): _from_ase_row,
     ("atoms_json",): lambda row, id: _converted(row["atoms_json"], id),
+    ("atomic_numbers", "lattice"): _from_row,
 }
 """Names that a dictionary has → function that makes a crystal of it; the first that fits."""

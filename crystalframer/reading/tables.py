@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import re
@@ -10,14 +9,16 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crystalframer.errors import DataError
-from crystalframer.reading.columns import check_names, is_number, parsed_json, row_id
+from crystalframer.errors import CrystalError, DataError
+from crystalframer.reading.columns import check_names, is_number, parsed_json
 from crystalframer.reading.entry import BEGINNING, Entry, Start
+from crystalframer.reading.text import with_plain_lines
 from crystalframer.reading.unpacking import LARGEST
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet
 
 Row = dict[str, Any]
+_DELIMITERS = ",;\t"
 _LIMIT_OF_CSV = threading.Lock()
 _FORMULA = re.compile("'*[=+@\\-\t\r\n\uff1d\uff0b\uff20\uff0d]")
 """What a formula begins with; the last four are wide forms of the first."""
@@ -53,30 +55,35 @@ def row_entries(rows: Iterable[Row | DataError], start: Start) -> Iterator[Entry
     """
     row = start.n_before
     for row, cells in enumerate(rows, start=start.n_before + 1):
-        yield Entry(cells, "" if isinstance(cells, DataError) else row_id(cells), row)
+        yield Entry(cells, row=row)
     if row == 0:
-        raise DataError("the table has no rows; give one that has")
+        raise DataError("the table has no rows; was it cut short?")
 
 
 def checked(cells: Any) -> Row | DataError:
     """A row as JSON gives it, if it has named cells."""
     if isinstance(cells, Mapping):
         return dict(cells)
-    return DataError(f"expected an object with named cells, got {str(cells)[:60]!r}")
+    given = " ".join(str(cells).split())[:60]
+    advice = 'give an object, {"id": ..., "structure": ...}; pandas writes them by to_json(orient="records")'
+    return DataError(f"{given!r} has no names of columns; {advice}", value=cells)
 
 
-def _csv_rows(path: Path, start: Start) -> Iterator[tuple[Start, list[str], list[str] | Exception]]:
+def _csv_rows(path: Path, start: Start, delimiters: str) -> Iterator[tuple[Start, list[str], list[str] | Exception]]:
     """Start, header and cells of each row that is not blank; in place of one that ends the file, the error.
 
-    Commas, semicolons or tabs separate the cells, which are text.
+    One of the delimiters separates the cells, which are text.
     """
-    with _in_utf8(path) as file:
-        lines = (line.decode("utf-8-sig") for line in iter(file.readline, b""))
+    with with_plain_lines(path) as plain, plain.open("rb") as file:
+        lines = map(_line, iter(file.readline, b""))
         here, header = start, []
         try:
-            rows = _of_any_length(csv.reader(lines, delimiter=_delimiter(file), strict=True))
+            rows = _of_any_length(csv.reader(lines, delimiter=_delimiter(file, delimiters), strict=True))
             header = [without_quote(name.strip()) for name in next(filter(None, rows), [])]
             check_names(filter(None, header))
+            if len(header) == 1 and re.search(r"[\s|]", header[0]):
+                problem = f"the first line is {header[0][:60]!r}, which names one column"
+                raise csv.Error(f"{problem}; it must name all, with commas, semicolons or tabs between them")
             if isinstance(start.mark, int):
                 file.seek(start.mark)
             here = Start(start.n_before, file.tell())
@@ -85,27 +92,32 @@ def _csv_rows(path: Path, start: Start) -> Iterator[tuple[Start, list[str], list
                 if is_row:
                     yield here, header, cells
                 here = Start(here.n_before + is_row, file.tell())
-        except (csv.Error, UnicodeDecodeError) as error:
+        except csv.Error as error:
             yield here, header, error
 
 
-@contextmanager
-def _in_utf8(path: Path) -> Iterator[io.BufferedIOBase]:
-    """The bytes of a file; of one in UTF-16, as Excel saves "Unicode text", those of the same text in UTF-8."""
-    with path.open("rb") as file:
-        is_utf16 = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-        file.seek(0)
-        yield io.BytesIO(file.read().decode("utf-16").encode()) if is_utf16 else file
+def _line(line: bytes) -> str:
+    """A line as text: UTF-8, or else Latin-1.
+
+    Raises:
+        csv.Error: it is no text.
+    """
+    if b"\0" in line:
+        raise csv.Error("it holds bytes that are 0, so it is no text; save it as CSV (UTF-8), and unpack it before")
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError:
+        return line.decode("latin-1")
 
 
-def _delimiter(file: io.BufferedIOBase) -> str:
+def _delimiter(file: io.BufferedIOBase, delimiters: str) -> str:
     """What separates most names in the header. Excel may name it in a line before, which is passed over."""
-    first = file.readline().decode("utf-8-sig")
+    first = _line(file.readline())
     named = re.fullmatch(r'"?sep=(.)"?\s*', first)
     if named is not None:
         return named[1]
     file.seek(0)
-    return max(",;\t", key=lambda delimiter: len(next(csv.reader([first], delimiter=delimiter), [])))
+    return max(delimiters, key=lambda delimiter: len(next(csv.reader([first], delimiter=delimiter), [])))
 
 
 def _of_any_length(rows: Iterator[list[str]]) -> Iterator[list[str]]:
@@ -122,19 +134,21 @@ def _of_any_length(rows: Iterator[list[str]]) -> Iterator[list[str]]:
         yield cells
 
 
-def _read_csv(path: Path, start: Start) -> Iterator[Row | DataError]:
-    for here, header, cells in _csv_rows(path, start):
-        if isinstance(cells, UnicodeDecodeError):
-            raise cells
+def _read_csv(path: Path, start: Start, delimiters: str) -> Iterator[Row | DataError]:
+    for here, header, cells in _csv_rows(path, start, delimiters):
         if isinstance(cells, Exception):
-            raise DataError(f"not readable as CSV ({cells})", row=here.n_before + 1) from cells
+            raise DataError(_reason(cells), row=here.n_before + 1) from cells
         yield _named_cells(header, cells)
 
 
 def _named_cells(header: list[str], cells: list[str]) -> Row | DataError:
     """A row. Its first column may have no name: that is the index of a pandas table."""
     if len(cells) < len(header) or any(map(str.strip, cells[len(header) :])):
-        return DataError(f"does not have the {len(header)} cells that the header names")
+        n_cells = len(cells)
+        advice = (
+            "text with commas or line ends needs quotes around it" if n_cells > len(header) else "was it cut short?"
+        )
+        return DataError(f"has {n_cells} cells, but the header names {len(header)} columns; correct it ({advice})")
     row = {}
     for column, (name, cell) in enumerate(zip(header, cells, strict=False)):
         if name or column == 0:
@@ -151,21 +165,33 @@ def all_cells(path: Path) -> list[list[str]]:
     Raises:
         DataError: it is no CSV.
     """
-    with _in_utf8(path) as file:
-        lines = (line.decode("utf-8-sig") for line in iter(file.readline, b""))
-        try:
-            return list(filter(None, _of_any_length(csv.reader(lines, delimiter=_delimiter(file), strict=True))))
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(f"not readable as CSV in UTF-8 ({error})", path=path) from error
+    try:
+        with with_plain_lines(path) as plain, plain.open("rb") as file:
+            rows = csv.reader(
+                map(_line, iter(file.readline, b"")), delimiter=_delimiter(file, _DELIMITERS), strict=True
+            )
+            return list(filter(None, _of_any_length(rows)))
+    except (csv.Error, CrystalError) as error:
+        raise DataError(_reason(error), path=path) from error
 
 
-def _starts_csv(path: Path) -> Iterator[Start]:
-    return (start for start, _, _ in _csv_rows(path, BEGINNING))
+def _reason(error: Exception) -> str:
+    advice = {
+        "unexpected end of data": "a quotation mark is not closed, or the file was cut short",
+        "expected after": "text goes on behind a closing quotation mark; double the marks inside of text",
+        "new-line character": "lines end in different ways; save it again as CSV (UTF-8)",
+    }
+    reason = next((advice[words] for words in advice if words in str(error)), str(error))
+    return f"cannot be read as CSV: {reason}"
+
+
+def _starts_csv(path: Path, delimiters: str) -> Iterator[Start]:
+    return (start for start, _, _ in _csv_rows(path, BEGINNING, delimiters))
 
 
 def _json_lines(path: Path, start: Start) -> Iterator[tuple[Start, bytes]]:
     n_rows = start.n_before
-    with path.open("rb") as file:
+    with with_plain_lines(path) as plain, plain.open("rb") as file:
         offset = file.seek(start.mark if isinstance(start.mark, int) else 0)
         for line in file:
             if line.strip():
@@ -177,11 +203,12 @@ def _json_lines(path: Path, start: Start) -> Iterator[tuple[Start, bytes]]:
 def _read_json_lines(path: Path, start: Start) -> Iterator[Row | DataError]:
     for _, line in _json_lines(path, start):
         try:
-            yield checked(parsed_json(line))
+            yield checked(parsed_json(_line(line)))
         except DataError as error:
             yield error
-        except (ValueError, RecursionError) as error:  # the latter of nested brackets
-            yield DataError(f"not valid JSON in UTF-8 ({error})")
+        except (ValueError, RecursionError, csv.Error) as error:  # the second of nested brackets
+            advice = "each line must hold one object; JSON over several lines needs the suffix .json"
+            yield DataError(f"not valid JSON ({error}); {advice}")
 
 
 def _starts_json_lines(path: Path) -> Iterator[Start]:
@@ -225,7 +252,7 @@ def _save_json_lines(table: pandas.DataFrame, path: Path) -> None:
         table.to_json(file, orient="records", lines=True, double_precision=15, force_ascii=False)
 
 
-def csv_text(table: pandas.DataFrame) -> str:
+def csv_text(table: pandas.DataFrame, delimiter: str = ",") -> str:
     """A table as CSV. A spreadsheet program shows its text, and computes none of it: text that would begin a formula
     gets a quote before it, which our reader takes off again.
 
@@ -238,7 +265,7 @@ def csv_text(table: pandas.DataFrame) -> str:
     # Python before 3.13 does not quote a carriage return by itself, at which other programs end a line.
     has_return = of_text.map(lambda cell: "\r" in str(cell)).to_numpy().any()
     quoting = csv.QUOTE_NONNUMERIC if has_return else csv.QUOTE_MINIMAL
-    return quoted.rename(columns=_with_quote).to_csv(index=False, quoting=quoting)
+    return quoted.rename(columns=_with_quote).to_csv(index=False, quoting=quoting, sep=delimiter)
 
 
 def without_quote(cell: str) -> str:
@@ -255,10 +282,17 @@ def _would_begin_formula(cell: str) -> bool:
     return _FORMULA.match(cell) is not None and not is_number(cell.lstrip("'"))
 
 
-def _save_csv(table: pandas.DataFrame, path: Path) -> None:
-    path.write_text(csv_text(table), encoding="utf-8", newline="")
+def _separated(delimiters: str) -> Table:
+    """Tables whose cells are separated by one of these, and written with the first."""
+
+    def save(table: pandas.DataFrame, path: Path) -> None:
+        path.write_text(csv_text(table, delimiters[0]), encoding="utf-8", newline="")
+
+    read, starts = partial(_read_csv, delimiters=delimiters), partial(_starts_csv, delimiters=delimiters)
+    return Table(read, starts, save=save)
 
 
-CSV = Table(_read_csv, _starts_csv, save=_save_csv)
+CSV = _separated(_DELIMITERS)
+TSV = _separated("\t")
 JSON_LINES = Table(_read_json_lines, _starts_json_lines, save=_save_json_lines)
 PARQUET = Table(_read_parquet, _starts_parquet, _count_parquet, lambda table, path: table.to_parquet(path, index=False))

@@ -102,7 +102,7 @@ def test_attributes_of_allowed_classes_are_refused(tmp_path: Path) -> None:
         ({"a": 1}, None, ["a list", "got a dict"]),
         ([1, 2], None, ["a list with one dictionary per crystal"]),
         ([], None, ["empty"]),
-        ([{"jid": "a", "atoms": {}}], None, ["row 1: crystal 'a'", "'atomic_numbers'"]),
+        ([{"jid": "a", "atoms": {}}], None, ["row 1: crystal 'a'", "atomic_numbers"]),
         ([GOOD[0] | {"formation_energy_peratom": float("inf")}], 1, ["formation_energy_peratom", "'inf'"]),
         ([GOOD[0], GOOD[0]], 2, ["'JVASP-1'", "row 1"]),
     ],

@@ -14,6 +14,7 @@ from crystalframer.config import DataConfig, Target
 from crystalframer.datasets.labelled import read_folder, read_table
 from crystalframer.datasets.sources import dataset
 from crystalframer.errors import DataError
+from crystalframer.reading.inputs import read_all
 
 FLAT = ["id", "atomic_numbers", "positions", "lattice", "gap", "gap"]
 
@@ -46,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".json", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".json", ".jsonl", ".parquet"])
 def test_tables_of_every_kind(tmp_path: Path, suffix: str) -> None:
     path = write_rows(
         tmp_path / f"t{suffix}", rows(gap=[1.5, None, 2], split=["train", "val", "test"], n_atoms=[1, 1, 1])
@@ -97,7 +98,7 @@ def test_json_by_id(tmp_path: Path) -> None:
         *(f"id,gap\na,1\nb,{missing}\nc,3\n" for missing in ("", "NaN", "null", " n/a ")),
     ],
 )
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
 def test_csv_as_people_and_programs_write_it(folder: Path, text: str, encoding: str) -> None:
     (folder / "labels.csv").write_text(text, encoding=encoding, newline="")
     data = read_folder(folder)
@@ -154,20 +155,25 @@ def test_ids_under_other_names(tmp_path: Path, suffix: str, flat: bool, column: 
     assert f"column {column!r}" in data.provenance.source
 
 
-def test_ids_are_of_a_column_that_tells_crystals_apart(tmp_path: Path) -> None:
+def test_ids_follow_one_rule_in_data_sets_and_predictions(tmp_path: Path) -> None:
     for names, expected in (
         ({"name": ["NaCl", "NaCl", "KCl"], "refcode": ["A", "B", "C"]}, ["A", "B", "C"]),
-        ({"name": ["NaCl", "NaCl", "KCl"]}, ["1", "2", "3"]),
-        ({"name": ["x", "y", "z"], "refcode": ["A", "", "C"]}, ["x", "y", "z"]),
-        ({"Unnamed: 0": [0, 1, 2]}, ["1", "2", "3"]),
-        ({}, ["1", "2", "3"]),
+        ({"name": ["NaCl", "NaCl", "KCl"]}, ["NaCl", "NaCl-2", "KCl"]),
+        ({"name": ["x", "y", "z"], "refcode": ["A", "", "C"]}, ["A", "y", "C"]),
+        ({"refcode": ["A", None, "NA"]}, ["A", "t-2", "t-3"]),
+        ({"name": ["Na", "K", "Cs"]}, ["Na", "K", "Cs"]),
+        ({"file": ["x/a.cif", "run1/POSCAR", "x"]}, ["a", "run1", "x"]),
+        ({"Unnamed: 0": [0, 1, 2]}, ["t-1", "t-2", "t-3"]),
+        ({}, ["t-1", "t-2", "t-3"]),
         ({"Unnamed: 0": ["mp-1", "mp-2", "mp-3"]}, ["mp-1", "mp-2", "mp-3"]),
         ({"id": ["i", "j", "k"], "material_id": ["A", "B", "C"]}, ["i", "j", "k"]),
     ):
         plain = [{name: cell for name, cell in row.items() if name != "id"} for row in rows()]
         given = [row | {name: cells[n] for name, cells in names.items()} for n, row in enumerate(plain)]
-        for suffix in (".json", ".parquet"):
-            assert read_table(write_rows(tmp_path / f"t{suffix}", given)).ids.tolist() == expected
+        for suffix in (".json", ".jsonl", ".csv", ".parquet"):
+            path = write_rows(tmp_path / f"t{suffix}", given)
+            assert read_table(path).ids.tolist() == expected
+            assert [crystal.id for crystal in read_all(path)] == expected
 
 
 ID_PROP = "a,1.5\nb,\nc,-2e-3\n"
@@ -198,7 +204,7 @@ def test_id_prop_of_cgcnn_and_alignn(
     ("text", "targets", "row", "field"),
     [
         (ID_PROP, ["gap", "energy"], None, "targets"),
-        ("a\nb\nc\n", None, None, "targets"),
+        ("a\nb\nc\n", None, 1, None),
         ("a,1\nb,1,2\nc,1\n", None, 2, None),
         ("a,1\nb,1\na,1\n", None, 3, None),
         ("a,1\nb,x\nc,1\n", None, 2, "target"),
@@ -219,6 +225,31 @@ def test_id_prop_with_files_of_alignn(tmp_path: Path) -> None:
         data = dataset(tmp_path)
         assert data.ids.tolist() == ["POSCAR-JVASP-10", "POSCAR-JVASP-2"]
         assert data[0].lattice[0, 0] == pytest.approx(10)
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        ("id,file,gap\nm1,a.cif,1\nm2,b.cif,2\nm3,c.cif,3\n", ["m1", "m2", "m3"]),
+        ("file,Material ID,gap\nc,m1,1\nb,m2,2\na,m3,3\n", ["m1", "m2", "m3"]),
+        ("id,file,gap\nm1,a.cif,1\nNA,b.cif,2\n,c.cif,3\n", ["m1", "b", "c"]),
+        ("name,file,gap\nm1,a.cif,1\nm2,b.cif,2\nm3,c.cif,3\n", ["a", "b", "c"]),
+    ],
+)
+def test_ids_beside_the_names_of_files(folder: Path, text: str, ids: list[str], capsys: pytest.CaptureFixture) -> None:
+    (folder / "labels.csv").write_text(text)
+    data = dataset(folder)
+    assert data.ids.tolist() == ids and list(data.targets) == ["gap"]
+    assert ("2 of 3 rows have no id in the column 'id'" in capsys.readouterr().err) == ("NA" in text)
+    (folder / "labels.csv").write_text(text.replace("m2", "m1"))
+    if "id" in text.lower() and "m2" in text:
+        with refused(DataError, "'m1'", path="labels.csv", row=2, field="id"):
+            dataset(folder)
+
+
+def test_labels_separated_by_tabs(folder: Path) -> None:
+    (folder / "labels.tsv").write_bytes("id\tgap (µeV), PBE\na\t1\nb\t\nc\t3\n".encode("latin-1"))
+    assert list(dataset(folder).targets) == ["gap (µeV), PBE"]
 
 
 def test_names_after_poscar(tmp_path: Path) -> None:
@@ -273,9 +304,9 @@ def test_folder_with_labels_elsewhere_or_none(folder: Path, tmp_path: Path) -> N
         ("id,gap\na,\u22121\nb,1\nc,2\n", None, 1, "gap", ["'\u22121'"]),
         ("id,gap\na,1_0\nb,1\nc,2\n", None, 1, "gap", ["'1_0'"]),
         ("id,gap,\na,5,03\nb,5,1\nc,1,\n", None, 1, None, ["'03'", "no name"]),
-        ("id,gap\na,5,03\nb,1\nc,1\n", None, 1, None, ["2 cells"]),
-        ("id,gap\na,1\nb\nc,2\n", None, 2, None, ["2 cells"]),
-        ("id,gap\na,1,7\n", None, 1, None, ["2 cells"]),
+        ("id,gap\na,5,03\nb,1\nc,1\n", None, 1, None, ["2 columns"]),
+        ("id,gap\na,1\nb\nc,2\n", None, 2, None, ["2 columns"]),
+        ("id,gap\na,1,7\n", None, 1, None, ["2 columns"]),
         ("id,gap,split\na,1,train\nb,2,dev\nc,3,test\n", None, 2, "split", ["'dev'"]),
         ("", None, None, None, ["empty"]),
         ("id,gap\n", None, None, None, ["no rows"]),
@@ -290,9 +321,9 @@ def test_bad_labels(
         read_folder(folder, targets=targets)
 
 
-def test_labels_that_are_not_utf8(folder: Path) -> None:
-    (folder / "labels.csv").write_bytes("id,gap (Å)\na,1\n".encode("latin-1"))
-    with refused(DataError, "UTF-8", path="labels.csv"):
+def test_labels_that_are_no_text(folder: Path) -> None:
+    (folder / "labels.csv").write_bytes(b"PK\x03\x04\x00\x00")
+    with refused(DataError, "no text", path="labels.csv"):
         read_folder(folder)
 
 
@@ -344,7 +375,7 @@ def test_bad_tables(
     [
         ("t.json", "[1]", 1, "'1'"),
         ("t.json", "{", None, "JSON"),
-        ("t.json", "3", None, "JSON"),
+        ("t.json", "3", None, "neither a structure nor a table"),
         ("t.jsonl", '{"id": 1}\n{', 2, "JSON"),
         ("t.parquet", "PAR1", None, "not a complete parquet file"),
         ("t.json", "[]", None, "no rows"),

@@ -18,8 +18,7 @@ import crystalframer as cf
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.datasets.dataset import CrystalDataset
 from crystalframer.errors import CrystalError
-from crystalframer.reading import inputs
-from crystalframer.reading.inputs import StructureRecord, iter_structures, read
+from crystalframer.reading.inputs import StructureRecord, iter_structures, read, unique_ids
 
 NACL = Structure(Lattice.orthorhombic(4.0, 5.0, 6.0), ["Na", "Cl"], [[0.1, 0.2, 0.3], [0.6, 0.7, 0.8]])
 
@@ -195,7 +194,7 @@ def test_cif_labels_that_are_no_element(label: str) -> None:
         ("x.json", '{"sites": [], "lattice": 3}', ["not a pymatgen structure"]),
         ("x.json", "[1]", ["row 1", "'1'"]),
         ("x.csv", "id\n", ["no rows"]),
-        ("x.unknown", "what is this", ["cannot be read"]),
+        ("x.unknown", "what is this", ["format is not known"]),
         ("x.json", "\udcff", ["not valid JSON"]),
     ],
 )
@@ -213,7 +212,7 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
         read(tmp_path)
     with refused(CrystalError, "read_all takes patterns", path="*.cif"):
         read(tmp_path / "*.cif")
-    with refused(CrystalError, "of 3, which is of type int"):
+    with refused(CrystalError, "3 (int)"):
         read(3)
 
 
@@ -232,10 +231,10 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
         (row(lattice=[1e300, 0, 0, 0, 1e300, 0, 0, 0, 1e300]), None, None, ["lattice must be"]),
         ({"id": "a", "lattice": [1]}, "atomic_numbers", None, ["crystal 'a'", "It has: id, lattice"]),
         ({"id": "a", "structure": None}, "structure", None, ["crystal 'a'", "empty"]),
-        ({"id": "a", "structure": "NaCl.cif"}, None, None, ["'NaCl.cif' is neither CIF"]),
+        ({"id": "a", "structure": "NaCl.cif"}, "structure", None, ["'NaCl.cif'", "no file in"]),
         (JARVIS | {"elements": ["Na", "Q"]}, None, 1, ["'Q' is no element"]),
         ({"lattice_mat": np.eye(3), "coords": []}, "elements", None, []),
-        (3, None, None, ["of type int"]),
+        (3, None, None, ["(int)"]),
         (Structure(NACL.lattice, [DummySpecies("X"), "Cl"], NACL.frac_coords), None, 0, ["'X' is no element"]),
         (Structure(NACL.lattice, [{"Na": 0.5, "K": 0.5}, "Cl"], NACL.frac_coords), None, 0, ["partly occupied"]),
         # ASE rounds mixed sites to one element.
@@ -280,13 +279,12 @@ def test_one_bad_item_never_stops_the_others(tmp_path: Path) -> None:
     found = records([good, bad, tmp_path / "none.cif", NACL, 3, row(lattice=[1.0] * 9), good])
     assert [record.crystal is not None for record in found] == [True, False, False, True, False, False, True]
     assert [record.error is None for record in found] == [record.crystal is not None for record in found]
-    assert [record.id for record in found] == ["good", "bad", "none", "NaCl", "item 5", "item 6", "good-2"]
+    assert [record.id for record in found] == ["good", "bad", "none", "NaCl", "item 5", "item 6", "good"]
     assert [record.formula for record in found] == ["NaCl", "", "", "NaCl", "", "", "NaCl"]
     assert found[0].source == str(good)
     assert found[1].error is not None and found[1].error.startswith(f"{bad}: ") and "partly occupied" in found[1].error
-    assert found[2].error is not None and found[2].error.endswith("none.cif: no such file; check the path")
+    assert found[2].error is not None and found[2].error.endswith("none.cif: no such file or folder; check the path")
     assert found[5].error is not None and found[5].error.startswith("item 6: ")
-    assert found[6].crystal is not None and found[6].crystal.id == "good-2"
 
 
 def test_folders_globs_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -381,7 +379,7 @@ def test_tables(suffix: str, tmp_path: Path) -> None:
     rows = [row(id="a"), row(id=None, lattice=[1.0] * 9), row(id="a")]
     path = write_rows(tmp_path / f"table.{suffix}", rows)
     found = records(path)
-    assert [record.id for record in found] == ["a", "table-2", "a-2"]
+    assert [record.id for record in found] == ["a", "table-2", "a"]
     assert found[1].error is not None and found[1].error.startswith(f"{path}, row 2: ")
     assert found[0].crystal is not None
     assert_is_nacl(found[0].crystal)
@@ -416,18 +414,25 @@ def test_single_structures_are_not_iterated_over() -> None:
 
 
 def test_an_id_that_very_many_share_is_numbered_in_no_time() -> None:
-    taken: dict[str, int] = {}
     started = time.process_time()
-    ids = [inputs._unique("same", taken) for _ in range(30_000)]
+    ids = unique_ids(["same"] * 30_000)
     assert time.process_time() - started < 20  # counted anew for each, it would take minutes
     assert ids[:3] == ["same", "same-2", "same-3"] and ids[-1] == "same-30000"
 
 
-def test_numbers_pass_over_ids_that_are_there_already() -> None:
-    ids = ["a", "a-2", "a", "a", "a-2", "a-2-2", "a"]
-    assert [record.id for record in iter_structures([row(id=id) for id in ids])] == [
-        *("a", "a-2", "a-3", "a-4", "a-2-2", "a-2-2-2", "a-5")
-    ]
+def test_a_number_is_added_to_repeated_ids_alone_and_makes_no_id_of_another_row(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ids = ["a", "a", "a-2", "a", "a-2", "a-2-2", "a"]
+    expected = ["a", "a-3", "a-2", "a-4", "a-2-3", "a-2-2", "a-5"]
+    structures = [row(id=id) for id in ids]
+    assert [crystal.id for crystal in cf.read_all(structures)] == expected
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("4 of 7 ids") and "'a-3'" in said
+    assert [crystal.id for crystal in cf.read_all([row(), row()])] == ["NaCl", "NaCl-2"]
+    assert capsys.readouterr().err == ""  # formulas are no ids that were given
+    assert cf.predict(structures).id.tolist() == expected
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["occupancy", "occupancies", "occ", "site_occupancy", "Occupancy"])

@@ -9,7 +9,6 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from pymatgen.core import Structure
 
 from crystalframer.crystals.crystal import Crystal
@@ -19,13 +18,13 @@ from crystalframer.testing import random_crystal
 
 def jarvis_atoms(crystal: Crystal) -> dict[str, Any]:
     """The `atoms` dictionary of JARVIS. Some of its data sets have a blank after the symbols."""
-    lengths = np.linalg.norm(crystal.lattice, axis=1)
+    lattice = crystal.to_pymatgen().lattice
     return {
         "lattice_mat": crystal.lattice.tolist(),
         "coords": crystal.frac_coords.tolist(),
         "elements": [f"{SYMBOLS[z - 1]} " for z in crystal.atomic_numbers],
-        "abc": lengths.tolist(),
-        "angles": [90.0, 90.0, 90.0],
+        "abc": list(lattice.abc),
+        "angles": list(lattice.angles),
         "cartesian": False,
         "props": [""] * len(crystal),
     }
