@@ -50,6 +50,8 @@ class Options:
     train: Path = SHARED / "mp2018_train.parquet"
     """Training crystals, with the labels formation_energy_per_atom (eV/atom) and band_gap (eV)."""
     validation: Path = SHARED / "mp2018_val.parquet"
+    away: Path = SHARED / "wbm_val.parquet"
+    """Crystals that the Materials Project does not have, for the model card."""
     output: Path = Path("runs/pretrained")
     """Folder for the run folders of the stages."""
     n_threads: int = 2
@@ -109,7 +111,8 @@ def ship(options: Options) -> None:
         config = (options.output / stage.name / "config.json").read_text(encoding="utf-8")
         (logs[-1] / "config.json").write_text(config.replace(str(options.output), "runs/pretrained"), encoding="utf-8")
     card = [sys.executable, str(Path(__file__).with_name("model_card.py")), str(PRETRAINED)]
-    card += ["--data", str(options.validation), "--hardware", options.hardware, "--runs", *map(str, logs)]
+    card += ["--data", str(options.validation), "--away", str(options.away), "--hardware", options.hardware]
+    card += ["--runs", *map(str, logs)]
     subprocess.run(card, check=True)
 
 

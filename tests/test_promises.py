@@ -54,4 +54,4 @@ def test_strain_is_not_understood() -> None:
     energy, gap = found["formation_energy_per_atom"].to_numpy(), found["band_gap"].to_numpy()
     assert energy[1] - energy[0] == pytest.approx(-0.06, abs=0.005)
     np.testing.assert_allclose(gap[[0, 2, 3]], [2.0, 1.7, 0.0], atol=0.05)
-    assert found["outside_training"].isna().all()
+    assert found["outside_training"].isna().to_numpy().all()

@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 
 from viz.errors import FigureError, check_columns, check_target, target_names
 from viz.palette import INK, SERIES_COLORS, SERIES_MARKERS
-from viz.style import styled
+from viz.style import log_axis, styled
 from viz.text import literal
 
 if TYPE_CHECKING:
@@ -100,7 +100,8 @@ def ablation_figure(
     figure.update_yaxes(showticklabels=False, row=1, col=2)
     if histories is not None:
         figure.update_xaxes(title_text="epoch", row=1, col=3)
-        figure.update_yaxes(title_text=f"validation MAE{of}", type="log", dtick="D2", tickformat=".2~g", row=1, col=3)
+        shown = _numbers(histories, f"validation_mae/{target}")
+        figure.update_yaxes(title_text=f"validation MAE{of}", row=1, col=3, **log_axis(shown))
     figure.update_layout(legend={"itemsizing": "constant", "title": {"text": "frames"}})
     return styled(figure, _title(table, done, target), width, height)
 

@@ -19,7 +19,7 @@ from crystalframer.traces import CrystalTrace
 from viz import measures
 from viz.errors import FigureError
 from viz.palette import ASIDE, INK, PAPER, SERIES_COLORS, mix
-from viz.style import LEGEND_ABOVE, styled
+from viz.style import LEGEND_ABOVE, log_axis, styled
 from viz.text import atom_names, by_head, crystal_name
 
 DEAD = "frame without effect"
@@ -43,10 +43,9 @@ def entropy_figure(trace: CrystalTrace, *, width: int = 760, height: int = 380) 
         >>> entropy_figure(trace).layout.yaxis.title.text
         'effective neighbours exp(H)'
     """
-    rows = [_Row("effective neighbours exp(H)", measures.effective_neighbors(trace), "%{y:.1f} neighbours")]
-    figure = _by_layer(trace, rows)
-    # Plotly itself would label such ticks with single digits: 2, 5, 10, 2, 5.
-    figure.update_yaxes(type="log", tickvals=[n * 10**power for power in range(5) for n in (1, 1.5, 2, 3, 5, 7)])
+    row = _Row("effective neighbours exp(H)", measures.effective_neighbors(trace), "%{y:.1f} neighbours")
+    figure = _by_layer(trace, [row])
+    figure.update_yaxes(**log_axis(row.values.ravel()))
     return styled(figure, f"Effective number of neighbours, {crystal_name(trace)}", width, height)
 
 

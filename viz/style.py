@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from viz.palette import INK
 from viz.text import literal
@@ -15,6 +16,20 @@ TEXT_SIZE = 14
 TITLE_SIZE = 16
 LEGEND_ABOVE = {"orientation": "h", "x": 1.0, "xanchor": "right", "y": 1.0, "yanchor": "bottom"}
 """A legend in one row, above the plot on the right."""
+
+
+def log_axis(values: Iterable[float]) -> dict[str, Any]:
+    """Settings of a logarithmic axis for these values: numbers at its ticks, so few that they do not overlap.
+
+    Plotly itself labels ticks between powers of ten with single digits (2, 5), or with more numbers than there is room.
+    """
+    import numpy as np
+
+    powers = np.log10([value for value in values if value is not None and np.isfinite(value) and value > 0] or [1.0])
+    decades = powers.max() - powers.min()
+    steps = (1, 1.5, 2, 3, 5, 7) if decades < 1.2 else (1, 2, 5) if decades < 3 else (1,)
+    around = range(int(np.floor(powers.min())) - 1, int(np.ceil(powers.max())) + 2)
+    return {"type": "log", "tickvals": [step * 10.0**power for power in around for step in steps], "tickformat": "~g"}
 
 
 def styled(figure: go.Figure, title: str, width: int, height: int) -> go.Figure:

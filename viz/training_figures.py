@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from viz.errors import FigureError, check_columns, check_target, target_names
 from viz.palette import INK, PAPER, SERIES_COLORS, SERIES_MARKERS
-from viz.style import LEGEND_ABOVE, styled
+from viz.style import LEGEND_ABOVE, log_axis, styled
 from viz.text import literal
 
 if TYPE_CHECKING:
@@ -145,5 +145,6 @@ def learning_curve(
     figure.update_layout(legend=LEGEND_ABOVE)
     # Plotly itself would put ticks between the first epochs.
     figure.update_xaxes(title_text="epoch", dtick=1 if len(history) <= 10 else None)
-    figure.update_yaxes(title_text=f"MAE ({of})" if unit else "MAE", type="log")
+    shown = [error for part in figure.data for error in part.y]
+    figure.update_yaxes(title_text=f"MAE ({of})" if unit else "MAE", **log_axis(shown))
     return styled(figure, target, width, height)

@@ -14,7 +14,7 @@ from crystalframer.analysis import coordination_shells, motif_summary, motif_tab
 from crystalframer.traces import CrystalTrace
 from viz import Scene
 from viz.palette import INK
-from viz.style import TEXT_SIZE, TITLE_SIZE
+from viz.style import TEXT_SIZE, TITLE_SIZE, log_axis
 
 HISTORY = pd.DataFrame({"epoch": [1, 2], "train_mae/gap": [0.9, 0.6], "validation_mae/gap": [1.0, 0.8]})
 
@@ -78,3 +78,15 @@ def _start(figure: Any, anchor: str | None) -> float:
     name = (anchor or "")[:1] + "axis" + (anchor or "")[1:]
     axis = figure.layout[name] if anchor else None
     return axis.domain[0] if axis is not None and axis.domain else 0.0
+
+
+@pytest.mark.parametrize("low", [3e-4, 0.15, 0.9, 40.0])
+@pytest.mark.parametrize("ratio", [1.0, 1.5, 7.0, 14.0, 200.0, 1e5])
+def test_numbers_at_a_logarithmic_axis_are_some_and_do_not_touch(low: float, ratio: float) -> None:
+    """On an axis of 200 pixels, numbers of 14 pixels."""
+    axis = log_axis([low, float("nan"), 0.0, low * ratio])
+    ticks = np.array(axis["tickvals"])
+    around = ticks[(ticks >= low / 2) & (ticks <= 2 * low * ratio)]
+    assert len(around) >= 2
+    if ratio >= 7:
+        assert (200 * np.diff(np.log10(around)) / np.log10(ratio) > 16).all()
