@@ -16,6 +16,8 @@ from functools import partial
 import numpy as np
 import torch
 
+from crystalframer.processes.forks import note_thread
+
 _DEVICES_WITH_AUTOCAST = ("cpu", "cuda", "mps", "xpu")
 
 
@@ -31,6 +33,7 @@ def plain() -> Iterator[None]:
     ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
     torch.float32
     """
+    note_thread()
     with ExitStack() as stack:
         stack.enter_context(_of_process)
         stack.enter_context(np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"))
