@@ -1,7 +1,7 @@
 """A trained model on disk: a folder with `config.json` and `model.safetensors`.
 
 The folder may also hold `domain.json` (the range of the training crystals) and `uncertainty.safetensors` (calibrated
-prediction intervals).
+prediction intervals). Each states its own checksum and that of the weights that it belongs to (`seals`).
 
 `load` needs nothing else: no Lightning, no data set, and no pickled code. A folder from which training can resume also
 holds `resume.ckpt`. Saving never damages an existing checkpoint: the new one is written beside it, flushed to the disk
@@ -16,18 +16,19 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from crystalframer import files
+from crystalframer import files, seals
 from crystalframer._version import __version__
-from crystalframer.config import ModelConfig, from_json, from_tree, to_json
+from crystalframer.config import ModelConfig, from_tree
 from crystalframer.domain import Domain
-from crystalframer.errors import CheckpointError, ConfigError, UncertaintyError
+from crystalframer.errors import CheckpointError, ConfigError
 from crystalframer.model.network import CrystalFramer
 from crystalframer.uncertainty import Uncertainty
 
@@ -74,7 +75,7 @@ def save(model: CrystalFramer, path: Path | str, add: Callable[[Path], None] | N
         "model": dataclasses.asdict(model.config),
     }
     weights = to_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
-    description["weights_sha256"] = hashlib.sha256(weights).hexdigest()
+    checksum = description["weights_sha256"] = hashlib.sha256(weights).hexdigest()
     try:
         _settle(path)
         shutil.rmtree(new, ignore_errors=True)
@@ -82,9 +83,10 @@ def save(model: CrystalFramer, path: Path | str, add: Callable[[Path], None] | N
         files.write(new / CONFIG_FILE, json.dumps(description, indent=2).encode())
         files.write(new / WEIGHTS_FILE, weights)
         if model.domain is not None:
-            files.write(new / DOMAIN_FILE, to_json(model.domain).encode())
+            domain = seals.sealed(dataclasses.asdict(model.domain), checksum)
+            files.write(new / DOMAIN_FILE, json.dumps(domain, indent=2))
         if model.uncertainty is not None:
-            files.write(new / UNCERTAINTY_FILE, model.uncertainty.to_bytes())
+            files.write(new / UNCERTAINTY_FILE, model.uncertainty.to_bytes(checksum))
         if add is not None:
             add(new)
         _flush(new)
@@ -102,6 +104,19 @@ def save(model: CrystalFramer, path: Path | str, add: Callable[[Path], None] | N
     shutil.rmtree(old, ignore_errors=True)
 
 
+def add_intervals(folder: Path, uncertainty: Uncertainty) -> None:
+    """Write calibrated intervals into a checkpoint folder, beside the weights that they belong to.
+
+    Only this file: others in the folder, such as the state to resume from, stay.
+
+    Raises:
+        CheckpointError: nothing can be written there.
+    """
+    weights = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
+    with files.writing(folder, CheckpointError):
+        files.write(folder / UNCERTAINTY_FILE, uncertainty.to_bytes(weights))
+
+
 def load(path: Path | str, device: torch.device | str = "cpu") -> CrystalFramer:
     """The model saved at `path`, ready for evaluation.
 
@@ -111,8 +126,8 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> CrystalFramer:
         device: device of the model.
 
     Raises:
-        CheckpointError: no checkpoint there, a file missing or truncated, a newer format, or tensors that do not fit
-            the config (each is named).
+        CheckpointError: no checkpoint there, a file that is missing, damaged or of other weights, a newer format, or
+            tensors that do not fit the config (each is named).
     """
     folder = find(path)
     config, checksum = _read_description(folder)
@@ -131,9 +146,9 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> CrystalFramer:
     with torch.random.fork_rng(devices=[]):  # initial weights draw from the user's generator, and are thrown away
         model = CrystalFramer(config)
     model.load_state_dict(weights)
-    _check_weights(folder / WEIGHTS_FILE, checksum)
-    model.domain = _read_domain(folder / DOMAIN_FILE)
-    model.uncertainty = _read_uncertainty(folder / UNCERTAINTY_FILE, model.config)
+    checksum = _checked_weights(folder / WEIGHTS_FILE, checksum)
+    model.domain = _read_domain(folder / DOMAIN_FILE, checksum)
+    model.uncertainty = _read_uncertainty(folder / UNCERTAINTY_FILE, model.config, checksum)
     return model.to(device).eval()
 
 
@@ -214,27 +229,29 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"truncated or damaged ({error}); {_AGAIN}", path=file) from error
 
 
-def _check_weights(file: Path, checksum: str | None) -> None:
-    if checksum is not None and hashlib.sha256(file.read_bytes()).hexdigest() != checksum:
+def _checked_weights(file: Path, stated: str | None) -> str:
+    """The SHA-256 of the weights, once it is the one that the config states."""
+    found = hashlib.sha256(file.read_bytes()).hexdigest()
+    if stated not in (None, found):
         raise CheckpointError(
             f"damaged, or not the weights that were saved with {CONFIG_FILE} (the SHA-256 differs); {_AGAIN}", path=file
         )
+    return found
 
 
-def _read_domain(file: Path) -> Domain | None:
-    try:
-        return from_json(Domain, file.read_text(encoding="utf-8")) if file.exists() else None
-    except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"not the domain of a model ({error}); copy it again, or delete it", path=file) from error
-
-
-def _read_uncertainty(file: Path, config: ModelConfig) -> Uncertainty | None:
+def _read_domain(file: Path, weights: str) -> Domain | None:
     if not file.exists():
         return None
-    try:
-        uncertainty = Uncertainty.from_bytes(file.read_bytes())
-    except (OSError, UncertaintyError) as error:
-        raise CheckpointError(f"{error}; copy it again, or delete it", path=file) from error
+    with _refusing_extra(file):
+        tree = json.loads(file.read_bytes())
+        return from_tree(Domain, seals.opened(tree, weights) if isinstance(tree, dict) else tree)
+
+
+def _read_uncertainty(file: Path, config: ModelConfig, weights: str) -> Uncertainty | None:
+    if not file.exists():
+        return None
+    with _refusing_extra(file):
+        uncertainty = Uncertainty.from_bytes(file.read_bytes(), weights)
     if len(uncertainty.mean) != config.d_model or uncertainty.target_names != config.target_names:
         raise CheckpointError(
             f"made for another model (targets {', '.join(uncertainty.target_names)}, {len(uncertainty.mean)} "
@@ -242,6 +259,16 @@ def _read_uncertainty(file: Path, config: ModelConfig) -> Uncertainty | None:
             path=file,
         )
     return uncertainty
+
+
+@contextmanager
+def _refusing_extra(file: Path) -> Iterator[None]:
+    """Turn what goes wrong with a file beside the weights into an error that says what to do about it."""
+    try:
+        yield
+    except (OSError, ValueError, TypeError, RecursionError, CheckpointError) as error:
+        field, value = getattr(error, "field", None), getattr(error, "value", None)
+        raise CheckpointError(f"{error}; copy it again, or delete it", path=file, field=field, value=value) from error
 
 
 def _matching(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], folder: Path) -> Mapping[str, Tensor]:

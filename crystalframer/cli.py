@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import crystalframer as cf
-from crystalframer import files
 from crystalframer.config import Target
 from crystalframer.errors import ConfigError, CrystalFramerError, Setting, UnknownTarget, suggestion
 from crystalframer.options import DEFAULT_PRESET, Verb
@@ -192,14 +191,13 @@ def _calibrate(data: Any, model: Path, device: Any, coverage: float, split: Any 
     $ crystalframer calibrate my.parquet --model runs/gap --split validation
     $ crystalframer calibrate measured.csv --model models/jarvis --coverage 0.95
     """
-    from crystalframer.checkpoint import UNCERTAINTY_FILE, find
+    from crystalframer.checkpoint import add_intervals, find
 
     folder = find(model)
     loaded = cf.load(folder, device)
     labelled, part = _part(data, loaded.config.targets, split, "validation")
     uncertainty = cf.calibrate(labelled, loaded, part=part, coverage=coverage)
-    # Only this file: others in the folder, such as the state to resume from, stay.
-    files.write(folder / UNCERTAINTY_FILE, uncertainty.to_bytes())
+    add_intervals(folder, uncertainty)
     counts = zip(loaded.config.targets, uncertainty.n_crystals, strict=True)
     learned = ", ".join(f"{target.name} of {n:,} crystals" for target, n in counts)
     print(f"{folder}: intervals of {coverage:.0%}, from the errors in {learned}")

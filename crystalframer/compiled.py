@@ -1,4 +1,8 @@
-"""Kernels that Numba compiles on first use and caches on disk. They release the interpreter's lock for threads."""
+"""Kernels that Numba compiles on first use and caches on disk. They release the interpreter's lock for threads.
+
+The cache saves time and decides nothing else. A folder that is read-only or full, or a damaged file in it, costs the
+time to compile.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +27,13 @@ def kernel(maths: Collection[str] = (), *, inlined: bool = False) -> Callable[[C
     """
     from numba import njit
 
+    from crystalframer.kernel_cache import CheckedCache
+
     def compile(function: Callable[..., Any]) -> Callable[..., Any]:
         plain = inspect.unwrap(function)  # of the wrapper that checks types in tests: a compiler wants the bare one
         compiled = njit(nogil=True, fastmath=set(maths), error_model="numpy", forceinline=inlined)(plain)
-        with suppress(RuntimeError):  # no folder to keep it in: compiled anew in every process
-            compiled.enable_caching()
+        with suppress(RuntimeError, OSError):  # no folder to keep it in: compiled anew in every process
+            compiled._cache = CheckedCache(plain)  # type: ignore[attr-defined]  # as `enable_caching` sets it
         return compiled
 
     return compile

@@ -21,6 +21,7 @@ from crystalframer.crystals.large_cells import ChunkedCrystal
 from crystalframer.crystals.loading import PreparedCrystals, batch_ends, make_batch
 from crystalframer.crystals.neighbors import SMALLEST_DISTANCE
 from crystalframer.elements import COVALENT_RADII, HIGHEST_ATOMIC_NUMBER, SYMBOLS
+from crystalframer.errors import ConfigError
 
 TAIL = 1e-3
 """Share of the training crystals that may lie beyond each limit: some structures are wrong."""
@@ -40,6 +41,9 @@ class Limits:
     low: float
     high: float
 
+    def __post_init__(self) -> None:
+        _check(0.0 <= self.low <= self.high < math.inf, "low", self.low, "must be from 0 to the other limit")
+
     def __str__(self) -> str:
         return f"{self.low:.3g} to {self.high:.3g}"
 
@@ -56,6 +60,11 @@ class ElementDomain:
     nearest: Limits
     """Distance between its atoms and their nearest neighbours, divided by the sum of the two covalent radii."""
 
+    def __post_init__(self) -> None:
+        _check(self.symbol in SYMBOLS, "symbol", self.symbol, "is no element")
+        _check(self.n_crystals > 0, "n_crystals", self.n_crystals, "must be above 0")
+        _check(0.0 <= self.volume < math.inf, "volume", self.volume, "must be a number that is not negative")
+
 
 @dataclass(frozen=True)
 class Domain:
@@ -70,6 +79,19 @@ class Domain:
     """Volume of a crystal, divided by the sum of the volumes of its atoms."""
     nearest: Limits
     """As in `ElementDomain`, over all elements."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no crystals have.
+
+        Raises:
+            ConfigError: a number that is negative or not finite, limits the wrong way round, an element twice.
+        """
+        smallest, median, largest = self.n_atoms
+        most = max((element.n_crystals for element in self.elements), default=0)
+        _check(0 < most <= self.n_crystals, "n_crystals", self.n_crystals, "must be that of the crystals")
+        _check(0 < smallest <= median <= largest, "n_atoms", self.n_atoms, "must be above 0 and ascend")
+        symbols = [element.symbol for element in self.elements]
+        _check(len(set(symbols)) == len(symbols), "elements", symbols, "names an element twice")
 
     @classmethod
     def of(cls, crystals: PreparedCrystals) -> Domain:
@@ -161,6 +183,11 @@ class Domain:
             of_element = element.n_crystals, element.volume, element.nearest.low, element.nearest.high
             known[:, SYMBOLS.index(element.symbol) + 1] = of_element
         return known
+
+
+def _check(condition: bool, field: str, value: object, requirement: str) -> None:
+    if not condition:
+        raise ConfigError(requirement, field=field, value=value)
 
 
 @dataclass(frozen=True, eq=False)

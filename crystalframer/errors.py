@@ -12,6 +12,7 @@ An error keeps where it happened as fields, so that programs need not take messa
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,7 @@ class CrystalFramerError(Exception):
         site: atom of a crystal, counted from 0.
         field: name of the setting, column or item.
         value: what the field holds.
+        of_machine: the machine failed, not what it was given: the same may succeed later, or on another machine.
     """
 
     parts: tuple[str | Setting, ...]
@@ -65,6 +67,7 @@ class CrystalFramerError(Exception):
     field: str | None
     value: Any
     row_word: str = "row"
+    of_machine: bool = False
 
     def __init__(
         self,
@@ -190,6 +193,29 @@ class MotifError(CrystalFramerError, ValueError):
 
 class PolyhedronError(CrystalFramerError, ValueError):
     """No reference polyhedron has this name."""
+
+
+_OF_WHAT_IS_NAMED = {
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.EILSEQ
+}  # fmt: skip
+"""Errors of the system that are about what a path names, and stay the same when it is tried again."""
+
+_OF_SQLITE = ("SQLITE_BUSY", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_LOCKED", "SQLITE_NOMEM")
+
+
+def is_of_machine(error: BaseException) -> bool:
+    """Whether memory, a disk or another part of the machine failed, rather than what was given to it.
+
+    Libraries also raise an `OSError`, without a number, for files whose content they cannot read.
+
+    >>> is_of_machine(OSError(errno.ENOSPC, "No space left on device")), is_of_machine(FileNotFoundError(2, "none"))
+    (True, False)
+    """
+    if isinstance(error, CrystalFramerError):
+        return error.of_machine or (error.__cause__ is not None and is_of_machine(error.__cause__))
+    if isinstance(error, OSError):
+        return error.errno is not None and error.errno not in _OF_WHAT_IS_NAMED
+    return isinstance(error, MemoryError) or getattr(error, "sqlite_errorname", "").startswith(_OF_SQLITE)
 
 
 def _restored(kind: type[CrystalFramerError], state: dict[str, Any]) -> CrystalFramerError:

@@ -6,11 +6,12 @@ import copy
 import functools
 import inspect
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -23,11 +24,20 @@ from crystalframer.config import ModelConfig
 from crystalframer.crystals.crystal import Crystal, CrystalBatch
 from crystalframer.crystals.large_cells import ChunkedCrystal
 from crystalframer.crystals.loading import PreparedCrystals, batch_ends, prepare
-from crystalframer.errors import CheckpointError, ConfigError, CrystalError, CrystalFramerError, Setting
+from crystalframer.errors import (
+    CheckpointError,
+    ConfigError,
+    CrystalError,
+    CrystalFramerError,
+    DataError,
+    Setting,
+    is_of_machine,
+)
 from crystalframer.model.network import CrystalFramer
 from crystalframer.reading.entry import StructureRecord
 from crystalframer.reading.inputs import expected_count, iter_structures, read, unique_ids
 from crystalframer.reading.objects import is_instance
+from crystalframer.result_tables import save_table
 from crystalframer.surroundings import plain
 from crystalframer.traces import CrystalTrace
 
@@ -49,6 +59,7 @@ if not TYPE_CHECKING:
     __getattr__ = moved_names(__name__, {**_SCORES, "save_table": "crystalframer.result_tables"})
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Item = TypeVar("Item")
 _Values = Float[np.ndarray, " n_targets"]
 
 
@@ -121,17 +132,44 @@ def predict(
         CheckpointError: the model cannot be loaded.
         ConfigError: a batch size below 1, or a device that cannot be used.
         TypeError: structures and model were given in the wrong order.
+        Exception: one that an iterator of structures raises. A note in it says how many rows were predicted before,
+            and in which file they are.
     """
     if isinstance(structures, CrystalFramer):
         raise TypeError("the first argument is a model; the order is predict(structures, model)")
     model = ready(model, device)
     items: list[int | None] = []
-    outcomes = _outcomes(_noting_items(iter_structures(structures), items), model, batch_size, max_atoms)
+    stopped: list[Exception] = []
+    records = _noting_items(until_error(iter_structures(structures), stopped), items)
+    outcomes = _outcomes(records, model, batch_size, max_atoms)
     frame = table(list(_with_progress(outcomes, expected_count(structures), progress)), model)
     frame["id"] = unique_ids(frame["id"].tolist(), set(frame["formula"]))
+    if stopped:
+        raise _with_rows_kept(stopped[0], frame)
     if _has_index(structures) and None not in items:  # as for a Series that is one structure by itself
         frame.index = structures.index.take(items)
     return frame
+
+
+def until_error(items: Iterable[Item], stopped: list[Exception]) -> Iterator[Item]:
+    """The items up to the first error of the iterator, which is put into `stopped` instead of being raised."""
+    try:
+        yield from items
+    except Exception as error:
+        stopped.append(error)
+
+
+def _with_rows_kept(error: Exception, frame: pandas.DataFrame) -> Exception:
+    """The error of an iterator of structures, with a note that says where the rows are that were predicted before."""
+    if len(frame):
+        try:
+            file = Path(tempfile.mkdtemp(prefix="crystalframer-")) / "predicted.csv"
+            save_table(frame, file)
+            kept = f"their rows are in {file}"
+        except (OSError, DataError) as problem:
+            kept = f"their rows are lost ({problem})"
+        error.add_note(f"{len(frame):,} structures were predicted before this error of the iterator; {kept}")
+    return error
 
 
 def _has_index(structures: Any) -> bool:
@@ -224,6 +262,8 @@ class Outcome:
     """Half the widths of the prediction intervals; NaN if there is an error or the model is not calibrated."""
     outside_training: str | None
     error: str | None
+    of_machine: bool = False
+    """Whether the machine failed, not the structure: it may be predicted when it is tried again."""
 
 
 def table(rows: Sequence[Outcome], model: CrystalFramer) -> pandas.DataFrame:
@@ -245,6 +285,13 @@ def table(rows: Sequence[Outcome], model: CrystalFramer) -> pandas.DataFrame:
 
 _Prediction = tuple[_Values, _Values, str | None]
 """Values, half-widths and flag of an `Outcome`."""
+
+
+class _Failure(NamedTuple):
+    """Why a crystal has no prediction."""
+
+    reason: str
+    of_machine: bool = False
 
 
 def _outcomes(
@@ -271,15 +318,16 @@ def outcomes_of_batch(records: Sequence[StructureRecord], model: CrystalFramer) 
     predictions = iter(_predictions([record.crystal for record in records if record.crystal], model))
     nothing = np.full(len(model.config.targets), np.nan)
     for record in records:
-        result = next(predictions) if record.crystal else record.error or "no structure"
-        if isinstance(result, str):
-            yield Outcome(record.id, record.formula, nothing, nothing, None, result)
+        failure = _Failure(record.error or "no structure", record.of_machine)
+        result = next(predictions) if record.crystal else failure
+        if isinstance(result, _Failure):
+            yield Outcome(record.id, record.formula, nothing, nothing, None, *result)
         else:
             yield Outcome(record.id, record.formula, *result, None)
 
 
 @plain()
-def _predictions(crystals: Sequence[Crystal], model: CrystalFramer) -> list[_Prediction | str]:
+def _predictions(crystals: Sequence[Crystal], model: CrystalFramer) -> list[_Prediction | _Failure]:
     """The values of each crystal, or why there are none. A batch that fails is tried again crystal by crystal."""
     if not crystals:
         return []
@@ -288,24 +336,40 @@ def _predictions(crystals: Sequence[Crystal], model: CrystalFramer) -> list[_Pre
     except ConfigError:  # a setting that would fail for every crystal alike
         raise
     except Exception as error:  # whatever it is, it must cost no more than the crystal that it is about
-        reason = _reason(error, crystals)
+        failure, unknown = _failure(error, crystals), f"the prediction failed ({type(error).__name__}: {error})"
     # Outside the handler, which would keep the tensors of the failed batch in memory.
-    if len(crystals) == 1:
-        return [reason]
-    return [result for crystal in crystals for result in _predictions([crystal], model)]
+    if len(crystals) > 1:
+        return [result for crystal in crystals for result in _predictions([crystal], model)]
+    # An error that nobody knows: of the machine if not even rock salt can be predicted now.
+    return [failure or _Failure(unknown, of_machine=not is_working(model))]
 
 
-def _reason(error: Exception, crystals: Sequence[Crystal]) -> str:
+def _failure(error: Exception, crystals: Sequence[Crystal]) -> _Failure | None:
+    """None if the error does not say whether it is one of the crystals or of the machine."""
     if memory.is_out_of_memory(error):
         n_atoms = sum(map(len, crystals))
-        return f"{n_atoms:,} atoms need more memory than there is; use a machine or device with more"
-    known = isinstance(error, CrystalFramerError)
-    return str(error) if known else f"the prediction failed ({type(error).__name__}: {error})"
+        reason = f"{n_atoms:,} atoms need more memory than there is; use a machine or device with more"
+        return _Failure(reason, of_machine=True)
+    if isinstance(error, CrystalFramerError):
+        return _Failure(str(error), is_of_machine(error))
+    return _Failure(f"the machine failed ({type(error).__name__}: {error})", True) if is_of_machine(error) else None
 
 
-def _predict_packed(packed: PreparedCrystals, model: CrystalFramer) -> list[_Prediction | str]:
+@plain()
+def is_working(model: CrystalFramer) -> bool:
+    """Whether the model can predict rock salt: if not, the machine fails, whatever the structure."""
+    lattice = 2.82 * (np.ones((3, 3)) - np.eye(3))
+    salt = Crystal(np.array([11, 17]), np.array([[0.0, 0.0, 0.0], [2.82, 2.82, 2.82]]), lattice)
+    try:
+        (result,) = _predict_packed(prepare([salt], model.config.radius), model)
+    except Exception:
+        return False
+    return not (isinstance(result, _Failure) and result.of_machine)
+
+
+def _predict_packed(packed: PreparedCrystals, model: CrystalFramer) -> list[_Prediction | _Failure]:
     weights = model.target_mean
-    results: dict[int, _Prediction | str] = {**_too_large(packed, model)}
+    results: dict[int, _Prediction | _Failure] = {**_too_large(packed, model)}
     rows = np.array([row for row in range(len(packed)) if row not in results], dtype=np.int64)
     ends = batch_ends([(packed.n_edges[rows], MAX_EDGES)], len(rows), len(packed))
     for batch in np.split(rows, ends)[: len(ends)]:
@@ -337,28 +401,30 @@ def _evaluate(
     return values, model.uncertainty.half_width(pooled.float().cpu().numpy())
 
 
-def _too_large(packed: PreparedCrystals, model: CrystalFramer) -> dict[int, str]:
+def _too_large(packed: PreparedCrystals, model: CrystalFramer) -> dict[int, _Failure]:
     """Rows of the crystals that do not fit into memory, and why."""
     device, dtype = model.target_mean.device, model.target_mean.dtype
     sizes = [(int(n_atoms), int(n_edges)) for n_atoms, n_edges in zip(packed.n_atoms, packed.n_edges, strict=True)]
     needed = [memory.memory_needed(model.config, *size, device, dtype, max_edges=MAX_EDGES) for size in sizes]
-    reasons: dict[int, str] = {}
+    reasons: dict[int, _Failure] = {}
     for row in sorted(range(len(sizes)), key=needed.__getitem__, reverse=True):
         missing = memory.shortage(model.config, *sizes[row], device, dtype, max_edges=MAX_EDGES)
         if missing is None:  # nor for those that need less
             break
-        reasons[row] = (
+        reasons[row] = _Failure(
             f"the crystal does not fit into memory: its {missing}; use a device with more memory, or a smaller cell of "
-            "the same crystal"
+            "the same crystal",
+            of_machine=True,
         )
     return reasons
 
 
-def _why_not_finite(values: Float[np.ndarray, " n_targets"], config: ModelConfig) -> str | None:
+def _why_not_finite(values: Float[np.ndarray, " n_targets"], config: ModelConfig) -> _Failure | None:
     bad = np.flatnonzero(~np.isfinite(values))
     if not bad.size:
         return None
-    return f"the model predicts {config.target_names[bad[0]]} = {values[bad[0]]}; check the distances between atoms"
+    name, value = config.target_names[bad[0]], values[bad[0]]
+    return _Failure(f"the model predicts {name} = {value}; check the distances between atoms")
 
 
 @plain()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from crystalframer import seals
 from crystalframer.errors import Setting, UncertaintyError
 
 N_FOLDS = 5
@@ -50,6 +51,38 @@ class Uncertainty:
     quantile: Float[np.ndarray, " n_targets"]
     """Conformal quantile of |error| / scale."""
 
+    def __post_init__(self) -> None:
+        """Refuse what no calibration gives: its intervals would be too narrow, or no intervals at all.
+
+        Raises:
+            UncertaintyError: a value that is not finite, a coverage outside 0 to 1, a negative width, shapes that do
+                not belong together, ...
+        """
+        if not 0.0 < self.coverage < 1.0:
+            raise UncertaintyError("the coverage must lie between 0 and 1", field="coverage", value=self.coverage)
+        n_targets, (n_folds, d_model, n_hidden) = len(self.target_names), self.hidden_weight.shape
+        shapes = {
+            "mean": (d_model,),
+            "std": (d_model,),
+            "hidden_weight": (n_folds, d_model, n_hidden),
+            "hidden_bias": (n_folds, 1, n_hidden),
+            "output_weight": (n_folds, n_hidden, n_targets),
+            "output_bias": (n_folds, 1, n_targets),
+            "quantile": (n_targets,),
+        }
+        for name, shape in shapes.items():
+            array = getattr(self, name)
+            if array.shape != shape or not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():
+                raise UncertaintyError(f"{name} must be {shape} finite numbers", field=name)
+        if not (self.std > 0.0).all():
+            raise UncertaintyError("std must be above 0", field="std", value=float(self.std.min()))
+        if not (self.quantile >= 0.0).all():
+            raise UncertaintyError("quantile must not be negative", field="quantile", value=float(self.quantile.min()))
+        counts_fit = len(self.n_crystals) == n_targets > 0 and all(type(n) is int and n > 0 for n in self.n_crystals)
+        if not counts_fit:
+            message = "each target must have a number of crystals"
+            raise UncertaintyError(message, field="n_crystals", value=self.n_crystals)
+
     def half_width(self, pooled: Float[np.ndarray, "n_crystals d_model"]) -> Float[np.ndarray, "n_crystals n_targets"]:
         """Half the width of the interval around each prediction, in the target's unit.
 
@@ -64,19 +97,31 @@ class Uncertainty:
     def _standardised(self, pooled: Float[np.ndarray, "n_crystals d_model"]) -> Float[Tensor, "n_crystals d_model"]:
         return torch.from_numpy((np.asarray(pooled, dtype=np.float32) - self.mean) / self.std)
 
-    def to_bytes(self) -> bytes:
-        """The content of a safetensors file."""
+    def to_bytes(self, weights: str | None = None) -> bytes:
+        """The content of a safetensors file.
+
+        Args:
+            weights: SHA-256 of the weights that these intervals belong to. With it, the file states both checksums
+                (see `seals`).
+        """
         from safetensors.numpy import save
 
         described = {"coverage": self.coverage, "targets": self.target_names, "n_crystals": self.n_crystals}
-        return save({name: getattr(self, name) for name in _ARRAYS}, {"uncertainty": json.dumps(described)})
+        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
+        if weights is not None:
+            described = seals.sealed(described, weights, _flat(arrays))
+        return save(arrays, {"uncertainty": json.dumps(described)})
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> Uncertainty:
+    def from_bytes(cls, content: bytes, weights: str | None = None) -> Uncertainty:
         """Read the content of a file that `to_bytes` gave.
 
+        Args:
+            weights: SHA-256 of the weights that the intervals must belong to. Default: any.
+
         Raises:
-            UncertaintyError: the content is not that of such a file, or damaged.
+            UncertaintyError: the content is not that of such a file, or damaged, or has values that cannot be.
+            CheckpointError: a checksum in it is not that of its content, or of other weights.
         """
         from safetensors import SafetensorError
         from safetensors.numpy import load
@@ -85,13 +130,16 @@ class Uncertainty:
             arrays = load(content)
             header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
             described = json.loads(header["__metadata__"]["uncertainty"])
+            described = seals.opened(described, weights, _flat(arrays))
             return cls(
                 coverage=float(described["coverage"]),
                 target_names=tuple(described["targets"]),
                 n_crystals=tuple(described["n_crystals"]),
                 **{name: arrays[name] for name in _ARRAYS},
             )
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        except UncertaintyError:
+            raise
+        except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UncertaintyError(f"not the uncertainty of a model, or damaged ({error!r})") from error
 
 
@@ -153,6 +201,14 @@ def calibrated(
         *(weight.numpy() for weight in weights),
         quantile=np.array(quantile),
     )
+
+
+def _flat(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Names, types, shapes and values of arrays, one after another."""
+    parts = []
+    for name, array in sorted(arrays.items()):
+        parts += [f"{name} {array.dtype.str} {array.shape}\n".encode(), array.tobytes()]
+    return b"".join(parts)
 
 
 def _conformal_quantile(scores: Float[np.ndarray, " n"], coverage: float) -> float:

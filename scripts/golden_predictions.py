@@ -53,15 +53,21 @@ def main() -> None:
     sizes = changes[[f"change/{name}" for name in model.config.target_names]].abs().max(axis=1)
     spread = [float(sizes[changes["id"] == crystal.id].max()) for crystal in some]
     settled = np.array(spread) < SETTLED
+    table = cf.predict(some, cf.load(device="cpu").double(), progress=False)
+    names = model.config.target_names
+    widths = np.stack([(table[f"{name}_high"] - table[f"{name}_low"]) / 2 for name in names], axis=1)
     record = {
         "weights_sha256": digest(),
         "targets": [target.label for target in model.config.targets],
         "averaged": {crystal.id: averaged[row].tolist() for row, crystal in enumerate(some)},
-        "settled": {crystal.id: exact[row].tolist() for row, crystal in enumerate(some) if settled[row]},
+        "chosen": {crystal.id: exact[row].tolist() for row, crystal in enumerate(some)},
         "moved by rotations": {crystal.id: spread[row] for row, crystal in enumerate(some) if not settled[row]},
+        "half widths": {crystal.id: widths[row].tolist() for row, crystal in enumerate(some)},
+        "outside training": dict(zip(table["id"], table["outside_training"], strict=True)),
     }
     FILE.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(f"{FILE.name}: {settled.sum()} of {len(some)} crystals; the others move by rotations and are left out")
+    n_moved = len(some) - settled.sum()
+    print(f"{FILE.name}: {len(some)} crystals, of which {n_moved} have ties and move by up to {max(spread):.1e}")
     every = np.ones(len(some), dtype=bool)
     for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
         for ties, golden, compared in (("chosen", exact, settled), ("averaged", averaged, every)):

@@ -2,6 +2,7 @@
 
     python scripts/train_pretrained.py            # reads ../shared/data/mp2018_train.parquet and mp2018_val.parquet
     python scripts/train_pretrained.py --ship     # and replaces the shipped one, with intervals, log and model card
+    python scripts/train_pretrained.py --seal     # only writes domain and intervals of the shipped one again
 
 There are two stages, each a run of `crystalframer.fit`, because training on small cells is more efficient: first small
 cells at a constant learning rate, then cells of almost all sizes at a rate that falls to zero. After an interruption
@@ -15,10 +16,12 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import crystalframer as cf
+from crystalframer.checkpoint import DOMAIN_FILE, UNCERTAINTY_FILE, WEIGHTS_FILE
 from crystalframer.config import Config, DataConfig, ModelConfig, Target, TrainingConfig
 from crystalframer.datasets.dataset import CrystalDataset, Splits
 from crystalframer.prediction import PRETRAINED
@@ -58,6 +61,8 @@ class Options:
     """Number of threads of torch and of the kernels."""
     ship: bool = False
     """Replace the shipped checkpoint after training."""
+    seal: bool = False
+    """Train nothing: write the domain and the intervals of the shipped checkpoint again, with their checksums."""
     hardware: str = "2 CPU cores"
     """Description of the training data, for the model card."""
 
@@ -116,10 +121,24 @@ def ship(options: Options) -> None:
     subprocess.run(card, check=True)
 
 
+def seal(folder: Path = PRETRAINED) -> None:
+    """Write the files beside the weights again, as `cf.save` does; the weights stay as they are."""
+    with tempfile.TemporaryDirectory() as name:
+        again = Path(name) / "model"
+        cf.save(cf.load(folder, "cpu"), again)
+        if (again / WEIGHTS_FILE).read_bytes() != (folder / WEIGHTS_FILE).read_bytes():
+            raise SystemExit("this release of safetensors writes the weights otherwise; seal with the pinned one")
+        for file in (DOMAIN_FILE, UNCERTAINTY_FILE):
+            shutil.copy(again / file, folder)
+
+
 if __name__ == "__main__":
     import tyro
 
     options = tyro.cli(Options)
-    train(options)
+    if options.seal:
+        seal()
+    else:
+        train(options)
     if options.ship:
         ship(options)

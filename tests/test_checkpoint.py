@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 import errno
 import json
+import math
 import os
+import random
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +18,13 @@ import numpy as np
 import pytest
 import torch
 from refusals import refused
+from safetensors import safe_open
+from safetensors.numpy import save as to_bytes
 from safetensors.torch import load_file, save_file
 from small_runs import MODEL, TARGETS
 
 from crystalframer import checkpoint, files
-from crystalframer.config import FrameConfig, Target
+from crystalframer.config import FrameConfig, Target, to_json
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import make_batch, prepare
 from crystalframer.domain import Domain
@@ -271,6 +276,105 @@ def test_the_uncertainty_of_another_model_is_refused(tmp_path: Path, complete: C
     checkpoint.save(model, tmp_path / "best")
     with refused(CheckpointError, "energy, gap", path="uncertainty.safetensors"):
         checkpoint.load(tmp_path / "best")
+
+
+EXTRAS = ("domain.json", "uncertainty.safetensors")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, complete: CrystalFramer) -> Path:
+    """A checkpoint with domain and intervals."""
+    folder = tmp_path_factory.mktemp("whole") / "best"
+    checkpoint.save(complete, folder)
+    return folder
+
+
+@pytest.mark.parametrize("file", EXTRAS)
+def test_what_belongs_to_other_weights_is_refused(
+    file: str, whole: Path, complete: CrystalFramer, tmp_path: Path
+) -> None:
+    """Of the same config, so that only the checksum tells."""
+    other = copy.deepcopy(complete)
+    other.target_mean += 1
+    checkpoint.save(other, tmp_path / "best")
+    shutil.copy(whole / file, tmp_path / "best")
+    with refused(CheckpointError, "other weights", "copy it again, or delete it", path=file, field="weights_sha256"):
+        checkpoint.load(tmp_path / "best")
+
+
+@pytest.mark.parametrize("file", EXTRAS)
+def test_one_wrong_bit_is_refused(file: str, whole: Path, tmp_path: Path) -> None:
+    """Wherever it is: in a value, a name, a shape, a checksum."""
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    content = (whole / file).read_bytes()
+    draw = random.Random(0)
+    for bit in [draw.randrange(8 * len(content)) for _ in range(200)]:
+        wrong = bytearray(content)
+        wrong[bit // 8] ^= 1 << bit % 8
+        (tmp_path / file).write_bytes(wrong)
+        with refused(CheckpointError, path=file):
+            checkpoint.load(tmp_path)
+
+
+def test_a_narrower_quantile_is_refused(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "uncertainty.safetensors"
+    with safe_open(file, framework="np") as opened:
+        arrays, about = {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata()  # noqa: SIM118
+    file.write_bytes(to_bytes(arrays, about))
+    checkpoint.load(tmp_path)
+    file.write_bytes(to_bytes(arrays | {"quantile": arrays["quantile"] / 2}, about))
+    with refused(CheckpointError, path=file, field="sha256"):
+        checkpoint.load(tmp_path)
+
+
+def test_intervals_that_are_added_belong_to_the_weights(saved: Path, complete: CrystalFramer) -> None:
+    assert complete.uncertainty is not None
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    checkpoint.add_intervals(saved, complete.uncertainty)
+    assert {path.name for path in saved.iterdir()} - set(before) == {"uncertainty.safetensors"}
+    assert all((saved / name).read_bytes() == content for name, content in before.items())
+    assert checkpoint.load(saved).uncertainty is not None
+    checkpoint.save(make_model(1), saved.with_name("other"))
+    shutil.copy(saved / "uncertainty.safetensors", saved.with_name("other"))
+    with refused(CheckpointError, field="weights_sha256"):
+        checkpoint.load(saved.with_name("other"))
+
+
+def test_files_of_release_0_1_have_no_checksums_and_still_load(whole: Path, complete: CrystalFramer, tmp_path) -> None:
+    """Saving the model again adds them."""
+    assert complete.uncertainty is not None and complete.domain is not None
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "uncertainty.safetensors").write_bytes(complete.uncertainty.to_bytes())
+    (tmp_path / "domain.json").write_text(to_json(complete.domain))
+    model = checkpoint.load(tmp_path)
+    assert model.domain == complete.domain and model.uncertainty is not None
+    checkpoint.save(model, tmp_path / "again")
+    for file in EXTRAS:
+        assert (tmp_path / "again" / file).read_bytes() == (whole / file).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("n_atoms", [3, 2, 1]), ("n_crystals", -3), ("volume", {"low": -1.0, "high": 1.0}),
+     ("nearest", {"low": math.nan, "high": 1.0}), ("nearest", {"low": 1.0, "high": math.inf}), ("elements", [])],
+)  # fmt: skip
+def test_a_domain_that_cannot_be_is_refused(field: str, value: object, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "domain.json"
+    tree = {name: item for name, item in json.loads(file.read_text()).items() if "sha256" not in name}
+    file.write_text(json.dumps(tree | {field: value}))
+    with refused(CheckpointError, "copy it again, or delete it", path=file):
+        checkpoint.load(tmp_path)
+
+
+def test_the_weights_are_those_of_the_config(saved: Path) -> None:
+    """One number of the weights, in a file that is sound otherwise."""
+    weights = load_file(saved / WEIGHTS)
+    weights["target_mean"] += 1
+    save_file(weights, saved / WEIGHTS)
+    with refused(CheckpointError, "SHA-256", path=WEIGHTS):
+        checkpoint.load(saved)
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -46,6 +49,53 @@ def test_kernels_compile_where_nothing_can_be_kept(tmp_path: Path) -> None:
     """As in a read-only installation of a user without a writable home: Numba then knows no folder to keep them in."""
     assert run(tmp_path, NO_FOLDER + EXAMPLE) == "0 1"
     assert not (tmp_path / "kept").exists()
+
+
+FULL_DISK = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+"""
+
+
+def test_a_full_disk_costs_only_time(tmp_path: Path) -> None:
+    """A folder in which files can be made, and hold a hundred bytes."""
+    pytest.importorskip("resource")
+    assert [run(tmp_path, FULL_DISK + EXAMPLE) for _ in range(2)] == ["0 1", "0 1"]
+    assert not [path for path in (tmp_path / "kept").rglob("*") if path.is_file()]
+
+
+DAMAGES: dict[str, Callable[[bytes, random.Random], bytes]] = {
+    "empty": lambda content, draw: b"",
+    "truncated": lambda content, draw: content[: draw.randrange(len(content))],
+    "random": lambda content, draw: draw.randbytes(len(content)),
+    "random after its beginning": lambda content, draw: content[:60] + draw.randbytes(len(content) - 60),
+    "one bit": lambda content, draw: with_bit_flipped(content, draw.randrange(8 * len(content))),
+}
+
+
+def with_bit_flipped(content: bytes, bit: int) -> bytes:
+    return (int.from_bytes(content, "little") ^ (1 << bit)).to_bytes(len(content), "little")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_costs_only_time(damage: str, kept: Path, tmp_path: Path) -> None:
+    """It is compiled again, and the file replaced."""
+    shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
+    (file,) = (path for path in (tmp_path / "kept").rglob("*") if path.is_file())
+    file.write_bytes(DAMAGES[damage](file.read_bytes(), random.Random(0)))
+    assert [run(tmp_path, EXAMPLE) for _ in range(2)] == ["0 1", "1 0"]
+
+
+def test_what_another_source_was_compiled_to_is_not_taken(kept: Path, tmp_path: Path) -> None:
+    shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
+    assert run(tmp_path, EXAMPLE.replace("2 * x", "x + x")) == "0 1"
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("compiled")
+    assert run(folder, EXAMPLE) == "0 1"
+    return folder
 
 
 def test_a_long_compilation_is_announced_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import salts
+from refusals import refused
 
 from crystalframer.config import from_json, to_json
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import make_batch, prepare
-from crystalframer.domain import Domain
+from crystalframer.domain import Domain, ElementDomain, Limits, _limits
 from crystalframer.elements import SYMBOLS
+from crystalframer.errors import ConfigError
 from crystalframer.reading.objects import to_crystal
 from crystalframer.testing import random_rotation, rotated, supercell
 
@@ -124,6 +128,58 @@ def test_a_gas_of_atoms_is_outside(domain: Domain) -> None:
 
 def test_json_there_and_back(domain: Domain) -> None:
     assert from_json(Domain, to_json(domain)) == domain
+
+
+@pytest.fixture(scope="module")
+def counted() -> Domain:
+    """Each cation in another number of crystals: around the numbers that count as few and as enough."""
+    counts = {"Na": 99, "K": 100, "Rb": 4, "Li": 5}
+    crystals = [
+        replace(rock_salt(cation, "F", FLUORIDES[cation] * (1 + 1e-4 * n)), id=f"{cation}{n}")
+        for cation, count in counts.items()
+        for n in range(count)
+    ]
+    return Domain.of(prepare(crystals, RADIUS))
+
+
+FLUORIDES = {"Li": 4.03, "Na": 4.62, "K": 5.35, "Rb": 5.64}
+
+
+def test_an_element_of_four_crystals_is_strange_and_of_five_is_not(counted: Domain) -> None:
+    assert counted.outside_of(rock_salt("Rb", "F", 5.64)) == "element Rb was in only 4 training crystals"
+    assert counted.outside_of(rock_salt("Li", "F", 4.03)) is None
+
+
+def test_an_element_of_a_hundred_crystals_has_limits_of_its_own(counted: Domain) -> None:
+    own = {element.symbol: element.nearest != counted.nearest for element in counted.elements}
+    assert own == {"Li": False, "F": True, "Na": False, "K": True, "Rb": False}
+
+
+def test_a_thousandth_at_each_end_is_beyond_the_limits() -> None:
+    values = np.random.default_rng(0).permutation(np.arange(1001.0))
+    assert _limits(values, values) == Limits(1.0, 999.0)
+    assert _limits(values + 0.00004, values + 0.00004) == Limits(1.0, 999.0001)  # rounded outwards
+
+
+@pytest.mark.parametrize(
+    ("part", "changes"),
+    [(Limits(0.5, 1.0), {"low": -0.1}), (Limits(0.5, 1.0), {"low": 1.1}), (Limits(0.5, 1.0), {"high": math.nan}),
+     (Limits(0.5, 1.0), {"high": math.inf}), (ElementDomain("Na", 3, 20.0, Limits(0.5, 1.0)), {"volume": -1.0}),
+     (ElementDomain("Na", 3, 20.0, Limits(0.5, 1.0)), {"volume": math.nan}),
+     (ElementDomain("Na", 3, 20.0, Limits(0.5, 1.0)), {"n_crystals": 0}),
+     (ElementDomain("Na", 3, 20.0, Limits(0.5, 1.0)), {"symbol": "Xx"})],
+)  # fmt: skip
+def test_values_that_no_crystals_have_are_refused(part: Limits | ElementDomain, changes: dict[str, Any]) -> None:
+    with refused(ConfigError):
+        replace(part, **changes)
+
+
+def test_an_element_twice_or_more_crystals_than_there_are(domain: Domain) -> None:
+    with refused(ConfigError, field="elements"):
+        replace(domain, elements=domain.elements * 2)
+    for changes in ({"n_crystals": 100}, {"n_crystals": -1}, {"n_atoms": (0, 1, 2)}, {"n_atoms": (3, 2, 4)}):
+        with refused(ConfigError, field=next(iter(changes))):
+            replace(domain, **changes)
 
 
 def test_radii_are_those_of_a_chemistry_library() -> None:

@@ -1,7 +1,7 @@
 """Physics first: what must not change a prediction, for every frame method that promises it; and what does.
 
-Every atom has images of itself in exactly opposite directions, so ties of ±u occur in each of these crystals; apart
-from those they have no symmetry.
+Every atom has images of itself in exactly opposite directions, so ties of ±u occur in each crystal. Apart from those,
+random crystals have no symmetry; the textbook prototypes have much.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from crystalframer.model.network import CrystalFramer
 from crystalframer.testing import (
     TOLERANCES,
     permuted,
+    prototypes,
     random_crystal,
     random_rotation,
     rewrapped,
@@ -95,6 +96,30 @@ def test_invariance_of_every_method(method: FrameMethod, law: str, dtype: torch.
 @pytest.mark.parametrize("method", LOCAL)
 def test_independence_of_the_cell(method: FrameMethod, law: str, dtype: torch.dtype) -> None:
     assert change(method, dtype, SAME_FOR_LOCAL[law]) <= tolerance(dtype)
+
+
+SYMMETRIC = prototypes()
+"""Rock salt, diamond, perovskite, ...: nearly all neighbours of an atom tie."""
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("law", {**SAME_FOR_ALL, **SAME_FOR_LOCAL})
+@pytest.mark.parametrize(
+    ("method", "margin"), [("max", 0.0), ("max", 0.1), ("static-max", 0.0), ("static-max", 0.1), ("none", 0.0)]
+)
+def test_laws_hold_for_symmetric_crystals(method: FrameMethod, margin: float, law: str, dtype: torch.dtype) -> None:
+    """With the rule that chooses among ties, and with averages over them (a margin above 0)."""
+    made = sensitive_model(SYMMETRIC, method, dtype)
+    with torch.no_grad():
+        made.embedding.weight.mul_(8)
+        made = made.averaging_ties(margin) if margin else made
+        transform = {**SAME_FOR_ALL, **SAME_FOR_LOCAL}[law]
+        before, after = (
+            made(make_batch(crystals, made.config.radius, dtype=dtype))[:, 0].numpy()
+            for crystals in (SYMMETRIC, [transform(crystal) for crystal in SYMMETRIC])
+        )
+    assert np.abs(before - after).max() <= tolerance(dtype)
+    assert np.ptp(before) > 0.01
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
-from attention_cases import ATOM, IRON, MOLECULE, SALT, assert_agrees, batch_of, weights
+from attention_cases import ATOM, IRON, MOLECULE, SALT, assert_agrees, batch_of, reference_output, weights
 from refusals import refused
 
 from crystalframer import ops
@@ -87,6 +90,24 @@ def test_gaussians_in_chebyshev_polynomials(basis: CosineBasis) -> None:
         assert coefficients.shape[1] == 40
 
 
+@pytest.mark.parametrize("width", [4.7, 5.0, 5.3])
+def test_a_gaussian_reaches_as_far_as_it_is_said_to(width: float) -> None:
+    """Neighbours at one length, and one centre so many standard deviations below it: little, and not nothing."""
+    length, spacing = 3.0, 3.0 / (width + 8)
+    config = replace(CONFIG, n_heads=1, d_model=8, distance=DistanceBasis(8, max_distance=8 * spacing))
+    crystal = Crystal(np.array([84]), np.zeros((1, 3)), length * np.eye(3))
+    given: list[Any] = [torch.zeros_like(t) if t is not None else None for t in weights(1, config)]
+    given[3] += 1.4
+    given[4][..., -1] = 1.0
+    batch = batch_of(crystal, radius=3.5)
+    found, exact = (
+        function(AttentionInputs(*(t.to(dtype) for t in given), edges=Edges.of(batch.to(dtype=dtype)), config=config))
+        for function, dtype in ((cpu.framed_attention, torch.float32), (reference_output, torch.float64))
+    )
+    assert exact.min() > 0
+    torch.testing.assert_close(found.double(), exact, rtol=1e-2, atol=0)
+
+
 def test_operators_pass_torchs_own_checks() -> None:
     """Schema, fake tensors, autograd registration."""
     edges = edges_of(random_crystal(1, 3), radius=3.0)
@@ -114,6 +135,22 @@ def test_choice_of_implementation(monkeypatch: pytest.MonkeyPatch) -> None:
     exact = Edges.of(batch.to(dtype=torch.float64))
     assert ops.framed_attention(AttentionInputs(*double, edges=exact, config=CONFIG)).dtype == torch.float64
     assert calls == ["cpu"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(28, "No space left on device"), json.JSONDecodeError("damaged", "", 0)],
+    ids=lambda e: type(e).__name__,
+)
+def test_a_cache_of_triton_that_is_full_or_damaged_costs_only_time(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = random_inputs(edges_of(random_crystal(1, 3)))
+    monkeypatch.setattr(ops, "serving", lambda device, dtype: "cuda")
+    monkeypatch.setattr(import_module("crystalframer.ops.cuda"), "framed_attention", Mock(side_effect=error))
+    with pytest.warns(UserWarning, match="TRITON_CACHE_DIR"):
+        found = ops.framed_attention(given)
+    torch.testing.assert_close(found, reference_output(given))
 
 
 @pytest.mark.usefixtures("as_in_production")

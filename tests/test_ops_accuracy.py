@@ -29,7 +29,7 @@ from crystalframer.errors import CrystalError
 from crystalframer.maths.edges import Edges
 from crystalframer.ops import cpu
 from crystalframer.presets import LIGHTWEIGHT_MODEL
-from crystalframer.testing import random_rotation
+from crystalframer.testing import random_crystal, random_rotation
 
 ROUNDING = 2.0**-22
 """Relative: what a handful of float32 operations may be off by."""
@@ -95,6 +95,13 @@ def test_accuracy_on_random_crystals(method: FrameMethod, model: str) -> None:
     left_out = 1.0 - float(torch.cat(determined).double().mean())
     print(f"\n{method}, {model}: left out {left_out:.2%} of {len(torch.cat(determined))} atoms × heads")
     assert left_out <= LEFT_OUT[method]
+
+
+@pytest.mark.parametrize("method", FRAME_METHODS)
+def test_an_ordinary_crystal_is_as_in_the_reference(method: FrameMethod) -> None:
+    config = replace(MODELS["default"], frame=FrameConfig(method))
+    batch = make_batch([random_crystal(1, 5)], config.radius)
+    assert compare(batch, weights(batch.n_atoms, config, **ORDINARY), config).all()
 
 
 def compare(batch: CrystalBatch, tensors: Sequence[Tensor | None], config: ModelConfig) -> Tensor:

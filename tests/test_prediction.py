@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -25,6 +27,7 @@ from crystalframer.crystals.loading import make_batch
 from crystalframer.datasets.dataset import CrystalDataset
 from crystalframer.errors import CheckpointError, ConfigError, CrystalError, DataError
 from crystalframer.model.network import CrystalFramer
+from crystalframer.testing import random_crystal
 
 
 @pytest.fixture
@@ -393,3 +396,30 @@ def test_a_model_without_domain_and_intervals_has_no_columns_for_them(model: Cry
     assert list(cf.predict(CRYSTALS[:1], model).columns) == ["id", "formula", "energy", "gap", "error"]
     model.domain = aware().domain
     assert list(cf.predict(CRYSTALS[:1], model).columns)[-2:] == ["outside_training", "error"]
+
+
+def test_an_iterator_that_raises_loses_no_row(model: CrystalFramer) -> None:
+    """Its error says how many there are, and where."""
+    crystals = [random_crystal(seed, 1 + seed % 4) for seed in range(70)]
+
+    def stream() -> Iterator[Crystal]:
+        yield from crystals
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine") as caught:
+        cf.predict(stream(), model, progress=False)
+    (note,) = caught.value.__notes__
+    assert "70 structures were predicted before" in note
+    file = Path(re.search(r"their rows are in (.*)$", note)[1])  # type: ignore[index]
+    kept = pandas.read_csv(file)
+    shutil.rmtree(file.parent)
+    expected = cf.predict(crystals, model, progress=False)
+    name = model.config.target_names[0]
+    np.testing.assert_allclose(kept[name], expected[name], rtol=1e-6)
+    assert kept["id"].tolist() == expected["id"].tolist()
+
+
+def test_an_iterator_that_raises_at_once_leaves_no_file(model: CrystalFramer) -> None:
+    with pytest.raises(ZeroDivisionError) as caught:
+        cf.predict((1 // n for n in [0]), model)
+    assert not hasattr(caught.value, "__notes__")

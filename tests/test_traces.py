@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +55,21 @@ def test_a_file_is_named_as_what_it_is_and_its_folder_made(tmp_path: Path) -> No
     with refused(TraceError, "x.safetensors", path="x.npz"):
         trace().save(tmp_path / "x.npz")
     assert CrystalTrace.load(trace().save(tmp_path / "deep" / "x.safetensors")).n_layers == trace().n_layers
+
+
+def test_a_trace_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = trace().save(tmp_path / "x.safetensors")
+    before = path.read_bytes()
+
+    def fill_disk(file: Path, content: bytes) -> int:
+        with file.open("wb") as opened:
+            opened.write(content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fill_disk)
+    with refused(TraceError, "No space left", path=path):
+        trace("none").save(path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
 def rewritten(path: Path, drop: str = "", **changes: object) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import math
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 from refusals import refused
 
 from crystalframer.errors import UncertaintyError
-from crystalframer.uncertainty import Uncertainty, calibrated
+from crystalframer.uncertainty import Uncertainty, _conformal_quantile, calibrated
 
 D_MODEL = 32
 
@@ -89,6 +94,42 @@ def test_bytes_there_and_back(uncertainty: Uncertainty) -> None:
 def test_damaged_bytes(uncertainty: Uncertainty, cut: int) -> None:
     with refused(UncertaintyError, "damaged"):
         Uncertainty.from_bytes(uncertainty.to_bytes()[:cut])
+
+
+@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
+@pytest.mark.parametrize("name", ["std", "quantile"])
+def test_values_that_cannot_be(name: str, value: float, uncertainty: Uncertainty) -> None:
+    """Also in a file without a checksum."""
+    changed = getattr(uncertainty, name).copy()
+    changed[-1] = value
+    with refused(UncertaintyError, field=name):
+        replace(uncertainty, **{name: changed})
+    wrong = copy.copy(uncertainty)
+    object.__setattr__(wrong, name, changed)
+    with refused(UncertaintyError, field=name):
+        Uncertainty.from_bytes(wrong.to_bytes())
+
+
+@pytest.mark.usefixtures("as_in_production")
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("coverage", math.nan), ("coverage", 1.0), ("n_crystals", (0, 5)), ("n_crystals", (5,)), ("target_names", ("a",)),
+     ("mean", np.zeros(3, dtype=np.float32)), ("hidden_bias", np.full((5, 1, 16), np.nan, dtype=np.float32))],
+)  # fmt: skip
+def test_parts_that_do_not_belong_together(field: str, value: Any, uncertainty: Uncertainty) -> None:
+    with refused(UncertaintyError):
+        replace(uncertainty, **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("n_scores", "coverage", "rank"),
+    [(9, 0.9, 9), (10, 0.9, 10), (19, 0.9, 18), (20, 0.9, 19), (99, 0.9, 90), (100, 0.9, 91), (19, 0.95, 19),
+     (3, 0.5, 2)],
+)  # fmt: skip
+def test_the_rank_of_the_quantile(n_scores: int, coverage: float, rank: int) -> None:
+    """⌈(n + 1)·coverage⌉, which holds for any n: with ⌈n·coverage⌉ a further crystal is covered too rarely."""
+    scores = np.random.default_rng(0).permutation(np.arange(1.0, n_scores + 1))
+    assert _conformal_quantile(scores, coverage) == rank
 
 
 def test_too_few_labels() -> None:

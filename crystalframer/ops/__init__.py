@@ -7,10 +7,13 @@ the same arguments, and gradients of all weights.
 
 from __future__ import annotations
 
+import json
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from importlib.util import find_spec
 from typing import Literal, get_args
 
@@ -57,7 +60,8 @@ def framed_attention(given: AttentionInputs) -> Float[Tensor, "n_atoms n_heads d
     """
     implementation = serving(given.query.device, given.query.dtype)
     averages_ties = given.noise_seed is None and given.config.frame.average_margin > 0
-    if averages_ties and (implementation == "cuda" or given.query.requires_grad):
+    has_gradients = any(tensor.requires_grad for tensor in (given.query, given.key, given.decay_length))
+    if averages_ties and (implementation == "cuda" or has_gradients):
         implementation = "reference"  # these averages have no kernel on CUDA, and none with gradients
     if implementation == "cpu":
         from crystalframer.ops import cpu
@@ -66,8 +70,22 @@ def framed_attention(given: AttentionInputs) -> Float[Tensor, "n_atoms n_heads d
     if implementation == "cuda":
         from crystalframer.ops import cuda
 
-        return cuda.framed_attention(given)
+        try:
+            return cuda.framed_attention(given)
+        except (OSError, json.JSONDecodeError) as error:
+            if _chosen.get() == "cuda":
+                raise
+            _say_that_kernels_fail(str(error))
     return reference.framed_attention(given).output
+
+
+@cache
+def _say_that_kernels_fail(error: str) -> None:
+    warnings.warn(
+        f"Triton cannot compile kernels or keep them ({error}): crystalframer computes without them, several times "
+        "slower. Empty the folder of Triton's cache (~/.triton), or name one with space in TRITON_CACHE_DIR",
+        stacklevel=3,
+    )
 
 
 @torch.compiler.assume_constant_result

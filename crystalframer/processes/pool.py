@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from crystalframer import files
 from crystalframer.errors import WorkerError
 from crystalframer.processes.child import Child, Inbox, Message, next_message
 from crystalframer.processes.sharing import write_shared
@@ -54,7 +55,7 @@ def compute(
         An item and its result, or a `WorkerError` if `MOST_DEATHS` processes died of it.
 
     Raises:
-        WorkerError: processes end at their start.
+        WorkerError: processes end at their start, or the folder for temporary files is full.
         Exception: one that `work` raised.
     """
     if n_processes == 1:
@@ -62,7 +63,8 @@ def compute(
             yield item, work(item, lambda content, wait=False, item=item: on_report(item, content))
         return
     with tempfile.TemporaryDirectory(prefix="crystalframer-") as folder:
-        write_shared(Path(folder), work)
+        with files.writing(Path(folder), WorkerError):
+            write_shared(Path(folder), work)
         pool = _Pool(Path(folder), items, n_processes, gpus)
         try:
             while pool.hand_out():

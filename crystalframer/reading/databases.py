@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from crystalframer.errors import DataError
+from crystalframer.errors import DataError, is_of_machine
 from crystalframer.libraries import reason, require
 from crystalframer.reading.columns import has_id
 from crystalframer.reading.entry import Start
@@ -55,6 +55,7 @@ def _read_ase(path: Path, start: Start) -> Iterator[dict[str, Any] | DataError]:
                     found = _cells(entry.key_value_pairs, f"{path.stem}-{id}", entry.toatoms())
                 except Exception as error:  # of a damaged entry ASE raises what it likes
                     found = DataError(f"the entry with id {id} cannot be read ({reason(error)})")
+                    found.of_machine = is_of_machine(error)
                 yield found
             next_id = page[-1][0] + 1
     except sqlite3.Error as error:

@@ -71,6 +71,8 @@ class StructureRecord:
     error: str | None
     item: int | None = None
     """Number of the item among the inputs that it came from, from 0; None where these are a path or one structure."""
+    of_machine: bool = False
+    """Whether the error is one of the machine: the structure may be read when it is tried again."""
 
     @property
     def formula(self) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any, TypeVar
 
 from crystalframer.crystals.crystal import Crystal
-from crystalframer.errors import CrystalError, CrystalFramerError, CrystalWarning, DataError
+from crystalframer.errors import CrystalError, CrystalFramerError, CrystalWarning, DataError, is_of_machine
 from crystalframer.reading import formats
 from crystalframer.reading.columns import check_names, id_column, id_columns, id_in, is_missing, is_name, names_files
 from crystalframer.reading.entry import BEGINNING, Entry, Start, StructureRecord
@@ -26,7 +26,7 @@ from crystalframer.reading.objects import (
 )
 
 Kind = TypeVar("Kind", bound=CrystalFramerError)
-_EXPECTED = (CrystalFramerError, OSError, UnicodeDecodeError)
+_EXPECTED = (CrystalFramerError, OSError, UnicodeDecodeError, MemoryError)
 """Errors of a file that cannot be read."""
 _WALKED = 1000
 """Sub-folders in which an example of a structure file is looked for."""
@@ -192,7 +192,7 @@ def _crystal(entry: Entry) -> Crystal:
         row = _row_of(entry.structure)
         structure = entry.structure if row is None else _with_files(row, entry.path)
         return to_crystal(structure, entry.id or ("" if row is None else id_of_row(row)))
-    except CrystalFramerError as error:
+    except (CrystalFramerError, MemoryError) as error:
         located = _located(error, CrystalError, entry.path)
         raise located.at(row=entry.row, row_word=entry.row_word) from error
     except CrystalWarning as warning:  # where warnings are errors: of this structure, not of all
@@ -204,7 +204,8 @@ def record_of(entry: Entry) -> StructureRecord:
     try:
         crystal = crystal_of(entry)
     except CrystalError as error:
-        return StructureRecord(entry.id or entry.source or "structure", entry.source, None, str(error))
+        name = entry.id or entry.source or "structure"
+        return StructureRecord(name, entry.source, None, str(error), of_machine=error.of_machine)
     return StructureRecord(crystal.id, entry.source, crystal, None)
 
 
@@ -469,6 +470,8 @@ class Span:
                 message = f"the reader gave entry {entry.row or 1} here; `entries` must begin at `start`"
                 raise DataError(message, path=self.path, row=row)
             error = entry.structure if is_error else missing
+            if is_error and not self.path.exists():  # it was there when it was counted
+                error.of_machine = True
             yield entry
         if self.ends_file and next(found, None) is not None:
             message = "not counted, but read; has the file changed? If not, `starts` of its format must find it"
@@ -528,10 +531,13 @@ def _located(error: Exception, kind: type[Kind], path: Path | None) -> Kind:
     """An error of reading a file as one of this kind, with the path."""
     if isinstance(error, CrystalFramerError):
         located = kind(error.message)
-        located.__dict__.update(error.__dict__)
+        located.__dict__.update(error.__dict__, of_machine=is_of_machine(error))
         return located.at(path=path)
     if isinstance(error, FileNotFoundError):
         return kind("no such file or folder; check the path", path=path)
     if isinstance(error, UnicodeDecodeError):
         return kind(f"not UTF-8 text ({error}); save it again as UTF-8", path=path)
-    return kind(f"cannot be read ({error})", path=path)
+    reason = "it needs more memory than there is" if isinstance(error, MemoryError) else error
+    located = kind(f"cannot be read ({reason})", path=path)
+    located.of_machine = is_of_machine(error)
+    return located

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from crystalframer.errors import CrystalError, DataError
+from crystalframer.prediction import until_error
 from crystalframer.reading.entry import BEGINNING, Entry, Start, StructureRecord
 from crystalframer.reading.inputs import (
     Span,
@@ -38,6 +39,8 @@ class Shard:
     n_structures: int
     spans: tuple[Span, ...] = ()
     in_memory: tuple[Entry, ...] = ()
+    is_cut_short: bool = False
+    """Whether an error of the iterator ended it, so that its table is not complete."""
 
     def __str__(self) -> str:
         return f"structures {self.first} to {self.first + self.n_structures - 1}"
@@ -143,6 +146,8 @@ class StreamPlan:
 
     structures: Iterable[Any]
     shard_size: int
+    stopped: list[Exception] = field(default_factory=list)
+    """The error of the iterator, if it raised one: the last shard holds what it gave before."""
 
     @property
     def inputs(self) -> tuple[Input, ...]:
@@ -157,14 +162,14 @@ class StreamPlan:
 
     def shards(self, is_done: Callable[[int], bool]) -> Iterator[Shard]:
         """All shards. Those that are done hold only their first structure, to be compared."""
-        entries = iter_entries(self.structures)
+        entries = until_error(iter_entries(self.structures), self.stopped)
         number = first = 0
         while True:
             head = tuple(islice(entries, 1 if is_done(number) else self.shard_size))
             n_structures = len(head) + sum(1 for _ in islice(entries, self.shard_size - len(head)))
-            if not n_structures:
+            if not n_structures or (self.stopped and is_done(number)):
                 return
-            yield Shard(number, first, n_structures, in_memory=head)
+            yield Shard(number, first, n_structures, in_memory=head, is_cut_short=bool(self.stopped))
             number, first = number + 1, first + n_structures
 
 

@@ -23,12 +23,21 @@ from crystalframer.screening import shards as shard_files
 from crystalframer.screening.cluster import compute_on_ray
 from crystalframer.screening.manifest import MANIFEST, settle
 from crystalframer.screening.plan import FilePlan, Shard, StreamPlan, plan
-from crystalframer.screening.shards import Screener, ShardResult, first_id, numbers_there, path_of, read_result
+from crystalframer.screening.shards import (
+    Screener,
+    ShardResult,
+    first_id,
+    n_rows_there,
+    numbers_there,
+    path_of,
+    read_result,
+)
 
 if TYPE_CHECKING:
     import pandas
 
 SHARD_SIZE = 10_000
+GOES_ON = "the same command goes on from there"
 _SHOWN_REASONS = 5
 
 
@@ -86,7 +95,8 @@ def screen(
 
     Every structure has one row, with the columns of `predict` and `index`, its number in the input. Ids are those of
     the source and need not be unique. A table is written when it is complete. Call the function again to continue
-    after an interruption: complete tables are kept, unfinished ones are computed again.
+    after an interruption: complete tables are kept, unfinished ones are computed again. A structure for which the
+    machine fails (memory, a disk, a device) has no row: the same call tries it again.
 
     Args:
         structures: paths of structure files, folders, tables (CSV, JSON lines, parquet), databases (ASE, LMDB) or
@@ -108,11 +118,13 @@ def screen(
         Numbers of structures and tables, the duration, and the reasons of failures.
 
     Raises:
-        ScreeningError: the folder holds a screening of another input, model or shard size; another process uses it; or
-            it cannot be written.
+        ScreeningError: the folder holds a screening of another input, model or shard size; another process uses it; it
+            cannot be written; or some structures have no row, because the machine failed.
         DataError: an input does not exist.
         CheckpointError: the model cannot be loaded.
         WorkerError: worker processes died repeatedly.
+        Exception: one that an iterator of structures raises. Rows of structures before it are kept, and a note in it
+            says how many there are.
 
     Example:
         >>> import tempfile
@@ -161,17 +173,47 @@ def screen(
                 with closing(results):  # which stops the workers, whatever happens
                     for result in results:
                         done[result.number] = result
+                        if result.is_broken:
+                            break
             except KeyboardInterrupt:
-                n_done = sum(result.n_structures for result in done.values())
+                n_rows = _n_rows(folder, run)
                 raise KeyboardInterrupt(
-                    f"stopped; {n_done:,} structures are complete in {folder}, and the same command goes on from there"
+                    f"stopped; {n_rows:,} structures are complete in {folder}, and {GOES_ON}"
                 ) from None
+    if isinstance(work, StreamPlan) and work.stopped:
+        error, n_rows = work.stopped[0], _n_rows(folder, run)
+        error.add_note(f"{n_rows:,} structures were predicted before; their rows are in {folder}, and {GOES_ON}")
+        raise error
+    _check_complete(folder, run, done)
     failures: Counter[str] = Counter()
     for result in done.values():
         failures.update(result.failures)
     n_structures = sum(result.n_structures for result in done.values())
     seconds = time.perf_counter() - started
     return Screening(folder, n_structures, len(done), n_structures - n_before, seconds, dict(failures))
+
+
+def _n_rows(folder: Path, run: str) -> int:
+    """Rows of the screening that are on the disk."""
+    return sum(n_rows_there(path_of(folder, number), run) for number in numbers_there(folder))
+
+
+def _check_complete(folder: Path, run: str, done: dict[int, ShardResult]) -> None:
+    """Check that every structure has its row.
+
+    Raises:
+        ScreeningError: the machine failed for some of them.
+    """
+    n_missing = sum(result.n_missing for result in done.values())
+    if n_missing:
+        why = next(result.why_missing for result in done.values() if result.n_missing)
+        stopped = "the screening stopped, because the machine cannot predict anything now: "
+        is_broken = any(result.is_broken for result in done.values())
+        raise ScreeningError(
+            f"{stopped if is_broken else ''}{n_missing:,} structures have no row, because the machine failed and not "
+            f"they ({why}). The {_n_rows(folder, run):,} rows of others are kept, and {GOES_ON}",
+            path=folder,
+        )
 
 
 def _compute(shards: Iterator[Shard], screener: Screener, bar: tqdm, n_workers: int) -> Generator[ShardResult]:
@@ -186,7 +228,7 @@ def _compute(shards: Iterator[Shard], screener: Screener, bar: tqdm, n_workers: 
     gpus = _gpus(screener.model)
     if n_workers > 1:
         screener = screener.for_processes("cuda" if gpus else screener.device)
-    advice = " or a smaller max_atoms. Complete tables are kept, and the same command goes on from there"
+    advice = f" or a smaller max_atoms. Complete tables are kept, and {GOES_ON}"
     with closing(pool.compute(screener, shards, n_workers, show, gpus, advice)) as results:
         for _, result in results:
             if isinstance(result, WorkerError):

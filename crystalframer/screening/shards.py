@@ -17,7 +17,7 @@ import numpy as np
 from crystalframer import files
 from crystalframer.crystals.loading import batch_ends
 from crystalframer.model.network import CrystalFramer
-from crystalframer.prediction import MAX_EDGES, Outcome, outcomes_of_batch, table
+from crystalframer.prediction import MAX_EDGES, Outcome, is_working, outcomes_of_batch, table
 from crystalframer.reading.entry import StructureRecord
 from crystalframer.reading.formats import PARQUET_SUFFIX
 from crystalframer.screening.plan import Shard
@@ -39,13 +39,26 @@ MOST_REASONS = 50
 
 @dataclass(frozen=True)
 class ShardResult:
-    """A shard that is written."""
+    """A shard that is written, or as much of it as there is."""
 
     number: int
     first: int
     n_structures: int
     failures: Mapping[str, int] = field(default_factory=dict)
     """Number of structures without a prediction for each reason."""
+    n_missing: int = 0
+    """Structures without a row, because the machine failed and not they."""
+    why_missing: str = ""
+    """Id and error of one of them."""
+    is_broken: bool = False
+    """Whether the machine could not even predict rock salt, so that the shard was given up."""
+    is_cut_short: bool = False
+    """See `Shard`."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every structure of the shard has its row. If not, it is computed again when the screening goes on."""
+        return self.n_missing == 0 and not self.is_cut_short
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,34 +79,57 @@ class Screener:
         return replace(self, model=model if self.device == "cpu" else copy.deepcopy(model).cpu(), device=device)
 
     def __call__(self, shard: Shard, report: Callable[[int], object]) -> ShardResult:
-        """Compute a shard and write it.
+        """Compute a shard and write it: the rows of all structures but those for which the machine failed.
 
         Args:
             report: is told how many structures of the shard are predicted.
         """
         model = self.model.to(self.device)
-        outcomes: list[Outcome | None] = [None] * shard.n_structures
-        failures: Counter[str] = Counter()
-        first = n_predicted = 0
-        for window in _windows(shard.records()):
-            for batch in even_batches(window, model.config.radius, self.max_atoms):
-                records = [window[row] for row in batch]
-                for row, record, outcome in zip(batch, records, outcomes_of_batch(records, model), strict=True):
-                    outcomes[first + row] = outcome
-                    if outcome.error is not None:
-                        reason = reason_of(outcome.error, record.source)
-                        failures[reason if reason in failures or len(failures) < MOST_REASONS else "other"] += 1
-                n_predicted += len(batch)
-                report(n_predicted)
-            first += len(window)
-        rows = [outcome for outcome in outcomes if outcome is not None]
-        if len(rows) != shard.n_structures:
-            raise RuntimeError(f"shard {shard.number} has {len(rows)} rows instead of {shard.n_structures}")
-        result = ShardResult(shard.number, shard.first, shard.n_structures, dict(failures))
-        frame = table(rows, model)
-        frame.insert(0, "index", np.arange(shard.first, shard.first + shard.n_structures))
-        write(frame, result, self.folder, self.run)
+        outcomes: dict[int, Outcome] = {}
+        reasons: Counter[str] = Counter()
+        is_broken = False
+        for rows, records in self._batches(shard, model.config.radius):
+            found = list(outcomes_of_batch(records, model))
+            outcomes.update(zip(rows, found, strict=True))
+            _count_reasons(records, found, reasons)
+            report(len(outcomes))
+            is_broken = any(outcome.of_machine for outcome in found) and not is_working(model)
+            if is_broken:
+                break
+        if len(outcomes) != shard.n_structures and not is_broken:
+            raise RuntimeError(f"shard {shard.number} has {len(outcomes)} rows instead of {shard.n_structures}")
+        rows = sorted(row for row, outcome in outcomes.items() if not outcome.of_machine)
+        result = ShardResult(
+            shard.number,
+            shard.first,
+            shard.n_structures,
+            dict(reasons),
+            n_missing=shard.n_structures - len(rows),
+            why_missing=next((f"{each.id}: {each.error}" for each in outcomes.values() if each.of_machine), ""),
+            is_broken=is_broken,
+            is_cut_short=shard.is_cut_short,
+        )
+        if rows and len(rows) >= n_rows_there(path_of(self.folder, shard.number), self.run):
+            frame = table([outcomes[row] for row in rows], model)
+            frame.insert(0, "index", shard.first + np.array(rows))
+            write(frame, result, self.folder, self.run)
         return result
+
+    def _batches(self, shard: Shard, radius: float) -> Iterator[tuple[list[int], list[StructureRecord]]]:
+        """The structures of a shard with their rows, in batches of similar cost."""
+        first = 0
+        for window in _windows(shard.records()):
+            for batch in even_batches(window, radius, self.max_atoms):
+                yield [first + row for row in batch], [window[row] for row in batch]
+            first += len(window)
+
+
+def _count_reasons(records: list[StructureRecord], found: list[Outcome], reasons: Counter[str]) -> None:
+    """Count why structures have no prediction, but for failures of the machine."""
+    for record, outcome in zip(records, found, strict=True):
+        if outcome.error is not None and not outcome.of_machine:
+            reason = reason_of(outcome.error, record.source)
+            reasons[reason if reason in reasons or len(reasons) < MOST_REASONS else "other"] += 1
 
 
 def _windows(records: Iterator[StructureRecord]) -> Iterator[list[StructureRecord]]:
@@ -168,7 +204,18 @@ def _kind_of(frame: pandas.DataFrame, name: str) -> pyarrow.DataType:
 
 
 def read_result(path: Path, run: str) -> ShardResult | None:
-    """The result that a table keeps; None if the table is missing, damaged or of another screening."""
+    """The result that a table keeps; None if the table is missing, damaged, incomplete or of another screening."""
+    result = _kept(path, run)
+    return result if result is not None and result.is_complete else None
+
+
+def n_rows_there(path: Path, run: str) -> int:
+    """Rows of the table of an earlier attempt, which one with fewer must not replace."""
+    result = _kept(path, run)
+    return 0 if result is None else result.n_structures - result.n_missing
+
+
+def _kept(path: Path, run: str) -> ShardResult | None:
     metadata = _metadata(path)
     if metadata is None or metadata.pop("run", None) != run:
         return None

@@ -200,6 +200,30 @@ def test_megnet(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "CC BY 4.0" in data.provenance.licence
 
 
+COLUMNS = {
+    "jarvis": ("jid", {target.name: target.name for target in JARVIS.targets} | {"hse_gap": ""}),
+    "megnet": ("id", {"e_form": "formation_energy_per_atom", "gap pbe": "band_gap", "mu_b": "", "bulk modulus": ""}),
+    "oqmd": ("_oqmd_entry_id", {"_oqmd_delta_e": "formation_energy_per_atom", "_oqmd_band_gap": "band_gap",
+                                "_oqmd_stability": "stability", "_oqmd_volume": ""}),
+}  # fmt: skip
+"""Key of the id, and columns of a publication, with our name of the label if it is one."""
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_each_label_is_read_from_its_own_column(name: str, server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every column of the file has other numbers."""
+    source, (id_key, columns) = SOURCES[name], COLUMNS[name]
+    labels = {column: [number + 0.01 * row for row in range(N)] for number, column in enumerate(columns)}
+    document = jarvis_list(N, id_key, [f"x-{row}" for row in range(N)], labels)
+    server.files[source.files[0].name] = zipped(Path(source.files[0].name).stem, document)
+    use(monkeypatch, small(source, server, (30, 6, 4)))
+    data = dataset(name)
+    assert set(data.targets) == set(filter(None, columns.values()))
+    for column, target in columns.items():
+        if target:
+            assert sorted(data.targets[target].tolist()) == pytest.approx(labels[column])
+
+
 def test_oqmd(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
     labels = {"_oqmd_delta_e": [0.1] * N, "_oqmd_band_gap": [0.0] * N, "_oqmd_stability": [None, *[0.2] * (N - 1)]}
     server.files[OQMD.files[0].name] = zipped("all_oqmd.json", jarvis_list(N, "_oqmd_entry_id", range(N), labels))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from attention_cases import NAMES, SALT, batch_of, weights
 from refusals import refused
 from torch import Tensor
 
@@ -25,7 +26,7 @@ from crystalframer.maths.basis import cosine_centers, gaussians
 from crystalframer.maths.edges import Edges
 from crystalframer.maths.ties import tied_frames
 from crystalframer.model.network import CrystalFramer
-from crystalframer.ops.reference import cosines_in_tied_frames
+from crystalframer.ops.reference import AttentionInputs, cosines_in_tied_frames
 from crystalframer.reading.inputs import read
 from crystalframer.testing import random_crystal
 
@@ -139,6 +140,29 @@ def test_gradients_of_an_averaged_evaluation() -> None:
     output.sum().backward()
     projection = model.blocks[0].attention.cosine_projection
     assert projection is not None and projection.grad is not None and projection.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("trained", ["all", "query", "key", "decay_length"])
+def test_gradients_of_averages_are_those_of_the_reference(trained: str) -> None:
+    """Of every weight, also if only one kind is trained: the kernel of these averages has no gradients."""
+    config = replace(CONFIG, n_heads=2, d_model=16)
+    batch = batch_of(random_crystal(1, 3), SALT, radius=4.0)
+    given = weights(batch.n_atoms, config)
+
+    def gradients(dtype: torch.dtype) -> dict[str, Tensor]:
+        leaves: list[Any] = [
+            None if t is None else t.to(dtype).detach().clone().requires_grad_(trained in ("all", name))
+            for name, t in zip(NAMES, given, strict=True)
+        ]
+        edges = Edges.of(batch.to(dtype=dtype))
+        output = ops.framed_attention(AttentionInputs(*leaves, edges=edges, config=config))
+        (output * torch.cos(torch.arange(output.numel())).view_as(output)).sum().backward()
+        return {name: leaf.grad for name, leaf in zip(NAMES, leaves, strict=True) if leaf.grad is not None}
+
+    exact, found = gradients(torch.float64), gradients(torch.float32)
+    assert set(found) == (set(NAMES) if trained == "all" else {trained})
+    for name, theirs in exact.items():
+        assert float((found[name] - theirs).abs().max() / theirs.abs().max()) < 1e-3, name
 
 
 def test_in_training_noise_picks_as_ever() -> None:

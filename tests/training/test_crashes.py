@@ -123,7 +123,7 @@ def test_a_damaged_state(stopped: Path, tmp_path: Path, share: float) -> None:
 
 def test_one_bit_that_is_wrong(stopped: Path, tmp_path: Path) -> None:
     """Wherever it is in the state or the weights: it is said, or it changes nothing."""
-    output, rng = shutil.copytree(stopped, tmp_path / "run"), np.random.default_rng()
+    output, rng = shutil.copytree(stopped, tmp_path / "run"), np.random.default_rng(0)
     expected = RunFolder(output).read_state()
     best = checkpoint.load(output).state_dict()
     n_said = 0

@@ -1,0 +1,59 @@
+"""Checksums inside the files that belong to weights: that of the weights, and their own.
+
+The domain and the intervals of a model say something about its weights alone. Beside other weights, or with one wrong
+bit, they would still look like numbers. A file of release 0.1 has no checksums and is taken as it is; saving the model
+again adds them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from crystalframer.errors import CheckpointError
+
+OWN, OF_WEIGHTS = "sha256", "weights_sha256"
+
+
+def sealed(description: Mapping[str, Any], weights: str, arrays: bytes = b"") -> dict[str, Any]:
+    """The description with both checksums.
+
+    >>> opened(sealed({"n_crystals": 3}, "12ab"), "12ab")
+    {'n_crystals': 3}
+
+    Args:
+        description: what JSON can hold.
+        weights: SHA-256 of the file of the weights.
+        arrays: what the file holds beside the description.
+    """
+    named = {**description, OF_WEIGHTS: weights}
+    return {**named, OWN: _digest(named, arrays)}
+
+
+def opened(found: Mapping[str, Any], weights: str | None, arrays: bytes = b"") -> dict[str, Any]:
+    """The description without its checksums, once they agree.
+
+    Args:
+        weights: as in `sealed`; None: do not compare.
+
+    Raises:
+        CheckpointError: the content has changed since it was written, or it belongs to other weights.
+    """
+    description = {name: value for name, value in found.items() if name not in (OWN, OF_WEIGHTS)}
+    if len(description) == len(found):
+        return description
+    named = {name: value for name, value in found.items() if name != OWN}
+    if found.get(OWN) != _digest(named, arrays):
+        raise CheckpointError("damaged or changed: the SHA-256 that it states is not its own", field=OWN)
+    if weights is not None and found.get(OF_WEIGHTS) != weights:
+        raise CheckpointError(
+            "belongs to other weights: the SHA-256 that it states is not theirs", field=OF_WEIGHTS, value=weights
+        )
+    return description
+
+
+def _digest(described: Mapping[str, Any], arrays: bytes) -> str:
+    text = json.dumps(described, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode() + b"\0" + arrays).hexdigest()
