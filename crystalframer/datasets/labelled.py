@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from crystalframer.reading.columns import (
 )
 from crystalframer.reading.entry import Entry
 from crystalframer.reading.formats import STRUCTURES, format_of, label_files, name_of, other_names, structure_files
-from crystalframer.reading.inputs import crystal_of, ids_of_rows, read, read_rows, say_what_is_skipped
+from crystalframer.reading.inputs import advice_on_tables, crystal_of, ids_of_rows, read, read_rows, say_what_is_skipped
 from crystalframer.reading.tables import PARQUET, all_cells
 
 Item = TypeVar("Item")
@@ -106,7 +107,8 @@ def read_folder(
     table = _find_labels(folder) if labels is None else Path(labels)
     files = [file for file in structure_files(folder) if table is None or file.resolve() != table.resolve()]
     if not files:
-        raise DataError(f"the folder holds no structure files ({', '.join(STRUCTURES)}); add some", path=folder)
+        problem = f"the folder holds no structure files ({', '.join(STRUCTURES)}); add some"
+        raise DataError(problem + advice_on_tables(folder), path=folder)
     say_what_is_skipped(folder, files if table is None else [*files, table], patterns=False)
     rows: list[dict[str, Any]] = [{} for _ in files]
     chosen: list[Target] = []
@@ -144,9 +146,7 @@ def _is_flat(path: Path) -> bool:
         return True
     kinds = [schema.field(name).type for name in STRUCTURE_COLUMNS if name in schema.names]
     nested = any(types.is_nested(kind) and types.is_nested(kind.value_type) for kind in kinds)
-    in_cells = any(map(holds_structures, schema.names))
-    in_files = "atomic_numbers" not in schema.names and file_column(schema.names) is not None
-    return not (nested or in_cells or in_files)
+    return "atomic_numbers" in schema.names and not nested and not any(map(holds_structures, schema.names))
 
 
 def _crystals(source: str, items: Sequence[Item], read: Callable[[Item], Crystal]) -> list[Crystal]:
@@ -183,6 +183,10 @@ def _choose_targets(
     columns = _columns(rows)
     labels = [name for name in columns if is_label_column(name) and _is_numeric(rows, name)]
     if targets is None:
+        if not labels and (others := [name for name in columns if is_label_column(name)]):
+            cells = next(str(row[others[0]])[:40] for row in rows if others[0] in row)
+            text = f"{where}: no column holds numbers, so there are no targets ({others[0]!r} holds {cells!r})"
+            print(text, file=sys.stderr)
         return [Target(name) for name in labels]
     chosen = [Target(target) if isinstance(target, str) else target for target in targets]
     for target in chosen:

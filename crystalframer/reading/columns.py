@@ -31,7 +31,10 @@ _CONTENT_WORDS = ("structure", "atoms", "cif", "poscar")
 _DERIVED_WORDS = ("natoms", "nsites", "volume", "density", "spacegroup", "spacegroupnumber")
 """Words for numbers that describe the structure."""
 _OTHER_COLUMNS = ("formula", "split")
-_INDEX_COLUMN = re.compile(r"|index|level_\d+|__index_level_\d+__|unnamed: ?\d+(\.\d+)*(_level_\d+)?", re.IGNORECASE)
+_INDEX_COLUMN = re.compile(
+    r"|index|idx|row|row_?(id|num|number)|#|level_\d+|__index_level_\d+__|unnamed: ?\d+(\.\d+)*(_level_\d+)?",
+    re.IGNORECASE,
+)
 """The numbers of the rows, as pandas writes them when it is not told otherwise."""
 _MISSING = ("", "nan", "na", "n/a", "null", "none", "<na>", "#n/a", "#na")
 _MISSING_TYPES = ("NAType", "NaTType")

@@ -93,6 +93,10 @@ FORMATS: dict[str, Format] = {**STRUCTURES, **NAMED, **ROWS}
 """Suffix, or beginning of the name → format. A file that is named itself may have any other: then ASE reads it."""
 
 
+_OF_A_RUN = ("POSCAR", "CONTCAR", "XDATCAR", "OUTCAR", "VASPRUN")
+"""Stems that tell nothing: the folder of a run has the name."""
+
+
 @dataclass(frozen=True)
 class Packed:
     """A format in compressed files, each of which is unpacked before it is read."""
@@ -130,12 +134,13 @@ def is_table(path: Path) -> bool:
 
 
 def name_of(path: Path) -> str:
-    """The stem of a file without the suffix of a compression; for a file named POSCAR or CONTCAR, its folder.
+    """The stem of a file without the suffix of a compression; for a file that VASP names the same in each run, such as
+    POSCAR or vasprun.xml, its folder.
 
     Of `POSCAR.mp-22862` it is the whole name: many files of a folder have the same stem.
     """
     plain = _plain(path)
-    if plain.name.upper() in STRUCTURES or (plain.stem.upper() in STRUCTURES and plain.suffix.lower() in FORMATS):
+    if plain.stem.upper() in _OF_A_RUN and (not plain.suffix or plain.suffix.lower() in (*FORMATS, ".xml")):
         return path.absolute().parent.name
     return plain.name if plain.suffix.lower() not in FORMATS and _beginning(plain) else plain.stem
 

@@ -376,11 +376,11 @@ def files_of(text: str) -> list[Path]:
     if path.is_dir() and not formats.may_be_folder(path):
         found = formats.structure_files(path) or formats.parquet_files(path)
         problem = f"the folder holds no structure files ({', '.join(formats.STRUCTURES)}), databases or parquet tables"
-        problem += "" if found else _advice_on_folders(path)
+        problem += "" if found else advice_on_tables(path) + _advice_on_folders(path)
     elif glob.has_magic(text) and not path.exists():
         names = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (Path.glob takes no absolute pattern)
         found = [file for file in map(Path, names) if file.is_file() or formats.may_be_folder(file)]
-        problem = "no file matches this pattern"
+        problem = "no file matches this pattern; check the folder and the suffix"
     else:
         return [path]
     if not found:
@@ -407,6 +407,13 @@ def say_what_is_skipped(folder: Path, taken: Collection[Path], patterns: bool = 
     if counted:
         advice = _advice_on_folders(folder) if patterns else ""
         print(f"{folder}: skipped {'; '.join(counted)}{advice}", file=sys.stderr)
+
+
+def advice_on_tables(folder: Path) -> str:
+    """Names of tables in a folder, which are not read with it; empty if there are none."""
+    names = [path.name for path in sorted(folder.iterdir()) if path.is_file() and formats.is_table(path)]
+    shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    return f"; to read a table, name the file ({shown})" if names else ""
 
 
 def _advice_on_folders(folder: Path) -> str:

@@ -106,10 +106,13 @@ def _rows_of_pandas(tree: Mapping[str, Any]) -> list[dict[str, Any]] | None:
             )
         rows = [dict(zip(map(str, names), row, strict=True)) for row in cells]
         return _with_ids(map(str, tree.get("index") or range(len(rows))), rows)
-    labels = [_labels(name, column) for name, column in tree.items()]
+    found = [_labels(name, column) for name, column in tree.items()]
+    labels = [column for column in found if column is not None]
     has_structures = any(holds_structures(name) or names_files(name) or name == "atomic_numbers" for name in tree)
-    if not has_structures or labels[0] is None or any(others != labels[0] for others in labels):
+    if not has_structures or len(labels) < len(tree):
         return None
+    if any(others != labels[0] for others in labels):
+        raise DataError("its columns do not have the same rows; write the table again, or one object for each row")
     rows = [{name: column[label] for name, column in tree.items()} for label in labels[0]]
     return _with_ids(map(str, labels[0]), rows)
 

@@ -79,13 +79,16 @@ def is_one_structure(names: Iterable[Any]) -> bool:
 
 
 def structure_columns(row: Mapping[Any, Any]) -> list[str]:
-    """The columns of a row that hold a structure, filled or not; if the row has none: those that name a file.
+    """The columns of a row that hold a structure: those with such a name, filled or not; if there are none, and the row
+    describes no structure itself, those whose cells are one, or else those that name a file.
 
     >>> structure_columns({"CIF": "...", "Path": "a.cif"}), structure_columns({"Path": "a.cif"})
     (['CIF'], ['Path'])
     """
-    content = [name for name in row if holds_structures(name)]
-    return content if content or _converter(row) else [name for name in row if names_files(name)]
+    named = [name for name in row if holds_structures(name)]
+    if named or _converter(row):
+        return named
+    return [name for name in row if _is_content(row[name])] or [name for name in row if names_files(name)]
 
 
 def is_instance(value: object, module: str, name: str) -> bool:
@@ -275,6 +278,15 @@ def _summary(crystal: Crystal) -> str:
     return f"{crystal.formula}, {len(crystal)} atoms, {volume:.5g} Å³"
 
 
+def _is_content(cell: Any) -> bool:
+    """Whether a cell is certainly a structure, whatever its column is called."""
+    if isinstance(cell, str):
+        return cif.is_cif(cell) or poscar.is_poscar(cell) or (cell.startswith("{") and '"lattice' in cell)
+    if isinstance(cell, Mapping):
+        return _converter(cell) is not None
+    return any(is_instance(cell, *kind) for kind in _STRUCTURE_TYPES)
+
+
 def _may_be_content(cell: Any) -> bool:
     """Whether a cell is more than a word or a number, which say something about a structure."""
     if isinstance(cell, str):
@@ -307,23 +319,29 @@ def _described(row: Mapping[str, Any], convert: Callable[[Mapping[str, Any], str
 
 def _from_row(row: Mapping[str, Any], id: str) -> Crystal:
     """A row with atomic numbers, coordinates and lattice."""
-    coordinates = "positions" if not is_missing(row.get("positions")) else "frac_coords"
-    for name in ("atomic_numbers", coordinates, "lattice"):
-        if is_missing(row.get(name)):
-            needed = "a column structure (or cif, poscar, atoms), or file with paths"
-            needed += ", or atomic_numbers, lattice, and positions or frac_coords"
-            columns = ", ".join(map(str, row))[:200]
-            raise CrystalError(f"{_name(id)}: has no {name}; a row needs {needed}. It has: {columns}", field=name)
+    is_fractional = is_missing(row.get("positions")) and not is_missing(row.get("frac_coords"))
+    coordinates = "frac_coords" if is_fractional else "positions"
+    absent = [name for name in ("atomic_numbers", coordinates, "lattice") if is_missing(row.get(name))]
+    if absent:
+        lacking = "structure" if len(absent) == 3 else " and no ".join(absent)
+        needed = "structure, cif, poscar or atoms; or file with paths; or atomic_numbers, lattice and positions"
+        columns = ", ".join(map(str, row))[:200]
+        problem = f"has no {lacking}; it needs a column {needed} (or frac_coords). Its columns are: {columns}"
+        raise CrystalError(f"{_name(id)}: {problem}", field=absent[0])
     numbers, lattice, positions = (_numbers(row, name, id) for name in ("atomic_numbers", "lattice", coordinates))
-    for name, values, size in (("lattice", lattice, 9), (coordinates, positions, 3 * numbers.size)):
+    meant = f"3 for each of {numbers.size} atoms"
+    for name, values, size, what in (
+        ("lattice", lattice, 9, "three vectors"),
+        (coordinates, positions, 3 * numbers.size, meant),
+    ):
         if values.size != size:
-            problem = f"{numbers.size} atomic numbers need {size} numbers in {name}, got {values.size}"
+            problem = f"{name} must be {size} numbers ({what}), got {values.size}; correct it"
             raise CrystalError(f"{_name(id)}: {problem}", field=name)
     if not (np.isfinite(numbers) & (numbers == np.round(numbers)) & (np.abs(numbers) < 1e9)).all():
         problem = f"atomic_numbers must be whole numbers, got {str(numbers.tolist())[:200]}"
         raise CrystalError(f"{_name(id)}: {problem}", field="atomic_numbers")
     lattice, positions = lattice.reshape(3, 3), positions.reshape(-1, 3)
-    if coordinates == "frac_coords":
+    if is_fractional:
         positions = _cartesian(positions, lattice)
     return Crystal(numbers.ravel().astype(np.int64), positions, lattice, id)
 
@@ -438,11 +456,18 @@ def _name(id: str) -> str:
     return f"crystal {id!r}" if id else "crystal"
 
 
-CONVERTERS: dict[tuple[str, str], Callable[[Any, str], Crystal]] = {
+_STRUCTURE_TYPES: dict[tuple[str, str], Callable[[Any, str], Crystal]] = {
     ("crystalframer.crystals.crystal", "Crystal"): _named,
     ("crystalframer.reading.entry", "CellContent"): lambda content, id: Crystal(*content, id=id),
     ("pymatgen.core.structure", "IStructure"): _from_pymatgen,
     ("ase.atoms", "Atoms"): _from_ase,
+}
+CONVERTERS: dict[tuple[str, str], Callable[[Any, str], Crystal]] = {
+    **_STRUCTURE_TYPES,
+    ("pymatgen.entries.computed_entries", "ComputedStructureEntry"): lambda entry, id: _converted(
+        entry.structure, id or str(entry.entry_id or "")
+    ),
+    ("pydantic", "BaseModel"): lambda document, id: _from_mapping(dict(document), id),  # of the Materials Project
     ("pandas", "Series"): lambda row, id: _from_mapping(row.to_dict(), id),
     ("collections.abc", "Mapping"): _from_mapping,
     ("builtins", "str"): _from_text,

@@ -321,6 +321,18 @@ def test_bad_labels(
         read_folder(folder, targets=targets)
 
 
+def test_labels_that_are_no_numbers_are_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("labels.csv", "Labels.csv"):
+        (folder / name).write_text("id,gap\na,1.0 eV\nb,2.0 eV\nc,\n")
+        assert not dataset(folder).targets
+        assert "'gap' holds '1.0 eV'" in capsys.readouterr().err
+        (folder / name).unlink()
+    for name in ("labels.xlsx", "id_prop.txt"):
+        (folder / name).write_text("x")
+    assert not dataset(folder).targets
+    assert "(id_prop.txt, labels.xlsx)" in capsys.readouterr().err
+
+
 def test_labels_that_are_no_text(folder: Path) -> None:
     (folder / "labels.csv").write_bytes(b"PK\x03\x04\x00\x00")
     with refused(DataError, "no text", path="labels.csv"):

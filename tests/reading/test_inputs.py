@@ -229,7 +229,7 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
         (row(atomic_numbers=[11, float("inf")]), "atomic_numbers", None, ["whole numbers"]),
         (row(frac_coords=[0.1, 10**400, 0.3, 0, 0, 0]), "frac_coords", None, ["numbers"]),
         (row(lattice=[1e300, 0, 0, 0, 1e300, 0, 0, 0, 1e300]), None, None, ["lattice must be"]),
-        ({"id": "a", "lattice": [1]}, "atomic_numbers", None, ["crystal 'a'", "It has: id, lattice"]),
+        ({"id": "a", "lattice": [1]}, "atomic_numbers", None, ["crystal 'a'", "columns are: id, lattice"]),
         ({"id": "a", "structure": None}, "structure", None, ["crystal 'a'", "empty"]),
         ({"id": "a", "structure": "NaCl.cif"}, "structure", None, ["'NaCl.cif'", "no file in"]),
         (JARVIS | {"elements": ["Na", "Q"]}, None, 1, ["'Q' is no element"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,14 @@ from typing import Any
 import numpy as np
 import pandas
 import pytest
+from pydantic import BaseModel, ConfigDict
 from pymatgen.core import Lattice, Structure
+from pymatgen.entries.computed_entries import ComputedStructureEntry
 from refusals import refused
 
 import crystalframer as cf
-from crystalframer.errors import CrystalError
+from crystalframer.errors import CrystalError, DataError
+from crystalframer.reading.inputs import iter_structures
 
 LATTICE = [[4.0, 0, 0], [0, 5, 0], [0, 1, 6]]
 FRAC = [[0.0, 0, 0], [0.5, 0.25, 0.5]]
@@ -37,6 +41,9 @@ ANGLES = list(SALT.lattice.angles)
         {"structure": POSCAR},
         {"cif": CIF.encode("utf-16")},
         {"structure": SALT, "cif": CIF, "poscar": POSCAR},
+        {"final_structure": SALT, "note": "a\nb"},
+        {"material_id": "x", "relaxed": SALT.as_dict(), "file": "x.cif"},
+        {"id": "x", "text": POSCAR},
         {"structure": None, "cif": CIF},
         {"structure": "rocksalt", "cif": CIF},
         {"atoms": 2, "structure": SALT},
@@ -77,6 +84,7 @@ def _pymatgen(lattice: dict[str, Any] = {}, site: dict[str, Any] = {}) -> dict[s
             ["16 atoms"],
         ),
         ({**ROW, "structure": OTHER}, None, ["structure and atomic_numbers"]),
+        ({"initial": SALT, "final": OTHER, "id": "x"}, "final", ["initial and final"]),
         ({"structure": "rocksalt"}, "structure", ["'rocksalt'"]),
         ({"structure": SALT, "nsites": 4}, "nsites", ["4", "2 atoms"]),
         ({"structure": SALT, "n_atoms": "3"}, "n_atoms", ["3", "2 atoms"]),
@@ -124,6 +132,78 @@ def test_paths_of_structures_are_relative_to_their_table(column: str, suffix: st
     assert [crystal.id for crystal in cf.read_all(path)] == ["a", "b", "c", "d"]
     data = cf.dataset(path)
     assert data.ids.tolist() == ["a", "b", "c", "d"] and list(data.targets) == ["gap"]
+
+
+def test_entries_and_documents_of_pymatgen_and_the_materials_project() -> None:
+    class Document(BaseModel):
+        model_config = ConfigDict(arbitrary_types_allowed=True)
+        material_id: str = "mp-1"
+        nsites: int = 2
+        structure: Structure = SALT
+        title: str | None = None
+
+    entry = ComputedStructureEntry(SALT, -1.0, entry_id="mp-2")
+    assert [crystal.id for crystal in cf.read_all([Document(), entry])] == ["mp-1", "mp-2"]
+    assert cf.read_all(Document())[0].id == "mp-1"
+
+
+def test_files_of_a_run_are_called_as_its_folder(tmp_path: Path) -> None:
+    for run in ("run1", "run2"):
+        (tmp_path / run).mkdir()
+        for name in ("poscar", "CONTCAR.gz", "Poscar.vasp", "OUTCAR", "vasprun.xml"):
+            content = gzip.compress(POSCAR.encode()) if name.endswith(".gz") else POSCAR.encode()
+            (tmp_path / run / name).write_bytes(content)
+    for name in ("poscar", "CONTCAR.gz", "Poscar.vasp", "OUTCAR", "vasprun.xml"):
+        found = list(iter_structures(str(tmp_path / "*" / name)))
+        assert [record.id for record in found] == ["run1", "run2"]
+        assert (found[0].error is None) == (name not in ("OUTCAR", "vasprun.xml"))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("x.xlsx", ["spreadsheet", "CSV"]),
+        ("x.zip", ["archive", "unpack"]),
+        ("x.tar.gz", ["archive"]),
+        ("x.pkl", ["pickle", "any code"]),
+        ("x.h5", ["HDF5"]),
+        ("x.txt", ["suffix"]),
+        ("x", ["suffix"]),
+    ],
+)
+def test_files_of_other_kinds_say_what_to_do(name: str, words: list[str], tmp_path: Path) -> None:
+    content = b"PK\x03\x04\x00"
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    with refused(CrystalError, *words, path=name):
+        cf.read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"id|cif\na|b\n", ["'id|cif'", "commas"]),
+        (b"id gap\na 1\n", ["'id gap'", "commas"]),
+        (b"id,file\na,b,c\n", ["3 cells", "2 columns", "quotes"]),
+        (b'id,file\na,"b\n', ["quotation mark is not closed"]),
+        (b'id,file\na,"b"c\n', ["behind a closing quotation mark"]),
+        (b"PK\x03\x04\x00", ["no text"]),
+        (b"id,gap\na,1\n", ["structure", "file", "id, gap"]),
+    ],
+)
+def test_tables_that_cannot_be_used_say_why(text: bytes, words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(text)
+    with refused(CrystalError, *words, path="t.csv", row=1):
+        cf.read_all(tmp_path / "t.csv")
+
+
+def test_a_folder_without_structures_names_its_tables(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "1" / "last").mkdir(parents=True)
+    (tmp_path / "runs" / "1" / "last" / "a.cif").write_text(CIF)
+    (tmp_path / "candidates.csv").write_text("id,file\n")
+    with refused(CrystalError, "candidates.csv", "**", "*.cif", path=tmp_path):
+        cf.read_all(tmp_path)
+    with refused(DataError, "candidates.csv", path=tmp_path):
+        cf.dataset(tmp_path)
 
 
 def test_paths_in_memory_are_relative_to_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
