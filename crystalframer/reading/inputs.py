@@ -8,12 +8,14 @@ import os
 import stat
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 from typing import Any, TypeVar
 
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.errors import CrystalError, CrystalFramerError, CrystalWarning, DataError, is_of_machine
+from crystalframer.libraries import reason
 from crystalframer.reading import formats
 from crystalframer.reading.columns import check_names, id_column, id_columns, id_in, is_missing, is_name, names_files
 from crystalframer.reading.entry import BEGINNING, Entry, Start, StructureRecord
@@ -30,6 +32,8 @@ _EXPECTED = (CrystalFramerError, OSError, UnicodeDecodeError, MemoryError)
 """Errors of a file that cannot be read."""
 _WALKED = 1000
 """Sub-folders in which an example of a structure file is looked for."""
+_LONGEST_NAME = 80
+"""Letters of an input that is no path in a message."""
 _SHOWN = 3
 """Names of skipped files in one message."""
 
@@ -57,7 +61,7 @@ def read(source: Any, id: str = "") -> Crystal:
     """
     if not _is_path(source):
         return _crystal(Entry(source, id))
-    path = Path(source).expanduser()
+    path = _expanded(str(source))
     if glob.has_magic(str(source)) and not path.exists():
         raise CrystalError("is a pattern, not a file; read_all takes patterns", path=path)
     entry = _only_entry(path)
@@ -215,9 +219,9 @@ def iter_entries(inputs: Any) -> Iterator[Entry]:
         try:
             found = files_of(str(inputs))
         except CrystalError as error:
-            yield Entry(error, str(inputs), path=Path(inputs))
+            yield Entry(error, str(inputs)[:_LONGEST_NAME], path=error.path)
         else:
-            say_what_is_skipped(Path(inputs).expanduser(), found)
+            say_what_is_skipped(_expanded(str(inputs)), found)
             for path in found:
                 yield from saying_which_lack_ids(_entries_of(path), str(path))
     elif is_instance(inputs, "pandas", "DataFrame"):
@@ -273,10 +277,11 @@ def _with_files(row: Mapping[Any, Any], table: Path | None) -> Mapping[Any, Any]
     crystals = {}
     for name in named:
         path = _file_named(str(row[name]), table)
-        if path.is_file():
+        if path is not None:
             crystals[name] = _crystal_of_file(path, name)
         elif not has_others:  # else it may be a word about the structure
-            problem = f"{name} is {str(row[name])[:80]!r}, which is no file in {path.parent.absolute()}"
+            folder = Path.cwd() if table is None else table.absolute().parent
+            problem = f"{name} is {str(row[name])[:80]!r}, which is no file in {folder}"
             raise CrystalError(f"{problem}, and no text of CIF, POSCAR or JSON", field=name, value=row[name])
     return {**row, **crystals} if crystals else row
 
@@ -310,11 +315,16 @@ def _names_file(cell: Any) -> bool:
     return _is_path(cell) and not is_missing(cell)
 
 
-def _file_named(cell: str, table: Path | None) -> Path:
-    """The file that a cell of a table names, perhaps as Windows writes it."""
+def _file_named(cell: str, table: Path | None) -> Path | None:
+    """The file that a cell of a table names, perhaps as Windows writes it; None if there is none."""
     folder = Path() if table is None else table.parent
-    path = folder / Path(cell.strip()).expanduser()
-    return path if path.exists() else folder / PureWindowsPath(cell.strip()).as_posix()
+    for text in (cell.strip(), PureWindowsPath(cell.strip()).as_posix()):
+        with suppress(
+            OSError, RuntimeError, ValueError
+        ):  # of text that can be no path: too long, `~nobody`, a zero byte
+            if (path := folder / Path(text).expanduser()).is_file():
+                return path
+    return None
 
 
 def _name_of_file(cell: str) -> str:
@@ -372,7 +382,7 @@ def files_of(text: str) -> list[Path]:
     """
     if not text.strip():
         raise CrystalError("the path is empty; name a file or a folder")
-    path = Path(text).expanduser()
+    path = _expanded(text)
     if path.is_dir() and not formats.may_be_folder(path):
         found = formats.structure_files(path) or formats.parquet_files(path)
         problem = f"the folder holds no structure files ({', '.join(formats.STRUCTURES)}), databases or parquet tables"
@@ -386,6 +396,21 @@ def files_of(text: str) -> list[Path]:
     if not found:
         raise CrystalError(problem, path=text)
     return found
+
+
+def _expanded(text: str) -> Path:
+    """A path with the home of a user in place of `~`.
+
+    Raises:
+        CrystalError: there is no such user, or the text can be no path.
+    """
+    try:
+        path = Path(text).expanduser()
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):  # which the reader says
+            path.stat()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise CrystalError(f"{text[:_LONGEST_NAME]!r} can be no path ({reason(error)[:80]}); check it") from error
+    return path
 
 
 def say_what_is_skipped(folder: Path, taken: Collection[Path], patterns: bool = True) -> None:

@@ -75,7 +75,8 @@ def is_structure(value: object) -> bool:
 def is_one_structure(names: Iterable[Any]) -> bool:
     """Whether names are those of the cells or entries of one structure, and not the ids of several."""
     names = list(map(str, names))
-    return any(name in _STRUCTURE_NAMES or holds_structures(name) for name in names) or has_id(names)
+    known = (name in _STRUCTURE_NAMES or holds_structures(name) or names_files(name) for name in names)
+    return any(known) or has_id(names)
 
 
 def structure_columns(row: Mapping[Any, Any]) -> list[str]:

@@ -211,6 +211,18 @@ def test_paths_in_memory_are_relative_to_the_current_folder(tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     assert [crystal.id for crystal in cf.read_all(pandas.DataFrame({"File": ["a.cif"]}))] == ["a"]
     assert cf.read({"id": "x", "path": "a.cif"}).id == "x"
+    for cell in ("x" * 10_000, "~nobody/a.cif", "a\0b", ".", "/", "a/../../none.cif"):
+        good, bad = iter_structures([{"path": "a.cif"}, {"path": cell}])
+        assert good.error is None and "no file in" in str(bad.error)
+
+
+@pytest.mark.parametrize("text", ["x" * 10_000, "~nobody/a.cif", "a\0b"])
+def test_text_that_can_be_no_path_stops_no_other(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.cif").write_text(CIF)
+    bad, good = iter_structures([text, tmp_path / "a.cif"])
+    assert good.error is None and "can be no path" in str(bad.error) and len(str(bad.error)) < 300
+    with refused(CrystalError, "can be no path"):
+        cf.read(text)
 
 
 FRAME = pandas.DataFrame({"material_id": ["x", "y"], "structure": [SALT.as_dict(), SALT.as_dict()], "gap": [1.0, 2.0]})
