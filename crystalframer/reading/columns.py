@@ -21,7 +21,9 @@ _ID_WORDS = (
     *("icsdid", "icsd", "icsdcode", "icsdnumber", "icsdcollectioncode", "collectioncode"),
     *("codid", "cod", "coddatabasecode", "identifier", "uid", "uuid"),
 )
-_FILE_WORDS = ("filename", "ciffile", "file", "structurefile", "path", "filepath", "cifpath", "structurepath")
+_FILE_WORDS = tuple(
+    kind + ending for kind in ("", "cif", "poscar", "structure") for ending in ("filename", "file", "path", "filepath")
+)
 _NAME_WORDS = ("name", "materialname", "structurename", *_FILE_WORDS)
 """Words for what often, but not always, tells crystals apart."""
 _ORDER = {word: place for place, word in enumerate((*_ID_WORDS, *_NAME_WORDS))}

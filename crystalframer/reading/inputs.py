@@ -219,7 +219,7 @@ def iter_entries(inputs: Any) -> Iterator[Entry]:
         try:
             found = files_of(str(inputs))
         except CrystalError as error:
-            yield Entry(error, str(inputs)[:_LONGEST_NAME], path=error.path)
+            yield Entry(error, str(inputs)[:_LONGEST_NAME], path=Path(error.path) if error.path else None)
         else:
             say_what_is_skipped(_expanded(str(inputs)), found)
             for path in found:
@@ -319,9 +319,8 @@ def _file_named(cell: str, table: Path | None) -> Path | None:
     """The file that a cell of a table names, perhaps as Windows writes it; None if there is none."""
     folder = Path() if table is None else table.parent
     for text in (cell.strip(), PureWindowsPath(cell.strip()).as_posix()):
-        with suppress(
-            OSError, RuntimeError, ValueError
-        ):  # of text that can be no path: too long, `~nobody`, a zero byte
+        # Of text that can be no path: it is too long, names no user after `~`, or has a zero byte.
+        with suppress(OSError, RuntimeError, ValueError):
             if (path := folder / Path(text).expanduser()).is_file():
                 return path
     return None

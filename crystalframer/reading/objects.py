@@ -233,7 +233,8 @@ def _from_text(text: str, id: str) -> Crystal:
         except DataError as error:
             raise CrystalError(error.message, field=error.field) from error
         except (ValueError, RecursionError) as error:  # the latter of nested brackets
-            raise CrystalError(f"not valid JSON ({error}); make it again") from error
+            advice = "it is a Python dictionary; write it by json.dumps" if text.lstrip("{ ").startswith("'") else ""
+            raise CrystalError(f"{_name(id)}: not valid JSON ({advice or error}); make it again") from error
         return _from_mapping(tree, id)
     if poscar.is_poscar(text):
         return _converted(poscar.POSCAR.structures(text)[0], id)
@@ -449,7 +450,7 @@ def _numbers(row: Mapping[str, Any], name: str, id: str) -> Float[np.ndarray, ".
             value = value.tolist()  # rows of rows, as parquet gives them
         return np.array(value, dtype=np.float64)
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        problem = f"{name} cannot be read as numbers ({error}); give a list of them"
+        problem = f"{name} cannot be read as numbers ({error}); give a list, such as [11, 17]"
         raise CrystalError(f"{_name(id)}: {problem}", field=name) from error
 
 

@@ -110,7 +110,7 @@ def test_records_that_say_two_things_are_refused(row: dict[str, Any], field: str
         cf.read(row)
 
 
-@pytest.mark.parametrize("column", ["file", "path", "CIF file", "structure", "cif"])
+@pytest.mark.parametrize("column", ["file", "path", "CIF file", "structure_filename", "structure", "cif"])
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "csv.gz"])
 def test_paths_of_structures_are_relative_to_their_table(column: str, suffix: str, tmp_path: Path) -> None:
     for name in ("a", "b"):
@@ -211,12 +211,12 @@ def test_paths_in_memory_are_relative_to_the_current_folder(tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     assert [crystal.id for crystal in cf.read_all(pandas.DataFrame({"File": ["a.cif"]}))] == ["a"]
     assert cf.read({"id": "x", "path": "a.cif"}).id == "x"
-    for cell in ("x" * 10_000, "~nobody/a.cif", "a\0b", ".", "/", "a/../../none.cif"):
+    for cell in ("x" * 10_000, "~no-such-user/a.cif", "a\0b", ".", "/", "a/../../none.cif"):
         good, bad = iter_structures([{"path": "a.cif"}, {"path": cell}])
         assert good.error is None and "no file in" in str(bad.error)
 
 
-@pytest.mark.parametrize("text", ["x" * 10_000, "~nobody/a.cif", "a\0b"])
+@pytest.mark.parametrize("text", ["x" * 10_000, "~no-such-user/a.cif", "a\0b"])
 def test_text_that_can_be_no_path_stops_no_other(text: str, tmp_path: Path) -> None:
     (tmp_path / "a.cif").write_text(CIF)
     bad, good = iter_structures([text, tmp_path / "a.cif"])
