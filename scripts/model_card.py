@@ -350,7 +350,7 @@ def strained(scored: Scored) -> list[str]:
         change = after[ENERGY] - before[ENERGY]
         widths = [(found[f"{ENERGY}_high"] - found[f"{ENERGY}_low"]).median() for found in (after, before)]
         had_gap = before[GAP] > 0.5 if GAP in names else before[ENERGY] > np.inf
-        lost = f"{(after[GAP][had_gap] < 0.1).mean():.0%}" if had_gap.any() else ""
+        lost = f"{(after[GAP][had_gap] < 0.1).mean():.0%}" if had_gap.to_numpy().any() else ""
         text.append(
             f"| {strain:+.0%} | {change.median():+.3f} | {(change < 0).mean():.0%} | × {widths[0] / widths[1]:.2f} | "
             f"{after['outside_training'].notna().mean():.0%} | {lost} |"

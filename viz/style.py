@@ -25,7 +25,7 @@ def log_axis(values: Iterable[float]) -> dict[str, Any]:
     """
     import numpy as np
 
-    powers = np.log10([value for value in values if value is not None and np.isfinite(value) and value > 0] or [1.0])
+    powers = np.log10([value for value in values if np.isfinite(value) and value > 0] or [1.0])
     decades = powers.max() - powers.min()
     steps = (1, 1.5, 2, 3, 5, 7) if decades < 1.2 else (1, 2, 5) if decades < 3 else (1,)
     around = range(int(np.floor(powers.min())) - 1, int(np.ceil(powers.max())) + 2)

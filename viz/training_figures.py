@@ -145,6 +145,6 @@ def learning_curve(
     figure.update_layout(legend=LEGEND_ABOVE)
     # Plotly itself would put ticks between the first epochs.
     figure.update_xaxes(title_text="epoch", dtick=1 if len(history) <= 10 else None)
-    shown = [error for part in figure.data for error in part.y]
+    shown = [*history[columns].to_numpy(dtype=float).ravel(), np.nan if baseline is None else baseline]
     figure.update_yaxes(title_text=f"MAE ({of})" if unit else "MAE", **log_axis(shown))
     return styled(figure, target, width, height)
