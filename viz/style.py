@@ -36,7 +36,8 @@ def styled(figure: go.Figure, title: str, width: int, height: int) -> go.Figure:
     """Set title, size (pixels) and look of a finished figure. Returns the same figure. The title is plain text."""
     figure.update_layout(
         template="simple_white",
-        title={"text": literal(title), "font": {"size": TITLE_SIZE}},
+        # At the upper edge, so that a legend above the plot has room below it.
+        title={"text": literal(title), "font": {"size": TITLE_SIZE}, "y": 1.0, "yanchor": "top", "pad": {"t": 10}},
         font={"color": INK, "size": TEXT_SIZE},
         width=width,
         height=height,
