@@ -40,7 +40,7 @@ def dataset(
             query (`optimade:BASE_URL?FILTER`, `mp-api:elements=Li,O`, see `queries.py`); or a path of a packed data
             set, a table (CSV, JSON, JSON lines, parquet) or a folder of structure files. Published sets and answers to
             queries are downloaded the first time and kept in `download.cache_folder()`.
-        labels: table of labels, for a folder (default: `labels.csv`, `.json`, `.jsonl` or `.parquet` in it).
+        labels: table of labels, for a folder (default: `labels.csv`, `.tsv`, `.json`, `.jsonl` or `.parquet` in it).
         targets: the labels to read. Default: all that the source has. Published data sets come with the split that
             published results for these targets use, unless a split is named.
 

@@ -30,7 +30,11 @@ _RELATIVE, _ABSOLUTE = 2e-3, 6e-3
 """Å: lengths may be rounded to two decimals."""
 _DEGREES = 0.1
 _DISTANCE = 0.05
-"""Å by which two descriptions of an atom may differ."""
+"""Å by which two coordinates of an atom may differ."""
+_SAME_SHAPE, _SAME_PLACE = 1e-3, 0.02
+"""Relative difference of squared lengths, and Å between atoms, of one cell written in two formats: a relaxation moves
+more.
+"""
 
 
 def check_content(record: Mapping[str, Any], crystal: Crystal, name: str) -> None:
@@ -119,9 +123,9 @@ def are_same(first: Crystal, second: Crystal) -> bool:
     from scipy.spatial import KDTree
 
     shapes = [crystal.lattice @ crystal.lattice.T for crystal in (first, second)]
-    if len(first) != len(second) or not np.allclose(*shapes, rtol=2 * _RELATIVE, atol=_ABSOLUTE):
+    if len(first) != len(second) or not np.allclose(*shapes, rtol=_SAME_SHAPE, atol=_ABSOLUTE):
         return False
-    tolerance = _DISTANCE / np.linalg.norm(first.lattice, axis=1).max()
+    tolerance = _SAME_PLACE / np.linalg.norm(first.lattice, axis=1).max()
     for z in {*first.atomic_numbers.tolist(), *second.atomic_numbers.tolist()}:
         frac = [crystal.frac_coords[crystal.atomic_numbers == z] % 1.0 % 1.0 for crystal in (first, second)]
         if len(frac[0]) != len(frac[1]):
