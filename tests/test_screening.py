@@ -239,6 +239,18 @@ def test_batches_are_even() -> None:
     assert max(sizes) <= 30 and min(sizes[:-1]) > 30 - 7
 
 
+def test_batches_have_a_bound_of_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Estimated from the density: a crystal that is twice as dense has twice as many within the radius."""
+    monkeypatch.setattr(shards, "MAX_EDGES", 1200)
+    loose, dense = random_crystal(0, 8, volume_per_atom=20.0), random_crystal(0, 8, volume_per_atom=10.0)
+    for crystal, n_expected in ((loose, 107), (dense, 214)):  # 8 atoms with each 4/3·π·4³ Å³ at that density
+        records = [StructureRecord(str(n), "", crystal, None) for n in range(40)]
+        sizes = [len(batch) for batch in even_batches(records, 4.0, 10_000)]
+        assert max(sizes) == 1200 // (n_expected + 1)
+    records = [StructureRecord(str(n), "", crystal, None) for n, crystal in enumerate([loose, dense])]
+    assert next(even_batches(records, 4.0, 8)) == [1]  # the most expensive first
+
+
 def test_windows_bound_what_is_in_memory(lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "WINDOW", 4)
     monkeypatch.setattr(shards, "WINDOW_ATOMS", 12)
