@@ -70,11 +70,11 @@ _CIF_2_TOKEN = re.compile(
 )
 CIF_2_LIST = "[list or table of CIF 2]"
 """Stands for one."""
-_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eEdD][+-]?\d+)?(\(\d*\.?\d*\))?\s*")
+_NUMBER = re.compile(r"\s*[+-]?(\d++\.?\d*+|\.\d++)([eEdD][+-]?\d++)?(\(\d*+\.?\d*+\))?\s*")
 _DIGITS = frozenset("0123456789.+-eE")
 _FURTHER = re.compile(r"[,/+&:(_.\d-]([A-Z][a-z])|[,/+&:(_-]([A-Z])(?![a-z])|\d([A-Z])\d")
 """A second symbol in a label: `Fe1Mg1`, `O-H`, `C1H3`; not the letter of `C1B`."""
-_TYPE = re.compile(r"([A-Za-z]{1,2})(?:\d+\.?\d*[+-]|[+-]\d*\.?\d*|[+-]?\d*)")
+_TYPE = re.compile(r"([A-Za-z]{1,2})(?:\d++\.?\d*+[+-]|[+-]\d*+\.?\d*+|[+-]?\d*+)")
 """Symbol of an element, with a charge or a number: `Fe3+`, `O2-`, `Si4`."""
 
 
@@ -365,7 +365,7 @@ def formula_counts(formula: str) -> dict[int, float]:
     """Z → atoms of `"Na4 Cl4"`; empty for a formula that cannot be read."""
     text = " ".join(formula.split())
     counts: dict[int, float] = {}
-    if not re.fullmatch(r"(?:[A-Z][a-z]?(?:\d+\.?\d*|\.\d+)? ?)+", text):
+    if not re.fullmatch(r"(?:[A-Z][a-z]?(?:\d++\.?\d*+|\.\d++)? ?)+", text):
         return counts
     for symbol, count in re.findall(r"([A-Z][a-z]?)(\d+\.?\d*|\.\d+)?", text):
         z = ATOMIC_NUMBERS.get(symbol)

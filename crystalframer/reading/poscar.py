@@ -20,7 +20,7 @@ from crystalframer.elements import atomic_number
 from crystalframer.errors import CrystalError
 from crystalframer.reading.text import TextFormat, WritableText
 
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eEdD][+-]?[0-9]+)?")
+_NUMBER = re.compile(r"[+-]?([0-9]++\.?[0-9]*+|\.[0-9]++)([eEdD][+-]?[0-9]+)?")
 _DECIMAL_COMMA = re.compile(r"\d,\d")
 _COUNT = re.compile(r"[0-9]+")
 _SYMBOL = re.compile(r"([A-Za-z]{1,3})([0-9]*[+-])?([_/]\S*)?")

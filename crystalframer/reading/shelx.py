@@ -46,6 +46,8 @@ _CENTRINGS = {
 _INDENTED_ATOM = re.compile(r"\s+[A-Za-z]\S*\s+[0-9]+(\s+-?[0-9]*\.[0-9]+){3}")
 _LAST_DIGIT = 1e-3
 """Coordinates may be rounded to three digits."""
+_LONGEST_OPERATION = 100
+"""Characters of a word."""
 _UNIT_TOLERANCE = 0.01
 """Relative: numbers of atoms in UNIT are rounded."""
 
@@ -133,7 +135,7 @@ def _take(keyword: str, word: str, values: list[str], content: _Content) -> None
 
 
 def _number(word: str) -> float:
-    if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,2})?", word):
+    if not re.fullmatch(r"[+-]?([0-9]++\.?[0-9]*+|\.[0-9]++)([eE][+-]?[0-9]{1,2})?", word):
         raise ValueError(f"{word[:40]!r} is no number")
     return float(word)
 
@@ -235,6 +237,8 @@ def _operations(content: _Content) -> Operations:
 
 def _operation(values: list[str]) -> gemmi.Op:
     """`0.5+X, -Y, Z`; gemmi reads fractions."""
+    if max(map(len, values)) > _LONGEST_OPERATION:
+        raise ValueError("too long")
     operation = gemmi.Op(re.sub(r"[0-9]*\.[0-9]+", _fraction, "".join(values).lower()))
     if abs(operation.det_rot()) != gemmi.Op.DEN**3:
         raise ValueError("no rotation of a lattice")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import ase
@@ -614,6 +615,17 @@ def test_more_atoms_than_any_file_means_are_refused_in_seconds(n_operations: int
     started = time.process_time()
     with refused(CrystalError):
         read(crowd(n_operations, n_sites).replace("Na 0.", "Na 0.1 " if n_sites < 50_000 else "Na 0."))
+    assert time.process_time() - started < 20
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("4.9137(3)", "{}x"), ("0.7858", "{}x"), ("1.0\n", "{}x\n"), ("'O2 Si'", "'O2 Si{}x'"), ("O1 O ", "O1 O{}x ")],
+)
+def test_numbers_of_many_digits_cost_no_time(old: str, new: str) -> None:
+    started = time.process_time()
+    with suppress(CrystalError):
+        read(QUARTZ.replace(old, new.format("9" * 200_000), 1))
     assert time.process_time() - started < 20
 
 

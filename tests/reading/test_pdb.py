@@ -74,6 +74,8 @@ def test_deuterium_and_charges(tmp_path: Path) -> None:
         (cryst1("F d -3 m", 5, 5, 5) + SITES, "CRYST1", None, "origin"),
         (RUTILE.replace("          TI", ""), None, 0, "element"),
         ("MODEL     1\nENDMDL\nMODEL     2\n" + RUTILE, "MODEL", None, "2 models"),
+        (RUTILE.replace("END\n", "END  \nREMARK\n") + atom("O", 1, 2, 3), "END", None, "after END"),
+        (RUTILE + "END\n" * 100_000 + atom("O", 1, 2, 3), "END", None, "after END"),
         (RUTILE.replace("END\n", ""), "END", None, "cut short"),
         (RUTILE.replace("  O\n", "  X\n"), None, 1, "element"),
         (cryst1("P 42/m n m") + atom("O", 1.401, 1.401, 0, altloc="A") + "END\n", None, 0, "alternate"),

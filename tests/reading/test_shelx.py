@@ -134,6 +134,10 @@ def test_deuterium(tmp_path: Path) -> None:
         (RUTILE.replace("CELL", "REM"), None, "CELL"),
         (RUTILE.replace("0.305 0.305", "0.305 nan"), None, "cannot be read"),
         (RUTILE.replace("SYMM Y, X, -Z", "SYMM X-X, X, -Z"), None, "cannot be read"),
+        (RUTILE.replace("-X, -Y, Z", "9" * 300_000), None, "cannot be read"),
+        (RUTILE.replace("0.305 0.305", f"0.305 {'9' * 300_000}x"), None, "cannot be read"),
+        (RUTILE.replace("0.305 0.305", "0.305 20.305").replace("0.75", "1e40"), 1, "position"),
+        (RUTILE.replace("10.25", "-11.0"), 1, "variable 1"),
         (RUTILE.replace("UNIT 2 4", "UNIT 2 1_0"), None, "cannot be read"),
     ],
 )
