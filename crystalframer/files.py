@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -13,6 +17,8 @@ from crystalframer.errors import CrystalFramerError
 
 LOCK_FILE = ".lock"
 """In a folder that one process at a time works in."""
+OWNER_FILE = ".in-use.json"
+"""Beside the lock: which process has it. A process that ends in order removes it."""
 PATIENCE = 8.0
 """Seconds to wait for a lock. The loaders of a training that was killed hold its lock until they notice, within 5 s."""
 
@@ -70,25 +76,54 @@ def write(path: Path, content: bytes | str) -> None:
 def locked(folder: Path, kind: type[CrystalFramerError], doing: str) -> Iterator[None]:
     """The folder, made if need be, for one process at a time.
 
-    The lock ends with the process, however it ends. Where the file system has no locks, nothing is locked.
+    The lock ends with the process, however it ends. If the one before did not end in order, that is said on standard
+    error. Where the file system has no locks, nothing is locked.
 
     Args:
         kind: class of the error.
         doing: what another process is doing there, for the message: `"is training in it"`.
 
     Raises:
-        CrystalFramerError: of this `kind`: another process has the folder, or nothing can be written there.
+        CrystalFramerError: of this `kind`: another process has the folder (its number and machine are named), or
+            nothing can be written there.
     """
-    lock = FileLock(folder / LOCK_FILE, timeout=PATIENCE)
+    lock, owner = FileLock(folder / LOCK_FILE, timeout=PATIENCE), folder / OWNER_FILE
     with writing(folder, kind):
         folder.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire()
         except Timeout:  # an OSError too
-            raise kind(f"another process {doing}; wait for it, or stop it", path=folder) from None
+            raise kind(f"another process{_named(owner)} {doing}; wait for it, or stop it", path=folder) from None
         except NotImplementedError:  # a file system without locks
             pass
     try:
+        if lock.is_locked:
+            _take_over(owner)
         yield
     finally:
+        if lock.is_locked:
+            with suppress(OSError):
+                owner.unlink(missing_ok=True)
         lock.release()
+
+
+def _take_over(owner: Path) -> None:
+    """Say whether the process before was killed, and name this one."""
+    if owner.exists():
+        print(
+            f"{owner.parent}: the process that worked here before{_named(owner)} was killed, or its machine stopped; "
+            "this process takes the folder over",
+            file=sys.stderr,
+        )
+    with suppress(OSError):  # it only serves messages
+        since = datetime.now().astimezone().isoformat(" ", "seconds")
+        owner.write_text(json.dumps({"process": os.getpid(), "machine": socket.gethostname(), "since": since}))
+
+
+def _named(owner: Path) -> str:
+    """ " (12345 on machine, since ...)", if that can be read."""
+    try:
+        known = json.loads(owner.read_text(encoding="utf-8"))
+        return f" ({known['process']} on {known['machine']}, since {known['since']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
