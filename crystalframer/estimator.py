@@ -139,11 +139,20 @@ class CrystalFramerRegressor(RegressorMixin, BaseEstimator):
     def _split(self, data: CrystalDataset) -> Splits:
         order = np.random.default_rng(self.random_state).permutation(len(data))
         n_validation = max(1, round(self.validation_fraction * len(data)))
+        where: dict[str, Any] = {"field": "validation_fraction", "value": self.validation_fraction}
         if n_validation >= len(data):
-            problem = f"leaves none of {len(data)} structures to train on; give more structures"
-            raise ConfigError(problem, field="validation_fraction", value=self.validation_fraction)
-        validation, train = np.sort(order[:n_validation]), np.sort(order[n_validation:])
-        return Splits(data.select(train), data.select(validation), data.select([]))
+            raise ConfigError(f"leaves none of {len(data)} structures to train on; give more structures", **where)
+        # Structures that are the same stay together, as in a random split: the first of them decides.
+        n_members, n_free = np.bincount(data.duplicates), n_validation
+        chosen = []
+        for group in dict.fromkeys(data.duplicates[order].tolist()):
+            if n_members[group] <= n_free:
+                chosen.append(group)
+                n_free -= n_members[group]
+        if not chosen:
+            raise ConfigError("leaves no structure that is not among those to train on; give more structures", **where)
+        is_validation = np.isin(data.duplicates, chosen)
+        return Splits(data.select(~is_validation), data.select(is_validation), data.select([]))
 
 
 def _crystals(structures: Sequence[Any]) -> list[Crystal]:

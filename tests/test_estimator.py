@@ -73,6 +73,18 @@ def test_several_targets_and_missing_labels() -> None:
     assert small().fit(X, labels).predict(X[:5]).shape == (5, 2)
 
 
+def test_validation_structures_are_no_training_structures(tmp_path: Path) -> None:
+    """The same structure several times is in one part."""
+    small(output=tmp_path / "run").fit([*X, *X, *X], np.tile(Y, 3))
+    table = cf.load(tmp_path / "run").used.table  # type: ignore[union-attr]
+    parts = [set(rows["part"]) for _, rows in table.groupby("structure")]
+    assert len(parts) == len(X) and all(len(part) == 1 for part in parts)
+    assert set.union(*parts) == {
+        "train",
+        "validation",
+    }
+
+
 def test_it_drops_into_cross_validation_searches_and_pipelines() -> None:
     assert np.isfinite(cross_val_score(small(), X, Y, cv=2)).all()
     search = GridSearchCV(small(), {"learning_rate": [1e-5, 1e-2]}, cv=2, scoring="neg_mean_absolute_error")
