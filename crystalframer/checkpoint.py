@@ -1,7 +1,8 @@
 """A trained model on disk: a folder with `config.json` and `model.safetensors`.
 
 The folder may also hold `domain.json` (the range of the training crystals) and `uncertainty.safetensors` (calibrated
-prediction intervals). Each states its own checksum and that of the weights that it belongs to (`seals`).
+prediction intervals). Each states its own checksum and that of the weights that it belongs to (`seals`). The folder of a
+run, or a copy of its model, also holds `crystals.parquet` (which crystals trained the model).
 
 `load` needs nothing else: no Lightning, no data set, and no pickled code. A folder from which training can resume also
 holds `resume.ckpt`. Saving never damages an existing checkpoint: the new one is written beside it, flushed to the disk
@@ -27,6 +28,7 @@ from torch import Tensor
 from crystalframer import files, seals
 from crystalframer._version import __version__
 from crystalframer.config import ModelConfig, from_tree
+from crystalframer.datasets.used import UsedCrystals
 from crystalframer.domain import Domain
 from crystalframer.errors import CheckpointError, ConfigError
 from crystalframer.model.network import CrystalFramer
@@ -34,11 +36,13 @@ from crystalframer.uncertainty import Uncertainty
 
 FORMAT_VERSION = 1
 CONFIG_FILE, WEIGHTS_FILE, RESUME_FILE = "config.json", "model.safetensors", "resume.ckpt"
-DOMAIN_FILE, UNCERTAINTY_FILE = "domain.json", "uncertainty.safetensors"
+DOMAIN_FILE, UNCERTAINTY_FILE, USED_FILE = "domain.json", "uncertainty.safetensors", "crystals.parquet"
+CHECKPOINTS = "checkpoints"
+"""The folder of a run that holds its checkpoints."""
 RESULT_FILE = "result.json"
 """In the folder of a complete run: its scores, and which weights were chosen."""
 WEIGHTS_OF_A_RUN = ("best", "swa", "last")
-"""Folders in `checkpoints`."""
+"""Folders in `CHECKPOINTS`."""
 _AGAIN = "copy the whole folder again, or use another checkpoint"
 _COPY_BOTH = f"copy {CONFIG_FILE} and {WEIGHTS_FILE} together from one checkpoint"
 _MODEL_FOLDER = f"A model is a folder with {CONFIG_FILE} and {WEIGHTS_FILE}"
@@ -63,7 +67,8 @@ def save(model: CrystalFramer, path: Path | str, add: Callable[[Path], None] | N
         add: writes further files into the new folder before it replaces the old one (training adds its resume state).
 
     Raises:
-        CheckpointError: the disk is full or not writable; an existing checkpoint at `path` is unharmed.
+        CheckpointError: the disk is full or not writable (an existing checkpoint at `path` is unharmed), or the folder
+            holds something else than a checkpoint.
     """
     from safetensors.torch import save as to_bytes
 
@@ -77,6 +82,7 @@ def save(model: CrystalFramer, path: Path | str, add: Callable[[Path], None] | N
     weights = to_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
     checksum = description["weights_sha256"] = hashlib.sha256(weights).hexdigest()
     try:
+        _check_replaceable(path)
         _settle(path)
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
@@ -87,6 +93,8 @@ def save(model: CrystalFramer, path: Path | str, add: Callable[[Path], None] | N
             files.write(new / DOMAIN_FILE, json.dumps(domain, indent=2))
         if model.uncertainty is not None:
             files.write(new / UNCERTAINTY_FILE, model.uncertainty.to_bytes(checksum))
+        if model.used is not None:
+            files.write(new / USED_FILE, model.used.content)
         if add is not None:
             add(new)
         _flush(new)
@@ -149,6 +157,7 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> CrystalFramer:
     checksum = _checked_weights(folder / WEIGHTS_FILE, checksum)
     model.domain = _read_domain(folder / DOMAIN_FILE, checksum)
     model.uncertainty = _read_uncertainty(folder / UNCERTAINTY_FILE, model.config, checksum)
+    model.used = _read_used(folder)
     return model.to(device).eval()
 
 
@@ -169,6 +178,15 @@ def find(path: Path | str) -> Path:
     return found
 
 
+def used_by(path: Path | str) -> UsedCrystals | None:
+    """The crystals of the run whose weights are there; None if nothing says which they are.
+
+    Raises:
+        CheckpointError: there is no checkpoint.
+    """
+    return _read_used(find(path))
+
+
 def is_checkpoint(path: Path | str) -> bool:
     """Whether `find` finds a checkpoint there."""
     try:
@@ -179,10 +197,10 @@ def is_checkpoint(path: Path | str) -> bool:
 
 
 def _found(path: Path) -> Path | None:
-    for folder in (path, path / "checkpoints" / _chosen(path)):
+    for folder in (path, path / CHECKPOINTS / _chosen(path)):
         # A crash in the middle of a swap leaves the last good checkpoint under its other name.
         for candidate in (folder, _beside(folder, "old")):
-            if (candidate / CONFIG_FILE).exists() and not (candidate / "checkpoints").exists():
+            if (candidate / CONFIG_FILE).exists() and not (candidate / CHECKPOINTS).exists():
                 return candidate
     return None
 
@@ -269,6 +287,26 @@ def _refusing_extra(file: Path) -> Iterator[None]:
     except (OSError, ValueError, TypeError, RecursionError, CheckpointError) as error:
         field, value = getattr(error, "field", None), getattr(error, "value", None)
         raise CheckpointError(f"{error}; copy it again, or delete it", path=file, field=field, value=value) from error
+
+
+def _read_used(folder: Path) -> UsedCrystals | None:
+    """The crystals of the run that trained this checkpoint. `save` puts them into it; a run has them once."""
+    found = [folder / USED_FILE]
+    if folder.absolute().parent.name == CHECKPOINTS:
+        found.append(folder.absolute().parents[1] / USED_FILE)
+    file = next(filter(Path.exists, found), None)
+    try:
+        return None if file is None else UsedCrystals(file.read_bytes(), file)
+    except OSError as error:
+        raise CheckpointError(f"cannot be read ({error}); copy it again, or delete it", path=file) from error
+
+
+def _check_replaceable(path: Path) -> None:
+    """Check that there is a checkpoint, an empty folder or nothing: what is there is deleted."""
+    if not path.is_dir() or (path / WEIGHTS_FILE).exists() or not any(path.iterdir()):
+        return
+    what = "the folder of a run" if (path / CHECKPOINTS).exists() else "a folder with other files"
+    raise CheckpointError(f"this is {what}, which a checkpoint would replace; choose another folder", path=path)
 
 
 def _matching(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], folder: Path) -> Mapping[str, Tensor]:

@@ -164,15 +164,20 @@ def _evaluate(
     data: Any, model: Any, device: Any, average_ties: bool, split: Any = None, output: Any = None, **sizes: Any
 ) -> int:
     """Prints mean absolute error (MAE), root mean square error (RMSE) and R² of each target, and for comparison the MAE
-    of always predicting the mean of the model's training labels. The data set needs every target of the model, under
-    the same name and in the same unit; missing labels are left out.
+    of always predicting the mean of the model's training labels. A run knows its crystals, whatever their order in the
+    table: training, validation and test crystals have a row each, and the one of the test crystals shows the error that
+    `train` printed. The data set needs every target of the model, under the same name and in the same unit; missing
+    labels are left out.
 
     Examples:
     $ crystalframer evaluate demo --model runs/train
     $ crystalframer evaluate measured.csv --model runs/gap --split all --output comparison.csv
     """
     loaded = cf.load(model, device, average_ties)
-    labelled, part = _part(data, loaded.config.targets, split, "test")
+    labelled = cf.dataset(data, targets=loaded.config.targets)
+    if split is None and loaded.used is None and labelled.parts is not None:
+        split = "test"
+    part = None if split == "all" else split
     result = cf.evaluate(labelled, loaded, part=part, **sizes)
     print(f"{data}, {'all crystals' if part is None else f'{part} part'}: {result.summary()}")
     if output is not None:
@@ -184,8 +189,8 @@ def _evaluate(
 @verb("calibrate", "evaluation.calibrate", part="split")
 def _calibrate(data: Any, model: Path, device: Any, coverage: float, split: Any = None) -> int:
     """Writes the intervals into the checkpoint; `predict` then gives a lowest and a highest value beside each
-    prediction. The model must not have been trained on these crystals. The intervals are valid for crystals like those
-    of the data set.
+    prediction. Crystals that the run was trained on are left out. The intervals are valid for crystals like those of
+    the data set.
 
     Examples:
     $ crystalframer calibrate my.parquet --model runs/gap --split validation
@@ -195,7 +200,10 @@ def _calibrate(data: Any, model: Path, device: Any, coverage: float, split: Any 
 
     folder = find(model)
     loaded = cf.load(folder, device)
-    labelled, part = _part(data, loaded.config.targets, split, "validation")
+    labelled = cf.dataset(data, targets=loaded.config.targets)
+    if split is None and _has_validation(labelled, loaded):
+        split = "validation"
+    part = None if split == "all" else split
     uncertainty = cf.calibrate(labelled, loaded, part=part, coverage=coverage)
     add_intervals(folder, uncertainty)
     counts = zip(loaded.config.targets, uncertainty.n_crystals, strict=True)
@@ -433,11 +441,11 @@ def _overview(purpose: str, group: str = "") -> str:
     return "\n".join(lines)
 
 
-def _part(name: str, targets: Sequence[Target], split: str | None, default: str) -> tuple[cf.CrystalDataset, Any]:
-    """A data set with these targets, and the part of it to use; None for all."""
-    data = cf.dataset(name, targets=targets)
-    split = split or ("all" if data.parts is None else default)
-    return data, None if split == "all" else split
+def _has_validation(data: cf.CrystalDataset, model: cf.CrystalFramer) -> bool:
+    """Whether the data set has a split of its own, or crystals of the validation part of the run."""
+    if data.parts is None and model.used is not None:
+        return "validation" in model.used.find(data).role
+    return data.parts is not None
 
 
 def _draw(builder: str, path: Path, *tables: pandas.DataFrame) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +19,7 @@ from crystalframer.config import Target
 from crystalframer.crystals.loading import PreparedCrystals, batch_ends, prepare
 from crystalframer.datasets.dataset import PARTS, CrystalDataset
 from crystalframer.datasets.sources import dataset
+from crystalframer.datasets.used import ROLES, TRAINED, Found, Role, UsedCrystals
 from crystalframer.errors import DataError
 from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import BATCH_SIZE, MAX_ATOMS, MAX_EDGES, model_second, predict, ready
@@ -58,31 +61,31 @@ class Evaluation:
     crystals: pandas.DataFrame
     """One row per crystal and target: `id`, `formula`, `target`, `label` (NaN if missing), `prediction` (NaN if there
     is none), `deviation` (prediction - label), all in the target's unit, and `error`: why there is no prediction. A
-    calibrated model adds `low` and `high`, the ends of the prediction interval."""
+    calibrated model adds `low` and `high`, the ends of the prediction interval. A model of a run adds `part`: what the
+    crystal was for the run, `train`, `validation`, `test`, `earlier` (it trained the weights that the run started from)
+    or `other` (the run did not use it)."""
     scores: Mapping[str, TargetScore]
-    """Target name → score."""
+    """Target name → score. Of a model of a run: over the crystals of its test part; over those that the run did not
+    use, if it has no test crystals here; and over all, if there are no such crystals either. Of other models: over all
+    crystals."""
     n_crystals: int
     n_failed: int
     """Crystals without a prediction; the scores leave them out."""
     n_train: int = 0
-    """Crystals in the train part of the data set's own split, if the whole data set was scored."""
+    """Crystals that trained the model. For a model that does not name them: crystals in the train part of the data
+    set's own split, if the whole data set was scored."""
     coverage: float = float("nan")
     """Share of true values that the model's intervals are calibrated to contain."""
+    parts: Mapping[Role, Mapping[str, TargetScore]] = field(default_factory=dict)
+    """Scores of each part of the run in these data: `parts["test"]["band_gap"].mae`. The part `other` holds crystals
+    that the run did not use. Empty for a model that does not name its training crystals."""
+    remarks: tuple[str, ...] = ()
+    """What to know about these crystals before reading the scores."""
 
     def summary(self) -> str:
         """The scores as a table to read."""
         failed = f", {self.n_failed} of them without a prediction (see `error`)" if self.n_failed else ""
-        width = max(len(score.target.label) for score in self.scores.values())
-        lines = [
-            f"{self.n_crystals:,} crystals{failed}",
-            f"{'target':<{width}}  {'labels':>7}  {'MAE':>9}  {'RMSE':>9}  {'R²':>7}  MAE of the training mean",
-        ]
-        for score in self.scores.values():
-            share = f" (the model: {score.mae / score.baseline_mae:.0%} of it)" if score.baseline_mae > 0 else ""
-            lines.append(
-                f"{score.target.label:<{width}}  {score.n_crystals:>7,}  {score.mae:>9.4g}  {score.rmse:>9.4g}  "
-                f"{score.r2:>7.3f}  {score.baseline_mae:.4g}{share}"
-            )
+        lines = [f"{self.n_crystals:,} crystals{failed}", *self.remarks, *self._table()]
         covered = [f"{s.covered:.1%} of {s.target.name}" for s in self.scores.values() if not math.isnan(s.covered)]
         if covered:
             lines.append(f"labels within their intervals ({self.coverage:.0%} expected): {', '.join(covered)}")
@@ -94,12 +97,29 @@ class Evaluation:
                     f"{score.target.unit} {side} the labels. Do the labels come from another level of theory, or the "
                     "crystals from another class, than those that the model was trained on?"
                 )
-        if self.n_train:
+        if self.n_train and not self.parts:
             lines.append(
                 f"note: {self.n_train:,} of these crystals are in the train part of the data set's own split; a model "
                 "trained on them does better on them than on others. Score the test part alone for a fair number"
             )
         return "\n".join(lines)
+
+    def _table(self) -> list[str]:
+        width = max(len(score.target.label) for score in self.scores.values())
+        rows = [("", score) for score in self.scores.values()]
+        if self.parts:
+            rows = [(f"{role:<12}", self.parts[role][name]) for name in self.scores for role in self.parts]
+        part = f"{'part':<12}" if self.parts else ""
+        lines = [
+            f"{'target':<{width}}  {part}{'labels':>7}  {'MAE':>9}  {'RMSE':>9}  {'R²':>7}  MAE of the training mean"
+        ]
+        for part, score in rows:
+            share = f" (the model: {score.mae / score.baseline_mae:.0%} of it)" if score.baseline_mae > 0 else ""
+            lines.append(
+                f"{score.target.label:<{width}}  {part}{score.n_crystals:>7,}  {score.mae:>9.4g}  {score.rmse:>9.4g}  "
+                f"{score.r2:>7.3f}  {score.baseline_mae:.4g}{share}"
+            )
+        return lines
 
     def __repr__(self) -> str:
         return f"Evaluation: {self.summary()}"
@@ -119,7 +139,9 @@ def evaluate(
 ) -> Evaluation:
     """Score a model on labelled crystals.
 
-    Missing labels are left out.
+    Missing labels are left out. The model of a run knows the crystals of the run, whatever their order in these data:
+    each part is scored by itself (`Evaluation.parts`), and the score of the test part is the one that `fit` reported,
+    if all of its crystals are there.
 
     >>> import crystalframer as cf
     >>> result = cf.evaluate("demo", cf.load(), part="test")
@@ -129,7 +151,8 @@ def evaluate(
     Args:
         data: a data set, or the name or path of one (see `dataset`). It needs every target of the model, in its unit.
         model: a model, or the path of one. Default: the weights that come with the package.
-        part: only the crystals in this part of the data set's own split. Default: all crystals.
+        part: only the crystals in this part of the data set's own split; of the split of the run, if the data set has
+            none. Default: all crystals.
         batch_size: largest number of crystals in a batch.
         max_atoms: largest number of atoms in a batch (a larger cell is alone in one). Lower it if memory runs out.
         device: where to compute, as in `predict`.
@@ -139,31 +162,85 @@ def evaluate(
         DataError: the data set lacks a target (the nearest is named), has it in another unit, or lacks the part.
         CheckpointError: the model cannot be loaded.
     """
-    import pandas
-
     model = ready(model, device)
-    targets = model.config.targets
     data = _labelled(data, model)
     n_train = int((data.parts == "train").sum()) if part is None and data.parts is not None else 0
-    data = data if part is None else _part(data, part)
-    predicted = predict(data, model, batch_size=batch_size, max_atoms=max_atoms, progress=progress)
+    data = data if part is None else _part(data, part, model)
+    sizes = {"batch_size": batch_size, "max_atoms": max_atoms, "progress": progress}
+    if model.used is None:
+        remark = "The model does not say which crystals it was trained on. On any of these, its errors are too small"
+        return dataclasses.replace(score_crystals(data, model, **sizes), n_train=n_train, remarks=(remark,))
+    return _score_by_part(data, model, model.used, **sizes)
+
+
+def score_crystals(data: CrystalDataset, model: CrystalFramer, found: Found | None = None, **sizes: Any) -> Evaluation:
+    """Score a model on all crystals of a data set that has its targets.
+
+    Predictions depend in the last digits on the batches, which are made of consecutive crystals.
+
+    Args:
+        found: what the crystals were for the run of the model. The crystals of each part then have their own batches,
+            in the order of the run.
+        **sizes: options of `predict`.
+    """
+    import pandas
+
+    order = [np.arange(len(data))] if found is None else [found.of(role) for role in ROLES]
+    tables = [predict(data.select(rows), model, **sizes) for rows in order if len(rows)]
+    predicted = pandas.concat(tables or [predict(data, model)]).iloc[np.argsort(np.concatenate(order))]
     failed = predicted["error"].notna().to_numpy()
+    roles = [] if found is None else [role for role in ROLES if (found.role == role).any()]
+    fair = next((role for role in ("test", "other") if role in roles), None)
+    is_scored = np.ones(len(data), dtype=bool) if found is None or fair is None else found.role == fair
     means = dict(zip(model.config.target_names, model.target_mean.double().tolist(), strict=True))
-    scores, frames = {}, []
-    for target in targets:
+    scores, frames, parts = {}, [], {}
+    for target in model.config.targets:
         columns: dict[str, Any] = {"id": data.ids, "formula": data.formulas, "target": target.name}
+        if found is not None:
+            columns["part"] = found.role
         columns["label"] = data.targets[target.name]
         columns["prediction"] = predicted[target.name].to_numpy()
         columns["deviation"] = columns["prediction"] - columns["label"]
         if model.uncertainty is not None:
             columns |= {end: predicted[f"{target.name}_{end}"].to_numpy() for end in ("low", "high")}
         rows = pandas.DataFrame(columns | {"error": predicted["error"].to_numpy()})
-        scores[target.name] = _score(target, rows.loc[~failed & rows["label"].notna()], means[target.name])
+        counts = ~failed & rows["label"].notna().to_numpy()
+        scores[target.name] = _score(target, rows.loc[counts & is_scored], means[target.name])
+        for role in roles:
+            of_role = rows.loc[counts & (rows["part"] == role)]
+            parts.setdefault(role, {})[target.name] = _score(target, of_role, means[target.name])
         frames.append(rows)
     crystals = pandas.concat(frames, ignore_index=True)
-    crystals.attrs["units"] = {target.name: target.unit for target in targets}
+    crystals.attrs["units"] = {target.name: target.unit for target in model.config.targets}
     coverage = float("nan") if model.uncertainty is None else model.uncertainty.coverage
-    return Evaluation(crystals, scores, len(data), int(failed.sum()), n_train, coverage)
+    return Evaluation(crystals, scores, len(data), int(failed.sum()), coverage=coverage, parts=parts)
+
+
+def _score_by_part(data: CrystalDataset, model: CrystalFramer, used: UsedCrystals, **sizes: Any) -> Evaluation:
+    """As `score_crystals`, for a model that knows the crystals of its run, with remarks about them."""
+    found = used.find(data)
+    n = {role: int((found.role == role).sum()) for role in ROLES}
+    n_train = sum(n[role] for role in TRAINED)
+    fitted = [f"trained on {n_train:,}"] if n_train else []
+    fitted += [f"selected by its errors on {n['validation']:,}"] if n["validation"] else []
+    fair = " and ".join(f"`{role}`" for role in ("test", "other") if n[role])
+    if not fitted:
+        remarks = ["The model was neither trained on these crystals nor selected by its errors on them"]
+    elif fair:
+        remarks = [f"THE MODEL WAS {' AND '.join(fitted).upper()} OF THESE CRYSTALS. Judge it by {fair} only"]
+    else:
+        remarks = [f"THE MODEL WAS {' AND '.join(fitted).upper()} OF THESE CRYSTALS. No crystal here is new to it"]
+    if n["test"] < used.count("test"):
+        here = f"{n['test']:,} of the {used.count('test'):,} test crystals of the run are here"
+        remarks.append(f"{here}: `test` is not the error that the training printed" if n["test"] else here)
+    n_earlier = int((found.is_earlier & (found.role == "test")).sum())
+    if n_earlier:
+        remarks.append(f"{n_earlier:,} of the test crystals trained the weights that the run started from")
+    if not found.is_same.all():
+        n_changed = int((~found.is_same).sum())
+        remarks.append(f"{n_changed:,} crystals of the run have other labels here, or another structure or id")
+    evaluation = score_crystals(data, model, found, **sizes)
+    return dataclasses.replace(evaluation, n_train=n_train, remarks=tuple(remarks))
 
 
 @model_second
@@ -183,26 +260,28 @@ def calibrate(
         cf.save(model, "my-model")  # its predictions now have intervals
 
     The intervals are valid for crystals like these. The model must not have been trained on them: its errors on
-    training crystals are smaller than on others. With a few hundred crystals, intervals are narrower where predictions
-    are easier; with fewer, all have the same width.
+    training crystals are smaller than on others. Those that the model of a run knows are left out. With a few hundred
+    crystals, intervals are narrower where predictions are easier; with fewer, all have the same width.
 
     Args:
         data: a data set, or the name or path of one, with every target of the model in its unit.
         model: a model, or the path of one. Default: the weights that come with the package.
-        part: only the crystals in this part of the data set's own split. Default: all crystals.
+        part: only the crystals in this part of the data set's own split; of the split of the run, if the data set has
+            none. Default: all crystals.
         coverage: share of true values of further crystals that the intervals should contain.
         device: where to compute, as in `predict`.
         progress: show a progress bar if it takes more than 2 s.
 
     Raises:
-        DataError: the data set lacks a target (the nearest is named), has it in another unit, or lacks the part.
+        DataError: the data set lacks a target (the nearest is named), has it in another unit, lacks the part, or holds
+            training crystals only.
         CrystalError: a crystal that the model cannot take.
         UncertaintyError: too few labels for the coverage, or a coverage outside 0 to 1.
         CheckpointError: the model cannot be loaded.
     """
     model = ready(model, device)
     data = _labelled(data, model)
-    data = (data if part is None else _part(data, part)).labelled()
+    data = _without_training((data if part is None else _part(data, part, model)).labelled(), model)
     prepared = prepare(data, model.config.radius, model.config.target_names, "calibration")
     pooled, predicted = pooled_and_predicted(prepared, model, "calibrating", progress=progress)
     return calibrated(pooled, predicted - prepared.targets, model.config.target_names, coverage)
@@ -240,7 +319,27 @@ def _labelled(data: CrystalDataset | str | Path, model: CrystalFramer) -> Crysta
     return data.with_targets(targets) if isinstance(data, CrystalDataset) else dataset(data, targets=targets)
 
 
-def _part(data: CrystalDataset, part: Part) -> CrystalDataset:
+def _without_training(data: CrystalDataset, model: CrystalFramer) -> CrystalDataset:
+    """The crystals that did not train the model. It is said how many did."""
+    trained = np.zeros(len(data), dtype=bool) if model.used is None else np.isin(model.used.find(data).role, TRAINED)
+    if not trained.any():
+        return data
+    if trained.all():
+        raise DataError(f"the model was trained on all of these {len(data):,} crystals; give others", field="data")
+    print(
+        f"the model was trained on {int(trained.sum()):,} of these {len(data):,} crystals, which are left out",
+        file=sys.stderr,
+    )
+    return data.select(~trained)
+
+
+def _part(data: CrystalDataset, part: Part, model: CrystalFramer) -> CrystalDataset:
+    if data.parts is None and model.used is not None:
+        chosen = data.select(model.used.find(data).of(part))
+        if not len(chosen):
+            message = f"the data set holds no crystal of the {part} part of the run; choose another part"
+            raise DataError(message, field="part", value=part)
+        return chosen
     if data.parts is None:
         raise DataError(
             f"the data set has no {part} part, because it has no split of its own (a column `split` with "
@@ -259,14 +358,19 @@ def _score(target: Target, rows: pandas.DataFrame, mean: float) -> TargetScore:
     if not len(rows):
         return TargetScore(target, 0, *[float("nan")] * 4)
     label, error = rows["label"].to_numpy(), rows["deviation"].to_numpy()
-    squares = float(np.square(label - label.mean()).sum())
+    squares, squared_error = _mean(np.square(label - _mean(label))), _mean(np.square(error))
     return TargetScore(
         target,
         len(rows),
-        mae=float(np.abs(error).mean()),
-        rmse=float(np.sqrt(np.square(error).mean())),
-        r2=1.0 - float(np.square(error).sum()) / squares if squares > 0 else float("nan"),
-        baseline_mae=float(np.abs(label - mean).mean()),
-        bias=float(error.mean()),
+        mae=_mean(np.abs(error)),
+        rmse=math.sqrt(squared_error),
+        r2=1.0 - squared_error / squares if squares > 0 else float("nan"),
+        baseline_mae=_mean(np.abs(label - mean)),
+        bias=_mean(error),
         covered=float(rows["label"].between(rows["low"], rows["high"]).mean()) if "low" in rows else float("nan"),
     )
+
+
+def _mean(values: Float[np.ndarray, " n"]) -> float:
+    """The mean to the last digit, whatever the order of the values."""
+    return math.fsum(values.tolist()) / len(values)

@@ -68,6 +68,16 @@ def test_what_is_saved_comes_back(saved: Path) -> None:
     assert sorted(file.name for file in saved.iterdir()) == ["config.json", "model.safetensors"]
 
 
+@pytest.mark.parametrize("name", ["checkpoints/best/mine.txt", "mine.txt", "data/mine.txt"])
+def test_saving_deletes_no_other_files(name: str, tmp_path: Path) -> None:
+    """In place of the folder of a run, or of one with other things."""
+    (tmp_path / "run" / name).parent.mkdir(parents=True)
+    (tmp_path / "run" / name).write_text("mine")
+    with refused(CheckpointError, "choose another folder", path=tmp_path / "run"):
+        checkpoint.save(make_model(), tmp_path / "run")
+    assert (tmp_path / "run" / name).read_text() == "mine"
+
+
 def test_loading_leaves_the_random_numbers_alone(saved: Path) -> None:
     before = torch.get_rng_state()
     checkpoint.load(saved)

@@ -303,7 +303,7 @@ def test_training_leaves_a_run_and_says_what_it_came_to(salts: Path, tmp_path: P
     text = run(0, *words).out
     assert "test MAE" in text and "of predicting the training mean" in text and str(tmp_path / "run") in text
     assert cf.load(tmp_path / "run").config.targets == (cf.Target("gap", "eV"),)
-    assert "holds a run already" in run(2, *words).err
+    assert "holds a complete run" in run(2, *words).err
     assert "the run is complete" in run(2, *words, "--resume").err
 
 
@@ -400,8 +400,9 @@ def test_evaluating_all_or_a_part(salts: Path, run_folder: Path, tmp_path: Path,
     assert "all crystals: 15 crystals" in text and "gap (eV)" in text and "RMSE" in text
     each = pandas.read_csv(tmp_path / "each.csv")
     score = cf.evaluate(salts, run_folder).scores["gap"]
-    assert np.abs(each["deviation"].to_numpy()).mean() == pytest.approx(score.mae, rel=1e-4)
-    assert "has no test part" in run(2, "evaluate", salts, "--model", run_folder, "--split", "test").err
+    is_test = (each["part"] == "test").to_numpy()
+    assert np.abs(each["deviation"].to_numpy()[is_test]).mean() == pytest.approx(score.mae, rel=1e-4)
+    assert "test part: 2 crystals" in run(0, "evaluate", salts, "--model", run_folder, "--split", "test").out
 
 
 def test_the_order_of_words_of_release_0_1(run_folder: Path, tmp_path: Path, run: Run) -> None:
@@ -415,13 +416,17 @@ def test_the_order_of_words_of_release_0_1(run_folder: Path, tmp_path: Path, run
 def test_evaluating_takes_the_test_part_of_a_given_split(
     salts: Path, run_folder: Path, tmp_path: Path, run: Run
 ) -> None:
+    """By itself only for a model that does not know which crystals trained it."""
     data = cf.dataset(salts)
     parts = ["test" if row % 5 == 0 else "train" for row in range(len(data))]
     split = cf.CrystalDataset.from_crystals(data, [data.target("gap")], parts)
     split.save(tmp_path / "split.parquet")
-    words = ["evaluate", tmp_path / "split.parquet", "--model", run_folder]
-    assert "test part: 3 crystals" in run(0, *words).out
-    assert "all crystals: 15 crystals" in run(0, *words, "--split", "all").out
+    words = ["evaluate", tmp_path / "split.parquet", "--model"]
+    assert "all crystals: 15 crystals" in run(0, *words, run_folder).out
+    assert "test part: 3 crystals" in run(0, *words, run_folder, "--split", "test").out
+    alone = shutil.copytree(run_folder / "checkpoints" / "best", tmp_path / "alone")
+    assert "test part: 3 crystals" in run(0, *words, alone).out
+    assert "all crystals: 15 crystals" in run(0, *words, alone, "--split", "all").out
 
 
 def test_tracing_writes_a_file_that_loads(
@@ -472,8 +477,11 @@ def test_calibrating_a_run_gives_its_predictions_intervals(
     """On a copy: other tests read the run as it was."""
     copied = tmp_path / "run"
     shutil.copytree(run_folder, copied)
-    words = ["calibrate", salts, "--model", copied, "--coverage"]
-    assert "intervals of 80%, from the errors in gap of " in run(0, *words, "0.8").out
+    crystals = [random_crystal(seed, n_atoms=2).with_targets({"gap": float(seed)}) for seed in range(12)]
+    new = cf.CrystalDataset.from_crystals([*crystals, *cf.dataset(salts)], [cf.Target("gap", "eV")])
+    new.save(tmp_path / "new.parquet")
+    words = ["calibrate", tmp_path / "new.parquet", "--model", copied, "--split", "all", "--coverage"]
+    assert "intervals of 80%, from the errors in gap of 16 crystals" in run(0, *words, "0.8").out
     run(0, "predict", salts, "--model", copied, "--output", tmp_path / "table.csv")
     frame = pandas.read_csv(tmp_path / "table.csv")
     assert list(frame.columns) == ["id", "formula", "gap", "gap_low", "gap_high", "outside_training", "error"]

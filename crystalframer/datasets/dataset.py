@@ -288,11 +288,29 @@ class CrystalDataset(FlatCrystals):
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """The three parts of a data set; no crystal is in two of them."""
+    """The three parts of a data set. No crystal should be in two of them; `n_known` counts those that are."""
 
     train: CrystalDataset
     validation: CrystalDataset
     test: CrystalDataset
+
+    @cached_property
+    def n_known(self) -> int:
+        """Crystals of the validation and test parts that are the same as training crystals, whatever their ids (see
+        `CrystalDataset.duplicates`).
+        """
+        parts = (self.train, self.validation, self.test)
+
+        def joined(name: str) -> np.ndarray:
+            return np.concatenate([getattr(part, name) for part in parts])
+
+        names = ("ids", "atomic_numbers", "positions", "lattice")
+        arrays: dict[str, Any] = {name: joined(name) for name in names}
+        groups = duplicate_groups(
+            FlatCrystals(offsets=np.cumsum([0, *joined("n_atoms")]), **arrays), joined("formulas")
+        )
+        trained, others = np.split(groups, [len(self.train)])
+        return int(np.isin(others, trained).sum())
 
 
 def _known_parts(parts: np.ndarray) -> np.ndarray:

@@ -27,6 +27,7 @@ from crystalframer.model.tracing import crystal_traces, region_trace
 from crystalframer.traces import CrystalTrace
 
 if TYPE_CHECKING:
+    from crystalframer.datasets.used import UsedCrystals
     from crystalframer.domain import Domain
     from crystalframer.uncertainty import Uncertainty
 
@@ -93,6 +94,8 @@ class CrystalFramer(nn.Module):
         """The range of its training data. Like the uncertainty, it belongs to a checkpoint but not to the network."""
         self.uncertainty: Uncertainty | None = None
         """The error of predictions with these weights. Other weights need another calibration."""
+        self.used: UsedCrystals | None = None
+        """The crystals of the run that trained it. It belongs to the run, or to the checkpoint that was saved of it."""
         initialise(self, generator)
 
     def averaging_ties(self, margin: float) -> CrystalFramer:

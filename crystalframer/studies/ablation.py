@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystalframer.config import FRAME_METHODS, Config, FrameMethod
 from crystalframer.datasets.dataset import CrystalDataset, Splits
-from crystalframer.errors import ConfigError
+from crystalframer.errors import ConfigError, TrainingError
 from crystalframer.studies.study import Run, Study, outcome_of
 from crystalframer.studies.tables import StudyResult, labels
 from crystalframer.surroundings import left_alone, plain
@@ -141,6 +141,8 @@ class _Ablation(Study):
         for name, values in (("frame_methods", frame_methods), ("seeds", seeds)):
             if not values or len(set(values)) < len(values):
                 raise ConfigError("name at least one, and none twice", field=name, value=list(values))
+        if RunFolder(self.output).config.exists():
+            raise TrainingError("holds a search or a single run; choose another folder", path=self.output)
         names = config.model.target_names
         maes = [f"{part}_mae/{name}" for part in ("validation", "test") for name in names]
         measures = ["chosen", "best_epoch", "seconds", "ms_per_step", "n_parameters", "error"]

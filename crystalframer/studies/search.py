@@ -29,7 +29,7 @@ from crystalframer.studies.space import Choice, Range, Space, checked_space, tre
 from crystalframer.studies.study import Run, Study, outcome_of
 from crystalframer.studies.tables import StudyResult, labels
 from crystalframer.surroundings import left_alone, plain
-from crystalframer.training.folder import Fingerprints, RunFolder
+from crystalframer.training.folder import TABLE_FILE, Parts, RunFolder
 from crystalframer.training.result import FitResult
 
 if TYPE_CHECKING:
@@ -205,9 +205,9 @@ class _Search(Study):
             folder.check_same_config(self.config)
             self._check_same_space()
             self._open_journal()
-        elif (self.output / JOURNAL_FILE).exists():
+        elif any((self.output / name).exists() for name in (JOURNAL_FILE, TABLE_FILE)):
             raise TrainingError(
-                "holds a journal of another search; choose another folder, or delete it", path=self.output
+                "holds another search or an ablation; choose another folder, or delete it", path=self.output
             )
 
     @property
@@ -223,12 +223,12 @@ class _Search(Study):
     def n_runs(self) -> int:
         return self._n_trials
 
-    def begin(self, data: Fingerprints) -> None:
+    def begin(self, parts: Parts) -> None:
         """Write what a new search is about. The folder holds a search from the moment that it has its config."""
         if self.is_new:
             folder = RunFolder(self.output)
             files.write(self.output / SPACE_FILE, json.dumps(self._question, indent=2))
-            files.write(folder.data, json.dumps(data, indent=2))
+            folder.write_data(self.config, parts)
             files.write(folder.config, to_json(self.config))
             self._open_journal()
 

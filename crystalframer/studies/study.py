@@ -25,11 +25,11 @@ from crystalframer.datasets.dataset import CrystalDataset, Splits
 from crystalframer.errors import ConfigError, Setting, TrainingError
 from crystalframer.processes import pool
 from crystalframer.reading.tables import csv_text
-from crystalframer.studies.tables import TABLE_FILE, measured, table_of
+from crystalframer.studies.tables import measured, table_of
 from crystalframer.training import launch
 from crystalframer.training.callbacks import where_to_draw
-from crystalframer.training.folder import Fingerprints, RunFolder
-from crystalframer.training.inputs import fingerprints, load_splits, prepare_parts
+from crystalframer.training.folder import TABLE_FILE, Parts, RunFolder
+from crystalframer.training.inputs import load_splits, prepare_parts
 from crystalframer.training.result import FitResult, read_result, why_none
 from crystalframer.training.run import Interrupted, fit, silent
 from crystalframer.training.task import TrainingTask
@@ -86,8 +86,8 @@ class Study(ABC):
     def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Names of the runs, in the order of the table, and the columns that say which run it is."""
 
-    def begin(self, data: Fingerprints) -> None:
-        """Called before the first training of this call, with the fingerprints of the data."""
+    def begin(self, parts: Parts) -> None:
+        """Called before the first training of this call, with the data."""
         return
 
     def report(self, run: Run, epoch: int, losses: Sequence[float]) -> bool:
@@ -103,7 +103,13 @@ class Study(ABC):
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """The output folder, for this process alone."""
+        """The output folder, for this process alone.
+
+        Raises:
+            TrainingError: another process works in it, nothing can be written there, or it holds a run.
+        """
+        if RunFolder(self.output).checkpoints.exists():
+            raise TrainingError("is the folder of a single run; choose another folder", path=self.output)
         with files.locked(self.output, TrainingError, f"is at work on the {self.noun} in it"):
             yield
 
@@ -122,11 +128,11 @@ class Study(ABC):
             Interrupted: Ctrl-C.
         """
         splits = load_splits(self.config, data)
-        present = fingerprints(prepare_parts(self.config, splits))
+        parts = prepare_parts(self.config, splits)
         for folder in (RunFolder(self.output), *(run.folder for run in self.runs.values())):
             if folder.data.exists():
-                folder.check_same_data(present)
-        self.begin(present)
+                folder.check_same_data(self.config, parts)
+        self.begin(parts)
         accelerator = self.config.training.accelerator
         gpus = pool.visible_gpus() if self._n_workers > 1 and accelerator in ("auto", "cuda") else []
         training = _Training(splits, is_shown=self._n_workers == 1)

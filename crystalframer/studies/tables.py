@@ -16,7 +16,6 @@ from crystalframer.training.result import FitResult
 if TYPE_CHECKING:
     import pandas
 
-TABLE_FILE = "table.csv"
 LABELS = {
     "validation_loss": "validation loss",
     "best_epoch": "best epoch",

@@ -17,16 +17,21 @@ from typing import Any
 import torch
 
 from crystalframer import files
-from crystalframer.checkpoint import RESULT_FILE, RESUME_FILE
+from crystalframer.checkpoint import CHECKPOINTS, RESULT_FILE, RESUME_FILE, USED_FILE, used_by
 from crystalframer.config import Config, from_json, to_json
+from crystalframer.crystals.loading import PreparedCrystals
+from crystalframer.datasets.used import UsedCrystals
 from crystalframer.errors import ConfigError, Setting, TrainingError
 from crystalframer.training.task import Row
 
 WHERE_IT_RUNS = tuple(f"training.{name}" for name in ("accelerator", "n_workers", "n_threads", "n_devices", "n_nodes"))
 """Fields that say where a run computes, not what: they may differ on resuming."""
 
-Fingerprints = Mapping[str, Mapping[str, Any]]
-"""Number of crystals and a hash of each part of the data."""
+TABLE_FILE = "table.csv"
+"""In the folder of an ablation or a search, which has a run folder for each of its runs."""
+
+Parts = Mapping[str, PreparedCrystals]
+"""The crystals of a run: `train`, `validation` and perhaps `test`."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,10 @@ class RunFolder:
         return self.path / "data.json"
 
     @property
+    def used(self) -> Path:
+        return self.path / USED_FILE
+
+    @property
     def metrics(self) -> Path:
         return self.path / "metrics.csv"
 
@@ -53,7 +62,7 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
 
     def checkpoint(self, name: str) -> Path:
         """`best`, `swa` or `last`."""
@@ -71,7 +80,7 @@ class RunFolder:
             return 0
         return max(0, len(self.metrics.read_text(encoding="utf-8").splitlines()) - 1)
 
-    def start(self, config: Config, present: Fingerprints) -> None:
+    def start(self, config: Config, parts: Parts) -> None:
         """Make the folder of a new run. It is one from the moment that it has its config.
 
         Raises:
@@ -79,8 +88,21 @@ class RunFolder:
         """
         with self._writing():
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            files.write(self.data, json.dumps(present, indent=2).encode())
+        self.write_data(config, parts)
+        with self._writing():
             files.write(self.config, to_json(config).encode())
+
+    def write_data(self, config: Config, parts: Parts) -> None:
+        """Write fingerprints of the parts, and which crystals they hold.
+
+        Raises:
+            TrainingError: nothing can be written.
+        """
+        weights = config.training.initial_weights
+        used = _used(parts, None if weights is None else used_by(weights))
+        with self._writing():
+            files.write(self.used, used.content)
+            files.write(self.data, json.dumps(_fingerprints(parts), indent=2))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -93,13 +115,17 @@ class RunFolder:
             yield
 
     def check_new(self) -> None:
-        """Raises: TrainingError: there is a run here."""
+        """Raises: TrainingError: there is a run here, or there are several."""
+        self._check_no_study()
         if self.config.exists() or (self.checkpoints.exists() and any(self.checkpoints.iterdir())):
+            if self.result.exists():
+                raise TrainingError("holds a complete run; choose another folder, or delete it", path=self.path)
             advice = "holds a run already; continue it with ", Setting("resume", True)
             raise TrainingError(*advice, ", choose another folder, or delete it", path=self.path)
 
     def check_resumable(self, config: Config) -> None:
         """Raises: TrainingError, ConfigError: there is no unfinished run of this config here that can be written."""
+        self._check_no_study()
         if not self.config.exists():
             raise TrainingError(
                 f"nothing to resume (no {self.config.name}); start the run without ",
@@ -114,6 +140,10 @@ class RunFolder:
         self.check_same_config(config)
         with self._writing(), TemporaryFile(dir=self.checkpoints):
             pass
+
+    def _check_no_study(self) -> None:
+        if (self.path / TABLE_FILE).exists():
+            raise TrainingError("holds the runs of an ablation or a search; choose another folder", path=self.path)
 
     def read_config(self) -> Config:
         """Raises: ConfigError: the config of the run cannot be read."""
@@ -140,20 +170,33 @@ class RunFolder:
             advice = f"resume with the config in {self.config}, or start a new run"
             raise ConfigError("cannot resume with another config: ", *listed, advice, path=self.path)
 
-    def check_same_data(self, present: Fingerprints) -> None:
+    def check_same_data(self, config: Config, parts: Parts) -> None:
         """Raises: TrainingError: the run was started with other data, or nothing says with which."""
+        present = _fingerprints(parts)
         try:
             before = json.loads(self.data.read_text(encoding="utf-8"))
-            changed = [name for name in before.keys() | present if before.get(name) != present.get(name)]
+            changed = sorted(name for name in before.keys() | present if before.get(name) != present.get(name))
         except (OSError, ValueError, AttributeError) as error:
             raise TrainingError(f"missing or damaged ({error}). {self._start_anew()}", path=self.data) from error
         if changed:
             raise TrainingError(
-                f"cannot resume: the data of the run have changed (part: {', '.join(sorted(changed))}); resume with "
+                f"cannot resume: the data of the run have changed ({self._differences(parts, changed)}); resume with "
                 "the same data, or start a new run",
                 path=self.path,
-                field=min(changed),
+                field=changed[0],
             )
+        if not self.used.exists():  # of a run of an earlier version
+            self.write_data(config, parts)
+
+    def _differences(self, parts: Parts, changed: Sequence[str]) -> str:
+        """How the parts differ from those of the run, in words."""
+        found = []
+        if self.used.exists():
+            found = UsedCrystals(self.used.read_bytes(), self.used).differences(_used(parts))
+        known = {line.partition(":")[0] for line in found}
+        return ". ".join(
+            [*found, *(f"{name}: other last digits or orientations" for name in changed if name not in known)]
+        )
 
     def read_state(self) -> dict[str, Any] | None:
         """The state that the run resumes from; None if no epoch is complete.
@@ -214,6 +257,15 @@ class RunFolder:
         advice = "free some space, or choose another folder; a run that was under way resumes from its latest epoch"
         with files.writing(self.path, TrainingError, advice):
             yield
+
+
+def _used(parts: Parts, start: UsedCrystals | None = None) -> UsedCrystals:
+    return UsedCrystals.of({name: part.flat for name, part in parts.items()}, start)
+
+
+def _fingerprints(parts: Parts) -> dict[str, dict[str, Any]]:
+    """Number of crystals and a hash of each part."""
+    return {name: {"crystals": len(part), "sha256": part.fingerprint()} for name, part in parts.items()}
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from crystalframer import memory
+from crystalframer import checkpoint, memory
 from crystalframer.config import Config
 from crystalframer.crystals.loading import BatchOrder, PreparedCrystals, prepare, train_loader
 from crystalframer.datasets import sources
 from crystalframer.datasets.dataset import CrystalDataset, Splits
+from crystalframer.datasets.used import TRAINED
 from crystalframer.errors import ConfigError, CrystalError, DataError, Setting
-from crystalframer.training.folder import Fingerprints
 
 
 def load_splits(config: Config, data: Splits | CrystalDataset | None) -> Splits:
@@ -23,10 +23,14 @@ def load_splits(config: Config, data: Splits | CrystalDataset | None) -> Splits:
     if data is None:
         data = sources.dataset(config.data.source, config.data.labels, config.model.targets)
     if isinstance(data, Splits):
+        _announce_known(data)
         return data
     splits = data.split(config.data, config.training.seed)
     _announce_large_crystals(config, data, splits)
-    _announce_duplicates(config, data)
+    if config.data.split == "given":
+        _announce_known(splits)
+    else:
+        _announce_duplicates(data)
     return splits
 
 
@@ -45,10 +49,6 @@ def prepare_parts(config: Config, data: Splits) -> dict[str, PreparedCrystals]:
     return parts
 
 
-def fingerprints(parts: Mapping[str, PreparedCrystals]) -> Fingerprints:
-    return {name: {"crystals": len(part), "sha256": part.fingerprint()} for name, part in parts.items()}
-
-
 def _announce_large_crystals(config: Config, data: CrystalDataset, splits: Splits) -> None:
     """Report how many training crystals `max_atoms_per_crystal` leaves out, because scores depend on it."""
     limit = config.data.max_atoms_per_crystal
@@ -63,28 +63,27 @@ def _announce_large_crystals(config: Config, data: CrystalDataset, splits: Split
         )
 
 
-def _announce_duplicates(config: Config, data: CrystalDataset) -> None:
-    """Report crystals that are the same: a drawn split keeps them together, and a given one may not."""
-    if config.data.split == "given":
-        assert data.parts is not None
-        trained = np.unique(data.duplicates[data.parts == "train"])
-        scored = data.parts != "train"
-        n_known = int(np.isin(data.duplicates[scored], trained).sum())
-        if n_known:
-            print(
-                f"{n_known:,} of {int(scored.sum()):,} crystals of the validation and test parts are the same as "
-                "training crystals, under other ids; the given split stays as it is, and scores may be too good",
-                file=sys.stderr,
-            )
-    elif config.data.split == "random":
-        n_members = np.bincount(data.duplicates)
-        n_members = n_members[n_members > 1]
-        if len(n_members):
-            print(
-                f"{int(n_members.sum()):,} of {len(data):,} crystals are {len(n_members):,} different ones "
-                "under several ids; the split keeps those that are the same in one part",
-                file=sys.stderr,
-            )
+def _announce_known(splits: Splits) -> None:
+    """Report crystals outside the training part that are the same as some in it, once for the runs of a study."""
+    if "n_known" not in vars(splits) and splits.n_known:
+        n_scored = len(splits.validation) + len(splits.test)
+        print(
+            f"{splits.n_known:,} of {n_scored:,} crystals of the validation and test parts are the same as training "
+            "crystals; the given split stays as it is, and scores may be too good",
+            file=sys.stderr,
+        )
+
+
+def _announce_duplicates(data: CrystalDataset) -> None:
+    """Report crystals that are the same, which a drawn split keeps together."""
+    n_members = np.bincount(data.duplicates)
+    n_members = n_members[n_members > 1]
+    if len(n_members):
+        print(
+            f"{int(n_members.sum()):,} of {len(data):,} crystals are {len(n_members):,} different ones under several "
+            "ids; the split keeps those that are the same in one part",
+            file=sys.stderr,
+        )
 
 
 def announce_lone_crystals(config: Config, crystals: PreparedCrystals) -> None:
@@ -96,6 +95,23 @@ def announce_lone_crystals(config: Config, crystals: PreparedCrystals) -> None:
             print(
                 f"{n_alone:,} of {len(crystals):,} training crystals exceed training.{name} = {limit:,}; "
                 "each of them is a batch by itself",
+                file=sys.stderr,
+            )
+
+
+def announce_earlier_crystals(config: Config, parts: Mapping[str, PreparedCrystals]) -> None:
+    """Report crystals outside the training part that trained the weights from which the run starts."""
+    weights = config.training.initial_weights
+    used = None if weights is None else checkpoint.used_by(weights)
+    if used is None:
+        return
+    for name in ("validation", "test"):
+        flat = parts[name].flat if name in parts else None
+        n_known = int(np.isin(used.find(flat).role, TRAINED).sum()) if isinstance(flat, CrystalDataset) else 0
+        if n_known:
+            print(
+                f"{n_known:,} of {len(parts[name]):,} {name} crystals trained the weights that this run starts from; "
+                "errors on them are too small",
                 file=sys.stderr,
             )
 

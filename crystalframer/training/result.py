@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ import torch
 
 from crystalframer.checkpoint import load
 from crystalframer.config import Config
-from crystalframer.crystals.loading import PreparedCrystals, evaluation_loader
+from crystalframer.crystals.loading import PreparedCrystals
+from crystalframer.datasets.dataset import CrystalDataset
 from crystalframer.errors import CrystalFramerError, TrainingError
+from crystalframer.evaluation import score_crystals
 from crystalframer.model.network import CrystalFramer
 from crystalframer.training.folder import RunFolder
 from crystalframer.training.optimisation import mean_absolute_error
@@ -100,7 +103,7 @@ def conclude(
         name: Score(
             row["validation_loss"],
             {target: row[f"validation_mae/{target}"] for target in names},
-            {} if test is None else _mae(models[name], test, config),
+            {} if test is None else _mae(models[name], test),
         )
         for name, row in rows.items()
     }
@@ -139,12 +142,12 @@ def read_result(folder: RunFolder) -> FitResult:
     return FitResult(folder.path, load(folder.checkpoint(chosen)), chosen, scores, baseline, history)
 
 
-def _mae(model: CrystalFramer, crystals: PreparedCrystals, config: Config) -> dict[str, float]:
-    from tqdm.auto import tqdm
-
-    device, predictions = model.target_mean.device, []
-    with torch.inference_mode():
-        for batch in tqdm(evaluation_loader(crystals, config.training), desc="testing", delay=2, leave=False):
-            predictions.append(model(batch.to(device)).cpu())
-    mae = mean_absolute_error(torch.cat(predictions).numpy(), crystals.targets)
-    return dict(zip(config.model.target_names, mae.tolist(), strict=True))
+def _mae(model: CrystalFramer, crystals: PreparedCrystals) -> dict[str, float]:
+    """Errors as `evaluate` computes them, so that it gives the same numbers to the last digit."""
+    assert isinstance(crystals.flat, CrystalDataset)
+    evaluation = score_crystals(crystals.flat, model)
+    if evaluation.n_failed:
+        reason = evaluation.crystals["error"].dropna().iloc[0]
+        message = f"{evaluation.n_failed:,} of {len(crystals):,} test crystals have no prediction, the first: {reason}"
+        print(message, file=sys.stderr)
+    return {name: score.mae for name, score in evaluation.scores.items()}

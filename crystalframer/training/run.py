@@ -2,6 +2,7 @@
 
     run folder/
         config.json, data.json     what was asked for, and fingerprints of its data
+        crystals.parquet           which crystals are in which part (see `datasets.used`)
         metrics.csv                one row an epoch
         tensorboard/               the same, as event files
         checkpoints/best           lowest validation loss of the raw weights
@@ -51,7 +52,13 @@ from crystalframer.training import launch, ranks
 from crystalframer.training.callbacks import PoliteInterrupt, Progress, Recorder, ResumeIO, StopTogether
 from crystalframer.training.folder import RunFolder
 from crystalframer.training.graphs import STREAMS_DIFFER, resident_pass
-from crystalframer.training.inputs import announce_lone_crystals, check_memory, fingerprints, load_splits, prepare_parts
+from crystalframer.training.inputs import (
+    announce_earlier_crystals,
+    announce_lone_crystals,
+    check_memory,
+    load_splits,
+    prepare_parts,
+)
 from crystalframer.training.optimisation import target_statistics
 from crystalframer.training.result import FitResult, conclude, read_result
 from crystalframer.training.task import TrainingTask
@@ -121,10 +128,9 @@ def fit(
                     task = _train(config, model, parts, folder, callbacks)
             else:
                 task = _train(config, model, parts, folder, callbacks)
-            result = ranks.agreed(
-                lambda: conclude(config, parts, folder, task.history, task.device) if is_first else None
-            )
-            return result or read_result(folder)
+        # With the threads that `evaluate` has: it gives the same test errors to the last digit.
+        result = ranks.agreed(lambda: conclude(config, parts, folder, task.history, task.device) if is_first else None)
+        return result or read_result(folder)
 
 
 def _set_up(
@@ -145,15 +151,16 @@ def _set_up(
     parts = prepare_parts(config, load_splits(config, data))
     check_memory(config, parts, _device(config), max(n_started, ranks.n_ranks()))
     announce_lone_crystals(config, parts["train"])
+    announce_earlier_crystals(config, parts)
     if not is_first:
         return parts, CrystalFramer(config.model)
     model = _new_model(config, parts["train"])
     if resume:
-        folder.check_same_data(fingerprints(parts))
+        folder.check_same_data(config, parts)
     else:
         lock.enter_context(folder.locked())  # which makes the folder
         check()  # again: another process may have been faster
-        folder.start(config, fingerprints(parts))
+        folder.start(config, parts)
     return parts, model
 
 

@@ -22,7 +22,7 @@ from crystalframer.errors import ConfigError, TrainingError
 from crystalframer.processes import pool
 from crystalframer.processes.child import Child
 from crystalframer.studies import AblationResult, Choice, ablate, sweep
-from crystalframer.training import Interrupted
+from crystalframer.training import Interrupted, fit
 
 TIMES = ["training_seconds", "seconds", "ms_per_step"]
 MAE = "test_mae/formation_energy_per_atom"
@@ -148,6 +148,22 @@ STUDIES: dict[str, Callable[..., Any]] = {
         config, {"model.n_layers": Choice([1, 2])}, 1, DATA, output, **options
     ),
 }
+
+
+FOLDERS: dict[str, Callable[..., Any]] = {**STUDIES, "run": lambda config, output: fit(config, DATA, output)}
+
+
+@pytest.mark.parametrize("first", FOLDERS)
+@pytest.mark.parametrize("second", FOLDERS)
+def test_a_folder_holds_one_kind_of_thing(first: str, second: str, tmp_path: Path) -> None:
+    """A run, an ablation or a search: another kind is refused, and changes nothing."""
+    if first == second:
+        return
+    FOLDERS[first](CONFIG, tmp_path / "runs")
+    before = sorted(tmp_path.rglob("*"))
+    with refused(TrainingError, "choose another folder", path=tmp_path / "runs"):
+        FOLDERS[second](CONFIG, tmp_path / "runs")
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("kind", STUDIES)

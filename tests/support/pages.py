@@ -96,7 +96,7 @@ def make_workshop(folder: Path) -> None:
     for name in ("candidates.parquet", "oqmd.parquet", "part-1.parquet"):
         data.select(range(8)).save(folder / name)
     config = cf.preset("tiny").config
-    model, split = replace(config.model, targets=(gap,)), replace(config.data, split="random")
+    model, split = replace(config.model, targets=(gap,)), replace(config.data, split="random", validation_fraction=0.5)
     cf.fit(replace(config, model=model, data=split), data, output=folder / "runs/mine")
     (rock_salt,) = (crystal for crystal in prototypes() if crystal.formula == "NaCl")
     rock_salt.write(folder / "NaCl.cif")

@@ -6,7 +6,9 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -370,7 +372,7 @@ def test_where_it_runs_may_change_on_resuming(finished: FitResult, tmp_path: Pat
 
 
 def test_resuming_is_refused(finished: FitResult, tmp_path: Path) -> None:
-    with refused(TrainingError, "holds a run already", "resume = True", path=finished.output):
+    with refused(TrainingError, "holds a complete run", path=finished.output):
         fit(CONFIG, DATA, finished.output)
     with refused(TrainingError, "nothing to resume", "config.json", path="nowhere"):
         fit(CONFIG, DATA, tmp_path / "nowhere", resume=True)
@@ -380,13 +382,108 @@ def test_resuming_is_refused(finished: FitResult, tmp_path: Path) -> None:
     output = tmp_path / "run"
     with pytest.raises(Interrupted):
         fit(CONFIG, DATA, output, callbacks=[stop_at(1, 0)])
+    with refused(TrainingError, "holds a run already", "resume = True", path=output):
+        fit(CONFIG, DATA, output)
     other = Config(replace(MODEL, targets=(Target("energy", "eV"),)), training=replace(TRAINING, seed=1, n_epochs=9))
     changes = "model.targets.0.unit was 'eV/atom', is 'eV'; training.n_epochs was 5, is 9; training.seed was 123, is 1;"
     with refused(ConfigError, changes, path=output):
         fit(other, DATA, output, resume=True)
-    relabelled = dataclasses.replace(DATA.validation, targets={"energy": DATA.validation.targets["energy"] + 1})
-    with refused(TrainingError, "data", path=output, field="validation"):
-        fit(CONFIG, replace(DATA, validation=relabelled), output, resume=True)
+
+
+QUARTER = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+"""A quarter of a turn."""
+
+
+def _with(part: CrystalDataset, **changes: Any) -> CrystalDataset:
+    return dataclasses.replace(part, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changed", "part", "said"),
+    [
+        (
+            lambda train: _with(train, targets={"energy": np.where(train.ids == "c7", 1.0, train.targets["energy"])}),
+            "train",
+            "other labels of 1 ('c7')",
+        ),
+        (lambda train: train.select(np.arange(1, 24)), "train", "23 crystals instead of 24; 1 missing ('c0')"),
+        (lambda train: train.select([1, 0, *range(2, 24)]), "train", "another order"),
+        (
+            lambda train: _with(train, ids=np.array([f"d{n}" for n in range(24)], dtype=object)),
+            "train",
+            "24 missing ('c0', 'c1', 'c2', ...); 24 new ('d0', 'd1', 'd2', ...)",
+        ),
+        (
+            lambda train: _with(train, positions=train.positions * 1.01, lattice=train.lattice * 1.01),
+            "train",
+            "other structures of 24 ('c0', 'c1', 'c2', ...)",
+        ),
+        (
+            lambda train: _with(train, positions=train.positions @ QUARTER, lattice=train.lattice @ QUARTER),
+            "train",
+            "other last digits or orientations",
+        ),
+    ],
+    ids=["labels", "number", "order", "ids", "structures", "orientations"],
+)
+def test_resuming_with_other_data_is_refused_by_what_differs(stopped: Path, changed: Any, part: str, said: str) -> None:
+    with refused(TrainingError, f"{part}: {said}", path=stopped, field=part):
+        fit(CONFIG, replace(DATA, train=changed(DATA.train)), stopped, resume=True)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was stopped in its second epoch."""
+    output = tmp_path_factory.mktemp("stopped") / "run"
+    with pytest.raises(Interrupted):
+        fit(CONFIG, DATA, output, callbacks=[stop_at(1, 0)])
+    return output
+
+
+def test_a_file_that_was_only_touched_is_the_same_data(tmp_path: Path) -> None:
+    """Its date is no difference, and neither is a copy under the same name."""
+    CrystalDataset.from_crystals([*DATA.train, *DATA.validation], TARGETS[:1]).save(tmp_path / "data.parquet")
+    config = replace(CONFIG, data=DataConfig(source=str(tmp_path / "data.parquet"), split="random"))
+    with pytest.raises(Interrupted):
+        fit(config, output=tmp_path / "run", callbacks=[stop_at(1, 0)])
+    os.utime(tmp_path / "data.parquet", (0, 0))
+    (tmp_path / "run" / "crystals.parquet").unlink()  # as in a run that an earlier version began
+    assert len(fit(config, output=tmp_path / "run", resume=True).history) == TRAINING.n_epochs
+    assert (tmp_path / "run" / "crystals.parquet").exists()
+
+
+HOLDER = """
+import sys, time
+from crystalframer import files
+from crystalframer.errors import TrainingError
+with files.locked({path!r}, TrainingError, "is training in it"):
+    print("has it", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_folder_that_a_killed_process_had_is_taken_over(
+    stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While it lives, it is named; and once more after it was killed. One that ends in order leaves no trace."""
+    monkeypatch.setattr(files, "PATIENCE", 0.1)
+    output = shutil.copytree(stopped, tmp_path / "run")
+    code = f"from pathlib import Path; {HOLDER.strip().format(path=output).replace('PosixPath', 'Path')}"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        try:
+            for resume in (False, True):
+                with refused(TrainingError, f"({holder.pid} on {socket.gethostname()}", path=output):
+                    fit(CONFIG, DATA, output, resume)
+        finally:
+            holder.kill()
+    fit(CONFIG, DATA, output, resume=True)
+    said = capsys.readouterr().err
+    assert f"({holder.pid} on {socket.gethostname()}" in said and "takes the folder over" in said
+    (output / "result.json").unlink()
+    fit(CONFIG, DATA, output, resume=True)
+    assert "takes the folder over" not in capsys.readouterr().err
 
 
 def test_a_second_process_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -545,7 +642,7 @@ def test_crystals_beyond_a_limit_of_batches_are_counted(tmp_path: Path, capsys: 
     [
         ("random", "5 of 22 crystals are 2 different ones under several ids"),
         ("given", "3 of 4 crystals of the validation and test parts are the same as training crystals"),
-        ("group", ""),
+        ("group", "5 of 22 crystals are 2 different ones under several ids"),
     ],
 )
 def test_crystals_that_are_the_same_are_counted(split: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -553,8 +650,12 @@ def test_crystals_that_are_the_same_are_counted(split: str, said: str, capsys: p
     copies = [replace(alone[row], id=f"copy-{n}") for n, row in enumerate((1, 18, 18))]
     parts = ["train"] * 17 + ["validation", "test", "test", "train", "test"]
     data = CrystalDataset.from_crystals([*alone, *copies], [Target("energy")], parts)
-    load_splits(replace(CONFIG, data=DataConfig(split=split)), data)  # type: ignore[arg-type]
-    err = capsys.readouterr().err
-    assert said in err and bool(err) == bool(said)
+    splits = load_splits(replace(CONFIG, data=DataConfig(split=split)), data)  # type: ignore[arg-type]
+    assert said in capsys.readouterr().err and splits.n_known == (3 if split == "given" else 0)
+    own = Splits(*(data.select(data.parts == part) for part in ("train", "validation", "test")))
+    load_splits(CONFIG, own)
+    assert "3 of 4 crystals" in capsys.readouterr().err
+    load_splits(CONFIG, own)  # as a study does for each of its runs
+    assert capsys.readouterr().err == ""
     load_splits(replace(CONFIG, data=DataConfig(split=split)), data.select(np.arange(18)))  # type: ignore[arg-type]
     assert capsys.readouterr().err == ""

@@ -255,7 +255,7 @@ def test_the_command_line_under_torchrun_speaks_once(tmp_path: Path) -> None:
     done = torchrun(TRAINS_TWICE, tmp_path, *options)
     assert [(tmp_path / rank).read_text() for rank in "01"] == ["[0, 2]"] * 2, done.stderr
     assert done.stdout.count("run folder") == 1 and done.stdout.count("test MAE") == 1
-    assert done.stderr.count("holds a run already") == 1
+    assert done.stderr.count("holds a complete run") == 1
 
 
 def test_more_than_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
