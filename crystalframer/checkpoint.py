@@ -1,8 +1,8 @@
 """A trained model on disk: a folder with `config.json` and `model.safetensors`.
 
 The folder may also hold `domain.json` (the range of the training crystals) and `uncertainty.safetensors` (calibrated
-prediction intervals). Each states its own checksum and that of the weights that it belongs to (`seals`). The folder of a
-run, or a copy of its model, also holds `crystals.parquet` (which crystals trained the model).
+prediction intervals). Each states its own checksum and that of the weights that it belongs to (`seals`). The folder of
+a run, or a copy of its model, also holds `crystals.parquet` (which crystals trained the model).
 
 `load` needs nothing else: no Lightning, no data set, and no pickled code. A folder from which training can resume also
 holds `resume.ckpt`. Saving never damages an existing checkpoint: the new one is written beside it, flushed to the disk

@@ -8,6 +8,7 @@ the order of a table.
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -57,8 +58,10 @@ class UsedCrystals:
         frames = [_described(part).assign(part=name) for name, part in parts.items() if len(part)]
         if start is not None:
             frames.append(start.table[start.table["part"].isin(TRAINED)].assign(part="earlier"))
+        table = pandas.concat(frames).loc[:, [*_COLUMNS]]
+        table.attrs["checksum"] = _checksum(table)
         buffer = io.BytesIO()
-        pandas.concat(frames)[[*_COLUMNS]].to_parquet(buffer, index=False, compression="zstd")
+        table.to_parquet(buffer, index=False, compression="zstd")
         return cls(buffer.getvalue())
 
     @cached_property
@@ -71,11 +74,14 @@ class UsedCrystals:
         import pandas
 
         try:
-            return pandas.read_parquet(io.BytesIO(self.content), columns=[*_COLUMNS])
-        except (OSError, ValueError, KeyError) as error:  # errors of pyarrow are of these classes
+            table = pandas.read_parquet(io.BytesIO(self.content), columns=[*_COLUMNS])
+            if table.attrs["checksum"] != _checksum(table):
+                raise ValueError("its checksum differs")
+        except Exception as error:  # damaged files raise what they like
             reason = str(error).partition("\n")[0]
             message = f"not a table of the crystals of a run ({reason}); copy it again, or delete it"
             raise CheckpointError(message, path=self.path) from error
+        return table
 
     def count(self, part: str) -> int:
         """Number of crystals in a part of the run."""
@@ -154,12 +160,12 @@ def _label_hashes(labels: Float[np.ndarray, "n_crystals n_targets"]) -> UInt64[n
     return _hashed(np.where(np.isnan(labels), np.nan, labels + 0.0))  # NaN and zero have several forms
 
 
-def _hashed(numbers: Shaped[np.ndarray, "n n_columns"]) -> UInt64[np.ndarray, " n"]:
+def _hashed(table: Shaped[np.ndarray, "n n_columns"] | pandas.DataFrame) -> UInt64[np.ndarray, " n"]:
     """A hash of each row."""
     from pandas import DataFrame, util
 
     hash_rows: Any = util.hash_pandas_object
-    return hash_rows(DataFrame(numbers), index=False).to_numpy()
+    return hash_rows(DataFrame(table), index=False).to_numpy()
 
 
 def _described(crystals: FlatCrystals) -> pandas.DataFrame:
@@ -170,6 +176,10 @@ def _described(crystals: FlatCrystals) -> pandas.DataFrame:
     columns = {"id": crystals.ids, "formula": crystals.formulas}
     hashes = {"structure": structure_hashes(crystals), "labels": _label_hashes(labels)}
     return pandas.DataFrame(columns | hashes)
+
+
+def _checksum(table: pandas.DataFrame) -> str:
+    return hashlib.sha256(_hashed(table).tobytes()).hexdigest()
 
 
 def _pair(

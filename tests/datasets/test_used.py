@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ from crystalframer.config import Target
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.datasets.dataset import CrystalDataset
 from crystalframer.datasets.used import UsedCrystals, structure_hashes
+from crystalframer.errors import CheckpointError
 from crystalframer.testing import random_crystal
 
 CRYSTALS = [
@@ -109,3 +111,13 @@ def test_twins_have_a_row_each() -> None:
 def test_differences_are_named(change: Callable[[list[Crystal]], list[Crystal]], said: list[str]) -> None:
     lines = USED.differences(UsedCrystals.of(parts(change(CRYSTALS))))
     assert bool(lines) == bool(said) and all(any(line.startswith(words) for line in lines) for words in said)
+
+
+def test_a_wrong_bit_is_noticed() -> None:
+    """Wherever it is: the table is the same, or refused."""
+    rng = np.random.default_rng(0)
+    for byte in rng.integers(len(USED.content), size=300).tolist():
+        content = bytearray(USED.content)
+        content[byte] ^= 1 << int(rng.integers(8))
+        with contextlib.suppress(CheckpointError):
+            assert UsedCrystals(bytes(content)).table.equals(USED.table)
