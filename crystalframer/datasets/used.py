@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,7 @@ from jaxtyping import Bool, Float, Int64, Shaped, UInt64
 from crystalframer.crystals.flat import FlatCrystals, text_array
 from crystalframer.datasets.dataset import PARTS, CrystalDataset
 from crystalframer.errors import CheckpointError
+from crystalframer.reading.formats import name_of
 
 if TYPE_CHECKING:
     import pandas
@@ -91,7 +93,7 @@ class UsedCrystals:
         """Find the crystals of a data set, which has the targets of the model, among those of the run.
 
         A crystal is one of the run if it has the same structure, whatever its id; or the same id and formula, if the
-        id is not a mere number. If it may be several, the labels and the id decide, then the part: training first.
+        id is not a number of a row. If it may be several, the labels and the id decide, then the part: training first.
         """
         known = self.table
         given = _described(data)
@@ -105,7 +107,9 @@ class UsedCrystals:
         # Training first.
         known = known.iloc[np.argsort(known["part"].map(ROLES.index), kind="stable")]
         _look_up(row, given, known, ["structure"])
-        _look_up(row, given, known[~known["id"].str.isdecimal()], ["id", "formula"])
+        # Row 7 of another table, or of this one in another order, is another crystal.
+        of_rows = rf"((row|{re.escape(name_of(Path(data.provenance.source)))})-)?\d+"
+        _look_up(row, given.loc[~given["id"].str.fullmatch(of_rows)], known, ["id", "formula"])
         role = np.where(row < 0, "other", self.table["part"].to_numpy()[row])
         earlier = np.full(len(data), -1)
         _look_up(earlier, given, known[known["part"] == "earlier"], ["structure"])
@@ -197,7 +201,7 @@ def _look_up(
     row: Int64[np.ndarray, " n_crystals"], given: pandas.DataFrame, known: pandas.DataFrame, columns: list[str]
 ) -> None:
     """Give crystals that have no row yet the first of `known` that agrees; several may have the same one."""
-    left, right = given.loc[row < 0, columns], known[columns].drop_duplicates()
+    left, right = given.loc[row[given.index] < 0, columns], known[columns].drop_duplicates()
     found = left.assign(at=left.index).merge(right.assign(at=right.index), on=columns)
     row[found["at_x"].to_numpy()] = found["at_y"].to_numpy()
 

@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from crystalframer.config import Target
 from crystalframer.crystals.crystal import Crystal
+from crystalframer.crystals.flat import Provenance
 from crystalframer.datasets.dataset import CrystalDataset
 from crystalframer.datasets.used import UsedCrystals, structure_hashes
 from crystalframer.errors import CheckpointError
@@ -74,10 +75,15 @@ def test_another_structure_is_another_crystal(change: Callable[[Crystal], Crysta
 
 def test_row_numbers_are_no_names() -> None:
     """Row 1 of a table is another crystal than row 1 of another; a name with the same formula is the same crystal."""
-    numbered = [changed(crystal, id=str(row)) for row, crystal in enumerate(CRYSTALS)]
-    used = UsedCrystals.of(parts(numbered))
     relaxed = [changed(c, lattice=1.02 * c.lattice, positions=1.02 * c.positions) for c in CRYSTALS]
-    assert set(used.find(data([changed(c, id=str(n)) for n, c in enumerate(relaxed)])).role) == {"other"}
+    for name, role in (("", "other"), ("row-", "other"), ("my-", "other"), ("mp-", "train")):
+        numbered, renumbered = (
+            [changed(crystal, id=f"{name}{row}") for row, crystal in enumerate(crystals)]
+            for crystals in (CRYSTALS, relaxed)
+        )
+        used = UsedCrystals.of(parts(numbered))
+        found = used.find(dataclasses.replace(data(renumbered), provenance=Provenance("there/my.csv")))
+        assert found.role[0] == role
     found = USED.find(data(relaxed))
     assert found.role.tolist() == ROLES and not found.is_same.any()
     others = [changed(c, atomic_numbers=c.atomic_numbers % 80 + 1) for c in relaxed]

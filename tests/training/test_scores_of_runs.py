@@ -72,7 +72,7 @@ class TrainedRun:
         return saved["scores"][saved["chosen"]]["test_mae"][target]
 
     def data(self, folder: Path, **others: object) -> CrystalDataset:
-        return cf.dataset(write_rows(folder / "some.jsonl", [r | others for r in self.rows]), targets=TARGETS)
+        return cf.dataset(write_rows(folder / "data.jsonl", [r | others for r in self.rows]), targets=TARGETS)
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["row numbers", "ids"])
@@ -159,7 +159,8 @@ def test_other_labels_and_structures_are_said(trained: TrainedRun, tmp_path: Pat
     data = trained.data(tmp_path, energy=1.0)
     assert f"{N} crystals of the run have other labels" in cf.evaluate(data, trained.folder).summary()
     relaxed = [replace(c, lattice=1.01 * c.lattice, positions=1.01 * c.positions) for c in data]
-    parts = cf.evaluate(CrystalDataset.from_crystals(relaxed, TARGETS), trained.folder).parts
+    table = CrystalDataset.from_crystals(relaxed, TARGETS, provenance=data.provenance)
+    parts = cf.evaluate(table, trained.folder).parts
     # Names tell; row numbers do not.
     assert parts.keys() == ({"train", "validation", "test"} if "id" in trained.rows[0] else {"other"})
 
