@@ -181,8 +181,9 @@ def screen(
                     f"stopped; {n_rows:,} structures are complete in {folder}, and {GOES_ON}"
                 ) from None
     if isinstance(work, StreamPlan) and work.stopped:
-        error, n_rows = work.stopped[0], _n_rows(folder, run)
-        error.add_note(f"{n_rows:,} structures were predicted before; their rows are in {folder}, and {GOES_ON}")
+        error = work.stopped[0]
+        if n_rows := _n_rows(folder, run):
+            error.add_note(f"{n_rows:,} structures were predicted before; their rows are in {folder}, and {GOES_ON}")
         raise error
     _check_complete(folder, run, done)
     failures: Counter[str] = Counter()
