@@ -101,7 +101,7 @@ class Stated:
                 problem = f"the atom sites make {_content(found)}, but _chemical_formula_sum is {self.formula[:200]!r}"
                 advice = "add the missing sites (was the file cut short? is hydrogen listed?) or correct the formula"
                 raise CrystalError(f"{problem}; {advice}", field="_chemical_formula_sum", value=self.formula)
-            if abs(n_formulas - max(round(n_formulas), 1)) * sum(counts.values()) > FORMULA_TOLERANCE:
+            if abs(n_formulas - round(n_formulas)) * sum(counts.values()) > FORMULA_TOLERANCE:
                 problem = f"the cell holds {_content(found)}, which is no multiple of {self.formula[:200]!r}"
                 advice = "add the missing sites (was the file cut short?) or correct the formula"
                 raise CrystalError(f"{problem}; {advice}", field="_chemical_formula_sum", value=self.formula)

@@ -402,11 +402,13 @@ def test_rhombohedral_axes_are_known_by_the_cell() -> None:
         ("M1 Du 0 0 0", "", "_atom_site_type_symbol"),
         ("M1 Cg 0 0 0", "", "_atom_site_type_symbol"),
         ("M1 X 0 0 0", "", "_atom_site_type_symbol"),
+        ("M1 t 0 0 0", "", "_atom_site_type_symbol"),
         ("M1 ? 0 0 0", "", "_atom_site_label"),
         ("M1 Mg . . .", "", "_atom_site_fract_x"),
         ("M1 Mg 0 0 ?", "", "_atom_site_fract_z"),
         ("M1 Mg 0 0 0 2", "attached_hydrogens", "_atom_site_attached_hydrogens"),
         ("M1 Mg 0 0 0 dum", "calc_flag", "_atom_site_calc_flag"),
+        ("M1 Mg 0 0 0 dummy", "calc_flag", "_atom_site_calc_flag"),
         ("M1 Mg 0 0 0 0.5", "occupancy", "_atom_site_occupancy"),
         ("M1 Mg 0 0 0 x", "occupancy", "_atom_site_occupancy"),
         ("M1 Mg 0 0 0 -1", "disorder_group", "_atom_site_disorder_group"),
@@ -417,6 +419,34 @@ def test_rhombohedral_axes_are_known_by_the_cell() -> None:
 def test_a_site_that_is_not_one_whole_atom_is_refused_by_name(site: str, columns: str, field: str) -> None:
     with refused(CrystalError, "'M1'", field=field, site=0):
         read(cif(site, columns=columns))
+
+
+@pytest.mark.parametrize(
+    ("values", "columns"),
+    [("0 calc", "attached_hydrogens calc_flag"), ("A 1", "disorder_assembly disorder_group"), ("1", "disorder_group")],
+)
+def test_a_site_that_is_one_whole_atom_is_read(values: str, columns: str) -> None:
+    assert len(read(cif(f"M1 Mg 0 0 0 {values}", columns=columns))) == 4
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("loop_\n_atom_site_label", "loop_\n_space_group_symop_operation_xyz\nx,y,z\nloop_\n_atom_site_label"),
+        ("_atom_site_type_symbol\n", "_atom_site_x\n"),
+        ("_atom_site_fract_z\n", "_atom_site_x\n"),
+        ("", "_journal_year\n"),
+    ],
+)
+def test_loops_and_items_that_do_not_fit_together_are_refused(old: str, new: str) -> None:
+    item = old.strip() if old.startswith("_") else ""
+    text = QUARTZ.replace(old, new) if old else QUARTZ + new
+    with refused(CrystalError):
+        read(text + (f"loop_\n{item}\n0.1\n" if item else ""))
+
+
+def test_operations_count_where_the_name_is_that_of_another_table() -> None:
+    assert len(read(QUARTZ.replace("P 32 2 1", "Q 32 2 1"))) == 9
 
 
 @pytest.mark.parametrize(
@@ -520,12 +550,20 @@ def two_origins(gap: float, **items: str) -> str:
     return named(cif(sites, symmetry="P n n n:1", cell="10 11 12 90 90 90"), H_M="P n n n", **items)
 
 
+def pnnn(multiplicity: int) -> str:
+    """Two atoms with one origin, four with the other."""
+    site = f"Na1 Na 0 0 0 {multiplicity}"
+    text = cif(site, columns="site_symmetry_multiplicity", symmetry="P n n n:1", cell="10 11 12 90 90 90")
+    return named(text, H_M="P n n n")
+
+
 def strained(text: str, a: float) -> str:
     return text.replace("_cell_length_a 5.64", f"_cell_length_a {a}")
 
 
 GOLD = cif("Au1 Au 0 0 0", cell="4.08 4.08 4.08 90 90 90")
 SOLID_HYDROGEN = cif("H1 H 0.055 0.055 0.055", symmetry="P a -3", cell="5.33 5.33 5.33 90 90 90")
+LITHIUM_OXIDE = cif("Li1 Li 0.25 0.25 0.25\nO1 O 0 0 0", cell="4.62 4.62 4.62 90 90 90")
 TOLERANCES = {
     "an image is another atom": (near_mirror("0.0400", 10), near_mirror("0.0300", 10)),
     "a site is on its special position": (near_mirror("0.002000", 10), near_mirror("0.005000", 10)),
@@ -548,6 +586,7 @@ TOLERANCES = {
         with_stated(SOLID_HYDROGEN, formula="H8", Z="4"),
         with_stated(SOLID_HYDROGEN, formula="H8", Z="2"),
     ),
+    "Z of oxides": (*(with_stated(LITHIUM_OXIDE, formula="Li8 O4", Z=z) for z in "42"),),
     "Z of peroxides": (
         *(
             with_stated(SALT.replace("Na", "Li").replace("Cl", symbol), formula=f"Li4 {symbol}4", Z="2")
@@ -563,6 +602,18 @@ TOLERANCES = {
     "atoms are apart with one origin": (
         two_origins(0.6, formula="Na Cl", Z="8"),
         two_origins(0.8, formula="Na Cl", Z="8"),
+    ),
+    "the listed atoms are all, as stated": (
+        with_stated(all_listed(0.01), formula="Na Cl", Z="4", H_M="F m -3 m"),
+        all_listed(0.01),
+    ),
+    "elements have the symmetry": (all_listed(0.0), all_listed(0.0).replace("Na0 Na", "K0 K")),
+    "multiplicities decide": (pnnn(4), pnnn(8)),
+    "all settings give the same": (
+        *(
+            named(cif(f"Na1 Na {x}", symmetry="P 1", cell="4 5 6 90 90 90"), number="10")
+            for x in ("0 0 0", "0.1 0.2 0")
+        ),
     ),
     "what decides is stated": (two_origins(0.6, formula="Na Cl", Z="8"), two_origins(0.6)),
 }
@@ -599,7 +650,8 @@ def test_magnetic_operations_move_atoms_as_others_do() -> None:
         crystal = read(text + moments)
     assert sorted(crystal.frac_coords[:, 0].round(6)) == [0.1, 0.4, 0.6, 0.9]
     with refused(CrystalError):
-        read(text.replace(magnetic, '_space_group_magn.name_BNS "P n\'m a"\n'))
+        named_only = '_space_group_magn.name_BNS "P n\'m a"\n_chemical_formula_sum Mn\n_cell_formula_units_Z 1\n'
+        read(text.replace(magnetic, named_only))
 
 
 def crowd(n_operations: int, n_sites: int) -> str:
@@ -765,8 +817,14 @@ def test_letters_that_are_one_element_or_two_are_decided_by_the_formula(label: s
     text = cif(f"{label} ? 0 0 0", symmetry="P 1").replace("_atom_site_type_symbol\n", "").replace(" ? ", " ")
     with refused(CrystalError, field="_atom_site_label"):
         read(text)
+    with refused(CrystalError, field="_atom_site_label"):
+        read(with_stated(text, formula=f"{label[0]} {label[:2].capitalize()}"))
     for formula in (label[0], label[:2].capitalize()):
         assert read(with_stated(text, formula=formula)).formula == formula
+
+
+def test_a_type_in_capitals_is_the_element_of_the_formula() -> None:
+    assert read(with_stated(cif("M1 CO 0 0 0", symmetry="P 1"), formula="Co")).formula == "Co"
 
 
 @pytest.mark.parametrize(("label", "symbol"), [("Ti1", "TI"), ("Ni", "NI"), ("Co2", "CO")])
