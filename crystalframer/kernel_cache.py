@@ -6,6 +6,7 @@ import hashlib
 import pickle
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,21 @@ class CheckedCache(FunctionCache):
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
         locator = self._impl.locator
-        self._cache_file = _Files(locator.get_cache_path(), self._impl.filename_base, locator.get_source_stamp())
+        stamp = (locator.get_source_stamp(), sources())
+        self._cache_file = _Files(locator.get_cache_path(), self._impl.filename_base, stamp)
+
+
+@cache
+def sources(package: Path = Path(__file__).parent) -> str:
+    """Checksum of all source files of the package.
+
+    Numba compares only the file of the kernel itself. But a kernel holds functions and constants of other modules too,
+    and after an upgrade that changed only these, it would compute what the version before computed.
+    """
+    checksum = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        checksum.update(path.read_bytes())
+    return checksum.hexdigest()
 
 
 class _Files(IndexDataCacheFile):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import random
 import shutil
@@ -14,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from crystalframer import compiled
+from crystalframer.kernel_cache import CheckedCache, sources
+from crystalframer.ops import kernels
 
 EXAMPLE = """
 from crystalframer.compiled import kernel
@@ -111,3 +114,16 @@ def test_a_long_compilation_is_announced_once(capsys: pytest.CaptureFixture[str]
     with compiled.announced("an example", after=0.0):
         time.sleep(0.2)
     assert capsys.readouterr().err == ""
+
+
+def test_kernels_are_compiled_anew_when_a_constant_of_another_module_changes(tmp_path: Path) -> None:
+    """A kernel holds functions and constants of other modules; Numba looks at its own file alone."""
+    package = tmp_path / "crystalframer"
+    shutil.copytree(Path(compiled.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    assert sources(package) == sources()
+    changed = package.rename(tmp_path / "changed")
+    constants = changed / "maths" / "ties.py"
+    constants.write_text(constants.read_text(encoding="utf-8").replace("COLLINEAR = 0.9999", "COLLINEAR = 0.999"))
+    assert sources(changed) != sources()
+    kept = CheckedCache(inspect.unwrap(kernels.attend.py_func))._cache_file  # type: ignore[attr-defined]  # of Numba
+    assert sources() in kept._origin.decode()
