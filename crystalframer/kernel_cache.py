@@ -15,6 +15,7 @@ from numba.core.serialize import dumps
 
 from crystalframer import files
 
+ROOMS = ("maths", "ops")
 _SIZE = hashlib.sha256().digest_size
 
 
@@ -30,14 +31,15 @@ class CheckedCache(FunctionCache):
 
 @cache
 def sources(package: Path = Path(__file__).parent) -> str:
-    """Checksum of all source files of the package.
+    """Checksum of the source files of the rooms from which kernels take functions and constants.
 
-    Numba compares only the file of the kernel itself. But a kernel holds functions and constants of other modules too,
-    and after an upgrade that changed only these, it would compute what the version before computed.
+    Numba compares only the file of the kernel itself. After an upgrade that changed only other modules, it would compute
+    what the version before computed.
     """
     checksum = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        checksum.update(path.read_bytes())
+    for room in ROOMS:
+        for path in sorted((package / room).glob("*.py")):
+            checksum.update(path.read_bytes())
     return checksum.hexdigest()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from crystalframer import compiled
-from crystalframer.kernel_cache import CheckedCache, sources
+from crystalframer.kernel_cache import ROOMS, CheckedCache, sources
 from crystalframer.ops import kernels
 
 EXAMPLE = """
@@ -127,3 +128,12 @@ def test_kernels_are_compiled_anew_when_a_constant_of_another_module_changes(tmp
     assert sources(changed) != sources()
     kept = CheckedCache(inspect.unwrap(kernels.attend.py_func))._cache_file  # type: ignore[attr-defined]  # of Numba
     assert sources() in kept._origin.decode()
+
+
+def test_kernels_take_functions_and_constants_only_from_the_rooms_of_the_checksum() -> None:
+    package = Path(compiled.__file__).parent
+    files = [path for path in package.rglob("*.py") if re.search(r"^@kernel\b", path.read_text("utf-8"), re.MULTILINE)]
+    assert len(files) > 3
+    for path in files:
+        imported = re.findall(r"^from crystalframer\.(\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+        assert {*imported} <= {"compiled", *ROOMS}, path
