@@ -33,8 +33,8 @@ class CheckedCache(FunctionCache):
 def sources(package: Path = Path(__file__).parent) -> str:
     """Checksum of the source files of the rooms from which kernels take functions and constants.
 
-    Numba compares only the file of the kernel itself. After an upgrade that changed only other modules, it would compute
-    what the version before computed.
+    Numba compares only the file of the kernel itself. After an upgrade that changed only other modules, it would
+    compute what the version before computed.
     """
     checksum = hashlib.sha256()
     for room in ROOMS:
