@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from authors_format import authors_checkpoint, golden, golden_batch
+from authors_format import authors_checkpoint, golden, golden_batch, golden_crystals
 from refusals import refused
 
 from crystalframer.authors import load_authors_checkpoint
 from crystalframer.config import ModelConfig
+from crystalframer.crystals.loading import make_batch
 from crystalframer.errors import AuthorsCheckpointError
+from crystalframer.testing import with_cell
 
 OF_THE_SPREAD = 1e-4
 """How far outputs may be from theirs, as a share of the range of their outputs: their Gaussians have windows."""
@@ -35,6 +37,21 @@ def test_as_loaded_a_model_is_their_function_with_ties_too(name: str, tmp_path: 
     assert (difference <= OF_THE_SPREAD).all()
     assert (scatter[[0, 1, 2, 3, 4, 6]] <= OF_THE_SPREAD).all()
     assert (scatter[5] > 10 * OF_THE_SPREAD) == (name != "no")
+
+
+@pytest.mark.parametrize("cell", [np.eye(3, dtype=int), -np.eye(3, dtype=int)], ids=["as written", "inverted"])
+def test_of_two_own_images_that_tie_theirs_is_taken(cell: np.ndarray, tmp_path: Path) -> None:
+    """The image n before -n, as their loops run from the smallest; our rule takes one direction, whatever the cell."""
+    torch.save(authors_checkpoint("max"), tmp_path / "x.ckpt")
+    model = load_authors_checkpoint(tmp_path / "x.ckpt").double()
+    crystal = with_cell(golden_crystals([5])[0], cell)
+    (trace,) = model.trace(make_batch([crystal], model.config.radius, dtype=torch.float64))
+    chosen = [layer.frame.anchor_edges.ravel() for layer in trace.layers if layer.frame is not None]
+    anchors = np.unique(np.concatenate(chosen))
+    query, key = trace.edge_index[:, anchors]
+    images = trace.edge_image[anchors[query == key]]
+    first_steps = [int(image[np.flatnonzero(image)[0]]) for image in images]
+    assert first_steps and max(first_steps) < 0
 
 
 def test_images_beyond_the_radius_count_for_nothing_even_when_trained(tmp_path: Path) -> None:
