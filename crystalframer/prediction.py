@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int64
 from tqdm.auto import tqdm
 
-from crystalframer import checkpoint, memory
+from crystalframer import checkpoint, memory, result_tables
 from crystalframer._moved import moved_names
 from crystalframer.config import ModelConfig
 from crystalframer.crystals.crystal import Crystal, CrystalBatch
@@ -37,7 +37,6 @@ from crystalframer.model.network import CrystalFramer
 from crystalframer.reading.entry import StructureRecord
 from crystalframer.reading.inputs import expected_count, iter_structures, read, unique_ids
 from crystalframer.reading.objects import is_instance
-from crystalframer.result_tables import save_table
 from crystalframer.surroundings import plain
 from crystalframer.traces import CrystalTrace
 
@@ -164,7 +163,7 @@ def _with_rows_kept(error: Exception, frame: pandas.DataFrame) -> Exception:
     if len(frame):
         try:
             file = Path(tempfile.mkdtemp(prefix="crystalframer-")) / "predicted.csv"
-            save_table(frame, file)
+            result_tables.save_table(frame, file)
             kept = f"their rows are in {file}"
         except (OSError, DataError) as problem:
             kept = f"their rows are lost ({problem})"

@@ -275,6 +275,13 @@ def test_moduli_in_gpa_become_logarithms(server: FileServer, monkeypatch: pytest
     np.testing.assert_allclose(data.targets["log10_shear_modulus"], [1, 2, 0, 3, -1], atol=1e-12)
 
 
+def test_a_modulus_that_is_no_number_names_its_row(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, moduli(SOURCES["megnet-bulk"], (2, 2, 1)))
+    put_moduli("bulk", [[1.5, 2.0], [1.0, "large"], [2.5]])
+    with refused(DataError, "large", path="bulk_megnet_val.pkl", row=2):
+        dataset("megnet-bulk")
+
+
 def test_pickles_run_nothing(server: FileServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[Any, ...]:
