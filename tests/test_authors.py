@@ -46,8 +46,7 @@ def test_of_two_own_images_that_tie_theirs_is_taken(cell: np.ndarray, tmp_path: 
     model = load_authors_checkpoint(tmp_path / "x.ckpt").double()
     crystal = with_cell(golden_crystals([5])[0], cell)
     (trace,) = model.trace(make_batch([crystal], model.config.radius, dtype=torch.float64))
-    chosen = [layer.frame.anchor_edges.ravel() for layer in trace.layers if layer.frame is not None]
-    anchors = np.unique(np.concatenate(chosen))
+    anchors = np.unique([np.asarray(layer.frame.anchor_edges) for layer in trace.layers if layer.frame])
     query, key = trace.edge_index[:, anchors]
     images = trace.edge_image[anchors[query == key]]
     first_steps = [int(image[np.flatnonzero(image)[0]]) for image in images]
