@@ -421,6 +421,9 @@ def test_a_site_that_is_not_one_whole_atom_is_refused_by_name(site: str, columns
         read(cif(site, columns=columns))
 
 
+OTHER_HAND = "".join(f"{op.triplet()}\n" for op in gemmi.SpaceGroup("P 31 2 1").operations())
+
+
 @pytest.mark.parametrize(
     ("values", "columns"),
     [("0 calc", "attached_hydrogens calc_flag"), ("A 1", "disorder_assembly disorder_group"), ("1", "disorder_group")],
@@ -432,7 +435,7 @@ def test_a_site_that_is_one_whole_atom_is_read(values: str, columns: str) -> Non
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("loop_\n_atom_site_label", "loop_\n_space_group_symop_operation_xyz\nx,y,z\nloop_\n_atom_site_label"),
+        ("loop_\n_atom_site_label", f"loop_\n_space_group_symop_operation_xyz\n{OTHER_HAND}loop_\n_atom_site_label"),
         ("_atom_site_type_symbol\n", "_atom_site_x\n"),
         ("_atom_site_fract_z\n", "_atom_site_x\n"),
         ("", "_journal_year\n"),
@@ -442,7 +445,7 @@ def test_loops_and_items_that_do_not_fit_together_are_refused(old: str, new: str
     item = old.strip() if old.startswith("_") else ""
     text = QUARTZ.replace(old, new) if old else QUARTZ + new
     with refused(CrystalError):
-        read(text + (f"loop_\n{item}\n0.1\n" if item else ""))
+        read(text + (f"loop_\n{item}\nSi\nO\nO\n" if item else ""))
 
 
 def test_operations_count_where_the_name_is_that_of_another_table() -> None:
