@@ -12,6 +12,7 @@ import shutil
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ import crystalframer as cf
 from crystalframer.checkpoint import USED_FILE
 from crystalframer.cli import main
 from crystalframer.datasets.dataset import CrystalDataset, Splits
+from crystalframer.datasets.used import structure_hashes
 from crystalframer.errors import CheckpointError, DataError
 from crystalframer.testing import random_crystal
 
@@ -103,6 +105,23 @@ def test_evaluate_gives_what_train_printed(trained: TrainedRun, suffix: str, tmp
     assert counts == trained.used and evaluation.n_train == counts["train"]
     before = text[: text.index("RMSE")]
     assert f"TRAINED ON {counts['train']}" in before and "test crystals of the run are here" not in text
+
+
+def test_each_part_has_its_own_batches_in_the_order_of_the_run(
+    trained: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which crystals share a batch decides the last digits."""
+    seen = []
+
+    def noted(structures: CrystalDataset, *arguments: Any, **options: Any) -> Any:
+        seen.append(structure_hashes(structures).tolist())
+        return cf.predict(structures, *arguments, **options)
+
+    monkeypatch.setattr("crystalframer.evaluation.predict", noted)
+    data = trained.data(tmp_path)
+    cf.evaluate(data.select(np.random.default_rng(0).permutation(N)), trained.folder)
+    table = cf.load(trained.folder).used.table  # type: ignore[union-attr]
+    assert seen == [table["structure"][table["part"] == part].tolist() for part in ("train", "validation", "test")]
 
 
 def test_a_copy_of_the_model_knows_its_crystals(trained: TrainedRun, tmp_path: Path) -> None:
