@@ -24,19 +24,26 @@ from crystalframer.reading.columns import (
     is_label_column,
     is_meant_as_number,
     is_missing,
+    names_files,
     row_id,
     to_id,
     to_label,
     with_id_column,
 )
 from crystalframer.reading.entry import Entry
-from crystalframer.reading.formats import STRUCTURES, format_of, label_files, name_of, other_names, structure_files
+from crystalframer.reading.formats import (
+    ID_PROP,
+    STRUCTURES,
+    format_of,
+    label_files,
+    name_of,
+    other_names,
+    structure_files,
+)
 from crystalframer.reading.inputs import advice_on_tables, crystal_of, ids_of_rows, read, read_rows, say_what_is_skipped
 from crystalframer.reading.tables import PARQUET, all_cells
 
 Item = TypeVar("Item")
-_ID_PROP = "id_prop.csv"
-"""The table of labels of CGCNN and ALIGNN: ids or files, and values; without a header."""
 _SHOWN = 5
 """Problems listed in one message."""
 
@@ -46,7 +53,7 @@ def read_table(path: str | Path, targets: Sequence[str | Target] | None = None) 
 
     A row has a structure (see `objects.to_crystal`) or the path of its file, an id (`id`, `material_id`, `jid`, `name`,
     ...: the first of these that is filled; default: name of the table and number of the row), labels, and perhaps a
-    `split` (train, validation or test).
+    `split` (train, validation or test). `id_prop.csv` of CGCNN and ALIGNN stands for its folder.
 
     Args:
         targets: columns to read as labels. Default: every column of numbers that does not describe the structure. An
@@ -57,6 +64,8 @@ def read_table(path: str | Path, targets: Sequence[str | Target] | None = None) 
             missing (the nearest is named), or an id given twice.
     """
     path = Path(path)
+    if path.name == ID_PROP and not any(map(_tells_structures, (all_cells(path) or [[]])[0])):
+        return read_folder(path.parent, path, targets)
     if format_of(path) is PARQUET and _is_flat(path):
         return CrystalDataset.load(path, targets)
     return from_rows(str(path), list(read_rows(path)), targets, path)
@@ -113,7 +122,7 @@ def read_folder(
     rows: list[dict[str, Any]] = [{} for _ in files]
     chosen: list[Target] = []
     if table is not None:
-        rows = _rows_of_id_prop(table, targets) if table.name == _ID_PROP else list(read_rows(table))
+        rows = _rows_of_id_prop(table, targets) if table.name == ID_PROP else list(read_rows(table))
         files = _match(table, rows, files)
         chosen = _choose_targets(str(table), rows, targets)
     elif targets:
@@ -126,6 +135,11 @@ def read_folder(
     ids = ids_of_rows(rows, str(table), table)
     crystals = [replace(crystal, id=id) for crystal, id in zip(crystals, ids, strict=True)]
     return _labelled(str(table), crystals, rows, chosen, with_id_column(str(folder), id_column(columns)))
+
+
+def _tells_structures(column: str) -> bool:
+    """Whether the cells of a column are structures or files."""
+    return holds_structures(column) or names_files(column)
 
 
 def _check_names_of_files(folder: Path, files: Sequence[Path]) -> None:
@@ -206,7 +220,7 @@ def _is_numeric(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
 
 
 def _find_labels(folder: Path) -> Path | None:
-    found = [*label_files(folder), *filter(Path.is_file, [folder / _ID_PROP])]
+    found = [*label_files(folder), *filter(Path.is_file, [folder / ID_PROP])]
     if len(found) > 1:
         names = " and ".join(file.name for file in found)
         raise DataError(f"has {names}; say which holds the labels", path=folder, field="labels")

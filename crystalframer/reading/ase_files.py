@@ -21,7 +21,7 @@ from crystalframer.reading.entry import Entry, Start, numbered
 from crystalframer.reading.pdb import PDB
 from crystalframer.reading.poscar import POSCAR, XDATCAR
 from crystalframer.reading.shelx import SHELX
-from crystalframer.reading.text import in_utf8
+from crystalframer.reading.text import in_utf8, text_of
 
 OURS: Mapping[str, Any] = {
     "cif": CIF,
@@ -86,6 +86,9 @@ LISTS: Mapping[str, tuple[str, str]] = {
 }
 """ASE's name of a format → what stands before a list of atoms, and a line of it. ASE reads as many as are counted."""
 _BINARY = ("traj",)
+_QE_INPUT = re.compile(r"^\s*&(control|system)\b", re.IGNORECASE | re.MULTILINE)
+_AIMS_INPUT = re.compile(r"^\s*(atom|atom_frac|lattice_vector)\s", re.MULTILINE)
+"""What only input of Quantum ESPRESSO, or only a geometry of FHI-aims, has: both are called `*.in`."""
 _UNKNOWN = "its format is not known; give the file the suffix of its format (.cif, .csv, ...)"
 _SPREADSHEET = "a spreadsheet; save the table as CSV (UTF-8)"
 _ARCHIVE = "an archive of several files; unpack it, and name the folder"
@@ -135,6 +138,9 @@ def _kind(path: Path) -> str:
         raise CrystalError(
             "an output of a program that is not known here; convert the structure to CIF or extended XYZ"
         )
+    if kind == "aims":  # ASE's guess for any *.in
+        text = text_of(path)
+        kind = "espresso-in" if _QE_INPUT.search(text) else "aims" if _AIMS_INPUT.search(text) else ""
     if kind not in formats.ioformats:
         raise CrystalError(_UNKNOWN)
     if kind not in OURS and kind not in CERTAIN:

@@ -36,7 +36,9 @@ def read_with_ase(source: Any, format: str, index: int | str) -> Any:
             symbol = error.args[0] if isinstance(error, KeyError) else None
             if isinstance(symbol, str) and symbol.isalnum() and len(symbol) <= 3:
                 raise CrystalError(f"{symbol!r} is no element; replace or remove its sites") from error
-            raise CrystalError(f"cannot be read as {name} ({reason(error)}); check it and its suffix") from error
+            raise CrystalError(
+                f"cannot be read as {name} ({reason(error)}); is it complete, and its suffix right?"
+            ) from error
 
 
 @contextmanager

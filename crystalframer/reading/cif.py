@@ -74,6 +74,8 @@ _NUMBER = re.compile(r"\s*[+-]?(\d++\.?\d*+|\.\d++)([eEdD][+-]?\d++)?(\(\d*+\.?\
 _DIGITS = frozenset("0123456789.+-eE")
 _FURTHER = re.compile(r"[,/+&:(_.\d-]([A-Z][a-z])|[,/+&:(_-]([A-Z])(?![a-z])|\d([A-Z])\d")
 """A second symbol in a label: `Fe1Mg1`, `O-H`, `C1H3`; not the letter of `C1B`."""
+_WATER = re.compile(r"[HD][23]O|O\d+H")
+"""A label of water or hydroxyl, or of one atom of it: only the formula of the crystal tells."""
 _TYPE = re.compile(r"([A-Za-z]{1,2})(?:\d++\.?\d*+[+-]|[+-]\d*+\.?\d*+|[+-]?\d*+)")
 """Symbol of an element, with a charge or a number: `Fe3+`, `O2-`, `Si4`."""
 
@@ -92,6 +94,11 @@ def structures(text: str) -> list[CellContent | CrystalError]:
     blocks = _blocks(text)
     with_sites = [block for block in blocks if block.has_sites]
     if not with_sites:
+        if any(block.has("_atom_site_cartn_x") for block in blocks):
+            problem = "it gives Cartesian coordinates only (_atom_site_Cartn_x)"
+            raise CrystalError(
+                f"{problem}; give fractional ones ({', '.join(POSITION_ITEMS)})", field=POSITION_ITEMS[0]
+            )
         lacking = [item for item in CELL_ITEMS if not any(block.has(item) for block in blocks)]
         named = ", ".join((*lacking, f"the loop of atom sites (_atom_site_label, {', '.join(POSITION_ITEMS)})"))
         raise CrystalError(f"it lacks {named}: was the file cut short?", field=POSITION_ITEMS[0])
@@ -381,7 +388,7 @@ def _symmetry(block: Block) -> Symmetry:
     if is_counted or any(block.values("_cell_wave_vector_x")) or any(map(MODULATION.search, block.names)):
         problem = "the structure is modulated, so no cell repeats exactly; give a periodic one (a supercell)"
         raise CrystalError(problem, field="_cell_modulation_dimension")
-    lists = [tuple(filter(None, block.values(item))) for item in OPERATION_ITEMS]
+    lists = [_put_together(tuple(filter(None, block.values(item)))) for item in OPERATION_ITEMS]
     magnetic, centrings = (  # without the sign of time
         tuple(text.rpartition(",")[0] for text in block.values(item) if text) for item in MAGNETIC_OPERATION_ITEMS
     )
@@ -402,6 +409,13 @@ def _symmetry(block: Block) -> Symmetry:
         block.text(*NUMBER_ITEMS),
         block.text(*CODE_ITEMS),
     )
+
+
+def _put_together(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Operations of a list without quotes, where each `x, y, z` is three values."""
+    if any(text.endswith(",") or text.startswith(",") for text in texts):
+        return tuple(re.sub(r"\s*,\s*", ",", " ".join(texts)).split())
+    return texts
 
 
 def _sites(block: Block, stated: Stated) -> Sites:
@@ -529,10 +543,10 @@ def _elements(block: Block, labels: list[str], formula: Mapping[int, float]) -> 
         if z is None:
             problem = f"site {labels[site][:40]!r}: {text[:40]!r} is no element"
             advice = "correct it" if types else "name its element in _atom_site_type_symbol"
-            advice = f"{advice}, or remove the site if it is no atom"
+            advice = f"{advice}, make an ordered structure of a mixed site, or remove the site if it is no atom"
             raise CrystalError(f"{problem} ({item}); {advice}", site=site, field=item, value=text)
         numbers.append(z)
-    if any(re.search(r"[1-9][+-]|[+-][1-9]", text) for text in set(types)):
+    if any(re.search(r"[1-9][+-]|[+-][1-9]|[A-Za-z][+-]$", text) for text in set(types)):
         left_out("oxidation states")
     return numbers
 
@@ -560,6 +574,8 @@ def _of_type(text: str, label: str, formula: frozenset[int]) -> int | None:
 @lru_cache(maxsize=4096)
 def _of_label(text: str, formula: frozenset[int]) -> int | None:
     """Z of a label: its letters are an element, or begin with one of the stated formula and no other can be meant."""
+    if not formula and _WATER.fullmatch(text):
+        return None
     letters = re.match("[A-Za-z]*", text.strip()).group()  # type: ignore[union-attr] (matches any text)
     others = (symbol for match in _FURTHER.finditer(text) for symbol in match.groups() if symbol)
     if any(symbol in ATOMIC_NUMBERS for symbol in others):

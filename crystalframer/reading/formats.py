@@ -86,6 +86,8 @@ NAMED: dict[str, Format] = {"XDATCAR": XDATCAR, ".ent": PDB, ".ins": SHELX}
 """The same for files that are not taken from a folder: they may hold many steps, or stand beside a result."""
 ROWS: dict[str, Format] = {**TABLES, **DATABASES}
 """Suffix → format of files whose entries are rows, which may hold labels."""
+ID_PROP = "id_prop.csv"
+"""The table of labels of CGCNN and ALIGNN: ids or files, and values; without a header."""
 _LABELS = ("labels", "id_prop")
 _NO_STRUCTURES = ("atom_init", "readme", "license", "licence", "thumbs")
 """Stems of files that belong to a folder of structures: features of CGCNN, texts, previews of Windows."""

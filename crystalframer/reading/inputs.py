@@ -272,6 +272,8 @@ def _with_files(row: Mapping[Any, Any], table: Path | None) -> Mapping[Any, Any]
         CrystalError: there is no such file, or it holds no structure; the column is named.
     """
     columns = structure_columns(row)
+    if table is not None and table.name == formats.ID_PROP and not columns:
+        raise CrystalError("holds labels of the structure files beside it, and no header; name their folder instead")
     named = [name for name in columns if _names_file(row[name])]
     has_others = any(not is_missing(row[name]) for name in columns if name not in named)
     crystals = {}

@@ -80,6 +80,8 @@ def _columns(comment: str) -> dict[str, int]:
             raise CrystalError(f"Properties names {width[:40]!r} columns of a kind, more than a line has; correct it")
         columns[name] = at
         at += int(width)
+    if "pos" not in columns:  # ASE would put all atoms on one place
+        raise CrystalError(f"Properties is {found[1][:40]!r}, without positions (`pos:R:3`); add them", field="pos")
     return columns
 
 

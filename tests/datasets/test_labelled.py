@@ -10,10 +10,11 @@ from pymatgen.core import Lattice, Structure
 from refusals import refused
 from tables import write_rows
 
+import crystalframer as cf
 from crystalframer.config import DataConfig, Target
 from crystalframer.datasets.labelled import read_folder, read_table
 from crystalframer.datasets.sources import dataset
-from crystalframer.errors import DataError
+from crystalframer.errors import CrystalError, DataError
 from crystalframer.reading.inputs import read_all
 
 FLAT = ["id", "atomic_numbers", "positions", "lattice", "gap", "gap"]
@@ -194,9 +195,12 @@ def test_id_prop_of_cgcnn_and_alignn(
 ) -> None:
     (folder / "id_prop.csv").write_text(text)
     (folder / "atom_init.json").write_text('{"1": [0, 1], "2": [1, 0]}')
-    data = dataset(folder, targets=targets)
-    assert data.ids.tolist() == ["a", "b", "c"] and list(data.targets) == names
-    np.testing.assert_array_equal(data.targets[names[0]], [1.5, np.nan, -2e-3])
+    for source in (folder, folder / "id_prop.csv"):
+        data = dataset(source, targets=targets)
+        assert data.ids.tolist() == ["a", "b", "c"] and list(data.targets) == names
+        np.testing.assert_array_equal(data.targets[names[0]], [1.5, np.nan, -2e-3])
+    with refused(CrystalError, "folder", path="id_prop.csv"):
+        cf.read_all(folder / "id_prop.csv")
     assert "skipped" not in capsys.readouterr().err
 
 

@@ -159,6 +159,22 @@ def test_more_atoms_than_are_counted_are_refused(name: str, text: str, atom: str
         cf.read(tmp_path / name)
 
 
+AIMS = "lattice_vector 4 0 0\nlattice_vector 0 4 0\nlattice_vector 0 0 4\natom_frac 0 0 0 Na\natom_frac .5 .5 .5 O\n"
+
+
+@pytest.mark.parametrize("text", [QE_INPUT, " &control\n /\n &system\n" + QE_INPUT.partition("&SYSTEM\n")[2], AIMS])
+def test_input_of_two_programs_has_one_suffix(text: str, tmp_path: Path) -> None:
+    for name in ("scf.in", "geometry.in"):
+        (tmp_path / name).write_text(text)
+        assert cf.read(tmp_path / name).frac_coords.tolist() == [[0, 0, 0], [0.5, 0.5, 0.5]]
+
+
+def test_input_of_another_program_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "other.in").write_text("include README.md\n")
+    with refused(CrystalError, "format", path="other.in"):
+        cf.read(tmp_path / "other.in")
+
+
 @pytest.mark.parametrize("symbol", ["D", "T", "H"])
 @pytest.mark.parametrize(("name", "text"), [("x.xsf", XSF), ("x.extxyz", FRAME), ("x.xyz", FRAME)])
 def test_deuterium_and_tritium_are_hydrogen(name: str, text: str, symbol: str, tmp_path: Path) -> None:
@@ -191,6 +207,7 @@ def test_text_of_any_editor(encoding: str, ends: str, tmp_path: Path) -> None:
         ('Lattice="1 0 0 0 1 0 0 0 1" pbc="T T T"', "Na 0 0 0", "no cell"),
         ('Lattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:Z:I:1:pos:R:3', "Na 17 0 0 0", "Z"),
         ('Lattice="4 0 0 0 4 0 0 0 4" Properties=pos:R:3', "0 0 0", "atomic number 0"),
+        ('Lattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:scaled_pos:R:3', "Na 0.5 0 0", "without positions"),
     ],
 )
 def test_xyz_that_contradicts_itself(comment: str, line: str, word: str, tmp_path: Path) -> None:

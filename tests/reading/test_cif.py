@@ -119,6 +119,25 @@ def test_names_of_both_dictionaries_and_quotes_of_all_kinds() -> None:
         assert_same(read(QUARTZ.replace(old, new)), read(QUARTZ))
 
 
+@pytest.mark.parametrize("gap", [", ", " , ", ","])
+def test_operations_without_quotes(gap: str) -> None:
+    text = cif("Na1 Na 0.1 0.2 0.3", symmetry="P 21/c", cell="5 6 7 90 100 90")
+    bare = re.sub(r"^'(.*)'$", lambda match: match[1].replace(",", gap), text, flags=re.MULTILINE)
+    assert "'" not in bare
+    assert_same(read(bare), read(text))
+
+
+def test_cartesian_coordinates_alone_are_named() -> None:
+    with refused(CrystalError, "_atom_site_Cartn_x", field="_atom_site_fract_x"):
+        read(cif("Na1 Na 0.1 0.2 0.3").replace("_fract_", "_Cartn_"))
+
+
+@pytest.mark.parametrize("symbol", ["O2-", "O-2", "O-", "H+"])
+def test_charges_of_type_symbols_are_said_to_be_left_out(symbol: str) -> None:
+    with pytest.warns(CrystalWarning, match="oxidation states"):
+        read(cif(f"M1 {symbol} 0 0 0"))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "field"),
     [
@@ -803,7 +822,9 @@ def test_the_reference_setting_is_not_the_setting_of_the_file() -> None:
         )
 
 
-@pytest.mark.parametrize("label", ["Si,Al", "Si/Al1", "Fe1-Mg", "Fe_Mg", "Fe1Mg1", "Na(K)", "Fe.5Mg.5", "O-H", "C1H3"])
+@pytest.mark.parametrize(
+    "label", ["Si,Al", "Si/Al1", "Fe1-Mg", "Fe_Mg", "Fe1Mg1", "Na(K)", "Fe.5Mg.5", "O-H", "C1H3", "H2O"]
+)
 def test_a_label_of_a_mixed_site_is_refused(label: str) -> None:
     text = cif(f"{label} ? 0 0 0", symmetry="P 1").replace("_atom_site_type_symbol\n", "").replace(" ? ", " ")
     with refused(CrystalError, field="_atom_site_label", site=0):

@@ -15,8 +15,9 @@ from types import FrameType
 
 from pymatgen.core import Lattice, Structure
 
-AROUND = "surroundings.py"
-"""Settings that are in force around the functions of the way; the way does not lead there."""
+AROUND = ("surroundings.py", "forks.py")
+"""Settings that are in force around the functions of the way, and threads that they note; the way does not lead there.
+"""
 MOST_STAYS, MOST_RETURNS = 10, 3
 
 
@@ -36,7 +37,7 @@ def way() -> list[str]:
 
     def follow(frame: FrameType, event: str, result: object) -> None:
         file = Path(frame.f_code.co_filename)
-        if event == "call" and package in file.parents and file.name != AROUND:
+        if event == "call" and package in file.parents and file.name not in AROUND:
             files.append(str(file.relative_to(package)))
         elif event == "return" and isinstance(result, cf.Crystal) and getattr(frame.f_back, "f_code", None) is code:
             sys.setprofile(None)
