@@ -21,7 +21,7 @@ import crystalframer as cf
 import viz
 from crystalframer import memory, ops
 from crystalframer.config import FRAME_METHODS, FrameConfig, FrameMethod, ModelConfig
-from crystalframer.crystals.crystal import Crystal, CrystalBatch, cell_heights
+from crystalframer.crystals.crystal import Crystal, CrystalBatch, cell_heights, closest_pair
 from crystalframer.crystals.loading import make_batch
 from crystalframer.crystals.neighbors import MIN_NEIGHBORS, SMALLEST_DISTANCE
 from crystalframer.elements import HIGHEST_ATOMIC_NUMBER
@@ -107,9 +107,20 @@ def _roomy_cell(rng: np.random.Generator, n_atoms: int) -> np.ndarray:
 
 
 def _scattered(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Atoms anywhere, as near to each other as chance has it."""
+    """Atoms anywhere, just not on top of each other."""
     n_atoms = _n_atoms(rng)
-    return _roomy_cell(rng, n_atoms), rng.random((n_atoms, 3))
+    lattice = _roomy_cell(rng, n_atoms)
+    return lattice, _apart(rng, lattice, rng.random((n_atoms, 3)), [0, 1, 2])
+
+
+def _apart(rng: np.random.Generator, lattice: np.ndarray, frac: np.ndarray, free: Sequence[int]) -> np.ndarray:
+    """The atoms, those that are closer than any two atoms can be with other coordinates of these numbers."""
+    for _ in range(300):
+        pair = closest_pair(frac, lattice, SMALLEST_DISTANCE)
+        if pair is None:
+            break
+        frac[pair[1], free] = rng.random(len(free))
+    return frac
 
 
 def _crowded(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -156,8 +167,9 @@ def _planar(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """All atoms in one plane of the cell, exactly or nearly, empty space above it or not."""
     n_atoms = min(_n_atoms(rng), 60)
     lattice, frac = _roomy_cell(rng, n_atoms), rng.random((n_atoms, 3))
-    frac[:, rng.integers(3)] = rng.random() + rng.choice([0.0, 1e-9, 1e-4]) * rng.normal(size=n_atoms)
-    return lattice, frac
+    flat = int(rng.integers(3))
+    frac[:, flat] = (rng.random() + rng.choice([0.0, 1e-9, 1e-4]) * rng.normal(size=n_atoms)) % 1.0
+    return lattice, _apart(rng, lattice, frac, [axis for axis in range(3) if axis != flat])
 
 
 def _linear(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
