@@ -236,6 +236,13 @@ def _score_by_part(data: CrystalDataset, model: CrystalFramer, used: UsedCrystal
     n_earlier = int((found.is_earlier & (found.role == "test")).sum())
     if n_earlier:
         remarks.append(f"{n_earlier:,} of the test crystals trained the weights that the run started from")
+    trained = used.table.loc[used.table["part"].isin(TRAINED), "formula"]
+    n_alike = int((np.isin(data.formulas, trained) & (found.role == "other")).sum())
+    if n_alike:
+        remarks.append(
+            f"`other` has {n_alike:,} crystals with the formula of a training crystal: other compounds, or the same in "
+            "another cell or with fewer digits"
+        )
     if not found.is_same.all():
         n_changed = int((~found.is_same).sum())
         remarks.append(f"{n_changed:,} crystals of the run have other labels here, or another structure or id")

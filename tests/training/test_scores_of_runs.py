@@ -179,9 +179,12 @@ def test_other_labels_and_structures_are_said(trained: TrainedRun, tmp_path: Pat
     assert f"{N} crystals of the run have other labels" in cf.evaluate(data, trained.folder).summary()
     relaxed = [replace(c, lattice=1.01 * c.lattice, positions=1.01 * c.positions) for c in data]
     table = CrystalDataset.from_crystals(relaxed, TARGETS, provenance=data.provenance)
-    parts = cf.evaluate(table, trained.folder).parts
+    evaluation = cf.evaluate(table, trained.folder)
     # Names tell; row numbers do not.
-    assert parts.keys() == ({"train", "validation", "test"} if "id" in trained.rows[0] else {"other"})
+    has_ids = "id" in trained.rows[0]
+    assert evaluation.parts.keys() == ({"train", "validation", "test"} if has_ids else {"other"})
+    alike = re.findall(r"has (\d+) crystals with the formula of a training crystal", evaluation.summary())
+    assert bool(alike) != has_ids and all(int(n) >= trained.used["train"] for n in alike)
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:100], lambda content: b""], ids=["cut", "empty"])
