@@ -113,12 +113,21 @@ def test_a_complete_screening_is_not_done_again(lines: Path, tmp_path: Path) -> 
     assert "all of them were predicted earlier" in again.summary() and "2  has no" in again.summary()
 
 
-def test_only_what_is_missing_or_damaged_is_done_again(lines: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [lambda content: content[:-9], lambda content: content[:300] + bytes([content[300] ^ 1]) + content[301:]],
+    ids=["cut", "one wrong bit"],
+)
+def test_only_what_is_missing_or_damaged_is_done_again(
+    lines: Path, tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
     cf.screen(lines, tmp_path, MODEL, shard_size=5, progress=False)
     expected = cf.read_screen(tmp_path)
     (tmp_path / "part-00001.parquet").unlink()
     damaged = tmp_path / "part-00003.parquet"
-    damaged.write_bytes(damaged.read_bytes()[:-9])
+    damaged.write_bytes(damage(damaged.read_bytes()))
+    with refused(ScreeningError, "damaged", path=damaged):
+        cf.read_screen(tmp_path)
     (tmp_path / ".part-00001.parquet.77").write_bytes(b"left behind")
     kept = (tmp_path / "part-00000.parquet").stat().st_mtime_ns
     result = cf.screen(lines, tmp_path, MODEL, shard_size=5, progress=False)

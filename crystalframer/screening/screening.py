@@ -183,7 +183,10 @@ def screen(
     if isinstance(work, StreamPlan) and work.stopped:
         error = work.stopped[0]
         if n_rows := _n_rows(folder, run):
-            error.add_note(f"{n_rows:,} structures were predicted before; their rows are in {folder}, and {GOES_ON}")
+            error.add_note(
+                f"{n_rows:,} structures were predicted before, and their rows are in {folder}; the same command goes "
+                "on from the tables that are complete"
+            )
         raise error
     _check_complete(folder, run, done)
     failures: Counter[str] = Counter()
@@ -268,7 +271,7 @@ def read_screen(
         The rows; `attrs["units"]` maps target to unit.
 
     Raises:
-        ScreeningError: the folder holds no screening, or a column or expression does not fit it.
+        ScreeningError: the folder holds no screening, a table is damaged, or a column or expression does not fit it.
 
     Example:
         >>> import tempfile

@@ -16,6 +16,7 @@ import numpy as np
 
 from crystalframer import files
 from crystalframer.crystals.loading import batch_ends
+from crystalframer.errors import ScreeningError
 from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import MAX_EDGES, Outcome, is_working, outcomes_of_batch, table
 from crystalframer.reading.entry import StructureRecord
@@ -191,7 +192,7 @@ def write(frame: pandas.DataFrame, result: ShardResult, folder: Path, run: str) 
         schema.metadata
     )
     with files.replacing(path) as unfinished:
-        parquet.write_table(content, unfinished, compression="zstd")
+        parquet.write_table(content, unfinished, compression="zstd", write_page_checksum=True)
 
 
 def _kind_of(frame: pandas.DataFrame, name: str) -> pyarrow.DataType:
@@ -206,7 +207,13 @@ def _kind_of(frame: pandas.DataFrame, name: str) -> pyarrow.DataType:
 def read_result(path: Path, run: str) -> ShardResult | None:
     """The result that a table keeps; None if the table is missing, damaged, incomplete or of another screening."""
     result = _kept(path, run)
-    return result if result is not None and result.is_complete else None
+    if result is None or not result.is_complete:
+        return None
+    try:
+        read(path)
+    except ScreeningError:
+        return None
+    return result
 
 
 def n_rows_there(path: Path, run: str) -> int:
@@ -224,11 +231,21 @@ def _kept(path: Path, run: str) -> ShardResult | None:
 
 
 def read(path: Path) -> pandas.DataFrame:
-    """The table of a shard."""
-    import pandas
+    """The table of a shard.
 
-    frame = pandas.read_parquet(path)
-    frame.attrs["units"] = (_metadata(path) or {})["units"]
+    Raises:
+        ScreeningError: it is damaged.
+    """
+    from pyarrow import ArrowException, parquet
+
+    try:
+        frame = parquet.read_table(path, page_checksum_verification=True).to_pandas()
+        frame.attrs["units"] = (_metadata(path) or {})["units"]
+    except (ArrowException, ValueError, OSError, KeyError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ScreeningError(
+            f"damaged ({reason}); the command that wrote it computes it again, and only it", path=path
+        ) from error
     return frame
 
 
