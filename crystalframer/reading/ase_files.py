@@ -21,7 +21,7 @@ from crystalframer.reading.entry import Entry, Start, numbered
 from crystalframer.reading.pdb import PDB
 from crystalframer.reading.poscar import POSCAR, XDATCAR
 from crystalframer.reading.shelx import SHELX
-from crystalframer.reading.text import in_utf8, text_of
+from crystalframer.reading.text import decoded, in_utf8, text_of
 
 OURS: Mapping[str, Any] = {
     "cif": CIF,
@@ -87,6 +87,9 @@ LISTS: Mapping[str, tuple[str, str]] = {
 """ASE's name of a format → what stands before a list of atoms, and a line of it. ASE reads as many as are counted."""
 _BINARY = ("traj",)
 _QE_INPUT = re.compile(r"^\s*&(control|system)\b", re.IGNORECASE | re.MULTILINE)
+_LENGTH_A = re.compile(r"(?<![\w%(])A\s*=\s*((?:\d++\.?\d*+|\.\d++)(?:[dDeE][+-]?\d{1,3})?)", re.IGNORECASE)
+_BOHR = 0.5291772105638411
+"""Å, as ASE takes it."""
 _AIMS_INPUT = re.compile(r"^\s*(atom|atom_frac|lattice_vector)\s", re.MULTILINE)
 """What only input of Quantum ESPRESSO, or only a geometry of FHI-aims, has: both are called `*.in`."""
 _UNKNOWN = "its format is not known; give the file the suffix of its format (.cif, .csv, ...)"
@@ -175,11 +178,25 @@ def _check_lists(text: str, n_atoms: int, before: str, atom: str) -> None:
             raise CrystalError(f"{problem}; correct the count, or remove the others", site=n_atoms)
 
 
+def _with_celldm(text: str) -> str:
+    """Input of Quantum ESPRESSO with `celldm(1)` (Bohr) in place of `A` (Å), a unit of length that ASE passes over.
+
+    Raises:
+        CrystalError: it gives both.
+    """
+    text = re.sub(r"!.*", "", text)
+    if _LENGTH_A.search(text) and "celldm" in text.lower():
+        raise CrystalError("gives A and celldm; remove one", field="celldm")
+    return _LENGTH_A.sub(lambda found: f"celldm(1)={float(re.sub('[dD]', 'e', found[1])) / _BOHR!r}", text)
+
+
 @contextmanager
 def _in_utf8(path: Path, kind: str) -> Iterator[Path]:
     """A file of text as ASE expects it, for as long as the context lasts."""
     content = path.read_bytes() if kind not in _BINARY else b""
-    if content.isascii() and b"\r" not in content:
+    if kind == "espresso-in":
+        content = _with_celldm(decoded(content)).encode()
+    elif content.isascii() and b"\r" not in content:
         yield path
         return
     with in_utf8(path, content) as plain:

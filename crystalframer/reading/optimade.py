@@ -35,6 +35,8 @@ def plain_row(attributes: Mapping[str, Any]) -> dict[str, Any]:
         counts = f"{len(sites)} species_at_sites and {len(positions)} positions"
         raise CrystalError(f"has {counts}, nsites is {attributes.get('nsites')}; get it again", field="nsites")
     numbers = [_element(str(name), elements, site) for site, name in enumerate(sites)]
+    if "disorder" in features:
+        raise CrystalError("has disorder, but each species is one whole atom; get it again", field="structure_features")
     return {"atomic_numbers": numbers, "positions": positions, "lattice": attributes["lattice_vectors"]}
 
 
@@ -42,7 +44,8 @@ def _check_periodic(attributes: Mapping[str, Any]) -> None:
     dimensions = list(attributes.get("dimension_types") or (1, 1, 1))
     count = attributes.get("nperiodic_dimensions")
     n_periodic = sum(dimensions) if count is None or dimensions != [1, 1, 1] else count
-    if n_periodic != 3 or any(None in vector for vector in attributes["lattice_vectors"]):
+    n_periodic = min(n_periodic, sum(None not in vector for vector in attributes["lattice_vectors"]))
+    if n_periodic != 3:
         problem = f"is periodic in {n_periodic} of 3 dimensions, but the model needs all"
         raise CrystalError(problem, field="dimension_types", value=dimensions)
 

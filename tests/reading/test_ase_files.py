@@ -169,6 +169,25 @@ def test_input_of_two_programs_has_one_suffix(text: str, tmp_path: Path) -> None
         assert cf.read(tmp_path / name).frac_coords.tolist() == [[0, 0, 0], [0.5, 0.5, 0.5]]
 
 
+@pytest.mark.parametrize(
+    ("lengths", "card"),
+    [
+        ("A = 1.0", "CELL_PARAMETERS\n4 0 0\n0 4 0\n0 0 4"),
+        ("a=4.d0, ", "CELL_PARAMETERS alat\n1 0 0\n0 1 0\n0 0 1"),
+        ("celldm(1) = 7.558904535685008 ! A = 5", "CELL_PARAMETERS (alat)\n1 0 0\n0 1 0\n0 0 1"),
+        ("", "CELL_PARAMETERS bohr\n7.558904535685008 0 0\n0 7.558904535685008 0\n0 0 7.558904535685008"),
+    ],
+)
+def test_units_of_length_of_quantum_espresso(lengths: str, card: str, tmp_path: Path) -> None:
+    begin, end = QE_INPUT.index("CELL_PARAMETERS"), QE_INPUT.index("\nATOMIC_POSITIONS")
+    text = QE_INPUT[:begin] + card + QE_INPUT[end:]
+    (tmp_path / "x.pwi").write_text(text.replace("&SYSTEM", f"&SYSTEM\n  {lengths}\n"))
+    assert np.allclose(cf.read(tmp_path / "x.pwi").lattice, 4 * np.eye(3), atol=1e-6)
+    (tmp_path / "x.pwi").write_text(text.replace("&SYSTEM", "&SYSTEM\n  A = 4\n  celldm(1) = 7.558904\n"))
+    with refused(CrystalError, field="celldm", path="x.pwi"):
+        cf.read(tmp_path / "x.pwi")
+
+
 def test_input_of_another_program_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.in").write_text("include README.md\n")
     with refused(CrystalError, "format", path="other.in"):
