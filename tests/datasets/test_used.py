@@ -100,6 +100,16 @@ def test_twins_have_a_row_each() -> None:
     assert sorted(used.find(data(further)).role.tolist()) == ["test"] * 3 + ["train"] * 2
 
 
+def test_what_trained_the_start_trained_the_model() -> None:
+    """Also if this run tests with it: a copy with other labels and another id is a training crystal."""
+    start = UsedCrystals.of({"train": data(CRYSTALS[:3])})
+    relabelled = [changed(c, targets={"energy": 100.0 + n}) for n, c in enumerate(CRYSTALS[:3])]
+    used = UsedCrystals.of({"train": data(CRYSTALS[3:6]), "test": data(relabelled)}, start)
+    copies = [changed(c, id=f"x{c.id}", targets={"energy": -1.0}) for c in CRYSTALS[:3]]
+    assert used.find(data(copies)).role.tolist() == ["earlier"] * 3
+    assert used.find(data(relabelled)).role.tolist() == ["test"] * 3
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
