@@ -134,7 +134,7 @@ def _kind(path: Path) -> str:
         raise CrystalError(f"is {OTHERS[path.suffix.lower()]}")
     formats = require("ase.io.formats", f"reading {path.name}", "data", CrystalError)
     try:
-        kind = formats.filetype(str(path))
+        kind = "aims" if path.name.endswith(".in.next_step") else formats.filetype(str(path))
     except Exception as error:
         raise CrystalError(_UNKNOWN) from error
     if kind == "espresso-out" and b"PWSCF" not in path.read_bytes():  # ASE's guess for any *.out

@@ -30,7 +30,11 @@ _ORDER = {word: place for place, word in enumerate((*_ID_WORDS, *_NAME_WORDS))}
 STRUCTURE_COLUMNS = ("atomic_numbers", "positions", "frac_coords", "lattice")
 _CONTENT_WORDS = ("structure", "atoms", "cif", "poscar")
 """Words for columns whose cells are structures, or paths of their files."""
-_DERIVED_WORDS = ("natoms", "nsites", "volume", "density", "spacegroup", "spacegroupnumber")
+_DERIVED_WORDS = (
+    *("natoms", "nsites", "nelements", "numatoms", "numsites", "numelements"),
+    *("numberofatoms", "numberofsites", "numberofelements", "volume", "density", "densityatomic"),
+    *("spacegroup", "spacegroupnumber", "spgnumber", "spg"),
+)
 """Words for numbers that describe the structure."""
 _OTHER_COLUMNS = ("formula", "split")
 _INDEX_COLUMN = re.compile(

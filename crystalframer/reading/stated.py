@@ -23,6 +23,7 @@ _FORMULAS = (
     *("formula", "formulapretty", "prettyformula", "reducedformula", "formulareduced", "fullformula"),
     *("chemicalformula", "chemicalformulareduced", "composition", "compositionreduced"),
 )
+_SYSTEMS = ("chemsys", "chemicalsystem")
 _MATRICES = ("lattice", "cell", "lattice_mat", "lattice_vectors")
 _NUMBERS = ("atomic_numbers", "numbers")
 _LENGTHS, _ANGLES = ("a", "b", "c"), ("alpha", "beta", "gamma")
@@ -60,6 +61,8 @@ def check_content(record: Mapping[str, Any], crystal: Crystal, name: str) -> Non
             if len(elements) == len(crystal):  # one for each atom
                 is_same = Counter(elements) == found
             _refuse_unless(is_same, name, key, value, f"the atoms are {crystal.formula}")
+        elif column in _SYSTEMS and isinstance(value, str) and (elements := _elements(value.split("-"))):
+            _refuse_unless(set(elements) == set(found), name, key, value, f"the atoms are {crystal.formula}")
 
 
 def check_geometry(record: Mapping[str, Any], crystal: Crystal, name: str) -> None:

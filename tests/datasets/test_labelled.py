@@ -91,6 +91,7 @@ def test_json_by_id(tmp_path: Path) -> None:
         "Unnamed: 0,id,gap\n0,a,1\n1,b,\n2,c,3\n",
         "index,level_0,gap,id\n0,4,1,a\n1,3,,b\n2,2,3,c\n",
         ",gap\na,1\nb,\nc,3\n",
+        "id,nelements,spg_number,num_sites,gap\na,2,221,2,1\nb,2,221,2,\nc,2,221,2,3\n",
         "id,material_id,gap\n1,a,1\n2,b,\n3,c,3\n",
         "MP-ID,icsd_id,gap\na,1,1\nb,2,\nc,3,3\n",
         "filename,gap\na.cif,1\nb.cif,\nc.cif,3\n",

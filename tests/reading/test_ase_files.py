@@ -164,7 +164,7 @@ AIMS = "lattice_vector 4 0 0\nlattice_vector 0 4 0\nlattice_vector 0 0 4\natom_f
 
 @pytest.mark.parametrize("text", [QE_INPUT, " &control\n /\n &system\n" + QE_INPUT.partition("&SYSTEM\n")[2], AIMS])
 def test_input_of_two_programs_has_one_suffix(text: str, tmp_path: Path) -> None:
-    for name in ("scf.in", "geometry.in"):
+    for name in ("scf.in", "geometry.in", "geometry.in.next_step"):
         (tmp_path / name).write_text(text)
         assert cf.read(tmp_path / name).frac_coords.tolist() == [[0, 0, 0], [0.5, 0.5, 0.5]]
 
