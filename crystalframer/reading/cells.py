@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from crystalframer.crystals.crystal import FARTHEST_POSITION, closest_pair
-from crystalframer.elements import SYMBOLS
+from crystalframer.elements import ATOMIC_NUMBERS, SYMBOLS
 from crystalframer.errors import CrystalError
 from crystalframer.reading.notices import notice
 from crystalframer.reading.space_groups import Operations, Symmetry, group_operations, has_symmetry, settings_of
@@ -119,6 +119,14 @@ class Stated:
                     field="_cell_formula_units_Z",
                     value=self.n_units,
                 )
+        elements = set() if counts else elements_of(self.formula)
+        if elements and elements != {*found}:
+            problem = f"the atom sites make {_content(found)}, but _chemical_formula_sum is {self.formula[:200]!r}"
+            raise CrystalError(
+                f"{problem}; add the missing sites or correct the formula",
+                field="_chemical_formula_sum",
+                value=self.formula,
+            )
         volume = float(abs(np.linalg.det(lattice)))
         if self.volume and abs(volume / self.volume - 1) > VOLUME_TOLERANCE:
             problem = f"lengths and angles give a cell of {volume:.1f} Å³, but _cell_volume is {self.volume:g}"
@@ -133,6 +141,16 @@ class Stated:
                     f"the cell holds {_content(found)}, which is {density:.3g} g/cm³, but {name} is {self.density:g}"
                 )
                 raise CrystalError(f"{problem}; correct symmetry, sites or density", field=name, value=self.density)
+
+
+def elements_of(formula: str) -> set[int]:
+    """Z of the elements of a formula in parts or with brackets, such as `"Na Cl, 2(H2 O)"`; empty for other text, and
+    for `"(Si,Ti) O2"`, which leaves them open.
+    """
+    if re.search(r"[(\[][^)\]]*,", formula) or not re.fullmatch(r"(?:[A-Z][a-z]?|[\d.,;()\[\]*+\s-])+", formula):
+        return set()
+    numbers = {ATOMIC_NUMBERS.get(symbol, 0) for symbol in re.findall("[A-Z][a-z]?", formula)}
+    return set() if 0 in numbers else numbers
 
 
 def _content(counts: Counter[int]) -> str:

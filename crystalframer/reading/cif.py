@@ -76,6 +76,7 @@ _FURTHER = re.compile(r"[,/+&:(_.\d-]([A-Z][a-z])|[,/+&:(_-]([A-Z])(?![a-z])|\d(
 """A second symbol in a label: `Fe1Mg1`, `O-H`, `C1H3`; not the letter of `C1B`."""
 _WATER = re.compile(r"[HD][23]O|O\d+H")
 """A label of water or hydroxyl, or of one atom of it: only the formula of the crystal tells."""
+_WITH_HYDROGEN = re.compile(r"Wat|HOH|H2O|O-?H(?![a-z])")
 _TYPE = re.compile(r"([A-Za-z]{1,2})(?:\d++\.?\d*+[+-]|[+-]\d*+\.?\d*+|[+-]?\d*+)")
 """Symbol of an element, with a charge or a number: `Fe3+`, `O2-`, `Si4`."""
 
@@ -541,11 +542,17 @@ def _elements(block: Block, labels: list[str], formula: Mapping[int, float]) -> 
     for site, text in enumerate(types or labels):
         z = _of_type(text, labels[site][:2], frozenset(formula)) if types else _of_label(text, frozenset(formula))
         if z is None:
-            problem = f"site {labels[site][:40]!r}: {text[:40]!r} is no element"
+            problem = f"site {labels[site][:40]!r}: {text[:40] or '?'!r} is no element"
             advice = "correct it" if types else "name its element in _atom_site_type_symbol"
             advice = f"{advice}, make an ordered structure of a mixed site, or remove the site if it is no atom"
             raise CrystalError(f"{problem} ({item}); {advice}", site=site, field=item, value=text)
         numbers.append(z)
+    if not formula and 1 not in numbers:
+        for site, label in enumerate(labels):
+            if numbers[site] == 8 and _WITH_HYDROGEN.match(label):
+                problem = f"site {label[:40]!r} is called as water or hydroxyl, and no hydrogen is listed"
+                advice = "add it, or the formula (_chemical_formula_sum) if there is none"
+                raise CrystalError(f"{problem}; {advice}", site=site, field="_atom_site_label", value=label)
     if any(re.search(r"[1-9][+-]|[+-][1-9]|[A-Za-z][+-]$", text) for text in set(types)):
         left_out("oxidation states")
     return numbers

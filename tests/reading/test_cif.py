@@ -132,6 +132,23 @@ def test_cartesian_coordinates_alone_are_named() -> None:
         read(cif("Na1 Na 0.1 0.2 0.3").replace("_fract_", "_Cartn_"))
 
 
+@pytest.mark.parametrize("label", ["Wat1", "OH1", "O-H", "HOH", "H2O"])
+def test_water_without_hydrogen_is_known_by_its_label(label: str) -> None:
+    sites = f"{label} O 0 0 0\nMg1 Mg 0.5 0.5 0.5"
+    with refused(CrystalError, field="_atom_site_label", site=0):
+        read(cif(sites))
+    assert len(read(with_stated(cif(sites), formula="Mg O"))) == len(read(cif(sites.replace(label, "Oh1")))) == 8
+    assert len(read(cif(sites + "\nH1 H 0.25 0.25 0.25"))) == 16
+
+
+@pytest.mark.parametrize("formula", ["Na, H2 O", "Na2, 2(K)", "(Na Cl)4"])
+def test_formulas_in_parts_name_the_elements(formula: str) -> None:
+    with refused(CrystalError, field="_chemical_formula_sum"):
+        read(with_stated(cif("Na1 Na 0 0 0"), formula=formula))
+    for same in ("(Na)4", "Na+ Na+", "Sodium", "see text"):
+        assert len(read(with_stated(cif("Na1 Na 0 0 0"), formula=same))) == 4
+
+
 @pytest.mark.parametrize("symbol", ["O2-", "O-2", "O-", "H+"])
 def test_charges_of_type_symbols_are_said_to_be_left_out(symbol: str) -> None:
     with pytest.warns(CrystalWarning, match="oxidation states"):
