@@ -243,6 +243,11 @@ def _score_by_part(data: CrystalDataset, model: CrystalFramer, used: UsedCrystal
             f"`other` has {n_alike:,} crystals with the formula of a training crystal: other compounds, or the same in "
             "another cell or with fewer digits"
         )
+    if used.unknown_start:
+        remarks.append(
+            "The run started from weights that do not say which crystals they were trained on. On any of these, its "
+            "errors are too small"
+        )
     if not found.is_same.all():
         n_changed = int((~found.is_same).sum())
         remarks.append(f"{n_changed:,} crystals of the run have other labels here, or another structure or id")

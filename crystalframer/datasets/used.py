@@ -49,11 +49,14 @@ class UsedCrystals:
     """The file, for messages."""
 
     @classmethod
-    def of(cls, parts: Mapping[str, FlatCrystals], start: UsedCrystals | None = None) -> UsedCrystals:
+    def of(
+        cls, parts: Mapping[str, FlatCrystals], start: UsedCrystals | None = None, unknown_start: bool = False
+    ) -> UsedCrystals:
         """The table of the crystals in these parts of a data set, with the targets of the model in its order.
 
         Args:
             start: of the run whose weights this one starts from.
+            unknown_start: this run starts from weights that do not name their crystals.
         """
         import pandas
 
@@ -62,6 +65,7 @@ class UsedCrystals:
             frames.append(start.table[start.table["part"].isin(TRAINED)].assign(part="earlier"))
         table = pandas.concat(frames).loc[:, [*_COLUMNS]]
         table.attrs["checksum"] = _checksum(table)
+        table.attrs["unknown_start"] = unknown_start or (start is not None and start.unknown_start)
         buffer = io.BytesIO()
         table.to_parquet(buffer, index=False, compression="zstd")
         return cls(buffer.getvalue())
@@ -84,6 +88,11 @@ class UsedCrystals:
             message = f"not a table of the crystals of a run ({reason}); copy it again, or delete it"
             raise CheckpointError(message, path=self.path) from error
         return table
+
+    @property
+    def unknown_start(self) -> bool:
+        """Whether the run began with weights that do not name their crystals."""
+        return bool(self.table.attrs.get("unknown_start"))
 
     def count(self, part: str) -> int:
         """Number of crystals in a part of the run."""

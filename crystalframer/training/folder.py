@@ -99,7 +99,8 @@ class RunFolder:
             TrainingError: nothing can be written.
         """
         weights = config.training.initial_weights
-        used = _used(parts, None if weights is None else used_by(weights))
+        start = None if weights is None else used_by(weights)
+        used = _used(parts, start, weights is not None and start is None)
         with self._writing():
             files.write(self.used, used.content)
             files.write(self.data, json.dumps(_fingerprints(parts), indent=2))
@@ -259,8 +260,8 @@ class RunFolder:
             yield
 
 
-def _used(parts: Parts, start: UsedCrystals | None = None) -> UsedCrystals:
-    return UsedCrystals.of({name: part.flat for name, part in parts.items()}, start)
+def _used(parts: Parts, start: UsedCrystals | None = None, unknown_start: bool = False) -> UsedCrystals:
+    return UsedCrystals.of({name: part.flat for name, part in parts.items()}, start, unknown_start)
 
 
 def _fingerprints(parts: Parts) -> dict[str, dict[str, Any]]:

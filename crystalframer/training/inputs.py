@@ -102,7 +102,14 @@ def announce_lone_crystals(config: Config, crystals: PreparedCrystals) -> None:
 def announce_earlier_crystals(config: Config, parts: Mapping[str, PreparedCrystals]) -> None:
     """Report crystals outside the training part that trained the weights from which the run starts."""
     weights = config.training.initial_weights
-    used = None if weights is None else checkpoint.used_by(weights)
+    if weights is None:
+        return
+    used = checkpoint.used_by(weights)
+    if used is None or used.unknown_start:
+        print(
+            f"{weights} does not say which crystals trained it; errors on those are too small, also in the test part",
+            file=sys.stderr,
+        )
     if used is None:
         return
     for name in ("validation", "test"):

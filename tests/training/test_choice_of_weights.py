@@ -23,6 +23,7 @@ def test_the_best_weights_are_those_of_the_lowest_validation_loss(tmp_path: Path
     history = result.history
     epoch = int(history["validation_loss"].argmin())
     assert history["train_loss"].argmin() != epoch != len(history) - 1
+    assert result.scores["best"].validation_loss == history["validation_loss"][epoch]
     crystals = prepare(mirrored, MODEL.radius, MODEL.target_names)
     found = {}
     for name in ("best", "last"):

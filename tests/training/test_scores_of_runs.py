@@ -100,6 +100,8 @@ def test_evaluate_gives_what_train_printed(trained: TrainedRun, suffix: str, tmp
         assert line.removeprefix(target.label).split()[2] == printed
         score = evaluation.parts["test"][target.name]
         assert score.mae == trained.saved_error(target.name) == evaluation.scores[target.name].mae
+        baseline = json.loads((trained.folder / "result.json").read_text())["baseline_mae"][target.name]
+        assert score.baseline_mae == pytest.approx(baseline, rel=1e-6)
     assert evaluation.parts["test"]["energy"].n_crystals == n_test
     counts = evaluation.crystals.drop_duplicates("id")["part"].value_counts().to_dict()
     assert counts == trained.used and evaluation.n_train == counts["train"]
@@ -214,6 +216,25 @@ def test_intervals_come_from_crystals_that_did_not_train(
         cf.calibrate(data, model, part="train")
     model.uncertainty = all_but_training
     assert math.isfinite(cf.evaluate(data, model).scores["energy"].covered)
+
+
+def test_a_start_that_does_not_name_its_crystals(
+    trained: TrainedRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is said by the training, and by each evaluation of the run, and of one that starts from it."""
+    shutil.copytree(trained.folder / "checkpoints" / "best", tmp_path / "0")
+    data, config = trained.data(tmp_path), cf.preset("tiny").config
+    for n in range(2):
+        start = str(tmp_path / f"{n}")
+        training = replace(config.training, accelerator="cpu", initial_weights=start, n_epochs=1)
+        cf.fit(
+            replace(config, model=cf.load(trained.folder).config, training=training),
+            data.split(replace(config.data, split="random", test_fraction=0.2), seed=n),
+            tmp_path / f"{n + 1}",
+        )
+        assert f"{start} does not say which crystals" in capsys.readouterr().err
+        assert "started from weights that do not say" in cf.evaluate(data, tmp_path / f"{n + 1}").summary()
+    assert "started from weights" not in cf.evaluate(data, trained.folder).summary()
 
 
 def test_crystals_of_the_first_training_of_a_fine_tuned_model(
