@@ -6,13 +6,15 @@ import importlib.util
 import os
 import select
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import crystalframer as cf
 from crystalframer.config import Target
-from crystalframer.errors import ConfigError, CrystalFramerError, Setting, UnknownTarget, suggestion
+from crystalframer.errors import ConfigError, CrystalFramerError, CrystalWarning, Setting, UnknownTarget, suggestion
 from crystalframer.options import DEFAULT_PRESET, Verb
 from crystalframer.presets import PRESETS
 
@@ -356,7 +358,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
-        code = _run(words)
+        with _notes_on_one_line():
+            code = _run(words)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt as stop:
@@ -371,6 +374,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if _speaks(error):
             print(f"error: {_said(error, VERBS.get(_verb_in(words)))}", file=sys.stderr)
         return 2
+
+
+@contextmanager
+def _notes_on_one_line() -> Iterator[None]:
+    """Show what readers of structures say without the line of code that says it."""
+    usual = warnings.formatwarning
+
+    def shown(message: Warning | str, category: type[Warning], *rest: Any, **options: Any) -> str:
+        is_note = issubclass(category, CrystalWarning)
+        return f"note: {message}\n" if is_note else usual(message, category, *rest, **options)
+
+    warnings.formatwarning = shown
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 def _run(words: Sequence[str]) -> int:

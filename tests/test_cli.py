@@ -124,6 +124,18 @@ def test_the_overview_of_data_names_its_commands_alone(run: Run) -> None:
     assert [" ".join(words[:2]) for words in said] == [verb for verb in VERBS if verb.startswith("data ")]
 
 
+def test_what_readers_say_is_one_line_of_text(salts: Path, tmp_path: Path) -> None:
+    """In a process of its own: pytest keeps warnings to itself."""
+    ions = Structure.from_file(str(next(salts.glob("*.cif"))))
+    ions.add_oxidation_state_by_guess()
+    ions.to(str(tmp_path / "ions.cif"))
+    words = [sys.executable, "-m", "crystalframer", "predict", str(tmp_path / "ions.cif"), "--device", "cpu"]
+    said = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path).stderr.splitlines()
+    assert [line for line in said if "oxidation" in line or ".py" in line] == [
+        "note: oxidation states are left out: the model sees elements and positions only"
+    ]
+
+
 def test_the_module_is_the_command() -> None:
     result = subprocess.run([sys.executable, "-m", "crystalframer", "--version"], capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (0, f"crystalframer {cf.__version__}\n")
