@@ -242,7 +242,7 @@ def test_old_words_become_new_ones_with_a_note(
         ("predict", "no structures to predict"),
         ("predict x.cif --model nowhere", "nowhere"),
         ("predict x.cif --model nothere", "error: nothere: there is no checkpoint here. This folder does not exist"),
-        ("predict x.cif --output x.xlsx", ".csv, .jsonl, .parquet"),
+        ("predict x.cif --output x.xlsx", ".csv, .tsv, .jsonl, .parquet"),
         ("predict x.cif --batch-size 0", "error: --batch-size 0: must be at least 1"),
         ("predict x.cif --device gpu7", "error: --device gpu7: cannot be used here"),
         ("evaluate demo --model nowhere", "nowhere"),
