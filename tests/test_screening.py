@@ -442,6 +442,13 @@ def test_a_structure_for_which_the_machine_fails_has_no_row_and_is_tried_again(
     assert found["index"].tolist() == [n for n in range(N) if n not in same]
     assert len(found["error"].dropna()) == len(BROKEN)
     monkeypatch.undo()
+    # A worse attempt takes no row away.
+    more = {z} | {int(CRYSTALS[n].atomic_numbers[0]) for n in range(5, 10) if n not in BROKEN}
+    failing_for(lambda batch: not more.isdisjoint(batch.atomic_numbers.tolist()), error, monkeypatch)
+    with refused(ScreeningError, "have no row", path=tmp_path):
+        cf.screen(lines, tmp_path, MODEL, shard_size=5, progress=False)
+    assert cf.read_screen(tmp_path)["index"].tolist() == found["index"].tolist()
+    monkeypatch.undo()
     complete = {n // 5 for n in range(N)} - {n // 5 for n in same}
     times = {n: (tmp_path / f"part-0000{n}.parquet").stat().st_mtime_ns for n in complete}
     cf.screen(lines, tmp_path, MODEL, shard_size=5, progress=False)
