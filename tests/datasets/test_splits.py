@@ -47,3 +47,6 @@ def test_a_fold_keeps_a_tenth_for_validation() -> None:
         np.testing.assert_array_equal(parts == "test", folds == fold)
         assert (parts == "validation").sum() == round(0.1 * (folds != fold).sum())
         np.testing.assert_array_equal(parts, fold_parts(folds, fold))
+        # The number of the fold is the seed.
+        drawn = np.random.default_rng(fold).permutation(np.flatnonzero(folds != fold))
+        assert set(np.flatnonzero(parts == "validation")) == set(drawn[: (parts == "validation").sum()])
