@@ -228,11 +228,19 @@ def _read_description(folder: Path) -> tuple[ModelConfig, str | None]:
                 field="format_version",
                 value=version,
             )
-        return from_tree(ModelConfig, description["model"]), description.get("weights_sha256")
+        return from_tree(ModelConfig, _renamed(description["model"])), description.get("weights_sha256")
     except ConfigError as error:
         raise CheckpointError(str(error), path=file, field=error.field, value=error.value) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"not the config of a checkpoint ({error!r}); copy it again", path=file) from error
+
+
+def _renamed(model: Any) -> Any:
+    """The settings of a model, with the name that 0.1 and 0.2 gave to the margin of weighted sets replaced."""
+    if "average_margin" not in model.get("frame", ()):
+        return model
+    frame = {"weighted_margin" if name == "average_margin" else name: value for name, value in model["frame"].items()}
+    return {**model, "frame": frame}
 
 
 def _read_weights(file: Path) -> dict[str, Tensor]:

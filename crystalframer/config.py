@@ -21,6 +21,7 @@ from crystalframer.frame_methods import ANCHORED, FRAME_METHODS as FRAME_METHODS
 Precision = Literal["32", "bf16-mixed"]
 Accelerator = Literal["auto", "cpu", "cuda", "mps"]
 Schedule = Literal["inverse-sqrt", "warmup-stable-decay"]
+SecondAxis = Literal["off-line", "sine"]
 
 RESERVED_NAMES = ("id", "formula", "error")
 """Columns of tables of predictions; no target may be called so."""
@@ -188,17 +189,28 @@ class FrameConfig(_Checked):
     tie_margin: Amount = 1e-4
     """Edges whose score is closer than this to the best score tie in evaluation. Moments of the attention, which rotate
     with the crystal, choose among them. 0 takes the first of equal edges, as the authors' kernels do without noise."""
-    average_margin: Amount = 0.0
-    """Above 0, evaluation averages over the frames of all edges that score closer than this to the best, instead of
-    choosing one by `tie_margin` (`crystalframer.load(average_ties=True)`). For the methods `max` and `static-max`."""
+    weighted_margin: Amount = 0.0
+    """δ: above 0, a frame is a weighted set of all frames whose edges score closer than this to the best. Evaluation
+    sums over the set, and training draws from it by the weights. 0: one frame, chosen by `tie_margin`. For the methods
+    `max` and `static-max`."""
+    second_axis: SecondAxis = "off-line"
+    """What lowers the scores for e₂ near the line of e₁: `off-line`, 1 - |cos θ| (the paper), has a kink at 90°;
+    `sine`, 1 - cos² θ, is smooth."""
+    both_hands: bool = False
+    """Predictions are the same for mirror images: the axis whose sign only the hand of the frame fixes enters by the
+    even part of its cosine weights. Not for the method `lattice`."""
     noise: Amount = 5e-6
-    """Half-width of the uniform noise that chooses among ties in training. Evaluation has no noise."""
+    """Half-width of the uniform noise that chooses among ties in training, where frames are not weighted sets.
+    Evaluation has no noise."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.average_margin > 0:
+        if self.weighted_margin > 0:
             choices = " or ".join(ANCHORED)
-            _check(self.promises.averages_ties, self, "method", f"cannot average over ties; choose {choices}")
+            _check(self.promises.averages_ties, self, "method", f"has no weighted sets of frames; choose {choices}")
+        if self.both_hands:
+            requirement = "follows the hand of the cell, so it cannot promise `both_hands`"
+            _check(self.promises.hand_axis is not None, self, "method", requirement)
 
     @property
     def promises(self) -> FramePromises:

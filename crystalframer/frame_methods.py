@@ -26,6 +26,8 @@ class FramePromises:
     anchored_by: Strength | None
     """Two edges fix the axes: the strongest one, and the strongest one off its line (`ties.strongest_pair`). They are
     strongest in attention, or in nearness (-r²). None: the axes follow another rule."""
+    hand_axis: int | None
+    """The axis whose sign only the hand of the frame fixes (`FrameConfig.both_hands`). None: there is none."""
     kernels: tuple[Literal["cpu", "cuda"], ...]
     """Devices on which a kernel builds the frames. Elsewhere the formula in plain torch does."""
     recordable: bool
@@ -37,20 +39,21 @@ class FramePromises:
 
     @property
     def averages_ties(self) -> bool:
-        """Evaluation can average over all frames that tie (`FrameConfig.average_margin`)."""
+        """Frames can be weighted sets (`FrameConfig.weighted_margin`)."""
         return self.anchored_by is not None
 
 
 # `max`: the largest weight is 1 operation, and of weight × (1 - |cosine|) 8. `weighted-pca`: six second moments.
 # `static-max` chooses once for all heads and layers, `pca` and `lattice` once for each crystal.
+_BOTH: tuple[Literal["cpu", "cuda"], ...] = ("cpu", "cuda")
 PROMISES: Mapping[str, FramePromises] = {
-    #                             axes          sees_cell  noisy  anchored_by  kernels          recordable  memory  operations  # noqa: E501
-    "max":          FramePromises("orthogonal", False,     True,  "attention", ("cpu", "cuda"), True,       0,      9),
-    "weighted-pca": FramePromises("orthogonal", False,     True,  None,        (),              False,      130,    12),
-    "static-max":   FramePromises("orthogonal", False,     True,  "nearness",  ("cpu", "cuda"), True,       0,      0),
-    "pca":          FramePromises("orthogonal", True,      True,  None,        (),              False,      130,    0),
-    "lattice":      FramePromises("oblique",    True,      False, None,        (),              False,      0,      0),
-    "none":         FramePromises(None,         False,     False, None,        (),              True,       0,      0),
+    #                             axes          sees_cell  noisy  anchored_by  hand  kernels  recordable  memory  ops
+    "max":          FramePromises("orthogonal", False,     True,  "attention", 2,    _BOTH,   True,       0,      9),
+    "weighted-pca": FramePromises("orthogonal", False,     True,  None,        0,    (),      False,      130,    12),
+    "static-max":   FramePromises("orthogonal", False,     True,  "nearness",  2,    _BOTH,   True,       0,      0),
+    "pca":          FramePromises("orthogonal", True,      True,  None,        0,    (),      False,      130,    0),
+    "lattice":      FramePromises("oblique",    True,      False, None,        None, (),      False,      0,      0),
+    "none":         FramePromises(None,         False,     False, None,        None, (),      True,       0,      0),
 }  # fmt: skip
 """Name → promises. `none` is the model without frames (Crystalformer)."""
 

@@ -364,6 +364,17 @@ def test_files_of_release_0_1_have_no_checksums_and_still_load(whole: Path, comp
         assert (tmp_path / "again" / file).read_bytes() == (whole / file).read_bytes()
 
 
+def test_the_margin_of_an_average_of_release_0_1_is_that_of_a_weighted_set(saved: Path) -> None:
+    file = saved / checkpoint.CONFIG_FILE
+    description = json.loads(file.read_text())
+    frame = description["model"]["frame"]
+    for name in ("weighted_margin", "second_axis", "both_hands"):
+        del frame[name]
+    frame["average_margin"] = 0.1
+    file.write_text(json.dumps(description))
+    assert checkpoint.load(saved).config.frame == replace(make_model().config.frame, weighted_margin=0.1)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("n_atoms", [3, 2, 1]), ("n_crystals", -3), ("volume", {"low": -1.0, "high": 1.0}),

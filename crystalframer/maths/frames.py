@@ -79,11 +79,11 @@ def frames_from_edges(
     edges = attended.edges
     first_scores = ties.first_scores(edges, scores)
     if noise_seed is None and config.tie_margin > 0:
-        first, second = ties.strongest_pair(attended, scores, config.tie_margin)
-        second_scores = off_axis(edges, edges.directions[first], scores)
+        first, second = ties.strongest_pair(attended, scores, config.tie_margin, config.second_axis)
+        second_scores = off_axis(edges, edges.directions[first], scores, config.second_axis)
     else:
         first = _strongest(first_scores, edges, config, noise_seed, 0)
-        second_scores = off_axis(edges, edges.directions[first], scores)
+        second_scores = off_axis(edges, edges.directions[first], scores, config.second_axis)
         second = _strongest(second_scores, edges, config, noise_seed, 1)
     axes = right_handed(edges.directions[first], edges.directions[second])
     return Frame(axes, torch.stack([first, second], dim=-1), (first_scores, second_scores))
@@ -92,9 +92,12 @@ def frames_from_edges(
 def _strongest(
     scores: Float[Tensor, "n_edges n_heads"], edges: Edges, config: FrameConfig, noise_seed: NoiseSeed | None, axis: int
 ) -> Int[Tensor, "n_atoms n_heads"]:
-    """The edge of the highest score. Noise chooses among ties; without noise the first edge wins."""
+    """The edge of the highest score. Noise chooses among ties or draws from the weighted set; without it, the first."""
     if noise_seed is not None:
-        scores = scores + config.noise * (2.0 * uniform(noise_key(noise_seed, axis), scores) - 1.0)
+        drawn = uniform(noise_key(noise_seed, axis), scores)
+        if config.weighted_margin > 0:
+            return ties.drawn_from_set(scores, edges, config.weighted_margin, drawn)
+        scores = scores + config.noise * (2.0 * drawn - 1.0)
     return segment_argmax(scores, edges.query, edges.n_atoms)
 
 
@@ -170,8 +173,9 @@ def _second_edge(
 ) -> Int[Tensor, "n_atoms n_heads"]:
     """The strongest edge off a given axis."""
     if noise_seed is None and config.tie_margin > 0:
-        return ties.strongest_off_axis(attended, e1, attended.logits, config.tie_margin)
-    return _strongest(off_axis(attended.edges, e1, attended.logits), attended.edges, config, noise_seed, 1)
+        return ties.strongest_off_axis(attended, e1, attended.logits, config.tie_margin, config.second_axis)
+    scores = off_axis(attended.edges, e1, attended.logits, config.second_axis)
+    return _strongest(scores, attended.edges, config, noise_seed, 1)
 
 
 def pca_frames(attended: AttendedEdges, config: FrameConfig, noise_seed: NoiseSeed | None) -> Frame:

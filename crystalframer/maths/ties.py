@@ -1,56 +1,74 @@
-"""Ties: the choice of a frame, or of several frames, where edges are equally strong.
+"""Ties: the choice of a frame, or a weighted set of frames, where edges are about equally strong.
 
 Symmetry makes neighbours equivalent, so that they tie for a frame axis, and rounding after a rotation could choose
-another one. So all edges within a margin of the best are candidates, and the choice among them rotates with the
-crystal: `strongest_pair` chooses by the moments of the attention, and `tied_frames` gives all of them, to average over.
+another one. So all edges within a margin of the best are candidates, and what becomes of them rotates with the
+crystal: `strongest_pair` chooses by the moments of the attention, and `weighted_frames` gives all of them with weights
+that change smoothly. (No choice of one frame is continuous: Dym et al., ICML 2024.)
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeAlias
 
 import torch
-from einops import einsum
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from crystalframer.config import SecondAxis
 from crystalframer.maths.attended import POWERS, AttendedEdges, products_of
 from crystalframer.maths.edges import Edges
-from crystalframer.maths.segments import segment_argmax, segment_first, segment_max
+from crystalframer.maths.segments import segment_argmax, segment_first, segment_max, segment_sum
 
 COLLINEAR = 0.9999
 """|cosine| to the first axis above which an edge cannot set the second."""
 SMALLEST_SINE_SCORE = 1e-5
+SMALLEST_SINE = 1e-6
+"""An edge that is closer to the line of e₁ is on it, but for rounding."""
+SMALLEST_SQUARED_SINE = 1e-30
+"""Lower bound of sin² θ, so that an edge on the line of e₁ has a score."""
 TIE_WEIGHTS = (
     (1.00, 0.38, 0.47, 0.29, 0.21),
     (0.31, 0.12, 0.19, 0.10, 0.14),
     (0.13, 0.05, 0.11, 0.08, 0.06),
 )
 """Weights of the five moments along e₁, e₂ and e₃ that decide ties. Any numbers without simple ratios would do."""
+UNIFORM_STEP = 2.0**-25
+"""Half the step between random numbers, so that none is 0."""
 EQUIVALENT = 1e-6
 """Frames whose moments differ by less are equivalent for the head, and the first of them is taken."""
 
 
 def off_axis(
-    edges: Edges, e1: Float[Tensor, "n_atoms n_heads 3"], scores: Float[Tensor, "n_edges n_heads"]
+    edges: Edges, e1: Float[Tensor, "n_atoms n_heads 3"], scores: Float[Tensor, "n_edges n_heads"], rule: SecondAxis
 ) -> Float[Tensor, "n_edges n_heads"]:
-    """Scores for the second anchor edge: log-weight + log(1 - |cosine to e₁|); -inf along the axis."""
-    cosines = einsum(edges.directions, e1[edges.query], "e xyz, e h xyz -> e h")
-    return _lowered(scores, cosines).masked_fill(edges.is_self[:, None], -torch.inf)
+    """Scores for the second anchor edge: lowered near the line of e₁ by this rule."""
+    lowered = _lowered(scores, edges.directions[:, None], e1[edges.query], rule)
+    return lowered.masked_fill(edges.is_self[:, None], -torch.inf)
 
 
-def _lowered(scores: Float[Tensor, "*n"], cosines: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    sines = (1.0 - cosines.abs()).clamp(min=SMALLEST_SINE_SCORE)
-    return (scores + torch.log(sines)).masked_fill(cosines.abs() >= COLLINEAR, -torch.inf)
+def _lowered(
+    scores: Float[Tensor, "*n"], directions: Float[Tensor, "*#n 3"], e1: Float[Tensor, "*n 3"], rule: SecondAxis
+) -> Float[Tensor, "*n"]:
+    """`off-line`: log-weight + log(1 - |cos θ|), -inf along the line. `sine`: log-weight + log(1 - cos² θ)."""
+    if rule == "sine":  # by the cross product, which is exact near the line
+        squared = torch.linalg.cross(directions.expand_as(e1), e1).square().sum(-1)
+        return scores + torch.log(squared.clamp(min=SMALLEST_SQUARED_SINE))
+    cosines = (directions * e1).sum(-1).abs()
+    sines = (1.0 - cosines).clamp(min=SMALLEST_SINE_SCORE)
+    return (scores + torch.log(sines)).masked_fill(cosines >= COLLINEAR, -torch.inf)
 
 
 def right_handed(e1: Float[Tensor, "*n 3"], towards: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3 3"]:
-    """e₁, the part of `towards` at right angles to it, and their cross product."""
-    e2 = normalize(towards - (towards * e1).sum(-1, keepdim=True) * e1, dim=-1)
+    """e₁, the part of `towards` at right angles to it, and their cross product. On the line of e₁, both are 0."""
+    off_line = towards - (towards * e1).sum(-1, keepdim=True) * e1
+    off_line = torch.where(off_line.norm(dim=-1, keepdim=True) > SMALLEST_SINE, off_line, 0.0)
+    e2 = normalize(off_line, dim=-1)
+    e2 = normalize(e2 - (e2 * e1).sum(-1, keepdim=True) * e1, dim=-1)  # of a small rest, rounding is along e₁ again
     return torch.stack([e1, e2, torch.linalg.cross(e1, e2)], dim=-2)
 
 
@@ -73,15 +91,16 @@ class TiedFrames:
     second: Int[Tensor, " n_frames"]
     """Edge that fixed e₂."""
     cost: Float[Tensor, " n_frames"]
-    """Cost of both axes: 0 for the strongest edges, without bound towards the margin."""
+    """Cost of both axes. For a choice, 0 for the strongest edges and without bound towards the margin; in a weighted
+    set, minus the logarithm of the weight."""
 
 
 def strongest_pair(
-    attended: AttendedEdges, scores: Float[Tensor, "n_edges n_heads"], margin: float
+    attended: AttendedEdges, scores: Float[Tensor, "n_edges n_heads"], margin: float, rule: SecondAxis
 ) -> tuple[Int[Tensor, "n_atoms n_heads"], Int[Tensor, "n_atoms n_heads"]]:
     """The strongest edge and the strongest off its axis; ties of the two are decided together."""
-    first, e1, group, cost = _tied_first_axes(attended, scores, margin)
-    chosen, second = _best_frame(attended, e1, group, cost, scores, margin)
+    first, e1, group, cost = _tied_first_axes(attended, scores, margin, _lag_cost)
+    chosen, second = _best_frame(attended, e1, group, cost, scores, margin, rule)
     return first[chosen], second
 
 
@@ -90,23 +109,49 @@ def strongest_off_axis(
     e1: Float[Tensor, "n_atoms n_heads 3"],
     scores: Float[Tensor, "n_edges n_heads"],
     margin: float,
+    rule: SecondAxis,
 ) -> Int[Tensor, "n_atoms n_heads"]:
     """The strongest edge off a given axis."""
     group = torch.arange(e1[..., 0].numel(), device=e1.device)
     cost = torch.zeros_like(e1[..., 0]).flatten()
-    return _best_frame(attended, e1.flatten(0, 1), group, cost, scores, margin)[1]
+    return _best_frame(attended, e1.flatten(0, 1), group, cost, scores, margin, rule)[1]
 
 
-def tied_frames(
-    attended: AttendedEdges, scores: Float[Tensor, "n_edges n_heads"], margin: float
+def weighted_frames(
+    attended: AttendedEdges, scores: Float[Tensor, "n_edges n_heads"], margin: float, rule: SecondAxis
 ) -> Iterator[TiedFrames]:
-    """All frames that tie, some at a time. Frames with the same first axis come together, those of a group may not."""
-    _, e1, group, cost = _tied_first_axes(attended, scores, margin)
-    return _tied_second_axes(attended.edges, e1, group, cost, scores, margin)
+    """All frames of the weighted sets, some at a time; the weight of a frame is exp(-cost).
+
+    Frames with the same first axis come together, those of a group may not.
+    """
+    _, e1, group, cost = _tied_first_axes(attended, scores, margin, _rarity)
+    return _tied_second_axes(attended.edges, e1, group, cost, scores, margin, rule, _rarity)
+
+
+def drawn_from_set(
+    scores: Float[Tensor, "n_edges n_heads"],
+    edges: Edges,
+    margin: float,
+    uniform: Float[Tensor, "n_edges n_heads"],
+) -> Int[Tensor, "n_atoms n_heads"]:
+    """One edge for each atom and head, drawn by the weights of the set (training).
+
+    Args:
+        uniform: random numbers in [0, 1). The edge with the largest weight / -log(number) wins, with these odds.
+    """
+    n_heads = scores.shape[1]
+    item, cost = _tied(scores.flatten(), _groups(edges, n_heads), edges.n_atoms * n_heads, margin, _rarity)
+    weights = torch.zeros_like(scores).flatten().index_copy_(0, item, torch.exp(-cost)).view_as(scores)
+    return segment_argmax(weights / -torch.log(uniform + UNIFORM_STEP), edges.query, edges.n_atoms)
+
+
+def _groups(edges: Edges, n_heads: int) -> Int[Tensor, " n_items"]:
+    """Number of the atom and head of each edge and head."""
+    return (edges.query[:, None] * n_heads + torch.arange(n_heads, device=edges.query.device)).flatten()
 
 
 def _tied_first_axes(
-    attended: AttendedEdges, scores: Float[Tensor, "n_edges n_heads"], margin: float
+    attended: AttendedEdges, scores: Float[Tensor, "n_edges n_heads"], margin: float, cost_of: CostOf
 ) -> tuple[
     Int[Tensor, " n_candidates"],
     Float[Tensor, "n_candidates 3"],
@@ -115,8 +160,8 @@ def _tied_first_axes(
 ]:
     """Edges that may fix e₁, their directions, groups and costs."""
     edges, n_heads = attended.edges, attended.n_heads
-    group = (edges.query[:, None] * n_heads + torch.arange(n_heads, device=edges.query.device)).flatten()
-    item, cost = _tied(first_scores(edges, scores).flatten(), group, edges.n_atoms * n_heads, margin)
+    group = _groups(edges, n_heads)
+    item, cost = _tied(first_scores(edges, scores).flatten(), group, edges.n_atoms * n_heads, margin, cost_of)
     first = item // n_heads
     return first, edges.directions[first], group[item], cost
 
@@ -128,15 +173,16 @@ def _tied_second_axes(
     cost: Float[Tensor, " n_candidates"],
     scores: Float[Tensor, "n_edges n_heads"],
     margin: float,
+    rule: SecondAxis,
+    cost_of: CostOf,
 ) -> Iterator[TiedFrames]:
     """For each first axis, the strongest edges off its line."""
     n_heads = scores.shape[1]
     for chunk in torch.arange(len(group), device=group.device).split(_candidates_at_once(edges)):
         edge, item = edges_around(edges, group[chunk] // n_heads)
         candidate = chunk[item]
-        cosines = (edges.directions[edge] * e1[candidate]).sum(-1)
-        lowered = _lowered(scores[edge, group[candidate] % n_heads], cosines)
-        tied, more = _tied(lowered.masked_fill(edges.is_self[edge], -torch.inf), item, len(chunk), margin)
+        lowered = _lowered(scores[edge, group[candidate] % n_heads], edges.directions[edge], e1[candidate], rule)
+        tied, more = _tied(lowered.masked_fill(edges.is_self[edge], -torch.inf), item, len(chunk), margin, cost_of)
         candidate, second = candidate[tied], edge[tied]
         axes = right_handed(e1[candidate], edges.directions[second])
         yield TiedFrames(group[candidate], axes, candidate, second, cost[candidate] + more)
@@ -153,19 +199,50 @@ def edges_around(
     return torch.arange(len(item), device=atoms.device) + start[item], item
 
 
-def _tied(
-    scores: Float[Tensor, " n_items"], segment: Int[Tensor, " n_items"], n_segments: int, margin: float
-) -> tuple[Int[Tensor, " n_tied"], Float[Tensor, " n_tied"]]:
-    """The items within the margin of the best of their segment, and the cost of each.
+CostOf: TypeAlias = Callable[[Float[Tensor, " n_tied"], Int[Tensor, " n_tied"]], Float[Tensor, " n_tied"]]
+"""Costs of items, from the lag of each behind the best of its segment (in margins, below 1), and the segments."""
 
-    The cost is 0 for the best and grows without bound towards the margin, so that the exact margin decides nothing.
-    """
+
+def _tied(
+    scores: Float[Tensor, " n_items"], segment: Int[Tensor, " n_items"], n_segments: int, margin: float, cost_of: CostOf
+) -> tuple[Int[Tensor, " n_tied"], Float[Tensor, " n_tied"]]:
+    """The items within the margin of the best of their segment, and the cost of each."""
     lag = (segment_max(scores[:, None], segment, n_segments)[segment, 0] - scores) / margin
     within = lag < 1.0
-    within[segment_argmax(scores[:, None], segment, n_segments)] = True  # where all are NaN too
+    within[segment_argmax(scores[:, None], segment, n_segments)] = True  # where all are NaN or -inf too
     item = within.nonzero()[:, 0]
-    power = lag[item] ** 4
-    return item, power / (1.0 - power)
+    return item, cost_of(lag[item].nan_to_num(0.0), segment[item])
+
+
+def _lag_cost(lag: Float[Tensor, " n_tied"], segment: Int[Tensor, " n_tied"]) -> Float[Tensor, " n_tied"]:
+    """0 for the best, without bound towards the margin, so that the exact margin decides nothing."""
+    power = lag**4
+    return power / (1.0 - power)
+
+
+def _rarity(lag: Float[Tensor, " n_tied"], segment: Int[Tensor, " n_tied"]) -> Float[Tensor, " n_tied"]:
+    """-log u of the weights u_a ∝ Π_b φ((s_b - s_a)/δ) of a set, which add up to 1.
+
+    With φ of `falling`, weights are twice differentiable in the scores, and a member comes and goes with weight 0. The
+    best member has the product 1, so that no maximum is taken.
+    """
+    order = torch.argsort(segment, stable=True)
+    _, count = torch.unique_consecutive(segment[order], return_counts=True)
+    start = torch.repeat_interleave(count.cumsum(0) - count, count)
+    count = torch.repeat_interleave(count, count)
+    item = torch.repeat_interleave(torch.arange(len(order), device=lag.device), count)
+    other = torch.arange(len(item), device=lag.device) - (count.cumsum(0) - count)[item] + start[item]
+    sorted_lag = lag[order]
+    logarithms = segment_sum(torch.log(falling(sorted_lag[item] - sorted_lag[other])), item, len(order))
+    weights = torch.empty_like(lag).index_copy_(0, order, torch.exp(logarithms))
+    n_segments = int(segment.max()) + 1 if len(segment) else 0
+    return -torch.log(weights / segment_sum(weights, segment, n_segments)[segment])
+
+
+def falling(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """φ: 1 for x ≤ 0, 0 for x ≥ 1, and between them 1 - x³(10 - 15x + 6x²), twice differentiable everywhere."""
+    x = x.clamp(0.0, 1.0)
+    return 1.0 - x**3 * (10.0 - x * (15.0 - 6.0 * x))
 
 
 # --- the chosen frame -------------------------------------------------------------------------------------------------
@@ -178,6 +255,7 @@ def _best_frame(
     cost: Float[Tensor, " n_candidates"],
     scores: Float[Tensor, "n_edges n_heads"],
     margin: float,
+    rule: SecondAxis,
 ) -> tuple[Int[Tensor, "n_atoms n_heads"], Int[Tensor, "n_atoms n_heads"]]:
     """The number of the first axis and the second edge that are chosen in each group.
 
@@ -186,7 +264,7 @@ def _best_frame(
     head sees no difference between them.
     """
     n_groups, found = attended.edges.n_atoms * attended.n_heads, []
-    for tied in _tied_second_axes(attended.edges, e1, group, cost, scores, margin):
+    for tied in _tied_second_axes(attended.edges, e1, group, cost, scores, margin, rule, _lag_cost):
         found.append((tied.group, tied.candidate, tied.second, _seen(attended, tied) - tied.cost))
     group, candidate, second, value = (torch.cat(columns) for columns in zip(*found, strict=True))
     best = segment_max(value[:, None], group, n_groups)[group, 0]

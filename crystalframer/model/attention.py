@@ -98,8 +98,19 @@ class FramedSelfAttention(nn.Module):
             self.decay_shift.copy_(-logits.mean())
 
     def _inputs(self, projected: Projected, edges: Edges, noise_seed: NoiseSeed | None = None) -> AttentionInputs:
-        weights = self.distance_projection, self.cosine_projection
+        weights = self.distance_projection, self._cosine_weights()
         return AttentionInputs(*projected.at_queries(edges), *weights, edges, self.config, noise_seed)
+
+    def _cosine_weights(self) -> Float[Tensor, "3 n_heads d_head n_cosine_centers"] | None:
+        """Weights of the cosines to each axis; where both hands count alike, even in the cosine to the hand's axis."""
+        weights, frame = self.cosine_projection, self.config.frame
+        if weights is None or not frame.both_hands:
+            return weights
+        of_axis = list(weights.unbind(0))
+        hand = frame.promises.hand_axis
+        assert hand is not None, "FrameConfig refuses other methods"
+        of_axis[hand] = 0.5 * (of_axis[hand] + of_axis[hand].flip(-1))  # the centres are symmetric about 0
+        return torch.stack(of_axis)
 
     def project(self, features: Float[Tensor, "n_atoms d_model"]) -> Projected:
         """Queries, keys, values and decay lengths of all atoms."""

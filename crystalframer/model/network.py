@@ -105,7 +105,7 @@ class CrystalFramer(nn.Module):
             ConfigError: the frame method cannot average over ties.
         """
         other = copy.deepcopy(self)
-        other.config = replace(self.config, frame=replace(self.config.frame, average_margin=margin))
+        other.config = replace(self.config, frame=replace(self.config.frame, weighted_margin=margin))
         for block in other.blocks:
             block.attention.config = other.config
         return other

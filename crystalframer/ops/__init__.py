@@ -59,10 +59,10 @@ def framed_attention(given: AttentionInputs) -> Float[Tensor, "n_atoms n_heads d
         ConfigError: the implementation that `use` asks for cannot compute these tensors.
     """
     implementation = serving(given.query.device, given.query.dtype)
-    averages_ties = given.noise_seed is None and given.config.frame.average_margin > 0
+    sums = given.noise_seed is None and given.config.frame.weighted_margin > 0
     has_gradients = any(tensor.requires_grad for tensor in (given.query, given.key, given.decay_length))
-    if averages_ties and (implementation == "cuda" or has_gradients):
-        implementation = "reference"  # these averages have no kernel on CUDA, and none with gradients
+    if sums and (implementation == "cuda" or has_gradients):
+        implementation = "reference"  # sums over weighted frames have no kernel on CUDA, and none with gradients
     if implementation == "cpu":
         from crystalframer.ops import cpu
 

@@ -49,13 +49,13 @@ def framed_attention(given: AttentionInputs) -> Float[Tensor, "n_atoms n_heads d
     precision = 0.5 / given.decay_length.square()
     logits, attention = attend(given.query, given.key, precision, *layout.pairs, layout.squared)
     projection, axes = config.distance.coefficient * given.distance_projection, given.query.new_empty(0, 0, 0, 0)
-    averaged = None
+    summed = None
     if given.cosine_projection is not None:
         of_cosines = given.cosine_projection @ _cosine_basis(config.cosine).to(given.cosine_projection)
         of_cosines = config.cosine.coefficient * rearrange(of_cosines, "axes h d m -> h d (axes m)")
-        if given.noise_seed is None and config.frame.average_margin > 0:
-            averaged = _averaged_cosines(logits, attention, layout, config.frame, of_cosines.shape[-1])
-            averaged = averaged @ of_cosines.mT
+        if given.noise_seed is None and config.frame.weighted_margin > 0:
+            summed = _cosines_of_sets(logits, attention, layout, config.frame, of_cosines.shape[-1])
+            summed = summed @ of_cosines.mT
         else:
             projection = torch.cat([projection, of_cosines], dim=-1)
             axes = _axes(logits.detach(), attention.detach(), given, layout)
@@ -63,7 +63,7 @@ def framed_attention(given: AttentionInputs) -> Float[Tensor, "n_atoms n_heads d
     sizes = config.distance.n_centers, projection.shape[-1]
     values, moments, _ = accumulate(attention, given.value, axes, *geometry, *sizes)
     projected = moments @ projection.mT
-    return values + (projected if averaged is None else projected + averaged).transpose(0, 1)
+    return values + (projected if summed is None else projected + summed).transpose(0, 1)
 
 
 @_uncompiled
@@ -175,8 +175,11 @@ def _axes(logits: Tensor, attention: Tensor, given: AttentionInputs, layout: _La
         return build_frames(AttendedEdges(edges, *without_padding), config, noise_seed).axes.contiguous()
     n_heads = len(logits)
     scores, weights = _strengths(logits, attention, layout, config)
-    # In training, noise chooses among all edges that it can bring to the top.
-    noise, margin = (0.0, config.tie_margin) if noise_seed is None else (config.noise, 2.0 * config.noise)
+    noise, margin = 0.0, config.tie_margin
+    if weighted := noise_seed is not None and config.weighted_margin > 0:
+        margin = config.weighted_margin
+    elif noise_seed is not None:  # noise chooses among all edges that it can bring to the top
+        noise, margin = config.noise, 2.0 * config.noise
     keys = (np.uint32(int(noise_key(0 if noise_seed is None else noise_seed, axis))) for axis in range(2))
     axes = logits.new_empty(edges.n_atoms, n_heads, 3, 3)
     anchors = torch.empty(edges.n_atoms, n_heads, 2, dtype=torch.long)
@@ -187,20 +190,22 @@ def _axes(logits: Tensor, attention: Tensor, given: AttentionInputs, layout: _La
         _arrays(scores, weights, attention),
         (np.float32(noise), *keys),
         np.float32(margin),
+        (weighted, config.second_axis == "sine"),
         *_arrays(axes, anchors),
     )
     return axes
 
 
 @_uncompiled
-def _averaged_cosines(logits: Tensor, attention: Tensor, layout: _Layout, config: FrameConfig, size: int) -> Tensor:
-    """(n_heads, n_atoms, size) moments of the cosines, averaged over the frames that tie. No gradient."""
+def _cosines_of_sets(logits: Tensor, attention: Tensor, layout: _Layout, config: FrameConfig, size: int) -> Tensor:
+    """(n_heads, n_atoms, size) moments of the cosines, summed over weighted sets of frames. No gradient."""
     moments = logits.new_empty(len(logits), len(layout.pairs.n_edges), size)
     _over_atoms(
-        tie_kernels.average_cosines,
+        tie_kernels.cosines_of_sets,
         *_arrays(layout.pairs.first_edge, layout.is_self, layout.directions),
         _arrays(*_strengths(logits, attention, layout, config), attention),
-        np.float32(config.average_margin),
+        np.float32(config.weighted_margin),
+        config.second_axis == "sine",
         *_arrays(moments),
     )
     return moments

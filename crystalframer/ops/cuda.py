@@ -69,7 +69,7 @@ def _polynomials_on(basis: CosineBasis, device: torch.device) -> Float[Tensor, "
 def _axes(logits: Tensor, attention: Tensor, given: AttentionInputs, ends: _Ends) -> Tensor:
     """Frames by the kernel if the method has one, else by its formula in plain torch on this device."""
     edges, config, noise_seed = given.edges, given.config.frame, given.noise_seed
-    if "cuda" not in config.promises.kernels:
+    if "cuda" not in config.promises.kernels or config.weighted_margin > 0 or config.second_axis == "sine":
         return build_frames(AttendedEdges(edges, logits, attention), config, noise_seed).axes.contiguous()
     noise, margin = (0.0, config.tie_margin) if noise_seed is None else (config.noise, 0.0)
     geometry = (edges.lengths, edges.directions, edges.is_self, ends.first_edge, _noise_keys(noise_seed, logits))

@@ -19,6 +19,9 @@ SMALLEST_SINE_SCORE = np.float32(ties.SMALLEST_SINE_SCORE)
 MULTIPLIERS = tuple(np.uint32(number) for number in frames.MULTIPLIERS)
 TIE_WEIGHTS = tuple(tuple(np.float32(weight) for weight in of_axis) for of_axis in ties.TIE_WEIGHTS)
 EQUIVALENT = np.float32(ties.EQUIVALENT)
+SMALLEST_SINE = np.float32(ties.SMALLEST_SINE)
+SMALLEST_SQUARED_SINE = np.float32(ties.SMALLEST_SQUARED_SINE)
+UNIFORM_STEP = np.float32(ties.UNIFORM_STEP)
 ONE_LINE = np.float32(1e-6)
 """Unit vectors that differ by less, up to sign, are one axis, along which moments are summed once."""
 SMALLEST_WEIGHT = np.float32(2.0**-90)
@@ -30,15 +33,20 @@ FREE = np.float32(0.01)
 
 
 @kernel(MATHS)
-def max_frames(first_atom, last_atom, first_edge, edges, strengths, stream, margin, axes, anchors):
+def max_frames(first_atom, last_atom, first_edge, edges, strengths, stream, margin, rules, axes, anchors):
     """Axes of each atom and head, and the edges (counted within the atom) that fixed e₁ and e₂.
 
     The weights are e^scores up to a factor of each atom and head. Noise of this half-width, from the streams that the
-    keys name, chooses among scores within the margin of the best. Without noise, moments choose.
+    keys name, chooses among scores within the margin of the best, or draws from the weighted set of this margin.
+    Without noise, moments choose.
+
+    Args:
+        rules: whether to draw from weighted sets, and whether the second axis is that of `sine`.
     """
     first_given, is_self, directions = edges
     scores, weights, attention = strengths
     noise, first_key, second_key = stream
+    weighted, by_sine = rules
     n_heads = scores.shape[0]
     most = most_items(first_atom, last_atom, first_edge)
     others, sines, values = np.empty(most, np.float32), np.empty(most, np.float32), np.empty(most, np.float32)
@@ -46,7 +54,7 @@ def max_frames(first_atom, last_atom, first_edge, edges, strengths, stream, marg
     seconds, second_costs = np.empty(most, np.int64), np.empty(most, np.float32)
     lines = np.empty((6, most), np.float32)
     share = np.float32(math.exp(-margin))
-    by_moments = noise == 0 and margin > 0
+    by_moments = noise == 0 and margin > 0 and not weighted
     for i in range(first_atom, last_atom):
         start, stop = first_edge[i], first_edge[i + 1]
         count = stop - start
@@ -63,6 +71,9 @@ def max_frames(first_atom, last_atom, first_edge, edges, strengths, stream, marg
             if n_first > 1:
                 if by_moments:
                     costs(values, firsts, n_first, margin, first_costs)
+                elif weighted:
+                    odds(values, firsts, n_first, margin, first_costs)
+                    n_first = _draw(first_costs, firsts, n_first, first_key, place, n_heads)
                 else:
                     n_first = _pick_by_noise(values, firsts, n_first, noise, first_key, place, n_heads)
 
@@ -73,10 +84,8 @@ def max_frames(first_atom, last_atom, first_edge, edges, strengths, stream, marg
                 if edge < 0:  # opposite to one before
                     continue
                 x1, y1, z1 = x[edge], y[edge], z[edge]
+                off_axis(x, y, z, x1, y1, z1, by_sine, others, sines)
                 for n in range(count):
-                    cosine = abs(x[n] * x1 + y[n] * y1 + z[n] * z1)
-                    sine = max(np.float32(1.0) - cosine, SMALLEST_SINE_SCORE)
-                    sines[n] = np.float32(0.0) if cosine >= COLLINEAR else sine * others[n]
                     values[n] = sizes[n] * sines[n]
                 n_second = strongest(logarithms, sines[:count], values[:count], share, seconds)
                 if n_first == 1 and n_second == 1:
@@ -88,12 +97,30 @@ def max_frames(first_atom, last_atom, first_edge, edges, strengths, stream, marg
                     of_first, of_second = (firsts, first_costs, n_first), (seconds, second_costs, n_second)
                     found = (best, order, first, second)
                     best, order, first, second = _better(x, y, z, seen[:reach], c, of_first, of_second, lines, found)
+                elif weighted:
+                    odds(values, seconds, n_second, margin, second_costs)
+                    _draw(second_costs, seconds, n_second, second_key, place, n_heads)
+                    second = seconds[0]
                 else:
                     _pick_by_noise(values, seconds, n_second, noise, second_key, place, n_heads)
                     second = seconds[0]
 
             _complete(axes[i, h], x, y, z, first, second)
             anchors[i, h, 0], anchors[i, h, 1] = first, second
+
+
+@kernel(MATHS, inlined=True)
+def off_axis(x, y, z, x1, y1, z1, by_sine, others, sines):
+    """By what the weights for e₂ are lowered near the line of e₁; see `maths.ties.off_axis`."""
+    if by_sine:
+        for n in range(len(x)):
+            u, v, w = y[n] * z1 - z[n] * y1, z[n] * x1 - x[n] * z1, x[n] * y1 - y[n] * x1
+            sines[n] = max(u * u + v * v + w * w, SMALLEST_SQUARED_SINE) * others[n]
+    else:
+        for n in range(len(x)):
+            cosine = abs(x[n] * x1 + y[n] * y1 + z[n] * z1)
+            sine = max(np.float32(1.0) - cosine, SMALLEST_SINE_SCORE)
+            sines[n] = np.float32(0.0) if cosine >= COLLINEAR else sine * others[n]
 
 
 @kernel(MATHS, inlined=True)
@@ -165,6 +192,20 @@ def _pick_by_noise(values, candidates, count, noise, key, place, n_heads):
 
 
 @kernel(MATHS)
+def _draw(weights, candidates, count, key, place, n_heads):
+    """Put in front one of the candidates, drawn by the weights; 1, as many as are left. See `ties.drawn_from_set`."""
+    best = np.float32(-1.0)
+    chosen = candidates[0]
+    for n in range(count):
+        drawn = _uniform(key, place + candidates[n] * n_heads) + UNIFORM_STEP
+        value = weights[n] / -np.float32(math.log(drawn))
+        if value > best:
+            best, chosen = value, candidates[n]
+    candidates[0] = chosen
+    return 1
+
+
+@kernel(MATHS)
 def _uniform(key, place):
     """`maths.frames.uniform`."""
     x = np.uint32(np.uint32(place) + key)
@@ -175,6 +216,22 @@ def _uniform(key, place):
 
 
 # --- choosing among ties ----------------------------------------------------------------------------------------------
+
+
+@kernel(MATHS)
+def odds(values, candidates, count, margin, weights):
+    """Weights of the candidates in their set; they add up to 1. See `maths.ties._rarity`."""
+    total = np.float32(0.0)
+    for n in range(count):
+        product = np.float32(1.0)
+        for other in range(count):
+            if values[candidates[other]] > values[candidates[n]]:
+                lag = math.log(values[candidates[other]] / values[candidates[n]]) / margin
+                product *= np.float32(1.0 - lag**3 * (10.0 - lag * (15.0 - 6.0 * lag))) if lag < 1.0 else np.float32(0)
+        weights[n] = product
+        total += product
+    for n in range(count):
+        weights[n] /= total
 
 
 @kernel(MATHS)
@@ -289,12 +346,15 @@ def _terms_of_two(x, y, z, attention, x2, y2, z2, x3, y3, z3):
 
 @kernel(MATHS, inlined=True)
 def orthogonal(x, y, z, x1, y1, z1, edge):
-    """The direction of an edge off e₁."""
+    """The direction of an edge off e₁; see `maths.ties.right_handed`."""
     u, v, w = x[edge], y[edge], z[edge]
-    along = x1 * u + y1 * v + z1 * w
-    u, v, w = u - along * x1, v - along * y1, w - along * z1
-    shrink = np.float32(1.0) / max(np.float32(math.sqrt(u * u + v * v + w * w)), np.float32(1e-12))
-    return u * shrink, v * shrink, w * shrink
+    for _ in range(2):
+        along = x1 * u + y1 * v + z1 * w
+        u, v, w = u - along * x1, v - along * y1, w - along * z1
+        sine = np.float32(math.sqrt(u * u + v * v + w * w))
+        shrink = np.float32(1.0) / sine if sine > SMALLEST_SINE else np.float32(0.0)
+        u, v, w = u * shrink, v * shrink, w * shrink
+    return u, v, w
 
 
 @kernel(MATHS, inlined=True)

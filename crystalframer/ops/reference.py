@@ -15,7 +15,7 @@ from crystalframer.maths.basis import cosine_centers, distance_centers, expected
 from crystalframer.maths.edges import Edges
 from crystalframer.maths.frames import Frame, NoiseSeed, build_frames
 from crystalframer.maths.segments import segment_softmax, segment_sum
-from crystalframer.maths.ties import edges_around, tied_frames
+from crystalframer.maths.ties import edges_around, weighted_frames
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +78,8 @@ def framed_attention(given: AttentionInputs) -> FramedAttention:
     frame = build_frames(attended, config.frame, given.noise_seed)
     # The atom's edge to itself has no direction: it counts in the softmax, but not in the angles (quirk Q10).
     directed_attention = attention.masked_fill(edges.is_self[:, None], 0.0)
-    if config.frame.average_margin > 0 and given.noise_seed is None:
-        attended_cosines = cosines_in_tied_frames(directed_attention, attended, config)
+    if config.frame.weighted_margin > 0 and given.noise_seed is None:
+        attended_cosines = cosines_in_weighted_frames(directed_attention, attended, config)
     else:
         axis_cosines = einsum(edges.directions, frame.axes[edges.query], "e xyz, e h k xyz -> e h k")
         basis = cosine_centers(config.cosine, like=attention)
@@ -89,22 +89,19 @@ def framed_attention(given: AttentionInputs) -> FramedAttention:
     return FramedAttention(output, attention, content_logits, distance_logits, frame)
 
 
-def cosines_in_tied_frames(
+def cosines_in_weighted_frames(
     directed_attention: Float[Tensor, "n_edges n_heads"], attended: AttendedEdges, config: ModelConfig
 ) -> Float[Tensor, "n_atoms n_heads 3 n_cosine_centers"]:
-    """The attended Gaussians of the cosines, averaged over the frames that tie with weights exp(-cost)."""
+    """The attended Gaussians of the cosines, summed over the weighted sets of frames."""
     edges, n_heads = attended.edges, attended.n_heads
     basis = cosine_centers(config.cosine, like=directed_attention)
     total = directed_attention.new_zeros(edges.n_atoms * n_heads, 3, config.cosine.n_centers)
-    total_weight = total.new_zeros(len(total))
-    strength = config.frame.promises.anchored_by
+    strength, margin = config.frame.promises.anchored_by, config.frame.weighted_margin
     assert strength is not None, "FrameConfig refuses other methods"
-    for frames in tied_frames(attended, attended.scores(strength), config.frame.average_margin):
+    for frames in weighted_frames(attended, attended.scores(strength), margin, config.frame.second_axis):
         edge, item = edges_around(edges, frames.group // n_heads)
         cosines = einsum(edges.directions[edge], frames.axes[item], "e xyz, e k xyz -> e k")[:, None]
         weights = directed_attention[edge, frames.group[item] % n_heads][:, None]
         seen = expected_gaussians(weights, cosines, *basis, item, len(frames.group))[:, 0]
-        weight = torch.exp(-frames.cost)
-        total = total.index_add(0, frames.group, weight[:, None, None] * seen)
-        total_weight.index_add_(0, frames.group, weight)
-    return (total / total_weight[:, None, None]).unflatten(0, (edges.n_atoms, n_heads))
+        total = total.index_add(0, frames.group, torch.exp(-frames.cost)[:, None, None] * seen)
+    return total.unflatten(0, (edges.n_atoms, n_heads))

@@ -1,4 +1,4 @@
-"""Moments of the cosines averaged over the frames that tie, as a CPU kernel: see `reference.cosines_in_tied_frames`."""
+"""Moments of the cosines over weighted sets of frames, as a CPU kernel: see `reference.cosines_in_weighted_frames`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from crystalframer.compiled import kernel
-from crystalframer.ops.frame_kernels import COLLINEAR, ONE_LINE, SMALLEST_SINE_SCORE, costs, orthogonal, strongest
+from crystalframer.ops.frame_kernels import ONE_LINE, odds, off_axis, orthogonal, strongest
 from crystalframer.ops.kernels import MATHS, N_ROWS, ROW, add_cosine_moments, eight_polynomials, most_items
 
 MOST_AXES = 64
@@ -15,17 +15,17 @@ MOST_AXES = 64
 
 
 @kernel(MATHS)
-def average_cosines(first_atom, last_atom, first_edge, is_self, directions, strengths, margin, moments):
+def cosines_of_sets(first_atom, last_atom, first_edge, is_self, directions, strengths, margin, by_sine, moments):
     """Attended Chebyshev products of the cosines to each axis: (n_heads, n_atoms, 3 · degree).
 
-    The weights are e^scores up to a factor of each atom and head; scores within the margin of the best tie.
+    The weights are e^scores up to a factor of each atom and head; scores within the margin of the best are in the set.
     """
     scores, weights, attention = strengths
     n_heads, degree = attention.shape[0], moments.shape[2] // 3
     most = most_items(first_atom, last_atom, first_edge)
     others, sines, values = np.empty(most, np.float32), np.empty(most, np.float32), np.empty(most, np.float32)
-    firsts, first_costs = np.empty(most, np.int64), np.empty(most, np.float32)
-    seconds, second_costs = np.empty(most, np.int64), np.empty(most, np.float32)
+    firsts, first_odds = np.empty(most, np.int64), np.empty(most, np.float32)
+    seconds, second_odds = np.empty(most, np.int64), np.empty(most, np.float32)
     gathered, n_gathered = np.empty((3, MOST_AXES, 4), np.float32), np.zeros(3, np.int64)
     t, scaled = np.empty(N_ROWS * ROW, np.float32), np.empty(ROW, np.float32)
     share = np.float32(math.exp(-margin))
@@ -39,25 +39,21 @@ def average_cosines(first_atom, last_atom, first_edge, is_self, directions, stre
             logarithms, sizes, seen = scores[h, start:stop], weights[h, start:stop], attention[h, start:stop]
             out = moments[h, i]
             out[:] = np.float32(0.0)
-            total = np.float32(0.0)
             for n in range(count):
                 values[n] = sizes[n] * others[n]
             n_first = strongest(logarithms, others[:count], values[:count], share, firsts)
-            costs(values, firsts, n_first, margin, first_costs)
+            odds(values, firsts, n_first, margin, first_odds)
             for c in range(n_first):
                 x1, y1, z1 = x[firsts[c]], y[firsts[c]], z[firsts[c]]
+                off_axis(x, y, z, x1, y1, z1, by_sine, others, sines)
                 for n in range(count):
-                    cosine = abs(x[n] * x1 + y[n] * y1 + z[n] * z1)
-                    sine = max(np.float32(1.0) - cosine, SMALLEST_SINE_SCORE)
-                    sines[n] = np.float32(0.0) if cosine >= COLLINEAR else sine * others[n]
                     values[n] = sizes[n] * sines[n]
                 n_second = strongest(logarithms, sines[:count], values[:count], share, seconds)
-                costs(values, seconds, n_second, margin, second_costs)
+                odds(values, seconds, n_second, margin, second_odds)
                 for s in range(n_second):
-                    weight = np.float32(math.exp(-first_costs[c] - second_costs[s]))
+                    weight = first_odds[c] * second_odds[s]
                     x2, y2, z2 = orthogonal(x, y, z, x1, y1, z1, seconds[s])
                     x3, y3, z3 = y1 * z2 - z1 * y2, z1 * x2 - x1 * z2, x1 * y2 - y1 * x2
-                    total += weight
                     _gather(gathered[0], n_gathered, 0, x1, y1, z1, weight)
                     _gather(gathered[1], n_gathered, 1, x2, y2, z2, weight)
                     _gather(gathered[2], n_gathered, 2, x3, y3, z3, weight)
@@ -68,8 +64,6 @@ def average_cosines(first_atom, last_atom, first_edge, is_self, directions, stre
             for axis in range(3):
                 moments_of_axis = out[axis * degree : (axis + 1) * degree]
                 _sum(gathered[axis], n_gathered, axis, x, y, z, seen, others, t, scaled, moments_of_axis)
-            for m in range(len(out)):
-                out[m] /= total
 
 
 @kernel(MATHS)

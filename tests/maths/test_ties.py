@@ -1,4 +1,4 @@
-"""Averaging over frames that tie: that it is the mean over all of them, steady, continuous, and alike in the kernel."""
+"""Weighted sets of frames: their weights, sums over them in evaluation, draws from them in training, in all kernels."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from crystalframer.errors import ConfigError
 from crystalframer.maths.attended import AttendedEdges
 from crystalframer.maths.basis import cosine_centers, gaussians
 from crystalframer.maths.edges import Edges
-from crystalframer.maths.ties import tied_frames
+from crystalframer.maths.ties import _lowered, falling, weighted_frames
 from crystalframer.model.network import CrystalFramer
-from crystalframer.ops.reference import AttentionInputs, cosines_in_tied_frames
+from crystalframer.ops.reference import AttentionInputs, cosines_in_weighted_frames
 from crystalframer.reading.inputs import read
 from crystalframer.testing import random_crystal
 
 MARGIN = 1e-3
-CONFIG = ModelConfig(n_layers=1, n_heads=1, d_model=8, frame=FrameConfig("max", average_margin=MARGIN))
+CONFIG = ModelConfig(n_layers=1, n_heads=1, d_model=8, frame=FrameConfig("max", weighted_margin=MARGIN))
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +53,10 @@ def simple_cubic() -> AttendedEdges:
     return AttendedEdges(edges, logits, torch.softmax(logits, 0))
 
 
-def test_all_frames_along_equal_neighbours_tie() -> None:
+def test_all_frames_along_equal_neighbours_are_in_the_set() -> None:
     """Six first axes, with each four second ones: the rotations of a cube."""
     attended = simple_cubic()
-    frames = list(tied_frames(attended, attended.logits, MARGIN))
+    frames = list(weighted_frames(attended, attended.logits, MARGIN, "off-line"))
     axes = torch.cat([part.axes for part in frames])
     expected = [
         torch.tensor(permutation, dtype=torch.float64) * torch.tensor(signs)[:, None]
@@ -66,39 +66,122 @@ def test_all_frames_along_equal_neighbours_tie() -> None:
     rotations = {tuple(m.flatten().tolist()) for m in expected if torch.det(m) > 0}
     assert {tuple((axis.round(decimals=9) + 0.0).flatten().tolist()) for axis in axes} == rotations
     assert len(axes) == 24
-    assert torch.cat([part.cost for part in frames]).abs().max() < 1e-12
+    weights = torch.exp(-torch.cat([part.cost for part in frames]))
+    torch.testing.assert_close(weights, torch.full_like(weights, 1 / 24))
 
 
-def test_the_average_is_the_mean_over_the_frames() -> None:
+def test_equal_members_give_the_mean_over_the_frames() -> None:
     attended = simple_cubic()
     directed = attended.attention.masked_fill(attended.edges.is_self[:, None], 0.0)
-    found = cosines_in_tied_frames(directed, attended, CONFIG)[0, 0]
+    found = cosines_in_weighted_frames(directed, attended, CONFIG)[0, 0]
     cosines = attended.edges.directions  # to the axes of the cube: so are all 24 frames, in any order and sign
     of_axis = gaussians(torch.cat([cosines, -cosines]), *cosine_centers(CONFIG.cosine, like=cosines)).mean(1)
     expected = 0.5 * (torch.cat([directed, directed]) * of_axis).sum(0)
     torch.testing.assert_close(found, expected.expand(3, -1), rtol=1e-10, atol=1e-12)
 
 
-def test_what_lags_counts_less_and_at_the_margin_nothing() -> None:
-    """So that no frame comes or goes at once: exp(-x⁴/(1 - x⁴)), x being the share of the margin by which it lags."""
+def weights_of_first_axes(logits: Tensor, margin: float = MARGIN) -> Tensor:
+    """Weights of the six directions of simple cubic, summed over the second axes."""
+    attended = replace(simple_cubic(), logits=logits)
+    frames = list(weighted_frames(attended, logits, margin, "sine"))
+    weights = torch.exp(-torch.cat([part.cost for part in frames]))
+    first = torch.cat([part.axes for part in frames])[:, 0]
+    return torch.stack(
+        [weights[first @ axis > 0.999].sum() for axis in torch.cat([torch.eye(3), -torch.eye(3)]).double()]
+    )
+
+
+def test_weights_are_products_over_what_is_better() -> None:
+    """u_a ∝ Π_b φ((s_b - s_a)/δ), Dym et al.: what is at the margin has weight 0, and no maximum is taken."""
     attended = simple_cubic()
-    first = int(attended.logits.masked_fill(attended.edges.is_self[:, None], -torch.inf).argmax())
-
-    def weights(lag: float) -> Tensor:
-        logits = attended.logits.clone()
-        logits[first] -= lag * MARGIN
-        frames = list(tied_frames(replace(attended, logits=logits), logits, MARGIN))
-        along = torch.cat([part.axes for part in frames])[:, 0] @ attended.edges.directions[first]
-        return torch.exp(-torch.cat([part.cost for part in frames]))[along > 0.999]
-
-    assert len(weights(1.01)) == 0
-    torch.testing.assert_close(weights(0.5).max(), torch.exp(torch.tensor(-1 / 15, dtype=torch.float64)))
-    assert weights(0.98).max() < 1e-4
+    along = attended.edges.directions
+    shells = attended.edges.lengths < 3.1
+    lags = torch.tensor([0.0, 0.3, 0.7, 0.98, 1.01, 5.0], dtype=torch.float64)  # of x, y, z, -x, -y, -z, in margins
+    logits = attended.logits.clone()
+    for axis, lag in zip(torch.cat([torch.eye(3), -torch.eye(3)]).double(), lags, strict=True):
+        logits[shells & (along @ axis > 0.999)] -= lag * MARGIN
+    expected = torch.stack([falling(lag - lags).prod() for lag in lags])
+    torch.testing.assert_close(weights_of_first_axes(logits), expected / expected.sum())
 
 
+def test_weights_are_twice_differentiable() -> None:
+    """Along a path on which a neighbour comes, is the best and goes, the second derivative has no jump."""
+    attended = simple_cubic()
+    chosen = (attended.edges.lengths < 3.1) & (attended.edges.directions[:, 0] > 0.999)
+
+    def curve(step: float) -> Tensor:
+        shifts = torch.arange(-2.0, 2.0, step, dtype=torch.float64) * 0.1
+        values = []
+        for shift in shifts:
+            logits = attended.logits.clone()
+            logits[chosen] += shift
+            values.append(weights_of_first_axes(logits, margin=0.1)[0])
+        return torch.stack(values).diff(n=2) / step**2
+
+    coarse, fine = (curve(step).diff().abs().max() for step in (0.04, 0.02))
+    assert fine < 0.6 * coarse, "jumps of the second derivative would stay as large"
+
+
+@pytest.mark.parametrize("second_axis", ["off-line", "sine"])
+def test_training_draws_by_the_weights_of_evaluation(second_axis: Any) -> None:
+    """The mean over many draws is the sum over the set, in one layer (whose output is linear in the cosines)."""
+    config = replace(CONFIG, frame=FrameConfig("max", weighted_margin=1.0, second_axis=second_axis))
+    layer = CrystalFramer(config).blocks[0].attention
+    batch = make_batch([random_crystal(3, 6)], config.radius)
+    edges, features = Edges.of(batch), torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
+    assert layer.cosine_projection is not None
+    with torch.no_grad():
+        layer.cosine_projection.normal_(generator=torch.Generator().manual_seed(1))
+        projected = layer.project(features)
+        expected = layer(projected, edges)
+        drawn = torch.stack([layer(projected, edges, seed) for seed in range(2000)])
+        with ops.use("reference"):
+            torch.testing.assert_close(layer(projected, edges, 5), drawn[5], rtol=1e-4, atol=1e-5)
+    deviation = (drawn.mean(0) - expected).abs() / (drawn.std(0) / 2000**0.5 + 1e-4)
+    assert drawn.std(0).max() > 0.01, "several members are drawn"
+    assert deviation.max() < 5.0
+
+
+def test_the_second_axis_has_no_kink_at_a_right_angle() -> None:
+    e1 = torch.tensor([[1.0, 0.0, 0.0]], dtype=torch.float64)
+    angles = torch.linspace(80.0, 100.0, 201, dtype=torch.float64).deg2rad()
+    directions = torch.stack([angles.cos(), angles.sin(), 0 * angles], -1)
+    kinks = {
+        rule: _lowered(torch.zeros_like(angles), directions, e1.expand(201, 3), rule).diff(n=2).abs().max()
+        for rule in ("off-line", "sine")
+    }
+    assert kinks["sine"] < 1e-5 < 1e-3 < kinks["off-line"]
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.1])
+@pytest.mark.parametrize("method", ["max", "static-max", "weighted-pca"])
+def test_both_hands_count_alike(method: Any, margin: float) -> None:
+    """A mirror image has the same prediction, and with the hand another one."""
+    margin = margin if method != "weighted-pca" else 0.0
+    given = random_crystal(2, 5)
+    mirror = np.array([1.0, 1.0, -1.0])
+    image = replace(given, positions=given.positions * mirror, lattice=given.lattice * mirror)
+    changes = {}
+    for both_hands in (False, True):
+        frame = FrameConfig(method, weighted_margin=margin, second_axis="sine", both_hands=both_hands, tie_margin=0.0)
+        model = CrystalFramer(replace(SHIPPED.config, frame=frame)).eval()
+        model.load_state_dict(SHIPPED.state_dict())
+        with torch.no_grad():
+            batches = [make_batch([crystal], model.config.radius, dtype=torch.float64) for crystal in (given, image)]
+            one, other = (model.double()(batch) for batch in batches)
+        changes[both_hands] = (one - other).abs().max()
+    assert changes[True] < 1e-10 < 1e-4 < changes[False]
+
+
+def test_lattice_frames_follow_the_hand_of_the_cell() -> None:
+    with refused(ConfigError, "lattice", "both_hands", field="model.frame.method"):
+        FrameConfig("lattice", both_hands=True)
+
+
+@pytest.mark.parametrize("second_axis", ["off-line", "sine"])
 @pytest.mark.parametrize("method", ["max", "static-max"])
-def test_the_kernel_is_the_reference(method: Any, prototypes: list[Crystal]) -> None:
-    config = replace(SHIPPED.config, frame=FrameConfig(method, average_margin=MARGIN))
+def test_the_kernel_is_the_reference(method: Any, second_axis: Any, prototypes: list[Crystal]) -> None:
+    config = replace(SHIPPED.config, frame=FrameConfig(method, weighted_margin=MARGIN, second_axis=second_axis))
     model = CrystalFramer(config).eval()
     model.load_state_dict(SHIPPED.state_dict())
     crystals = [*prototypes[:6], *(random_crystal(seed, 6) for seed in range(3))]
@@ -163,12 +246,6 @@ def test_gradients_of_averages_are_those_of_the_reference(trained: str) -> None:
     assert set(found) == (set(NAMES) if trained == "all" else {trained})
     for name, theirs in exact.items():
         assert float((found[name] - theirs).abs().max() / theirs.abs().max()) < 1e-3, name
-
-
-def test_in_training_noise_picks_as_ever() -> None:
-    batch = make_batch([random_crystal(1, 3)], SHIPPED.config.radius)
-    with torch.no_grad():
-        assert torch.equal(SHIPPED(batch, 5), SHIPPED.averaging_ties(MARGIN)(batch, 5))
 
 
 def test_a_saved_model_averages_as_before(tmp_path: Any, prototypes: list[Crystal]) -> None:
