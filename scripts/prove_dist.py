@@ -31,7 +31,7 @@ BARE = """
 import crystalframer as cf, viz
 page = viz.explorer_html(viz.scene_from_trace(cf.trace("TiO2.cif")))
 open("bare.html", "w", encoding="utf-8").write(page)
-for name in ("AttentionExplorer", "MotifExplorer"):  # (pymatgen brings plotly)
+for name in ("AttentionExplorer", "FrameComparison"):  # (pymatgen brings plotly)
     try:
         getattr(viz, name)
     except ImportError as error:
