@@ -240,7 +240,7 @@ def _score_by_part(data: CrystalDataset, model: CrystalFramer, used: UsedCrystal
     n_alike = int((np.isin(data.formulas, trained) & (found.role == "other")).sum())
     if n_alike:
         remarks.append(
-            f"`other` has {n_alike:,} crystals with the formula of a training crystal: other compounds, or the same in "
+            f"{n_alike:,} of `other` have the formula of a training crystal: other compounds, or the same in "
             "another cell or with fewer digits"
         )
     if used.unknown_start:
@@ -250,7 +250,7 @@ def _score_by_part(data: CrystalDataset, model: CrystalFramer, used: UsedCrystal
         )
     if not found.is_same.all():
         n_changed = int((~found.is_same).sum())
-        remarks.append(f"{n_changed:,} crystals of the run have other labels here, or another structure or id")
+        remarks.append(f"Other labels than in the run, or another structure or id: {n_changed:,} of the crystals")
     evaluation = score_crystals(data, model, found, **sizes)
     return dataclasses.replace(evaluation, n_train=n_train, remarks=tuple(remarks))
 

@@ -178,14 +178,14 @@ def test_some_test_crystals_are_missing(trained: TrainedRun, tmp_path: Path) -> 
 
 def test_other_labels_and_structures_are_said(trained: TrainedRun, tmp_path: Path) -> None:
     data = trained.data(tmp_path, energy=1.0)
-    assert f"{N} crystals of the run have other labels" in cf.evaluate(data, trained.folder).summary()
+    assert f"structure or id: {N} of the crystals" in cf.evaluate(data, trained.folder).summary()
     relaxed = [replace(c, lattice=1.01 * c.lattice, positions=1.01 * c.positions) for c in data]
     table = CrystalDataset.from_crystals(relaxed, TARGETS, provenance=data.provenance)
     evaluation = cf.evaluate(table, trained.folder)
     # Names tell; row numbers do not.
     has_ids = "id" in trained.rows[0]
     assert evaluation.parts.keys() == ({"train", "validation", "test"} if has_ids else {"other"})
-    alike = re.findall(r"has (\d+) crystals with the formula of a training crystal", evaluation.summary())
+    alike = re.findall(r"(\d+) of `other` have the formula of a training crystal", evaluation.summary())
     assert bool(alike) != has_ids and all(int(n) >= trained.used["train"] for n in alike)
 
 
