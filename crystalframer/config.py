@@ -194,8 +194,8 @@ class FrameConfig(_Checked):
     sums over the set, and training draws from it by the weights. 0: one frame, chosen by `tie_margin`. For the methods
     `max` and `static-max`."""
     second_axis: SecondAxis = "off-line"
-    """What lowers the scores for e₂ near the line of e₁: `off-line`, 1 - |cos θ| (the paper), has a kink at 90°;
-    `sine`, 1 - cos² θ, is smooth."""
+    """What lowers the scores for e₂ near the line of e₁. `off-line`, one minus the size of the cosine to e₁ (the
+    paper), has a kink at 90°. `sine`, one minus its square, is smooth."""
     both_hands: bool = False
     """Predictions are the same for mirror images: the axis whose sign only the hand of the frame fixes enters by the
     even part of its cosine weights. Not for the method `lattice`."""
