@@ -100,6 +100,10 @@ def test_labels_that_all_lie_to_one_side_are_remarked(monkeypatch: pytest.Monkey
     assert result.scores["energy"].bias == pytest.approx(-1.0) and result.scores["gap"].bias == pytest.approx(0.0)
     assert "predictions of energy are 1 eV/atom below the labels" in repr(result)
     assert "predictions of gap" not in repr(result)
+    text = repr(cf.evaluate(labelled([-2.0, 1.0, 1.0, 1.0, 1.0], [0.5, 0.5, 0.5, 0.5, 2.5]), constant_model(1.0, 1.5)))
+    assert all(
+        f"predictions of {what} above the labels" in text for what in ("energy are 0.6 eV/atom", "gap are 0.6 eV")
+    )
 
 
 def test_a_part_of_the_given_split() -> None:

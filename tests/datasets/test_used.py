@@ -87,7 +87,8 @@ def test_row_numbers_are_no_names() -> None:
     found = USED.find(data(relaxed))
     assert found.role.tolist() == ROLES and not found.is_same.any()
     others = [changed(c, atomic_numbers=c.atomic_numbers % 80 + 1) for c in relaxed]
-    assert set(USED.find(data(others)).role) == {"other"}
+    found = USED.find(data(others))
+    assert set(found.role) == {"other"} and found.is_same.all()
 
 
 def test_twins_have_a_row_each() -> None:
@@ -108,6 +109,8 @@ def test_what_trained_the_start_trained_the_model() -> None:
     copies = [changed(c, id=f"x{c.id}", targets={"energy": -1.0}) for c in CRYSTALS[:3]]
     assert used.find(data(copies)).role.tolist() == ["earlier"] * 3
     assert used.find(data(relabelled)).role.tolist() == ["test"] * 3
+    third = UsedCrystals.of({"train": data(CRYSTALS[6:9])}, used)
+    assert third.find(data(CRYSTALS[:9])).role.tolist() == ["earlier"] * 6 + ["train"] * 3
 
 
 @pytest.mark.parametrize(
@@ -121,6 +124,8 @@ def test_what_trained_the_start_trained_the_model() -> None:
             lambda rows: [changed(c, lattice=1.01 * c.lattice) for c in rows[:5]] + rows[5:],
             ["train: other structures of 5 ('c0', 'c1', 'c2', ...)"],
         ),
+        (lambda rows: [changed(rows[0], targets={"energy": np.nan}), *rows[1:]], ["train: other labels of 1 ('c0')"]),
+        (lambda rows: [changed(rows[0], targets={"energy": -0.0}), *rows[1:]], []),
         (lambda rows: rows, []),
     ],
 )

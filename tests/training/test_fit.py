@@ -321,7 +321,7 @@ def test_without_a_test_part(tmp_path: Path) -> None:
 @bit_for_bit
 @pytest.mark.parametrize("moment", [(0, 1), (2, 1), (3, 0), (4, 2)], ids=str)
 def test_an_interrupted_run_resumes_to_the_same_numbers(
-    finished: FitResult, tmp_path: Path, moment: tuple[int, int]
+    finished: FitResult, tmp_path: Path, moment: tuple[int, int], capfd: pytest.CaptureFixture[str]
 ) -> None:
     """In the first epoch, in mid-epoch, at the start of averaging and within it."""
     output = tmp_path / "run"
@@ -331,7 +331,12 @@ def test_an_interrupted_run_resumes_to_the_same_numbers(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     checkpoint.load(output / "checkpoints" / "last")
     torch.manual_seed(99)
+    (output / "metrics.csv").unlink(missing_ok=True)  # the checkpoint has the rows too
+    capfd.readouterr()
     assert_same_run(fit(CONFIG, DATA, output, resume=True), finished)
+    bars = capfd.readouterr().err.strip().splitlines()
+    best = finished.history["validation_mae/energy"].min()
+    assert f"epoch {moment[0]}.0/5" in bars[0] and f"(best {best:.4g})" in bars[-1]
     saved = pd.read_csv(output / "metrics.csv", engine="pyarrow")
     pd.testing.assert_frame_equal(saved.drop(columns=TIMES), without_times(finished), check_exact=True)
 
@@ -539,9 +544,15 @@ def test_a_signal_leaves_a_checkpoint_and_says_so(tmp_path: Path, stop: signal.S
 # Bad input
 
 
-@pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
-    """From the fifth step on, crystals with boron have no loss, or a loss without a gradient."""
+@pytest.mark.parametrize(("what", "check_every", "n_steps"), [("loss", 2, 5), ("gradient", 50, 6)])
+def test_a_loss_that_is_not_finite_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, check_every: int, n_steps: int
+) -> None:
+    """From the fifth step on, crystals with boron have no loss, or a loss without a gradient.
+
+    It is noticed at the next look, at the latest at the end of the epoch.
+    """
+    monkeypatch.setattr("crystalframer.training.task.CHECK_EVERY", check_every)
     forward, n_calls = CrystalFramer.forward, 0
 
     def poisoned(self: CrystalFramer, batch: CrystalBatch, noise_seed: int | None = None) -> Tensor:
@@ -557,6 +568,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(CrystalFramer, "forward", poisoned)
     with pytest.raises(TrainingError, match=rf"epoch 2, step 5: the {what} is not finite; crystals 'c") as caught:
         fit(CONFIG, DATA, tmp_path / "run")
+    assert n_calls == n_steps
     batch = BatchOrder(DATA.train.n_atoms, 8, None, TRAINING.seed).batches(1)[1]
     named = [int(row) for row in re.findall(r"'c(\d+)'", str(caught.value))]
     assert named == [row for row in batch if what == "gradient" or 5 in DATA.train[int(row)].atomic_numbers]
