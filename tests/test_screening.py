@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -135,6 +136,19 @@ def test_only_what_is_missing_or_damaged_is_done_again(
     assert (tmp_path / "part-00000.parquet").stat().st_mtime_ns == kept
     pandas.testing.assert_frame_equal(cf.read_screen(tmp_path), expected)
     assert not list(tmp_path.glob(".part-*"))
+
+
+def test_a_table_of_another_screening_is_done_again(lines: Path, tmp_path: Path) -> None:
+    """As after a copy into the wrong folder."""
+    other = copy.deepcopy(MODEL)
+    with torch.no_grad():
+        other.target_mean += 1
+    for model, folder in ((MODEL, tmp_path / "mine"), (other, tmp_path / "other")):
+        cf.screen(lines, folder, model, shard_size=5, progress=False)
+    expected = cf.read_screen(tmp_path / "mine")
+    shutil.copy(tmp_path / "other" / "part-00002.parquet", tmp_path / "mine")
+    assert cf.screen(lines, tmp_path / "mine", MODEL, shard_size=5, progress=False).n_new == 5
+    pandas.testing.assert_frame_equal(cf.read_screen(tmp_path / "mine"), expected)
 
 
 def test_several_inputs_are_one_after_another(lines: Path, tmp_path: Path) -> None:
@@ -299,6 +313,7 @@ def test_choosing_rows(lines: Path, tmp_path: Path) -> None:
     lowest = cf.read_screen(tmp_path, where="index >= 7", top=4, by=target, lowest=True)
     assert lowest["id"].tolist() == whole.iloc[7:].sort_values(target)["id"].tolist()[:4]
     assert len(cf.read_screen(tmp_path, where="error.notna()")) == 2
+    assert len(cf.read_screen(tmp_path, top=N, by=target)) == N - 2  # those that have a value
     assert lowest.attrs["units"] == whole.attrs["units"]
     choices: tuple[dict[str, Any], ...] = ({"where": "gap > 1"}, {"by": "formula", "top": 3}, {"top": 3})
     for choice, field in zip(choices, ("where", "by", "by"), strict=True):

@@ -173,9 +173,12 @@ def test_a_finished_run_is_read_from_its_folder(finished: FitResult, tmp_path: P
     for name, value in finished.model.state_dict().items():
         assert torch.equal(read.model.state_dict()[name], value)
     damaged = RunFolder(tmp_path)
-    damaged.result.write_text('{"chosen": "be')
-    with pytest.raises(TrainingError, match=r"the result cannot be read .*delete result.json"):
-        read_result(damaged)
+    shutil.copy(finished.output / "metrics.csv", tmp_path)
+    whole = (finished.output / "result.json").read_text()
+    for content in ('{"chosen": "be', whole.replace(f'"chosen": "{finished.chosen}"', '"chosen": "another"')):
+        damaged.result.write_text(content)
+        with pytest.raises(TrainingError, match=r"the result cannot be read .*delete result.json"):
+            read_result(damaged)
 
 
 def test_the_steps_take_a_part_of_the_time(finished: FitResult) -> None:
