@@ -80,8 +80,6 @@ def settings_of(
         problem = f"space group {symmetry.group} is not known"
         raise CrystalError(f"{problem}; list its operations", field="_space_group_name_H-M_alt", value=symmetry.group)
     settings = [group for group in found[0] if all(group in others for others in found[1:])]
-    if len(found) == 1 and number:  # of triclinic cells the primitive one is meant
-        settings = [group for group in settings if number > 2 or group.hm.startswith("P")]
     if symmetry.code:
         settings = _with_code(settings, symmetry.code.lower())
     if not settings:
