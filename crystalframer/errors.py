@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import difflib
 import errno
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -117,6 +117,15 @@ class CrystalFramerError(Exception):
         if self.row is None:
             self.row, self.row_word = row, row_word or self.row_word
         return self
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """The first names, for a message.
+
+    >>> listed(["a", "b", "c"], 2)
+    'a, b, ...'
+    """
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

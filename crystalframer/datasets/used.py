@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int64, Shaped, UInt64
 
 from crystalframer.crystals.flat import FlatCrystals, text_array
 from crystalframer.datasets.dataset import PARTS, CrystalDataset
-from crystalframer.errors import CheckpointError
+from crystalframer.errors import CheckpointError, listed
 from crystalframer.reading.formats import name_of
 
 if TYPE_CHECKING:
@@ -217,20 +217,20 @@ def _look_up(
 
 def _differences(before: pandas.DataFrame, now: pandas.DataFrame) -> list[str]:
     """What differs between two tables of one part, in words."""
+
+    def shown(column: pandas.Series) -> str:
+        return listed([repr(id) for id in column], _SHOWN)
+
     gone, new = before.loc[~before["id"].isin(now["id"])], now.loc[~now["id"].isin(before["id"])]
     both = before.merge(now, on="id", suffixes=("", "_now"))
     found = [f"{len(now):,} crystals instead of {len(before):,}"] if len(before) != len(now) else []
     for which, words in ((gone, "missing"), (new, "new")):
         if len(which):
-            found.append(f"{len(which):,} {words} ({_listed(which['id'].tolist())})")
+            found.append(f"{len(which):,} {words} ({shown(which['id'])})")
     for column, words in (("structure", "structures"), ("labels", "labels")):
-        changed = both.loc[both[column] != both[f"{column}_now"], "id"].tolist()
-        if changed:
-            found.append(f"other {words} of {len(changed):,} ({_listed(changed)})")
+        changed = both.loc[both[column] != both[f"{column}_now"], "id"]
+        if len(changed):
+            found.append(f"other {words} of {len(changed):,} ({shown(changed)})")
     if not found and before["id"].tolist() != now["id"].tolist():
         found.append("another order")
     return found
-
-
-def _listed(ids: Sequence[str]) -> str:
-    return ", ".join([*map(repr, ids[:_SHOWN]), *(["..."] if len(ids) > _SHOWN else [])])

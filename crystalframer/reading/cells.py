@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 
 from crystalframer.crystals.crystal import FARTHEST_POSITION, closest_pair
 from crystalframer.elements import ATOMIC_NUMBERS, SYMBOLS
-from crystalframer.errors import CrystalError
+from crystalframer.errors import CrystalError, listed
 from crystalframer.reading.notices import notice
 from crystalframer.reading.space_groups import Operations, Symmetry, group_operations, has_symmetry, settings_of
 
@@ -493,7 +493,7 @@ def _chosen(
             reason = "the only setting that gives what the file states"
             notice(f"space group {symmetry.group} of a CIF is read as {name}, {reason}")
         return atoms
-    names = ", ".join(setting.xhm() for setting in settings[:6]) + (", ..." if len(settings) > 6 else "")
+    names = listed([setting.xhm() for setting in settings], 6)
     reason = "and more than one of them fits" if found else f"and none fits ({'; '.join(problems)[:300]})"
     if len(found) == 1:
         reason = "and the file states no formula and Z that decide"

@@ -14,7 +14,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any, TypeVar
 
 from crystalframer.crystals.crystal import Crystal
-from crystalframer.errors import CrystalError, CrystalFramerError, CrystalWarning, DataError, is_of_machine
+from crystalframer.errors import CrystalError, CrystalFramerError, CrystalWarning, DataError, is_of_machine, listed
 from crystalframer.libraries import reason
 from crystalframer.reading import formats
 from crystalframer.reading.columns import check_names, id_column, id_columns, id_in, is_missing, is_name, names_files
@@ -250,7 +250,7 @@ def saying_which_lack_ids(entries: Iterable[Entry], name: str) -> Iterator[Entry
                 without.append(entry.id)
         yield entry
     if column is not None and without:
-        called = ", ".join(map(repr, without[:_SHOWN])) + (", ..." if len(without) > _SHOWN else "")
+        called = listed([repr(id) for id in without], _SHOWN)
         problem = f"{len(without):,} of {n_rows:,} rows have no id in the column {column!r}"
         print(f"{name}: {problem}; they are called {called}", file=sys.stderr)
 
@@ -428,7 +428,7 @@ def say_what_is_skipped(folder: Path, taken: Collection[Path], patterns: bool = 
             skipped.setdefault(reason, []).append(path.name)
     counted = []
     for reason, names in skipped.items():
-        shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+        shown = listed(names, _SHOWN)
         counted.append(f"{len(names):,} {reason} ({shown})")
     if counted:
         advice = _advice_on_folders(folder) if patterns else ""
@@ -438,7 +438,7 @@ def say_what_is_skipped(folder: Path, taken: Collection[Path], patterns: bool = 
 def advice_on_tables(folder: Path) -> str:
     """Names of tables in a folder, which are not read with it; empty if there are none."""
     names = [path.name for path in sorted(folder.iterdir()) if path.is_file() and formats.is_table(path)]
-    shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    shown = listed(names, _SHOWN)
     return f"; to read a table, name the file ({shown})" if names else ""
 
 
