@@ -207,7 +207,7 @@ class FrameConfig(_Checked):
         super().__post_init__()
         if self.weighted_margin > 0:
             choices = " or ".join(ANCHORED)
-            _check(self.promises.averages_ties, self, "method", f"has no weighted sets of frames; choose {choices}")
+            _check(self.promises.has_weighted_sets, self, "method", f"has no weighted sets of frames; choose {choices}")
         if self.both_hands:
             requirement = "follows the hand of the cell, so it cannot promise `both_hands`"
             _check(self.promises.hand_axis is not None, self, "method", requirement)
@@ -216,6 +216,44 @@ class FrameConfig(_Checked):
     def promises(self) -> FramePromises:
         """What the method promises."""
         return PROMISES[self.method]
+
+
+@dataclass(frozen=True)
+class ModelPromises:
+    """What the predictions of a model promise, for every crystal and whatever the weights. Rounding is left aside.
+
+    >>> ModelConfig().promises.mirror
+    False
+    >>> print(ModelConfig(frame=FrameConfig("none")).promises)
+    not exact: a small move of the atoms can make a step
+    """
+
+    rotation: bool
+    """A rotated crystal has the same prediction, also where symmetry makes several frames equally good."""
+    cell: bool
+    """So has the same crystal in another cell."""
+    mirror: bool
+    """So has its mirror image."""
+    continuous: bool
+    """A small move of the atoms changes the prediction a little: neighbours and frames come and go with weight 0."""
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """What is not promised, in words."""
+        return tuple(words for name, words in NOT_PROMISED.items() if not getattr(self, name))
+
+    def __str__(self) -> str:
+        """`exact`, or what is not."""
+        return f"not exact: {'; '.join(self.broken)}" if self.broken else "exact"
+
+
+NOT_PROMISED = {
+    "rotation": "the prediction of a symmetric crystal can change when it is rotated",
+    "cell": "the prediction can change with the choice of the cell",
+    "mirror": "a mirror image can have another prediction",
+    "continuous": "a small move of the atoms can make a step",
+}
+"""Field of `ModelPromises` → what happens without it."""
 
 
 @dataclass(frozen=True)
@@ -260,6 +298,18 @@ class ModelConfig(_Checked):
     @property
     def target_names(self) -> tuple[str, ...]:
         return tuple(target.name for target in self.targets)
+
+    @property
+    def promises(self) -> ModelPromises:
+        """What changes no prediction, whatever the weights."""
+        frame = self.frame.promises
+        nothing_chosen = frame.axes is None or self.frame.weighted_margin > 0
+        return ModelPromises(
+            rotation=nothing_chosen or frame.axes == "oblique",
+            cell=nothing_chosen,
+            mirror=frame.axes is None or self.frame.both_hands,
+            continuous=nothing_chosen and getattr(self.decay, "reach", None) is not None,
+        )
 
 
 @dataclass(frozen=True)

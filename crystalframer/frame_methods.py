@@ -38,7 +38,7 @@ class FramePromises:
     """Least number of arithmetic operations for each edge and head (see `benchmarks/floor.py`)."""
 
     @property
-    def averages_ties(self) -> bool:
+    def has_weighted_sets(self) -> bool:
         """Frames can be weighted sets (`FrameConfig.weighted_margin`)."""
         return self.anchored_by is not None
 

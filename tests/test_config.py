@@ -150,3 +150,21 @@ def test_presets_carry_the_published_numbers() -> None:
 def test_target_label() -> None:
     assert Target("band_gap", "eV").label == "band_gap (eV)"
     assert Target("score").label == "score"
+
+
+@pytest.mark.parametrize(
+    ("frame", "kept"),
+    [
+        (FrameConfig(), ()),
+        (FrameConfig(weighted_margin=0.1), ("rotation", "cell")),
+        (FrameConfig(both_hands=True), ("mirror",)),
+        (FrameConfig("weighted-pca", both_hands=True), ("mirror",)),
+        (FrameConfig("lattice"), ("rotation",)),
+        (FrameConfig("none"), ("rotation", "cell", "mirror")),
+    ],
+)
+def test_a_model_says_what_it_promises(frame: FrameConfig, kept: tuple[str, ...]) -> None:
+    """All of these have the hard radius of the paper, so a neighbour that crosses it makes a step."""
+    promises = ModelConfig(frame=frame).promises
+    assert tuple(name for name, is_kept in dataclasses.asdict(promises).items() if is_kept) == kept
+    assert len(promises.broken) == 4 - len(kept) and all(words in str(promises) for words in promises.broken)

@@ -97,7 +97,7 @@ class CheckReport:
             yield f"expected: the frame method {self.frame.method!r} depends on the choice of cell ({kinds})"
         if promises.axes and len(differing) > len(expected):
             yield "Most differences are in symmetric structures, whose frames are not unique (docs/limits.md)."
-            if promises.averages_ties:
+            if promises.has_weighted_sets:
                 yield (
                     "A model that is loaded with average_ties=True (command line: --average-ties) averages over "
                     "equivalent frames, and has no such differences."
