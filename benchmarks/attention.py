@@ -27,8 +27,8 @@ from crystalframer import __version__, ops
 from crystalframer.config import ModelConfig
 from crystalframer.crystals.crystal import Crystal, CrystalBatch
 from crystalframer.crystals.loading import make_batch
+from crystalframer.maths.decay import decay_lengths
 from crystalframer.maths.edges import Edges
-from crystalframer.model.attention import decay_lengths
 from crystalframer.model.network import CrystalFramer
 from crystalframer.ops.reference import AttentionInputs
 

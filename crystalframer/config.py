@@ -22,6 +22,7 @@ Precision = Literal["32", "bf16-mixed"]
 Accelerator = Literal["auto", "cpu", "cuda", "mps"]
 Schedule = Literal["inverse-sqrt", "warmup-stable-decay"]
 SecondAxis = Literal["off-line", "sine"]
+DecayShape = Literal["elu", "smooth"]
 
 RESERVED_NAMES = ("id", "formula", "error")
 """Columns of tables of predictions; no target may be called so."""
@@ -152,6 +153,18 @@ class DecayConfig(_Checked):
     """Lower bound of ρ; the longest decay length is reference_length / √floor."""
     slope: PositiveFloat = 0.1
     """dρ/ds at s = 0."""
+    shape: DecayShape = "elu"
+    """`elu`: the ρ of the paper, whose second derivative jumps at s = 0. `smooth`: a softplus in place of ELU, with the
+    same value and slope at s = 0 and the same lower bound."""
+    reach: PositiveFloat | None = None
+    """k: each head attends as far as k·σᵢ, where a smooth envelope ends. The neighbour radius is k times the longest
+    decay length, the same for all atoms. None: a radius by `ModelConfig.weight_tolerance`, and a larger one for atoms
+    with few neighbours (the paper)."""
+
+    @property
+    def longest(self) -> float:
+        """The longest decay length, Å."""
+        return self.reference_length / math.sqrt(self.floor)
 
 
 @dataclass(frozen=True)
@@ -277,7 +290,8 @@ class ModelConfig(_Checked):
     distance: DistanceBasis = field(default_factory=DistanceBasis)
     cosine: CosineBasis = field(default_factory=CosineBasis)
     weight_tolerance: ProperFraction = 1e-6
-    """Neighbours whose distance weight exp(-r²/2r₀²) is below this are left out; this sets the neighbour radius."""
+    """Neighbours whose distance weight exp(-r²/2r₀²) is below this are left out; this sets the neighbour radius, unless
+    `decay.reach` does."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -292,8 +306,16 @@ class ModelConfig(_Checked):
 
     @property
     def radius(self) -> float:
-        """Neighbour radius in Å: where the weight of the reference decay length falls to `weight_tolerance`."""
+        """Neighbour radius in Å: `decay.reach` times the longest decay length; without it, where the weight of the
+        reference decay length falls to `weight_tolerance`."""
+        if self.decay.reach is not None:
+            return self.decay.reach * self.decay.longest
         return self.decay.reference_length * math.sqrt(-2.0 * math.log(self.weight_tolerance))
+
+    @property
+    def enlarges_radius(self) -> bool:
+        """An atom with few neighbours, or coplanar ones, gets a larger radius."""
+        return self.decay.reach is None
 
     @property
     def target_names(self) -> tuple[str, ...]:

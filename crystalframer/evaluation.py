@@ -294,7 +294,13 @@ def calibrate(
     model = ready(model, device)
     data = _labelled(data, model)
     data = _without_training((data if part is None else _part(data, part, model)).labelled(), model)
-    prepared = prepare(data, model.config.radius, model.config.target_names, "calibration")
+    prepared = prepare(
+        data,
+        model.config.radius,
+        model.config.target_names,
+        "calibration",
+        enlarge=model.config.enlarges_radius,
+    )
     pooled, predicted = pooled_and_predicted(prepared, model, "calibrating", progress=progress)
     return calibrated(pooled, predicted - prepared.targets, model.config.target_names, coverage)
 

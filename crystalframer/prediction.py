@@ -217,7 +217,7 @@ def trace(
     """
     model = ready(model, device)
     crystal = read(structure)
-    prepared = prepare([crystal], model.config.radius)
+    prepared = prepare([crystal], model.config.radius, enlarge=model.config.enlarges_radius)
     weights = model.target_mean
     if sites is None:
         memory.check_trace(crystal, len(crystal), int(prepared.n_edges[0]), model.config, model.target_mean)
@@ -331,7 +331,7 @@ def _predictions(crystals: Sequence[Crystal], model: CrystalFramer) -> list[_Pre
     if not crystals:
         return []
     try:
-        return _predict_packed(prepare(crystals, model.config.radius), model)
+        return _predict_packed(prepare(crystals, model.config.radius, enlarge=model.config.enlarges_radius), model)
     except ConfigError:  # a setting that would fail for every crystal alike
         raise
     except Exception as error:  # whatever it is, it must cost no more than the crystal that it is about
@@ -360,7 +360,7 @@ def is_working(model: CrystalFramer) -> bool:
     lattice = 2.82 * (np.ones((3, 3)) - np.eye(3))
     salt = Crystal(np.array([11, 17]), np.array([[0.0, 0.0, 0.0], [2.82, 2.82, 2.82]]), lattice)
     try:
-        (result,) = _predict_packed(prepare([salt], model.config.radius), model)
+        (result,) = _predict_packed(prepare([salt], model.config.radius, enlarge=model.config.enlarges_radius), model)
     except Exception:
         return False
     return not (isinstance(result, _Failure) and result.of_machine)

@@ -96,7 +96,7 @@ def main(checkpoint: Path, train: Path, validation: Path, output: Path) -> None:
 
 def outputs(model: cf.CrystalFramer, path: Path, noise_seed: int | None = None) -> Outputs:
     data = cf.dataset(str(path), targets=model.config.targets).labelled()
-    crystals = prepare(data, model.config.radius, model.config.target_names)
+    crystals = prepare(data, model.config.radius, model.config.target_names, enlarge=model.config.enlarges_radius)
     pooled, predictions = pooled_and_predicted(crystals, model, f"features of {path.name}", noise_seed)
     return Outputs(pooled, predictions, crystals.targets, crystals.n_atoms)
 

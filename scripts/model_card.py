@@ -107,7 +107,7 @@ def main(checkpoint: Path, data: Path, away: Path | None, runs: list[Path], hard
 
 def score(model: cf.CrystalFramer, path: Path) -> Scored:
     data = cf.dataset(str(path), targets=model.config.targets).labelled()
-    crystals = prepare(data, model.config.radius, model.config.target_names)
+    crystals = prepare(data, model.config.radius, model.config.target_names, enlarge=model.config.enlarges_radius)
     pooled, predictions = pooled_and_predicted(crystals, model, "scoring")
     flags = np.full(len(crystals), None)
     if model.domain is not None:

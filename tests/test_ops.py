@@ -15,7 +15,7 @@ from attention_cases import ATOM, IRON, MOLECULE, SALT, assert_agrees, batch_of,
 from refusals import refused
 
 from crystalframer import ops
-from crystalframer.config import CosineBasis, DistanceBasis, FrameConfig, FrameMethod, ModelConfig
+from crystalframer.config import CosineBasis, DecayConfig, DistanceBasis, FrameConfig, FrameMethod, ModelConfig
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.errors import ConfigError
 from crystalframer.maths import frames
@@ -38,6 +38,15 @@ def test_ties_go_the_same_way_as_in_the_reference(method: FrameMethod, crystals:
     """Rock salt and a lone atom, a one-atom cell and a linear molecule: nearly everything ties."""
     config = replace(CONFIG, frame=FrameConfig(method))
     assert_agrees(cpu.framed_attention, batch_of(*crystals, radius=6.0), config)
+
+
+@pytest.mark.parametrize("reach", [3.0, 4.0, 6.0])
+@pytest.mark.parametrize("method", ["max", "static-max", "none"])
+def test_the_envelope_is_that_of_the_reference(method: FrameMethod, reach: float) -> None:
+    """Values and gradients, for neighbours within, at and beyond the reach of heads, and for atoms that see none."""
+    config = replace(CONFIG, frame=FrameConfig(method), decay=DecayConfig(reach=reach))
+    crystals = (SALT, IRON, MOLECULE, ATOM, random_crystal(1, 6))
+    assert_agrees(cpu.framed_attention, batch_of(*crystals, radius=config.radius, enlarge=False), config, seed=1)
 
 
 def random_inputs(edges: Edges) -> AttentionInputs:
@@ -68,7 +77,7 @@ def test_number_of_threads_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
                 t if t is None else t.float().requires_grad_() for t in weights(edges.n_atoms, CONFIG)
             )
             assert q is not None and k is not None and sigma is not None
-            _, attention = cpu.attend(q, k, 0.5 / sigma**2, *layout.pairs, layout.squared)
+            _, attention, _ = cpu.attend(q, k, 0.5 / sigma**2, *layout.pairs, layout.squared, 0.08)
             (attention * torch.cos(torch.arange(attention.numel())).view_as(attention)).sum().backward()
             results.append((attention, q.grad, k.grad, sigma.grad))
     finally:
@@ -115,10 +124,11 @@ def test_operators_pass_torchs_own_checks() -> None:
     q, k, v = (torch.randn(3, 2, 4, requires_grad=True) for _ in range(3))
     precision = torch.rand(3, 2, requires_grad=True)
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(cpu.attend, (q, k, precision, *layout.pairs, layout.squared), test_utils=tests)
+    torch.library.opcheck(cpu.attend, (q, k, precision, *layout.pairs, layout.squared, 0.08), test_utils=tests)
     attention = torch.rand(2, len(layout.squared), requires_grad=True)
     axes, basis = torch.randn(3, 2, 3, 3), layout.basis(DistanceBasis(n_centers=4))
-    arguments = (attention, v, axes, layout.directions, layout.is_self, *basis, *layout.pairs, 4, 4 + 3 * 8)
+    n_seen = layout.pairs.n_edges.expand(2, -1).contiguous()
+    arguments = (attention, n_seen, v, axes, layout.directions, layout.is_self, *basis, *layout.pairs, 4, 4 + 3 * 8)
     torch.library.opcheck(cpu.accumulate, arguments, test_utils=tests)
 
 

@@ -30,7 +30,7 @@ def batches(
     Raises:
         CrystalError: a crystal whose neighbours cannot be listed, with its row and id.
     """
-    packed = prepare(crystals, model.config.radius)
+    packed = prepare(crystals, model.config.radius, enlarge=model.config.enlarges_radius)
     weights = model.target_mean
     ends = batch_ends([(packed.n_edges, MAX_EDGES)], len(packed), MAX_CRYSTALS)
     with tqdm(total=len(packed), desc=title, unit=" crystals", delay=2, leave=False, disable=not progress) as bar:

@@ -162,7 +162,7 @@ def _computed_otherwise(
 ) -> Iterator[tuple[str, Float[np.ndarray, "n_crystals n_targets"]]]:
     """Changes of the predictions when the same structures are computed in another way."""
     together = predictions(crystals, model, progress=progress)
-    packed = prepare(crystals, model.config.radius)
+    packed = prepare(crystals, model.config.radius, enlarge=model.config.enlarges_radius)
     weights = model.target_mean
     alone = []
     with torch.inference_mode():

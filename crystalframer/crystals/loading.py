@@ -99,7 +99,12 @@ class PreparedCrystals:
 
 
 def prepare(
-    crystals: Sequence[Crystal] | FlatCrystals, radius: float, target_names: Sequence[str] = (), part: str = ""
+    crystals: Sequence[Crystal] | FlatCrystals,
+    radius: float,
+    target_names: Sequence[str] = (),
+    part: str = "",
+    *,
+    enlarge: bool = True,
 ) -> PreparedCrystals:
     """Search the neighbours of every crystal on all cores, with a progress bar when that takes more than 2 s.
 
@@ -107,6 +112,7 @@ def prepare(
         radius: neighbour radius in Å (`ModelConfig.radius`).
         target_names: labels to carry, in this order; a missing one is NaN.
         part: the part of a data set that these crystals are (`train`, ...), for the progress bar and errors.
+        enlarge: give atoms with few neighbours a larger radius (`ModelConfig.enlarges_radius`).
 
     Raises:
         CrystalError: no crystals, or one whose neighbours cannot be listed: two atoms lie on the same place, or the
@@ -119,7 +125,8 @@ def prepare(
     labels = [flat.targets.get(name, missing) for name in target_names]
     targets = np.array(labels, dtype=np.float64).reshape(len(target_names), len(flat)).T
     try:
-        neighbors = search(flat, radius, title=f"neighbours, {part} crystals" if part else "neighbours")
+        title = f"neighbours, {part} crystals" if part else "neighbours"
+        neighbors = search(flat, radius, title=title, enlarge=enlarge)
     except NeighborError as error:
         row = error.row if part or len(flat) > 1 else None
         raise error.of(crystals[error.index], part).at(row=row) from error
@@ -131,6 +138,8 @@ def make_batch(
     radius: float,
     target_names: Sequence[str] = (),
     dtype: torch.dtype = torch.float32,
+    *,
+    enlarge: bool = True,
 ) -> CrystalBatch:
     """One batch of these crystals, with their neighbours.
 
@@ -138,11 +147,12 @@ def make_batch(
         radius: neighbour radius in Å (`ModelConfig.radius`).
         target_names: labels to carry, in this order.
         dtype: type of the floating-point tensors.
+        enlarge: as in `prepare`.
 
     Raises:
         CrystalError: as `prepare`.
     """
-    return prepare(crystals, radius, target_names).batch(range(len(crystals)), dtype)
+    return prepare(crystals, radius, target_names, enlarge=enlarge).batch(range(len(crystals)), dtype)
 
 
 class BatchOrder:

@@ -27,6 +27,8 @@ MIN_NEIGHBORS = 12
 MIN_SPREAD = 0.1
 """An atom's edge directions û count as coplanar if the smallest eigenvalue of Σ û ûᵀ is less than this: less than one
 neighbour that is 18 degrees out of the plane of all others."""
+ANY = (0, -1.0)
+"""Least number of neighbours and least spread that every atom has."""
 SHELL = 1e-3
 """Å added to an enlarged radius, so that equal distances are taken together in spite of rounding."""
 MOST_WITHIN_REACH = 1_000_000
@@ -105,11 +107,13 @@ class NeighborTable:
     """int8, or int32 if an atom has a position too far outside its cell for that."""
 
 
-def neighbor_list(crystal: Crystal, radius: float, min_neighbors: int = MIN_NEIGHBORS) -> NeighborList:
+def neighbor_list(
+    crystal: Crystal, radius: float, min_neighbors: int = MIN_NEIGHBORS, *, enlarge: bool = True
+) -> NeighborList:
     """Find all images within `radius` Å of each atom, at least `min_neighbors` and never all in one plane.
 
     Atoms that find too few, or only coplanar ones, within `radius` (a molecule in a large box, a layer, a chain) get
-    the smallest radius that holds enough. Cost is linear in atoms.
+    the smallest radius that holds enough, unless `enlarge` is off. Cost is linear in atoms.
 
     Raises:
         CrystalError: two atoms, or an atom and its own image, are less than 0.5 Å apart; or the empty space around a
@@ -117,14 +121,19 @@ def neighbor_list(crystal: Crystal, radius: float, min_neighbors: int = MIN_NEIG
     """
     crystals = FlatCrystals.of([crystal])
     try:
-        table = search(crystals, radius, min_neighbors)
+        table = search(crystals, radius, min_neighbors, enlarge=enlarge)
     except NeighborError as error:
         raise error.of(crystal) from error
     return NeighborList(*batch_edges(table, crystals, first_edges(table, crystals), np.zeros(1, np.int64), np.float64))
 
 
 def search(
-    crystals: FlatCrystals, radius: float, min_neighbors: int = MIN_NEIGHBORS, title: str = "neighbours"
+    crystals: FlatCrystals,
+    radius: float,
+    min_neighbors: int = MIN_NEIGHBORS,
+    title: str = "neighbours",
+    *,
+    enlarge: bool = True,
 ) -> NeighborTable:
     """Find the neighbours of many crystals as `neighbor_list` does for one, on all cores.
 
@@ -139,8 +148,10 @@ def search(
     _compile_search()
     key_type = np.int16 if crystals.n_atoms.max(initial=0) <= np.iinfo(np.int16).max else np.int32
 
+    enough = (min_neighbors, MIN_SPREAD) if enlarge else ANY
+
     def found(rows: range) -> tuple[np.ndarray, ...]:
-        counts, edges = _find(crystals, rows, radius, min_neighbors)
+        counts, edges = _find(crystals, rows, radius, *enough)
         image = edges[:, 1:]
         image_type = np.int8 if np.abs(image).max(initial=0) <= np.iinfo(np.int8).max else np.int32
         return counts, edges[:, 0].astype(key_type), image.astype(image_type)
@@ -207,16 +218,16 @@ def _compile_search() -> None:
     """Compile before the threads start, so that the progress bar measures the search only."""
     with announced("the compiled neighbour search"):
         simple_cubic = Crystal(np.array([84]), np.zeros((1, 3)), 3.0 * np.eye(3))
-        _find(FlatCrystals.of([simple_cubic]), range(1), 3.0, MIN_NEIGHBORS)
+        _find(FlatCrystals.of([simple_cubic]), range(1), 3.0, MIN_NEIGHBORS, MIN_SPREAD)
 
 
 def _find(
-    crystals: FlatCrystals, rows: range, radius: float, min_neighbors: int
+    crystals: FlatCrystals, rows: range, radius: float, min_neighbors: int, min_spread: float
 ) -> tuple[Int32[np.ndarray, " n_atoms"], Int32[np.ndarray, "n_edges 4"]]:
     """The number of edges of each atom, and key atom and image of each edge, for these crystals."""
     from crystalframer.crystals import neighbor_kernels
 
-    limits = (float(radius), min_neighbors, MIN_SPREAD, SMALLEST_DISTANCE, SHELL, MOST_WITHIN_REACH)
+    limits = (float(radius), min_neighbors, min_spread, SMALLEST_DISTANCE, SHELL, MOST_WITHIN_REACH)
     counts, edges, clash, length = neighbor_kernels.search(
         rows.start, rows.stop, crystals.offsets, crystals.positions, crystals.lattice, *limits
     )

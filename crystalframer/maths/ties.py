@@ -21,6 +21,7 @@ from torch.nn.functional import normalize
 
 from crystalframer.config import SecondAxis
 from crystalframer.maths.attended import POWERS, AttendedEdges, products_of
+from crystalframer.maths.decay import falling
 from crystalframer.maths.edges import Edges
 from crystalframer.maths.segments import segment_argmax, segment_first, segment_max, segment_sum
 
@@ -237,12 +238,6 @@ def _rarity(lag: Float[Tensor, " n_tied"], segment: Int[Tensor, " n_tied"]) -> F
     weights = torch.empty_like(lag).index_copy_(0, order, torch.exp(logarithms))
     n_segments = int(segment.max()) + 1 if len(segment) else 0
     return -torch.log(weights / segment_sum(weights, segment, n_segments)[segment])
-
-
-def falling(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    """φ: 1 for x ≤ 0, 0 for x ≥ 1, and between them 1 - x³(10 - 15x + 6x²), twice differentiable everywhere."""
-    x = x.clamp(0.0, 1.0)
-    return 1.0 - x**3 * (10.0 - x * (15.0 - 6.0 * x))
 
 
 # --- the chosen frame -------------------------------------------------------------------------------------------------

@@ -9,22 +9,13 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
-from crystalframer.config import DecayConfig, ModelConfig
+from crystalframer.config import ModelConfig
+from crystalframer.maths.decay import decay_lengths
 from crystalframer.maths.edges import Edges
 from crystalframer.maths.frames import NoiseSeed
 from crystalframer.ops import framed_attention, reference
 from crystalframer.ops.reference import AttentionInputs
-
-
-def decay_lengths(
-    decay_logits: Float[Tensor, "n_atoms n_heads"], config: DecayConfig
-) -> Float[Tensor, "n_atoms n_heads"]:
-    """σᵢ = r₀/√ρ(s), Å, with ρ(s) = (1-b)·ELU(βs/(1-b)) + 1: 1 at s = 0, slope β there, above b everywhere."""
-    room = 1.0 - config.floor
-    precision = room * functional.elu(config.slope * decay_logits / room) + 1.0
-    return config.reference_length * precision.rsqrt()
 
 
 class Projected(NamedTuple):

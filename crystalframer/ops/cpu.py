@@ -47,21 +47,22 @@ def framed_attention(given: AttentionInputs) -> Float[Tensor, "n_atoms n_heads d
     """The `output` of `reference.framed_attention`."""
     layout, config = _layout(given.edges), given.config
     precision = 0.5 / given.decay_length.square()
-    logits, attention = attend(given.query, given.key, precision, *layout.pairs, layout.squared)
+    steepness = 0.0 if config.decay.reach is None else 2.0 / config.decay.reach**2
+    logits, attention, n_seen = attend(given.query, given.key, precision, *layout.pairs, layout.squared, steepness)
     projection, axes = config.distance.coefficient * given.distance_projection, given.query.new_empty(0, 0, 0, 0)
     summed = None
     if given.cosine_projection is not None:
         of_cosines = given.cosine_projection @ _cosine_basis(config.cosine).to(given.cosine_projection)
         of_cosines = config.cosine.coefficient * rearrange(of_cosines, "axes h d m -> h d (axes m)")
         if given.noise_seed is None and config.frame.weighted_margin > 0:
-            summed = _cosines_of_sets(logits, attention, layout, config.frame, of_cosines.shape[-1])
+            summed = _cosines_of_sets(logits, attention, n_seen, layout, config.frame, of_cosines.shape[-1])
             summed = summed @ of_cosines.mT
         else:
             projection = torch.cat([projection, of_cosines], dim=-1)
             axes = _axes(logits.detach(), attention.detach(), given, layout)
     geometry = layout.directions, layout.is_self, *layout.basis(config.distance), *layout.pairs
     sizes = config.distance.n_centers, projection.shape[-1]
-    values, moments, _ = accumulate(attention, given.value, axes, *geometry, *sizes)
+    values, moments, _ = accumulate(attention, n_seen, given.value, axes, *geometry, *sizes)
     projected = moments @ projection.mT
     return values + (projected if summed is None else projected + summed).transpose(0, 1)
 
@@ -197,13 +198,15 @@ def _axes(logits: Tensor, attention: Tensor, given: AttentionInputs, layout: _La
 
 
 @_uncompiled
-def _cosines_of_sets(logits: Tensor, attention: Tensor, layout: _Layout, config: FrameConfig, size: int) -> Tensor:
+def _cosines_of_sets(
+    logits: Tensor, attention: Tensor, n_seen: Tensor, layout: _Layout, config: FrameConfig, size: int
+) -> Tensor:
     """(n_heads, n_atoms, size) moments of the cosines, summed over weighted sets of frames. No gradient."""
     moments = logits.new_empty(len(logits), len(layout.pairs.n_edges), size)
     _over_atoms(
         tie_kernels.cosines_of_sets,
         *_arrays(layout.pairs.first_edge, layout.is_self, layout.directions),
-        _arrays(*_strengths(logits, attention, layout, config), attention),
+        _arrays(*_strengths(logits, attention, layout, config), attention, n_seen),
         np.float32(config.weighted_margin),
         config.second_axis == "sine",
         *_arrays(moments),
@@ -260,43 +263,49 @@ _BASIS = ", ".join(f"Tensor {name}" for name in _Basis._fields)
     "crystalframer::attend",
     mutates_args=(),
     device_types="cpu",
-    schema=f"(Tensor query, Tensor key, Tensor precision, {_PAIRS}, Tensor squared) -> (Tensor, Tensor)",
+    schema=f"(Tensor query, Tensor key, Tensor precision, {_PAIRS}, Tensor squared, float steepness) -> "
+    "(Tensor, Tensor, Tensor)",
 )
-def attend(query: Tensor, key: Tensor, precision: Tensor, *geometry: Tensor) -> tuple[Tensor, Tensor]:
-    """(n_heads, n_edges) logits q·k/√d - r²·precision, and their softmax over the edges of each atom."""
-    *pairs, squared = geometry
-    p = _Pairs(*pairs)
-    logits = query.new_empty(query.shape[1], len(squared))
+def attend(query: Tensor, key: Tensor, precision: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """(n_heads, n_edges) logits q·k/√d - r²·precision, and their softmax over the edges of each atom, with an envelope
+    if `steepness` is not 0; and (n_heads, n_atoms) how many edges are worth to be seen. See `kernels.attend`.
+    """
+    *pairs, squared, steepness = rest
+    p, n_heads = _Pairs(*pairs), query.shape[1]
+    logits = query.new_empty(n_heads, len(squared))
     attention = torch.empty_like(logits)
+    n_seen = torch.empty(n_heads, len(p.n_edges), dtype=torch.long)
     of_pairs = _arrays(p.n_edges, p.pair, p.first_pair, p.keys, p.nearest)
-    _over_atoms(
-        kernels.attend, *_arrays(p.first_edge), of_pairs, *_arrays(squared, query, key, precision, logits, attention)
-    )
-    return logits, attention
+    inputs, outputs = _arrays(squared, query, key, precision), _arrays(logits, attention, n_seen)
+    _over_atoms(kernels.attend, *_arrays(p.first_edge), of_pairs, *inputs, np.float32(steepness), *outputs)
+    return logits, attention, n_seen
 
 
 @attend.register_fake
-def _(query: Tensor, key: Tensor, precision: Tensor, *geometry: Tensor) -> Any:
-    logits = query.new_empty(query.shape[1], len(geometry[-1]))
-    return logits, torch.empty_like(logits)
+def _(query: Tensor, key: Tensor, precision: Tensor, *rest: Any) -> Any:
+    n_heads, p = query.shape[1], _Pairs(*rest[:-2])
+    logits = query.new_empty(n_heads, len(rest[-2]))
+    return logits, torch.empty_like(logits), query.new_empty(n_heads, len(p.n_edges), dtype=torch.long)
 
 
 @torch.library.custom_op(
     "crystalframer::attend_backward",
     mutates_args=(),
     device_types="cpu",
-    schema="(Tensor grad_attention, Tensor query, Tensor key, Tensor attention, "
-    f"{_PAIRS}, Tensor squared) -> (Tensor, Tensor, Tensor)",
+    schema="(Tensor grad_attention, Tensor query, Tensor key, Tensor precision, Tensor attention, Tensor n_seen, "
+    f"{_PAIRS}, Tensor squared, float steepness) -> (Tensor, Tensor, Tensor)",
 )
 def attend_backward(
-    grad_attention: Tensor, query: Tensor, key: Tensor, attention: Tensor, *geometry: Tensor
+    grad_attention: Tensor, query: Tensor, key: Tensor, precision: Tensor, attention: Tensor, n_seen: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of queries, keys and precisions. The logits themselves carry none: frames are constants."""
-    *pairs, squared = geometry
+    *pairs, squared, steepness = rest
     p = _Pairs(*pairs)
     of_pairs, grad_precision = attention.new_empty(len(attention), len(p.keys)), query.new_empty(query.shape[:2])
-    edges = (p.first_edge, p.pair, p.first_pair, squared)
-    _over_atoms(kernels.attend_backward, *_arrays(*edges, attention, grad_attention, of_pairs, grad_precision))
+    edges = _arrays(p.first_edge, p.pair, p.first_pair, squared, precision)
+    weights = _arrays(n_seen, attention, grad_attention)
+    outputs = _arrays(of_pairs, grad_precision)
+    _over_atoms(kernels.attend_backward, *edges, np.float32(steepness), *weights, *outputs)
     scale = query.shape[2] ** -0.5
     return scale * _at_queries(p, of_pairs, key), scale * _at_keys(p, of_pairs, query), grad_precision
 
@@ -306,14 +315,14 @@ def _(grad_attention: Tensor, query: Tensor, key: Tensor, *_: Tensor) -> Any:
     return torch.empty_like(query), torch.empty_like(key), query.new_empty(query.shape[:2])
 
 
-def _keep_for_attend(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    query, key, _, *geometry = inputs
-    ctx.save_for_backward(query, key, output[1], *geometry)
+def _keep_for_attend(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    query, key, precision, *geometry, ctx.steepness = inputs
+    ctx.save_for_backward(query, key, precision, *output[1:], *geometry)
 
 
-def _backward_of_attend(ctx: Any, grad_logits: Tensor | None, grad_attention: Tensor) -> tuple[Tensor | None, ...]:
-    gradients = attend_backward(grad_attention, *ctx.saved_tensors)
-    return (*gradients, *[None] * (len(ctx.saved_tensors) - 3))
+def _backward_of_attend(ctx: Any, _: Tensor | None, grad_attention: Tensor, __: Any) -> tuple[Tensor | None, ...]:
+    gradients = attend_backward(grad_attention, *ctx.saved_tensors, ctx.steepness)
+    return (*gradients, *[None] * (len(ctx.saved_tensors) - 4))
 
 
 attend.register_autograd(_backward_of_attend, setup_context=_keep_for_attend)
@@ -323,10 +332,12 @@ attend.register_autograd(_backward_of_attend, setup_context=_keep_for_attend)
     "crystalframer::accumulate",
     mutates_args=(),
     device_types="cpu",
-    schema="(Tensor attention, Tensor value, Tensor axes, Tensor directions, Tensor is_self, "
+    schema="(Tensor attention, Tensor n_seen, Tensor value, Tensor axes, Tensor directions, Tensor is_self, "
     f"{_BASIS}, {_PAIRS}, int n_centers, int n_moments) -> (Tensor, Tensor, Tensor)",
 )
-def accumulate(attention: Tensor, value: Tensor, axes: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+def accumulate(
+    attention: Tensor, n_seen: Tensor, value: Tensor, axes: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
     """Attended values (n_atoms, n_heads, d_head); moments (n_heads, n_atoms, n_moments): first of the n_centers
     distance Gaussians, then of the cosines to each axis; and, for the backward pass, weights of pairs.
     """
@@ -334,13 +345,13 @@ def accumulate(attention: Tensor, value: Tensor, axes: Tensor, *rest: Any) -> tu
     edges, basis, p = _unpacked(geometry)
     moments = value.new_empty(len(attention), len(p.n_edges), n_moments)
     of_pairs = value.new_empty(len(attention), len(p.keys))
-    weights, sums = _arrays(attention, axes), _arrays(of_pairs, moments)
+    weights, sums = _arrays(attention, n_seen, axes), _arrays(of_pairs, moments)
     _over_atoms(kernels.accumulate, *_arrays(p.first_edge), edges, basis, *weights, n_centers, *sums)
     return _at_queries(p, of_pairs, value), moments, of_pairs
 
 
 @accumulate.register_fake
-def _(attention: Tensor, value: Tensor, *rest: Any) -> Any:
+def _(attention: Tensor, n_seen: Tensor, value: Tensor, *rest: Any) -> Any:
     p, n_moments = _Pairs(*rest[3 + len(_Basis._fields) : -2]), rest[-1]
     n_heads, n_atoms = len(attention), len(p.n_edges)
     moments = value.new_empty(n_heads, n_atoms, n_moments)
@@ -351,24 +362,24 @@ def _(attention: Tensor, value: Tensor, *rest: Any) -> Any:
     "crystalframer::accumulate_backward",
     mutates_args=(),
     device_types="cpu",
-    schema="(Tensor grad_values, Tensor grad_moments, Tensor of_pairs, Tensor value, Tensor axes, Tensor directions, "
-    f"Tensor is_self, {_BASIS}, {_PAIRS}, int n_centers) -> (Tensor, Tensor)",
+    schema="(Tensor grad_values, Tensor grad_moments, Tensor of_pairs, Tensor n_seen, Tensor value, Tensor axes, "
+    f"Tensor directions, Tensor is_self, {_BASIS}, {_PAIRS}, int n_centers) -> (Tensor, Tensor)",
 )
 def accumulate_backward(
-    grad_values: Tensor, grad_moments: Tensor, of_pairs: Tensor, value: Tensor, axes: Tensor, *rest: Any
+    grad_values: Tensor, grad_moments: Tensor, of_pairs: Tensor, n_seen: Tensor, value: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the weights and of the values."""
-    *geometry, n_centers = rest
+    axes, *geometry, n_centers = rest
     edges, basis, p = _unpacked(geometry)
     grad_attention = value.new_empty(value.shape[1], int(p.first_edge[-1]))
-    atoms, gradients = _arrays(value, axes), _arrays(grad_values, grad_moments, grad_attention)
+    atoms, gradients = _arrays(value, n_seen, axes), _arrays(grad_values, grad_moments, grad_attention)
     _over_atoms(kernels.accumulate_backward, *_arrays(p.first_edge), edges, basis, *atoms, n_centers, *gradients)
     return grad_attention, _at_keys(p, of_pairs, grad_values)
 
 
 @accumulate_backward.register_fake
-def _(a: Tensor, b: Tensor, of_pairs: Tensor, value: Tensor, axes: Tensor, c: Tensor, is_self: Tensor, *_: Any) -> Any:
-    return value.new_empty(value.shape[1], len(is_self)), torch.empty_like(value)
+def _(a: Tensor, b: Tensor, of_pairs: Tensor, n_seen: Tensor, value: Tensor, *rest: Any) -> Any:
+    return value.new_empty(value.shape[1], len(rest[2])), torch.empty_like(value)
 
 
 def _keep_for_accumulate(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -379,7 +390,8 @@ def _keep_for_accumulate(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor
 
 def _backward_of_accumulate(ctx: Any, grad_values: Tensor, grad_moments: Tensor, _: Any) -> tuple[Tensor | None, ...]:
     gradients = accumulate_backward(grad_values, grad_moments, *ctx.saved_tensors, ctx.n_centers)
-    return *gradients, *[None] * len(ctx.saved_tensors)
+    grad_attention, grad_value = gradients
+    return grad_attention, None, grad_value, *[None] * (len(ctx.saved_tensors) - 1)
 
 
 accumulate.register_autograd(_backward_of_accumulate, setup_context=_keep_for_accumulate)

@@ -16,6 +16,7 @@ import math
 import numpy as np
 
 from crystalframer.compiled import kernel
+from crystalframer.maths import decay
 
 PAD = 16
 """The number of edges of an atom is a multiple of this."""
@@ -36,6 +37,12 @@ SMALLEST_EXPONENT = np.float32(-100.0)
 """Smallest exponent of 2: products of weights stay above denormal numbers, which are a hundred times slower."""
 FAR = np.float32(1e30)
 """Squared length of edges that pad, Å²."""
+NEGLIGIBLE = np.float32(1e-9)
+"""Attention below which the last edges of an atom and head are left out: less than rounding, all together."""
+WHOLE, SLOPE = np.float32(decay.WHOLE), np.float32(1.0 / (1.0 - decay.WHOLE))
+"""Of the envelope; see `maths.decay`."""
+SMALLEST_REST = np.float32(1e-6)
+"""Rounding of the envelope's argument."""
 
 # The compiler may reorder sums and fuse multiplications; NaN and infinity keep their meaning.
 MATHS = ("contract", "reassoc", "nsz", "arcp")
@@ -145,8 +152,14 @@ def distance_basis(
 
 
 @kernel(MATHS)
-def attend(first_atom, last_atom, first_edge, pairs_of, squared, q, k, precision, logits, attention):
-    """Logits q·k/√d - r²·precision and their softmax over the edges of each atom."""
+def attend(first_atom, last_atom, first_edge, pairs_of, squared, q, k, precision, steepness, logits, attention, n_seen):
+    """Logits q·k/√d - r²·precision, and their softmax over the edges of each atom with the weights of the envelope.
+
+    Args:
+        steepness: 2/k², by which r²·precision becomes (r/kσ)²; 0 for no envelope. The logits are without the envelope,
+            but -inf beyond k·σ: they serve to tell weights apart that are too small for float32.
+        n_seen: number of edges that each head sees, a multiple of `PAD`. After them are the negligible ones.
+    """
     n_edges, pair, first_pair, keys, nearest = pairs_of
     n_heads, d_head = q.shape[1], q.shape[2]
     scale = np.float32(1.0 / math.sqrt(d_head))
@@ -164,33 +177,60 @@ def attend(first_atom, last_atom, first_edge, pairs_of, squared, q, k, precision
                 content[a - first_pair[i]] = product
                 largest = max(largest, product - nearest[a] * of_distance)
             of_edges, weights = logits[h, start:stop], attention[h, start:stop]
-            for n in range(stop - start):
+            seen = n_edges[i]
+            while seen > 1 and distances[seen - 1] * of_distance * steepness >= 1.0:
+                seen -= 1
+            count = (seen + PAD - 1) // PAD * PAD
+            for n in range(count):
                 logit = content[np.uint32(pairs[n])] - distances[n] * of_distance
                 of_edges[n] = logit
                 weights[n] = logit - largest
-            _exp(weights, bits[: stop - start])
-            for n in range(n_edges[i], stop - start):
+            for n in range(count, stop - start):
+                of_edges[n], weights[n] = np.float32(-np.inf), np.float32(0.0)
+            _exp(weights[:count], bits[:count])
+            if steepness > 0:
+                for n in range(count):
+                    x = (distances[n] * of_distance * steepness - WHOLE) * SLOPE
+                    x = min(max(x, np.float32(0.0)), np.float32(1.0))
+                    rest = np.float32(1.0) - x
+                    weights[n] *= rest * rest * rest * (np.float32(1.0) + x * (np.float32(3.0) + np.float32(6.0) * x))
+            for n in range(seen, count):
                 weights[n] = np.float32(0.0)
             total = np.float32(0.0)
-            for n in range(stop - start):
+            for n in range(count):
                 total += weights[n]
             share = np.float32(1.0) / total
-            for n in range(stop - start):
+            for n in range(count):
                 weights[n] *= share
+            while seen > 1 and weights[seen - 1] < NEGLIGIBLE:
+                seen -= 1
+            n_seen[h, i] = (seen + PAD - 1) // PAD * PAD
 
 
 @kernel(MATHS)
 def attend_backward(
-    first_atom, last_atom, first_edge, pair, first_pair, squared, attention, grad_attention, of_pairs, grad_precision
+    first_atom,
+    last_atom,
+    first_edge,
+    pair,
+    first_pair,
+    squared,
+    precision,
+    steepness,
+    n_seen,
+    attention,
+    grad_attention,
+    of_pairs,
+    grad_precision,
 ):
     """From the gradient of the weights to that of the logits, summed over each pair, and of the precisions."""
     n_heads = attention.shape[0]
     grad = np.empty(most_items(first_atom, last_atom, first_edge), np.float32)
     for i in range(first_atom, last_atom):
         start, stop = first_edge[i], first_edge[i + 1]
-        count = stop - start
-        pairs, distances = pair[start:stop], squared[start:stop]
         for h in range(n_heads):
+            count = n_seen[h, i]
+            pairs, distances = pair[start : start + count], squared[start : start + count]
             weights, given = attention[h, start:stop], grad_attention[h, start:stop]
             mean = np.float32(0.0)
             for n in range(count):
@@ -199,6 +239,14 @@ def attend_backward(
             for n in range(count):
                 grad[n] = weights[n] * (given[n] - mean)
                 of_precision -= grad[n] * distances[n]
+            if steepness > 0:  # the derivative of the envelope's logarithm
+                towards_end = steepness * SLOPE
+                for n in range(count):
+                    x = (distances[n] * precision[i, h] * steepness - WHOLE) * SLOPE
+                    x = min(max(x, np.float32(0.0)), np.float32(1.0))
+                    rest = max(np.float32(1.0) - x, SMALLEST_REST)
+                    size = rest * (np.float32(1.0) + x * (np.float32(3.0) + np.float32(6.0) * x))
+                    of_precision -= grad[n] * distances[n] * towards_end * np.float32(30.0) * x * x / size
             grad_precision[i, h] = of_precision
             _sum_over_pairs(pairs, grad[:count], of_pairs[h, first_pair[i] : first_pair[i + 1]])
 
@@ -223,7 +271,7 @@ def sum_over_pairs(first_atom, last_atom, first, pairs, others, weights, values,
 
 
 @kernel(MATHS)
-def accumulate(first_atom, last_atom, first_edge, edges, blocks, attention, axes, n_centers, of_pairs, moments):
+def accumulate(first_atom, last_atom, first_edge, edges, blocks, attention, n_seen, axes, n_centers, of_pairs, moments):
     """Weights of the pairs, and moments: attended distance Gaussians, then Chebyshev products of each axis' cosines.
 
     No axes (an empty array): no cosines. Degrees come in eights.
@@ -235,26 +283,30 @@ def accumulate(first_atom, last_atom, first_edge, edges, blocks, attention, axes
     t, p = np.empty(N_ROWS * ROW, np.float32), np.empty((n_heads, most), np.float32)
     for i in range(first_atom, last_atom):
         start, stop = first_edge[i], first_edge[i + 1]
-        count = stop - start
         padding = is_self[start:stop]
+        farthest = 0
         for h in range(n_heads):
-            weights, out = attention[h, start:stop], moments[h, i]
-            _sum_over_pairs(pair[start:stop], weights, of_pairs[h, first_pair[i] : first_pair[i + 1]])
+            count = n_seen[h, i]
+            farthest = max(farthest, count)
+            weights, out = attention[h, start : start + count], moments[h, i]
+            _sum_over_pairs(pair[start : start + count], weights, of_pairs[h, first_pair[i] : first_pair[i + 1]])
             for m in range(len(out)):
                 out[m] = np.float32(0.0)
             for block in range(first_block[i], first_block[i + 1]):
                 row, edge = np.uint64(first_value[block]), np.uint64(block_edge[block])
                 size = np.uint64((first_value[block + 1] - first_value[block]) // 8)
                 m = 8 * (block - first_block[i])
-                _add_distance_moments(basis, row, weights, edge, size, out[:n_centers], m)
+                seen = min(size, np.uint64(max(0, count - block_edge[block])))
+                _add_distance_moments(basis, row, weights, edge, size, seen, out[:n_centers], m)
             for n in range(count if degree > 0 else 0):
                 p[h, n] = np.float32(0.0) if padding[n] else weights[n]
-        for first in range(0, count if degree > 0 else 0, ROW):
-            size = min(ROW, count - first)
-            begin = start + first
-            dx, dy = directions[0, begin : begin + size], directions[1, begin : begin + size]
-            dz = directions[2, begin : begin + size]
+        for first in range(0, farthest if degree > 0 else 0, ROW):
             for h in range(n_heads):
+                size, begin = min(ROW, n_seen[h, i] - first), start + first
+                if size <= 0:
+                    continue
+                dx, dy = directions[0, begin : begin + size], directions[1, begin : begin + size]
+                dz = directions[2, begin : begin + size]
                 weights, out = p[h, first : first + size], moments[h, i]
                 for axis in range(3):
                     x, y, z = axes[i, h, axis, 0], axes[i, h, axis, 1], axes[i, h, axis, 2]
@@ -264,9 +316,9 @@ def accumulate(first_atom, last_atom, first_edge, edges, blocks, attention, axes
 
 @kernel(MATHS)
 def accumulate_backward(
-    first_atom, last_atom, first_edge, edges, blocks, v, axes, n_centers, g_values, g_moments, grad
+    first_atom, last_atom, first_edge, edges, blocks, v, n_seen, axes, n_centers, g_values, g_moments, grad
 ):
-    """Gradient of every weight: what its edge adds to values and moments, against their gradients."""
+    """Gradient of every weight that is seen: what its edge adds to values and moments, against their gradients."""
     pair, first_pair, keys, is_self, directions = edges
     first_block, block_edge, first_value, basis = blocks
     n_heads, degree = v.shape[1], (g_moments.shape[2] - n_centers) // 3
@@ -276,21 +328,25 @@ def accumulate_backward(
     factors = np.zeros(n_centers + 8, np.float32)
     for i in range(first_atom, last_atom):
         start, stop = first_edge[i], first_edge[i + 1]
-        count = stop - start
         pairs, padding = pair[start:stop], is_self[start:stop]
-        total[:, :count] = np.float32(0.0)
-        for first in range(0, count if degree > 0 else 0, ROW):
-            size = min(ROW, count - first)
-            begin = start + first
-            dx, dy = directions[0, begin : begin + size], directions[1, begin : begin + size]
-            dz = directions[2, begin : begin + size]
+        total[:, : stop - start] = np.float32(0.0)
+        farthest = 0
+        for h in range(n_heads):
+            farthest = max(farthest, n_seen[h, i])
+        for first in range(0, farthest if degree > 0 else 0, ROW):
             for h in range(n_heads):
+                size, begin = min(ROW, n_seen[h, i] - first), start + first
+                if size <= 0:
+                    continue
+                dx, dy = directions[0, begin : begin + size], directions[1, begin : begin + size]
+                dz = directions[2, begin : begin + size]
                 given, out = g_moments[h, i], total[h, first : first + size]
                 for axis in range(3):
                     x, y, z = axes[i, h, axis, 0], axes[i, h, axis, 1], axes[i, h, axis, 2]
                     eight_polynomials(t, dx, dy, dz, x, y, z)
                     _add_cosine_series(t, given, n_centers + axis * degree, degree, out)
         for h in range(n_heads):
+            count = n_seen[h, i]
             given, out = g_moments[h, i], total[h, :count]
             for n in range(count):
                 out[n] = np.float32(0.0) if padding[n] else out[n]
@@ -299,7 +355,8 @@ def accumulate_backward(
             for block in range(first_block[i], first_block[i + 1]):
                 row, edge = np.uint64(first_value[block]), np.uint64(block_edge[block])
                 size = np.uint64((first_value[block + 1] - first_value[block]) // 8)
-                _add_distance_series(basis, row, factors, 8 * (block - first_block[i]), out, edge, size)
+                seen = min(size, np.uint64(max(0, count - block_edge[block])))
+                _add_distance_series(basis, row, factors, 8 * (block - first_block[i]), out, edge, size, seen)
             for a in range(first_pair[i], first_pair[i + 1]):
                 of_pairs[a - first_pair[i]] = _dot(g_values, i, v, keys[a], h)
             of_weights = grad[h, start:stop]
@@ -364,13 +421,13 @@ def _sum_over_pairs(pair, values, out):
 
 
 @kernel(MATHS, inlined=True)
-def _add_distance_moments(rows, row, weights, edge, size, out, m):
-    """out[m + k] += Σ weight × Gaussian, for eight rows of `size`; `out` may end before them."""
+def _add_distance_moments(rows, row, weights, edge, size, seen, out, m):
+    """out[m + k] += Σ weight × Gaussian, for the beginning of eight rows of `size`; `out` may end before them."""
     to_2 = size + size
     to_4 = to_2 + to_2
     s0, s1, s2, s3 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
     s4, s5, s6, s7 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
-    for n in range(size):
+    for n in range(seen):
         weight, place = weights[edge + n], row + n
         s0 += weight * rows[place]
         s1 += weight * rows[place + size]
@@ -386,13 +443,13 @@ def _add_distance_moments(rows, row, weights, edge, size, out, m):
 
 
 @kernel(MATHS, inlined=True)
-def _add_distance_series(rows, row, factors, m, out, edge, size):
-    """out += Σ factor × Gaussian, for eight rows of `size`."""
+def _add_distance_series(rows, row, factors, m, out, edge, size, seen):
+    """out += Σ factor × Gaussian, for the beginning of eight rows of `size`."""
     to_2 = size + size
     to_4 = to_2 + to_2
     f0, f1, f2, f3 = factors[m], factors[m + 1], factors[m + 2], factors[m + 3]
     f4, f5, f6, f7 = factors[m + 4], factors[m + 5], factors[m + 6], factors[m + 7]
-    for n in range(size):
+    for n in range(seen):
         place = row + n
         low = f0 * rows[place] + f1 * rows[place + size]
         low += f2 * rows[place + to_2] + f3 * rows[place + to_2 + size]

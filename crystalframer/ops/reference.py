@@ -12,6 +12,7 @@ from torch import Tensor
 from crystalframer.config import ModelConfig
 from crystalframer.maths.attended import AttendedEdges
 from crystalframer.maths.basis import cosine_centers, distance_centers, expected_gaussians
+from crystalframer.maths.decay import log_envelope
 from crystalframer.maths.edges import Edges
 from crystalframer.maths.frames import Frame, NoiseSeed, build_frames
 from crystalframer.maths.segments import segment_softmax, segment_sum
@@ -45,6 +46,7 @@ class FramedAttention:
     """Sums to 1 over all edges of one query atom and head."""
     content_logits: Float[Tensor, "n_edges n_heads"]
     distance_logits: Float[Tensor, "n_edges n_heads"]
+    """-r²/2σᵢ², plus the logarithm of the envelope if there is one: -inf beyond the reach of a head."""
     frame: Frame | None
     """None without frames."""
 
@@ -53,12 +55,16 @@ def framed_attention(given: AttentionInputs) -> FramedAttention:
     """Attention of every atom to all its periodic neighbours, edge values encoded in the atom's own frame.
 
     output_i = Σ_j(n) p_ij(n) (value_j + ψ_ij(n)) with p the softmax over all edges of atom i of
-    q·k/√d - r²/2σᵢ² (Crystalformer; the sum over images and the softmax over atoms are one flat softmax), and
+    q·k/√d - r²/2σᵢ² (Crystalformer; the sum over images and the softmax over atoms are one flat softmax) and
     ψ the projected Gaussian bases of the distance and of the cosines to the frame axes (CrystalFramer).
+    With `DecayConfig.reach`, an envelope multiplies the weights (`maths.decay`).
     """
     edges, config, n_atoms = given.edges, given.config, given.edges.n_atoms
     content_logits = (given.query[edges.query] * given.key[edges.key]).sum(-1) / given.query.shape[-1] ** 0.5
-    distance_logits = -0.5 * (edges.lengths[:, None] / given.decay_length[edges.query]).square()
+    decay_length = given.decay_length[edges.query]
+    distance_logits = -0.5 * (edges.lengths[:, None] / decay_length).square()
+    if config.decay.reach is not None:
+        distance_logits = distance_logits + log_envelope(edges.lengths[:, None], decay_length, config.decay.reach)
     logits = content_logits + distance_logits
     attention = segment_softmax(logits, edges.query, n_atoms)
 

@@ -20,7 +20,7 @@ def cosines_of_sets(first_atom, last_atom, first_edge, is_self, directions, stre
 
     The weights are e^scores up to a factor of each atom and head; scores within the margin of the best are in the set.
     """
-    scores, weights, attention = strengths
+    scores, weights, attention, n_seen = strengths
     n_heads, degree = attention.shape[0], moments.shape[2] // 3
     most = most_items(first_atom, last_atom, first_edge)
     others, sines, values = np.empty(most, np.float32), np.empty(most, np.float32), np.empty(most, np.float32)
@@ -36,7 +36,8 @@ def cosines_of_sets(first_atom, last_atom, first_edge, is_self, directions, stre
         for n in range(count):
             others[n] = np.float32(0.0) if is_self[start + n] else np.float32(1.0)
         for h in range(n_heads):
-            logarithms, sizes, seen = scores[h, start:stop], weights[h, start:stop], attention[h, start:stop]
+            logarithms, sizes = scores[h, start:stop], weights[h, start:stop]
+            seen = attention[h, start : start + n_seen[h, i]]
             out = moments[h, i]
             out[:] = np.float32(0.0)
             for n in range(count):

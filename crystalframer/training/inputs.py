@@ -40,7 +40,13 @@ def prepare_parts(config: Config, data: Splits) -> dict[str, PreparedCrystals]:
     for name in ("train", "validation", "test"):
         labelled = getattr(data, name).with_targets(config.model.targets).labelled()
         if len(labelled):
-            parts[name] = prepare(labelled, config.model.radius, config.model.target_names, name)
+            parts[name] = prepare(
+                labelled,
+                config.model.radius,
+                config.model.target_names,
+                name,
+                enlarge=config.model.enlarges_radius,
+            )
         elif name != "test":
             raise DataError(
                 f"the {name} part has no crystal with a label of {', '.join(config.model.target_names)}; "

@@ -247,7 +247,7 @@ def _n_needed(vectors: np.ndarray, length: np.ndarray, radius: float) -> int | N
 
 def found(crystal: Crystal, radius: float) -> Any:
     try:
-        return neighbors._find(FlatCrystals.of([crystal]), range(1), radius, MIN_NEIGHBORS)
+        return neighbors._find(FlatCrystals.of([crystal]), range(1), radius, MIN_NEIGHBORS, MIN_SPREAD)
     except NeighborError as error:
         return error.index, error.sites, round(error.value, 9)
 

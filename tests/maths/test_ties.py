@@ -23,8 +23,9 @@ from crystalframer.crystals.loading import make_batch
 from crystalframer.errors import ConfigError
 from crystalframer.maths.attended import AttendedEdges
 from crystalframer.maths.basis import cosine_centers, gaussians
+from crystalframer.maths.decay import falling
 from crystalframer.maths.edges import Edges
-from crystalframer.maths.ties import _lowered, falling, weighted_frames
+from crystalframer.maths.ties import _lowered, weighted_frames
 from crystalframer.model.network import CrystalFramer
 from crystalframer.ops.reference import AttentionInputs, cosines_in_weighted_frames
 from crystalframer.reading.inputs import read

@@ -16,8 +16,8 @@ from crystalframer.crystals.crystal import CrystalBatch
 from crystalframer.crystals.loading import make_batch
 from crystalframer.errors import CrystalError
 from crystalframer.maths import frames
+from crystalframer.maths.decay import decay_lengths
 from crystalframer.maths.edges import Edges
-from crystalframer.model.attention import decay_lengths
 from crystalframer.model.network import CrystalFramer
 from crystalframer.ops.reference import AttentionInputs, framed_attention
 from crystalframer.presets import preset

@@ -25,9 +25,9 @@ MOLECULE = Crystal(np.array([6, 8]), np.array([[0.0, 0, 0], [0, 0, 1.1]]), np.di
 ATOM = Crystal(np.array([2]), np.zeros((1, 3)), 30.0 * np.eye(3), "atom")
 
 
-def batch_of(*crystals: Crystal, radius: float) -> CrystalBatch:
+def batch_of(*crystals: Crystal, radius: float, enlarge: bool = True) -> CrystalBatch:
     """In float32: what every precision sees is one geometry."""
-    return make_batch(crystals, radius, dtype=torch.float32)
+    return make_batch(crystals, radius, dtype=torch.float32, enlarge=enlarge)
 
 
 def weights(
