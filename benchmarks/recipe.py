@@ -22,7 +22,17 @@ from benchmarks import command
 from benchmarks.inputs import SHARED
 from benchmarks.report import Report, Row
 from crystalframer import checkpoint
-from crystalframer.config import Config, CosineBasis, DataConfig, DistanceBasis, ModelConfig, Target, TrainingConfig
+from crystalframer.config import (
+    Config,
+    CosineBasis,
+    DataConfig,
+    DecayConfig,
+    DistanceBasis,
+    FrameConfig,
+    ModelConfig,
+    Target,
+    TrainingConfig,
+)
 from crystalframer.datasets.dataset import Splits
 from crystalframer.training.folder import RunFolder
 from crystalframer.training.result import read_result
@@ -31,6 +41,8 @@ TARGETS = (Target("formation_energy_per_atom", "eV/atom"), Target("band_gap", "e
 LARGEST_CELL = 20
 DECAY: dict[str, Any] = {"schedule": "warmup-stable-decay", "swa_epochs": 0}
 FASTER: dict[str, Any] = {**DECAY, "batch_size": 32, "learning_rate": 1e-3}
+FALLING: dict[str, Any] = {**FASTER, "learning_rate": 2e-3}
+EXACT = FrameConfig(weighted_margin=0.1, second_axis="sine", both_hands=True)
 BETTER: dict[str, Any] = {**FASTER, "learning_rate": 2e-3, "decay_fraction": 0.5}
 
 
@@ -44,12 +56,16 @@ class Variant:
     """Score an exponential average of the weights that forgets this share of itself a step."""
 
 
+def _decay(reach: float, floor: float) -> DecayConfig:
+    return DecayConfig(reach=reach, floor=floor, shape="smooth")
+
+
 VARIANTS = {
     "paper": Variant(),
     "paper, batch 32": Variant({"batch_size": 32}),
     "rate falls to 0": Variant({**DECAY, "batch_size": 32}),
     "rate falls to 0 from 1e-3": Variant(FASTER),
-    "rate falls to 0 from 2e-3": Variant({**FASTER, "learning_rate": 2e-3}),
+    "rate falls to 0 from 2e-3": Variant(FALLING),
     "1e-3, constant for half": Variant({**FASTER, "decay_fraction": 0.5}),
     "1e-3, batch 64": Variant({**FASTER, "batch_size": 64}),
     "1e-3, EMA 0.99": Variant(FASTER, ema=0.99),
@@ -65,6 +81,21 @@ VARIANTS = {
     # The noise of training picks among frames that symmetry makes equivalent: augmentation by these.
     "1e-3, always the same of equivalent frames": Variant(FASTER, {"frame": replace(ModelConfig().frame, noise=0.0)}),
     "1e-3, formation energy alone": Variant(FASTER, {"targets": TARGETS[:1]}),
+    # Exact and smooth, each alone and together; against "rate falls to 0 from 2e-3".
+    "2e-3, weighted frames": Variant(FALLING, {"frame": replace(ModelConfig().frame, weighted_margin=0.1)}),
+    "2e-3, both hands": Variant(FALLING, {"frame": replace(ModelConfig().frame, both_hands=True)}),
+    "2e-3, second axis by the sine": Variant(FALLING, {"frame": replace(ModelConfig().frame, second_axis="sine")}),
+    "2e-3, exact frames": Variant(FALLING, {"frame": EXACT}),
+    "2e-3, content up to 4": Variant(FALLING, {"largest_content": 4.0}),
+    "2e-3, content up to 2": Variant(FALLING, {"largest_content": 2.0}),
+    "2e-3, exact frames, reach 5 of 1.98": Variant(FALLING, {"frame": EXACT, "decay": _decay(5.0, 0.5)}),
+    "2e-3, exact frames, reach 5 of 1.62": Variant(FALLING, {"frame": EXACT, "decay": _decay(5.0, 0.75)}),
+    "2e-3, exact frames, reach 5 of 1.62, content up to 4": Variant(
+        FALLING, {"frame": EXACT, "decay": _decay(5.0, 0.75), "largest_content": 4.0}
+    ),
+    "2e-3, exact frames, reach 5 of 1.62, content up to 2": Variant(
+        FALLING, {"frame": EXACT, "decay": _decay(5.0, 0.75), "largest_content": 2.0}
+    ),
     # Together, what alone was better.
     "2e-3, constant for half": Variant(BETTER),
     "2e-3, constant for half, wide distances": Variant(BETTER, {"distance": DistanceBasis(width=2.0)}),

@@ -289,6 +289,9 @@ class ModelConfig(_Checked):
     decay: DecayConfig = field(default_factory=DecayConfig)
     distance: DistanceBasis = field(default_factory=DistanceBasis)
     cosine: CosineBasis = field(default_factory=CosineBasis)
+    largest_content: PositiveFloat | None = None
+    """Bound on the size of the content logits q·k/√d, by softly bounded lengths of queries and keys. With it, distance
+    decides in the end: a far neighbour cannot outweigh near ones, whatever its element. None: no bound (the paper)."""
     weight_tolerance: ProperFraction = 1e-6
     """Neighbours whose distance weight exp(-r²/2r₀²) is below this are left out; this sets the neighbour radius, unless
     `decay.reach` does."""

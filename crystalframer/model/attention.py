@@ -110,10 +110,23 @@ class FramedSelfAttention(nn.Module):
             for project in (self.query, self.key, self.value)
         )
         decay_logits = (self._raw_decay_logits(query) + self.decay_shift) * self.decay_scale
+        if (largest := self.config.largest_content) is not None:
+            query, key = bounded(query, largest), bounded(key, largest)
         return Projected(query, key, value, decay_lengths(decay_logits, self.config.decay))
 
     def _raw_decay_logits(self, query: Float[Tensor, "n_atoms n_heads d_head"]) -> Float[Tensor, "n_atoms n_heads"]:
         return (query * self.decay_projection).sum(-1)
+
+
+def bounded(
+    vectors: Float[Tensor, "n_atoms n_heads d_head"], largest: float
+) -> Float[Tensor, "n_atoms n_heads d_head"]:
+    """v/√(1 + |v|²/(C√d)), shorter than √(C√d), so that q·k/√d of two such vectors lies between -C and C.
+
+    Short vectors stay as they are. (A soft form of the normalised queries and keys of Henry et al., EMNLP 2020.)
+    """
+    squared = vectors.square().sum(-1, keepdim=True)
+    return vectors * (1.0 + squared / (largest * vectors.shape[-1] ** 0.5)).rsqrt()
 
 
 def _full_precision(features: Tensor) -> torch.autocast:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +17,9 @@ from crystalframer.crystals.crystal import CrystalBatch
 from crystalframer.crystals.loading import make_batch
 from crystalframer.errors import CrystalError
 from crystalframer.maths import frames
-from crystalframer.maths.decay import decay_lengths
+from crystalframer.maths.decay import decay_lengths, log_envelope
 from crystalframer.maths.edges import Edges
+from crystalframer.model.attention import bounded
 from crystalframer.model.network import CrystalFramer
 from crystalframer.ops.reference import AttentionInputs, framed_attention
 from crystalframer.presets import preset
@@ -153,3 +155,56 @@ def test_a_gradient_of_the_structure_is_refused(dtype: torch.dtype) -> None:
     crystals.edge_vectors.requires_grad_()
     with refused(CrystalError, field="edge_vectors"):
         CrystalFramer(TINY).to(dtype)(crystals)
+
+
+def test_the_smooth_decay_has_the_value_slope_and_bound_of_the_papers() -> None:
+    config = DecayConfig(reference_length=2.0, floor=0.5, slope=0.1, shape="smooth")
+    s = torch.tensor([[0.0, -1e3, 1e3]], dtype=torch.float64, requires_grad=True)
+    precision = (config.reference_length / decay_lengths(s, config)).square()
+    (slope,) = torch.autograd.grad(precision.sum(), s)
+    assert precision[0].tolist() == pytest.approx([1.0, 0.5, 1.0 + 0.1 * 1e3 * math.e / (math.e - 1.0)], rel=1e-2)
+    assert slope[0, 0].item() == pytest.approx(0.1)
+    assert config.longest == pytest.approx(2.0 * 2**0.5)
+
+
+def test_the_envelope_ends_smoothly_at_the_reach() -> None:
+    """1 inside, 0 from k·σ on, and as the third power of the distance from there."""
+    sigma, reach = torch.full((1, 1), 1.5, dtype=torch.float64), 4.0
+
+    def envelope(x: float) -> float:
+        return log_envelope(torch.tensor([[x * 6.0]], dtype=torch.float64), sigma, reach).exp().item()
+
+    assert [envelope(x) for x in (0.0, 0.5, 0.7)] == [1.0] * 3
+    assert [envelope(x) for x in (1.0, 1.001, 30.0)] == [0.0] * 3
+    assert envelope(0.99) / envelope(0.995) == pytest.approx(8.0, rel=0.05)
+    assert 0.1 < envelope(0.85) < 0.9
+
+
+def test_the_envelope_has_a_finite_gradient_at_its_end() -> None:
+    lengths = torch.tensor([[0.0], [2.9], [3.0], [3.1]], dtype=torch.float64)
+    sigma = torch.ones(4, 1, dtype=torch.float64, requires_grad=True)
+    torch.softmax(log_envelope(lengths, sigma, 3.0), dim=0)[1].sum().backward()
+    assert torch.isfinite(sigma.grad).all() and sigma.grad[1] > 0 and (sigma.grad[2:] == 0).all()  # type: ignore[union-attr,index]
+
+
+def test_content_logits_are_bounded() -> None:
+    """However long queries and keys are; short ones stay as they are."""
+    generator = torch.Generator().manual_seed(0)
+    q, k = (torch.randn(50, 2, 8, generator=generator, dtype=torch.float64) for _ in range(2))
+    for size in (1e-4, 1e3):
+        content = torch.einsum("ihd,jhd->ijh", *(bounded(size * v, 3.0) for v in (q, k))) / 8**0.5
+        assert content.abs().max() < 3.0
+        if size < 1:
+            torch.testing.assert_close(
+                content, size**2 * torch.einsum("ihd,jhd->ijh", q, k) / 8**0.5, rtol=1e-6, atol=0
+            )
+
+
+def test_a_network_with_bounded_content_uses_the_bound() -> None:
+    model = CrystalFramer(replace(TINY, largest_content=0.5))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(30.0)
+    projected = model.blocks[0].attention.project(model.embed(torch.arange(1, 90)))
+    content = torch.einsum("ihd,jhd->ijh", projected.query, projected.key) / projected.query.shape[-1] ** 0.5
+    assert 0.4 < content.abs().max() < 0.5
