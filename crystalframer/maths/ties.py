@@ -40,6 +40,8 @@ TIE_WEIGHTS = (
 """Weights of the five moments along e₁, e₂ and e₃ that decide ties. Any numbers without simple ratios would do."""
 UNIFORM_STEP = 2.0**-25
 """Half the step between random numbers, so that none is 0."""
+LARGEST_UNIFORM = 1.0 - 2.0**-24
+"""The largest number below 1 in float32, so that no logarithm is 0."""
 EQUIVALENT = 1e-6
 """Frames whose moments differ by less are equivalent for the head, and the first of them is taken."""
 
@@ -143,7 +145,8 @@ def drawn_from_set(
     n_heads = scores.shape[1]
     item, cost = _tied(scores.flatten(), _groups(edges, n_heads), edges.n_atoms * n_heads, margin, _rarity)
     weights = torch.zeros_like(scores).flatten().index_copy_(0, item, torch.exp(-cost)).view_as(scores)
-    return segment_argmax(weights / -torch.log(uniform + UNIFORM_STEP), edges.query, edges.n_atoms)
+    uniform = (uniform + UNIFORM_STEP).clamp(max=LARGEST_UNIFORM)
+    return segment_argmax(weights / -torch.log(uniform), edges.query, edges.n_atoms)
 
 
 def _groups(edges: Edges, n_heads: int) -> Int[Tensor, " n_items"]:

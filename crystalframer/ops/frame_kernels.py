@@ -22,6 +22,7 @@ EQUIVALENT = np.float32(ties.EQUIVALENT)
 SMALLEST_SINE = np.float32(ties.SMALLEST_SINE)
 SMALLEST_SQUARED_SINE = np.float32(ties.SMALLEST_SQUARED_SINE)
 UNIFORM_STEP = np.float32(ties.UNIFORM_STEP)
+LARGEST_UNIFORM = np.float32(ties.LARGEST_UNIFORM)
 ONE_LINE = np.float32(1e-6)
 """Unit vectors that differ by less, up to sign, are one axis, along which moments are summed once."""
 SMALLEST_WEIGHT = np.float32(2.0**-90)
@@ -197,7 +198,7 @@ def _draw(weights, candidates, count, key, place, n_heads):
     best = np.float32(-1.0)
     chosen = candidates[0]
     for n in range(count):
-        drawn = _uniform(key, place + candidates[n] * n_heads) + UNIFORM_STEP
+        drawn = min(_uniform(key, place + candidates[n] * n_heads) + UNIFORM_STEP, LARGEST_UNIFORM)
         value = weights[n] / -np.float32(math.log(drawn))
         if value > best:
             best, chosen = value, candidates[n]
@@ -227,7 +228,9 @@ def odds(values, candidates, count, margin, weights):
         for other in range(count):
             if values[candidates[other]] > values[candidates[n]]:
                 lag = math.log(values[candidates[other]] / values[candidates[n]]) / margin
-                product *= np.float32(1.0 - lag**3 * (10.0 - lag * (15.0 - 6.0 * lag))) if lag < 1.0 else np.float32(0)
+                product *= (
+                    np.float32((1.0 - lag) ** 3 * (1.0 + lag * (3.0 + 6.0 * lag))) if lag < 1.0 else np.float32(0)
+                )
         weights[n] = product
         total += product
     for n in range(count):

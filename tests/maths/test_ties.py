@@ -25,7 +25,7 @@ from crystalframer.maths.attended import AttendedEdges
 from crystalframer.maths.basis import cosine_centers, gaussians
 from crystalframer.maths.decay import falling
 from crystalframer.maths.edges import Edges
-from crystalframer.maths.ties import _lowered, weighted_frames
+from crystalframer.maths.ties import _lowered, drawn_from_set, weighted_frames
 from crystalframer.model.network import CrystalFramer
 from crystalframer.ops.reference import AttentionInputs, cosines_in_weighted_frames
 from crystalframer.reading.inputs import read
@@ -103,6 +103,27 @@ def test_weights_are_products_over_what_is_better() -> None:
         logits[shells & (along @ axis > 0.999)] -= lag * MARGIN
     expected = torch.stack([falling(lag - lags).prod() for lag in lags])
     torch.testing.assert_close(weights_of_first_axes(logits), expected / expected.sum())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rounding_makes_no_weight_negative(dtype: torch.dtype) -> None:
+    """Weights and envelopes are added as logarithms."""
+    below = 1.0 - torch.logspace(-8, -1, 10_000, dtype=torch.float64)
+    found = falling(below.to(dtype))
+    assert (found >= 0).all()
+    torch.testing.assert_close(found.double(), falling(below.to(dtype).double()), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_random_number_has_odds(dtype: torch.dtype) -> None:
+    """Members with the largest number win, those with 0 lose, and no number draws an edge that is no member."""
+    edges = simple_cubic().edges
+    shell = (edges.lengths > 0) & (edges.lengths < 3.1)
+    scores = torch.where(shell, 0.0, -1.0).to(dtype)[:, None]
+    for winner in shell.nonzero()[:, 0].tolist():
+        uniform = torch.where(shell, 0.0, 1.0 - 2.0**-24).to(dtype)[:, None]
+        uniform[winner] = 1.0 - 2.0**-24
+        assert drawn_from_set(scores, edges, MARGIN, uniform) == winner
 
 
 def test_weights_are_twice_differentiable() -> None:
