@@ -23,6 +23,7 @@ Accelerator = Literal["auto", "cpu", "cuda", "mps"]
 Schedule = Literal["inverse-sqrt", "warmup-stable-decay"]
 SecondAxis = Literal["off-line", "sine"]
 DecayShape = Literal["elu", "smooth"]
+Activation = Literal["relu", "swish"]
 
 RESERVED_NAMES = ("id", "formula", "error")
 """Columns of tables of predictions; no target may be called so."""
@@ -285,6 +286,9 @@ class ModelConfig(_Checked):
     """Hidden features in the perceptron of each block."""
     d_readout: PositiveInt = 128
     """Hidden features in the perceptron that computes the prediction."""
+    activation: Activation = "relu"
+    """Nonlinear function of the perceptrons. `relu` (the paper) has a kink at 0. `swish`, x·sigmoid(βx), is smooth: for
+    models whose predictions are differentiated. β follows from the first batches of a training, layer by layer."""
     frame: FrameConfig = field(default_factory=FrameConfig)
     decay: DecayConfig = field(default_factory=DecayConfig)
     distance: DistanceBasis = field(default_factory=DistanceBasis)

@@ -30,7 +30,8 @@ def batch_memory(
     """
     n_kept = config.n_layers if training else 0
     moments = config.n_heads * (config.distance.n_centers + (96 if config.frame.promises.axes else 0))
-    per_atom = width * (1.7 + n_kept) * (8 * config.d_model + config.d_feedforward + moments)
+    hidden = config.d_feedforward * (1 if config.activation == "relu" else 3)
+    per_atom = width * (1.7 + n_kept) * (8 * config.d_model + hidden + moments)
     if compiled:
         per_edge = 200.0 + config.n_heads * (8 * max(1, n_kept) + config.frame.promises.memory)
     else:

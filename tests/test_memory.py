@@ -74,6 +74,7 @@ def test_estimate_grows_with_all_that_costs_memory() -> None:
     assert batch_memory(base, 100, 10_000, width=8) > alone
     assert batch_memory(replace(base, n_heads=16), 100, 10_000) > alone
     assert batch_memory(replace(base, frame=FrameConfig("weighted-pca")), 100, 10_000) > alone
+    assert batch_memory(replace(base, activation="swish"), 100, 10_000) > alone
     deep = replace(base, n_layers=8)
     assert batch_memory(deep, 100, 10_000) == alone  # layers follow one another
     assert batch_memory(deep, 100, 10_000, training=True) > batch_memory(base, 100, 10_000, training=True)

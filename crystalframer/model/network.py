@@ -22,6 +22,7 @@ from crystalframer.elements import HIGHEST_ATOMIC_NUMBER
 from crystalframer.maths.edges import EdgeChunks, Edges
 from crystalframer.maths.frames import NoiseSeed
 from crystalframer.maths.segments import segment_mean
+from crystalframer.model.activation import Perceptron
 from crystalframer.model.attention import FramedSelfAttention, LayerOutput
 from crystalframer.model.tracing import crystal_traces, region_trace
 from crystalframer.traces import CrystalTrace
@@ -38,14 +39,19 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.attention = FramedSelfAttention(config)
-        self.feedforward = nn.Sequential(
-            nn.Linear(config.d_model, config.d_feedforward), nn.ReLU(), nn.Linear(config.d_feedforward, config.d_model)
-        )
+        self.feedforward = Perceptron(config.d_model, config.d_feedforward, config.d_model, config.activation)
 
     def forward(
         self, features: Float[Tensor, "n_atoms d_model"], edges: Edges, noise_seed: NoiseSeed | None = None
     ) -> Float[Tensor, "n_atoms d_model"]:
         features = features + self.attention(self.attention.project(features), edges, noise_seed)
+        return features + self.feedforward(features)
+
+    def calibrate(self, features: Float[Tensor, "n_atoms d_model"], edges: Edges) -> Float[Tensor, "n_atoms d_model"]:
+        """Fit the decay logits and the activation to these features; the output of `forward` thereafter."""
+        self.attention.calibrate(features)
+        features = features + self.attention(self.attention.project(features), edges)
+        self.feedforward.calibrate(features)
         return features + self.feedforward(features)
 
     def in_chunks(
@@ -85,9 +91,7 @@ class CrystalFramer(nn.Module):
         self.embedding = nn.Embedding(HIGHEST_ATOMIC_NUMBER, config.d_model)
         blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.blocks: Sequence[Block] = blocks  # type: ignore[assignment]  # a ModuleList does not say what it holds
-        self.readout = nn.Sequential(
-            nn.Linear(config.d_model, config.d_readout), nn.ReLU(), nn.Linear(config.d_readout, len(config.targets))
-        )
+        self.readout = Perceptron(config.d_model, config.d_readout, len(config.targets), config.activation)
         self.register_buffer("target_mean", torch.zeros(len(config.targets)))
         self.register_buffer("target_std", torch.ones(len(config.targets)))
         self.domain: Domain | None = None
@@ -166,11 +170,11 @@ class CrystalFramer(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, batch: CrystalBatch) -> None:
-        """Set the scale and shift of every layer's decay logits from this batch, layer by layer (quirk Q11)."""
+        """Fit decay logits (quirk Q11) and activations to the features of this batch, layer by layer."""
         features, edges = self.embed(batch.atomic_numbers), Edges.of(batch)
         for block in self.blocks:
-            block.attention.calibrate(features)
-            features = block(features, edges)
+            features = block.calibrate(features, edges)
+        self.readout.calibrate(pooled(features, batch))
 
     @torch.no_grad()
     def trace(self, batch: CrystalBatch) -> list[CrystalTrace]:

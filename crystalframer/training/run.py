@@ -281,7 +281,9 @@ def _weights_for(wanted: ModelConfig, trained: CrystalFramer, path: str) -> dict
         ]
         message = f"this model has other settings: {'; '.join(differing)}. Only the targets may differ"
         raise ConfigError(message, field="training.initial_weights", value=path)
-    return {name: weight for name, weight in weights.items() if not name.startswith(("readout.", "target_"))}
+    return {
+        name: weight for name, weight in weights.items() if not name.startswith(("readout.0", "readout.2", "target_"))
+    }
 
 
 def _farewell(folder: RunFolder, task: TrainingTask, done: int) -> str:

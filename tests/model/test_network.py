@@ -19,6 +19,7 @@ from crystalframer.errors import CrystalError
 from crystalframer.maths import frames
 from crystalframer.maths.decay import decay_lengths, log_envelope
 from crystalframer.maths.edges import Edges
+from crystalframer.model.activation import Swish
 from crystalframer.model.attention import bounded
 from crystalframer.model.network import CrystalFramer
 from crystalframer.ops.reference import AttentionInputs, framed_attention
@@ -130,6 +131,23 @@ def _record(attention: object, query: torch.Tensor, seen: list[torch.Tensor]) ->
     raw = (query * attention.decay_projection).sum(-1)  # type: ignore[attr-defined]
     seen.append((raw + attention.decay_shift) * attention.decay_scale)  # type: ignore[attr-defined]
     return raw
+
+
+def test_calibration_makes_swish_turn_within_the_spread_of_its_input() -> None:
+    """Uncalibrated, it is a line there: inputs are small without normalisation layers."""
+    model, seen = tiny_model(activation="swish"), []
+    for part in model.modules():
+        if isinstance(part, Swish):
+            part.register_forward_hook(lambda _, given, output: seen.append((given[0], output)))
+    model.calibrate(batch())
+    seen.clear()
+    with torch.no_grad():
+        model(batch())
+    assert len(seen) == TINY.n_layers + 1
+    for given, output in seen:
+        assert given.std() < 1.0
+        torch.testing.assert_close(output, given.relu(), rtol=0.0, atol=0.3 * float(given.std()))
+        assert not torch.allclose(output, given.relu(), rtol=0.0, atol=1e-3 * float(given.std()))
 
 
 def test_radius_follows_the_weight_tolerance() -> None:
