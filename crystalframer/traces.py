@@ -8,6 +8,7 @@ key atom j, and `edge_image` is the lattice translation n of the key atom. Sizes
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from crystalframer import files
 from crystalframer.errors import TraceError
 from crystalframer.frame_methods import NO_FRAMES
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 DEAD_BELOW = 1e-3
 """Attention of an atom to all others. Below it the frame of this atom and head is dead: it changes next to nothing."""
@@ -30,8 +31,63 @@ BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class FrameSets:
+    """The frames of one layer as weighted sets, one set for each atom and head, one after another.
+
+    The set of atom i and head h has the number i·n_heads + h. Its frames (the members) are in order of weight, the
+    heaviest first.
+    """
+
+    offsets: IntArray
+    """(n_sets + 1): set n holds the members from offsets[n] to before offsets[n + 1]; no set is empty."""
+    weights: FloatArray
+    """(n_members): add up to 1 in each set."""
+    axes: FloatArray
+    """(n_members, 3, 3): row k is the unit axis e_k, Cartesian; right-handed."""
+    anchor_edges: IntArray | None = None
+    """(n_members, 2): edges that fixed e₁ and e₂; None for methods whose axes are not fixed by edges."""
+
+    def __repr__(self) -> str:
+        return f"FrameSets: {len(self.weights):,} frames in {len(self.sizes):,} sets"
+
+    @property
+    def sizes(self) -> IntArray:
+        """(n_sets): number of members of each set."""
+        return np.diff(self.offsets)
+
+    @property
+    def set_of_member(self) -> IntArray:
+        """(n_members): the set of each member."""
+        return np.repeat(np.arange(len(self.sizes)), self.sizes)
+
+    def of(self, number: int) -> slice:
+        """The members of one set.
+
+        Example:
+            >>> sets = trace.layers[0].frame.sets
+            >>> float(sets.weights[sets.of(0)].sum().round(5))
+            1.0
+        """
+        return slice(int(self.offsets[number]), int(self.offsets[number + 1]))
+
+    def mean(self, values: FloatArray) -> FloatArray:
+        """(n_sets, ...): mean of a value of each member, (n_members, ...), over every set, by the weights."""
+        weights = self.weights.reshape(-1, *[1] * (values.ndim - 1))
+        return np.add.reduceat(weights * values, self.offsets[:-1], axis=0)
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether the arrays fit together."""
+        n_members = len(self.weights)
+        lengths = {len(array) for array in (self.weights, self.axes, self.anchor_edges) if array is not None}
+        ends = self.offsets[0] == 0 and self.offsets[-1] == n_members
+        return bool(lengths == {n_members} and ends and (self.sizes > 0).all())
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class FrameTrace:
-    """The local frames of one layer."""
+    """The local frames of one layer. Where frames are weighted sets, `axes` and all else but `members` is that of the
+    heaviest frame of each set; of equally heavy ones, of the frame that the rule for ties chooses."""
 
     method: str
     axes: FloatArray
@@ -43,9 +99,24 @@ class FrameTrace:
     tie_margin: FloatArray | None = None
     """(n_queries, n_heads, 2): score of the anchor edge minus that of the best other edge, for e₁ and e₂. Near 0 or
     negative: a tie that moments decided."""
+    members: FrameSets | None = None
+    """The weighted sets of `FrameConfig.weighted_margin`. None: each atom and head has one frame."""
+    unsigned_axis: int | None = None
+    """The axis that is a line without a direction, as in models that give mirror images one prediction
+    (`FrameConfig.both_hands`): 2 for e₃. None: all axes have a direction."""
+
+    @property
+    def sets(self) -> FrameSets:
+        """The frames as weighted sets, also where each is a set of one."""
+        if self.members is not None:
+            return self.members
+        n = self.axes.shape[0] * self.axes.shape[1]
+        edges = None if self.anchor_edges is None else self.anchor_edges.reshape(n, 2)
+        return FrameSets(np.arange(n + 1), np.ones(n), self.axes.reshape(n, 3, 3), edges)
 
     def __repr__(self) -> str:
-        return f"FrameTrace: {self.method} frames of {self.axes.shape[0]} atoms, {self.axes.shape[1]} heads"
+        sets = "" if self.members is None else f", {len(self.members.weights):,} in weighted sets"
+        return f"FrameTrace: {self.method} frames of {self.axes.shape[0]} atoms, {self.axes.shape[1]} heads{sets}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -174,12 +245,12 @@ class CrystalTrace:
         for index, layer in enumerate(self.layers):
             arrays |= {f"layers.{index}.{name}": getattr(layer, name) for name in _LAYER_ARRAYS}
             if layer.frame is not None:
-                frame = {name: getattr(layer.frame, name) for name in _FRAME_ARRAYS}
-                arrays |= {f"layers.{index}.frame.{k}": v for k, v in frame.items() if v is not None}
+                arrays |= {f"layers.{index}.frame.{name}": array for name, array in _arrays_of(layer.frame)}
         header = {
             "schema_version": SCHEMA_VERSION,
             "n_layers": self.n_layers,
             "frame_methods": [layer.frame_method for layer in self.layers],
+            "unsigned_axes": [layer.frame and layer.frame.unsigned_axis for layer in self.layers],
             "prediction": self.prediction,
             "units": self.units,
             "id": self.id,
@@ -216,7 +287,7 @@ class CrystalTrace:
                 prefix = f"layers.{index}."
                 frame = None
                 if method != NO_FRAMES:
-                    frame = FrameTrace(method, **{n: arrays.get(f"{prefix}frame.{n}") for n in _FRAME_ARRAYS})  # type: ignore[arg-type]
+                    frame = _read_frame(method, arrays, f"{prefix}frame.", header["unsigned_axes"][index])
                 layers.append(LayerTrace(**{n: arrays[prefix + n] for n in _LAYER_ARRAYS}, frame=frame))
             crystal = {name: arrays[name] for name in _CRYSTAL_ARRAYS}
         except TraceError as error:
@@ -235,6 +306,29 @@ class CrystalTrace:
         )
 
 
+def _arrays_of(frame: FrameTrace) -> Iterator[tuple[str, np.ndarray]]:
+    """The arrays of the frames of a layer, with their names in the file."""
+    for prefix, owner, names in (("", frame, _FRAME_ARRAYS), ("members.", frame.members, _SET_ARRAYS)):
+        for name in names:
+            array = owner and getattr(owner, name)
+            if array is not None:
+                yield prefix + name, array
+
+
+def _read_frame(method: str, arrays: dict[str, np.ndarray], prefix: str, unsigned_axis: int | None) -> FrameTrace:
+    given: dict[str, Any] = {name: arrays.get(prefix + name) for name in _FRAME_ARRAYS} | {
+        "axes": arrays[f"{prefix}axes"]
+    }
+    members = None
+    if f"{prefix}members.offsets" in arrays:
+        offsets, weights, axes = (arrays[f"{prefix}members.{name}"] for name in _SET_ARRAYS[:3])
+        members = FrameSets(offsets, weights, axes, arrays.get(f"{prefix}members.anchor_edges"))
+        if len(members.offsets) != given["axes"][..., 0, 0].size + 1 or not members.is_valid:
+            problem = "the weighted sets of frames are damaged; copy or make the file again"
+            raise TraceError(problem, field=f"{prefix}members")
+    return FrameTrace(method, **given, members=members, unsigned_axis=unsigned_axis)
+
+
 def _read_header(text: str) -> dict[str, Any]:
     """The part of a trace that is no array: names are texts, and predictions are numbers."""
     try:
@@ -246,7 +340,10 @@ def _read_header(text: str) -> dict[str, Any]:
                 raise TypeError("a name is no text")
             if not all(isinstance(value, (int, float)) for value in header["prediction"].values()):
                 raise TypeError("a prediction is no number")
-            return header
+            unsigned = header.get("unsigned_axes", [None] * len(header["frame_methods"]))  # no axis, before version 3
+            if len(unsigned) != len(header["frame_methods"]) or not {*unsigned} <= {None, 0, 1, 2}:
+                raise ValueError("no list of axes")
+            return header | {"unsigned_axes": unsigned}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise TraceError(f"its header is damaged ({error!r}); copy or make the file again") from error
     problem = f"schema version {version}; this crystalframer reads versions up to {SCHEMA_VERSION}: install a newer one"
@@ -256,3 +353,4 @@ def _read_header(text: str) -> dict[str, Any]:
 _CRYSTAL_ARRAYS = ("atomic_numbers", "positions", "lattice", "edge_index", "edge_image")
 _LAYER_ARRAYS = ("attention", "content_logits", "distance_logits", "decay_length", "atom_features")
 _FRAME_ARRAYS = ("axes", "anchor_edges", "eigenvalues", "tie_margin")
+_SET_ARRAYS = ("offsets", "weights", "axes", "anchor_edges")

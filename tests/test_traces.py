@@ -7,13 +7,14 @@ import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from refusals import refused
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
-from synthetic_traces import perovskite, synthetic_trace, with_dead_head
+from synthetic_traces import perovskite, synthetic_trace, weighted_trace, with_dead_head
 
 import viz
 from crystalframer.config import FrameConfig, FrameMethod
@@ -35,6 +36,34 @@ def test_round_trip(method: FrameMethod, tmp_path: Path) -> None:
     before = trace(method)
     after = CrystalTrace.load(before.save(tmp_path / "x.safetensors"))
     np.testing.assert_equal(dataclasses.asdict(after), dataclasses.asdict(before))
+
+
+@pytest.mark.parametrize("both_hands", [False, True])
+def test_sets_and_axes_without_direction_are_kept(both_hands: bool, tmp_path: Path) -> None:
+    before = weighted_trace(perovskite(), both_hands=both_hands)
+    after = CrystalTrace.load(before.save(tmp_path / "x.safetensors"))
+    np.testing.assert_equal(dataclasses.asdict(after), dataclasses.asdict(before))
+    assert {layer.frame.unsigned_axis for layer in after.layers if layer.frame} == {2 if both_hands else None}
+
+
+def test_an_older_file_holds_sets_of_one(tmp_path: Path) -> None:
+    path = trace().save(tmp_path / "x.safetensors")
+    rewritten(path, schema_version=2, unsigned_axes=DROPPED)
+    frame = CrystalTrace.load(path).layers[1].frame
+    assert frame is not None and frame.members is None and frame.unsigned_axis is None
+    assert frame.anchor_edges is not None
+    assert frame.sets.sizes.tolist() == [1] * 6 and (frame.sets.weights == 1).all()
+    np.testing.assert_array_equal(frame.sets.axes.reshape(3, 2, 3, 3), frame.axes)
+    np.testing.assert_array_equal(frame.sets.anchor_edges, frame.anchor_edges.reshape(6, 2))
+
+
+@pytest.mark.parametrize("damage", [lambda n: n[:-1], lambda n: n + 1, lambda n: np.where(n == n[1], 0, n)])
+def test_sets_that_do_not_fit_are_refused(damage: Callable[[np.ndarray], np.ndarray], tmp_path: Path) -> None:
+    path = weighted_trace(perovskite()).save(tmp_path / "x.safetensors")
+    changes: dict[str, Any] = {"layers.1.frame.members.offsets": damage}
+    rewritten(path, **changes)
+    with refused(TraceError, path=path, field="layers.1.frame.members"):
+        CrystalTrace.load(path)
 
 
 def test_derived_geometry() -> None:
@@ -72,12 +101,17 @@ def test_a_trace_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monke
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
+DROPPED = object()
+
+
 def rewritten(path: Path, drop: str = "", **changes: object) -> None:
-    """Change fields of the header of the file, and leave an array out."""
+    """Change fields of the header of the file or the numbers in an array, or leave an array or a field out."""
     with safe_open(path, framework="np") as file:
         header = json.loads(file.metadata()["crystal_trace"]) | changes
     arrays = {name: values for name, values in load_file(path).items() if name != drop}
-    save_file(arrays, path, {"crystal_trace": json.dumps(header)})
+    arrays |= {name: header.pop(name)(arrays[name]) for name in {*header} & {*arrays}}
+    kept = {name: value for name, value in header.items() if value is not DROPPED}
+    save_file(arrays, path, {"crystal_trace": json.dumps(kept)})
 
 
 @pytest.mark.parametrize(
@@ -96,6 +130,8 @@ def rewritten(path: Path, drop: str = "", **changes: object) -> None:
         (lambda path: rewritten(path, units=[]), "header", None),
         (lambda path: rewritten(path, units={"gap": None}), "header", None),
         (lambda path: rewritten(path, prediction={"gap": "<b>"}), "header", None),
+        (lambda path: rewritten(path, unsigned_axes=[2]), "header", None),
+        (lambda path: rewritten(path, unsigned_axes=[2, "e3"]), "header", None),
     ],
 )
 def test_a_file_that_is_no_trace(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -90,7 +90,7 @@ class TiedFrames:
     group: Int[Tensor, " n_frames"]
     axes: Float[Tensor, "n_frames 3 3"]
     candidate: Int[Tensor, " n_frames"]
-    """Number of the first axis among those that were given."""
+    """Number of the first axis among those that were given; in a weighted set, the edge that fixed e₁."""
     second: Int[Tensor, " n_frames"]
     """Edge that fixed e₂."""
     cost: Float[Tensor, " n_frames"]
@@ -127,8 +127,9 @@ def weighted_frames(
 
     Frames with the same first axis come together, those of a group may not.
     """
-    _, e1, group, cost = _tied_first_axes(attended, scores, margin, _rarity)
-    return _tied_second_axes(attended.edges, e1, group, cost, scores, margin, rule, _rarity)
+    first, e1, group, cost = _tied_first_axes(attended, scores, margin, _rarity)
+    for frames in _tied_second_axes(attended.edges, e1, group, cost, scores, margin, rule, _rarity):
+        yield replace(frames, candidate=first[frames.candidate])
 
 
 def drawn_from_set(

@@ -49,6 +49,8 @@ class FramedAttention:
     """-r²/2σᵢ², plus the logarithm of the envelope if there is one: -inf beyond the reach of a head."""
     frame: Frame | None
     """None without frames."""
+    attended: AttendedEdges | None
+    """What the frames were made from."""
 
 
 def framed_attention(given: AttentionInputs) -> FramedAttention:
@@ -78,7 +80,7 @@ def framed_attention(given: AttentionInputs) -> FramedAttention:
     output = attended_values + config.distance.coefficient * distance_values
 
     if given.cosine_projection is None:
-        return FramedAttention(output, attention, content_logits, distance_logits, None)
+        return FramedAttention(output, attention, content_logits, distance_logits, None, None)
 
     attended = AttendedEdges(edges, logits.detach(), attention.detach())
     frame = build_frames(attended, config.frame, given.noise_seed)
@@ -92,7 +94,7 @@ def framed_attention(given: AttentionInputs) -> FramedAttention:
         attended_cosines = expected_gaussians(directed_attention, axis_cosines, *basis, edges.query, n_atoms)
     cosine_values = einsum(attended_cosines, given.cosine_projection, "n h k m, k h d m -> n h d")
     output = output + config.cosine.coefficient * cosine_values
-    return FramedAttention(output, attention, content_logits, distance_logits, frame)
+    return FramedAttention(output, attention, content_logits, distance_logits, frame, attended)
 
 
 def cosines_in_weighted_frames(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 
 import crystalframer as cf
+from crystalframer.config import FrameConfig
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.neighbors import neighbor_list
 from crystalframer.model.network import CrystalFramer
@@ -78,12 +80,23 @@ def with_dead_head(trace: CrystalTrace, layer: int, head: int, outgoing: float =
 
 
 def whole_and_region(
-    crystal: Crystal, sites: list[int], n_layers: int = 2, n_heads: int = 2
+    crystal: Crystal, sites: list[int], n_layers: int = 2, n_heads: int = 2, **frame: Any
 ) -> tuple[CrystalTrace, CrystalTrace]:
     """Traces by a model that was never trained, in float64: of the crystal, and of some of its sites."""
-    config = replace(preset("tiny").config.model, n_layers=n_layers, n_heads=n_heads)
-    model = CrystalFramer(config, torch.Generator().manual_seed(0)).double().eval()
+    model = untrained(n_layers, n_heads, **frame)
     return cf.trace(crystal, model), cf.trace(crystal, model, sites=sites)
+
+
+def untrained(n_layers: int = 2, n_heads: int = 2, **frame: Any) -> CrystalFramer:
+    """A small model in float64, with these settings of its frames."""
+    config = replace(preset("tiny").config.model, n_layers=n_layers, n_heads=n_heads, frame=FrameConfig(**frame))
+    return CrystalFramer(config, torch.Generator().manual_seed(0)).double().eval()
+
+
+def weighted_trace(crystal: Crystal, **frame: Any) -> CrystalTrace:
+    """By such a model whose frames are weighted sets."""
+    settings: dict[str, Any] = {"weighted_margin": 0.1} | frame
+    return cf.trace(crystal, untrained(**settings))
 
 
 def _max_frame(query: np.ndarray, vectors: np.ndarray, logits: np.ndarray) -> FrameTrace:
