@@ -333,11 +333,12 @@ class ModelConfig(_Checked):
         """What changes no prediction, whatever the weights."""
         frame = self.frame.promises
         nothing_chosen = frame.axes is None or self.frame.weighted_margin > 0
+        smooth_axes = frame.axes is None or self.frame.second_axis == "sine"
         return ModelPromises(
             rotation=nothing_chosen or frame.axes == "oblique",
             cell=nothing_chosen,
             mirror=frame.axes is None or self.frame.both_hands,
-            continuous=nothing_chosen and getattr(self.decay, "reach", None) is not None,
+            continuous=nothing_chosen and smooth_axes and self.decay.reach is not None,
         )
 
 

@@ -153,18 +153,20 @@ def test_target_label() -> None:
 
 
 @pytest.mark.parametrize(
-    ("frame", "kept"),
+    ("frame", "reach", "kept"),
     [
-        (FrameConfig(), ()),
-        (FrameConfig(weighted_margin=0.1), ("rotation", "cell")),
-        (FrameConfig(both_hands=True), ("mirror",)),
-        (FrameConfig("weighted-pca", both_hands=True), ("mirror",)),
-        (FrameConfig("lattice"), ("rotation",)),
-        (FrameConfig("none"), ("rotation", "cell", "mirror")),
+        (FrameConfig(), None, ()),
+        (FrameConfig(weighted_margin=0.1), None, ("rotation", "cell")),
+        (FrameConfig(weighted_margin=0.1), 5.0, ("rotation", "cell")),
+        (FrameConfig(weighted_margin=0.1, second_axis="sine"), 5.0, ("rotation", "cell", "continuous")),
+        (FrameConfig(both_hands=True), 5.0, ("mirror",)),
+        (FrameConfig("weighted-pca", both_hands=True), 5.0, ("mirror",)),
+        (FrameConfig("lattice"), 5.0, ("rotation",)),
+        (FrameConfig("none"), None, ("rotation", "cell", "mirror")),
+        (FrameConfig("none"), 5.0, ("rotation", "cell", "mirror", "continuous")),
     ],
 )
-def test_a_model_says_what_it_promises(frame: FrameConfig, kept: tuple[str, ...]) -> None:
-    """All of these have the hard radius of the paper, so a neighbour that crosses it makes a step."""
-    promises = ModelConfig(frame=frame).promises
+def test_a_model_says_what_it_promises(frame: FrameConfig, reach: float | None, kept: tuple[str, ...]) -> None:
+    promises = ModelConfig(frame=frame, decay=DecayConfig(reach=reach)).promises
     assert tuple(name for name, is_kept in dataclasses.asdict(promises).items() if is_kept) == kept
     assert len(promises.broken) == 4 - len(kept) and all(words in str(promises) for words in promises.broken)

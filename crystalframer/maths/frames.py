@@ -79,7 +79,7 @@ def frames_from_edges(
     edges = attended.edges
     first_scores = ties.first_scores(edges, scores)
     if noise_seed is None and config.tie_margin > 0:
-        first, second = ties.strongest_pair(attended, scores, config.tie_margin, config.second_axis)
+        first, second = ties.strongest_pair(attended, scores, config)
         second_scores = off_axis(edges, edges.directions[first], scores, config.second_axis)
     else:
         first = _strongest(first_scores, edges, config, noise_seed, 0)
@@ -173,7 +173,7 @@ def _second_edge(
 ) -> Int[Tensor, "n_atoms n_heads"]:
     """The strongest edge off a given axis."""
     if noise_seed is None and config.tie_margin > 0:
-        return ties.strongest_off_axis(attended, e1, attended.logits, config.tie_margin, config.second_axis)
+        return ties.strongest_off_axis(attended, e1, attended.logits, config)
     scores = off_axis(attended.edges, e1, attended.logits, config.second_axis)
     return _strongest(scores, attended.edges, config, noise_seed, 1)
 
@@ -206,7 +206,8 @@ def _orient(
 ) -> Float[Tensor, "n_atoms n_heads 3 3"]:
     """Choose the signs of principal axes so that the frame is right-handed: there are four ways.
 
-    Training chooses at random, as the authors' code always does (quirk Q8), and evaluation by odd moments.
+    Training chooses at random, as the authors' code always does (quirk Q8), and evaluation by odd moments. Where both
+    hands count alike, not by those that are odd along the axis of the hand: a mirror image has the opposite ones.
     """
     # Libraries differ in the signs of eigenvectors. With one rule for them, noise means the same on every device.
     axes = axes * axes.gather(-1, axes.abs().argmax(-1, keepdim=True)).sign()
@@ -217,17 +218,18 @@ def _orient(
         return axes * ways[drawn][..., None]
     first = einsum(axes, dipole, "n h k x, n h x -> n h k")
     third = einsum(axes, axes, axes, octupole, "n h i x, n h j y, n h k z, n h x y z -> n h i j k")
-    odd_moments = [first[..., k] for k in (2, 1, 0)]
-    odd_moments += [third[..., i, j, k] for i, j, k in itertools.combinations_with_replacement((2, 1, 0), 3)]
-    parities = [ways[:, k] for k in (2, 1, 0)]
-    parities += [
-        ways[:, i] * ways[:, j] * ways[:, k] for i, j, k in itertools.combinations_with_replacement((2, 1, 0), 3)
-    ]
     possible = torch.ones(*axes.shape[:2], 4, dtype=torch.bool, device=axes.device)
-    for moment, parity in zip(odd_moments, parities, strict=True):
-        value = (moment[..., None] * parity).masked_fill(~possible, -torch.inf)
+    total = torch.zeros(*axes.shape[:2], 4, dtype=axes.dtype, device=axes.device)
+    for along in (*((k,) for k in (2, 1, 0)), *itertools.combinations_with_replacement((2, 1, 0), 3)):
+        if config.both_hands and along.count(0) % 2:  # 0 is the hand's axis
+            continue
+        moment = (first if len(along) == 1 else third)[(..., *along)]
+        value = moment[..., None] * ways[:, along].prod(-1)
+        total += value
+        value = value.masked_fill(~possible, -torch.inf)
         possible &= value >= value.amax(-1, keepdim=True) - config.tie_margin
-    return axes * ways[possible.to(torch.uint8).argmax(-1)][..., None]
+    # Where all moments are small, their sum: the order of the ways would depend on how the crystal is turned.
+    return axes * ways[total.masked_fill(~possible, -torch.inf).argmax(-1)][..., None]
 
 
 # --- frames from the lattice ------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from crystalframer.config import SecondAxis
+from crystalframer.config import FrameConfig, SecondAxis
 from crystalframer.maths.attended import POWERS, AttendedEdges, products_of
 from crystalframer.maths.decay import falling
 from crystalframer.maths.edges import Edges
@@ -99,11 +99,11 @@ class TiedFrames:
 
 
 def strongest_pair(
-    attended: AttendedEdges, scores: Float[Tensor, "n_edges n_heads"], margin: float, rule: SecondAxis
+    attended: AttendedEdges, scores: Float[Tensor, "n_edges n_heads"], config: FrameConfig
 ) -> tuple[Int[Tensor, "n_atoms n_heads"], Int[Tensor, "n_atoms n_heads"]]:
     """The strongest edge and the strongest off its axis; ties of the two are decided together."""
-    first, e1, group, cost = _tied_first_axes(attended, scores, margin, _lag_cost)
-    chosen, second = _best_frame(attended, e1, group, cost, scores, margin, rule)
+    first, e1, group, cost = _tied_first_axes(attended, scores, config.tie_margin, _lag_cost)
+    chosen, second = _best_frame(attended, e1, group, cost, scores, config)
     return first[chosen], second
 
 
@@ -111,13 +111,12 @@ def strongest_off_axis(
     attended: AttendedEdges,
     e1: Float[Tensor, "n_atoms n_heads 3"],
     scores: Float[Tensor, "n_edges n_heads"],
-    margin: float,
-    rule: SecondAxis,
+    config: FrameConfig,
 ) -> Int[Tensor, "n_atoms n_heads"]:
     """The strongest edge off a given axis."""
     group = torch.arange(e1[..., 0].numel(), device=e1.device)
     cost = torch.zeros_like(e1[..., 0]).flatten()
-    return _best_frame(attended, e1.flatten(0, 1), group, cost, scores, margin, rule)[1]
+    return _best_frame(attended, e1.flatten(0, 1), group, cost, scores, config)[1]
 
 
 def weighted_frames(
@@ -253,8 +252,7 @@ def _best_frame(
     group: Int[Tensor, " n_candidates"],
     cost: Float[Tensor, " n_candidates"],
     scores: Float[Tensor, "n_edges n_heads"],
-    margin: float,
-    rule: SecondAxis,
+    config: FrameConfig,
 ) -> tuple[Int[Tensor, "n_atoms n_heads"], Int[Tensor, "n_atoms n_heads"]]:
     """The number of the first axis and the second edge that are chosen in each group.
 
@@ -263,8 +261,10 @@ def _best_frame(
     head sees no difference between them.
     """
     n_groups, found = attended.edges.n_atoms * attended.n_heads, []
-    for tied in _tied_second_axes(attended.edges, e1, group, cost, scores, margin, rule, _lag_cost):
-        found.append((tied.group, tied.candidate, tied.second, _seen(attended, tied) - tied.cost))
+    rules = config.tie_margin, config.second_axis
+    for tied in _tied_second_axes(attended.edges, e1, group, cost, scores, *rules, _lag_cost):
+        value = _seen(attended, tied, config.both_hands) - tied.cost
+        found.append((tied.group, tied.candidate, tied.second, value))
     group, candidate, second, value = (torch.cat(columns) for columns in zip(*found, strict=True))
     best = segment_max(value[:, None], group, n_groups)[group, 0]
     chosen = segment_first(~(value < best - EQUIVALENT)[:, None], group, n_groups)
@@ -272,21 +272,25 @@ def _best_frame(
     return candidate[chosen].view(shape), second[chosen].view(shape)
 
 
-def _seen(attended: AttendedEdges, frames: TiedFrames) -> Float[Tensor, " n_frames"]:
+def _seen(attended: AttendedEdges, frames: TiedFrames, both_hands: bool) -> Float[Tensor, " n_frames"]:
     """Σ p (w₁(cos θ₁) + w₂(cos θ₂) + w₃(cos θ₃)) over the edges, with polynomials w."""
-    weights = _tie_weights().to(frames.axes)
+    weights = _tie_weights(both_hands).to(frames.axes)
     moments = attended.direction_moments.flatten(0, 1)
     along = [(moments[frames.group] * weights[k] * products_of(frames.axes[:, k])).sum(-1) for k in range(3)]
     return torch.stack(along).sum(0)
 
 
 @lru_cache
-def _tie_weights() -> Float[Tensor, "3 n_products"]:
-    """Weight of each Σ p xᵃ yᵇ zᶜ along each axis: (r·e)ᵐ multiplied out."""
+def _tie_weights(both_hands: bool) -> Float[Tensor, "3 n_products"]:
+    """Weight of each Σ p xᵃ yᵇ zᶜ along each axis: (r·e)ᵐ multiplied out.
+
+    Where both hands count alike, moments that are odd along e₃ count nothing: a mirror image has the opposite ones.
+    """
     counts = [math.factorial(sum(n)) / math.prod(map(math.factorial, n)) for n in POWERS]
-    weights = [
-        [(0.0, *of_axis)[sum(n)] * count for n, count in zip(POWERS, counts, strict=True)] for of_axis in TIE_WEIGHTS
-    ]
+    orders = [[0.0, *of_axis] for of_axis in TIE_WEIGHTS]
+    if both_hands:
+        orders[2][1::2] = [0.0, 0.0, 0.0]
+    weights = [[of_axis[sum(n)] * count for n, count in zip(POWERS, counts, strict=True)] for of_axis in orders]
     with torch.inference_mode(False):  # it is kept, and a training may use it after a prediction
         return torch.tensor(weights, dtype=torch.float64)
 

@@ -191,7 +191,7 @@ def _axes(logits: Tensor, attention: Tensor, given: AttentionInputs, layout: _La
         _arrays(scores, weights, attention),
         (np.float32(noise), *keys),
         np.float32(margin),
-        (weighted, config.second_axis == "sine"),
+        (weighted, config.second_axis == "sine", config.both_hands),
         *_arrays(axes, anchors),
     )
     return axes

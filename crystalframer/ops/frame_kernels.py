@@ -42,12 +42,13 @@ def max_frames(first_atom, last_atom, first_edge, edges, strengths, stream, marg
     Without noise, moments choose.
 
     Args:
-        rules: whether to draw from weighted sets, and whether the second axis is that of `sine`.
+        rules: whether to draw from weighted sets, whether the second axis is that of `sine`, and whether both hands
+            count alike.
     """
     first_given, is_self, directions = edges
     scores, weights, attention = strengths
     noise, first_key, second_key = stream
-    weighted, by_sine = rules
+    weighted, by_sine, both_hands = rules
     n_heads = scores.shape[0]
     most = most_items(first_atom, last_atom, first_edge)
     others, sines, values = np.empty(most, np.float32), np.empty(most, np.float32), np.empty(most, np.float32)
@@ -97,7 +98,9 @@ def max_frames(first_atom, last_atom, first_edge, edges, strengths, stream, marg
                         reach = _reach(seen)
                     of_first, of_second = (firsts, first_costs, n_first), (seconds, second_costs, n_second)
                     found = (best, order, first, second)
-                    best, order, first, second = _better(x, y, z, seen[:reach], c, of_first, of_second, lines, found)
+                    best, order, first, second = _better(
+                        x, y, z, seen[:reach], c, of_first, of_second, both_hands, lines, found
+                    )
                 elif weighted:
                     odds(values, seconds, n_second, margin, second_costs)
                     _draw(second_costs, seconds, n_second, second_key, place, n_heads)
@@ -251,7 +254,7 @@ def costs(values, candidates, count, margin, costs):
 
 
 @kernel(MATHS)
-def _better(x, y, z, attention, c, of_first, of_second, lines, found):
+def _better(x, y, z, attention, c, of_first, of_second, both_hands, lines, found):
     """The frame of which the head sees most, less what it costs, if that is more than the best before.
 
     Of first axis `c` and of its opposite, which has the same second edges and is crossed out: axes that are alike up to
@@ -259,6 +262,7 @@ def _better(x, y, z, attention, c, of_first, of_second, lines, found):
 
     Args:
         of_first, of_second: candidates for e₁ and e₂, their costs, and their number.
+        both_hands: odd terms of e₃ count nothing.
         lines: (6, n) memory for the distinct e₂: three coordinates; even terms of e₂ and e₃; odd terms of each.
         found: the best before: what it is worth, its place in the order, its edges.
     """
@@ -293,7 +297,7 @@ def _better(x, y, z, attention, c, of_first, of_second, lines, found):
             lines[0, line], lines[1, line], lines[2, line] = x2, y2, z2
             x3, y3, z3 = y1 * z2 - z1 * y2, z1 * x2 - x1 * z2, x1 * y2 - y1 * x2
             even, odd_2, odd_3 = _terms_of_two(x, y, z, attention, x2, y2, z2, x3, y3, z3)
-            lines[3, line], lines[4, line], lines[5, line] = even, odd_2, odd_3
+            lines[3, line], lines[4, line], lines[5, line] = even, odd_2, np.float32(0.0) if both_hands else odd_3
         even, odd_2, odd_3 = even_1 + lines[3, line], sign * lines[4, line], sign * lines[5, line]
         number, value = c, even + odd_1 + odd_2 + odd_3
         for _ in range(1 + (opposite != c)):
