@@ -70,6 +70,13 @@ class FrameSets:
         """
         return slice(int(self.offsets[number]), int(self.offsets[number + 1]))
 
+    def part(self, first: int, last: int) -> FrameSets:
+        """The sets from `first` to before `last`."""
+        offsets = self.offsets[first : last + 1]
+        members = slice(int(offsets[0]), int(offsets[-1]))
+        edges = None if self.anchor_edges is None else self.anchor_edges[members]
+        return FrameSets(offsets - offsets[0], self.weights[members], self.axes[members], edges)
+
     def mean(self, values: FloatArray) -> FloatArray:
         """(n_sets, ...): mean of a value of each member, (n_members, ...), over every set, by the weights."""
         weights = self.weights.reshape(-1, *[1] * (values.ndim - 1))

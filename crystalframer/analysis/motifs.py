@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
 from crystalframer.analysis.polyhedra import polyhedron_name, symmetry_measures
@@ -229,7 +229,10 @@ def _directions() -> Float[np.ndarray, "n_directions 3"]:
 
 @dataclass(frozen=True, eq=False)
 class ShellAttention:
-    """How every layer and head of a trace attends to one shell."""
+    """How every layer and head of a trace attends to one shell.
+
+    Where frames are weighted sets, angles, baselines and anchors are means over the frames of a set by their weights.
+    """
 
     share: Float[np.ndarray, "n_layers n_heads"]
     """Attention of the site to its shell. The total of 1 includes its attention to itself: the share of the shell in
@@ -237,11 +240,13 @@ class ShellAttention:
     itself: Float[np.ndarray, "n_layers n_heads"]
     """Attention of the site to itself, without its own images."""
     angles: Float[np.ndarray, "n_layers n_heads 3"] | None
-    """Angle of e₁, e₂ and e₃ to the nearest bond, degrees; None without frames."""
+    """Angle of e₁, e₂ and e₃ to the nearest bond, degrees; None without frames. An axis without direction
+    (`FrameTrace.unsigned_axis`) counts with both signs, half each."""
     e2_chance: Float[np.ndarray, "n_layers n_heads"] | None
     """Baseline of e₂ (see `chance_angle_given_e1`), degrees; None without frames."""
-    anchors_in_shell: Bool[np.ndarray, "n_layers n_heads 2"] | None
-    """Whether the edges that fixed e₁ and e₂ are bonds of the shell; None for frames without anchors."""
+    anchors_in_shell: Float[np.ndarray, "n_layers n_heads 2"] | None
+    """Whether the edges that fixed e₁ and e₂ are bonds of the shell: 1 or 0, and in a weighted set the weight of the
+    frames of which it holds; None for frames without anchors."""
     chance: float
     """Baseline of each axis (see `chance_angle`), degrees."""
 
@@ -262,16 +267,48 @@ def shell_attention(trace: CrystalTrace, shell: Shell, either_sign: bool = False
     present = shell.edges[shell.edges >= 0]
     is_itself = (query == shell.site) & (key == shell.site) & (trace.edge_image == 0).all(axis=1)
     frames = [layer.frame for layer in trace.layers if layer.frame is not None]
-    axes = np.stack([frame.axes[shell.site] for frame in frames]).astype(np.float64) if frames else None
-    anchors = [frame.anchor_edges[shell.site] for frame in frames if frame.anchor_edges is not None]
+    of_site = [frame.sets.part(shell.site * trace.n_heads, (shell.site + 1) * trace.n_heads) for frame in frames]
+    angles, e2_chance = [], []
+    for frame, sets in zip(frames, of_site, strict=True):
+        angles.append(sets.mean(_angles_of_frames(sets.axes, shell.bonds, frame.unsigned_axis, either_sign)))
+        e2_chance.append(sets.mean(_chances_of_e2(sets.axes[:, 0], shell.bonds, either_sign)))
+    in_shell = [
+        sets.mean(np.isin(sets.anchor_edges, present).astype(np.float64))
+        for sets in of_site
+        if sets.anchor_edges is not None
+    ]
     return ShellAttention(
         share=np.stack([layer.attention[present].sum(axis=0, dtype=np.float64) for layer in trace.layers]),
         itself=np.stack([layer.attention[is_itself].sum(axis=0, dtype=np.float64) for layer in trace.layers]),
-        angles=None if axes is None else bond_angles(axes, shell.bonds, either_sign),
-        e2_chance=None if axes is None else chance_angle_given_e1(axes[:, :, 0], shell.bonds, either_sign),
-        anchors_in_shell=np.isin(np.stack(anchors), present) if anchors else None,
+        angles=np.stack(angles) if frames else None,
+        e2_chance=np.stack(e2_chance) if frames else None,
+        anchors_in_shell=np.stack(in_shell) if in_shell else None,
         chance=chance_angle(shell.bonds, either_sign),
     )
+
+
+def _angles_of_frames(
+    axes: Float[np.ndarray, "n_frames 3 3"],
+    bonds: Float[np.ndarray, "n_bonds 3"],
+    unsigned_axis: int | None,
+    either_sign: bool,
+) -> Float[np.ndarray, "n_frames 3"]:
+    """Angle of each axis to the nearest bond, degrees; NaN for an axis that the neighbours do not fix."""
+    axes = axes.astype(np.float64)
+    angles = bond_angles(axes, bonds, either_sign)
+    if unsigned_axis is not None:
+        opposite = bond_angles(-axes[:, unsigned_axis], bonds, either_sign)
+        angles[:, unsigned_axis] = (angles[:, unsigned_axis] + opposite) / 2
+    return np.where(axes.any(axis=-1), angles, np.nan)
+
+
+def _chances_of_e2(
+    e1: Float[np.ndarray, "n_frames 3"], bonds: Float[np.ndarray, "n_bonds 3"], either_sign: bool
+) -> Float[np.ndarray, " n_frames"]:
+    """`chance_angle_given_e1` of each frame. Many frames of a set share their first axis."""
+    e1 = e1.astype(np.float64)
+    _, one_of, which = np.unique(e1.round(6), axis=0, return_index=True, return_inverse=True)
+    return chance_angle_given_e1(e1[one_of], bonds, either_sign)[which.reshape(-1)]
 
 
 # --- many structures --------------------------------------------------------------------------------------------------
@@ -299,8 +336,8 @@ def motif_table(
         `label` and `csm` of the motif, `layer`, `head`, frame `method`, `share` and `itself` (see `ShellAttention`),
         `e1_angle`, `e2_angle`, `e3_angle` (degrees; NaN without frames), `chance_angle` (baseline of any axis),
         `e2_chance_angle` (baseline of e₂, given e₁), `e1_in_shell`, `e2_in_shell` (whether the anchor edge is a bond;
-        missing for frames without anchors). `attrs["units"]` maps column to unit. Structures whose shells cannot be
-        found have no rows: a warning counts them, and `attrs["errors"]` maps their ids to the reasons.
+        see `ShellAttention`; NaN without anchors). `attrs["units"]` maps column to unit. Structures whose shells cannot
+        be found have no rows: a warning counts them, and `attrs["errors"]` maps their ids to the reasons.
 
     Example:
         >>> table = motif_table([trace])
@@ -336,8 +373,6 @@ def motif_table(
         for column, dtype in _COLUMNS.items()
     }
     table = pandas.DataFrame(columns)
-    for column in ("e1_in_shell", "e2_in_shell"):
-        table[column] = table[column].astype("boolean")
     table.attrs["units"] = {column: "°" for column in _COLUMNS if column.endswith("_angle")}
     table.attrs["errors"] = errors
     return table
@@ -354,8 +389,7 @@ _COLUMNS = {
     "head": np.int64,
     "method": object,
     **dict.fromkeys(("share", "itself", *(f"{axis}_angle" for axis in AXES)), np.float64),
-    **dict.fromkeys(("chance_angle", "e2_chance_angle"), np.float64),
-    **dict.fromkeys(("e1_in_shell", "e2_in_shell"), object),
+    **dict.fromkeys(("chance_angle", "e2_chance_angle", "e1_in_shell", "e2_in_shell"), np.float64),
 }
 
 
@@ -373,7 +407,7 @@ def _rows(name: str, trace: CrystalTrace, shell: Shell, found: ShellAttention) -
     columns["e2_chance_angle"] = np.nan if found.e2_chance is None else found.e2_chance
     for number, axis in enumerate(AXES[:2]):
         anchors = found.anchors_in_shell
-        columns[f"{axis}_in_shell"] = None if anchors is None else anchors[..., number].astype(object)
+        columns[f"{axis}_in_shell"] = np.nan if anchors is None else anchors[..., number]
     return {
         column: np.broadcast_to(np.asarray(columns[column], dtype=dtype).reshape(-1), n_layers * n_heads)
         for column, dtype in _COLUMNS.items()

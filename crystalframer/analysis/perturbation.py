@@ -19,7 +19,7 @@ from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import ready
 from crystalframer.reading.inputs import read
 from crystalframer.surroundings import plain
-from crystalframer.traces import CrystalTrace, FrameTrace
+from crystalframer.traces import CrystalTrace, FrameSets, FrameTrace
 
 if TYPE_CHECKING:
     import pandas
@@ -70,9 +70,10 @@ def perturb(
         One row for each displacement and seed, with columns `displacement`, `seed`, `change/<target>` (prediction minus
         that of the structure itself), and for every layer, counted from 0, over the frames of all atoms and heads
         except those that change nothing (`CrystalTrace.dead_frames`):
-        `mean_rotation/<layer>` and `max_rotation/<layer>` (angle between old and new frame), `jumped/<layer>` (share
-        that turned by more than `JUMP`) and `tied/<layer>` (share that a tie leaves undetermined in the displaced
-        structure, see `tied_frames`); NaN without frames. `attrs["units"]` maps column to unit.
+        `mean_rotation/<layer>` and `max_rotation/<layer>` (angle between old and new frame, see `set_rotation` for
+        weighted sets), `jumped/<layer>` (share that turned by more than `JUMP`) and `tied/<layer>` (share that a tie
+        leaves undetermined in the displaced structure, see `tied_frames`); NaN without frames. `attrs["units"]` maps
+        column to unit.
 
     Raises:
         CrystalError: the model cannot take the structure, or displaced atoms lie on each other.
@@ -141,12 +142,69 @@ def rotation_angles(
     return np.asarray(np.degrees(2.0 * np.arcsin(np.minimum(distance / 8**0.5, 1.0))))
 
 
+def set_rotation(before: FrameSets, after: FrameSets) -> tuple[float, float]:
+    """How far one weighted set of frames is from another: mean angle in degrees, and share that turned beyond `JUMP`.
+
+    The weight moves from the frames of one set to those of the other so that the mean angle is smallest (the distance
+    of Wasserstein). A change of weights counts in this way, too. For sets of one it is the angle between the frames.
+
+    >>> import numpy as np
+    >>> from crystalframer.analysis.perturbation import set_rotation
+    >>> from crystalframer.traces import FrameSets
+    >>> quarter_turn = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    >>> two = np.stack([np.eye(3), quarter_turn])
+    >>> ends = np.array([0, 2])
+    >>> old, new = FrameSets(ends, np.array([0.7, 0.3]), two), FrameSets(ends, np.array([0.5, 0.5]), two)
+    >>> [round(value, 6) for value in set_rotation(old, new)]  # 0.2 of the weight turns by 90 degrees
+    [18.0, 0.2]
+
+    Args:
+        before: one set.
+        after: one set.
+    """
+    pairs = np.broadcast_arrays(before.axes[:, None].astype(np.float64), after.axes[None].astype(np.float64))
+    angles = rotation_angles(*pairs)
+    moved = _least_moved(angles, *(np.asarray(sets.weights, np.float64) for sets in (before, after)))
+    return float((moved * angles).sum()), float(moved[angles > JUMP].sum())
+
+
+def _least_moved(
+    costs: Float[np.ndarray, "n m"], given: Float[np.ndarray, " n"], wanted: Float[np.ndarray, " m"]
+) -> Float[np.ndarray, "n m"]:
+    """Weight that goes from each item to each other one, at the least cost in total (a linear program)."""
+    if min(costs.shape) == 1:
+        return np.outer(given, wanted)
+    from scipy import sparse
+    from scipy.optimize import linprog
+
+    n, m = costs.shape
+    leaves, arrives = sparse.kron(sparse.eye(n), np.ones((1, m))), sparse.kron(np.ones((1, n)), sparse.eye(m))
+    totals = np.concatenate([given / given.sum(), wanted / wanted.sum()])
+    # The last total follows from the others.
+    found = linprog(costs.ravel(), A_eq=sparse.vstack([leaves, arrives]).tocsr()[:-1], b_eq=totals[:-1])
+    return found.x.reshape(n, m)
+
+
+def _rotations(
+    before: FrameTrace, after: FrameTrace
+) -> tuple[Float[np.ndarray, "n_atoms n_heads"], Float[np.ndarray, "n_atoms n_heads"]]:
+    """Angle by which each frame or set of frames turned, degrees, and the share of it that jumped."""
+    if before.members is None and after.members is None:
+        angles = rotation_angles(before.axes, after.axes)
+        return angles, (angles > JUMP).astype(np.float64)
+    old, new = before.sets, after.sets
+    found = [set_rotation(old.part(n, n + 1), new.part(n, n + 1)) for n in range(len(old.sizes))]
+    angles, jumped = np.array(found).T.reshape(2, *before.axes.shape[:2])
+    return angles, jumped
+
+
 def tied_frames(frame: FrameTrace, tie_margin: float) -> Bool[np.ndarray, "n_atoms n_heads"]:
     """Which frames a tie leaves undetermined.
 
     Frames from anchor edges are tied where the anchor edge for e₁ or e₂ scores no more than `tie_margin` above another
     edge. Frames from principal axes are tied where two eigenvalues differ by less than the share `DEGENERATE` of the
-    largest. Axes of the lattice do not depend on the atoms and count as determined.
+    largest. Axes of the lattice do not depend on the atoms and count as determined, and so do weighted sets, which hold
+    all frames that tie.
 
     >>> import numpy as np
     >>> from crystalframer.analysis.perturbation import tied_frames
@@ -156,6 +214,8 @@ def tied_frames(frame: FrameTrace, tie_margin: float) -> Bool[np.ndarray, "n_ato
     >>> tied_frames(frame, tie_margin=1e-4).tolist()
     [[False, True]]
     """
+    if frame.members is not None:
+        return np.zeros(frame.axes.shape[:2], dtype=bool)
     if frame.tie_margin is not None:
         return frame.tie_margin.min(axis=-1) <= tie_margin
     if frame.eigenvalues is not None:
@@ -170,8 +230,8 @@ def _changes(before: CrystalTrace, after: CrystalTrace, tie_margin: float) -> di
     for layer, (old, new) in enumerate(zip(before.layers, after.layers, strict=True)):
         mean = largest = jumped = tied = float("nan")
         if old.frame is not None and new.frame is not None and counted[layer].any():
-            angles = rotation_angles(old.frame.axes, new.frame.axes)[counted[layer]]
-            mean, largest, jumped = angles.mean(), angles.max(), (angles > JUMP).mean()
+            angles, jumps = (found[counted[layer]] for found in _rotations(old.frame, new.frame))
+            mean, largest, jumped = angles.mean(), angles.max(), jumps.mean()
             tied = tied_frames(new.frame, tie_margin)[counted[layer]].mean()
         names = ("mean_rotation", "max_rotation", "jumped", "tied")
         row |= {f"{n}/{layer}": float(v) for n, v in zip(names, (mean, largest, jumped, tied), strict=True)}

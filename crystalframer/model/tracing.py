@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -203,12 +204,9 @@ def _heaviest(config: FrameConfig, attended: AttendedEdges, sets: FrameSets) -> 
 
 def _sets_of_atoms(sets: FrameSets, n_heads: int, atom: slice, first_edge: int) -> FrameSets:
     """The sets of some atoms, with edges counted from their first."""
-    offsets = sets.offsets[atom.start * n_heads : atom.stop * n_heads + 1]
-    members = slice(int(offsets[0]), int(offsets[-1]))
-    assert sets.anchor_edges is not None
-    return FrameSets(
-        offsets - offsets[0], sets.weights[members], sets.axes[members], sets.anchor_edges[members] - first_edge
-    )
+    part = sets.part(atom.start * n_heads, atom.stop * n_heads)
+    assert part.anchor_edges is not None
+    return replace(part, anchor_edges=part.anchor_edges - first_edge)
 
 
 def _boundaries(index: Tensor, n: int) -> list[int]:

@@ -14,7 +14,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 from refusals import refused
-from synthetic_traces import perovskite, synthetic_trace, with_dead_head
+from synthetic_traces import perovskite, synthetic_trace, weighted_trace, with_dead_head
 
 from benchmarks import motifs as benchmark
 from crystalframer.analysis import (
@@ -35,8 +35,8 @@ from crystalframer.analysis import (
 )
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.errors import MotifError, PolyhedronError
-from crystalframer.testing import random_rotation, rewrapped, rotated, translated
-from crystalframer.traces import CrystalTrace, FrameTrace
+from crystalframer.testing import permuted, random_rotation, rewrapped, rotated, translated, with_cell
+from crystalframer.traces import CrystalTrace, FrameSets, FrameTrace
 
 ORACLE = json.loads((Path(__file__).parent / "motif_oracle.json").read_text(encoding="utf-8"))
 """ChemEnv's answers (scripts/build_motif_oracle.py)."""
@@ -377,13 +377,80 @@ def test_frames_without_anchors_and_traces_without_frames() -> None:
     found = shell_attention(none, coordination_shells(none)[1])
     assert found.anchors_in_shell is None and found.angles is None and found.e2_chance is None
     table: Any = motif_table([pca, none])
-    assert table["e1_in_shell"].isna().all() and table["e1_in_shell"].dtype == "boolean"
+    assert table["e1_in_shell"].isna().all() and table["e1_in_shell"].dtype == np.float64
     assert table.groupby("method")["e1_angle"].apply(lambda angle: angle.isna().all()).to_dict() == {
         "none": True,
         "pca": False,
     }
     summary: Any = motif_summary(table[table["method"] == "none"])
     assert summary["e1_lock"].isna().all() and summary["share"].notna().all()
+
+
+def accidental() -> Crystal:
+    """C with two O and three F at one distance, in directions that no symmetry relates."""
+    directions = np.array([random_rotation(seed)[0] for seed in (3, 4, 6, 7, 9)])
+    positions = 4.5 + np.vstack([np.zeros(3), 1.6 * directions])
+    return Crystal(np.array([6, 8, 8, 9, 9, 9]), positions, 9.0 * np.eye(3), id="accidental")
+
+
+def test_members_of_a_set_count_by_their_weights() -> None:
+    titanium = coordination_shells(TRACE)[1]
+    record = TRACE.layers[0]
+    assert record.frame is not None
+    old = record.frame.sets
+    assert old.anchor_edges is not None
+    n, far = len(old.weights), int(np.argmax(np.where(TRACE.edge_index[0] == 1, TRACE.edge_lengths, 0)))
+    turn = random_rotation(1)
+    members = FrameSets(
+        2 * np.arange(n + 1),
+        np.tile([0.75, 0.25], n),
+        np.stack([old.axes, old.axes @ turn.T], axis=1).reshape(-1, 3, 3),
+        np.stack([old.anchor_edges, np.full((n, 2), far)], axis=1).reshape(-1, 2),
+    )
+    frames = [replace(record.frame, axes=record.frame.axes @ turn.T), replace(record.frame, members=members)]
+    turned, both = (
+        shell_attention(replace(TRACE, layers=(replace(record, frame=frame),)), titanium) for frame in frames
+    )
+    assert turned.angles is not None and both.angles is not None
+    assert turned.e2_chance is not None and both.e2_chance is not None and both.anchors_in_shell is not None
+    np.testing.assert_allclose(both.angles, 0.25 * turned.angles, atol=1e-4)  # the others lie along bonds
+    np.testing.assert_allclose(both.e2_chance, 0.75 * 22.5 + 0.25 * turned.e2_chance, atol=0.01)
+    np.testing.assert_allclose(both.anchors_in_shell, 0.75)
+
+
+def test_an_axis_without_direction_counts_with_both_signs() -> None:
+    trace = with_axes(make_trace(zincblende()), lambda axes: axes @ random_rotation(2))
+    layer, zinc = trace.layers[0], coordination_shells(trace)[0]
+    assert layer.frame is not None
+    frames = [layer.frame, replace(layer.frame, axes=-layer.frame.axes), replace(layer.frame, unsigned_axis=2)]
+    there, back, line = (
+        shell_attention(replace(trace, layers=(replace(layer, frame=frame),)), zinc).angles for frame in frames
+    )
+    assert there is not None and back is not None and line is not None
+    np.testing.assert_array_equal(line[..., :2], there[..., :2])
+    np.testing.assert_allclose(line[..., 2], (there[..., 2] + back[..., 2]) / 2)
+
+
+def test_statistics_of_sets_know_no_chosen_frame() -> None:
+    """Edges that tie without symmetry: rounding and the order of atoms decide which is first, but not what ties."""
+    from pymatgen.analysis.local_env import CutOffDictNN
+
+    bonds = CutOffDictNN({("C", "O"): 2.0})
+    crystal, others = accidental(), [permuted(accidental(), np.array([0, 2, 1, 5, 4, 3]))]
+    others += [rotated(accidental(), random_rotation(seed)) for seed in range(3)]
+    others += [with_cell(accidental(), np.eye(3, dtype=int)[[1, 2, 0]])]
+
+    def columns(crystal: Crystal, margin: float) -> np.ndarray:
+        trace = weighted_trace(crystal, method="static-max", tie_margin=0.0, weighted_margin=margin)
+        table: Any = motif_table([trace], finder=bonds)
+        names = ["e1_angle", "e2_angle", "e3_angle", "e1_in_shell", "e2_in_shell", "e2_chance_angle"]
+        return table[table["element"] == "C"][names].to_numpy()
+
+    expected = columns(crystal, 0.1)
+    np.testing.assert_allclose(expected[:, 3], 2 / 5, atol=1e-9)  # of the first edges, two lead to O
+    for other in others:
+        np.testing.assert_allclose(columns(other, 0.1), expected, atol=1e-3)  # a baseline is exact to this
+    assert max(np.abs(columns(other, 0.0) - columns(crystal, 0.0)).max() for other in others) > 1.0
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------

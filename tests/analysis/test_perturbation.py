@@ -5,19 +5,20 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from sensitive_models import sensitive_model
-from synthetic_traces import perovskite, synthetic_trace, with_dead_head
+from synthetic_traces import perovskite, synthetic_trace, untrained, with_dead_head
 
-from crystalframer.analysis.perturbation import _changes, displaced, perturb, rotation_angles, tied_frames
+from crystalframer.analysis.perturbation import _changes, displaced, perturb, rotation_angles, set_rotation, tied_frames
 from crystalframer.config import FrameMethod, Target
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import make_batch
 from crystalframer.testing import prototypes, random_crystal, random_rotation
-from crystalframer.traces import FrameTrace
+from crystalframer.traces import FrameSets, FrameTrace
 
 CRYSTAL = random_crystal(seed=4, n_atoms=5)
 CHANGE = "change/formation_energy_per_atom"
@@ -55,6 +56,39 @@ def test_angles_of_many_frames_are_those_of_each() -> None:
     for place in itertools.product(range(2), range(3)):
         cosine = (np.trace(after[place] @ before[place].T) - 1) / 2
         assert angles[place] == pytest.approx(np.degrees(np.arccos(cosine)), rel=1e-9)
+
+
+# Weighted sets
+
+
+def set_of(axes: list[np.ndarray], weights: list[float]) -> FrameSets:
+    return FrameSets(np.array([0, len(weights)]), np.array(weights), np.stack(axes))
+
+
+def test_weight_moves_as_little_as_possible() -> None:
+    near, far = about_z(6.0), about_z(90.0)
+    before = set_of([np.eye(3), far], [0.6, 0.4])
+    assert set_rotation(before, set_of([far, np.eye(3)], [0.4, 0.6])) == pytest.approx((0.0, 0.0), abs=1e-9)
+    assert set_rotation(before, set_of([near, far], [0.6, 0.4])) == pytest.approx((3.6, 0.0))
+    assert set_rotation(before, set_of([np.eye(3), far], [0.5, 0.5])) == pytest.approx((9.0, 0.1))
+    assert set_rotation(before, set_of([near], [1.0])) == pytest.approx((0.6 * 6.0 + 0.4 * 84.0, 0.4))
+    assert set_rotation(set_of([near], [1.0]), set_of([far], [1.0])) == pytest.approx((84.0, 1.0))
+
+
+def test_weighted_sets_follow_smoothly_where_a_chosen_frame_jumps() -> None:
+    """At rock salt all neighbours tie: a chosen frame jumps at once, weights change little by little."""
+    (rock_salt,) = (crystal for crystal in prototypes() if crystal.formula == "NaCl")
+    columns = ["max_rotation/0", "jumped/0", "tied/0"]
+
+    def changes(displacements: list[float], **frame: Any) -> np.ndarray:
+        return perturb(untrained(**frame), rock_salt, displacements, seeds=range(2))[columns].to_numpy()
+
+    turned, jumped, _ = changes([1e-3], tie_margin=0.0).min(axis=0)
+    assert turned > 80.0 and jumped > 0.5
+    turned, jumped, tied = changes([1e-4, 1e-3], weighted_margin=0.1).max(axis=0)
+    assert 0.0 < turned < 0.3 and jumped < 1e-3 and tied == 0.0
+    turned, jumped, _ = changes([0.3], weighted_margin=0.1).min(axis=0)
+    assert turned > 30.0 and jumped > 0.3  # few frames are left of the 24
 
 
 # Ties
