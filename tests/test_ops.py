@@ -59,7 +59,8 @@ def test_noise_is_that_of_the_reference() -> None:
     layout = cpu._layout(edges)
     attention = torch.softmax(torch.randn(4, len(layout.squared)), dim=1)
     seen = frames.AttendedEdges(edges, attention.log()[:, layout.index].T, attention[:, layout.index].T)
-    found = cpu._axes(attention.log(), attention, replace(random_inputs(edges), noise_seed=3), layout)
+    given, n_seen = replace(random_inputs(edges), noise_seed=3), layout.pairs.first_edge.diff().expand(4, -1)
+    found = cpu._axes(attention.log(), attention, n_seen, given, layout)
     torch.testing.assert_close(found, frames.build_frames(seen, CONFIG.frame, 3).axes, atol=1e-5, rtol=0)
 
 

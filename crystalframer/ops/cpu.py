@@ -59,7 +59,7 @@ def framed_attention(given: AttentionInputs) -> Float[Tensor, "n_atoms n_heads d
             summed = summed @ of_cosines.mT
         else:
             projection = torch.cat([projection, of_cosines], dim=-1)
-            axes = _axes(logits.detach(), attention.detach(), given, layout)
+            axes = _axes(logits.detach(), attention.detach(), n_seen, given, layout)
     geometry = layout.directions, layout.is_self, *layout.basis(config.distance), *layout.pairs
     sizes = config.distance.n_centers, projection.shape[-1]
     values, moments, _ = accumulate(attention, n_seen, given.value, axes, *geometry, *sizes)
@@ -168,14 +168,14 @@ def _layout(edges: Edges) -> _Layout:
 
 
 @_uncompiled
-def _axes(logits: Tensor, attention: Tensor, given: AttentionInputs, layout: _Layout) -> Tensor:
+def _axes(logits: Tensor, attention: Tensor, n_seen: Tensor, given: AttentionInputs, layout: _Layout) -> Tensor:
     """Frames by the kernel if the method has one, else by its formula in plain torch."""
     edges, config, noise_seed = given.edges, given.config.frame, given.noise_seed
     if "cpu" not in config.promises.kernels:
         without_padding = (values[:, layout.index].T for values in (logits, attention))
         return build_frames(AttendedEdges(edges, *without_padding), config, noise_seed).axes.contiguous()
     n_heads = len(logits)
-    scores, weights = _strengths(logits, attention, layout, config)
+    scores, weights, n_compared = _strengths(logits, attention, n_seen, layout, config)
     noise, margin = 0.0, config.tie_margin
     if weighted := noise_seed is not None and config.weighted_margin > 0:
         margin = config.weighted_margin
@@ -188,7 +188,7 @@ def _axes(logits: Tensor, attention: Tensor, given: AttentionInputs, layout: _La
         frame_kernels.max_frames,
         *_arrays(layout.pairs.first_edge),
         _arrays(layout.first_given, layout.is_self, layout.directions),
-        _arrays(scores, weights, attention),
+        _arrays(scores, weights, attention, n_compared),
         (np.float32(noise), *keys),
         np.float32(margin),
         (weighted, config.second_axis == "sine", config.both_hands),
@@ -202,11 +202,12 @@ def _cosines_of_sets(
     logits: Tensor, attention: Tensor, n_seen: Tensor, layout: _Layout, config: FrameConfig, size: int
 ) -> Tensor:
     """(n_heads, n_atoms, size) moments of the cosines, summed over weighted sets of frames. No gradient."""
+    scores, weights, n_compared = _strengths(logits, attention, n_seen, layout, config)
     moments = logits.new_empty(len(logits), len(layout.pairs.n_edges), size)
     _over_atoms(
         tie_kernels.cosines_of_sets,
         *_arrays(layout.pairs.first_edge, layout.is_self, layout.directions),
-        _arrays(*_strengths(logits, attention, layout, config), attention, n_seen),
+        _arrays(scores, weights, attention, n_seen, n_compared),
         np.float32(config.weighted_margin),
         config.second_axis == "sine",
         *_arrays(moments),
@@ -214,12 +215,16 @@ def _cosines_of_sets(
     return moments
 
 
-def _strengths(logits: Tensor, attention: Tensor, layout: _Layout, config: FrameConfig) -> tuple[Tensor, Tensor]:
-    """(n_heads, n_edges) scores by which edges are chosen, and e^scores up to a factor of each atom and head."""
-    if config.promises.anchored_by == "attention":
-        return logits, attention
+def _strengths(
+    logits: Tensor, attention: Tensor, n_seen: Tensor, layout: _Layout, config: FrameConfig
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(n_heads, n_edges) scores by which edges are chosen, and e^scores up to a factor of each atom and head; and
+    (n_heads, n_atoms) how many edges are compared.
+    """
+    if config.promises.anchored_by == "attention":  # what a head does not see needs no frame
+        return logits, attention, n_seen
     scores = (-layout.squared).expand(len(logits), -1)
-    return scores, scores.exp()
+    return scores, scores.exp(), layout.pairs.first_edge.diff().expand(len(logits), -1)
 
 
 # --- threads ----------------------------------------------------------------------------------------------------------

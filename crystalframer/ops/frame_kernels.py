@@ -46,7 +46,7 @@ def max_frames(first_atom, last_atom, first_edge, edges, strengths, stream, marg
             count alike.
     """
     first_given, is_self, directions = edges
-    scores, weights, attention = strengths
+    scores, weights, attention, n_compared = strengths
     noise, first_key, second_key = stream
     weighted, by_sine, both_hands = rules
     n_heads = scores.shape[0]
@@ -59,11 +59,12 @@ def max_frames(first_atom, last_atom, first_edge, edges, strengths, stream, marg
     by_moments = noise == 0 and margin > 0 and not weighted
     for i in range(first_atom, last_atom):
         start, stop = first_edge[i], first_edge[i + 1]
-        count = stop - start
-        x, y, z = directions[0, start:stop], directions[1, start:stop], directions[2, start:stop]
-        for n in range(count):
+        for n in range(stop - start):
             others[n] = np.float32(0.0) if is_self[start + n] else np.float32(1.0)
         for h in range(n_heads):
+            count = n_compared[h, i]
+            stop = start + count
+            x, y, z = directions[0, start:stop], directions[1, start:stop], directions[2, start:stop]
             logarithms, sizes, seen = scores[h, start:stop], weights[h, start:stop], attention[h, start:stop]
             place = first_given[i] * n_heads + h
 

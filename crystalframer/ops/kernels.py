@@ -37,7 +37,7 @@ SMALLEST_EXPONENT = np.float32(-100.0)
 """Smallest exponent of 2: products of weights stay above denormal numbers, which are a hundred times slower."""
 FAR = np.float32(1e30)
 """Squared length of edges that pad, Å²."""
-NEGLIGIBLE = np.float32(1e-9)
+NEGLIGIBLE = np.float32(1e-8)
 """Attention below which the last edges of an atom and head are left out: less than rounding, all together."""
 WHOLE, SLOPE = np.float32(decay.WHOLE), np.float32(1.0 / (1.0 - decay.WHOLE))
 """Of the envelope; see `maths.decay`."""
