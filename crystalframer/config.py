@@ -250,6 +250,8 @@ class ModelPromises:
     """So has its mirror image."""
     continuous: bool
     """A small move of the atoms changes the prediction a little: neighbours and frames come and go with weight 0."""
+    smooth: bool
+    """It changes the derivative of the prediction a little, too. Models of properties do without: ReLU has kinks."""
 
     @property
     def broken(self) -> tuple[str, ...]:
@@ -334,11 +336,13 @@ class ModelConfig(_Checked):
         frame = self.frame.promises
         nothing_chosen = frame.axes is None or self.frame.weighted_margin > 0
         smooth_axes = frame.axes is None or self.frame.second_axis == "sine"
+        continuous = nothing_chosen and smooth_axes and self.decay.reach is not None
         return ModelPromises(
             rotation=nothing_chosen or frame.axes == "oblique",
             cell=nothing_chosen,
             mirror=frame.axes is None or self.frame.both_hands,
-            continuous=nothing_chosen and smooth_axes and self.decay.reach is not None,
+            continuous=continuous,
+            smooth=continuous and self.activation != "relu",
         )
 
 

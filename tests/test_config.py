@@ -170,3 +170,10 @@ def test_a_model_says_what_it_promises(frame: FrameConfig, reach: float | None, 
     promises = ModelConfig(frame=frame, decay=DecayConfig(reach=reach)).promises
     assert tuple(name for name, is_kept in dataclasses.asdict(promises).items() if is_kept) == kept
     assert len(promises.broken) == 4 - len(kept) and all(words in str(promises) for words in promises.broken)
+
+
+def test_smooth_models_are_continuous_and_have_a_smooth_activation() -> None:
+    frame, decay = FrameConfig(weighted_margin=0.1, second_axis="sine"), DecayConfig(reach=5.0)
+    assert ModelConfig(frame=frame, decay=decay, activation="swish").promises.smooth
+    assert not ModelConfig(frame=frame, decay=decay).promises.smooth
+    assert not ModelConfig(frame=frame, activation="swish").promises.smooth

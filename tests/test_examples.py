@@ -16,11 +16,14 @@ from crystalframer import analysis
 
 MODULES = (
     "crystalframer.analysis.check",
+    "crystalframer.analysis.continuity",
     "crystalframer.analysis.invariance",
     "crystalframer.analysis.motifs",
     "crystalframer.analysis.paired",
+    "crystalframer.analysis.paths",
     "crystalframer.analysis.perturbation",
     "crystalframer.analysis.polyhedra",
+    "crystalframer.analysis.steps",
     "crystalframer.screening.screening",
     "crystalframer.studies.ablation",
     "crystalframer.studies.search",

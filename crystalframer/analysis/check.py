@@ -14,10 +14,14 @@ from jaxtyping import Float
 
 from crystalframer import ops
 from crystalframer.analysis.batches import predictions
+from crystalframer.analysis.continuity import continuity, paths_of
 from crystalframer.analysis.invariance import KINDS, invariance, readable
-from crystalframer.config import FrameConfig
+from crystalframer.analysis.paths import NEAR
+from crystalframer.analysis.perturbation import displaced
+from crystalframer.config import ModelConfig
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import prepare
+from crystalframer.crystals.neighbors import neighbor_list
 from crystalframer.datasets.sources import dataset
 from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import model_second, ready
@@ -36,17 +40,39 @@ DESCRIPTIONS = {
     "supercell": "two to four cells as one cell",
     "images": "atoms moved by lattice vectors",
     "order": "atoms in another order",
+    "mirror": "mirror images",
+    "cutoff": "steps where a neighbour passes the reach of the model or of a head",
+    "paths": "steps where atoms move, cells are strained, neighbours pass a right angle or a tie",
+    "kinks": "steps of the derivative on all these paths",
     "ties": "ties between frame axes decided at random, as in training",
     "batch": "predicted alone and in a batch",
     "repetition": "predicted twice: the same bits",
     "kernels": "compiled kernels and plain torch",
     "precision": "32 bits and 64 bits",
     "device": "on CUDA and on the CPU",
+    "reach": "every head looks 1.3 times as far (decay.reach)",
 }
 """Check → the comparison."""
 CELL_KINDS = ("cell", "supercell", "images")
 """Checks that a frame method may fail by promise (`FramePromises.sees_cell`)."""
 N_DEMO, N_RANDOM, LARGEST_CELL = 24, 8, 20
+N_SMALL, N_TRAVELLED = 12, 2
+"""Paths start from the least symmetric of the smallest structures. In symmetric ones, sums over frames take minutes."""
+MOVED = 0.1
+"""Å: atoms move so far before a path starts."""
+LONGER = 1.3
+"""Factor on the reach."""
+VERDICTS = {
+    "cutoff": ("no step", "STEPS"),
+    "paths": ("no step", "STEPS"),
+    "kinks": ("no kink", "KINKS"),
+}
+"""Check → verdicts; for the others `same` and `DIFFERS`."""
+PROMISED = {"mirror": "mirror", "cutoff": "continuous", "paths": "continuous", "kinks": "smooth"}
+"""Check → field of `ModelPromises` without which it is reported and not judged. The others are judged for all models,
+because without symmetry no model may fail them."""
+REPORTED = ("ties", "reach")
+"""Checks that are reported, and judged for no model."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -56,10 +82,12 @@ class CheckReport:
     table: pandas.DataFrame
     """One row for each check and target: `check`, `target`, `largest` and `median` size of the change, in `unit`,
     `worst` (id of the structure that changed most), `relative` (the largest in standard deviations of the training
-    labels), `passed` (None for `ties`, which are reported and not judged)."""
+    labels), `promised` (whether the settings of the model promise that there is none), `passed` (None for what is
+    reported and not judged: `ties`, `reach`, and what the model does not promise), and `ratio`, for steps: the largest
+    change between two points about 0.0001 Å apart, divided by the median one of its path."""
     n_structures: int
-    frame: FrameConfig
-    """Frames of the model."""
+    model: ModelConfig
+    """Settings of the model."""
 
     @property
     def passed(self) -> bool:
@@ -69,17 +97,12 @@ class CheckReport:
         """The table in words, with a conclusion."""
         lines = [
             f"{self.n_structures} structures; a change of up to {LIMIT:g} standard deviations counts as rounding",
+            f"by its settings, this model is {self.model.promises}",
             "",
         ]
         for target, rows in self.table.groupby("target", sort=False):
             lines.append(f"{target} ({rows['unit'].iloc[0]})" if rows["unit"].iloc[0] else str(target))
-            for row in rows.to_dict("records"):
-                verdict = {True: "same", False: "DIFFERS", None: "for information"}[row["passed"]]
-                worst = "" if row["largest"] == 0 else f"; most: {row['worst']}"
-                lines.append(
-                    f"  {verdict:<15} {row['check']:<11} largest {row['largest']:<9.2g} median {row['median']:<9.2g} "
-                    f"{DESCRIPTIONS[row['check']]}{worst}"
-                )
+            lines += [self._line(row) for row in rows.to_dict("records")]
         left_out = [f"{kind} ({text})" for kind, text in DESCRIPTIONS.items() if kind not in set(self.table["check"])]
         if left_out:
             lines += ["", f"not tested here: {', '.join(left_out)}"]
@@ -87,15 +110,29 @@ class CheckReport:
             lines += ["", *self._causes()]
         return "\n".join(lines)
 
+    def _line(self, row: dict[Any, Any]) -> str:
+        kind = row["check"]
+        good, bad = VERDICTS.get(kind, ("same", "DIFFERS"))
+        verdict = {True: good, False: bad, None: "not promised" if kind in PROMISED else "for information"}
+        worst = "" if row["largest"] == 0 else f"; most: {row['worst']}"
+        ratio = "" if np.isnan(row["ratio"]) else f"; largest change {row['ratio']:,.0f} × the median"
+        return (
+            f"  {verdict[row['passed']]:<15} {kind:<11} largest {row['largest']:<9.2g} median {row['median']:<9.2g} "
+            f"{DESCRIPTIONS[kind]}{worst}{ratio}"
+        )
+
     def _causes(self) -> Iterator[str]:
         """Likely causes of the differences."""
         differing = dict.fromkeys(self.table["check"][self.table["passed"] == False])  # noqa: E712
-        promises = self.frame.promises
+        frame, promises = self.model.frame, self.model.frame.promises
         expected = [kind for kind in differing if promises.sees_cell and kind in CELL_KINDS]
+        broken = [kind for kind in differing if kind in PROMISED]
         if expected:
             kinds = ", ".join(expected)
-            yield f"expected: the frame method {self.frame.method!r} depends on the choice of cell ({kinds})"
-        if promises.axes and len(differing) > len(expected):
+            yield f"expected: the frame method {frame.method!r} depends on the choice of cell ({kinds})"
+        if broken:
+            yield f"The settings of the model promise another result ({', '.join(broken)}): an error of the program."
+        if not self.model.promises.rotation and len(differing) > len(expected) + len(broken):
             yield "Most differences are in symmetric structures, whose frames are not unique (docs/limits.md)."
             if promises.has_weighted_sets:
                 yield (
@@ -117,6 +154,9 @@ def check(
 ) -> CheckReport:
     """Test that predictions do not depend on rotation, choice of cell, batching, precision, device or repetition.
 
+    Mirror images, and steps and kinks along paths of moving atoms, are judged if the settings of the model promise them
+    (`ModelConfig.promises`), and otherwise reported.
+
     >>> import crystalframer as cf
     >>> from crystalframer.testing import prototypes, random_crystal
     >>> report = cf.check([random_crystal(seed, n_atoms=3) for seed in (1, 2)], cf.load(), n_draws=1)
@@ -125,7 +165,7 @@ def check(
 
     Args:
         structures: anything that `predict` takes. Default: 12 prototypes, 24 crystals of the shipped data set and 8
-            random ones, which take half a minute.
+            random ones, which take a minute.
         model: a model, or the path of one. Default: the weights that come with the package.
         n_draws: number of random rotations, cells, ... of each structure.
         progress: show progress bars.
@@ -147,7 +187,8 @@ def check(
     ids = np.array([crystal.id for crystal in crystals])
     for kind, values in _computed_otherwise(crystals, model, progress):
         rows += _rows(kind, ids, values, model)
-    return CheckReport(pandas.DataFrame(rows), len(crystals), model.config.frame)
+    rows += _rows_of_paths(crystals, model, progress)
+    return CheckReport(pandas.DataFrame(rows), len(crystals), model.config)
 
 
 def _default_crystals() -> list[Crystal]:
@@ -178,26 +219,60 @@ def _computed_otherwise(
     if torch.cuda.is_available():
         other = "cpu" if weights.is_cuda else "cuda"
         yield "device", predictions(crystals, copy.deepcopy(model).to(other), progress=progress) - together
+    if model.config.decay.reach is not None:
+        yield "reach", predictions(crystals, model.looking_farther(LONGER), progress=progress) - together
+
+
+def _rows_of_paths(crystals: list[Crystal], model: CrystalFramer, progress: bool) -> Iterator[dict[str, Any]]:
+    """Steps and kinks along paths from some of the structures."""
+    starts = [displaced(crystal, MOVED, seed) for seed, crystal in enumerate(_travelled(crystals))]
+    paths = paths_of(model, starts)
+    table = continuity(model, paths, progress=progress)
+    of_reach = table["kind"] == "reach"
+    for kind, part in (("cutoff", table[of_reach]), ("paths", table[~of_reach]), ("kinks", table)):
+        if len(part):
+            column = "kink" if kind == "kinks" else "step"
+            names = np.array([f"{id}, {path}" for id, path in zip(part["id"], part["kind"], strict=True)])
+            sizes, ratios = (
+                np.stack([part[f"{what}/{name}"] for name in model.config.target_names], axis=1)
+                for what in (column, "ratio")
+            )
+            yield from _rows(kind, names, sizes, model, ratios)
+
+
+def _travelled(crystals: list[Crystal]) -> list[Crystal]:
+    """The structures from which paths start."""
+
+    def share_of_lengths(crystal: Crystal) -> float:
+        lengths = np.linalg.norm(neighbor_list(crystal, NEAR).edge_vectors, axis=1)
+        return len(np.unique(lengths.round(3))) / len(lengths)
+
+    several = [crystal for crystal in crystals if len(crystal) > 1] or crystals
+    return sorted(sorted(several, key=len)[:N_SMALL], key=share_of_lengths)[-N_TRAVELLED:]
 
 
 def _rows(
-    kind: str, ids: np.ndarray, changes: Float[np.ndarray, "n n_targets"], model: CrystalFramer
-) -> list[dict[str, Any]]:
-    rows = []
+    kind: str,
+    ids: np.ndarray,
+    changes: Float[np.ndarray, "n n_targets"],
+    model: CrystalFramer,
+    ratios: Float[np.ndarray, "n n_targets"] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """One row for each target. Without `ratios`, the changes are differences; with them, steps of any size count."""
     sizes, deviations = np.abs(changes), model.target_std.double().cpu().numpy()
-    for target, size, deviation in zip(model.config.targets, sizes.T, deviations, strict=True):
-        largest = float(size.max())  # NaN if any is
-        limit = 0.0 if kind == "repetition" else LIMIT * deviation
-        rows.append(
-            {
-                "check": kind,
-                "target": target.name,
-                "largest": largest,
-                "median": float(np.median(size)),
-                "unit": target.unit,
-                "worst": str(ids[int(size.argmax())]),
-                "relative": largest / float(deviation),
-                "passed": None if kind == "ties" else largest <= limit,
-            }
-        )
-    return rows
+    promised = getattr(model.config.promises, PROMISED[kind]) if kind in PROMISED else kind not in REPORTED
+    for n, (target, deviation) in enumerate(zip(model.config.targets, deviations, strict=True)):
+        largest = float(sizes[:, n].max())  # NaN if any is
+        limit = 0.0 if kind == "repetition" or ratios is not None else LIMIT * deviation
+        yield {
+            "check": kind,
+            "target": target.name,
+            "largest": largest,
+            "median": float(np.median(sizes[:, n])),
+            "unit": f"{target.unit}/Å" if kind == "kinks" else target.unit,
+            "worst": str(ids[int(sizes[:, n].argmax())]),
+            "relative": largest / float(deviation),
+            "promised": promised,
+            "passed": largest <= limit if promised else None,
+            "ratio": float("nan") if ratios is None or kind == "kinks" else float(ratios[:, n].max()),
+        }

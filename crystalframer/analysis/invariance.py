@@ -1,7 +1,7 @@
-"""How much predictions change when the same crystal is rotated or described in another way.
+"""How much predictions change when a crystal is rotated, reflected or described in another way.
 
-Exact arithmetic would give the same number for every description, except for frame methods that see the cell
-(`crystalframer.frame_methods`). The rest is rounding, and ties between frame axes that rounding decides differently.
+Exact arithmetic would give the same number, unless the model sees the cell or the hand of the crystal
+(`ModelConfig.promises`). The rest is rounding, and ties between frame axes that rounding decides differently.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from crystalframer.testing import permuted, random_rotation, rewrapped, rotated,
 if TYPE_CHECKING:
     import pandas
 
-Kind = Literal["rotation", "translation", "cell", "supercell", "images", "order", "ties"]
+Kind = Literal["rotation", "translation", "cell", "supercell", "images", "order", "mirror", "ties"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SUPERCELLS = ((2, 1, 1), (1, 2, 1), (1, 1, 2), (3, 1, 1), (1, 3, 1), (1, 1, 3), (2, 2, 1), (2, 1, 2), (1, 2, 2))
 
@@ -36,8 +36,8 @@ def changed(crystal: Crystal, kind: Kind, seed: int) -> Crystal:
 
     `rotation`: a random rotation, uniform over all. `translation`: all atoms moved by one vector within the cell.
     `cell`: other lattice vectors of a cell of the same size. `supercell`: two to four cells in one. `images`: each atom
-    moved by a lattice vector. `order`: atoms in another order. `ties`: the crystal itself, because the noise of the
-    model decides ties.
+    moved by a lattice vector. `order`: atoms in another order. `mirror`: its mirror image, turned at random, which is
+    the crystal itself unless it is chiral. `ties`: the crystal itself, because the noise of the model decides ties.
 
     >>> from crystalframer.analysis.invariance import changed
     >>> from crystalframer.testing import random_crystal
@@ -179,5 +179,6 @@ _CHANGES: dict[Kind, Callable[[Crystal, int], Crystal]] = {
     "supercell": lambda crystal, seed: supercell(crystal, SUPERCELLS[seed % len(SUPERCELLS)]),
     "images": rewrapped,
     "order": lambda crystal, seed: permuted(crystal, np.random.default_rng(seed).permutation(len(crystal))),
+    "mirror": lambda crystal, seed: rotated(crystal, -random_rotation(seed)),
     "ties": lambda crystal, seed: crystal,
 }

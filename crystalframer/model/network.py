@@ -19,6 +19,7 @@ from crystalframer.config import ModelConfig
 from crystalframer.crystals.crystal import CrystalBatch
 from crystalframer.crystals.large_cells import ChunkedCrystal
 from crystalframer.elements import HIGHEST_ATOMIC_NUMBER
+from crystalframer.errors import ConfigError
 from crystalframer.maths.edges import EdgeChunks, Edges
 from crystalframer.maths.frames import NoiseSeed
 from crystalframer.maths.segments import segment_mean
@@ -108,10 +109,25 @@ class CrystalFramer(nn.Module):
         Raises:
             ConfigError: the frame method cannot average over ties.
         """
+        return self._with(replace(self.config, frame=replace(self.config.frame, weighted_margin=margin)))
+
+    def looking_farther(self, factor: float) -> CrystalFramer:
+        """A copy with this factor on the reach of every head (`DecayConfig.reach`): what the model leaves out.
+
+        Raises:
+            ConfigError: the model has no reach.
+        """
+        decay = self.config.decay
+        if decay.reach is None:
+            raise ConfigError("is not set, so there is no reach to change", field="model.decay.reach")
+        return self._with(replace(self.config, decay=replace(decay, reach=factor * decay.reach)))
+
+    def _with(self, config: ModelConfig) -> CrystalFramer:
+        """A copy with other settings and the same weights."""
         other = copy.deepcopy(self)
-        other.config = replace(self.config, frame=replace(self.config.frame, weighted_margin=margin))
+        other.config = config
         for block in other.blocks:
-            block.attention.config = other.config
+            block.attention.config = config
         return other
 
     def forward(

@@ -12,8 +12,10 @@ from pymatgen.core import Structure
 import crystalframer as cf
 from crystalframer import cli
 from crystalframer.analysis.check import DESCRIPTIONS, _default_crystals
-from crystalframer.config import FrameConfig
+from crystalframer.config import DecayConfig, FrameConfig
 from crystalframer.crystals.loading import make_batch
+from crystalframer.maths.segments import segment_max
+from crystalframer.model.attention import FramedSelfAttention
 from crystalframer.presets import preset
 from crystalframer.testing import prototypes, random_crystal
 
@@ -29,16 +31,61 @@ def model(**changes) -> cf.CrystalFramer:
     return made
 
 
+def exact_model(kind: type[cf.CrystalFramer] = cf.CrystalFramer, **changes) -> cf.CrystalFramer:
+    """Sums over frames, both hands, every head with its own reach."""
+    frame = FrameConfig(weighted_margin=0.1, second_axis="sine", both_hands=True)
+    config = replace(CONFIG, frame=replace(frame, **changes), decay=DecayConfig(reach=3.0))
+    made = kind(config, torch.Generator().manual_seed(0)).eval()
+    made.calibrate(make_batch(CRYSTALS, config.radius, enlarge=False))
+    return made
+
+
 def failed(report) -> set[str]:
     return set(report.table.loc[report.table["passed"] == False, "check"])  # noqa: E712
 
 
 def test_a_sound_model_passes_and_every_check_was_made() -> None:
-    report = cf.check(CRYSTALS, model(), n_draws=2, progress=False)
+    report = cf.check(CRYSTALS, exact_model(), n_draws=1, progress=False)
     assert report.passed, report
     assert set(report.table["check"]) == set(DESCRIPTIONS) - (set() if torch.cuda.is_available() else {"device"})
     assert (report.table["largest"] >= report.table["median"]).to_numpy().all()
-    assert "same" in report.summary() and "DIFFERS" not in report.summary()
+    assert "same" in report.summary() and "DIFFERS" not in report.summary() and "STEPS" not in report.summary()
+    rows = report.table.set_index("check")
+    assert rows.loc[["mirror", "cutoff", "paths"], "promised"].all() and not rows.loc["kinks", "promised"]
+    assert 0 < rows.loc["reach", "largest"] < 0.1 and rows.loc["reach", "passed"] is None
+    assert rows.loc["cutoff", "ratio"] >= 1 and "the median" in report.summary()
+
+
+def test_what_is_not_promised_is_shown_and_not_judged() -> None:
+    report = cf.check(CRYSTALS, model(), n_draws=1, progress=False)
+    assert report.passed, report
+    assert "a mirror image can have another prediction" in report.summary()
+    rows = report.table.set_index("check").loc[["mirror", "cutoff", "paths"]]
+    assert (rows["largest"] > 1e-4).all(), rows
+    assert not rows["promised"].any() and rows["passed"].isna().all()
+    assert report.summary().count("not promised") == 4
+
+
+class Stepped(cf.CrystalFramer):
+    """Jumps a little whenever the shortest distance passes a multiple of 0.05 Å."""
+
+    def forward(self, batch, noise_seed=None):
+        lengths = batch.edge_lengths + 9 * (batch.edge_lengths < 0.1)  # an atom is no neighbour of itself
+        shortest = segment_max(-lengths[:, None], batch.crystal_index[batch.edge_index[0]], batch.n_crystals)
+        return super().forward(batch, noise_seed) - 1e-4 * torch.floor(shortest / 0.05)
+
+
+def test_a_hidden_step_is_caught_where_none_is_promised() -> None:
+    report = cf.check(CRYSTALS[:1], exact_model(Stepped), n_draws=1, progress=False)
+    assert {"paths"} <= failed(report) <= {"paths", "cutoff"}
+    assert "STEPS" in report.summary() and "an error of the program" in report.summary()
+    assert report.table.set_index("check").loc["paths", "largest"] == pytest.approx(1e-4, rel=0.05)
+
+
+def test_a_mirror_image_that_differs_is_caught_where_none_should(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FramedSelfAttention, "_cosine_weights", lambda layer: layer.cosine_projection)
+    assert failed(cf.check(CRYSTALS[:1], exact_model(), n_draws=1, progress=False)) == {"mirror"}
+    assert cf.check(CRYSTALS[:1], exact_model(both_hands=False), n_draws=1, progress=False).passed
 
 
 def test_without_structures_it_takes_prototypes_real_crystals_and_random_ones() -> None:

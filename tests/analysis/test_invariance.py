@@ -20,7 +20,7 @@ from crystalframer.reading.inputs import read
 from crystalframer.testing import TOLERANCES, random_crystal
 
 CRYSTALS = [random_crystal(seed, n_atoms) for seed, n_atoms in ((1, 3), (2, 5))]
-DESCRIPTIONS: tuple[Kind, ...] = tuple(kind for kind in KINDS if kind != "ties")
+DESCRIPTIONS: tuple[Kind, ...] = tuple(kind for kind in KINDS if kind not in ("mirror", "ties"))
 CHANGE = "change/formation_energy_per_atom"
 
 
@@ -56,6 +56,14 @@ def test_draws_differ_and_repeat(kind: Kind) -> None:
 
     assert len({written(draw) for draw in range(8)}) >= 7
     assert written(3) == written(3)
+
+
+@pytest.mark.parametrize("draw", range(4))
+def test_mirror_images_are_mirror_images(draw: int) -> None:
+    crystal, other = CRYSTALS[1], changed(CRYSTALS[1], "mirror", draw)
+    matrix = np.linalg.lstsq(crystal.positions, other.positions, rcond=None)[0]
+    np.testing.assert_allclose(matrix @ matrix.T, np.eye(3), atol=1e-9)
+    assert np.linalg.det(matrix) == pytest.approx(-1.0)
 
 
 def test_cells_have_integer_combinations_of_the_vectors() -> None:
