@@ -1,8 +1,8 @@
 """A trained model on disk: a folder with `config.json` and `model.safetensors`.
 
 The folder may also hold `domain.json` (the range of the training crystals) and `uncertainty.safetensors` (calibrated
-prediction intervals). Each states its own checksum and that of the weights that it belongs to (`seals`). The folder of
-a run, or a copy of its model, also holds `crystals.parquet` (which crystals trained the model).
+prediction intervals). These and `config.json` each state their own checksum and that of the weights that they belong to
+(`seals`). The folder of a run, or a copy of its model, also holds `crystals.parquet` (which crystals trained it).
 
 `load` needs nothing else: no Lightning, no data set, and no pickled code. A folder from which training can resume also
 holds `resume.ckpt`. Saving never damages an existing checkpoint: the new one is written beside it, flushed to the disk
@@ -30,11 +30,26 @@ from crystalframer._version import __version__
 from crystalframer.config import ModelConfig, from_tree
 from crystalframer.datasets.used import UsedCrystals
 from crystalframer.domain import Domain
-from crystalframer.errors import CheckpointError, ConfigError
+from crystalframer.errors import CheckpointError, ConfigError, listed
 from crystalframer.model.network import CrystalFramer
 from crystalframer.uncertainty import Uncertainty
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""A new setting of the model needs a new format, and a row in `_ADDED_AFTER`. Format 1: releases 0.1 and 0.2, without a
+checksum of `config.json`."""
+_ADDED_AFTER: Mapping[int, Mapping[str, Any]] = {
+    1: {
+        "model.activation": "relu",
+        "model.largest_content": None,
+        "model.frame.weighted_margin": 0.0,
+        "model.frame.second_axis": "off-line",
+        "model.frame.both_hands": False,
+        "model.decay.shape": "elu",
+        "model.decay.reach": None,
+    },
+}
+"""Format → settings that a file of this format may leave out, and what they are then: its function stays the same,
+whatever the defaults become."""
 CONFIG_FILE, WEIGHTS_FILE, RESUME_FILE = "config.json", "model.safetensors", "resume.ckpt"
 DOMAIN_FILE, UNCERTAINTY_FILE, USED_FILE = "domain.json", "uncertainty.safetensors", "crystals.parquet"
 CHECKPOINTS = "checkpoints"
@@ -74,19 +89,19 @@ def save(model: CrystalFramer, path: Path | str, add: Callable[[Path], None] | N
 
     path = Path(path)
     new, old = _beside(path, "new"), _beside(path, "old")
-    description: dict[str, Any] = {
+    weights = to_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
+    checksum = hashlib.sha256(weights).hexdigest()
+    description = {
         "format_version": FORMAT_VERSION,
         "crystalframer_version": __version__,
         "model": dataclasses.asdict(model.config),
     }
-    weights = to_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
-    checksum = description["weights_sha256"] = hashlib.sha256(weights).hexdigest()
     try:
         _check_replaceable(path)
         _settle(path)
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
-        files.write(new / CONFIG_FILE, json.dumps(description, indent=2).encode())
+        files.write(new / CONFIG_FILE, json.dumps(seals.sealed(description, checksum), indent=2))
         files.write(new / WEIGHTS_FILE, weights)
         if model.domain is not None:
             domain = seals.sealed(dataclasses.asdict(model.domain), checksum)
@@ -218,29 +233,71 @@ def _read_description(folder: Path) -> tuple[ModelConfig, str | None]:
     """The config of a checkpoint directory, and the SHA-256 of its weights (None: written before there was one)."""
     file = folder / CONFIG_FILE
     try:
-        description = json.loads(file.read_text(encoding="utf-8"))
-        version = description["format_version"]
+        found = json.loads(file.read_text(encoding="utf-8"))
+        version = found["format_version"]
+        writer = f"crystalframer {found.get('crystalframer_version', '(unknown)')}"
         if version > FORMAT_VERSION:
             raise CheckpointError(
-                f"written by crystalframer {description.get('crystalframer_version', '(unknown)')} in format "
-                f"{version}; version {__version__} reads formats up to {FORMAT_VERSION}. Upgrade crystalframer",
-                path=file,
+                f"written by {writer} in format {version}; version {__version__} reads formats up to {FORMAT_VERSION}. "
+                "Upgrade crystalframer",
                 field="format_version",
                 value=version,
             )
-        return from_tree(ModelConfig, _renamed(description["model"])), description.get("weights_sha256")
+        if version > 1:
+            _check_seal(found)
+        model = _as_now(found["model"], version)
+        _check_settings(model, writer)
+        return from_tree(ModelConfig, model), found.get(seals.OF_WEIGHTS)
+    except CheckpointError as error:
+        error.at(path=file)
+        raise
     except ConfigError as error:
         raise CheckpointError(str(error), path=file, field=error.field, value=error.value) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"not the config of a checkpoint ({error!r}); copy it again", path=file) from error
 
 
-def _renamed(model: Any) -> Any:
-    """The settings of a model, with the name that 0.1 and 0.2 gave to the margin of weighted sets replaced."""
-    if "average_margin" not in model.get("frame", ()):
-        return model
-    frame = {"weighted_margin" if name == "average_margin" else name: value for name, value in model["frame"].items()}
-    return {**model, "frame": frame}
+def _check_seal(found: Mapping[str, Any]) -> None:
+    if seals.OWN not in found:
+        raise CheckpointError(f"damaged or changed: it states no SHA-256 of its own; {_AGAIN}", field=seals.OWN)
+    try:
+        seals.opened(found, None)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error.message}; {_AGAIN}", field=seals.OWN) from error
+
+
+def _as_now(model: Mapping[str, Any], version: int) -> dict[str, Any]:
+    """The settings of a model with the names of today, and with those that later formats added."""
+    now = {name: dict(value) if isinstance(value, Mapping) else value for name, value in model.items()}
+    if "average_margin" in now.get("frame", ()):
+        now["frame"]["weighted_margin"] = now["frame"].pop("average_margin")
+    for added in (added for earlier, added in _ADDED_AFTER.items() if version <= earlier):
+        for name, value in added.items():
+            *section, setting = name.split(".")[1:]
+            (now[section[0]] if section else now).setdefault(setting, value)
+    return now
+
+
+def _check_settings(model: Mapping[str, Any], writer: str) -> None:
+    """Check that the file states every setting of a model, and no other."""
+    known, stated = list(_settings(dataclasses.asdict(ModelConfig()))), list(_settings(model))
+    if unknown := [name for name in stated if name not in known]:
+        names = listed(unknown, _SHOWN_NAMES)
+        raise CheckpointError(
+            f"a newer version wrote it ({writer}): version {__version__} does not know {names}. Upgrade crystalframer",
+            field=unknown[0],
+        )
+    if missing := [name for name in known if name not in stated]:
+        raise CheckpointError(f"does not state {listed(missing, _SHOWN_NAMES)}; {_AGAIN}", field=missing[0])
+
+
+def _settings(tree: Any, prefix: str = "model") -> Iterator[str]:
+    """Dotted names of all settings in nested dictionaries."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _settings(value, f"{prefix}.{name}")
+        else:
+            yield f"{prefix}.{name}"
 
 
 def _read_weights(file: Path) -> dict[str, Tensor]:

@@ -1,8 +1,8 @@
 """Checksums inside the files that belong to weights: that of the weights, and their own.
 
-The domain and the intervals of a model say something about its weights alone. Beside other weights, or with one wrong
-bit, they would still look like numbers. A file of release 0.1 has no checksums and is taken as it is; saving the model
-again adds them.
+The settings, the domain and the intervals of a model belong to its weights alone. Beside other weights, or with one
+wrong bit, they would still look like numbers. Settings of format 1 and files of release 0.1 have no checksums and are
+taken as they are; saving the model again adds them.
 """
 
 from __future__ import annotations

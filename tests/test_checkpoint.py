@@ -23,8 +23,9 @@ from safetensors.numpy import save as to_bytes
 from safetensors.torch import load_file, save_file
 from small_runs import MODEL, TARGETS
 
-from crystalframer import checkpoint, files
-from crystalframer.config import FrameConfig, Target, to_json
+from crystalframer import checkpoint, files, seals
+from crystalframer.analysis.batches import predictions
+from crystalframer.config import DecayConfig, FrameConfig, ModelConfig, Target, to_json
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import make_batch, prepare
 from crystalframer.domain import Domain
@@ -34,6 +35,7 @@ from crystalframer.uncertainty import calibrated
 
 CONFIG = replace(MODEL, targets=TARGETS, frame=FrameConfig(tie_margin=2e-4))
 WEIGHTS = "model.safetensors"
+SUPPORT = Path(__file__).parent / "support"
 CRYSTAL = Crystal(np.array([11, 17]), np.array([[0, 0, 0], [1.4, 1.5, 1.3]]), 3.4 * np.eye(3))
 BATCH = make_batch([CRYSTAL], CONFIG.radius)
 
@@ -174,8 +176,20 @@ def edit(folder: Path, name: str, *shape: int) -> None:
 
 
 def describe(folder: Path, **fields: object) -> None:
+    """As another version would have written it, with the right checksum."""
     file = folder / "config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+    found = json.loads(file.read_text())
+    file.write_text(json.dumps(seals.sealed(seals.opened(found, None) | fields, found["weights_sha256"])))
+
+
+def settings(**changes: object) -> dict[str, Any]:
+    """Those of `CONFIG`, in JSON: a section or a setting replaced, or left out (None)."""
+    model = json.loads(to_json(CONFIG)) | changes
+    return {name: value for name, value in model.items() if value is not None or name not in changes}
+
+
+def frame(**changes: object) -> dict[str, Any]:
+    return {"frame": settings()["frame"] | changes}
 
 
 @pytest.mark.parametrize(
@@ -186,13 +200,27 @@ def describe(folder: Path, **fields: object) -> None:
         (lambda f: (f / "config.json").write_text("{"), "config.json", None, []),
         (lambda f: (f / "config.json").write_text("{}"), "config.json", None, ["format_version"]),
         (
-            lambda f: describe(f, format_version=2, crystalframer_version="9.1"),
+            lambda f: describe(f, format_version=3, crystalframer_version="9.1"),
             "config.json",
             "format_version",
-            ["crystalframer 9.1", "format 2", "up to 1", "Upgrade"],
+            ["crystalframer 9.1", "format 3", "up to 2", "Upgrade"],
         ),
-        (lambda f: describe(f, model={"n_layer": 3}), "config.json", "model.n_layer", ["did you mean 'n_layers'"]),
-        (lambda f: describe(f, model={"n_layers": "3"}), "config.json", "model.n_layers", ["'3'"]),
+        (
+            lambda f: describe(f, model=settings(gates=3, **frame(rank=2)), crystalframer_version="9.1"),
+            "config.json",
+            "model.frame.rank",
+            ["a newer version wrote it", "crystalframer 9.1", "model.gates", "Upgrade"],
+        ),
+        (
+            lambda f: describe(f, model=settings(decay=None)),
+            "config.json",
+            "model.decay.reference_length",
+            ["does not state", "model.decay.slope"],
+        ),
+        (lambda f: describe(f, model=settings(n_layers=None)), "config.json", "model.n_layers", ["does not state"]),
+        (lambda f: describe(f, model=settings(n_layers="3")), "config.json", "model.n_layers", ["'3'"]),
+        (lambda f: describe(f, model=settings(frame="max")), "config.json", "model.frame", []),
+        (lambda f: describe(f, format_version="2"), "config.json", None, []),
         (lambda f: edit(f, "readout.0.bias"), WEIGHTS, None, ["readout.0.bias is missing", "16"]),
         (lambda f: edit(f, "extra", 1), WEIGHTS, None, ["extra is not part"]),
         (
@@ -235,8 +263,8 @@ def test_an_unknown_path_shows_what_is_nearby(saved: Path, monkeypatch: pytest.M
         checkpoint.load(run.with_name("rum") / "checkpoints" / "best")
     with refused(CheckpointError, saved, path=run.parent):
         checkpoint.load(run.parent)
-    with refused(CheckpointError, "Nor is there one in its folders", "model.safetensors", path=Path(__file__).parent):
-        checkpoint.load(Path(__file__).parent)
+    with refused(CheckpointError, "Nor is there one in its folders", "model.safetensors", path=SUPPORT):
+        checkpoint.load(SUPPORT)
     monkeypatch.chdir(saved)
     with refused(CheckpointError, "the current folder has no folders", path="nothere"):
         checkpoint.load("nothere")
@@ -289,6 +317,7 @@ def test_the_uncertainty_of_another_model_is_refused(tmp_path: Path, complete: C
 
 
 EXTRAS = ("domain.json", "uncertainty.safetensors")
+SEALED = ("config.json", *EXTRAS)
 
 
 @pytest.fixture(scope="module")
@@ -312,7 +341,7 @@ def test_what_belongs_to_other_weights_is_refused(
         checkpoint.load(tmp_path / "best")
 
 
-@pytest.mark.parametrize("file", EXTRAS)
+@pytest.mark.parametrize("file", SEALED)
 def test_one_wrong_bit_is_refused(file: str, whole: Path, tmp_path: Path) -> None:
     """Wherever it is: in a value, a name, a shape, a checksum."""
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
@@ -364,15 +393,48 @@ def test_files_of_release_0_1_have_no_checksums_and_still_load(whole: Path, comp
         assert (tmp_path / "again" / file).read_bytes() == (whole / file).read_bytes()
 
 
-def test_the_margin_of_an_average_of_release_0_1_is_that_of_a_weighted_set(saved: Path) -> None:
-    file = saved / checkpoint.CONFIG_FILE
-    description = json.loads(file.read_text())
-    frame = description["model"]["frame"]
-    for name in ("weighted_margin", "second_axis", "both_hands"):
-        del frame[name]
-    frame["average_margin"] = 0.1
-    file.write_text(json.dumps(description))
-    assert checkpoint.load(saved).config.frame == replace(make_model().config.frame, weighted_margin=0.1)
+def test_a_description_of_format_2_needs_its_checksum(saved: Path) -> None:
+    """Also where both checksums are gone; that of the weights alone does not cover the settings."""
+    found = json.loads((saved / "config.json").read_text())
+    for kept in ({}, {"weights_sha256": found["weights_sha256"]}):
+        (saved / "config.json").write_text(json.dumps(seals.opened(found, None) | kept))
+        with refused(CheckpointError, path="config.json", field="sha256"):
+            checkpoint.load(saved)
+
+
+OLD = Path(__file__).parent / "checkpoints"
+
+
+@pytest.mark.parametrize("name", ["0.1.0", "format-1"])
+def test_a_checkpoint_of_an_earlier_version_predicts_as_it_did(name: str) -> None:
+    """tests/checkpoints/make.py says how that version wrote it."""
+    stored = json.loads((OLD / name / "predictions.json").read_text("utf-8"))
+    crystals = [
+        Crystal(np.array(row["atomic_numbers"]), np.array(row["positions"]), np.array(row["lattice"]), row["id"])
+        for row in stored
+    ]
+    model = checkpoint.load(OLD / name)
+    found = predictions(crystals, model, progress=False)[:, 0]
+    np.testing.assert_allclose(found, [row["predicted"] for row in stored], rtol=0, atol=1e-6)
+    assert np.ptp(found) > 0.1
+    assert model.config.promises.broken == (ModelConfig().promises.broken if name == "0.1.0" else ())
+
+
+def test_format_1_means_the_function_of_its_time(tmp_path: Path) -> None:
+    """In numbers, because defaults may change; what a file may not leave out is in no default either (see above)."""
+    config = checkpoint.load(OLD / "0.1.0").config
+    frame = FrameConfig("max", 1e-4, weighted_margin=0.0, second_axis="off-line", both_hands=False, noise=5e-6)
+    assert (config.frame, config.decay) == (frame, DecayConfig(1.4, 0.5, 0.1, shape="elu", reach=None))
+    assert (config.activation, config.largest_content) == ("relu", None)
+    shutil.copytree(OLD / "0.1.0", tmp_path, dirs_exist_ok=True)
+    found = json.loads((tmp_path / "config.json").read_text())
+    found["model"]["frame"]["average_margin"] = 0.1
+    (tmp_path / "config.json").write_text(json.dumps(found))
+    assert checkpoint.load(tmp_path).config.frame == replace(frame, weighted_margin=0.1)
+    del found["model"]["frame"]["noise"]
+    (tmp_path / "config.json").write_text(json.dumps(found))
+    with refused(CheckpointError, "does not state", field="model.frame.noise"):
+        checkpoint.load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -405,7 +467,7 @@ def test_the_weights_are_those_of_the_config(saved: Path) -> None:
 )
 def test_a_config_gets_no_memory_before_the_weights_fit_it(saved: Path, sizes: dict[str, Any]) -> None:
     """Terabytes, or layers without end."""
-    model = json.loads((saved / "config.json").read_text())["model"]
+    model = settings()
     for name, size in sizes.items():
         model[name] = model[name] | size if isinstance(size, dict) else size
     describe(saved, model=model)
