@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import torch
-from attention_cases import ATOM, IRON, MOLECULE, SALT, assert_agrees, batch_of, evaluated, weights
+from attention_cases import ATOM, IRON, MOLECULE, NAMES, OUTPUT_BAR, SALT, assert_agrees, batch_of, evaluated, weights
 from authors_format import golden_batch, golden_model
 from processes import assert_same_gradients, check_compiled, gradients, tiny_model
 from refusals import refused
@@ -53,6 +53,7 @@ def _few_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     if DEVICE == "cpu":
         monkeypatch.setattr(cuda, "BLOCK", 32)
+        monkeypatch.setattr(cuda, "BLOCK_OF_SETS", 64)
     yield
 
 
@@ -90,6 +91,76 @@ def test_noise_is_that_of_the_reference(method: FrameMethod) -> None:
         edges = Edges.of(batch.to(DEVICE))
         outputs.append(evaluated(on_kernels, weights(2, config), edges, config, seed)["output"])
     assert (outputs[0] - outputs[1]).abs().max() > 0.1
+
+
+FRAMES = {
+    "noise": FrameConfig(second_axis="sine", noise=10.0),
+    "drawn": FrameConfig(weighted_margin=0.1),
+    "drawn by sine": FrameConfig(weighted_margin=3.0, second_axis="sine"),
+    "nearest drawn by sine": FrameConfig("static-max", weighted_margin=2.0, second_axis="sine"),
+}
+
+
+@pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES)
+def test_training_takes_the_edges_of_the_reference(frame: FrameConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In sets of one member and of all neighbours, along a line and of none. No code in plain torch serves."""
+    from crystalframer.ops import cuda
+
+    for name in ("build_frames", "frames_from_edges"):
+        monkeypatch.setattr(cuda, name, None)
+    monkeypatch.setattr(cuda, "BLOCK", 8)
+    batch = batch_of(random_crystal(1, 2), SALT, IRON, MOLECULE, ATOM, radius=3.0, enlarge=False)
+    for seed in (2**40 + 3, 7):
+        assert_agrees(on_kernels, batch, replace(ODD, frame=frame), seed, device=DEVICE)
+
+
+def test_ties_by_the_rule_sine_for_both_hands() -> None:
+    frame = FrameConfig(second_axis="sine", both_hands=True)
+    assert_agrees(on_kernels, batch_of(SALT, radius=3.0), replace(ODD, frame=frame), device=DEVICE)
+
+
+@pytest.mark.parametrize(
+    ("name", "crystals"),
+    [
+        ("drawn", (SALT, MOLECULE, ATOM)),
+        ("drawn by sine", (random_crystal(1, 2),)),
+        ("nearest drawn by sine", (IRON, MOLECULE)),
+    ],
+)
+def test_evaluation_sums_over_sets(name: str, crystals: tuple[Crystal, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Octahedra and cubes, more axes than are gathered at once, a line, an atom alone; several blocks of edges."""
+    from crystalframer.ops import cuda, reference
+
+    config = replace(ODD, n_heads=2, d_model=10, frame=FRAMES[name])
+    batch = batch_of(*crystals, radius=3.0, enlarge=False)
+    tensors: list[Any] = weights(batch.n_atoms, config)
+    with torch.no_grad():
+        exact = AttentionInputs(*tensors, edges=Edges.of(batch.to(dtype=torch.float64)), config=config)
+        expected = reference.framed_attention(exact).output
+        edges = Edges.of(batch.to(DEVICE))
+        given = AttentionInputs(*(t.to(edges.lengths) for t in tensors), edges=edges, config=config)
+        monkeypatch.setattr(cuda, "BLOCK_OF_SETS", 8)
+        monkeypatch.setattr(cuda, "MOST_AXES", 8)
+        monkeypatch.setattr(reference, "framed_attention", None)
+        found = on_kernels(given).cpu()
+    assert float((found - expected).abs().max() / expected.abs().max()) <= OUTPUT_BAR
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # of NumPy, which interprets the kernels
+@pytest.mark.parametrize("seed", [None, 3])
+@pytest.mark.parametrize("name", ["query", "key"])
+def test_nan_reaches_what_sees_it_and_nothing_else(name: str, seed: int | None) -> None:
+    config = replace(ODD, frame=FrameConfig(weighted_margin=1e-3, second_axis="sine"))
+    edges = Edges.of(batch_of(random_crystal(1, 2), MOLECULE, radius=3.0, enlarge=False).to(DEVICE))
+    tensors: list[Any] = [t if t is None else t.to(edges.lengths) for t in weights(4, config)]
+    with torch.no_grad():
+        whole = on_kernels(AttentionInputs(*tensors, edges=edges, config=config, noise_seed=seed))
+        tensors[NAMES.index(name)][0, 2] = torch.nan
+        found = on_kernels(AttentionInputs(*tensors, edges=edges, config=config, noise_seed=seed))
+    atoms = edges.query[edges.key == 0].unique() if name == "key" else torch.tensor([0])
+    assert found[atoms, 2].isnan().all()
+    found[atoms, 2] = whole[atoms, 2]
+    assert torch.equal(found, whole)
 
 
 def test_blocks_of_edges_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +229,9 @@ def test_operators_pass_torchs_own_checks() -> None:
     check(cuda.attend, (q, k, precision, edges.lengths, *ends))
     check(cuda.accumulate, (attention, v, axes, *geometry, *ends, 4, 0.5, 1.0, 4))
     logits, keys = attention.detach(), torch.tensor([1, 2], device=DEVICE)
-    check(cuda.max_frames, (logits, logits, *geometry, ends.first_edge, keys, False, 1e-3, 0.0))
+    seen = (logits, logits, *geometry, ends.first_edge)
+    check(cuda.max_frames, (*seen, keys, False, True, False, 1e-3, 0.0, True))
+    check(cuda.cosines_of_sets, (*seen, False, True, 0.1, 4))
 
 
 def test_torch_compiles_it_as_one_graph() -> None:
@@ -217,15 +290,20 @@ from pathlib import Path
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from crystalframer.ops import triton_frames, triton_kernels
+from crystalframer.ops import triton_frames, triton_kernels, triton_ties
 
 INTEGERS = ("n_heads",)
-NUMBERS = ("scale", "factor", "spacing", "sharpness", "noise")
+NUMBERS = ("scale", "factor", "spacing", "sharpness", "noise", "margin")
 POINTERS = {"is_self": "*i1"}
 POINTERS |= dict.fromkeys(("key_atom", "query_atom", "first_edge", "incoming", "first_incoming", "keys"), "*i64")
 SIZES = dict(HEADS=8, D_HEAD=16, D=16, N_CENTERS=64, CENTERS=64, DEGREE=40, DEGREES=64, ROW=24, BLOCK=16)
 jobs = {name: (getattr(triton_kernels, name), SIZES) for name in sys.argv[1:]}
-jobs |= {"max_frames": (triton_frames.max_frames, SIZES | dict(NEAREST=False, NOISY=True))}
+RULES = dict(NEAREST=False, SINE=True)
+jobs |= {
+    "noisy_frames": (triton_frames.max_frames, SIZES | RULES | dict(NOISY=True, DRAWN=False)),
+    "drawn_frames": (triton_frames.max_frames, SIZES | RULES | dict(NOISY=False, DRAWN=True)),
+    "cosines_of_sets": (triton_ties.cosines_of_sets, SIZES | RULES | dict(MOST=32, BLOCK=32)),
+}
 tools = Path(triton.__file__).parent / "backends/nvidia/bin"
 for job, (kernel, sizes) in jobs.items():
     kind = lambda n: "i32" if n in INTEGERS else "fp32" if n in NUMBERS else POINTERS.get(n, "*fp32")
@@ -258,13 +336,17 @@ def test_kernels_compile_for_hopper_and_keep_sums_in_registers(tmp_path: Path) -
     assert result.returncode == 0, result.stderr
     rows = [line.split(";") for line in result.stdout.splitlines()]
     found = {name: [int(number) for number in numbers] for name, *numbers in rows}
-    assert found.keys() == {*names, "max_frames"}
-    assert {name: stack for name, (stack, _, _) in found.items()} == dict.fromkeys(found, 0)
+    assert found.keys() == {*names, "noisy_frames", "drawn_frames", "cosines_of_sets"}
+    stacks = {name: stack for name, (stack, _, _) in found.items()}
+    assert stacks.pop("cosines_of_sets") <= 64, "some numbers of its loops wait there, none of the innermost"
+    assert stacks == dict.fromkeys(stacks, 0)
     # An edge of a block of 16: 80 multiplications for the cosines and 26 for the distances of the forward pass; half of
     # the cosines' are additions in the backward pass.
     assert 16 * 106 <= found["accumulate"][1] <= 16 * 140
     assert 16 * 66 <= found["accumulate_backward"][1] <= 16 * 100
     assert found["accumulate"][2] <= 120 and found["accumulate_backward"][2] <= 200
+    # Twice: moments along gathered axes are summed in two places.
+    assert 2 * 80 <= found["cosines_of_sets"][1] <= 2 * 250
 
 
 # --- on a GPU, at realistic sizes -------------------------------------------------------------------------------------

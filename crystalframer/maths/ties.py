@@ -32,6 +32,8 @@ SMALLEST_SINE = 1e-6
 """An edge that is closer to the line of e₁ is on it, but for rounding."""
 SMALLEST_SQUARED_SINE = 1e-30
 """Lower bound of sin² θ, so that an edge on the line of e₁ has a score."""
+ONE_LINE = 1e-6
+"""Unit vectors that differ by less are one axis, along which kernels sum moments once."""
 TIE_WEIGHTS = (
     (1.00, 0.38, 0.47, 0.29, 0.21),
     (0.31, 0.12, 0.19, 0.10, 0.14),

@@ -61,8 +61,8 @@ def framed_attention(given: AttentionInputs) -> Float[Tensor, "n_atoms n_heads d
     implementation = serving(given.query.device, given.query.dtype)
     sums = given.noise_seed is None and given.config.frame.weighted_margin > 0
     has_gradients = any(tensor.requires_grad for tensor in (given.query, given.key, given.decay_length))
-    if sums and (implementation == "cuda" or has_gradients):
-        implementation = "reference"  # sums over weighted frames have no kernel on CUDA, and none with gradients
+    if sums and has_gradients:
+        implementation = "reference"  # kernels that sum over weighted frames have no gradients
     if implementation == "cpu":
         from crystalframer.ops import cpu
 

@@ -23,11 +23,15 @@ from crystalframer.maths.attended import AttendedEdges
 from crystalframer.maths.basis import chebyshev_of_gaussians
 from crystalframer.maths.edges import Edges
 from crystalframer.maths.frames import NoiseSeed, build_frames, frames_from_edges, noise_key
-from crystalframer.ops import triton_frames, triton_kernels
+from crystalframer.ops import triton_frames, triton_kernels, triton_ties
 from crystalframer.ops.reference import AttentionInputs
 
 BLOCK = 16
 """Edges at a time: with eight heads, a block fits into the registers of a warp."""
+BLOCK_OF_SETS = 32
+"""Edges at a time where a warp has one head: one for each lane."""
+MOST_AXES = 32
+"""Number of different axes that are gathered before their moments are summed."""
 
 
 def framed_attention(given: AttentionInputs) -> Float[Tensor, "n_atoms n_heads d_head"]:
@@ -36,15 +40,19 @@ def framed_attention(given: AttentionInputs) -> Float[Tensor, "n_atoms n_heads d
     precision = 0.5 / given.decay_length.square()
     logits, attention = attend(given.query, given.key, precision, edges.lengths, *ends)
     projection = config.distance.coefficient * given.distance_projection
-    axes, degree = given.query.new_empty(0), 0
+    axes, degree, of_sets = given.query.new_empty(0), 0, None
     if given.cosine_projection is not None:
-        axes = _axes(logits.detach(), attention.detach(), given, ends)
+        seen = (logits.detach(), attention.detach(), given, ends)
         polynomials = _polynomials(config.cosine.n_centers, config.cosine.width, given.query.device)
-        degree = polynomials.shape[1]
+        if given.noise_seed is None and config.frame.weighted_margin > 0:
+            of_sets = _cosines_of_sets(*seen, polynomials.shape[1])
+        else:
+            axes, degree = _axes(*seen), polynomials.shape[1]
         cosines = config.cosine.coefficient * (given.cosine_projection @ polynomials)
         projection = torch.cat([projection, rearrange(cosines, "k h d n -> h d (k n)")], dim=-1)
     geometry = (edges.lengths, edges.directions, edges.is_self)
     values, sums = accumulate(attention, given.value, axes, *geometry, *ends, *_centers(config.distance), degree)
+    sums = sums if of_sets is None else torch.cat([sums, of_sets], dim=-1)
     return values + einsum(sums, projection, "n h m, h d m -> n h d")
 
 
@@ -69,11 +77,30 @@ def _polynomials_on(basis: CosineBasis, device: torch.device) -> Float[Tensor, "
 def _axes(logits: Tensor, attention: Tensor, given: AttentionInputs, ends: _Ends) -> Tensor:
     """Frames by the kernel if the method has one, else by its formula in plain torch on this device."""
     edges, config, noise_seed = given.edges, given.config.frame, given.noise_seed
-    if "cuda" not in config.promises.kernels or config.weighted_margin > 0 or config.second_axis == "sine":
+    if "cuda" not in config.promises.kernels:
         return build_frames(AttendedEdges(edges, logits, attention), config, noise_seed).axes.contiguous()
-    noise, margin = (0.0, config.tie_margin) if noise_seed is None else (config.noise, 0.0)
+    noise = margin = 0.0
+    if noise_seed is None:
+        margin = config.tie_margin
+    elif config.weighted_margin > 0:
+        margin = config.weighted_margin
+    else:
+        noise = config.noise
     geometry = (edges.lengths, edges.directions, edges.is_self, ends.first_edge, _noise_keys(noise_seed, logits))
-    return max_frames(logits, attention, *geometry, config.promises.anchored_by == "nearness", noise, margin)
+    rules = (*_rules(config), config.both_hands)
+    return max_frames(logits, attention, *geometry, *rules, noise, margin, noise_seed is not None)
+
+
+def _cosines_of_sets(logits: Tensor, attention: Tensor, given: AttentionInputs, ends: _Ends, degree: int) -> Tensor:
+    """Moments of the cosines, summed over weighted sets of frames. No gradient."""
+    edges, config = given.edges, given.config.frame
+    geometry = (edges.lengths, edges.directions, edges.is_self, ends.first_edge)
+    return cosines_of_sets(logits, attention, *geometry, *_rules(config), config.weighted_margin, degree)
+
+
+def _rules(config: FrameConfig) -> tuple[bool, bool]:
+    """Whether the nearest edges are the strongest, and whether the second axis is that of `sine`."""
+    return config.promises.anchored_by == "nearness", config.second_axis == "sine"
 
 
 def _noise_keys(seed: NoiseSeed | None, like: Tensor) -> Tensor:
@@ -279,7 +306,7 @@ accumulate.register_autograd(_backward_of_accumulate, setup_context=_keep_for_ac
     "crystalframer::max_frames_triton",
     mutates_args=(),
     schema="(Tensor logits, Tensor attention, Tensor length, Tensor direction, Tensor is_self, Tensor first_edge, "
-    "Tensor keys, bool nearest, float noise, float margin) -> Tensor",
+    "Tensor keys, bool nearest, bool by_sine, bool both_hands, float noise, float margin, bool trains) -> Tensor",
 )
 def max_frames(
     logits: Tensor,
@@ -290,23 +317,30 @@ def max_frames(
     first_edge: Tensor,
     keys: Tensor,
     nearest: bool,
+    by_sine: bool,
+    both_hands: bool,
     noise: float,
     margin: float,
+    trains: bool,
 ) -> Tensor:
     """(n_atoms, n_heads, 3, 3) axes, by the rule of `maths.frames.max_frames`, or of `static_max_frames` if `nearest`.
 
-    Scores get noise of this half-width, from the streams that the keys name. With a margin, moments choose among the
-    edges within it: plain torch does that, because there may be few pairs of edges or hundreds.
+    In training, scores get noise of this half-width from the streams that the keys name, or edges are drawn from the
+    weighted sets of this margin. In evaluation, moments choose among the edges within the margin: plain torch does
+    that, because there may be few pairs of edges or hundreds.
     """
     n_atoms, n_heads = len(first_edge) - 1, logits.shape[1]
-    if margin > 0:
+    if margin > 0 and not trains:
         attended = AttendedEdges(_edges_alone(length, direction, is_self, first_edge), logits, attention)
         scores = attended.scores("nearness" if nearest else "attention")
-        return frames_from_edges(attended, scores, FrameConfig(tie_margin=margin), None).axes.contiguous()
+        rule = "sine" if by_sine else "off-line"
+        config = FrameConfig(tie_margin=margin, second_axis=rule, both_hands=both_hands)
+        return frames_from_edges(attended, scores, config, None).axes.contiguous()
     axes = logits.new_empty(n_atoms, n_heads, 3, 3)
     inputs = (logits, length, direction, is_self, first_edge, keys)
-    sizes = {"HEADS": _padded(n_heads), "NEAREST": nearest, "NOISY": noise > 0, "BLOCK": BLOCK}
-    _launch(triton_frames.max_frames, n_atoms, *inputs, axes, n_heads, noise, **sizes)
+    sizes = {"HEADS": _padded(n_heads), "NOISY": noise > 0, "DRAWN": margin > 0, "BLOCK": BLOCK}
+    rules = {"NEAREST": nearest, "SINE": by_sine}
+    _launch(triton_frames.max_frames, n_atoms, *inputs, axes, n_heads, noise, margin, **rules, **sizes)
     return axes
 
 
@@ -331,3 +365,37 @@ def _edges_alone(length: Tensor, direction: Tensor, is_self: Tensor, first_edge:
 def _(logits: Tensor, *given: Any) -> Tensor:
     first_edge = given[4]
     return logits.new_empty(first_edge.shape[0] - 1, logits.shape[1], 3, 3)
+
+
+@torch.library.custom_op(
+    "crystalframer::cosines_of_sets_triton",
+    mutates_args=(),
+    schema="(Tensor logits, Tensor attention, Tensor length, Tensor direction, Tensor is_self, Tensor first_edge, "
+    "bool nearest, bool by_sine, float margin, int degree) -> Tensor",
+)
+def cosines_of_sets(
+    logits: Tensor,
+    attention: Tensor,
+    length: Tensor,
+    direction: Tensor,
+    is_self: Tensor,
+    first_edge: Tensor,
+    nearest: bool,
+    by_sine: bool,
+    margin: float,
+    degree: int,
+) -> Tensor:
+    """(n_atoms, n_heads, 3 · degree) attended polynomials of the cosines, summed over weighted sets of frames."""
+    n_atoms, n_heads = len(first_edge) - 1, logits.shape[1]
+    moments = logits.new_zeros(n_atoms, n_heads, 3 * degree)
+    inputs = (logits, attention, length, direction, is_self, first_edge)
+    sizes = {"DEGREE": degree, "DEGREES": _padded(degree), "MOST": MOST_AXES, "BLOCK": BLOCK_OF_SETS}
+    rules = {"NEAREST": nearest, "SINE": by_sine}
+    _launch(triton_ties.cosines_of_sets, n_atoms * n_heads, *inputs, moments, n_heads, margin, **rules, **sizes)
+    return moments
+
+
+@cosines_of_sets.register_fake
+def _(logits: Tensor, *given: Any) -> Tensor:
+    first_edge, degree = given[4], given[-1]
+    return logits.new_empty(first_edge.shape[0] - 1, logits.shape[1], 3 * degree)

@@ -23,8 +23,7 @@ SMALLEST_SINE = np.float32(ties.SMALLEST_SINE)
 SMALLEST_SQUARED_SINE = np.float32(ties.SMALLEST_SQUARED_SINE)
 UNIFORM_STEP = np.float32(ties.UNIFORM_STEP)
 LARGEST_UNIFORM = np.float32(ties.LARGEST_UNIFORM)
-ONE_LINE = np.float32(1e-6)
-"""Unit vectors that differ by less, up to sign, are one axis, along which moments are summed once."""
+ONE_LINE = np.float32(ties.ONE_LINE)
 SMALLEST_WEIGHT = np.float32(2.0**-90)
 """Weights below this are computed again from their logarithms, relative to the largest."""
 NEGLIGIBLE = np.float32(1e-9)

@@ -10,10 +10,11 @@ and layer, forward:
 
 So arithmetic decides. It cannot move to the tensor cores: the cosines differ by head, one row times a matrix; and
 2e-5 of accuracy would take three tf32 products for one. What remains is to waste no instruction. These kernels issue,
-a warp and an edge with all its heads (sm_90): logits and softmax 47, frames in training 64, values 22, distances 46,
-cosines 110; the arithmetic above alone would be 87. Backward: values 25, distances 55, cosines 106, logits and
-queries 37, keys and values 2 · 28. At one instruction a clock on each of 528 schedulers, 1.7 GHz, and 112 edges (whole
-blocks), a layer of 2,560 atoms takes 92 µs forward and 89 µs backward: four times the floor.
+a warp and an edge with all its heads (sm_90): logits and softmax 47, frames in training 64 (more where they are drawn
+from weighted sets, whose members are compared with each other), values 22, distances 46, cosines 110; the arithmetic
+above alone would be 87. Backward: values 25, distances 55, cosines 106, logits and queries 37, keys and values 2 · 28.
+At one instruction a clock on each of 528 schedulers, 1.7 GHz, and 112 edges (whole blocks), a layer of 2,560 atoms
+takes 92 µs forward and 89 µs backward: four times the floor.
 
 - Sums over edges stay inside a thread. Each kernel has its heads (times axes, or centres) across the 32 lanes of its
   warp and the edges of a block in registers, so that a sum takes one instruction an edge and no shuffle. Triton lays

@@ -47,11 +47,13 @@ def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor], toleranc
         assert float((found[name] - value).abs().max()) <= tolerance * scale, name
 
 
-@pytest.mark.parametrize("method", ["max", "none"])
-def test_padding_changes_no_prediction_and_no_gradient(method) -> None:
+@pytest.mark.parametrize(
+    "frame", [FrameConfig(), FrameConfig(weighted_margin=1.0, second_axis="sine"), FrameConfig("none")]
+)
+def test_padding_changes_no_prediction_and_no_gradient(frame: FrameConfig) -> None:
     """By the CUDA kernels (in the interpreter, where there is no GPU), with noise and with a crystal missing."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    config = replace(MODEL, n_layers=2, frame=FrameConfig(method))
+    config = replace(MODEL, n_layers=2, frame=frame)
     prepared = prepare(crystals(5), 3.0, ["energy"])
     model = CrystalFramer(config, torch.Generator().manual_seed(0)).to(device)
     resident, rows = ResidentCrystals.of(prepared, torch.device(device)), [3, 1]
