@@ -231,6 +231,11 @@ class FrameConfig(_Checked):
         """What the method promises."""
         return PROMISES[self.method]
 
+    @property
+    def chooses(self) -> bool:
+        """Each atom and head has one frame that a rule chooses: neither a weighted set nor no frame at all."""
+        return self.promises.axes is not None and self.weighted_margin == 0
+
 
 @dataclass(frozen=True)
 class ModelPromises:
@@ -334,12 +339,11 @@ class ModelConfig(_Checked):
     def promises(self) -> ModelPromises:
         """What changes no prediction, whatever the weights."""
         frame = self.frame.promises
-        nothing_chosen = frame.axes is None or self.frame.weighted_margin > 0
         smooth_axes = frame.axes is None or self.frame.second_axis == "sine"
-        continuous = nothing_chosen and smooth_axes and self.decay.reach is not None
+        continuous = not self.frame.chooses and smooth_axes and self.decay.reach is not None
         return ModelPromises(
-            rotation=nothing_chosen or frame.axes == "oblique",
-            cell=nothing_chosen,
+            rotation=not self.frame.chooses or frame.axes == "oblique",
+            cell=not self.frame.chooses,
             mirror=frame.axes is None or self.frame.both_hands,
             continuous=continuous,
             smooth=continuous and self.activation != "relu",

@@ -38,6 +38,7 @@ FUNCTIONS = [
 CLASSES = [
     ("crystalframer.calculator", "CrystalFramerCalculator"),
     ("crystalframer.estimator", "CrystalFramerRegressor"),
+    ("crystalframer.model.network", "CrystalFramer"),
     ("crystalframer.studies.space", "Range"),
     ("crystalframer.studies.space", "Choice"),
 ]

@@ -70,13 +70,20 @@ def chebyshev_products(
 
 
 def gaussians(
-    x: Float[Tensor, "*shape"], centers: Float[Tensor, " n_centers"], width: float
+    x: Float[Tensor, "*shape"], centers: Float[Tensor, " n_centers"], width: float, order: int = 0
 ) -> Float[Tensor, "*shape n_centers"]:
-    """exp(-(x - c)²/2w²) for every centre c. Constant for autograd: distances and frames have no gradient."""
+    """exp(-(x - c)²/2w²) for every centre c, or its derivative of this order with respect to x.
+
+    Constant for autograd: `expected_gaussians` knows the derivatives.
+    """
     with torch.no_grad():
         scale = math.sqrt(0.5) / width
         exponents = (x[..., None] * scale - centers * scale).square_().neg_()
-        return exponents.clamp_(min=SMALLEST_EXPONENT).exp_()
+        lower, value = 0.0, exponents.clamp_(min=SMALLEST_EXPONENT).exp_()
+        for n in range(order):
+            steps = (x[..., None] - centers) / width
+            lower, value = value, -(steps * value + n / width * lower) / width
+        return value
 
 
 def expected_gaussians(
@@ -87,7 +94,7 @@ def expected_gaussians(
     query: Int[Tensor, " n_edges"],
     n_atoms: int,
 ) -> Float[Tensor, "n_atoms n_heads n_axes n_centers"]:
-    """Σ over the edges of each query atom of weight × Gaussian basis of x; differentiable in the weights.
+    """Σ over the edges of each query atom of weight × Gaussian basis of x; differentiable as often as one likes.
 
     The basis is summed for each atom before it is projected. This is exact, because the projection is linear, and saves
     a projection per edge. The basis is computed for a few atoms at a time and never kept: the backward pass does it
@@ -97,43 +104,83 @@ def expected_gaussians(
         x: one value per edge and head, or one per edge for all heads.
         query: query atom of every edge, sorted.
     """
-    return _ExpectedGaussians.apply(weights, x, centers, width, query, n_atoms)  # type: ignore[no-any-return]
+    weights_of_axes = weights[..., None].expand(-1, -1, x.shape[2])
+    return _ExpectedGaussians.apply(weights_of_axes, x, centers, width, query, n_atoms, 0)  # type: ignore[no-any-return]
 
 
 class _ExpectedGaussians(torch.autograd.Function):
+    """Sum over the edges of each atom of weight × derivative of a Gaussian, for each axis and centre."""
+
     @staticmethod
     def forward(
-        ctx: Any, weights: Tensor, x: Tensor, centers: Tensor, width: float, query: Tensor, n_atoms: int
+        ctx: Any, weights: Tensor, x: Tensor, centers: Tensor, width: float, query: Tensor, n_atoms: int, order: int
     ) -> Tensor:
-        ctx.save_for_backward(x, centers, query)
-        ctx.width, ctx.n_atoms = width, n_atoms
-        total = weights.new_empty(n_atoms, weights.shape[1], x.shape[2] * len(centers))
+        ctx.save_for_backward(weights, x, centers, query)
+        ctx.width, ctx.n_atoms, ctx.order = width, n_atoms, order
+        total = weights.new_empty(n_atoms, *weights.shape[1:], len(centers))
         for atoms, edges, is_edge in _atom_groups(query, n_atoms, x[0].numel() * len(centers)):
-            basis = _basis_matrix(x[edges], centers, width)
-            spread = _by_head(weights[edges] * is_edge[..., None], x.shape[1])
-            total[atoms] = (spread @ basis).flatten(1, 2)
-        return total.unflatten(-1, (x.shape[2], len(centers)))
+            grouped = (weights[edges] * is_edge[..., None, None]).unflatten(2, (x.shape[1], -1))
+            summed = grouped.permute(0, 2, 4, 3, 1) @ _basis_matrix(x[edges], centers, width, order)
+            total[atoms] = summed.transpose(2, 3).flatten(1, 2)
+        return total
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, centers, query = ctx.saved_tensors
+        weights, x, centers, query = ctx.saved_tensors
         (grad,) = grads
-        grad_weights = grad.new_empty(len(x), grad.shape[1])
-        for atoms, edges, is_edge in _atom_groups(query, ctx.n_atoms, x[0].numel() * len(centers)):
-            basis = _basis_matrix(x[edges], centers, ctx.width)
-            grouped = grad[atoms].flatten(2).unflatten(1, (x.shape[1], -1))
-            grad_weights[edges[is_edge]] = (grouped @ basis.mT).flatten(1, 2).mT[is_edge]
-        return grad_weights, None, None, None, None, None
+        given = grad, x, centers, ctx.width, query, ctx.n_atoms
+        needs_weights, needs_x = ctx.needs_input_grad[:2]
+        of_weights = _GaussianSeries.apply(*given, ctx.order) if needs_weights else None
+        of_x = _GaussianSeries.apply(*given, ctx.order + 1) if needs_x else None
+        return of_weights, _summed_as(x, weights, of_x), None, None, None, None, None
 
 
-def _basis_matrix(x: Tensor, centers: Tensor, width: float) -> Tensor:
-    """(n, n_neighbors, n_heads or 1, n_axes) → (n, n_heads or 1, n_neighbors, n_axes · n_centers)."""
-    return gaussians(x.transpose(1, 2).contiguous(), centers, width).flatten(-2)
+class _GaussianSeries(torch.autograd.Function):
+    """Sum over the centres of coefficient × derivative of a Gaussian, for each edge and axis; coefficients are those
+    of the query atom."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        coefficients: Tensor,
+        x: Tensor,
+        centers: Tensor,
+        width: float,
+        query: Tensor,
+        n_atoms: int,
+        order: int,
+    ) -> Tensor:
+        ctx.save_for_backward(coefficients, x, centers, query)
+        ctx.width, ctx.n_atoms, ctx.order = width, n_atoms, order
+        values = coefficients.new_empty(len(x), *coefficients.shape[1:3])
+        for atoms, edges, is_edge in _atom_groups(query, n_atoms, x[0].numel() * len(centers)):
+            grouped = coefficients[atoms].unflatten(1, (x.shape[1], -1)).transpose(2, 3)
+            series = grouped @ _basis_matrix(x[edges], centers, width, order).mT
+            values[edges[is_edge]] = series.permute(0, 4, 1, 3, 2).flatten(2, 3)[is_edge]
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        coefficients, x, centers, query = ctx.saved_tensors
+        (grad,) = grads
+        given = x, centers, ctx.width, query, ctx.n_atoms
+        needs_coefficients, needs_x = ctx.needs_input_grad[:2]
+        of_coefficients = _ExpectedGaussians.apply(grad, *given, ctx.order) if needs_coefficients else None
+        of_x = _GaussianSeries.apply(coefficients, *given, ctx.order + 1) if needs_x else None
+        return of_coefficients, _summed_as(x, grad, of_x), None, None, None, None, None
 
 
-def _by_head(weights: Tensor, n_groups: int) -> Tensor:
-    """(n, n_neighbors, n_heads) → (n, n_groups, n_heads / n_groups, n_neighbors): heads with one basis are a group."""
-    return weights.mT.unflatten(1, (n_groups, -1))
+def _summed_as(x: Tensor, factor: Tensor, slope: Tensor | None) -> Tensor | None:
+    """Gradient with respect to x: factor × slope, added up over the heads if they share x."""
+    if slope is None:
+        return None
+    gradient = factor * slope
+    return gradient.sum(1, keepdim=True) if x.shape[1] < gradient.shape[1] else gradient
+
+
+def _basis_matrix(x: Tensor, centers: Tensor, width: float, order: int) -> Tensor:
+    """(n, n_neighbors, n_heads or 1, n_axes) → (n, n_heads or 1, n_axes, n_neighbors, n_centers)."""
+    return gaussians(x.permute(0, 2, 3, 1).contiguous(), centers, width, order)
 
 
 def _atom_groups(query: Tensor, n_atoms: int, values_per_edge: int) -> Iterator[tuple[slice, Tensor, Tensor]]:

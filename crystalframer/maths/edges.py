@@ -12,7 +12,6 @@ from torch import Tensor
 
 from crystalframer.crystals.crystal import CrystalBatch
 from crystalframer.crystals.large_cells import ChunkedCrystal, EdgesOfAtoms
-from crystalframer.errors import CrystalError
 
 SELF_LENGTH = 1e-2
 """Å: shorter edges join an atom to itself; they have no direction (the authors' d² <= 1e-5 Å²)."""
@@ -54,17 +53,7 @@ class Edges:
 
     @classmethod
     def of(cls, batch: CrystalBatch) -> Edges:
-        """Edges of all atoms of a batch.
-
-        Raises:
-            CrystalError: the batch asks for a gradient of the geometry. There is none: frames are constants.
-        """
-        if batch.edge_vectors.requires_grad:
-            raise CrystalError(
-                "edge_vectors.requires_grad is set, but the model has no gradient with respect to the structure "
-                "(frames are constants for autograd); detach edge_vectors",
-                field="edge_vectors",
-            )
+        """Edges of all atoms of a batch, differentiable in its edge vectors."""
         return cls._of(batch.edge_index, batch.edge_vectors, batch.positions, batch.crystal_index, batch.lattice, None)
 
     @classmethod
@@ -87,9 +76,12 @@ class Edges:
         lattice: Float[Tensor, "n_crystals 3 3"],
         query_atoms: Int[Tensor, " n_atoms"] | None,
     ) -> Edges:
-        lengths = torch.linalg.vector_norm(vectors, dim=-1)
-        is_self = lengths < SELF_LENGTH
-        directions = torch.where(is_self, 0.0, 1.0 / lengths.clamp(min=SELF_LENGTH))[:, None] * vectors
+        norms = torch.linalg.vector_norm(vectors.detach(), dim=-1)
+        is_self = norms < SELF_LENGTH
+        # A norm has no gradient at 0. The edge of an atom to itself is constant.
+        other_lengths = torch.linalg.vector_norm(torch.where(is_self[:, None], SELF_LENGTH, vectors), dim=-1)
+        lengths = torch.where(is_self, norms, other_lengths)
+        directions = torch.where(is_self, 0.0, 1.0 / other_lengths)[:, None] * vectors
         query, key = index
         return cls(query, key, vectors, lengths, directions, is_self, positions, crystal_index, lattice, query_atoms)
 

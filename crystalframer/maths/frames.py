@@ -1,6 +1,7 @@
 """Local frames: three axes per atom and head, built from where the attention goes (CrystalFramer).
 
-Every method is a pure function of `AttendedEdges`, found in the table `FORMULAS`. Frames are constants for autograd.
+Every method is a pure function of `AttendedEdges`, found in the table `FORMULAS`. These frames are constants for
+autograd; weighted sets of frames (`maths.ties`) are not.
 All of them turn with the crystal. `crystalframer.frame_methods` says what else each method promises.
 """
 

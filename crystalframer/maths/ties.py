@@ -70,11 +70,18 @@ def _lowered(
 
 def right_handed(e1: Float[Tensor, "*n 3"], towards: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3 3"]:
     """e₁, the part of `towards` at right angles to it, and their cross product. On the line of e₁, both are 0."""
-    off_line = towards - (towards * e1).sum(-1, keepdim=True) * e1
-    off_line = torch.where(off_line.norm(dim=-1, keepdim=True) > SMALLEST_SINE, off_line, 0.0)
-    e2 = normalize(off_line, dim=-1)
-    e2 = normalize(e2 - (e2 * e1).sum(-1, keepdim=True) * e1, dim=-1)  # of a small rest, rounding is along e₁ again
+    is_on_line = torch.linalg.vector_norm(_off_line(towards, e1).detach(), dim=-1, keepdim=True) <= SMALLEST_SINE
+    x, y, _ = torch.eye(3, dtype=e1.dtype, device=e1.device)
+    line, towards = torch.where(is_on_line, x, e1), torch.where(is_on_line, y, towards)  # so that gradients are numbers
+    e2 = normalize(_off_line(towards, line), dim=-1)
+    e2 = normalize(_off_line(e2, line), dim=-1)  # of a small rest, rounding is along e₁ again
+    e2 = torch.where(is_on_line, 0.0, e2)
     return torch.stack([e1, e2, torch.linalg.cross(e1, e2)], dim=-2)
+
+
+def _off_line(vectors: Float[Tensor, "*n 3"], e1: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
+    """The part at right angles to e₁."""
+    return vectors - (vectors * e1).sum(-1, keepdim=True) * e1
 
 
 def first_scores(edges: Edges, scores: Float[Tensor, "n_edges n_heads"]) -> Float[Tensor, "n_edges n_heads"]:
@@ -213,7 +220,8 @@ def _tied(
     scores: Float[Tensor, " n_items"], segment: Int[Tensor, " n_items"], n_segments: int, margin: float, cost_of: CostOf
 ) -> tuple[Int[Tensor, " n_tied"], Float[Tensor, " n_tied"]]:
     """The items within the margin of the best of their segment, and the cost of each."""
-    lag = (segment_max(scores[:, None], segment, n_segments)[segment, 0] - scores) / margin
+    best = segment_max(scores[:, None].detach(), segment, n_segments)[segment, 0]  # costs depend on differences of lags
+    lag = (best - scores) / margin
     within = lag < 1.0
     within[segment_argmax(scores[:, None], segment, n_segments)] = True  # where all are NaN or -inf too
     item = within.nonzero()[:, 0]

@@ -80,6 +80,21 @@ class CrystalFramer(nn.Module):
 
     Without a `noise_seed`, a forward pass is an evaluation and gives the same numbers every time. With one, noise
     chooses among tied frame axes, as in training.
+
+    If no frame is chosen (weighted sets, or no frames), an evaluation can be differentiated with respect to the edge
+    vectors, also twice:
+
+        >>> import torch
+        >>> from crystalframer.config import FrameConfig, ModelConfig
+        >>> from crystalframer.crystals.loading import make_batch
+        >>> from crystalframer.model.network import CrystalFramer
+        >>> from crystalframer.testing import random_crystal
+        >>> model = CrystalFramer(ModelConfig(frame=FrameConfig("max", weighted_margin=0.3)))
+        >>> batch = make_batch([random_crystal(0, n_atoms=2)], model.config.radius)
+        >>> vectors = batch.edge_vectors.requires_grad_()
+        >>> gradient, = torch.autograd.grad(model(batch).sum(), vectors)
+        >>> gradient.shape == vectors.shape
+        True
     """
 
     target_mean: Tensor
@@ -133,7 +148,11 @@ class CrystalFramer(nn.Module):
     def forward(
         self, batch: CrystalBatch, noise_seed: NoiseSeed | None = None
     ) -> Float[Tensor, "n_crystals n_targets"]:
-        """Predictions in the units of `config.targets`."""
+        """Predictions in the units of `config.targets`.
+
+        Raises:
+            CrystalError: the edge vectors require a gradient, and frames are chosen, or drawn by the `noise_seed`.
+        """
         return self.read_out(self.pooled_features(batch, noise_seed))
 
     def pooled_features(

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from crystalframer.compiled import compiler_is_there
-from crystalframer.errors import ConfigError, suggestion
+from crystalframer.errors import ConfigError, CrystalError, suggestion
 from crystalframer.ops import reference
 from crystalframer.ops.reference import AttentionInputs
 
@@ -57,7 +57,10 @@ def framed_attention(given: AttentionInputs) -> Float[Tensor, "n_atoms n_heads d
 
     Raises:
         ConfigError: the implementation that `use` asks for cannot compute these tensors.
+        CrystalError: the edge vectors ask for a gradient, and this model has none.
     """
+    if given.edges.lengths.requires_grad:
+        return _differentiable(given)
     implementation = serving(given.query.device, given.query.dtype)
     sums = given.noise_seed is None and given.config.frame.weighted_margin > 0
     has_gradients = any(tensor.requires_grad for tensor in (given.query, given.key, given.decay_length))
@@ -76,6 +79,22 @@ def framed_attention(given: AttentionInputs) -> Float[Tensor, "n_atoms n_heads d
             if _chosen.get() == "cuda":
                 raise
             _say_that_kernels_fail(str(error))
+    return reference.framed_attention(given).output
+
+
+def _differentiable(given: AttentionInputs) -> Float[Tensor, "n_atoms n_heads d_head"]:
+    """The output with a gradient with respect to the structure, which only plain torch has."""
+    chosen, frame = _chosen.get(), given.config.frame
+    if chosen not in ("auto", "reference"):
+        problem = "it has no gradient with respect to the structure; let ops.use('auto') choose, or detach edge_vectors"
+        raise ConfigError(problem, field="implementation", value=chosen)
+    if frame.chooses:
+        cure = "set model.frame.weighted_margin (methods max and static-max) or model.frame.method = none; or detach it"
+        problem = f"requires a gradient, and a frame that is chosen (method {frame.method}) has none; {cure}"
+        raise CrystalError(problem, field="edge_vectors")
+    if frame.promises.axes and given.noise_seed is not None:
+        problem = "requires a gradient, and a frame that is drawn has none; call the model without noise_seed"
+        raise CrystalError(problem, field="edge_vectors")
     return reference.framed_attention(given).output
 
 

@@ -82,7 +82,7 @@ def framed_attention(given: AttentionInputs) -> FramedAttention:
     if given.cosine_projection is None:
         return FramedAttention(output, attention, content_logits, distance_logits, None, None)
 
-    attended = AttendedEdges(edges, logits.detach(), attention.detach())
+    attended = AttendedEdges(edges, logits, attention)
     frame = build_frames(attended, config.frame, given.noise_seed)
     # The atom's edge to itself has no direction: it counts in the softmax, but not in the angles (quirk Q10).
     directed_attention = attention.masked_fill(edges.is_self[:, None], 0.0)

@@ -92,11 +92,22 @@ def test_expectation_is_the_weighted_sum(n_heads_of_x: int, group_size: int, mon
 
 
 @pytest.mark.parametrize("n_heads_of_x", [1, 2])
-def test_expectation_gradient(n_heads_of_x: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_expectation_gradients(n_heads_of_x: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """First, second and third, with respect to weights and positions."""
     monkeypatch.setattr(basis, "GROUP_SIZE", 40)
     weights, x, query = example(n_heads_of_x)
+    x.requires_grad_()
     centers = torch.linspace(-1, 1, 4, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda w: expected_gaussians(w, x, centers, 0.5, query, 3), (weights,))
+
+    def expected(weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return expected_gaussians(weights, x, centers, 0.5, query, 3)
+
+    def slopes(weights: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return torch.autograd.grad(expected(weights, x).square().sum(), (weights, x), create_graph=True)
+
+    assert torch.autograd.gradcheck(expected, (weights, x))
+    assert torch.autograd.gradgradcheck(expected, (weights, x))
+    assert torch.autograd.gradgradcheck(slopes, (weights, x))
 
 
 def test_one_edge() -> None:

@@ -10,12 +10,10 @@ import numpy as np
 import pytest
 import torch
 from attention_cases import weights
-from refusals import refused
 
 from crystalframer.config import FRAME_METHODS, DecayConfig, FrameConfig, FrameMethod, ModelConfig, Target
 from crystalframer.crystals.crystal import CrystalBatch
 from crystalframer.crystals.loading import make_batch
-from crystalframer.errors import CrystalError
 from crystalframer.maths import frames
 from crystalframer.maths.decay import decay_lengths, log_envelope
 from crystalframer.maths.edges import Edges
@@ -164,15 +162,6 @@ def test_nan_weights_give_nan_predictions(method: FrameMethod) -> None:
     with torch.no_grad():
         assert model(batch()).isnan().all()
         assert model(batch(), 0).isnan().all()
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_gradient_of_the_structure_is_refused(dtype: torch.dtype) -> None:
-    """A partial one would be silently wrong: frames are constants for autograd."""
-    crystals = batch(dtype)
-    crystals.edge_vectors.requires_grad_()
-    with refused(CrystalError, field="edge_vectors"):
-        CrystalFramer(TINY).to(dtype)(crystals)
 
 
 def test_the_smooth_decay_has_the_value_slope_and_bound_of_the_papers() -> None:

@@ -21,7 +21,7 @@ def sensitive_model(
     **changes,
 ) -> CrystalFramer:
     """Calibrated with these crystals, the angle terms turned up."""
-    config = replace(preset("tiny").config.model, frame=FrameConfig(method), **changes)
+    config = replace(preset("tiny").config.model, **{"frame": FrameConfig(method), **changes})
     model = CrystalFramer(config, torch.Generator().manual_seed(3)).to(dtype).eval()
     with torch.no_grad():
         for block in model.blocks:
