@@ -93,3 +93,9 @@ def session(options: argparse.Namespace) -> Iterator[Report]:
     if path is not None:
         report.save(path)
         print(f"\nwritten: {path}")
+
+
+def exit_by_bars(report: Report) -> None:
+    """Exit with status 1 if a bar is missed. A quick run judges none."""
+    if not report.is_quick and not all(bar.is_met for bar in report.bars):
+        sys.exit(1)

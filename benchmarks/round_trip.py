@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -53,8 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = command.parse(parser, arguments)
     with command.session(options) as report:
         measure(options, report)
-    if not options.quick and not all(bar.is_met for bar in report.bars):
-        sys.exit(1)
+    command.exit_by_bars(report)
 
 
 def measure(options: argparse.Namespace, report: Report) -> None:

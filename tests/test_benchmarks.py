@@ -13,12 +13,26 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import attention, command, compare, floor, invariance, large_cells, loader, peers, scaling, training
+import crystalframer as cf
+from benchmarks import (
+    attention,
+    command,
+    compare,
+    continuity,
+    floor,
+    invariance,
+    large_cells,
+    loader,
+    peers,
+    scaling,
+    training,
+)
 from benchmarks.floor import Shape, Work
 from benchmarks.machine import Load, Peak
 from benchmarks.report import Bar, Report, Row, table, timed_rows
 from benchmarks.timing import Candidate, Timing, alternate, ratio
-from crystalframer.config import CosineBasis, DistanceBasis, FrameConfig, FrameMethod, ModelConfig
+from crystalframer.analysis.paths import PATH_KINDS
+from crystalframer.config import CosineBasis, DecayConfig, DistanceBasis, FrameConfig, FrameMethod, ModelConfig
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import make_batch
 from crystalframer.crystals.neighbors import neighbor_list
@@ -391,7 +405,10 @@ def test_invariance_lists_what_still_moves(tmp_path: Path, capsys: pytest.Captur
     record = json.loads(path.read_text(encoding="utf-8"))
     shares = {(row["work"].partition(" ")[0], row["candidate"]): row["value"] for row in record["rows"]}
     assert shares["AFLOW", "crystalframer"] > shares["AFLOW", "without tie rule"]
-    assert record["data"]["draws"] == {"rotation": 1, "cell": 1}
+    assert record["data"]["draws"] == {"rotation": 1, "cell": 1, "mirror": 1}
+    assert {bar["name"].partition(",")[2].strip() for bar in record["bars"]} == {
+        f"averaged, {target}, {kind}" for target in cf.load().config.target_names for kind in ("rotation", "cell")
+    }  # what is not promised is no bar
     assert set(record["data"]["remaining"]) == {"crystalframer", "averaged"}
     for candidate, works in record["data"]["remaining"].items():
         for work, remaining in works.items():
@@ -402,3 +419,44 @@ def test_invariance_lists_what_still_moves(tmp_path: Path, capsys: pytest.Captur
     assert set(errors) == {"crystalframer", "averaged", "without tie rule"}
     assert all(0.0 < error < 0.5 for error in errors.values())
     assert "QUICK" in capsys.readouterr().out
+
+
+def exact_model(path: Path) -> Path:
+    """A tiny checkpoint that promises what a model of properties can."""
+    frame = FrameConfig(weighted_margin=0.1, second_axis="sine", both_hands=True)
+    config = replace(cf.preset("tiny").config.model, frame=frame, decay=DecayConfig(reach=3.0))
+    model = cf.CrystalFramer(config, torch.Generator().manual_seed(0)).eval()
+    model.calibrate(make_batch([random_crystal(1, 4)], config.radius, enlarge=False))
+    cf.save(model, path)
+    return path
+
+
+def test_an_exact_model_is_held_to_all_that_it_promises(tmp_path: Path) -> None:
+    """One candidate, mirror images judged, no step on any path, and the change by a longer reach."""
+    model = str(exact_model(tmp_path / "exact"))
+    invariance.main([*TINY, "--model", model, "--output", str(tmp_path / "invariance.json")])
+    continuity.main([*TINY, "--model", model, "--output", str(tmp_path / "continuity.json")])
+    turned, moved = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("invariance", "continuity"))
+    assert {row["candidate"] for row in turned["rows"]} == {"crystalframer"}
+    assert {bar["name"].rpartition(" ")[2] for bar in turned["bars"]} == {"rotation", "cell", "mirror"}
+    assert all(0 <= bar["value"] <= bar["limit"] == 1e-5 for bar in turned["bars"])
+    kinds = [row["work"].partition(", ")[2] for row in moved["rows"]]
+    assert kinds == [*PATH_KINDS, "reach × 1.3"]
+    assert [bar["value"] for bar in moved["bars"] if bar["name"].endswith("with a step")] == [0.0]
+    assert moved["rows"][-1]["value"] == moved["bars"][-2]["value"] > moved["bars"][-1]["value"] > 0
+    assert moved["data"]["promises"] == "exact" and not moved["data"]["smooth"]
+
+
+def test_the_shipped_model_has_steps_that_are_no_bar(tmp_path: Path) -> None:
+    continuity.main([*TINY, "--output", str(tmp_path / "result.json")])
+    record = json.loads((tmp_path / "result.json").read_text())
+    assert max(row["value"] for row in record["rows"]) > 1e-3 and not record["bars"]
+
+
+def test_a_missed_bar_ends_with_status_1() -> None:
+    report = Mock(is_quick=False, bars=[Bar("steps", 1, 0, "paths")])
+    with pytest.raises(SystemExit) as stopped:
+        command.exit_by_bars(report)
+    assert stopped.value.code == 1
+    for other in (Mock(is_quick=True, bars=report.bars), Mock(is_quick=False, bars=[Bar("steps", 0, 0, "paths")])):
+        command.exit_by_bars(other)

@@ -23,7 +23,7 @@ from crystalframer.analysis.paths import (
     through_right_angle,
     through_tie,
 )
-from crystalframer.analysis.steps import Followed, followed
+from crystalframer.analysis.steps import NOISE, Followed, followed
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import make_batch
 from crystalframer.errors import ConfigError
@@ -74,9 +74,10 @@ def continuity(
     Returns:
         One row for each path, with `id`, `kind`, and for each target: `step/<target>`, the largest step (0: none);
         `kink/<target>`, the largest step of the derivative, for each Å (0: none); `change/<target>`, the largest change
-        between two points at the smallest distance; and `ratio/<target>`, the largest change between two points about
-        `COMPARED` apart, divided by the median one. `attrs["units"]` maps column to unit, `attrs["spacing"]` is the
-        smallest distance in Å.
+        between two points at the smallest distance; `ratio/<target>`, the largest change between two points about
+        `COMPARED` apart, divided by the median one; and `bend_ratio/<target>`, the same for changes of the change.
+        `attrs["units"]` maps column to unit. `attrs["spacings"]` are the distances of points after each halving, Å, and
+        `attrs["largest"]` maps target to the largest change between two points at each of them.
 
     Raises:
         CrystalError: the model cannot take a crystal of a path.
@@ -169,19 +170,30 @@ def _table(
 ) -> pandas.DataFrame:
     import pandas
 
-    level = int(np.abs(np.log(changes.spacing / COMPARED)).argmin())
-    medians = np.median(np.abs(np.diff(grid, axis=1)), axis=1) * changes.spacing[level] / changes.spacing[0]
     found = {
         "step": np.maximum(changes.largest(changes.steps), bends.largest(bends.steps)),
         "kink": bends.largest(bends.kinks),
         "change": changes.largest(changes.sizes[-1]),
-        "ratio": changes.largest(changes.sizes[level]) / np.maximum(medians, np.finfo(float).tiny),
+        "ratio": _ratio(changes, grid),
+        "bend_ratio": _ratio(bends, grid),
     }
     table = pandas.DataFrame({"id": [path.crystal.id for path in paths], "kind": [path.kind for path in paths]})
-    table.attrs |= {"units": {}, "spacing": float(changes.spacing[-1])}
+    table.attrs |= {"units": {}, "spacings": changes.spacing.tolist(), "largest": {}}
     for n, target in enumerate(model.config.targets):
+        largest = changes.sizes[..., n].max(axis=1) * float(model.target_std[n])
+        table.attrs["largest"][target.name] = largest.tolist()
         for name, values in found.items():
-            table[f"{name}/{target.name}"] = values[:, n] * (1.0 if name == "ratio" else float(model.target_std[n]))
-            unit = {"kink": f"{target.unit}/Å", "ratio": ""}.get(name, target.unit)
-            table.attrs["units"][f"{name}/{target.name}"] = unit
+            column, is_ratio = f"{name}/{target.name}", name.endswith("ratio")
+            table[column] = values[:, n] * (1.0 if is_ratio else float(model.target_std[n]))
+            table.attrs["units"][column] = "" if is_ratio else f"{target.unit}/Å" if name == "kink" else target.unit
     return table
+
+
+def _ratio(
+    found: Followed, grid: Float[np.ndarray, "n_paths n_points n_targets"]
+) -> Float[np.ndarray, "n_paths n_targets"]:
+    """The largest difference of each path over the median one, between points about `COMPARED` apart."""
+    level = int(np.abs(np.log(found.spacing / COMPARED)).argmin())
+    scale = (found.spacing[level] / found.spacing[0]) ** found.order
+    medians = scale * np.median(np.abs(np.diff(grid, n=found.order, axis=1)), axis=1)
+    return found.largest(found.sizes[level]) / np.maximum(medians, NOISE)

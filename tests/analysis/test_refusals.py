@@ -12,7 +12,9 @@ from refusals import refused
 from sensitive_models import sensitive_model
 
 import crystalframer as cf
+from crystalframer.analysis.continuity import continuity
 from crystalframer.analysis.invariance import invariance
+from crystalframer.analysis.paths import strain
 from crystalframer.analysis.perturbation import perturb
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.errors import ConfigError, CrystalError
@@ -20,6 +22,7 @@ from crystalframer.testing import random_crystal
 
 CRYSTAL = random_crystal(2, 5)
 TWIN = Crystal(np.array([8, 8]), np.array([[0, 0, 0], [0.001, 0, 0]]), 4.0 * np.eye(3), "twin")
+PATH = strain(CRYSTAL, seed=0)
 MODEL = sensitive_model([CRYSTAL])
 invariant = partial(invariance, MODEL)
 perturbed = partial(perturb, MODEL)
@@ -41,6 +44,10 @@ perturbed = partial(perturb, MODEL)
         (lambda: perturbed(CRYSTAL, [], [0]), ConfigError, "displacements", "at least one"),
         (lambda: perturbed(CRYSTAL, [0.1], []), ConfigError, "seeds", "at least one"),
         (lambda: perturbed("nowhere.cif"), CrystalError, None, "nowhere.cif"),
+        (lambda: continuity(MODEL, []), ConfigError, "paths", 0),
+        (lambda: continuity(MODEL, [PATH], n_points=6), ConfigError, "n_points", 6),
+        (lambda: continuity(MODEL, [PATH], n_halvings=2), ConfigError, "n_halvings", 2),
+        (lambda: MODEL.looking_farther(1.3), ConfigError, "model.decay.reach", "no reach"),
     ],
 )
 def test_it_is_refused_by_name(call: Callable[[], object], kind: type[Any], field: str | None, word: object) -> None:
