@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from viz.errors import check_option
-from viz.palette import ATTENTION_RAMP, AXIS_COLORS, AXIS_LABELS, CELL_COLOR, PALENESS, PAPER, mix, ramp
+from viz.frame_sets import LENGTHS, RADII, axis_labels, frame_text, other_axes, set_text
+from viz.palette import ATTENTION_RAMP, AXIS_COLORS, CELL_COLOR, PALENESS, PAPER, mix, ramp
 from viz.scene import Scene, ball_numbers, check_scene, strongest_edges
 from viz.text import where, whose
 
@@ -20,6 +21,8 @@ Point = Float[np.ndarray, "3"]
 
 AXIS_LENGTH = 1.5
 """Å, from the centre of the atom."""
+AXIS_RADIUS = 0.075
+"""Å, of the selected atom: thicker than any attention line, as axes of `max` frames lie along edges."""
 VIEW = (28.0, 16.0)
 """Azimuth and elevation of the camera, degrees: a points left of the viewer, b to the right, c up."""
 
@@ -62,10 +65,19 @@ class Arrow:
     radius: float
     color: str
     label: str
-    """`e₁`, `e₂` or `e₃` on the selected atom, else empty."""
+    """`e₁`, `e₂` or `e₃` on the selected atom (`±e₃` for a line), else empty."""
     axis: int
     """0, 1 or 2: number of the axis."""
     atom: int
+    weight: float | None = None
+    """Of a pale axis: the weight of the frames of the set that have it."""
+    is_line: bool = False
+    """Whether the axis has no direction: a line through the atom, without a head."""
+
+    @property
+    def head_radius(self) -> float:
+        """Radius of the head, Å. Heads of pale axes are slim, because there can be many."""
+        return self.radius * (2.3 if self.weight is None else 1.7)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +113,8 @@ class Drawing:
     selected: int
     """Number, in `balls`, of the atom whose attention and labelled axes are drawn."""
     caption: str
+    set_text: str = ""
+    """How the weight is shared, if the selected atom has a weighted set of several frames and axes are drawn."""
 
     @property
     def center(self) -> Point:
@@ -150,13 +164,15 @@ def drawing(
     # An attention line replaces the bond below it, so that its width can be seen.
     covered = {frozenset(line.ends) for line in lines if line.ends}
     bonds = [bond for bond in bonds if bond.ends and frozenset(bond.ends) not in covered]
+    arrows = tuple(_axes(scene, layer, head, atom, frames, axis_length))
     return Drawing(
         balls=tuple(balls),
         sticks=(*_cell_sticks(scene), *bonds, *lines),
-        arrows=tuple(_axes(scene, layer, head, atom, frames, axis_length)),
+        arrows=arrows,
         solids=tuple(_solids(scene, atom, polyhedra)),
         selected=atom,
         caption=_caption(scene, layer, head, atom, n_lines),
+        set_text=set_text(scene, layer, head, atom) if head is not None and any(a.weight for a in arrows) else "",
     )
 
 
@@ -240,26 +256,32 @@ def _attention(
 
 
 def _axes(scene: Scene, layer: int, head: int | None, atom: int, frames: Which, length: float) -> list[Arrow]:
+    """The heaviest frame of each atom, and pale the others in the set of the selected one."""
     if scene.frames is None or head is None or frames == "none":
         return []
-    arrows = []
+    arrows, labels = [], axis_labels(scene)
     for owner in range(scene.n_queries) if frames == "all" else (atom,):
-        start, selected = scene.positions[owner], owner == atom
+        selected = owner == atom
         paleness = PALENESS if scene.dead[layer, head, owner] else 0.0
         for k, axis in enumerate(scene.frames[layer, head, owner]):
-            arrows.append(
-                Arrow(
-                    start=start,
-                    end=start + (length if selected else 0.7 * length) * axis,
-                    # Thicker than any attention line, as axes of `max` frames lie along edges.
-                    radius=0.075 if selected else 0.06,
-                    color=mix(AXIS_COLORS[k], PAPER, paleness),
-                    label=AXIS_LABELS[k] if selected else "",
-                    axis=k,
-                    atom=owner,
-                )
-            )
+            if axis.any():  # neighbours on a line fix only one axis
+                reach = (length if selected else 0.7 * length) * axis
+                arrow = _arrow(scene, owner, k, reach, AXIS_RADIUS if selected else 0.06, paleness)
+                arrows.append(replace(arrow, label=labels[k] if selected else ""))
+    if scene.sets:
+        others = other_axes(scene, layer, head, atom)
+        for k, direction, weight, opacity in zip(
+            others.axis, others.direction, others.weight, others.opacity, strict=True
+        ):
+            arrow = _arrow(scene, atom, int(k), LENGTHS[k] * length * direction, RADII[k] * AXIS_RADIUS, 1.0 - opacity)
+            arrows.append(replace(arrow, weight=float(weight)))
     return arrows
+
+
+def _arrow(scene: Scene, atom: int, axis: int, reach: Point, radius: float, paleness: float) -> Arrow:
+    start, is_line = scene.positions[atom], axis == scene.unsigned_axis
+    color = mix(AXIS_COLORS[axis], PAPER, paleness)
+    return Arrow(start - reach if is_line else start, start + reach, radius, color, "", axis, atom, is_line=is_line)
 
 
 def _solids(scene: Scene, atom: int, polyhedra: Which) -> list[Solid]:
@@ -281,5 +303,4 @@ def _caption(scene: Scene, layer: int, head: int | None, atom: int, n_lines: int
         return f"{text}. This model has no frames (method none)."
     if head is None:
         return f"{text}. Each head has its own frames: choose a head to see axes."
-    dead = " Its axes are pale: so little attention leaves the atom that they change nothing."
-    return f"{text}. Frame method: {scene.method}.{dead if scene.dead[layer, head, atom] else ''}"
+    return f"{text}. {frame_text(scene, layer, head, atom)}"

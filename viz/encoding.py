@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from viz import palette
+from viz import frame_sets, palette
 from viz.scene import TIE, Scene
 
 ALIGNMENT = 8
 """Bytes. Every array starts at a multiple of this, as typed arrays of JavaScript require."""
 AXIS_SCALE = 32767
 """Components of unit vectors are sent as 16-bit integers: 1 is this number."""
+
+OPACITY_SCALE = 255
 
 
 def encode(scene: Scene) -> tuple[dict[str, Any], bytes]:
@@ -48,12 +50,14 @@ def encode(scene: Scene) -> tuple[dict[str, Any], bytes]:
     }
     if scene.frames is not None:
         arrays["axes"] = np.round(scene.frames[..., :2, :] * AXIS_SCALE).astype(np.int16)
+    texts, of_sets = _sets(scene)
+    arrays |= of_sets
     layout, data = {}, bytearray()
     for name, array in arrays.items():
         layout[name] = {"dtype": array.dtype.name, "shape": list(array.shape), "offset": len(data)}
         data += array.astype(array.dtype.newbyteorder("<")).tobytes()
         data += bytes(-len(data) % ALIGNMENT)
-    return _header(scene, kinds) | {"arrays": layout}, bytes(data)
+    return _header(scene, kinds) | {"arrays": layout, "frameTexts": texts}, bytes(data)
 
 
 def _header(scene: Scene, kinds: np.ndarray) -> dict[str, Any]:
@@ -69,12 +73,16 @@ def _header(scene: Scene, kinds: np.ndarray) -> dict[str, Any]:
         ],
         "tie": TIE,
         "axisScale": AXIS_SCALE,
+        "opacityScale": OPACITY_SCALE,
+        "unsignedAxis": scene.unsigned_axis,
         "elements": [
             asdict(item) | {"ball_radius": item.ball_radius} for item in map(palette.element, map(int, kinds))
         ],
         "palette": {
             "axes": palette.AXIS_COLORS,
-            "axisLabels": palette.AXIS_LABELS,
+            "axisLabels": frame_sets.axis_labels(scene),
+            "otherLengths": frame_sets.LENGTHS,
+            "otherRadii": frame_sets.RADII,
             "attention": palette.ATTENTION_COLOR,
             "attentionRamp": palette.ATTENTION_RAMP,
             "heatmap": palette.HEATMAP_RAMP,
@@ -82,6 +90,32 @@ def _header(scene: Scene, kinds: np.ndarray) -> dict[str, Any]:
             "ink": palette.INK,
             "paleness": palette.PALENESS,
         },
+    }
+
+
+def _sets(scene: Scene) -> tuple[list[str], dict[str, np.ndarray]]:
+    """The sentences on frames, and which one is for each layer, head and atom; their pale axes, one after another.
+
+    The pale axes of layer l, head h and atom i are those from `otherStart[n]` on, with n = (l·n_heads + h)·n_atoms + i.
+    """
+    shape = scene.tied.shape
+    numbers: dict[str, int] = {}
+    text, count = np.zeros(shape, np.uint16), np.zeros(shape, np.uint32)
+    parts = [frame_sets.NO_AXES]
+    for layer, head, atom in np.ndindex(*shape) if scene.sets else ():
+        number = numbers.setdefault(frame_sets.frame_text(scene, layer, head, atom), len(numbers))
+        others = frame_sets.other_axes(scene, layer, head, atom)
+        text[layer, head, atom], count[layer, head, atom] = number, len(others.axis)
+        parts.append(others)
+    axes, directions, opacities = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("axis", "direction", "opacity")
+    )
+    return list(numbers), {
+        "frameText": text,
+        "otherStart": np.concatenate([[0], np.cumsum(count)]).astype(np.uint32),
+        "otherAxis": axes.astype(np.uint8),
+        "otherDirection": np.round(directions * AXIS_SCALE).astype(np.int16),
+        "otherOpacity": np.round(opacities * OPACITY_SCALE).astype(np.uint8),
     }
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from crystalframer.frame_methods import ANCHORED, PROMISES
-from crystalframer.traces import CrystalTrace, LayerTrace
+from crystalframer.traces import CrystalTrace, FrameSets, LayerTrace
 from viz.errors import FigureError, no_frames
 from viz.scene import FRAME_TIE
 from viz.text import atom_names, crystal_name
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 N_DIRECTIONS = 1000
 """Number of directions for the mean angle of random axes; exact to 0.2° for eight axes."""
+SMALLEST_SHARE = 0.1
+"""First axes of a weighted set with a smaller share of the largest weight are not axes of a layer."""
 
 
 def effective_neighbors(trace: CrystalTrace) -> Float[np.ndarray, "n_layers n_heads n_queries"]:
@@ -98,7 +100,7 @@ def decay_lengths(trace: CrystalTrace) -> Float[np.ndarray, "n_layers n_heads n_
 
 
 def anchor_distances(trace: CrystalTrace) -> Float[np.ndarray, "n_layers n_heads n_queries 2"]:
-    """Lengths of the edges that define e₁ and e₂ (the anchor edges), Å.
+    """Lengths of the edges that define e₁ and e₂ (the anchor edges), Å. Of a weighted set of frames: the mean.
 
     Args:
         trace: the trace of a crystal.
@@ -121,7 +123,9 @@ def anchor_distances(trace: CrystalTrace) -> Float[np.ndarray, "n_layers n_heads
                 field="frame_method",
                 value=layer.frame_method,
             )
-        distances.append(lengths[layer.frame.anchor_edges].swapaxes(0, 1))
+        sets = layer.frame.sets
+        mean = sets.mean(lengths[sets.anchor_edges])
+        distances.append(mean.reshape(trace.n_queries, trace.n_heads, 2).swapaxes(0, 1))
     return np.stack(distances)
 
 
@@ -146,9 +150,10 @@ def axis_turns(trace: CrystalTrace) -> Float[np.ndarray, "n_turns n_heads n_quer
 
     The angle is 0 if any head of the previous layer had the same axis. Axes that tie count as one: for `max` and
     `static-max` every edge whose score ties with that of the anchor, for other methods both signs of the axis.
-    Otherwise the choice among six equal bonds would look like a rotation by 90°. (If two eigenvalues of a PCA are
-    equal, its axes and this angle are arbitrary.) The more heads there are, the smaller the angle is by chance: compare
-    with `chance_turns`.
+    Otherwise the choice among six equal bonds would look like a rotation by 90°. Where frames are weighted sets, the
+    angle is the mean over the frames of a set, and the axes of the previous layer are those with at least a tenth of
+    the largest weight. (If two eigenvalues of a PCA are equal, its axes and this angle are arbitrary.) The more heads
+    there are, the smaller the angle is by chance: compare with `chance_turns`.
 
     Args:
         trace: the trace of a crystal.
@@ -164,10 +169,11 @@ def axis_turns(trace: CrystalTrace) -> Float[np.ndarray, "n_turns n_heads n_quer
     turns = np.full((trace.n_layers - 1, trace.n_heads, trace.n_queries), np.nan)
     for later in range(1, trace.n_layers):
         before = _first_axes(trace, later - 1)
+        frame = trace.layers[later].frame
+        assert frame is not None  # one method for all layers; _first_axes saw to it
         for atom, known in enumerate(before):
-            frame = trace.layers[later].frame
-            assert frame is not None  # one method for all layers; _first_axes saw to it
-            turns[later - 1, :, atom] = _angle_to_nearest(frame.axes[atom, :, 0], known)
+            sets = frame.sets.part(atom * trace.n_heads, (atom + 1) * trace.n_heads)
+            turns[later - 1, :, atom] = sets.mean(_angle_to_nearest(sets.axes[:, 0], known))
     return turns
 
 
@@ -268,6 +274,8 @@ def _first_axes(trace: CrystalTrace, layer: int) -> list[Float[np.ndarray, "n_ax
     record = trace.layers[layer]
     if record.frame is None:
         raise no_frames(crystal_name(trace))
+    if record.frame.members is not None:
+        return _first_axes_of_sets(record.frame.members, trace.n_heads)
     if record.frame.method not in ANCHORED:  # a file may hold a method that the table does not have
         axes = record.frame.axes[:, :, 0]
         return list(np.concatenate([axes, -axes], axis=1))
@@ -282,6 +290,20 @@ def _first_axes(trace: CrystalTrace, layer: int) -> list[Float[np.ndarray, "n_ax
     chosen = np.flatnonzero(((scores >= best[query] - FRAME_TIE) & ~itself[:, None]).any(axis=1))
     directions = trace.edge_vectors[chosen] / trace.edge_lengths[chosen, None]
     return [directions[query[chosen] == atom] for atom in range(trace.n_queries)]
+
+
+def _first_axes_of_sets(sets: FrameSets, n_heads: int) -> list[Float[np.ndarray, "n_axes 3"]]:
+    """For each atom, e₁ of all frames of its heads, without first axes of little weight."""
+    assert sets.anchor_edges is not None  # weighted sets are anchored
+    edge = sets.anchor_edges[:, 0].astype(np.int64)
+    # Frames that share a first edge are one first axis.
+    _, one_of, which = np.unique(sets.set_of_member * (edge.max() + 1) + edge, return_index=True, return_inverse=True)
+    weight, owner = np.bincount(which.reshape(-1), sets.weights), sets.set_of_member[one_of]
+    largest = np.zeros(len(sets.sizes))
+    np.maximum.at(largest, owner, weight)
+    counted = one_of[weight >= SMALLEST_SHARE * largest[owner]]
+    atom = sets.set_of_member[counted] // n_heads
+    return [sets.axes[counted[atom == n], 0] for n in range(len(sets.sizes) // n_heads)]
 
 
 def _angle_to_nearest(

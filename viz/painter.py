@@ -54,7 +54,7 @@ class Painter:
         """Lower left and upper right corner of the picture, with room for labels, Å."""
         points = [ball.center for ball in self.shapes.balls]
         points += [end for stick in self.shapes.sticks for end in (stick.start, stick.end)]
-        points += [arrow.end for arrow in self.shapes.arrows]
+        points += [end for arrow in self.shapes.arrows for end in (arrow.start, arrow.end)]
         points += [vertex for solid in self.shapes.solids for vertex in solid.vertices]
         flat = self.project(np.array(points))[:, :2]
         room = max(ball.radius for ball in self.shapes.balls) + 0.35
@@ -149,22 +149,29 @@ class Painter:
         return pieces
 
     def _arrow(self, arrow: Arrow) -> list:
-        vector = arrow.end - arrow.start
-        neck = arrow.start + 0.72 * vector
-        covered = 0.9 * self.radius_of[arrow.atom] / float(np.linalg.norm(vector))
-        start = arrow.start + vector * min(0.6, covered)
-        shaft = [
+        """The shaft and the head; for a line, two shafts without a head."""
+        if arrow.is_line:
+            center = (arrow.start + arrow.end) / 2
+            pieces = [piece for end in (arrow.start, arrow.end) for piece in self._shaft(arrow, center, end)]
+        else:
+            vector = arrow.end - arrow.start
+            neck = arrow.start + 0.72 * vector
+            cone = np.concatenate([_disc(neck, vector, arrow.head_radius), arrow.end[None]])
+            depth = float(self.project((neck + arrow.end) / 2)[2])
+            head = self._hull(cone, arrow.color, mix(arrow.color, SHADE, 0.3), depth)
+            pieces = [*self._shaft(arrow, arrow.start, neck), *head]
+        # An axis covers an attention line below it, and a solid axis a pale one.
+        return [(near + 2 * arrow.radius, patch) for near, patch in pieces]
+
+    def _shaft(self, arrow: Arrow, center: np.ndarray, end: np.ndarray) -> list:
+        """Dashes from the surface of the atom to a point."""
+        vector = end - center
+        start = center + vector * min(0.6, 0.9 * self.radius_of[arrow.atom] / float(np.linalg.norm(vector)))
+        return [
             piece
-            for low, high in dashes(AXIS_DASHES[arrow.axis])
-            for piece in self._bar(
-                start + low * (neck - start), start + high * (neck - start), arrow.radius, arrow.color
-            )
+            for low, high in dashes(AXIS_DASHES[arrow.axis] if arrow.weight is None else 1)
+            for piece in self._bar(start + low * (end - start), start + high * (end - start), arrow.radius, arrow.color)
         ]
-        cone = np.concatenate([_disc(neck, vector, 2.3 * arrow.radius), arrow.end[None]])
-        depth = float(self.project((neck + arrow.end) / 2)[2])
-        head = self._hull(cone, arrow.color, mix(arrow.color, SHADE, 0.3), depth)
-        # An axis covers an attention line below it.
-        return [(near + 2 * arrow.radius, patch) for near, patch in (*shaft, *head)]
 
     def _solid(self, solid: Solid) -> list:
         """Faces lie behind everything, because they would tint axes and lines. Edges have their own depth."""

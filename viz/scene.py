@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from crystalframer.analysis.motifs import Shell
-from crystalframer.traces import CrystalTrace, FrameTrace
+from crystalframer.traces import CrystalTrace, FrameSets, FrameTrace
 from viz.errors import NotATraceError, SceneError, check_index
 from viz.palette import Element, element
 
@@ -89,7 +89,7 @@ class Scene:
     frames: Float[np.ndarray, "n_layers n_heads n_queries 3 3"] | None
     """Row k is the unit vector e_k, Cartesian. None for the frame method `none`."""
     tied: Bool[np.ndarray, "n_layers n_heads n_queries"]
-    """Whether a tie rule chose the axes of a frame."""
+    """Whether a tie rule chose the axes of a frame. A weighted set holds all frames that tie, so no rule chooses."""
     dead: Bool[np.ndarray, "n_layers n_heads n_queries"]
     """Whether a frame changes nothing, because almost no attention leaves the atom. Such frames are drawn pale."""
     method: str
@@ -100,6 +100,10 @@ class Scene:
     """Target name → unit."""
     is_region: bool = False
     """Whether this is part of a crystal: the first atoms are the query atoms, the others are their neighbours."""
+    sets: tuple[FrameSets, ...] = ()
+    """The weighted sets of frames of each layer; `frames` has the heaviest of each set. Empty without frames."""
+    unsigned_axis: int | None = None
+    """Number of the axis that is a line without a direction, in models that give mirror images one prediction."""
 
     @property
     def n_atoms(self) -> int:
@@ -243,6 +247,8 @@ def scene_from_trace(trace: CrystalTrace) -> Scene:
         prediction=dict(trace.prediction),
         units=dict(trace.units),
         is_region=trace.sites is not None,
+        sets=tuple(frame.sets for frame in frames if frame) if has_frames else (),
+        unsigned_axis=frames[0].unsigned_axis if frames and frames[0] else None,
     )
 
 
@@ -540,7 +546,7 @@ def ball_numbers(site: Int[np.ndarray, " n_drawn"], image: Int[np.ndarray, "n_dr
 
 
 def _tied(frame: FrameTrace | None, n_queries: int, n_heads: int) -> Bool[np.ndarray, "n_heads n_queries"]:
-    if frame is not None and frame.tie_margin is not None:
+    if frame is not None and frame.members is None and frame.tie_margin is not None:
         return np.any(frame.tie_margin <= FRAME_TIE, axis=2).T
     if frame is not None and frame.eigenvalues is not None:
         gaps = np.diff(frame.eigenvalues, axis=2)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from viz.drawings import AXIS_LENGTH, VIEW, Drawing, Which, camera, close_up, drawing
+from viz.drawings import AXIS_LENGTH, VIEW, Arrow, Drawing, Which, camera, close_up, drawing
 from viz.errors import SceneError
 from viz.painter import DASH_GAP, Painter, Sizes, dashes, write
 from viz.palette import AXIS_COLORS, AXIS_DASHES, AXIS_LABELS, INK, PAPER, element
@@ -158,9 +158,11 @@ def frame_comparison_figure(
         f"{scenes[0].labels[atom]}: its frame and its {n_lines} strongest attention lines. "
         "Width and darkness of a line are relative to the strongest line of its panel."
     )
+    if any(arrow.weight is not None for painter in painters for arrow in painter.shapes.arrows):
+        caption += " Pale axes are those of the other frames of a weighted set."
     legend = _Legend(width, sizes, textwrap.fill(caption, _characters(width, sizes)))
     legend.add(_atom_handles(scenes[0], sizes))
-    legend.add(next((handles for p in painters if (handles := _axis_handles(p.shapes, sizes))), []))
+    legend.add(max((_axis_handles(painter.shapes, sizes) for painter in painters), key=len))
     height = n_rows * (panel_height + title_height) + legend.height
     figure = _paper()(figsize=(width, height), facecolor=PAPER)
     for number, ((scene, layer), painter, center) in enumerate(zip(panels, painters, centers, strict=True)):
@@ -302,8 +304,18 @@ def _axis_handles(shapes: Drawing, sizes: Sizes) -> list[Line2D]:
     for k in sorted({arrow.axis for arrow in shapes.arrows}):
         length = HANDLE_LENGTH * sizes.words / width * dashes(AXIS_DASHES[k])[0][1]
         style: Any = (0, (length, DASH_GAP * length)) if AXIS_DASHES[k] > 1 else "solid"
-        handles.append(Line2D([], [], color=AXIS_COLORS[k], linestyle=style, lw=width, label=AXIS_LABELS[k]))
+        line = " (no sign)" if any(arrow.is_line for arrow in shapes.arrows if arrow.axis == k) else ""
+        handles.append(Line2D([], [], color=AXIS_COLORS[k], linestyle=style, lw=width, label=AXIS_LABELS[k] + line))
+    pale = [arrow for arrow in shapes.arrows if arrow.weight is not None]
+    if pale:
+        handles.append(Line2D([], [], color=pale[0].color, lw=0.6 * width, label=_weights(pale)))
     return handles
+
+
+def _weights(pale: list[Arrow]) -> str:
+    """Name of the pale axes in the legend, with the weights of the lightest and the heaviest."""
+    ends = sorted({f"{100 * extreme(arrow.weight or 0.0 for arrow in pale):.0f}" for extreme in (min, max)}, key=float)
+    return f"axes of other frames (weight {'–'.join(ends)} %)"
 
 
 def _attention_handles(shapes: Drawing, points_per_angstrom: float) -> list[Line2D]:

@@ -31,6 +31,8 @@ _HIDE_LABEL = """function(atom, viewer) {
     if (atom.hoverLabel) { viewer.removeLabel(atom.hoverLabel); delete atom.hoverLabel; }
 }"""
 
+_LABEL = {"fontSize": 17, "bold": True, "backgroundColor": PAPER, "backgroundOpacity": 0.75, "inFront": True}
+
 
 def structure_view(
     scene: Scene,
@@ -110,11 +112,17 @@ def _put(viewer: py3Dmol.view, shapes: Drawing) -> None:
         _put_solid(viewer, solid)
     for arrow in shapes.arrows:
         spec = {"start": _xyz(arrow.start), "end": _xyz(arrow.end), "radius": arrow.radius, "color": arrow.color}
-        viewer.addArrow(spec | {"mid": 0.72, "radiusRatio": 2.3})
+        if arrow.is_line:
+            viewer.addCylinder(spec | {"fromCap": 1, "toCap": 1})
+        else:
+            viewer.addArrow(spec | {"mid": 0.72, "radiusRatio": arrow.head_radius / arrow.radius})
         if arrow.label:
             _put_label(viewer, arrow.label, arrow.end + 0.15 * (arrow.end - arrow.start), arrow.color)
     chosen = shapes.balls[shapes.selected]
     _put_label(viewer, chosen.label, chosen.center, INK)
+    if shapes.set_text:
+        corner = {"useScreen": True, "position": {"x": 6, "y": 6, "z": 0}, "fontSize": 12, "bold": False}
+        viewer.addLabel(shapes.set_text, _LABEL | {"fontColor": INK} | corner)
 
 
 def _put_balls(viewer: py3Dmol.view, shapes: Drawing) -> None:
@@ -169,15 +177,8 @@ def _put_solid(viewer: py3Dmol.view, solid: Solid) -> None:
 
 
 def _put_label(viewer: py3Dmol.view, text: str, point: np.ndarray, color: str) -> None:
-    look = {
-        "fontColor": color,
-        "fontSize": 17,
-        "bold": True,
-        "backgroundColor": PAPER,
-        "backgroundOpacity": 0.75,
-        "inFront": True,
-    }
-    viewer.addLabel(text, look | {"position": _xyz(point), "alignment": "center", "padding": 1})
+    look = {"fontColor": color, "position": _xyz(point), "alignment": "center", "padding": 1}
+    viewer.addLabel(text, _LABEL | look)
 
 
 def _xyz(point: np.ndarray) -> dict[str, float]:

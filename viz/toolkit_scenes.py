@@ -36,9 +36,9 @@ def toolkit_scene(
     `dash_mp_components.CrystalToolkitScene(data=...)`, or write it to a file `*.ctk.json`. In a notebook use
     `structure_view` instead, because JupyterLab 4 shows a crystal-toolkit scene as text.
 
-    The scene has the groups `atoms`, `unit_cell`, `bonds`, `attention`, `frames` (one group for each axis) and
-    `polyhedra`, which can be shown or hidden by name. Atoms and attention lines have tooltips. Coordinates are
-    Cartesian, Å; the middle of the cell is the origin of the view.
+    The scene has the groups `atoms`, `unit_cell`, `bonds`, `attention`, `frames` (one group for each axis, and one for
+    the other frames of a weighted set) and `polyhedra`, which can be shown or hidden by name. Atoms and attention lines
+    have tooltips. Coordinates are Cartesian, Å; the middle of the cell is the origin of the view.
 
     The first call imports crystal-toolkit, which takes about ten seconds. Its import changes pymatgen so that a
     `Structure` can no longer be shown in a notebook; this function undoes that change.
@@ -75,10 +75,8 @@ def toolkit_scene(
         "bonds": [half for stick in shapes.sticks if stick.role == "bond" for half in _bond_halves(toolkit, stick)],
         "attention": [_line(toolkit, stick) for stick in shapes.sticks if stick.role == "attention"],
         "frames": [
-            toolkit.Scene(
-                name=label, contents=[_arrow(toolkit, arrow) for arrow in shapes.arrows if arrow.axis == axis]
-            )
-            for axis, label in enumerate(AXIS_LABELS)
+            toolkit.Scene(name=name, contents=[_arrow(toolkit, arrow) for arrow in arrows])
+            for name, arrows in _named(shapes.arrows).items()
         ],
         "polyhedra": [
             toolkit.Convex(positions=solid.vertices.tolist(), color=solid.color, opacity=POLYHEDRON_OPACITY)
@@ -124,6 +122,16 @@ def _pymatgen_unchanged() -> Iterator[None]:
                 setattr(owner, name, value)
 
 
+def _named(arrows: tuple[Arrow, ...]) -> dict[str, list[Arrow]]:
+    """The axes by name, and those of the other frames of a weighted set."""
+    groups = {
+        name: [arrow for arrow in arrows if arrow.axis == axis and arrow.weight is None]
+        for axis, name in enumerate(AXIS_LABELS)
+    }
+    others = [arrow for arrow in arrows if arrow.weight is not None]
+    return groups | ({"other frames": others} if others else {})
+
+
 def _spheres(toolkit: Any, shapes: Drawing) -> list[Any]:
     return [
         toolkit.Spheres(positions=[ball.center.tolist()], color=ball.color, radius=ball.radius, tooltip=ball.label)
@@ -150,12 +158,14 @@ def _line(toolkit: Any, stick: Stick) -> Any:
 
 def _arrow(toolkit: Any, arrow: Arrow) -> Any:
     vector = arrow.end - arrow.start
+    look: dict[str, Any] = {"color": arrow.color, "radius": arrow.radius}
+    if arrow.is_line:
+        return toolkit.Cylinders(positionPairs=[[arrow.start.tolist(), arrow.end.tolist()]], **look)
     # crystal-toolkit puts the middle of the arrow head at the end of the shaft.
     end = arrow.end - HEAD / 2 * vector
     return toolkit.Arrows(
         positionPairs=[[arrow.start.tolist(), end.tolist()]],
-        color=arrow.color,
-        radius=arrow.radius,
         headLength=HEAD * float(np.linalg.norm(vector)),
-        headWidth=2.3 * arrow.radius,
+        headWidth=arrow.head_radius,
+        **look,
     )

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from browsing import chosen, frames_later, open_page
-from synthetic_traces import perovskite, skewed, synthetic_trace, whole_and_region
+from synthetic_traces import perovskite, skewed, synthetic_trace, weighted_trace, whole_and_region
 
 import viz
 from crystalframer.testing import supercell
 from crystalframer.traces import CrystalTrace
 from viz.encoding import encode
 from viz.explorer_page import FRONTEND
+from viz.frame_sets import frame_text, other_axes
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -55,7 +56,8 @@ def caption(page: Page) -> str:
 
 SUMS = """async ([source, header, text, layer, head, atom, nLines]) => {
   const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
-  const { decode, edgeWeights, attentionMatrix, strongestEdges, attentionByDistance, frameOf } = await import(url);
+  const { decode, edgeWeights, attentionMatrix, strongestEdges, attentionByDistance, frameOf, frameText, otherAxes } =
+    await import(url);
   const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   const crystal = decode(header, bytes);
   const weights = edgeWeights(crystal, layer, head);
@@ -66,6 +68,8 @@ SUMS = """async ([source, header, text, layer, head, atom, nLines]) => {
     lines: lines.edges.map((edge) => [crystal.edgeKey[edge], ...crystal.edgeImage.slice(3 * edge, 3 * edge + 3)]),
     itself: lines.itself,
     frame: head === null ? null : frameOf(crystal, layer, head, atom),
+    others: head === null ? null : otherAxes(crystal, layer, head, atom),
+    text: head === null ? null : frameText(crystal, layer, head, atom),
   };
 }"""
 
@@ -75,8 +79,15 @@ def large() -> CrystalTrace:
     return whole_and_region(supercell(perovskite(), (2, 2, 2)), [36, 35, 37, 12, 4], n_layers=3, n_heads=4)[1]
 
 
+def weighted() -> CrystalTrace:
+    """Frames that are weighted sets, with an axis without direction."""
+    return weighted_trace(perovskite(), n_layers=3, n_heads=4, both_hands=True)
+
+
 @pytest.mark.parametrize(
-    "trace", [synthetic_trace(perovskite()), synthetic_trace(skewed()), large()], ids=lambda trace: trace.id
+    "trace",
+    [synthetic_trace(perovskite()), synthetic_trace(skewed()), large(), weighted()],
+    ids=["SrTiO3", "skewed", "large", "weighted"],
 )
 def test_the_browser_sums_as_python_does(browser: Any, trace: Any) -> None:
     scene = viz.scene_from_trace(trace)
@@ -106,6 +117,27 @@ def check_sums(found: dict[str, Any], scene: viz.Scene, layer: int, head: int | 
     if head is not None:
         assert scene.frames is not None
         np.testing.assert_allclose(found["frame"], scene.frames[layer, head, atom], atol=1e-4)
+        others = other_axes(scene, layer, head, atom)
+        assert [each["axis"] for each in found["others"]] == others.axis.tolist()
+        for name, values in (("direction", others.direction), ("opacity", others.opacity)):
+            np.testing.assert_allclose(
+                np.reshape([each[name] for each in found["others"]], values.shape), values, atol=2e-3
+            )
+        assert found["text"] == frame_text(scene, layer, head, atom)
+
+
+def test_frames_of_a_set_are_drawn_and_named(open_scene: OpenScene) -> None:
+    """The picture differs from that of the heaviest frame alone, and so does the legend."""
+    scene = viz.scene_from_trace(weighted())
+    single = replace(scene, sets=tuple(replace(s, offsets=np.arange(len(s.offsets))) for s in scene.sets))
+    pictures = []
+    for shown, names in ((scene, ["±e₃ (z)", "other frames of a weighted set"]), (single, ["±e₃ (z)"])):
+        with open_scene(shown, layer=0, head=1, atom=1, frames="selected") as page:
+            assert caption(page) == viz.drawing(shown, 0, 1, 1).caption
+            legend = page.locator(".cf-legend").inner_text()
+            assert all(name in legend for name in names) and ("weighted set" in legend) == (len(names) == 2)
+            pictures.append(page.locator(".cf-structure").screenshot())
+    assert pictures[0] != pictures[1]
 
 
 def test_atoms_around_a_region_are_drawn_but_cannot_be_chosen(open_scene: OpenScene) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from synthetic_traces import synthetic_trace
+from synthetic_traces import perovskite, synthetic_trace, weighted_trace
 
 from crystalframer.testing import random_crystal
 from viz import drawing, scene_from_trace
+from viz.palette import AXIS_LABELS
 from viz.toolkit_scenes import PATCHED
 
 MAKE = """
@@ -29,6 +30,7 @@ names = sys.argv[2].split(",")
 had = [hasattr(salt, name) for name in names]
 scene = viz.scene_from_trace(CrystalTrace.load(sys.argv[1]))
 page = viz.toolkit_scene(scene, 0, 1, 1, frames="all", polyhedra="all")
+weighted = viz.toolkit_scene(viz.scene_from_trace(CrystalTrace.load(sys.argv[3])), 0, 1, 1)
 has = [hasattr(salt, name) for name in names]
 shown = DisplayFormatter().format(salt)[0]
 example = doctest.DocTestParser().get_doctest(
@@ -40,7 +42,7 @@ failed = doctest.DocTestRunner().run(example, out=sys.stderr.write).failed
 from crystal_toolkit.core.jupyter import patch_msonable
 patch_msonable()
 viz.toolkit_scene(scene, 0, None, 1)
-print(json.dumps({"page": page, "had": had, "has": has, "shown": shown, "failed": failed,
+print(json.dumps({"page": page, "had": had, "has": has, "shown": shown, "failed": failed, "weighted": weighted,
                   "wanted": [hasattr(salt, name) for name in names]}))
 """
 
@@ -50,6 +52,7 @@ HOSTILE = "<script>alert(1)</script>"
 
 TRACE = replace(synthetic_trace(random_crystal(3, 6)), id=HOSTILE, prediction={HOSTILE: 1.0}, units={HOSTILE: HOSTILE})
 SCENE = scene_from_trace(TRACE)
+WEIGHTED = weighted_trace(perovskite(), both_hands=True)
 SHAPES = drawing(SCENE, 0, 1, 1, frames="all", polyhedra="all")
 
 
@@ -59,7 +62,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         pytest.skip("crystal-toolkit is not installed: pip install 'crystalframer[crystal-toolkit]'")
     folder = tmp_path_factory.mktemp("toolkit")
     path = TRACE.save(folder / "trace.safetensors")
-    command = [sys.executable, "-W", "error::UserWarning", "-c", MAKE, str(path), ",".join(PATCHED)]
+    sets = WEIGHTED.save(folder / "weighted.safetensors")
+    command = [sys.executable, "-W", "error::UserWarning", "-c", MAKE, str(path), ",".join(PATCHED), str(sets)]
     result = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout) | {"errors": result.stderr}
@@ -124,6 +128,18 @@ def test_frames_are_arrows_whose_tips_are_those_of_the_drawing(parts: dict[str, 
             tip = np.array(end) + shaft / np.linalg.norm(shaft) * arrows["headLength"] / 2
             np.testing.assert_allclose(tip, arrow.end)
             assert arrows["color"] == arrow.color
+
+
+def test_other_frames_are_a_group_and_axes_without_direction_are_lines(made: dict[str, Any]) -> None:
+    (frames,) = (part["contents"] for part in made["weighted"]["contents"] if part["name"] == "frames")
+    shapes = drawing(scene_from_trace(WEIGHTED), 0, 1, 1)
+    expected = {name: [arrow for arrow in shapes.arrows[:3] if arrow.axis == k] for k, name in enumerate(AXIS_LABELS)}
+    expected["other frames"] = list(shapes.arrows[3:])
+    assert [group["name"] for group in frames] == list(expected)
+    for group, arrows in zip(frames, expected.values(), strict=True):
+        found = sorted((shape["type"], shape["color"]) for shape in group["contents"])
+        assert {*found} == {("cylinders" if arrow.is_line else "arrows", arrow.color) for arrow in arrows}
+        assert sum(len(shape["positionPairs"]) for shape in group["contents"]) == len(arrows)
 
 
 def test_bonds_and_polyhedra(parts: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 // One site in several models: a 3D picture for each, all with the same layer, head, atom and camera. `model` holds layer,
 // head and atom, and a header and bytes for each scene. Texts that come from files are set as text, never as HTML.
 
-import { edgeWeights, isTied, strongestEdges, decode } from "./crystal.js";
+import { edgeWeights, frameText, isTied, strongestEdges, decode } from "./crystal.js";
 import { keepKeys, legend, make, onArrows, pageModel, percent, slider, structureBox, tiedBadge, without3D } from "./controls.js";
 import { Structure } from "./structure.js";
 
@@ -13,7 +13,7 @@ function render({ model, el }) {
   const crystals = model.get("headers").map((header, n) => decode(header, data[n]));
   const names = model.get("names");
   const sizes = model.get("sizes");
-  const ui = build(crystals[0], names, sizes);
+  const ui = build(crystals, names, sizes);
   el.append(ui.root);
   const state = () => Object.fromEntries(STATE.map((name) => [name, model.get(name)]));
   const set = (name, value) => {
@@ -32,7 +32,7 @@ function render({ model, el }) {
       const weights = edgeWeights(crystal, now.layer, now.head);
       const lines = strongestEdges(crystal, weights, now.atom, model.get("n_lines"));
       structures[n]?.draw({ ...now, frames: "selected", polyhedra: "selected" }, { edges: lines.edges, weights });
-      ui.panels[n].show(caption(crystal, lines, weights), isTied(crystal, now.layer, now.head, now.atom));
+      ui.panels[n].show(caption(crystal, now, lines, weights), isTied(crystal, now.layer, now.head, now.atom));
     });
   };
   // Changes before the next frame of the browser are drawn together.
@@ -87,7 +87,9 @@ function turnTogether(structures) {
 
 // --- what is on the page ----------------------------------------------------------------------------------------------
 
-function build({ labels, formula, palette }, names, sizes) {
+function build(crystals, names, sizes) {
+  const { labels, formula, palette } = crystals[0];
+  const hasSets = crystals.some(({ otherAxis }) => otherAxis.length);
   const layer = slider("Layer", sizes.layer);
   const head = slider("Head", sizes.head);
   // Methods are compared at one layer and head, so there is no Play button.
@@ -104,7 +106,7 @@ function build({ labels, formula, palette }, names, sizes) {
       make("div", { className: "cf-head" }, make("span", { className: "cf-title" }, formula)),
       make("div", { className: "cf-controls" }, layer.group, head.group, make("label", {}, "Atom ", atom)),
       make("div", { className: "cf-panels" }, ...panels.map(({ root }) => root)),
-      legend(palette, true, "attention, weak to strong, relative to the strongest line of each picture"),
+      legend(palette, true, "attention, weak to strong, relative to the strongest line of each picture", hasSets),
     ),
   );
   keepKeys(root);
@@ -136,10 +138,10 @@ function panel(name) {
   return { root, structure, show };
 }
 
-function caption(crystal, { edges, itself }, weights) {
+function caption(crystal, { layer, head, atom }, { edges, itself }, weights) {
   const share = edges.reduce((sum, edge) => sum + weights[edge], 0);
   const text = `${edges.length} lines carry ${percent(share)} of the attention, ${percent(itself)} stays on the atom.`;
-  return crystal.axes ? text : `${text} This model has no frames.`;
+  return `${text} ${crystal.axes ? frameText(crystal, layer, head, atom) : "This model has no frames."}`;
 }
 
 export default { render, pageModel };

@@ -49,8 +49,8 @@ export function tiedBadge() {
   return make("span", { className: "cf-badge cf-tied", hidden: true, title }, "tied frame");
 }
 
-/** The colours of the axes (if there are any) and of attention lines. */
-export function legend({ axes, axisLabels, attentionRamp }, hasAxes, text) {
+/** The colours of the axes (if there are any), of those of other frames of weighted sets, and of attention lines. */
+export function legend({ axes, axisLabels, attentionRamp }, hasAxes, text, hasSets) {
   const chip = (className, label, name, value) => {
     const element = make("span", { className }, label);
     element.style.setProperty(name, value);
@@ -58,7 +58,8 @@ export function legend({ axes, axisLabels, attentionRamp }, hasAxes, text) {
   };
   const lines = chip("cf-lines", text, "--ramp", `linear-gradient(to right, ${attentionRamp.join(", ")})`);
   const chips = hasAxes ? axes.map((color, k) => chip("cf-axis", `${axisLabels[k]} (${"xyz"[k]})`, "--color", color)) : [];
-  return make("div", { className: "cf-legend" }, ...chips, lines);
+  const pale = chip("cf-axis cf-pale", "other frames of a weighted set", "--color", axes[0]);
+  return make("div", { className: "cf-legend" }, ...chips, ...(hasSets ? [pale] : []), lines);
 }
 
 /** Call `step` on arrow keys: `keys` maps each key to the arguments. */

@@ -134,6 +134,22 @@ export function frameOf(crystal, layer, head, atom) {
   return [first, second, cross(first, second)];
 }
 
+/** The pale axes of an atom: those of the other frames of its weighted set. */
+export function otherAxes(crystal, layer, head, atom) {
+  const { otherStart, otherAxis, otherDirection, otherOpacity, axisScale, opacityScale } = crystal;
+  const set = (layer * crystal.nHeads + head) * crystal.nQueries + atom;
+  return Array.from({ length: otherStart[set + 1] - otherStart[set] }, (_, k) => otherStart[set] + k).map((n) => ({
+    axis: otherAxis[n],
+    direction: Array.from(otherDirection.subarray(3 * n, 3 * n + 3), (x) => x / axisScale),
+    opacity: otherOpacity[n] / opacityScale,
+  }));
+}
+
+/** What a caption says of the axes of an atom. */
+export function frameText(crystal, layer, head, atom) {
+  return crystal.frameTexts[crystal.frameText[(layer * crystal.nHeads + head) * crystal.nQueries + atom]];
+}
+
 /** Whether a tie rule chose the axes of a frame. */
 export function isTied(crystal, layer, head, atom) {
   return crystal.tied[(layer * crystal.nHeads + head) * crystal.nQueries + atom] === 1;

@@ -2,7 +2,7 @@
 // a separate page. `model` holds layer, head (null: mean over heads), atom, frames and polyhedra. Texts that come from
 // files are set as text, never as HTML.
 
-import { attentionByDistance, attentionMatrix, edgeWeights, isDead, isTied, strongestEdges, decode } from "./crystal.js";
+import { attentionByDistance, attentionMatrix, edgeWeights, frameText, isTied, strongestEdges, decode } from "./crystal.js";
 import { keepKeys, legend, make, onArrows, pageModel, percent, slider, structureBox, tiedBadge, without3D } from "./controls.js";
 import { Heatmap } from "./heatmap.js";
 import { Profile } from "./profile.js";
@@ -152,7 +152,7 @@ function build(crystal) {
       make(
         "div",
         { className: "cf-pictures" },
-        make("div", { className: "cf-left" }, structure, legend(palette, axes, "attention, weak to strong")),
+        make("div", { className: "cf-left" }, structure, legend(palette, axes, "attention, weak to strong", crystal.otherAxis.length > 0)),
         make("div", { className: "cf-right" }, heatmapTitle, heatmap, profileTitle, profile),
       ),
       tip,
@@ -239,8 +239,7 @@ function caption(crystal, { layer, head, atom }, { edges, itself }, weights) {
   }
   if (!crystal.axes) return `${text}. This model has no frames (method none).`;
   if (head === null) return `${text}. Each head has its own frames: choose a head to see axes.`;
-  const dead = " Its axes are pale: so little attention leaves the atom that they change nothing.";
-  return `${text}. Frame method: ${crystal.method}.${isDead(crystal, layer, head, atom) ? dead : ""}`;
+  return `${text}. ${frameText(crystal, layer, head, atom)}`;
 }
 
 function fileName(crystal, { layer, head, atom }) {

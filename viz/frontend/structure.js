@@ -1,10 +1,11 @@
 // The crystal in 3D. Atoms, bonds and cell are drawn once; everything that depends on layer, head and atom at every step.
 
-import { frameOf, isDead, positionOf } from "./crystal.js";
+import { frameOf, isDead, otherAxes, positionOf } from "./crystal.js";
 import { Meshes, toPoint } from "./mesh.js";
 
 // Å, as in viz/drawings.py.
 const AXIS_LENGTH = 1.5;
+const AXIS_RADIUS = 0.085; // thicker than any attention line, as axes of `max` frames lie along edges
 const OTHERS = 0.7;
 const BOND = 0.03;
 const LINE = [0.035, 0.065]; // weakest and strongest; even the weakest hides the bond below it
@@ -235,17 +236,30 @@ export class Structure {
       const start = positionOf(crystal, owner);
       const paleness = isDead(crystal, layer, head, owner) ? crystal.palette.paleness : 0;
       frameOf(crystal, layer, head, owner).forEach((axis, k) => {
-        const reach = (far) => start.map((x, n) => x + far * axis[n]);
-        // Thicker than any attention line, as axes of `max` frames lie along edges.
-        const radius = selected ? 0.085 : 0.045;
-        const color = mix(crystal.palette.axes[k], "#FFFFFF", paleness);
-        meshes.arrow(color, start, reach(length), radius, 4 * radius, 2.1 * radius);
+        if (!axis.some(Boolean)) return; // neighbours on a line fix only one axis
+        this.#drawAxis(meshes, start, k, axis, length, selected ? AXIS_RADIUS : 0.045, paleness);
         if (selected) {
-          this.#axisLabels[k].sprite.position.set(...reach(length + 0.3));
+          this.#axisLabels[k].sprite.position.set(...start.map((x, n) => x + (length + 0.3) * axis[n]));
           this.#axisLabels[k].show();
         }
       });
     }
+    const { otherLengths, otherRadii } = crystal.palette;
+    for (const { axis, direction, opacity } of otherAxes(crystal, layer, head, atom)) {
+      const radius = AXIS_RADIUS * otherRadii[axis];
+      const length = AXIS_LENGTH * otherLengths[axis];
+      // Slim heads, because there can be many.
+      this.#drawAxis(meshes, positionOf(crystal, atom), axis, direction, length, radius, 1 - opacity, 1.6 * radius);
+    }
+  }
+
+  /** An arrow, or a line in both directions if the sign of the axis has no meaning. */
+  #drawAxis(meshes, start, axis, direction, length, radius, paleness, headRadius = 2.1 * radius) {
+    const { palette, unsignedAxis } = this.#crystal;
+    const color = mix(palette.axes[axis], "#FFFFFF", paleness);
+    const reach = (far) => start.map((x, n) => x + far * direction[n]);
+    if (axis === unsignedAxis) meshes.rod(color, reach(-length), reach(length), radius);
+    else meshes.arrow(color, start, reach(length), radius, 4 * radius, headRadius);
   }
 
   #addBalls(balls, size = 1, paleness = 0) {
