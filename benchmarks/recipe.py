@@ -85,6 +85,7 @@ VARIANTS = {
     "2e-3, weighted frames": Variant(FALLING, {"frame": replace(ModelConfig().frame, weighted_margin=0.1)}),
     "2e-3, both hands": Variant(FALLING, {"frame": replace(ModelConfig().frame, both_hands=True)}),
     "2e-3, second axis by the sine": Variant(FALLING, {"frame": replace(ModelConfig().frame, second_axis="sine")}),
+    "2e-3, swish": Variant(FALLING, {"activation": "swish"}),
     "2e-3, exact frames": Variant(FALLING, {"frame": EXACT}),
     "2e-3, content up to 4": Variant(FALLING, {"largest_content": 4.0}),
     "2e-3, content up to 2": Variant(FALLING, {"largest_content": 2.0}),

@@ -132,6 +132,17 @@ def test_gradients_of_weights_are_finite_differences(frame: FrameConfig) -> None
         assert abs(found - differences(value)) < 1e-6 * abs(found)
 
 
+@pytest.mark.parametrize("crystal", [random_crystal(4, 4), PEROVSKITE], ids=lambda crystal: crystal.id)
+@pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES)
+def test_stress_is_symmetric(frame: FrameConfig, crystal: Crystal) -> None:
+    """The energy does not change with a rotation, so only the symmetric part of a strain does."""
+    model = model_of(frame)
+    batch = batch_of(model, crystal)
+    stress = slope(energy(model, batch), batch.edge_vectors).mT @ batch.edge_vectors
+    assert stress.norm() > 1e-3
+    torch.testing.assert_close(stress, stress.mT, rtol=0.0, atol=1e-10)
+
+
 @pytest.mark.parametrize("crystal", [SALT, PEROVSKITE, IRON, MOST["rutile TiO2"]], ids=lambda crystal: crystal.id)
 def test_forces_obey_the_symmetry_of_the_site(crystal: Crystal) -> None:
     """They vanish where inversion leaves the atom in place; oxygen of rutile may move along one line."""

@@ -252,6 +252,15 @@ def test_training_goes_on_from_trained_weights(finished: FitResult, tmp_path: Pa
     np.testing.assert_allclose(tuned["target_mean"], [np.nanmean(data.train.targets[t.name]) for t in TARGETS])
 
 
+def test_a_new_readout_keeps_the_sharpness_of_its_activation(tmp_path: Path) -> None:
+    model = replace(MODEL, activation="swish")
+    first = fit(replace(training(n_epochs=1, swa_epochs=0), model=model), DATA, tmp_path / "first")
+    other = training(n_epochs=1, swa_epochs=0, initial_weights=str(first.output))
+    tuned = fit(replace(other, model=replace(model, targets=TARGETS)), make_data(targets=TARGETS), tmp_path / "tuned")
+    name = "readout.1.sharpness"
+    assert weights(tuned, "last")[name] == weights(first, "last")[name] != 1.0
+
+
 def test_weights_of_another_model_are_refused(finished: FitResult, tmp_path: Path) -> None:
     other = replace(training(initial_weights=str(finished.output)), model=replace(MODEL, n_heads=4))
     with refused(ConfigError, "n_heads is 4, there 2", field="training.initial_weights"):
