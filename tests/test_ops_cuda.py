@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from attention_cases import ATOM, IRON, MOLECULE, NAMES, OUTPUT_BAR, SALT, assert_agrees, batch_of, evaluated, weights
@@ -25,7 +26,15 @@ from refusals import refused
 from torch import Tensor, multiprocessing as mp
 
 from crystalframer import compiled, ops
-from crystalframer.config import FRAME_METHODS, CosineBasis, DistanceBasis, FrameConfig, FrameMethod, ModelConfig
+from crystalframer.config import (
+    FRAME_METHODS,
+    CosineBasis,
+    DecayConfig,
+    DistanceBasis,
+    FrameConfig,
+    FrameMethod,
+    ModelConfig,
+)
 from crystalframer.crystals.crystal import Crystal, CrystalBatch
 from crystalframer.errors import ConfigError
 from crystalframer.maths.edges import Edges
@@ -115,23 +124,43 @@ def test_training_takes_the_edges_of_the_reference(frame: FrameConfig, monkeypat
 
 
 def test_ties_by_the_rule_sine_for_both_hands() -> None:
-    frame = FrameConfig(second_axis="sine", both_hands=True)
-    assert_agrees(on_kernels, batch_of(SALT, radius=3.0), replace(ODD, frame=frame), device=DEVICE)
+    """Pyramids of three equal neighbours: with one hand another frame would be chosen."""
+    pyramids = Crystal(np.array([32, 52]), np.array([[0.0, 0, 0], [-1.7, -1.7, -1.7]]), 3.0 * (np.eye(3) - 1))
+    config = replace(ODD, frame=FrameConfig(second_axis="sine", both_hands=True))
+    assert_agrees(on_kernels, batch_of(pyramids, radius=3.6, enlarge=False), config, device=DEVICE)
 
 
 @pytest.mark.parametrize(
-    ("name", "crystals"),
+    ("frame", "reach"),
+    [(FrameConfig("none"), 2.0), (FrameConfig(), 4.0), (FRAMES["drawn by sine"], 2.0), (FRAMES["drawn by sine"], 3.0)],
+)
+def test_the_envelope_is_that_of_the_reference(
+    frame: FrameConfig, reach: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values and gradients, for neighbours within, at and beyond the reach of heads, and for atoms that see none."""
+    from crystalframer.ops import cuda
+
+    monkeypatch.setattr(cuda, "BLOCK", 8)
+    config = replace(ODD, frame=frame, decay=DecayConfig(reach=reach))
+    crystals = (SALT, MOLECULE, ATOM, random_crystal(1, 2))
+    assert_agrees(on_kernels, batch_of(*crystals, radius=4.0, enlarge=False), config, 1, device=DEVICE)
+
+
+@pytest.mark.parametrize(
+    ("name", "crystals", "reach"),
     [
-        ("drawn", (SALT, MOLECULE, ATOM)),
-        ("drawn by sine", (random_crystal(1, 2),)),
-        ("nearest drawn by sine", (IRON, MOLECULE)),
+        ("drawn", (SALT, MOLECULE, ATOM), 2.0),
+        ("drawn by sine", (random_crystal(1, 2),), None),
+        ("nearest drawn by sine", (IRON, MOLECULE), None),
     ],
 )
-def test_evaluation_sums_over_sets(name: str, crystals: tuple[Crystal, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluation_sums_over_sets(
+    name: str, crystals: tuple[Crystal, ...], reach: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Octahedra and cubes, more axes than are gathered at once, a line, an atom alone; several blocks of edges."""
     from crystalframer.ops import cuda, reference
 
-    config = replace(ODD, n_heads=2, d_model=10, frame=FRAMES[name])
+    config = replace(ODD, n_heads=2, d_model=10, frame=FRAMES[name], decay=DecayConfig(reach=reach))
     batch = batch_of(*crystals, radius=3.0, enlarge=False)
     tensors: list[Any] = weights(batch.n_atoms, config)
     with torch.no_grad():
@@ -226,8 +255,8 @@ def test_operators_pass_torchs_own_checks() -> None:
     axes = torch.randn(2, 2, 3, 3, device=DEVICE)
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
     check: Any = partial(torch.library.opcheck, test_utils=tests)
-    check(cuda.attend, (q, k, precision, edges.lengths, *ends))
-    check(cuda.accumulate, (attention, v, axes, *geometry, *ends, 4, 0.5, 1.0, 4))
+    check(cuda.attend, (q, k, precision, edges.lengths, *ends, 0.08))
+    check(cuda.accumulate, (attention, ends.first_edge[1:].clone(), v, axes, *geometry, *ends, 4, 0.5, 1.0, 4))
     logits, keys = attention.detach(), torch.tensor([1, 2], device=DEVICE)
     seen = (logits, logits, *geometry, ends.first_edge)
     check(cuda.max_frames, (*seen, keys, False, True, False, 1e-3, 0.0, True))
@@ -293,10 +322,10 @@ from triton.compiler import ASTSource
 from crystalframer.ops import triton_frames, triton_kernels, triton_ties
 
 INTEGERS = ("n_heads",)
-NUMBERS = ("scale", "factor", "spacing", "sharpness", "noise", "margin")
-POINTERS = {"is_self": "*i1"}
-POINTERS |= dict.fromkeys(("key_atom", "query_atom", "first_edge", "incoming", "first_incoming", "keys"), "*i64")
-SIZES = dict(HEADS=8, D_HEAD=16, D=16, N_CENTERS=64, CENTERS=64, DEGREE=40, DEGREES=64, ROW=24, BLOCK=16)
+NUMBERS = ("scale", "factor", "spacing", "sharpness", "noise", "margin", "steepness")
+LONG = ("key_atom", "query_atom", "first_edge", "last_edge", "incoming", "first_incoming", "keys")
+POINTERS = {"is_self": "*i1", **dict.fromkeys(LONG, "*i64")}
+SIZES = dict(HEADS=8, D_HEAD=16, D=16, N_CENTERS=64, CENTERS=64, DEGREE=40, DEGREES=64, ROW=24, BLOCK=16, ENDS=True)
 jobs = {name: (getattr(triton_kernels, name), SIZES) for name in sys.argv[1:]}
 RULES = dict(NEAREST=False, SINE=True)
 jobs |= {

@@ -13,6 +13,10 @@ from crystalframer.config import DecayConfig
 
 WHOLE = 0.5
 """Share of the squared reach up to which the envelope is 1."""
+SMALLEST_REST = 1e-6
+"""Rounding of the envelope's argument, for kernels."""
+NEGLIGIBLE = 1e-8
+"""Attention below which kernels leave out the last edges of an atom: less than rounding, all together."""
 
 
 def decay_lengths(

@@ -38,7 +38,8 @@ def framed_attention(given: AttentionInputs) -> Float[Tensor, "n_atoms n_heads d
     """The `output` of `reference.framed_attention`."""
     edges, config, ends = given.edges, given.config, _ends(given.edges)
     precision = 0.5 / given.decay_length.square()
-    logits, attention = attend(given.query, given.key, precision, edges.lengths, *ends)
+    steepness = 0.0 if config.decay.reach is None else 2.0 / config.decay.reach**2
+    logits, attention, last_edge = attend(given.query, given.key, precision, edges.lengths, *ends, steepness)
     projection = config.distance.coefficient * given.distance_projection
     axes, degree, of_sets = given.query.new_empty(0), 0, None
     if given.cosine_projection is not None:
@@ -51,7 +52,8 @@ def framed_attention(given: AttentionInputs) -> Float[Tensor, "n_atoms n_heads d
         cosines = config.cosine.coefficient * (given.cosine_projection @ polynomials)
         projection = torch.cat([projection, rearrange(cosines, "k h d n -> h d (k n)")], dim=-1)
     geometry = (edges.lengths, edges.directions, edges.is_self)
-    values, sums = accumulate(attention, given.value, axes, *geometry, *ends, *_centers(config.distance), degree)
+    basis = (*_centers(config.distance), degree)
+    values, sums = accumulate(attention, last_edge, given.value, axes, *geometry, *ends, *basis)
     sums = sums if of_sets is None else torch.cat([sums, of_sets], dim=-1)
     return values + einsum(sums, projection, "n h m, h d m -> n h d")
 
@@ -174,59 +176,69 @@ def _launch(kernel: Any, n_programs: int, *arguments: Any, **sizes: Any) -> None
 @torch.library.custom_op(
     "crystalframer::attend_triton",
     mutates_args=(),
-    schema=f"(Tensor query, Tensor key, Tensor precision, Tensor length, {_ENDS}) -> (Tensor, Tensor)",
+    schema=f"(Tensor query, Tensor key, Tensor precision, Tensor length, {_ENDS}, float steepness) -> "
+    "(Tensor, Tensor, Tensor)",
 )
-def attend(query: Tensor, key: Tensor, precision: Tensor, length: Tensor, *ends: Tensor) -> tuple[Tensor, Tensor]:
-    """(n_edges, n_heads) logits q·k/√d - r²·precision, and their softmax over the edges of each atom."""
-    n_atoms, n_heads, d_head = query.shape
+def attend(query: Tensor, key: Tensor, precision: Tensor, length: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """(n_edges, n_heads) logits q·k/√d - r²·precision, and their softmax over the edges of each atom; and (n_atoms) the
+    number behind the last edge that any head of an atom attends to.
+
+    An envelope ends the attention if `steepness`, 2/k², is not 0: r²·precision·steepness is (r/kσ)².
+    """
+    *ends, steepness = rest
+    e, (n_atoms, n_heads, d_head) = _Ends(*ends), query.shape
     logits = query.new_empty(len(length), n_heads)
-    attention = torch.empty_like(logits)
-    inputs = (query, key, precision, length, *ends[1:3])
-    _launch(triton_kernels.attend, n_atoms, *inputs, logits, attention, n_heads, d_head**-0.5, **_sizes(query))
-    return logits, attention
+    attention, last_edge = torch.empty_like(logits), torch.empty_like(e.first_edge[1:])
+    inputs, outputs = (query, key, precision, length, e.key_atom, e.first_edge), (logits, attention, last_edge)
+    numbers, sizes = (n_heads, d_head**-0.5, steepness), _sizes(query)
+    _launch(triton_kernels.attend, n_atoms, *inputs, *outputs, *numbers, ENDS=steepness > 0, **sizes)
+    return logits, attention, last_edge
 
 
 @attend.register_fake
-def _(query: Tensor, key: Tensor, precision: Tensor, length: Tensor, *_: Tensor) -> Any:
+def _(query: Tensor, key: Tensor, precision: Tensor, length: Tensor, *rest: Any) -> Any:
     logits = query.new_empty(length.shape[0], query.shape[1])
-    return logits, torch.empty_like(logits)
+    first_edge = _Ends(*rest[:-1]).first_edge
+    return logits, torch.empty_like(logits), torch.empty_like(first_edge[1:])
 
 
 @torch.library.custom_op(
     "crystalframer::attend_backward_triton",
     mutates_args=(),
-    schema=f"(Tensor grad_attention, Tensor query, Tensor key, Tensor attention, Tensor length, {_ENDS}) -> "
-    "(Tensor, Tensor, Tensor)",
+    schema="(Tensor grad_attention, Tensor query, Tensor key, Tensor precision, Tensor attention, Tensor last_edge, "
+    f"Tensor length, {_ENDS}, float steepness) -> (Tensor, Tensor, Tensor)",
 )
 def attend_backward(
-    grad_attention: Tensor, query: Tensor, key: Tensor, attention: Tensor, length: Tensor, *ends: Tensor
+    grad_attention: Tensor, query: Tensor, key: Tensor, precision: Tensor, attention: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of queries, keys and precisions. The logits themselves carry none: frames are constants."""
+    last_edge, length, *ends, steepness = rest
     e, (n_atoms, n_heads, d_head) = _Ends(*ends), query.shape
     grad_logits = torch.empty_like(attention)
     grad_query, grad_key = query.new_empty(query.shape), key.new_empty(key.shape)
     grad_precision = query.new_empty(n_atoms, n_heads)
-    inputs = (grad_attention, attention, key, length, e.key_atom, e.first_edge)
+    inputs = (grad_attention, attention, key, precision, length, e.key_atom, e.first_edge, last_edge)
     outputs = (grad_logits, grad_query, grad_precision)
     scale, sizes = d_head**-0.5, _sizes(query)
-    _launch(triton_kernels.attend_backward, n_atoms, *inputs, *outputs, n_heads, scale, **sizes)
+    numbers = (n_heads, scale, steepness)
+    _launch(triton_kernels.attend_backward, n_atoms, *inputs, *outputs, *numbers, ENDS=steepness > 0, **sizes)
     inputs = (grad_logits, query, e.query_atom, e.incoming, e.first_incoming)
     _launch(triton_kernels.gather_to_keys, len(key), *inputs, grad_key, n_heads, scale, **sizes)
     return grad_query, grad_key, grad_precision
 
 
 @attend_backward.register_fake
-def _(grad_attention: Tensor, query: Tensor, key: Tensor, *_: Tensor) -> Any:
+def _(grad_attention: Tensor, query: Tensor, key: Tensor, *_: Any) -> Any:
     return query.new_empty(query.shape), key.new_empty(key.shape), query.new_empty(query.shape[:2])
 
 
-def _keep_for_attend(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    query, key, _, *geometry = inputs
-    ctx.save_for_backward(query, key, output[1], *geometry)
+def _keep_for_attend(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    query, key, precision, *geometry, ctx.steepness = inputs
+    ctx.save_for_backward(query, key, precision, *output[1:], *geometry)
 
 
-def _backward_of_attend(ctx: Any, grad_logits: Tensor | None, grad_attention: Tensor) -> tuple[Tensor | None, ...]:
-    return (*attend_backward(grad_attention, *ctx.saved_tensors), *[None] * 6)
+def _backward_of_attend(ctx: Any, _: Tensor | None, grad_attention: Tensor, __: Any) -> tuple[Tensor | None, ...]:
+    return (*attend_backward(grad_attention, *ctx.saved_tensors, ctx.steepness), *[None] * 7)
 
 
 attend.register_autograd(_backward_of_attend, setup_context=_keep_for_attend)
@@ -235,49 +247,49 @@ attend.register_autograd(_backward_of_attend, setup_context=_keep_for_attend)
 @torch.library.custom_op(
     "crystalframer::accumulate_triton",
     mutates_args=(),
-    schema="(Tensor attention, Tensor value, Tensor axes, Tensor length, Tensor direction, Tensor is_self, "
-    f"{_ENDS}, {_BASIS}) -> (Tensor, Tensor)",
+    schema="(Tensor attention, Tensor last_edge, Tensor value, Tensor axes, Tensor length, Tensor direction, "
+    f"Tensor is_self, {_ENDS}, {_BASIS}) -> (Tensor, Tensor)",
 )
 def accumulate(
-    attention: Tensor, value: Tensor, axes: Tensor, length: Tensor, direction: Tensor, is_self: Tensor, *rest: Any
+    attention: Tensor, last_edge: Tensor, value: Tensor, axes: Tensor, length: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor]:
     """For each atom and head: attended values (d_head); attended Gaussians and polynomials (n_centers + 3 · degree)."""
-    *ends, n_centers, spacing, sharpness, degree = rest
+    direction, is_self, *ends, n_centers, spacing, sharpness, degree = rest
     e = _Ends(*ends)
-    n_atoms, n_heads, d_head = len(e.first_edge) - 1, *value.shape[1:]
+    n_atoms, n_heads, d_head = len(last_edge), *value.shape[1:]
     values, sums = value.new_empty(n_atoms, n_heads, d_head), value.new_empty(n_atoms, n_heads, n_centers + 3 * degree)
     sizes = {"N_CENTERS": n_centers, "CENTERS": _padded(n_centers), "DEGREE": degree, "DEGREES": _padded(degree)}
-    inputs = (attention, value, axes, length, direction, is_self, e.key_atom, e.first_edge)
+    inputs = (attention, value, axes, length, direction, is_self, e.key_atom, e.first_edge, last_edge)
     numbers = (n_heads, spacing, sharpness)
     _launch(triton_kernels.accumulate, n_atoms, *inputs, values, sums, *numbers, **_sizes(value), **sizes)
     return values, sums
 
 
 @accumulate.register_fake
-def _(attention: Tensor, value: Tensor, *rest: Any) -> Any:
-    n_atoms, n_sums = rest[6].shape[0] - 1, rest[-4] + 3 * rest[-1]
+def _(attention: Tensor, last_edge: Tensor, value: Tensor, *rest: Any) -> Any:
+    n_atoms, n_sums = last_edge.shape[0], rest[-4] + 3 * rest[-1]
     return value.new_empty(n_atoms, *value.shape[1:]), value.new_empty(n_atoms, value.shape[1], n_sums)
 
 
 @torch.library.custom_op(
     "crystalframer::accumulate_backward_triton",
     mutates_args=(),
-    schema="(Tensor grad_values, Tensor grad_sums, Tensor attention, Tensor value, Tensor axes, Tensor length, "
-    f"Tensor direction, Tensor is_self, {_ENDS}, {_BASIS}) -> (Tensor, Tensor)",
+    schema="(Tensor grad_values, Tensor grad_sums, Tensor attention, Tensor last_edge, Tensor value, Tensor axes, "
+    f"Tensor length, Tensor direction, Tensor is_self, {_ENDS}, {_BASIS}) -> (Tensor, Tensor)",
 )
 def accumulate_backward(
-    grad_values: Tensor, grad_sums: Tensor, attention: Tensor, value: Tensor, *rest: Any
+    grad_values: Tensor, grad_sums: Tensor, attention: Tensor, last_edge: Tensor, value: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of the weights and of the values."""
+    """Gradients of the weights, up to the last edge of each atom, and of the values."""
     *geometry, n_centers, spacing, sharpness, degree = rest
     e = _Ends(*geometry[4:])
-    n_atoms, n_heads = len(e.first_edge) - 1, value.shape[1]
+    n_atoms, n_heads = len(last_edge), value.shape[1]
     grad_attention, grad_value = torch.empty_like(attention), value.new_empty(value.shape)
     grad_cosines = rearrange(grad_sums[..., n_centers:], "n h (k m) -> n m k h", k=3)
     sizes = {"N_CENTERS": n_centers, "CENTERS": max(_padded(n_centers), 8), "DEGREE": degree, "ROW": 3 * n_heads}
     inputs = (grad_values, grad_sums[..., :n_centers], grad_cosines, value, *geometry[:4])
     numbers = (n_heads, spacing, sharpness)
-    edges = (e.key_atom, e.first_edge)
+    edges = (e.key_atom, e.first_edge, last_edge)
     common = _sizes(value)
     _launch(triton_kernels.accumulate_backward, n_atoms, *inputs, *edges, grad_attention, *numbers, **common, **sizes)
     inputs = (attention, grad_values, e.query_atom, e.incoming, e.first_incoming)
@@ -286,7 +298,7 @@ def accumulate_backward(
 
 
 @accumulate_backward.register_fake
-def _(a: Tensor, b: Tensor, attention: Tensor, value: Tensor, *_: Any) -> Any:
+def _(a: Tensor, b: Tensor, attention: Tensor, last_edge: Tensor, value: Tensor, *_: Any) -> Any:
     return torch.empty_like(attention), value.new_empty(value.shape)
 
 
@@ -296,7 +308,8 @@ def _keep_for_accumulate(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None
 
 
 def _backward_of_accumulate(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-    return (*accumulate_backward(*gradients, *ctx.saved_tensors, *ctx.numbers), *[None] * 13)
+    of_attention, of_value = accumulate_backward(*gradients, *ctx.saved_tensors, *ctx.numbers)
+    return (of_attention, None, of_value, *[None] * 13)
 
 
 accumulate.register_autograd(_backward_of_accumulate, setup_context=_keep_for_accumulate)

@@ -37,12 +37,10 @@ SMALLEST_EXPONENT = np.float32(-100.0)
 """Smallest exponent of 2: products of weights stay above denormal numbers, which are a hundred times slower."""
 FAR = np.float32(1e30)
 """Squared length of edges that pad, Å²."""
-NEGLIGIBLE = np.float32(1e-8)
-"""Attention below which the last edges of an atom and head are left out: less than rounding, all together."""
+NEGLIGIBLE = np.float32(decay.NEGLIGIBLE)
 WHOLE, SLOPE = np.float32(decay.WHOLE), np.float32(1.0 / (1.0 - decay.WHOLE))
 """Of the envelope; see `maths.decay`."""
-SMALLEST_REST = np.float32(1e-6)
-"""Rounding of the envelope's argument."""
+SMALLEST_REST = np.float32(decay.SMALLEST_REST)
 
 # The compiler may reorder sums and fuse multiplications; NaN and infinity keep their meaning.
 MATHS = ("contract", "reassoc", "nsz", "arcp")

@@ -10,11 +10,12 @@ and layer, forward:
 
 So arithmetic decides. It cannot move to the tensor cores: the cosines differ by head, one row times a matrix; and
 2e-5 of accuracy would take three tf32 products for one. What remains is to waste no instruction. These kernels issue,
-a warp and an edge with all its heads (sm_90): logits and softmax 47, frames in training 64 (more where they are drawn
-from weighted sets, whose members are compared with each other), values 22, distances 46, cosines 110; the arithmetic
-above alone would be 87. Backward: values 25, distances 55, cosines 106, logits and queries 37, keys and values 2 · 28.
-At one instruction a clock on each of 528 schedulers, 1.7 GHz, and 112 edges (whole blocks), a layer of 2,560 atoms
-takes 92 µs forward and 89 µs backward: four times the floor.
+a warp and an edge with all its heads (sm_90): logits and softmax 40 (54 with an envelope), frames in training 64 (more
+where they are drawn from weighted sets, whose members are compared with each other), values 22, distances 46, cosines
+110; the arithmetic above alone would be 87. Backward: values 25, distances 55, cosines 106, logits and queries 37 (42),
+keys and values 2 · 28. At one instruction a clock on each of 528 schedulers, 1.7 GHz, and 112 edges (whole blocks), a
+layer of 2,560 atoms takes 90 µs forward and 89 µs backward: four times the floor. Sums and gradients end at the last
+edge that any head of the atom attends to, so that an atom takes less than its edges say.
 
 - Sums over edges stay inside a thread. Each kernel has its heads (times axes, or centres) across the 32 lanes of its
   warp and the edges of a block in registers, so that a sum takes one instruction an edge and no shuffle. Triton lays
@@ -35,6 +36,13 @@ from typing import Any
 
 import triton
 import triton.language as tl
+
+from crystalframer.maths import decay
+
+WHOLE = tl.constexpr(decay.WHOLE)
+SLOPE = tl.constexpr(1.0 / (1.0 - decay.WHOLE))
+SMALLEST_REST = tl.constexpr(decay.SMALLEST_REST)
+NEGLIGIBLE = tl.constexpr(decay.NEGLIGIBLE)
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -66,6 +74,31 @@ def _by_atom(array, atom, head, n_heads, D_HEAD, D):
 
 
 @kernel
+def _envelope(squared, precision, steepness):
+    """(edges, heads): argument of the envelope, what it is below 1, and the size, so that φ = rest² · size.
+
+    See `maths.decay`; squared lengths times precision times steepness are squared shares of the reach.
+    """
+    x = (squared[:, None] * precision[None, :] * steepness - WHOLE) * SLOPE
+    x = tl.minimum(tl.maximum(x, 0.0), 1.0)
+    rest = 1.0 - x
+    return x, rest, rest * (1.0 + x * (3.0 + 6.0 * x))
+
+
+@kernel
+def _end_of_reach(length, start, stop, head, precision, n_heads, steepness, BLOCK):
+    """Behind the last edge, nearest first, within the reach of any head."""
+    farthest = tl.min(tl.where(head < n_heads, precision, float("inf")), 0)
+    n_within = tl.zeros([BLOCK], tl.int32)
+    for begin in range(start, stop, BLOCK):
+        e = begin + tl.arange(0, BLOCK)
+        r = tl.load(length + e, mask=e < stop, other=float("inf"))
+        beyond = r * r * farthest * steepness >= 1.0
+        n_within = tl.where(beyond, n_within, (e + 1 - start).to(tl.int32))
+    return tl.minimum(start + tl.max(n_within, 0), stop)
+
+
+@kernel
 def attend(
     query,
     key,
@@ -75,43 +108,71 @@ def attend(
     first_edge,
     logits,
     attention,
+    last_edge,
     n_heads,
     scale,
+    steepness,
     HEADS: tl.constexpr,
     D_HEAD: tl.constexpr,
     D: tl.constexpr,
+    ENDS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Logits q·k/√d - r²·precision and their softmax over the edges of each atom."""
+    """Logits q·k/√d - r²·precision, with the logarithm of the envelope if it `ENDS`, and their softmax over the edges
+    of each atom; and behind the last edge of an atom that any head attends to."""
     i = tl.program_id(0).to(tl.int64)
     start = tl.load(first_edge + i)
     stop = tl.load(first_edge + i + 1)
     head = tl.arange(0, HEADS)
     q = _by_atom(query, i + tl.zeros([1], tl.int64), head, n_heads, D_HEAD, D) * scale
     decay = tl.load(precision + i * n_heads + head, mask=head < n_heads, other=0.0)
+    end = stop
+    if ENDS:
+        end = _end_of_reach(length, start, stop, head, decay, n_heads, steepness, BLOCK)
+    for begin in range(start, end, BLOCK):
+        e = begin + tl.arange(0, BLOCK)
+        real = e < end
+        j = tl.load(key_atom + e, mask=real, other=0)
+        content = tl.sum(q * _by_atom(key, j, head, n_heads, D_HEAD, D), 2)
+        there = real[:, None] & (head < n_heads)[None, :]
+        tl.store(logits + e[:, None] * n_heads + head[None, :], content, mask=there)
+    tl.debug_barrier()  # what follows reads what other threads wrote
     largest = tl.full([HEADS], float("-inf"), tl.float32)
     total = tl.zeros([HEADS], tl.float32)
-    for begin in range(start, stop, BLOCK):
+    for begin in range(start, end, BLOCK):
         e = begin + tl.arange(0, BLOCK)
-        real = e < stop
+        real = e < end
         there = real[:, None] & (head < n_heads)[None, :]
-        j = tl.load(key_atom + e, mask=real, other=0)
         r = tl.load(length + e, mask=real, other=0.0)
-        k = _by_atom(key, j, head, n_heads, D_HEAD, D)
-        logit = tl.sum(q * k, 2) - (r * r)[:, None] * decay[None, :]
+        logit = _by_edge(logits, e, head, there, n_heads) - (r * r)[:, None] * decay[None, :]
+        if ENDS:
+            _, rest, size = _envelope(r * r, decay, steepness)
+            envelope = rest * rest * size
+            is_within = envelope > 0.0
+            logit = tl.where(is_within, logit + tl.log(tl.where(is_within, envelope, 1.0)), float("-inf"))
         tl.store(logits + e[:, None] * n_heads + head[None, :], logit, mask=there)
         logit = tl.where(real[:, None], logit, float("-inf"))
         higher = tl.maximum(largest, tl.max(logit, 0))
         total = total * tl.exp(largest - higher) + tl.sum(tl.exp(logit - higher[None, :]), 0)
         largest = higher
-    tl.debug_barrier()  # what follows reads what other threads wrote
+    tl.debug_barrier()
     norm = 1.0 / tl.maximum(total, 1.0)  # the largest alone is 1; 0 for an atom without edges, which pads a batch
-    for begin in range(start, stop, BLOCK):
+    n_attended = tl.zeros([BLOCK, HEADS], tl.int32)
+    for begin in range(start, end, BLOCK):
         e = begin + tl.arange(0, BLOCK)
-        there = (e < stop)[:, None] & (head < n_heads)[None, :]
+        there = (e < end)[:, None] & (head < n_heads)[None, :]
         logit = _by_edge(logits, e, head, there, n_heads)
         weight = tl.exp(logit - largest[None, :]) * norm[None, :]
         tl.store(attention + e[:, None] * n_heads + head[None, :], weight, mask=there)
+        attends = there & ((weight < NEGLIGIBLE) == 0)  # NaN, too
+        n_attended = tl.where(attends, (e + 1 - start).to(tl.int32)[:, None], n_attended)
+    tl.store(last_edge + i, start + tl.max(tl.max(n_attended, 1), 0))
+    for begin in range(end, stop, BLOCK):
+        e = begin + tl.arange(0, BLOCK)
+        there = (e < stop)[:, None] & (head < n_heads)[None, :]
+        place = e[:, None] * n_heads + head[None, :]
+        tl.store(logits + place, tl.full([BLOCK, HEADS], float("-inf"), tl.float32), mask=there)
+        tl.store(attention + place, tl.zeros([BLOCK, HEADS], tl.float32), mask=there)
 
 
 @kernel
@@ -119,47 +180,63 @@ def attend_backward(
     grad_attention,
     attention,
     key,
+    precision,
     length,
     key_atom,
     first_edge,
+    last_edge,
     grad_logits,
     grad_query,
     grad_precision,
     n_heads,
     scale,
+    steepness,
     HEADS: tl.constexpr,
     D_HEAD: tl.constexpr,
     D: tl.constexpr,
+    ENDS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """From the gradient of the weights to those of the logits, the queries and the precisions."""
     i = tl.program_id(0).to(tl.int64)
     start = tl.load(first_edge + i)
+    last = tl.load(last_edge + i)
     stop = tl.load(first_edge + i + 1)
     head = tl.arange(0, HEADS)
+    decay = tl.load(precision + i * n_heads + head, mask=head < n_heads, other=0.0)
     mean = tl.zeros([HEADS], tl.float32)
-    for begin in range(start, stop, BLOCK):
+    for begin in range(start, last, BLOCK):
         e = begin + tl.arange(0, BLOCK)
-        there = (e < stop)[:, None] & (head < n_heads)[None, :]
+        there = (e < last)[:, None] & (head < n_heads)[None, :]
         weight = _by_edge(attention, e, head, there, n_heads)
         mean += tl.sum(weight * _by_edge(grad_attention, e, head, there, n_heads), 0)
     of_query = tl.zeros([HEADS, D], tl.float32)
     of_precision = tl.zeros([HEADS], tl.float32)
-    for begin in range(start, stop, BLOCK):
+    for begin in range(start, last, BLOCK):
         e = begin + tl.arange(0, BLOCK)
-        real = e < stop
+        real = e < last
         there = real[:, None] & (head < n_heads)[None, :]
         weight = _by_edge(attention, e, head, there, n_heads)
         grad = weight * (_by_edge(grad_attention, e, head, there, n_heads) - mean[None, :])
         tl.store(grad_logits + e[:, None] * n_heads + head[None, :], grad, mask=there)
         j = tl.load(key_atom + e, mask=real, other=0)
         r = tl.load(length + e, mask=real, other=0.0)
-        of_precision -= tl.sum(grad * (r * r)[:, None], 0)
+        of_distance = grad * (r * r)[:, None]
+        if ENDS:
+            x, rest, size = _envelope(r * r, decay, steepness)
+            size = tl.where(rest < SMALLEST_REST, SMALLEST_REST, size)
+            of_precision -= tl.sum(of_distance * (1.0 + 30.0 * steepness * SLOPE * x * x / size), 0)
+        else:
+            of_precision -= tl.sum(of_distance, 0)
         of_query += tl.sum(grad[:, :, None] * _by_atom(key, j, head, n_heads, D_HEAD, D), 0)
     tl.store(grad_precision + i * n_heads + head, of_precision, mask=head < n_heads)
     d = tl.arange(0, D)
     place = (i * n_heads + head[:, None]) * D_HEAD + d[None, :]
     tl.store(grad_query + place, of_query * scale, mask=(head < n_heads)[:, None] & (d < D_HEAD)[None, :])
+    for begin in range(last, stop, BLOCK):  # keys gather the gradients of all edges
+        e = begin + tl.arange(0, BLOCK)
+        there = (e < stop)[:, None] & (head < n_heads)[None, :]
+        tl.store(grad_logits + e[:, None] * n_heads + head[None, :], tl.zeros([BLOCK, HEADS], tl.float32), mask=there)
 
 
 @kernel
@@ -222,6 +299,7 @@ def accumulate(
     is_self,
     key_atom,
     first_edge,
+    last_edge,
     values,
     sums,
     n_heads,
@@ -239,7 +317,7 @@ def accumulate(
     """Attended values; sums: attended distance Gaussians, then Chebyshev polynomials of the cosines to three axes."""
     i = tl.program_id(0).to(tl.int64)
     start = tl.load(first_edge + i)
-    stop = tl.load(first_edge + i + 1)
+    stop = tl.load(last_edge + i)
     N: tl.constexpr = N_CENTERS + 3 * DEGREE
     sums += i * n_heads * N
     atom = (i, start, stop, n_heads)
@@ -322,6 +400,7 @@ def accumulate_backward(
     is_self,
     key_atom,
     first_edge,
+    last_edge,
     grad_attention,
     n_heads,
     spacing,
@@ -342,7 +421,7 @@ def accumulate_backward(
     """
     i = tl.program_id(0).to(tl.int64)
     start = tl.load(first_edge + i)
-    stop = tl.load(first_edge + i + 1)
+    stop = tl.load(last_edge + i)
     atom = (i, start, stop, n_heads)
     _from_values(grad_values, value, key_atom, grad_attention, atom, HEADS, D_HEAD, D, BLOCK)
     tl.debug_barrier()  # each part adds to what other threads wrote
