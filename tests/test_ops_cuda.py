@@ -19,7 +19,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from attention_cases import ATOM, IRON, MOLECULE, NAMES, OUTPUT_BAR, SALT, assert_agrees, batch_of, evaluated, weights
+from attention_cases import (
+    ATOM,
+    IRON,
+    MOLECULE,
+    NAMES,
+    OUTPUT_BAR,
+    SALT,
+    assert_agrees,
+    batch_of,
+    evaluated,
+    reference_output,
+    weights,
+)
 from authors_format import golden_batch, golden_model
 from processes import assert_same_gradients, check_compiled, gradients, tiny_model
 from refusals import refused
@@ -160,19 +172,21 @@ def test_evaluation_sums_over_sets(
     """Octahedra and cubes, more axes than are gathered at once, a line, an atom alone; several blocks of edges."""
     from crystalframer.ops import cuda, reference
 
+    monkeypatch.setattr(cuda, "BLOCK_OF_SETS", 8)
+    monkeypatch.setattr(cuda, "MOST_AXES", 8)
     config = replace(ODD, n_heads=2, d_model=10, frame=FRAMES[name], decay=DecayConfig(reach=reach))
-    batch = batch_of(*crystals, radius=3.0, enlarge=False)
+    given, exact = without_gradients(batch_of(*crystals, radius=3.0, enlarge=False), config)
+    expected = reference.framed_attention(exact).output
+    monkeypatch.setattr(reference, "framed_attention", None)
+    assert float((on_kernels(given).cpu() - expected).abs().max() / expected.abs().max()) <= OUTPUT_BAR
+
+
+def without_gradients(batch: CrystalBatch, config: ModelConfig) -> tuple[AttentionInputs, AttentionInputs]:
+    """Inputs of an evaluation on the device, and in float64."""
     tensors: list[Any] = weights(batch.n_atoms, config)
-    with torch.no_grad():
-        exact = AttentionInputs(*tensors, edges=Edges.of(batch.to(dtype=torch.float64)), config=config)
-        expected = reference.framed_attention(exact).output
-        edges = Edges.of(batch.to(DEVICE))
-        given = AttentionInputs(*(t.to(edges.lengths) for t in tensors), edges=edges, config=config)
-        monkeypatch.setattr(cuda, "BLOCK_OF_SETS", 8)
-        monkeypatch.setattr(cuda, "MOST_AXES", 8)
-        monkeypatch.setattr(reference, "framed_attention", None)
-        found = on_kernels(given).cpu()
-    assert float((found - expected).abs().max() / expected.abs().max()) <= OUTPUT_BAR
+    exact = AttentionInputs(*tensors, edges=Edges.of(batch.to(dtype=torch.float64)), config=config)
+    edges = Edges.of(batch.to(DEVICE))
+    return AttentionInputs(*(t.to(edges.lengths) for t in tensors), edges=edges, config=config), exact
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # of NumPy, which interprets the kernels
@@ -392,6 +406,28 @@ def test_agrees_at_full_size(method: FrameMethod) -> None:
     if method in ("max", "static-max", "none"):  # principal axes of symmetric surroundings are not determined
         crystals += [SALT, IRON, MOLECULE, ATOM]
     assert_agrees(on_kernels, batch_of(*crystals, radius=config.radius), config, device="cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("reach", [None, 5.0])
+def test_weighted_sets_at_full_size(reach: float | None) -> None:
+    """Draws and sums; and the host waits for nothing but the result."""
+    frame = FrameConfig(weighted_margin=0.1, second_axis="sine", both_hands=True)
+    config = ModelConfig(frame=frame, decay=DecayConfig(reach=reach))
+    crystals = [*(random_crystal(n, n) for n in range(3, 18)), SALT, IRON, MOLECULE, ATOM]
+    batch = batch_of(*crystals, radius=config.radius, enlarge=config.enlarges_radius)
+    assert_agrees(on_kernels, batch, config, 3, device="cuda")
+    given, exact = without_gradients(batch, config)
+    expected = reference_output(exact)
+    assert float((on_kernels(given).cpu() - expected).abs().max() / expected.abs().max()) <= OUTPUT_BAR
+    training = replace(given, noise_seed=torch.tensor(3, device="cuda"))
+    on_kernels(training)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        on_kernels(given)
+        on_kernels(training)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.gpu

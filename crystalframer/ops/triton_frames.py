@@ -166,7 +166,8 @@ def lags(given, e1, head, best, e, NEAREST, SINE):
 @kernel
 def end_of_members(lag, e, begin):
     """Behind the last of the edges in a block that is a member of the set of any head."""
-    return tl.max(tl.max(tl.where(lag < 1.0, e[:, None] + 1, begin), 1), 0)
+    number = (e + 1 - begin).to(tl.int32)[:, None]
+    return begin + tl.max(tl.max(tl.where(lag < 1.0, number, 0), 0), 0)
 
 
 @kernel

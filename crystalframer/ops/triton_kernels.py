@@ -10,12 +10,11 @@ and layer, forward:
 
 So arithmetic decides. It cannot move to the tensor cores: the cosines differ by head, one row times a matrix; and
 2e-5 of accuracy would take three tf32 products for one. What remains is to waste no instruction. These kernels issue,
-a warp and an edge with all its heads (sm_90): logits and softmax 40 (54 with an envelope), frames in training 64 (more
-where they are drawn from weighted sets, whose members are compared with each other), values 22, distances 46, cosines
-110; the arithmetic above alone would be 87. Backward: values 25, distances 55, cosines 106, logits and queries 37 (42),
-keys and values 2 · 28. At one instruction a clock on each of 528 schedulers, 1.7 GHz, and 112 edges (whole blocks), a
-layer of 2,560 atoms takes 90 µs forward and 89 µs backward: four times the floor. Sums and gradients end at the last
-edge that any head of the atom attends to, so that an atom takes less than its edges say.
+a warp and an edge with all its heads (sm_90): logits and softmax 40 (54 with an envelope), frames in training 36 (about
+95 if they are drawn from weighted sets), values 22, distances 46, cosines 110; the arithmetic above alone would be 87.
+Backward: values 25, distances 55, cosines 106, logits and queries 34 (39), keys and values 2 · 28. At one instruction a
+clock on each of 528 schedulers, 1.7 GHz, and 112 edges (whole blocks), a layer of 2,560 atoms takes 81 µs forward and
+88 µs backward: four times the floor. Sums and gradients end at the last edge that any head of an atom attends to.
 
 - Sums over edges stay inside a thread. Each kernel has its heads (times axes, or centres) across the 32 lanes of its
   warp and the edges of a block in registers, so that a sum takes one instruction an edge and no shuffle. Triton lays
@@ -166,7 +165,7 @@ def attend(
         tl.store(attention + e[:, None] * n_heads + head[None, :], weight, mask=there)
         attends = there & ((weight < NEGLIGIBLE) == 0)  # NaN, too
         n_attended = tl.where(attends, (e + 1 - start).to(tl.int32)[:, None], n_attended)
-    tl.store(last_edge + i, start + tl.max(tl.max(n_attended, 1), 0))
+    tl.store(last_edge + i, start + tl.max(tl.max(n_attended, 0), 0))
     for begin in range(end, stop, BLOCK):
         e = begin + tl.arange(0, BLOCK)
         there = (e < stop)[:, None] & (head < n_heads)[None, :]
