@@ -11,13 +11,15 @@ from viz.palette import AXIS_LABELS
 from viz.scene import Scene
 
 MOST_DRAWN = 64
-"""Frames of a set that are drawn at most: bcc sites have 48."""
+"""Frames of a set that are drawn at most. Symmetry makes 48 equal, or fewer."""
 LEAST_SHARE = 0.05
 """Frames whose weight is a smaller share of the heaviest one's are not drawn."""
 EQUAL = 1e-3
 """Weights that differ by a smaller share are called equal."""
 SAME_DIRECTION = np.cos(np.radians(2.0))
 """Cosine above which axes of two frames are drawn as one."""
+SAME_FRAME = 1e-3
+"""Largest difference in the components of the axes of frames that count as one."""
 OPACITY = (0.15, 0.5)
 """Of the lightest direction of an axis, and of one that has as much weight as the heaviest."""
 LENGTHS = (0.85, 0.7, 0.55)
@@ -46,22 +48,38 @@ NO_AXES = OtherAxes(np.empty(0, int), np.empty((0, 3)), np.empty(0), np.empty(0)
 
 def other_axes(scene: Scene, layer: int, head: int, atom: int) -> OtherAxes:
     """The pale axes of one atom; none where its frame changes nothing, or is alone in its set."""
-    weights, axes = _drawn(scene, layer, head, atom)
-    if len(weights) == 1 or scene.dead[layer, head, atom]:
+    weights, axes, n_drawn = _frames(scene, layer, head, atom)
+    if n_drawn == 1 or scene.dead[layer, head, atom]:
         return NO_AXES
-    found = [_spread(weights, axes, k, scene) for k in range(3)]
+    found = [_spread(weights[:n_drawn], axes[:n_drawn], k, scene) for k in range(3)]
     return OtherAxes(*(np.concatenate(column) for column in zip(*found, strict=True)))
 
 
-def _drawn(
+def _frames(
     scene: Scene, layer: int, head: int, atom: int
-) -> tuple[Float[np.ndarray, " n_frames"], Float[np.ndarray, "n_frames 3 3"]]:
-    """Weights and axes of the frames of a set that are drawn, the heaviest first."""
+) -> tuple[Float[np.ndarray, " n_frames"], Float[np.ndarray, "n_frames 3 3"], int]:
+    """Weights and axes of the frames of a set, the heaviest first, and how many of them are drawn.
+
+    Other edges may give the same frame, such as two neighbours in one direction: then the weights add up.
+    """
     sets = scene.sets[layer]
     members = sets.of(atom * scene.n_heads + head)
     weights, axes = sets.weights[members].astype(np.float64), sets.axes[members].astype(np.float64)
-    kept = np.flatnonzero(weights >= LEAST_SHARE * weights[0])[:MOST_DRAWN]
-    return weights[kept], axes[kept]
+    if len(weights) == 1:
+        return weights, axes, 1
+    apart = np.abs(axes[:, None] - axes[None]).max(axis=(2, 3))
+    weights = np.bincount((apart < SAME_FRAME).argmax(axis=1), weights, len(weights))
+    order = np.concatenate([[0], 1 + np.argsort(-weights[1:], kind="stable")])
+    order = order[weights[order] > 0]
+    return weights[order], axes[order], _n_drawn(weights[order])
+
+
+def _n_drawn(weights: Float[np.ndarray, " n_frames"]) -> int:
+    """How many of the frames are drawn. Frames of equal weight are drawn or left out together."""
+    n = most = max(1, min(int((weights >= LEAST_SHARE * weights.max()).sum()), MOST_DRAWN))
+    while 1 < n < len(weights) and weights[n] > (1 - EQUAL) * weights[n - 1]:
+        n -= 1
+    return n if n > 1 else most
 
 
 def _spread(
@@ -99,14 +117,12 @@ def frame_text(scene: Scene, layer: int, head: int, atom: int) -> str:
 
 def set_text(scene: Scene, layer: int, head: int, atom: int) -> str:
     """How the weight is shared among the frames of one atom; empty for a single frame."""
-    sets = scene.sets[layer]
-    weights = sets.weights[sets.of(atom * scene.n_heads + head)]
-    n_pale = len(_drawn(scene, layer, head, atom)[0]) - 1
-    n_hidden = len(weights) - 1 - n_pale
+    weights, _, n_drawn = _frames(scene, layer, head, atom)
     if len(weights) == 1:
         return ""
+    n_hidden, n_pale = len(weights) - n_drawn, n_drawn - 1
     hidden = "" if not n_hidden else f", {n_hidden} {'is' if n_hidden == 1 else 'are'} not drawn"
-    if weights[-1] > (1 - EQUAL) * weights[0]:
+    if weights.min() > (1 - EQUAL) * weights.max():
         return f"One of {len(weights)} frames of equal weight is solid, the others are pale{hidden}."
-    pale = f", {n_pale} pale {'one' if n_pale == 1 else 'ones'} {weights[1 : n_pale + 1].sum():.0%}" if n_pale else ""
+    pale = f", {n_pale} pale {'one' if n_pale == 1 else 'ones'} {weights[1:n_drawn].sum():.0%}" if n_pale else ""
     return f"The solid frame has {weights[0]:.0%} of the weight{pale}{hidden}."

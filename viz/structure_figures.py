@@ -314,7 +314,7 @@ def _axis_handles(shapes: Drawing, sizes: Sizes) -> list[Line2D]:
 
 def _weights(pale: list[Arrow]) -> str:
     """Name of the pale axes in the legend, with the weights of the lightest and the heaviest."""
-    ends = sorted({f"{100 * extreme(arrow.weight or 0.0 for arrow in pale):.0f}" for extreme in (min, max)}, key=float)
+    ends = sorted({f"{100 * extreme(arrow.weight or 0.0 for arrow in pale):.2g}" for extreme in (min, max)}, key=float)
     return f"axes of other frames (weight {'–'.join(ends)} %)"
 
 

@@ -84,11 +84,21 @@ def test_weights_of_frames_with_one_axis_add_up() -> None:
     assert frame_text(alone, 0, 0, TI).endswith("The solid frame has 98% of the weight, 1 is not drawn.")
 
 
+def test_edges_that_give_the_same_frame_are_one_frame() -> None:
+    scene = with_set(TRACE, np.stack([np.eye(3), turned(90.0), turned(90.0)]), [0.5, 0.25, 0.25])
+    assert frame_text(scene, 0, 0, TI).endswith("One of 2 frames of equal weight is solid, the others are pale.")
+    twice = with_set(TRACE, np.stack([np.eye(3)] * 2), [0.5, 0.5])
+    assert frame_text(twice, 0, 0, TI) == "Frame method: max." and len(other_axes(twice, 0, 0, TI).axis) == 0
+
+
 def test_a_large_set_says_how_many_are_left_out() -> None:
     n = MOST_DRAWN + 20
     scene = with_set(TRACE, np.stack([random_rotation(seed) for seed in range(n)]), [1 / n] * n)
     assert np.bincount(other_axes(scene, 0, 0, TI).axis).max() <= MOST_DRAWN - 1
     assert "are pale, 20 are not drawn." in frame_text(scene, 0, 0, TI)
+    weights = [2.0] * 60 + [1.0] * (n - 60)
+    scene = with_set(TRACE, np.stack([random_rotation(seed) for seed in range(n)]), [w / sum(weights) for w in weights])
+    assert f"59 pale ones 82%, {n - 60} are not drawn." in frame_text(scene, 0, 0, TI)  # equals stay together
 
 
 def test_one_frame_is_drawn_as_ever() -> None:
