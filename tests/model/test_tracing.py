@@ -56,6 +56,17 @@ def test_sets_are_complete_and_in_order(way: dict[str, Any]) -> None:
     assert {*frames_of(cf.trace(IRON, model))[0].sets.sizes} == {48}
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_of_equal_frames_the_first_is_the_one_that_moments_choose(way: dict[str, Any]) -> None:
+    """That is the frame of the same layer where a frame is no set."""
+    weighted, single = untrained(**way), untrained(**{**way, "weighted_margin": 0.0})
+    for crystal in CRYSTALS[:3]:
+        frames = [frames_of(cf.trace(crystal, model))[0] for model in (weighted, single)]
+        np.testing.assert_array_equal(frames[0].anchor_edges, frames[1].anchor_edges)
+        np.testing.assert_allclose(frames[0].axes, frames[1].axes, atol=1e-12)
+        np.testing.assert_allclose(frames[0].tie_margin, frames[1].tie_margin, atol=1e-12)
+
+
 def cosines(trace: CrystalTrace, layer: int, model: CrystalFramer) -> torch.Tensor:
     """Attended Gaussians of the cosines, summed over the members of each set, from the record alone."""
     record, basis = trace.layers[layer], model.config.cosine
