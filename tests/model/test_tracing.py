@@ -17,7 +17,7 @@ from crystalframer.maths.edges import Edges
 from crystalframer.maths.ties import weighted_frames
 from crystalframer.model.network import CrystalFramer
 from crystalframer.model.tracing import SMALLEST_WEIGHT
-from crystalframer.testing import random_crystal, random_rotation, rotated, supercell, with_cell
+from crystalframer.testing import permuted, random_crystal, random_rotation, rotated, supercell, with_cell
 from crystalframer.traces import CrystalTrace, FrameSets, FrameTrace
 
 WEIGHTED: dict[str, Any] = {"weighted_margin": 0.1}
@@ -56,14 +56,25 @@ def test_sets_are_complete_and_in_order(way: dict[str, Any]) -> None:
     assert {*frames_of(cf.trace(IRON, model))[0].sets.sizes} == {48}
 
 
+def mirrored() -> list[Crystal]:
+    """A site whose two nearest neighbours mirror each other, with these two in both orders.
+
+    The two frames (one neighbour along e₁, the other beside it) weigh the same, but the head can tell them apart.
+    """
+    positions = 5.0 + np.array([[0, 0, 0], [0.9, 0, 1.1], [-0.9, 0, 1.1], [0, 1.7, 0.6]])
+    crystal = Crystal(np.array([6, 8, 8, 9]), positions, 10.0 * np.eye(3), "mirrored")
+    return [crystal, permuted(crystal, np.array([0, 2, 1, 3]))]
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_of_equal_frames_the_first_is_the_one_that_moments_choose(way: dict[str, Any]) -> None:
     """That is the frame of the same layer where a frame is no set."""
     weighted, single = untrained(**way), untrained(**{**way, "weighted_margin": 0.0})
-    for crystal in CRYSTALS[:3]:
+    for crystal in (*CRYSTALS[:3], *mirrored()):
         frames = [frames_of(cf.trace(crystal, model))[0] for model in (weighted, single)]
         np.testing.assert_array_equal(frames[0].anchor_edges, frames[1].anchor_edges)
         np.testing.assert_allclose(frames[0].axes, frames[1].axes, atol=1e-12)
+        assert frames[0].tie_margin is not None and frames[1].tie_margin is not None
         np.testing.assert_allclose(frames[0].tie_margin, frames[1].tie_margin, atol=1e-12)
 
 
