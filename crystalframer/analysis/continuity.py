@@ -38,6 +38,10 @@ N_POINTS, N_HALVINGS = 21, 10
 """Points 0.01 Å apart, and then 0.00001 Å."""
 COMPARED = 1e-4
 """Å: about here the largest change is compared with the median one."""
+SLOWLY = 0.05
+"""Pace through a reach, where weights and steps are small."""
+CORRECTIONS = 3
+"""Times that a path is centred at the reach of a head."""
 TRIES = 20
 """Heads whose reach is tried until an atom is near it."""
 
@@ -73,11 +77,11 @@ def continuity(
 
     Returns:
         One row for each path, with `id`, `kind`, and for each target: `step/<target>`, the largest step (0: none);
-        `kink/<target>`, the largest step of the derivative, for each Å (0: none); `change/<target>`, the largest change
-        between two points at the smallest distance; `ratio/<target>`, the largest change between two points about
-        `COMPARED` apart, divided by the median one; and `bend_ratio/<target>`, the same for changes of the change.
-        `attrs["units"]` maps column to unit. `attrs["spacings"]` are the distances of points after each halving, Å, and
-        `attrs["largest"]` maps target to the largest change between two points at each of them.
+        `kink/<target>`, the largest step of the derivative, for each Å of the path (0: none); `change/<target>`, the
+        largest change between two points at the smallest distance; `ratio/<target>`, the largest change between two
+        points about `COMPARED` apart, divided by the median one; and `bend_ratio/<target>`, the same for changes of the
+        change. `attrs["units"]` maps column to unit. `attrs["spacings"]` are the distances of points after each
+        halving, Å, and `attrs["largest"]` maps target to the largest change between two points at each of them.
 
     Raises:
         CrystalError: the model cannot take a crystal of a path.
@@ -131,24 +135,34 @@ def _path(model: CrystalFramer, crystal: Crystal, kind: PathKind, seed: int) -> 
     if kind == "strain":
         return strain(crystal, seed)
     if kind == "reach":
-        paths = (through_reach(crystal, reach, seed, atom) for atom, reach in _reaches(model, crystal, seed))
-        return next((path for path in paths if path is not None), None)
+        return _through_reach(model, crystal, seed)
     return through_right_angle(crystal, seed) if kind == "right angle" else through_tie(crystal, seed)
 
 
-def _reaches(model: CrystalFramer, crystal: Crystal, seed: int) -> Iterator[tuple[int | None, float]]:
-    """Atoms, and how far some of their heads look, Å; None for every atom."""
-    config = model.config
-    if config.decay.reach is None:
-        yield None, config.radius
-        return
-    batch = make_batch([crystal], config.radius, dtype=model.target_mean.dtype, enlarge=config.enlarges_radius)
-    (trace,) = model.trace(batch.to(model.target_mean.device))
-    lengths = np.stack([layer.decay_length for layer in trace.layers])
-    rng = np.random.default_rng(seed)
+def _through_reach(model: CrystalFramer, crystal: Crystal, seed: int) -> Path | None:
+    """Through the radius of the model, or the reach of one of its heads, which changes a little with the crystal."""
+    decay = model.config.decay
+    if decay.reach is None:
+        return through_reach(crystal, model.config.radius, pace=SLOWLY)
+    reaches, rng = decay.reach * _decay_lengths(model, crystal), np.random.default_rng(seed)
     for _ in range(TRIES):
-        layer, atom, head = (int(rng.integers(size)) for size in lengths.shape)
-        yield atom, config.decay.reach * float(lengths[layer, atom, head])
+        layer, atom, head = (int(rng.integers(size)) for size in reaches.shape)
+        path = through_reach(crystal, float(reaches[layer, atom, head]), atom)
+        if path is not None and path.is_possible:
+            for _ in range(CORRECTIONS):
+                middle = path.at(path.length / 2)
+                reach = decay.reach * float(_decay_lengths(model, middle)[layer, atom, head])
+                path = through_reach(middle, reach, atom, SLOWLY) or path
+            return path
+    return None
+
+
+def _decay_lengths(model: CrystalFramer, crystal: Crystal) -> Float[np.ndarray, "n_layers n_atoms n_heads"]:
+    """How fast the attention of each head falls with distance, Å."""
+    radius, dtype = model.config.radius, model.target_mean.dtype
+    batch = make_batch([crystal], radius, dtype=dtype, enlarge=model.config.enlarges_radius)
+    (trace,) = model.trace(batch.to(model.target_mean.device))
+    return np.stack([layer.decay_length for layer in trace.layers])
 
 
 def _predicted(

@@ -101,20 +101,21 @@ def strain(crystal: Crystal, seed: int) -> Path:
     )
 
 
-def through_reach(crystal: Crystal, reach: float, seed: int, atom: int | None = None) -> Path | None:
-    """A neighbour moves away from an atom, through the distance `reach` (Å). None: no atom is near that distance.
+def through_reach(crystal: Crystal, reach: float, atom: int | None = None, pace: float = 1.0) -> Path | None:
+    """The neighbour that is nearest to the distance `reach` (Å) moves through it. None: there is none near it.
 
     >>> import numpy as np
     >>> from crystalframer.analysis.paths import through_reach
     >>> from crystalframer.crystals.neighbors import neighbor_list
     >>> from crystalframer.testing import random_crystal
-    >>> path = through_reach(random_crystal(seed=1, n_atoms=3), 5.0, seed=0)
+    >>> path = through_reach(random_crystal(seed=1, n_atoms=3), 5.0)
     >>> lengths = np.linalg.norm(neighbor_list(path.at(path.length / 2), 6.0).edge_vectors, axis=1)
     >>> float(abs(lengths - 5.0).min().round(9))
     0.0
 
     Args:
-        atom: the atom that it moves away from; None for any.
+        atom: the atom whose neighbour it is; None for any.
+        pace: how far it moves for each Å of the path. Small steps are seen if it moves slowly.
     """
     neighbors = neighbor_list(crystal, reach + FARTHEST, enlarge=False)
     query, key = neighbors.edge_index
@@ -123,10 +124,11 @@ def through_reach(crystal: Crystal, reach: float, seed: int, atom: int | None = 
     possible &= True if atom is None else query == atom
     if not possible.any():
         return None
-    edge = np.random.default_rng(seed).choice(np.flatnonzero(possible))
+    edge = np.where(possible, np.abs(lengths - reach), np.inf).argmin()
     moves = np.zeros_like(crystal.positions)
     moves[key[edge]] = neighbors.edge_vectors[edge] / lengths[edge]
-    return _centred(crystal, "reach", moves, reach - lengths[edge])
+    start = replace(crystal, positions=crystal.positions + (reach - lengths[edge]) * moves)
+    return _centred(start, "reach", pace * moves, 0.0)
 
 
 def through_right_angle(crystal: Crystal, seed: int) -> Path | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from pymatgen.core import Structure
@@ -12,10 +13,12 @@ from pymatgen.core import Structure
 import crystalframer as cf
 from crystalframer import cli
 from crystalframer.analysis.check import DESCRIPTIONS, _default_crystals
+from crystalframer.analysis.continuity import continuity, paths_of
 from crystalframer.config import DecayConfig, FrameConfig
 from crystalframer.crystals.loading import make_batch
 from crystalframer.maths.segments import segment_max
 from crystalframer.model.attention import FramedSelfAttention
+from crystalframer.ops import reference
 from crystalframer.presets import preset
 from crystalframer.testing import prototypes, random_crystal
 
@@ -80,6 +83,21 @@ def test_a_hidden_step_is_caught_where_none_is_promised() -> None:
     assert {"paths"} <= failed(report) <= {"paths", "cutoff"}
     assert "STEPS" in report.summary() and "an error of the program" in report.summary()
     assert report.table.set_index("check").loc["paths", "largest"] == pytest.approx(1e-4, rel=0.05)
+
+
+def test_a_hard_end_of_the_reach_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hard(lengths: torch.Tensor, decay_length: torch.Tensor, reach: float) -> torch.Tensor:
+        return torch.zeros_like(decay_length).masked_fill(lengths > reach * decay_length, -torch.inf)
+
+    made = exact_model()
+    paths = paths_of(made, CRYSTALS, ["reach"])
+
+    def steps() -> np.ndarray:
+        return continuity(made, paths, progress=False)["step/formation_energy_per_atom"].to_numpy()
+
+    assert not steps().any()
+    monkeypatch.setattr(reference, "log_envelope", hard)
+    assert (steps() > 1e-8).all()
 
 
 def test_a_mirror_image_that_differs_is_caught_where_none_should(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ def _opposite(vectors: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("make", "distance", "crystals"),
     [
-        (lambda crystal, seed: through_reach(crystal, 5.0, seed), nearest_to_reach, CRYSTALS),
+        (lambda crystal, seed: through_reach(crystal, 5.0, atom=seed), nearest_to_reach, CRYSTALS),
         (through_right_angle, nearest_to_right_angle, CRYSTALS),
         (through_tie, nearest_to_tie, ALIKE),
     ],
@@ -85,6 +85,6 @@ def test_atoms_and_cells_move_as_far_as_is_said() -> None:
 
 def test_what_is_not_there_is_no_path() -> None:
     lone = Crystal(np.array([18]), np.zeros((1, 3)), 6.0 * np.eye(3))
-    assert through_reach(lone, 5.0, seed=0) is through_right_angle(lone, 0) is through_tie(lone, 0) is None
+    assert through_reach(lone, 5.0) is through_right_angle(lone, 0) is through_tie(lone, 0) is None
     hydrogen = Crystal(np.array([1, 1]), np.array([[0, 0, 0], [0, 0, 0.74]]), 5.0 * np.eye(3))
     assert not Path(hydrogen, "displacement", np.array([[0, 0, 1.0], [0, 0, -1.0]]), np.zeros((3, 3))).is_possible
