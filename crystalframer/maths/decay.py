@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from crystalframer.config import DecayConfig
 
-WHOLE = 0.5
+WHOLE = 0.8
 """Share of the squared reach up to which the envelope is 1."""
 SMALLEST_REST = 1e-6
 """Rounding of the envelope's argument, for kernels."""
