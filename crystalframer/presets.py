@@ -9,6 +9,7 @@ from crystalframer.config import (
     Config,
     CosineBasis,
     DataConfig,
+    DecayConfig,
     DistanceBasis,
     FrameConfig,
     FrameMethod,
@@ -42,6 +43,22 @@ def _framed(method: FrameMethod, weight_tolerance: float = 1e-6) -> ModelConfig:
 
 LIGHTWEIGHT_MODEL = ModelConfig(
     distance=DistanceBasis(coefficient=1.5), cosine=CosineBasis(n_centers=16, width=1.0, coefficient=6.0)
+)
+
+LAPTOP_TRAINING = TrainingConfig(
+    n_epochs=100,
+    batch_size=32,
+    learning_rate=2e-3,
+    schedule="warmup-stable-decay",
+    warmup_steps=100,
+    swa_epochs=0,
+)
+
+EXACT_MODEL = ModelConfig(
+    frame=FrameConfig(weighted_margin=0.1, second_axis="sine", both_hands=True),
+    # With these, no weight is left at the end of the reach: a longer one changes nothing (benchmarks/continuity.py).
+    decay=DecayConfig(floor=0.8, shape="smooth", reach=5.0),
+    largest_content=2.0,
 )
 
 PRESETS: dict[str, Preset] = {
@@ -110,17 +127,15 @@ PRESETS: dict[str, Preset] = {
     "laptop": Preset(
         Config(
             ModelConfig(),
-            training=TrainingConfig(
-                n_epochs=100,
-                batch_size=32,
-                learning_rate=2e-3,
-                schedule="warmup-stable-decay",
-                warmup_steps=100,
-                swa_epochs=0,
-            ),
+            training=LAPTOP_TRAINING,
         ),
         # benchmarks/results/recipe-cpu.json: what each change gave.
         "The default model on a schedule for hours, not days: small batches, a rate that falls from 2e-3 to 0",
+    ),
+    "crystalframer-2": Preset(
+        Config(EXACT_MODEL, training=LAPTOP_TRAINING),
+        "Our own model: the same for all descriptions of a crystal and for its mirror image, and continuous; the "
+        "schedule of `laptop`",
     ),
     "demo": Preset(
         Config(

@@ -4,10 +4,11 @@
     python scripts/train_pretrained.py --ship     # and replaces the shipped one, with intervals, log and model card
     python scripts/train_pretrained.py --seal     # only writes domain and intervals of the shipped one again
 
-There are two stages, each a run of `crystalframer.fit`, because training on small cells is more efficient: first small
-cells at a constant learning rate, then cells of almost all sizes at a rate that falls to zero. After an interruption
-the command continues at the last complete epoch. Each stage is validated on crystals of its sizes. The model is tested
-on all sizes at the end.
+The model is that of the preset `crystalframer-2`. It starts from the shipped weights. Their function may be another
+one, to which training adapts them. (The first shipped weights, of the paper's function, started from random ones: 60
+epochs of small cells at a constant rate, then 8 of all cells. Their logs are in `crystalframer/pretrained/training`.)
+The crystals are cells of almost all sizes, and the rate falls to zero. After an interruption the command continues at
+the last complete epoch. The model is tested on all sizes at the end.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import crystalframer as cf
+from crystalframer import checkpoint
 from crystalframer.checkpoint import DOMAIN_FILE, UNCERTAINTY_FILE, WEIGHTS_FILE
-from crystalframer.config import Config, DataConfig, ModelConfig, Target, TrainingConfig
+from crystalframer.config import Config, DataConfig, Target, TrainingConfig
 from crystalframer.datasets.dataset import CrystalDataset, Splits
+from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import PRETRAINED
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 TARGETS = (Target("formation_energy_per_atom", "eV/atom"), Target("band_gap", "eV"))
 
-SMALL_CELLS = TrainingConfig(
-    n_epochs=60, batch_size=64, learning_rate=1e-3, schedule="warmup-stable-decay", decay_fraction=0.0, swa_epochs=0
+ALL_CELLS = TrainingConfig(
+    n_epochs=12, batch_size=64, learning_rate=1e-3, schedule="warmup-stable-decay", warmup_steps=100, swa_epochs=0
 )
-"""Constant rate, so that the stage can have any length."""
-ALL_CELLS = replace(SMALL_CELLS, n_epochs=8, warmup_steps=100, decay_fraction=1.0)
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Stage:
     training: TrainingConfig
 
 
-STAGES = (Stage("1-small-cells", 20, SMALL_CELLS), Stage("2-all-cells", 60, ALL_CELLS))
+STAGES = (Stage("3-exact", 60, ALL_CELLS),)
 
 
 @dataclass(frozen=True)
@@ -67,14 +68,25 @@ class Options:
     """Description of the training data, for the model card."""
 
 
-def config(stage: Stage, before: Path | None, n_threads: int) -> Config:
-    """The config of a stage, which starts from the last weights of the previous one."""
-    start = None if before is None else str(before / "checkpoints" / "last")
+MODEL = replace(cf.preset("crystalframer-2").config.model, targets=TARGETS)
+
+
+def config(stage: Stage, start: Path, n_threads: int) -> Config:
+    """The config of a stage, which starts from these weights."""
     return Config(
-        ModelConfig(targets=TARGETS),
+        MODEL,
         DataConfig(source="mp2018", max_atoms_per_crystal=stage.max_atoms_per_crystal),
-        replace(stage.training, seed=1, initial_weights=start, n_threads=n_threads),
+        replace(stage.training, seed=1, initial_weights=str(start), n_threads=n_threads),
     )
+
+
+def shipped_weights_in(folder: Path) -> Path:
+    """A checkpoint of the shipped weights in the function of the preset: the same tensors, other frames and cutoff."""
+    if not folder.exists():
+        model = CrystalFramer(MODEL)
+        model.load_state_dict(checkpoint.load(PRETRAINED).state_dict())
+        checkpoint.save(model, folder)
+    return folder
 
 
 def of_size(data: CrystalDataset, max_atoms: int) -> CrystalDataset:
@@ -84,18 +96,18 @@ def of_size(data: CrystalDataset, max_atoms: int) -> CrystalDataset:
 def train(options: Options) -> Path:
     """Train all stages that are not complete. Returns the folder of the last stage."""
     train, validation = (cf.dataset(str(path), targets=TARGETS) for path in (options.train, options.validation))
-    folder = None
+    start, folder = shipped_weights_in(options.output / "0-shipped-weights"), options.output
     for stage in STAGES:
-        before, folder = folder, options.output / stage.name
-        if (folder / "result.json").exists():
-            continue
-        parts = [of_size(part, stage.max_atoms_per_crystal) for part in (train, validation)]
-        print(
-            f"stage {stage.name}: {len(parts[0]):,} crystals of at most {stage.max_atoms_per_crystal} atoms", flush=True
-        )
-        resume = (folder / "config.json").exists()
-        cf.fit(config(stage, before, options.n_threads), Splits(*parts, test=parts[1].select([])), folder, resume)
-    assert folder is not None
+        folder = options.output / stage.name
+        if not (folder / "result.json").exists():
+            parts = [of_size(part, stage.max_atoms_per_crystal) for part in (train, validation)]
+            print(
+                f"stage {stage.name}: {len(parts[0]):,} crystals of at most {stage.max_atoms_per_crystal} atoms",
+                flush=True,
+            )
+            resume = (folder / "config.json").exists()
+            cf.fit(config(stage, start, options.n_threads), Splits(*parts, test=parts[1].select([])), folder, resume)
+        start = folder / "checkpoints" / "last"
     evaluation = cf.evaluate(validation, folder / "checkpoints" / "last")
     print(evaluation.summary())
     scores = {name: score.mae for name, score in evaluation.scores.items()}
