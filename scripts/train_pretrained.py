@@ -33,7 +33,7 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 TARGETS = (Target("formation_energy_per_atom", "eV/atom"), Target("band_gap", "eV"))
 
 ALL_CELLS = TrainingConfig(
-    n_epochs=12, batch_size=64, learning_rate=1e-3, schedule="warmup-stable-decay", warmup_steps=100, swa_epochs=0
+    n_epochs=6, batch_size=64, learning_rate=1e-3, schedule="warmup-stable-decay", warmup_steps=100, swa_epochs=0
 )
 
 

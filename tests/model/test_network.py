@@ -183,7 +183,7 @@ def test_the_envelope_ends_smoothly_at_the_reach() -> None:
 
     assert [envelope(x) for x in (0.0, 0.5, 0.85)] == [1.0] * 3
     assert [envelope(x) for x in (1.0, 1.001, 30.0)] == [0.0] * 3
-    assert envelope(0.99) / envelope(0.995) == pytest.approx(8.0, rel=0.05)
+    assert envelope(0.998) / envelope(0.999) == pytest.approx(8.0, rel=0.05)
     assert 0.1 < envelope(0.95) < 0.9
 
 
