@@ -2,8 +2,11 @@
 
     python -m benchmarks.compare ../before training --rounds 7 --batch 64 --budget 5 --data demo
 
+    python -m benchmarks.compare ../before training --preset-here crystalframer-2
+
 Each round runs the benchmark once in each tree, in separate processes, so that a busy machine slows both equally. Other
-options are passed to the benchmark. The exit code is 1 if this tree is slower than `--within` allows.
+options are passed to the benchmark. With `--preset-here`, this tree runs another model than the other one, on the same
+crystals. The exit code is 1 if this tree is slower than `--within` allows.
 """
 
 from __future__ import annotations
@@ -39,8 +42,14 @@ def measure(tree: Path, benchmark: str, options: Sequence[str], folder: Path) ->
     return {row["work"]: Timing(tuple(row["seconds"])).median for row in timed}
 
 
-def compare(other: Path, benchmark: str, options: Sequence[str], rounds: int) -> dict[str, tuple[Timing, Timing]]:
-    """Work → times of this tree and of the other one, round by round."""
+def compare(
+    other: Path, benchmark: str, options: Sequence[str], rounds: int, only_here: Sequence[str] = ()
+) -> dict[str, tuple[Timing, Timing]]:
+    """Work → times of this tree and of the other one, round by round.
+
+    Args:
+        only_here: further options of the benchmark in this tree.
+    """
     seconds: dict[tuple[Path, str], list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder, tqdm(total=2 * rounds, desc=benchmark, unit="run") as bar:
         folders = {tree: Path(folder, name) for tree, name in ((HERE, "this"), (other, "other"))}
@@ -48,7 +57,8 @@ def compare(other: Path, benchmark: str, options: Sequence[str], rounds: int) ->
             path.mkdir()
         for number in range(rounds):
             for tree in (HERE, other) if number % 2 == 0 else (other, HERE):
-                for work, value in measure(tree, benchmark, options, folders[tree]).items():
+                given = [*options, *(only_here if tree == HERE else ())]
+                for work, value in measure(tree, benchmark, given, folders[tree]).items():
                     seconds[tree, work].append(value)
                 bar.update()
     timings = {key: Timing(tuple(values)) for key, values in seconds.items()}
@@ -68,11 +78,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("benchmark", choices=("attention", "training", "prediction", "scaling", "loader"))
     parser.add_argument("--rounds", type=int, default=7, help="number of rounds (default: 7)")
     parser.add_argument("--within", type=float, default=0.03, help="allowed slow-down of this tree (default: 0.03)")
+    parser.add_argument("--preset-here", help="preset of this tree, for `training` (default: as in the other tree)")
     options, passed_on = parser.parse_known_args(arguments)
+    only_here = ["--preset", options.preset_here] if options.preset_here else []
     other = options.other.resolve()
     if not (other / "benchmarks" / f"{options.benchmark}.py").exists():
         parser.error(f"{options.other} holds no benchmarks/{options.benchmark}.py")
-    found = compare(other, options.benchmark, passed_on, options.rounds)
+    found = compare(other, options.benchmark, passed_on, options.rounds, only_here)
     ratios = {work: ratio(*pair) for work, pair in found.items()}
     rows = [
         {
