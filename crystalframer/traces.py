@@ -135,7 +135,7 @@ class LayerTrace:
     content_logits: FloatArray
     """(n_edges, n_heads): q·k/√d_head."""
     distance_logits: FloatArray
-    """(n_edges, n_heads): -r²/2σᵢ²."""
+    """(n_edges, n_heads): -r²/2σᵢ², plus the logarithm of the envelope in models with `DecayConfig.reach`."""
     decay_length: FloatArray
     """(n_queries, n_heads): σᵢ, Å."""
     atom_features: FloatArray

@@ -186,15 +186,15 @@ def _least_moved(
 
 
 def _rotations(
-    before: FrameTrace, after: FrameTrace
-) -> tuple[Float[np.ndarray, "n_atoms n_heads"], Float[np.ndarray, "n_atoms n_heads"]]:
+    before: FrameTrace, after: FrameTrace, counted: Bool[np.ndarray, "n_atoms n_heads"]
+) -> tuple[Float[np.ndarray, " n_counted"], Float[np.ndarray, " n_counted"]]:
     """Angle by which each frame or set of frames turned, degrees, and the share of it that jumped."""
     if before.members is None and after.members is None:
-        angles = rotation_angles(before.axes, after.axes)
+        angles = rotation_angles(before.axes[counted], after.axes[counted])
         return angles, (angles > JUMP).astype(np.float64)
     old, new = before.sets, after.sets
-    found = [set_rotation(old.part(n, n + 1), new.part(n, n + 1)) for n in range(len(old.sizes))]
-    angles, jumped = np.array(found).T.reshape(2, *before.axes.shape[:2])
+    turned = [set_rotation(old.part(n, n + 1), new.part(n, n + 1)) for n in np.flatnonzero(counted).tolist()]
+    angles, jumped = np.array(turned).T
     return angles, jumped
 
 
@@ -230,7 +230,7 @@ def _changes(before: CrystalTrace, after: CrystalTrace, tie_margin: float) -> di
     for layer, (old, new) in enumerate(zip(before.layers, after.layers, strict=True)):
         mean = largest = jumped = tied = float("nan")
         if old.frame is not None and new.frame is not None and counted[layer].any():
-            angles, jumps = (found[counted[layer]] for found in _rotations(old.frame, new.frame))
+            angles, jumps = _rotations(old.frame, new.frame, counted[layer])
             mean, largest, jumped = angles.mean(), angles.max(), jumps.mean()
             tied = tied_frames(new.frame, tie_margin)[counted[layer]].mean()
         names = ("mean_rotation", "max_rotation", "jumped", "tied")
