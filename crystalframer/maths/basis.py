@@ -118,7 +118,7 @@ class _ExpectedGaussians(torch.autograd.Function):
         ctx.save_for_backward(weights, x, centers, query)
         ctx.width, ctx.n_atoms, ctx.order = width, n_atoms, order
         total = weights.new_empty(n_atoms, *weights.shape[1:], len(centers))
-        for atoms, edges, is_edge in _atom_groups(query, n_atoms, x[0].numel() * len(centers)):
+        for atoms, edges, is_edge in _atom_groups(query, n_atoms, x.shape[1] * x.shape[2] * len(centers)):
             grouped = (weights[edges] * is_edge[..., None, None]).unflatten(2, (x.shape[1], -1))
             summed = grouped.permute(0, 2, 4, 3, 1) @ _basis_matrix(x[edges], centers, width, order)
             total[atoms] = summed.transpose(2, 3).flatten(1, 2)
@@ -153,7 +153,7 @@ class _GaussianSeries(torch.autograd.Function):
         ctx.save_for_backward(coefficients, x, centers, query)
         ctx.width, ctx.n_atoms, ctx.order = width, n_atoms, order
         values = coefficients.new_empty(len(x), *coefficients.shape[1:3])
-        for atoms, edges, is_edge in _atom_groups(query, n_atoms, x[0].numel() * len(centers)):
+        for atoms, edges, is_edge in _atom_groups(query, n_atoms, x.shape[1] * x.shape[2] * len(centers)):
             grouped = coefficients[atoms].unflatten(1, (x.shape[1], -1)).transpose(2, 3)
             series = grouped @ _basis_matrix(x[edges], centers, width, order).mT
             values[edges[is_edge]] = series.permute(0, 4, 1, 3, 2).flatten(2, 3)[is_edge]

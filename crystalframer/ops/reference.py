@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from einops import einsum
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from crystalframer.config import ModelConfig
@@ -101,15 +101,37 @@ def cosines_in_weighted_frames(
     directed_attention: Float[Tensor, "n_edges n_heads"], attended: AttendedEdges, config: ModelConfig
 ) -> Float[Tensor, "n_atoms n_heads 3 n_cosine_centers"]:
     """The attended Gaussians of the cosines, summed over the weighted sets of frames."""
-    edges, n_heads = attended.edges, attended.n_heads
-    basis = cosine_centers(config.cosine, like=directed_attention)
-    total = directed_attention.new_zeros(edges.n_atoms * n_heads, 3, config.cosine.n_centers)
+    edges, n_groups = attended.edges, attended.edges.n_atoms * attended.n_heads
     strength, margin = config.frame.promises.anchored_by, config.frame.weighted_margin
     assert strength is not None, "FrameConfig refuses other methods"
+    totals = [directed_attention.new_zeros(n_groups, n_axes, config.cosine.n_centers) for n_axes in (1, 2)]
     for frames in weighted_frames(attended, attended.scores(strength), margin, config.frame.second_axis):
-        edge, item = edges_around(edges, frames.group // n_heads)
-        cosines = einsum(edges.directions[edge], frames.axes[item], "e xyz, e k xyz -> e k")[:, None]
-        weights = directed_attention[edge, frames.group[item] % n_heads][:, None]
-        seen = expected_gaussians(weights, cosines, *basis, item, len(frames.group))[:, 0]
-        total = total.index_add(0, frames.group, torch.exp(-frames.cost)[:, None, None] * seen)
-    return total.unflatten(0, (edges.n_atoms, n_heads))
+        weight = torch.exp(-frames.cost)
+        # Frames with the same e₁ follow one another; its edges are summed once for all of them.
+        e1 = frames.group * len(edges.query) + frames.candidate
+        _, number, count = torch.unique_consecutive(e1, return_inverse=True, return_counts=True)
+        weight_of_e1 = segment_sum(weight, number, len(count))
+        parts = (count.cumsum(0) - count, slice(0, 1), weight_of_e1), (slice(None), slice(1, 3), weight)
+        for n, (rows, axes, weights) in enumerate(parts):
+            group = frames.group[rows]
+            seen = _seen_cosines(directed_attention, edges, frames.axes[rows, axes], group, config)
+            totals[n] = totals[n].index_add(0, group, weights[:, None, None] * seen)
+    return torch.cat(totals, dim=1).unflatten(0, (edges.n_atoms, attended.n_heads))
+
+
+def _seen_cosines(
+    directed_attention: Float[Tensor, "n_edges n_heads"],
+    edges: Edges,
+    axes: Float[Tensor, "n_frames n_axes 3"],
+    group: Int[Tensor, " n_frames"],
+    config: ModelConfig,
+) -> Float[Tensor, "n_frames n_axes n_cosine_centers"]:
+    """The attended Gaussians of the cosines to axes of these groups (atom × n_heads + head)."""
+    n_heads = directed_attention.shape[1]
+    edge, item = edges_around(edges, group // n_heads)
+    weights = directed_attention[edge, group[item] % n_heads]
+    counts = (weights != 0.0).nonzero()[:, 0]  # not those beyond the reach of the head
+    edge, item, weights = edge[counts], item[counts], weights[counts]
+    cosines = einsum(edges.directions[edge], axes[item], "e xyz, e k xyz -> e k")
+    basis = cosine_centers(config.cosine, like=directed_attention)
+    return expected_gaussians(weights[:, None], cosines[:, None], *basis, item, len(group))[:, 0]
