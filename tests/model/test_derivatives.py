@@ -22,7 +22,7 @@ from crystalframer.frame_methods import FRAME_METHODS
 from crystalframer.model.network import CrystalFramer
 from crystalframer.testing import prototypes, random_crystal
 
-STEP = 1e-4
+STEP = 1e-5
 SMOOTH = FrameConfig("max", weighted_margin=0.5, second_axis="sine", both_hands=True)
 FRAMES = {
     "max": SMOOTH,
