@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,7 @@ from crystalframer import ops
 from crystalframer.analysis.batches import predictions
 from crystalframer.analysis.continuity import continuity, paths_of
 from crystalframer.analysis.invariance import KINDS, invariance, readable
-from crystalframer.analysis.paths import NEAR
-from crystalframer.analysis.perturbation import displaced
+from crystalframer.analysis.paths import NEAR, displacement
 from crystalframer.config import ModelConfig
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import prepare
@@ -43,7 +42,7 @@ DESCRIPTIONS = {
     "mirror": "mirror images",
     "cutoff": "steps where a neighbour passes the reach of the model or of a head",
     "paths": "steps where atoms move, cells are strained, neighbours pass a right angle or a tie",
-    "kinks": "steps of the derivative on all these paths",
+    "kinks": "steps of the derivative on all these paths, in a model without steps",
     "ties": "ties between frame axes decided at random, as in training",
     "batch": "predicted alone and in a batch",
     "repetition": "predicted twice: the same bits",
@@ -225,11 +224,13 @@ def _computed_otherwise(
 
 def _rows_of_paths(crystals: list[Crystal], model: CrystalFramer, progress: bool) -> Iterator[dict[str, Any]]:
     """Steps and kinks along paths from some of the structures."""
-    starts = [displaced(crystal, MOVED, seed) for seed, crystal in enumerate(_travelled(crystals))]
-    paths = paths_of(model, starts)
+    paths = paths_of(model, [_moved(crystal, seed) for seed, crystal in enumerate(_travelled(crystals))])
+    if not paths:
+        return
     table = continuity(model, paths, progress=progress)
     of_reach = table["kind"] == "reach"
-    for kind, part in (("cutoff", table[of_reach]), ("paths", table[~of_reach]), ("kinks", table)):
+    without_steps = table if model.config.promises.continuous else table.iloc[:0]  # steps hide kinks
+    for kind, part in (("cutoff", table[of_reach]), ("paths", table[~of_reach]), ("kinks", without_steps)):
         if len(part):
             column = "kink" if kind == "kinks" else "step"
             names = np.array([f"{id}, {path}" for id, path in zip(part["id"], part["kind"], strict=True)])
@@ -240,11 +241,17 @@ def _rows_of_paths(crystals: list[Crystal], model: CrystalFramer, progress: bool
             yield from _rows(kind, names, sizes, model, ratios)
 
 
+def _moved(crystal: Crystal, seed: int) -> Crystal:
+    """The structure with less symmetry, unless atoms would lie on each other."""
+    path = replace(displacement(crystal, seed), length=MOVED)
+    return path.at(MOVED) if path.is_possible else crystal
+
+
 def _travelled(crystals: list[Crystal]) -> list[Crystal]:
     """The structures from which paths start."""
 
     def share_of_lengths(crystal: Crystal) -> float:
-        lengths = np.linalg.norm(neighbor_list(crystal, NEAR).edge_vectors, axis=1)
+        lengths = np.linalg.norm(neighbor_list(crystal, NEAR, enlarge=False).edge_vectors, axis=1)
         return len(np.unique(lengths.round(3))) / len(lengths)
 
     several = [crystal for crystal in crystals if len(crystal) > 1] or crystals

@@ -157,7 +157,7 @@ def through_tie(crystal: Crystal, seed: int) -> Path | None:
 
 def _through_pair(crystal: Crystal, kind: Literal["right angle", "tie"], seed: int) -> Path | None:
     """A path halfway through which two neighbours of an atom are in this position; the seed varies which two."""
-    neighbors = neighbor_list(crystal, NEAR)
+    neighbors = neighbor_list(crystal, NEAR, enlarge=False)
     for first, second in _pairs(crystal, neighbors, np.random.default_rng(seed)):
         pair = neighbors.edge_vectors[[first, second]]
         atoms = neighbors.edge_index[:, [first, second]]
