@@ -41,9 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.set_defaults(largest_cell=8)
     parser.add_argument("--model", help="checkpoint (default: the shipped weights)")
     parser.add_argument("--paths", type=int, default=200, help="number of paths, of all kinds together (default: 200)")
-    parser.add_argument(
-        "--average-ties", action="store_true", help="average over frames that tie (for a model that chooses one)"
-    )
+    parser.add_argument("--as-trained", action="store_true", help="choose one frame if training did")
     options = command.parse(parser, arguments)
     with command.session(options) as report:
         measure(options, report)
@@ -51,8 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def measure(options: argparse.Namespace, report: Report) -> None:
-    model = cf.load(options.model, device=options.device, average_ties=options.average_ties)
-    report.data |= {"promises": str(model.config.promises), "smooth": model.config.promises.smooth}
+    model = cf.load(options.model, device=options.device, as_trained=options.as_trained)
+    report.data |= {"promises": str(model.promises), "smooth": model.promises.smooth}
     along_paths(model, options, report)
     if model.config.decay.reach is not None:
         longer_reach(model, options, report)
@@ -82,7 +80,7 @@ def along_paths(model: CrystalFramer, options: argparse.Namespace, report: Repor
             unit = f"{target.unit}, largest step"
             work, largest = f"{target.name}, {kind}", float(part["step"].max())
             report.rows.append(Row(work, "crystalframer", cf.__version__, unit, largest, details=details))
-        report.bars += _bars(target.name, found, model.config.promises)
+        report.bars += _bars(target.name, found, model.promises)
         changes = [f"{size:.1e} at {d:.1e} Å" for d, size in zip(*_levels(table, target.name), strict=True)]
         report.notes.append(f"{target.name}, largest change between points ({target.unit}): {', '.join(changes)}")
 

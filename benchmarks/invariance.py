@@ -29,7 +29,7 @@ from benchmarks.report import Bar, Report, Row
 from crystalframer.analysis.invariance import Kind, invariance
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.model.network import CrystalFramer
-from crystalframer.prediction import AVERAGE_MARGIN
+from crystalframer.prediction import WEIGHTED_MARGIN
 from crystalframer.reading.inputs import read
 
 STEADY = 1e-4
@@ -91,17 +91,17 @@ def error_rows(candidates: Mapping[str, CrystalFramer], options: argparse.Namesp
 
 def candidates_of(model: CrystalFramer) -> dict[str, CrystalFramer]:
     """The model, and where it chooses one frame the two ways that are compared with it."""
-    if model.config.promises.rotation:
+    if model.promises.rotation:
         return {"crystalframer": model}
     return {
         "crystalframer": model,
-        "averaged": model.averaging_ties(AVERAGE_MARGIN),
+        "averaged": model.with_weighted_sets(WEIGHTED_MARGIN),
         "without tie rule": without_tie_rule(model),
     }
 
 
 def measure(options: argparse.Namespace, report: Report) -> None:
-    model = cf.load(options.model, device=options.device)
+    model = cf.load(options.model, options.device, as_trained=True)
     model = model.double() if options.double else model
     candidates = candidates_of(model)
     draws: dict[Kind, int] = {"rotation": options.rotations, "cell": options.cells, "mirror": options.mirrors}
@@ -162,7 +162,7 @@ def _bars(work: str, model: CrystalFramer, changes: dict[Kind, Float[np.ndarray,
         Bar(f"{work}, {target.name}, {kind}", float(sizes[:, n].max()), EXACT[target.unit], target.unit)
         for n, target in enumerate(model.config.targets)
         for kind, sizes in changes.items()
-        if getattr(model.config.promises, kind) and target.unit in EXACT
+        if getattr(model.promises, kind) and target.unit in EXACT
     ]
 
 

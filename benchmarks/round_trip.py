@@ -59,7 +59,7 @@ def measure(options: argparse.Namespace, report: Report) -> None:
     known = prototypes()[: 4 if options.quick else None]
     sample = inputs.sample(options, most=max(1, options.crystals - len(known)))
     report.data["name"] = f"{len(known)} prototypes; {sample.name}"
-    model = cf.load(device=options.device, average_ties=True)
+    model = cf.load(device=options.device)
     crystals = [conventional(crystal) for crystal in (*known, *sample.dataset)]
     trips = [trip(crystals, name, model) for name in tqdm(WRITERS, "formats", delay=2)]
     n_trips, n_read = sum(trip.n_crystals for trip in trips), sum(trip.n_read for trip in trips)

@@ -11,13 +11,16 @@ N_INPUTS = {"screen": 1, "data pack": 1, "data pack-authors": 3, "convert": 1}
 """Verbs whose output came last, without `--output`, and how many words come before it at least."""
 MODEL_FIRST = {"evaluate": None, "calibrate": "--data", "check": "--structures"}
 """Verbs whose model came first, and the option that named what comes first now."""
-FLAGS = ("--average-ties", "--no-average-ties", "--lowest", "--no-lowest", "--help", "-h")
+ENDED = {"--average-ties": (), "--no-average-ties": ("--as-trained",)}
+"""Options of release 0.2 of verbs that load a model, and what they are now."""
+FLAGS = ("--as-trained", "--no-as-trained", "--lowest", "--no-lowest", "--help", "-h")
 LISTS = ("--structures", "--targets")
 """Options of these verbs without a value, and with any number of values."""
 
 
 def renewed(verb: str, words: Sequence[str]) -> list[str]:
     """The words that follow a verb as they are now, with a note to standard error if they were not."""
+    words = _without_ended(words) if verb in ("predict", *MODEL_FIRST) else words
     things, options = _split(words)
     option, now = MODEL_FIRST.get(verb), None
     if verb in N_INPUTS and len(things) > N_INPUTS[verb] and "--output" not in options:
@@ -37,6 +40,15 @@ def renewed(verb: str, words: Sequence[str]) -> list[str]:
         file=sys.stderr,
     )
     return words
+
+
+def _without_ended(words: Sequence[str]) -> list[str]:
+    """The words with options that ended replaced, and a note for each."""
+    for word in words:
+        if word in ENDED:
+            now = f"it is now {' '.join(ENDED[word])}" if ENDED[word] else "models are loaded so without it"
+            print(f"note: {word} ends with the next release; {now}", file=sys.stderr)
+    return [now for word in words for now in ENDED.get(word, (word,))]
 
 
 def _split(words: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:

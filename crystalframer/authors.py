@@ -56,7 +56,7 @@ def load_authors_checkpoint(path: str | Path, averaged: bool | None = None) -> C
     The model computes their function without its noise. Where neighbours tie for an axis, the first one is taken, as in
     their code; there the noise makes it another one in each evaluation. So predictions of symmetric crystals depend on
     how the crystal is turned, by as much as theirs scatter. Averaging over ties ends this: save the model with
-    `crystalframer.save`, and load it with `crystalframer.load(folder, average_ties=True)`.
+    `crystalframer.save`, and load it with `crystalframer.load(folder)`.
 
     Their box of images and the defects listed in docs/fidelity.md are not reproduced. The neighbour radius (10.4 Å) is
     so large that the sum over images has converged for every decay length that training can reach. Only the frame

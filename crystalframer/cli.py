@@ -109,7 +109,7 @@ def _sweep(search: Any, config: Any, output: Path, preset: str = DEFAULT_PRESET,
 
 
 @verb("predict", "prediction.predict", "prediction.load")
-def _predict(structures: Any, model: Any, device: Any, average_ties: bool, output: Any = None, **sizes: Any) -> int:
+def _predict(structures: Any, model: Any, device: Any, as_trained: bool, output: Any = None, **sizes: Any) -> int:
     """Prints the table, or writes it to --output. Takes structure files (CIF, POSCAR, extended XYZ, JSON, ...; they
     may be compressed), folders of them, patterns in quotes, and tables (CSV, JSON lines, parquet) with a structure in
     each row. Errors are also counted on standard error. The exit code is 0 if at least one structure could be
@@ -122,7 +122,7 @@ def _predict(structures: Any, model: Any, device: Any, average_ties: bool, outpu
     """
     if not structures:
         raise ConfigError("no structures to predict; name files, folders or patterns")
-    frame = cf.predict(list(structures), cf.load(model, device, average_ties), **sizes)
+    frame = cf.predict(list(structures), cf.load(model, device, as_trained=as_trained), **sizes)
     errors = frame["error"].dropna().tolist()
     if output is None:
         print(_readable(frame))
@@ -163,7 +163,7 @@ def _screen(
 
 @verb("evaluate", "evaluation.evaluate", "prediction.load", part="split")
 def _evaluate(
-    data: Any, model: Any, device: Any, average_ties: bool, split: Any = None, output: Any = None, **sizes: Any
+    data: Any, model: Any, device: Any, as_trained: bool, split: Any = None, output: Any = None, **sizes: Any
 ) -> int:
     """Prints mean absolute error (MAE), root mean square error (RMSE) and R² of each target, and for comparison the MAE
     of always predicting the mean of the model's training labels. A run knows its crystals, whatever their order in the
@@ -175,7 +175,7 @@ def _evaluate(
     $ crystalframer evaluate demo --model runs/train
     $ crystalframer evaluate measured.csv --model runs/gap --split all --output comparison.csv
     """
-    loaded = cf.load(model, device, average_ties)
+    loaded = cf.load(model, device, as_trained=as_trained)
     labelled = cf.dataset(data, targets=loaded.config.targets)
     if split is None and loaded.used is None and labelled.parts is not None:
         split = "test"
@@ -237,16 +237,16 @@ def _trace(structure: Any, output: Any = None, **options: Any) -> int:
 
 
 @verb("check", "analysis.check.check", "prediction.load")
-def _check(model: Any, average_ties: bool, structures: Any = (), output: Any = None, **options: Any) -> int:
+def _check(model: Any, as_trained: bool, structures: Any = (), output: Any = None, **options: Any) -> int:
     """Prints the largest change of every kind, and its structure. The exit code is 1 if a change is larger than
     rounding.
 
     Examples:
     $ crystalframer check
-    $ crystalframer check --average-ties
+    $ crystalframer check --as-trained
     $ crystalframer check structures/ --model runs/gap --n-draws 20 --output check.csv
     """
-    report = cf.check(list(structures) or None, cf.load(model, average_ties=average_ties), **options)
+    report = cf.check(list(structures) or None, cf.load(model, as_trained=as_trained), **options)
     print(report.summary())
     if output is not None:
         _save(report.table, output, "table")

@@ -50,8 +50,9 @@ MAX_ATOMS = 1024
 MAX_EDGES = 250_000
 """Neighbour pairs in a batch at most, twice as many as 1,024 atoms usually have: a limit for crystals whose atoms have
 unusually many neighbours."""
-AVERAGE_MARGIN = 0.1
-"""Frames whose logits differ by less are averaged. It is far above the rounding of float32 logits."""
+WEIGHTED_MARGIN = 0.1
+"""`FrameConfig.weighted_margin` in evaluations of models that were trained without one. It is far above the rounding of
+float32 logits."""
 
 if not TYPE_CHECKING:
     _SCORES = dict.fromkeys(("Evaluation", "TargetScore", "calibrate", "evaluate"), "crystalframer.evaluation")
@@ -64,22 +65,41 @@ _Values = Float[np.ndarray, " n_targets"]
 
 @plain()
 def load(
-    path: str | Path | None = None, device: torch.device | str | None = None, average_ties: bool = False
+    path: str | Path | None = None,
+    device: torch.device | str | None = None,
+    average_ties: bool | None = None,
+    *,
+    as_trained: bool = False,
 ) -> CrystalFramer:
     """Load a trained model, ready to predict.
+
+    A model of the methods `max` or `static-max` that chooses one frame for each atom and head (as the paper does) is
+    evaluated by weighted sets of frames: predictions of symmetric crystals then do not depend on how they are turned,
+    and take up to twice as long. Its `config` stays the same, and so does what `save` writes.
+
+    >>> import crystalframer as cf
+    >>> model = cf.load()
+    >>> model.config.frame.weighted_margin, model.evaluation_config.frame.weighted_margin
+    (0.0, 0.1)
+    >>> print(model.evaluation_config.promises)
+    not exact: a mirror image can have another prediction; a small move of the atoms can make a step
 
     Args:
         path: a checkpoint folder, or the folder of a training run (its best checkpoint is taken). Default: the weights
             that come with the package.
         device: `cpu`, `cuda`, ... Default: CUDA if there is such a device, else the CPU.
-        average_ties: average over equivalent frames of symmetric crystals. Predictions then do not depend on the
-            orientation of the crystal, and take up to twice as long on a CPU (on a GPU longer: there is no kernel for
-            it). For the frame methods `max` and `static-max`.
+        average_ties: ends with the next release; False is `as_trained=True`.
+        as_trained: choose one frame, as the training of the model evaluated it.
 
     Raises:
         CheckpointError: no such checkpoint, or one that is damaged, of a newer format, or does not fit its config.
-        ConfigError: the frame method of this model has no average.
     """
+    if average_ties is not None:
+        now = "leave it out" if average_ties else "its new name is as_trained=True"
+        warnings.warn(
+            f"average_ties={average_ties} ends with the next release; {now}", DeprecationWarning, stacklevel=3
+        )
+        as_trained = not average_ties
     if path is None:
         if not (PRETRAINED / checkpoint.CONFIG_FILE).exists():
             raise CheckpointError(
@@ -87,7 +107,9 @@ def load(
             )
         path = PRETRAINED
     model = checkpoint.load(path, _usable(device) or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return model.averaging_ties(AVERAGE_MARGIN) if average_ties else model
+    frame = model.config.frame
+    sums = frame.promises.has_weighted_sets and frame.weighted_margin == 0 and not as_trained
+    return model.with_weighted_sets(WEIGHTED_MARGIN) if sums else model
 
 
 def predict(

@@ -45,10 +45,10 @@ def digest() -> str:
 
 
 def main() -> None:
-    some, model = list(crystals()), cf.load(device="cpu")
+    some, model = list(crystals()), cf.load(device="cpu", as_trained=True)
     with ops.use("reference"):
-        exact = predictions(some, cf.load(device="cpu").double())
-        averaged = predictions(some, cf.load(device="cpu", average_ties=True).double())
+        exact = predictions(some, cf.load(device="cpu", as_trained=True).double())
+        averaged = predictions(some, cf.load(device="cpu").double())
     changes = invariance(model, some, ["rotation", "cell"], n_draws=4)
     sizes = changes[[f"change/{name}" for name in model.config.target_names]].abs().max(axis=1)
     spread = [float(sizes[changes["id"] == crystal.id].max()) for crystal in some]
@@ -71,7 +71,7 @@ def main() -> None:
     every = np.ones(len(some), dtype=bool)
     for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
         for ties, golden, compared in (("chosen", exact, settled), ("averaged", averaged, every)):
-            way = cf.load(device=device, average_ties=ties == "averaged")
+            way = cf.load(device=device, as_trained=ties == "chosen")
             off = np.abs(predictions(some, way) - golden)[compared].max(axis=0)
             targets = zip(model.config.targets, off, strict=True)
             differences = ", ".join(f"{target.label} off by at most {size:.1e}" for target, size in targets)

@@ -17,7 +17,7 @@ from crystalframer.testing import prototypes, random_crystal
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return cf.load(average_ties=True)
+    return cf.load()
 
 
 @pytest.mark.parametrize("name", WRITERS)

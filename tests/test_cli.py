@@ -191,7 +191,7 @@ def test_options_change_the_preset_and_nothing_else(config_of: Callable[..., Con
 @pytest.mark.parametrize(
     ("verb", "old", "new"),
     [
-        ("evaluate", "run data.csv --split all --average-ties", "data.csv --split all --average-ties --model run"),
+        ("evaluate", "run data.csv --split all --as-trained", "data.csv --split all --as-trained --model run"),
         ("evaluate", "data.csv --model run", None),
         ("calibrate", "run --data data.csv --coverage 0.8", "data.csv --coverage 0.8 --model run"),
         ("calibrate", "run --data=data.csv", "data.csv --model run"),
@@ -213,6 +213,12 @@ def test_old_words_become_new_ones_with_a_note(
     monkeypatch.setattr(_old_words, "_is_checkpoint", lambda word: word == "run")
     assert _old_words.renewed(verb, old.split()) == (new or old).split()
     assert capsys.readouterr().err.count(f"crystalframer {verb} {new}") == (new is not None)
+
+
+@pytest.mark.parametrize(("old", "new"), [("a.cif --average-ties", "a.cif"), ("--no-average-ties", "--as-trained")])
+def test_an_option_that_ended_is_replaced_with_a_note(old: str, new: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _old_words.renewed("predict", old.split()) == new.split()
+    assert "ends with the next release" in capsys.readouterr().err
 
 
 # Mistakes

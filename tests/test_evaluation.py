@@ -175,8 +175,9 @@ def test_calibrating_needs_labels(model: CrystalFramer) -> None:
 
 def test_the_model_first_still_works_with_a_warning(model: CrystalFramer, tmp_path: Path) -> None:
     data = labelled([0.0, 1.0, 2.0])
-    mae = cf.evaluate(data, model).scores["energy"].mae
     cf.save(model, tmp_path / "model")
+    model = cf.load(tmp_path / "model")
+    mae = cf.evaluate(data, model).scores["energy"].mae
     for first in (model, tmp_path / "model", str(tmp_path / "model")):
         with pytest.warns(DeprecationWarning, match=r"evaluate\(\.\.\., model=\.\.\.\)"):
             assert cf.evaluate(first, data).scores["energy"].mae == mae  # type: ignore[arg-type]

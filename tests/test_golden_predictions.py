@@ -48,7 +48,7 @@ def test_predictions_do_not_drift(
         pytest.skip("no CUDA device")
     assert script.digest() == GOLDEN["weights_sha256"], "other weights: run scripts/golden_predictions.py"
     crystals = {crystal.id: crystal for crystal in script.crystals()}
-    ids, model = list(GOLDEN[kind]), cf.load(device=device, average_ties=kind == "averaged")
+    ids, model = list(GOLDEN[kind]), cf.load(device=device, as_trained=kind == "chosen")
     with ops.use(backend):
         found = predictions([crystals[id] for id in ids], model.to(dtype), progress=False)
     off = np.abs(found - np.array([GOLDEN[kind][id] for id in ids])).max(axis=1)

@@ -55,11 +55,11 @@ def test_chunks_give_what_the_whole_gives(method: FrameMethod, implementation: o
     torch.testing.assert_close(chunks, whole, rtol=0, atol=tolerance * float(whole.abs().max()))
 
 
-def test_frames_are_averaged_in_chunks_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    averaging = SHIPPED.averaging_ties(0.1)
-    whole = cf.predict(SALT, averaging)
+def test_weighted_sets_are_summed_in_chunks_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert SHIPPED.evaluation_config.frame.weighted_margin > 0
+    whole = cf.predict(SALT, SHIPPED)
     monkeypatch.setattr("crystalframer.prediction.MAX_EDGES", 300)
-    parts = cf.predict(SALT, averaging)
+    parts = cf.predict(SALT, SHIPPED)
     np.testing.assert_allclose(parts[["band_gap"]], whole[["band_gap"]], atol=1e-5)
 
 

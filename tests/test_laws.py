@@ -112,7 +112,7 @@ def test_laws_hold_for_symmetric_crystals(method: FrameMethod, margin: float, la
     made = sensitive_model(SYMMETRIC, method, dtype)
     with torch.no_grad():
         made.embedding.weight.mul_(8)
-        made = made.averaging_ties(margin) if margin else made
+        made = made.with_weighted_sets(margin) if margin else made
         transform = {**SAME_FOR_ALL, **SAME_FOR_LOCAL}[law]
         before, after = (
             made(make_batch(crystals, made.config.radius, dtype=dtype))[:, 0].numpy()

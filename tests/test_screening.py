@@ -220,12 +220,12 @@ def changed_model(change: str) -> CrystalFramer:
         model.domain = replace(model.domain, volume=replace(model.domain.volume, low=0.01))
     elif change == "no flags":
         model.domain = None
-    elif change == "averaged ties":
-        model = model.averaging_ties(0.1)
+    elif change == "weighted sets":
+        model = model.with_weighted_sets(0.1)
     return model
 
 
-@pytest.mark.parametrize("change", ["weights", "intervals", "no intervals", "flags", "no flags", "averaged ties"])
+@pytest.mark.parametrize("change", ["weights", "intervals", "no intervals", "flags", "no flags", "weighted sets"])
 def test_a_screening_with_another_model_is_not_continued(change: str, lines: Path, tmp_path: Path) -> None:
     """Whatever a row depends on is in the fingerprint: values, intervals and flags."""
     assert fingerprint(changed_model("nothing")) == fingerprint(salts.aware())

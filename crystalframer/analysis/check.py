@@ -86,7 +86,7 @@ class CheckReport:
     change between two points about 0.0001 Å apart, divided by the median one of its path."""
     n_structures: int
     model: ModelConfig
-    """Settings of the model."""
+    """Settings by which the model was evaluated."""
 
     @property
     def passed(self) -> bool:
@@ -135,8 +135,8 @@ class CheckReport:
             yield "Most differences are in symmetric structures, whose frames are not unique (docs/limits.md)."
             if promises.has_weighted_sets:
                 yield (
-                    "A model that is loaded with average_ties=True (command line: --average-ties) averages over "
-                    "equivalent frames, and has no such differences."
+                    "A model that is loaded without as_trained=True (command line: --as-trained) sums over weighted "
+                    "sets of frames, and has no such differences."
                 )
 
     def __repr__(self) -> str:
@@ -187,7 +187,7 @@ def check(
     for kind, values in _computed_otherwise(crystals, model, progress):
         rows += _rows(kind, ids, values, model)
     rows += _rows_of_paths(crystals, model, progress)
-    return CheckReport(pandas.DataFrame(rows), len(crystals), model.config)
+    return CheckReport(pandas.DataFrame(rows), len(crystals), model.evaluation_config)
 
 
 def _default_crystals() -> list[Crystal]:
@@ -267,7 +267,7 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     """One row for each target. Without `ratios`, the changes are differences; with them, steps of any size count."""
     sizes, deviations = np.abs(changes), model.target_std.double().cpu().numpy()
-    promised = getattr(model.config.promises, PROMISED[kind]) if kind in PROMISED else kind not in REPORTED
+    promised = getattr(model.promises, PROMISED[kind]) if kind in PROMISED else kind not in REPORTED
     for n, (target, deviation) in enumerate(zip(model.config.targets, deviations, strict=True)):
         largest = float(sizes[:, n].max())  # NaN if any is
         limit = 0.0 if kind == "repetition" or ratios is not None else LIMIT * deviation

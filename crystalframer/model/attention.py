@@ -52,7 +52,7 @@ class FramedSelfAttention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         d, n_heads, d_head = config.d_model, config.n_heads, config.d_head
-        self.config = config
+        self.config = self.evaluation_config = config
         self.query = nn.Linear(d, d)
         self.key = nn.Linear(d, d)
         self.value = nn.Linear(d, d)
@@ -90,7 +90,8 @@ class FramedSelfAttention(nn.Module):
 
     def _inputs(self, projected: Projected, edges: Edges, noise_seed: NoiseSeed | None = None) -> AttentionInputs:
         weights = self.distance_projection, self._cosine_weights()
-        return AttentionInputs(*projected.at_queries(edges), *weights, edges, self.config, noise_seed)
+        config = self.evaluation_config if noise_seed is None else self.config
+        return AttentionInputs(*projected.at_queries(edges), *weights, edges, config, noise_seed)
 
     def _cosine_weights(self) -> Float[Tensor, "3 n_heads d_head n_cosine_centers"] | None:
         """Weights of the cosines to each axis; where both hands count alike, even in the cosine to the hand's axis."""

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from crystalframer.config import ModelConfig
+from crystalframer.config import ModelConfig, ModelPromises
 from crystalframer.crystals.crystal import CrystalBatch
 from crystalframer.crystals.large_cells import ChunkedCrystal
 from crystalframer.elements import HIGHEST_ATOMIC_NUMBER
@@ -104,6 +104,9 @@ class CrystalFramer(nn.Module):
         """Args: generator: source of the initial weights (default: torch's global one)."""
         super().__init__()
         self.config = config
+        """Settings of the network and its training: what `save` writes."""
+        self.evaluation_config = config
+        """Settings by which evaluations compute; see `with_weighted_sets`."""
         self.embedding = nn.Embedding(HIGHEST_ATOMIC_NUMBER, config.d_model)
         blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.blocks: Sequence[Block] = blocks  # type: ignore[assignment]  # a ModuleList does not say what it holds
@@ -118,13 +121,16 @@ class CrystalFramer(nn.Module):
         """The crystals of the run that trained it. It belongs to the run, or to the checkpoint that was saved of it."""
         initialise(self, generator)
 
-    def averaging_ties(self, margin: float) -> CrystalFramer:
-        """A copy whose evaluation averages over tied frames: those of edges that score within the margin of the best.
+    def with_weighted_sets(self, margin: float) -> CrystalFramer:
+        """A copy whose evaluation sums over weighted sets of frames, with this margin (`FrameConfig.weighted_margin`).
+
+        Passes with a noise seed compute as before, and `config`, which `save` writes, is the same.
 
         Raises:
-            ConfigError: the frame method cannot average over ties.
+            ConfigError: the frame method has no weighted sets.
         """
-        return self._with(replace(self.config, frame=replace(self.config.frame, weighted_margin=margin)))
+        frame = replace(self.evaluation_config.frame, weighted_margin=margin)
+        return self._with(self.config, replace(self.evaluation_config, frame=frame))
 
     def looking_farther(self, factor: float) -> CrystalFramer:
         """A copy with this factor on the reach of every head (`DecayConfig.reach`): what the model leaves out.
@@ -135,15 +141,30 @@ class CrystalFramer(nn.Module):
         decay = self.config.decay
         if decay.reach is None:
             raise ConfigError("is not set, so there is no reach to change", field="model.decay.reach")
-        return self._with(replace(self.config, decay=replace(decay, reach=factor * decay.reach)))
+        decay = replace(decay, reach=factor * decay.reach)
+        return self._with(replace(self.config, decay=decay), replace(self.evaluation_config, decay=decay))
 
-    def _with(self, config: ModelConfig) -> CrystalFramer:
+    def _with(self, config: ModelConfig, evaluation_config: ModelConfig) -> CrystalFramer:
         """A copy with other settings and the same weights."""
         other = copy.deepcopy(self)
-        other.config = config
-        for block in other.blocks:
-            block.attention.config = config
+        for part in (other, *(block.attention for block in other.blocks)):
+            part.config, part.evaluation_config = config, evaluation_config
         return other
+
+    @property
+    def promises(self) -> ModelPromises:
+        """What evaluations of this model promise."""
+        return self.evaluation_config.promises
+
+    def extra_repr(self) -> str:
+        """What is predicted, by which frames, and what that promises: the first lines when a model is printed."""
+        config = self.evaluation_config
+        margin, frames = config.frame.weighted_margin, f"{config.frame.method} frames"
+        if margin > 0:
+            trained = "" if self.config.frame.weighted_margin > 0 else ", though training took one of them at a time"
+            frames = f"weighted sets of {frames} within {margin:g} of the best{trained}"
+        targets = ", ".join(target.label for target in config.targets)
+        return f"predicts {targets}\nframes: {frames}\n{self.promises}"
 
     def forward(
         self, batch: CrystalBatch, noise_seed: NoiseSeed | None = None
@@ -186,7 +207,9 @@ class CrystalFramer(nn.Module):
             for block in self.blocks:
                 steps.append(block.trace(features, edges))
                 features = block.in_chunks(features, chunks)
-        return region_trace(self.config, given, edges, steps, self.read_out(features.mean(0, keepdim=True))[0])
+        return region_trace(
+            self.evaluation_config, given, edges, steps, self.read_out(features.mean(0, keepdim=True))[0]
+        )
 
     @contextmanager
     def _chunks(self, crystal: ChunkedCrystal) -> Iterator[EdgeChunks]:
@@ -219,7 +242,7 @@ class CrystalFramer(nn.Module):
         for block in self.blocks:
             features, attended = block.trace(features, edges)
             steps.append((features, attended))
-        return crystal_traces(self.config, batch, edges, steps, self.read_out(pooled(features, batch)))
+        return crystal_traces(self.evaluation_config, batch, edges, steps, self.read_out(pooled(features, batch)))
 
 
 def pooled(features: Float[Tensor, "n_atoms d_model"], batch: CrystalBatch) -> Float[Tensor, "n_crystals d_model"]:

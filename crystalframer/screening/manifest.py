@@ -49,7 +49,7 @@ def settle(folder: Path, work: FilePlan | StreamPlan, model: CrystalFramer) -> s
 
 def fingerprint(model: CrystalFramer) -> str:
     """A hash of everything that predictions depend on."""
-    content = hashlib.sha256(to_json(model.config).encode())
+    content = hashlib.sha256(to_json(model.evaluation_config).encode())
     for name, tensor in sorted(model.state_dict().items()):
         content.update(name.encode())
         content.update(tensor.detach().cpu().contiguous().numpy().tobytes())

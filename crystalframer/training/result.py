@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from crystalframer.checkpoint import load
 from crystalframer.config import Config
 from crystalframer.crystals.loading import PreparedCrystals
 from crystalframer.datasets.dataset import CrystalDataset
 from crystalframer.errors import CrystalFramerError, TrainingError
 from crystalframer.evaluation import score_crystals
 from crystalframer.model.network import CrystalFramer
+from crystalframer.prediction import load
 from crystalframer.training.folder import RunFolder
 from crystalframer.training.optimisation import mean_absolute_error
 from crystalframer.training.task import Row
@@ -139,7 +139,7 @@ def read_result(folder: RunFolder) -> FitResult:
             f"{folder.path}: the result cannot be read ({error}); delete {folder.result.name}, and resuming makes it "
             "again from the checkpoints"
         ) from error
-    return FitResult(folder.path, load(folder.checkpoint(chosen)), chosen, scores, baseline, history)
+    return FitResult(folder.path, load(folder.checkpoint(chosen), "cpu"), chosen, scores, baseline, history)
 
 
 def _mae(model: CrystalFramer, crystals: PreparedCrystals) -> dict[str, float]:

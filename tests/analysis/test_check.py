@@ -140,7 +140,7 @@ def test_frames_of_the_cell_are_caught() -> None:
     assert not {"rotation", "translation", "repetition", "batch"} & failed(report)
     assert "DIFFERS" in report.summary()
     assert "expected: the frame method 'lattice' depends on the choice of cell" in report.summary()
-    assert "average_ties" not in report.summary() and "symmetric" not in report.summary()
+    assert "as_trained" not in report.summary() and "symmetric" not in report.summary()
 
 
 class Restless(cf.CrystalFramer):
@@ -169,7 +169,7 @@ def test_unsound_models_are_caught(kind: type[cf.CrystalFramer], caught: str) ->
     report = cf.check(CRYSTALS, kind(CONFIG).eval(), n_draws=2, progress=False)
     assert caught in failed(report)
     assert not report.passed
-    assert "average_ties" in report.summary() and "expected" not in report.summary()
+    assert "as_trained" in report.summary() and "expected" not in report.summary()
 
 
 def test_the_command_reports_and_its_exit_code_tells(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:

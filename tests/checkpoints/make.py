@@ -38,6 +38,7 @@ def model(exact: bool) -> cf.CrystalFramer:
         trained = cf.fit(config, output=Path(folder) / "run").model.eval()
     with torch.no_grad():
         for block in trained.blocks:
+            assert block.attention.cosine_projection is not None
             block.attention.cosine_projection.mul_(8)
         trained.embedding.weight.mul_(8)
     trained.used = None

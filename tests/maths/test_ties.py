@@ -43,7 +43,7 @@ def prototypes() -> list[Crystal]:
     return [replace(read(library[n]["snl"].structure), id=str(n)) for n in chosen]
 
 
-SHIPPED = cf.load(device="cpu")
+SHIPPED = cf.load(device="cpu", as_trained=True)
 
 
 def simple_cubic() -> AttendedEdges:
@@ -244,7 +244,7 @@ def test_the_kernel_is_the_reference(method: Any, second_axis: Any, prototypes: 
 def test_more_axes_than_are_gathered_at_once() -> None:
     """Neighbours without symmetry, many of which tie by a wide margin: an atom has more than 64 axes, 285 times."""
     batch = make_batch([random_crystal(7, 4)], SHIPPED.config.radius)
-    wide = SHIPPED.averaging_ties(3.0)
+    wide = SHIPPED.with_weighted_sets(3.0)
     with torch.no_grad():
         fast = wide(batch)
         with ops.use("reference"):
@@ -254,14 +254,14 @@ def test_more_axes_than_are_gathered_at_once() -> None:
 
 def test_symmetric_crystals_stay_where_they_are(prototypes: list[Crystal]) -> None:
     changes = {}
-    for name, model in {"chosen": SHIPPED, "averaged": cf.load(device="cpu", average_ties=True)}.items():
+    for name, model in {"chosen": SHIPPED, "weighted": cf.load(device="cpu")}.items():
         table = invariance(model, prototypes, ["rotation", "cell"], n_draws=3, progress=False)
         changes[name] = table["change/formation_energy_per_atom"].abs().max()
-    assert changes["averaged"] < 1e-5 < changes["chosen"]
+    assert changes["weighted"] < 1e-5 < changes["chosen"]
 
 
 def test_gradients_of_an_averaged_evaluation() -> None:
-    model = SHIPPED.averaging_ties(MARGIN)
+    model = SHIPPED.with_weighted_sets(MARGIN)
     batch = make_batch([random_crystal(1, 3)], model.config.radius)
     output = model(batch)
     with torch.no_grad():
@@ -294,17 +294,39 @@ def test_gradients_of_averages_are_those_of_the_reference(trained: str) -> None:
         assert float((found[name] - theirs).abs().max() / theirs.abs().max()) < 1e-3, name
 
 
-def test_a_saved_model_averages_as_before(tmp_path: Any, prototypes: list[Crystal]) -> None:
-    averaged = cf.load(device="cpu", average_ties=True)
-    cf.save(averaged, tmp_path / "averaged")
-    again = cf.predict(prototypes[0], tmp_path / "averaged", device="cpu").formation_energy_per_atom[0]
-    assert again == cf.predict(prototypes[0], averaged).formation_energy_per_atom[0]
-    assert again != cf.predict(prototypes[0], SHIPPED).formation_energy_per_atom[0]
-    assert averaged.uncertainty is not None and averaged.domain is not None
+def test_loading_sums_over_weighted_sets_and_saving_keeps_the_settings(
+    tmp_path: Any, prototypes: list[Crystal]
+) -> None:
+    """Load and save as often as you like: settings, and predictions of both ways to evaluate, stay."""
+    model = cf.load(device="cpu")
+    assert model.config == SHIPPED.config == SHIPPED.evaluation_config
+    assert model.config.frame.weighted_margin == 0.0 < model.evaluation_config.frame.weighted_margin
+    cf.save(model, tmp_path / "again")
+    again, as_trained = (cf.load(tmp_path / "again", "cpu", as_trained=plain) for plain in (False, True))
+    energies = [cf.predict(prototypes[0], m).formation_energy_per_atom[0] for m in (model, again, SHIPPED, as_trained)]
+    assert energies[0] == energies[1] != energies[2] == energies[3]
+    assert model.uncertainty is not None and model.domain is not None
+    assert "weighted sets" in repr(model) and str(model.evaluation_config.promises) in repr(model)
+    assert "weighted sets" not in repr(SHIPPED) and "can change when it is rotated" in repr(SHIPPED)
+
+
+def test_training_passes_of_a_loaded_model_are_as_before() -> None:
+    batch = make_batch([random_crystal(1, 3), SALT], SHIPPED.config.radius)
+    with torch.no_grad():
+        assert torch.equal(cf.load(device="cpu")(batch, 7), SHIPPED(batch, 7))
+
+
+@pytest.mark.parametrize("average_ties", [True, False])
+def test_average_ties_works_with_a_warning(average_ties: bool) -> None:
+    with pytest.warns(DeprecationWarning, match="as_trained|leave it out"):
+        model = cf.load(device="cpu", average_ties=average_ties)
+    assert model.evaluation_config == (cf.load(device="cpu") if average_ties else SHIPPED).evaluation_config
 
 
 @pytest.mark.parametrize("method", ["weighted-pca", "pca", "lattice", "none"])
-def test_frames_that_are_not_averaged(method: Any) -> None:
+def test_frames_that_are_not_averaged(method: Any, tmp_path: Any) -> None:
     model = CrystalFramer(replace(CONFIG, frame=FrameConfig(method)))
+    cf.save(model, tmp_path / "model")
+    assert cf.load(tmp_path / "model").evaluation_config == model.config
     with refused(ConfigError, method, "max or static-max", field="model.frame.method"):
-        model.averaging_ties(MARGIN)
+        model.with_weighted_sets(MARGIN)
