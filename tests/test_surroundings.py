@@ -120,8 +120,8 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", SURROUNDINGS)
 def test_predictions_do_not_depend_on_surroundings(name: str, tmp_path: Path) -> None:
-    model = aware()
-    cf.save(model, tmp_path / "model")
+    cf.save(aware(), tmp_path / "model")
+    model = cf.load(tmp_path / "model", device="cpu")
     structures = list(STRUCTURES.values())
     alone = cf.predict(structures, model)
     trace = cf.trace(structures[0], model)
