@@ -47,7 +47,7 @@ def measure(options: argparse.Namespace, report: Report) -> None:
     n = min(len(allowed), 6 if options.quick else options.crystals)
     data = data.select(np.sort(np.random.default_rng(inputs.SEED).permutation(allowed)[:n]))
     report.data |= {"name": f"{n} crystals of at most {options.largest_cell} atoms (seed {inputs.SEED})"}
-    models = {margin: trained.averaging_ties(margin) for margin in MARGINS}
+    models = {margin: trained.with_weighted_sets(margin) for margin in MARGINS}
     seconds = _seconds(models, data, 1 if options.quick else options.passes)
     for margin, model in models.items():
         scores = cf.evaluate(data, model, progress=False).scores
