@@ -381,7 +381,7 @@ def test_killed_at_any_moment_every_structure_has_one_row(
     assert len(there) >= n_tables
     result = cf.screen(lines, out, saved, shard_size=3, n_workers=n_workers, device="cpu", progress=False)
     assert (result.n_structures, result.n_shards) == (N, 8)
-    assert_same(cf.read_screen(out), cf.predict(lines, MODEL, progress=False))
+    assert_same(cf.read_screen(out), cf.predict(lines, saved, device="cpu", progress=False))
     assert {path: path.stat().st_mtime_ns for path in there} == there
 
 
