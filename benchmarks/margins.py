@@ -101,7 +101,7 @@ def _largest_bend(model: CrystalFramer, data: CrystalDataset, n_paths: int) -> f
         path = through_tie(crystal, seed) if len(crystal) <= 12 else None
         if path is not None and path.is_possible:
             points = path.length / 2 + STEP * (np.arange(N_POINTS) - N_POINTS // 2)
-            values = predictions([path.at(float(x)) for x in points], exact)[:, 0]
+            values = predictions([path.at(float(x)) for x in points], exact, progress=False)[:, 0]
             bends.append(np.abs(np.diff(values, 2)).max() / STEP**2)
         if len(bends) == n_paths:
             break

@@ -15,7 +15,7 @@ WHOLE = 0.8
 """Share of the squared reach up to which the envelope is 1."""
 SMALLEST_REST = 1e-6
 """Rounding of the envelope's argument, for kernels."""
-NEGLIGIBLE = 1e-8
+NEGLIGIBLE = 1e-7
 """Attention below which kernels leave out the last edges of an atom: less than rounding, all together."""
 
 

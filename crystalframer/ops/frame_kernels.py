@@ -74,7 +74,7 @@ def max_frames(first_atom, last_atom, first_edge, edges, strengths, stream, marg
                 if by_moments:
                     costs(values, firsts, n_first, margin, first_costs)
                 elif weighted:
-                    odds(values, firsts, n_first, margin, first_costs)
+                    odds(values, firsts, n_first, margin, sines, first_costs)
                     n_first = _draw(first_costs, firsts, n_first, first_key, place, n_heads)
                 else:
                     n_first = _pick_by_noise(values, firsts, n_first, noise, first_key, place, n_heads)
@@ -102,7 +102,7 @@ def max_frames(first_atom, last_atom, first_edge, edges, strengths, stream, marg
                         x, y, z, seen[:reach], c, of_first, of_second, both_hands, lines, found
                     )
                 elif weighted:
-                    odds(values, seconds, n_second, margin, second_costs)
+                    odds(values, seconds, n_second, margin, sines, second_costs)
                     _draw(second_costs, seconds, n_second, second_key, place, n_heads)
                     second = seconds[0]
                 else:
@@ -223,17 +223,22 @@ def _uniform(key, place):
 
 
 @kernel(MATHS)
-def odds(values, candidates, count, margin, weights):
-    """Weights of the candidates in their set; they add up to 1. See `maths.ties._rarity`."""
+def odds(values, candidates, count, margin, lags, weights):
+    """Weights of the candidates in their set; they add up to 1. See `maths.ties._rarity`. `lags` is scratch."""
+    first = values[candidates[0]]
+    if count == 1 or not first > 0:  # the latter where a head sees nothing, or NaN
+        for n in range(count):
+            weights[n] = np.float32(1.0 / count)
+        return
+    for n in range(count):
+        lags[n] = np.float32(math.log(first / values[candidates[n]]) / margin)
     total = np.float32(0.0)
     for n in range(count):
         product = np.float32(1.0)
         for other in range(count):
-            if values[candidates[other]] > values[candidates[n]]:
-                lag = math.log(values[candidates[other]] / values[candidates[n]]) / margin
-                product *= (
-                    np.float32((1.0 - lag) ** 3 * (1.0 + lag * (3.0 + 6.0 * lag))) if lag < 1.0 else np.float32(0)
-                )
+            x = min(max(lags[n] - lags[other], np.float32(0.0)), np.float32(1.0))
+            rest = np.float32(1.0) - x
+            product *= rest * rest * rest * (np.float32(1.0) + x * (np.float32(3.0) + np.float32(6.0) * x))
         weights[n] = product
         total += product
     for n in range(count):

@@ -29,7 +29,7 @@ def cosines_of_sets(first_atom, last_atom, first_edge, is_self, directions, stre
     directed, of_axis = np.empty(most, np.float32), np.empty(degree, np.float32)
     firsts, first_odds = np.empty(most, np.int64), np.empty(most, np.float32)
     seconds, second_odds = np.empty(most, np.int64), np.empty(most, np.float32)
-    gathered, n_gathered = np.empty((3, MOST_AXES, 5), np.float32), np.zeros(3, np.int64)
+    gathered, n_gathered = np.empty((3, 5, MOST_AXES), np.float32), np.zeros(3, np.int64)
     t = np.empty(N_ROWS * ROW, np.float32)
     share = np.float32(math.exp(-margin))
     for i in range(first_atom, last_atom):
@@ -49,7 +49,7 @@ def cosines_of_sets(first_atom, last_atom, first_edge, is_self, directions, stre
             for n in range(count):
                 values[n] = sizes[n] * possible[n]
             n_first = strongest(logarithms, possible, values[:count], share, firsts)
-            odds(values, firsts, n_first, margin, first_odds)
+            odds(values, firsts, n_first, margin, sines, first_odds)
             for c in range(n_first):
                 if first_odds[c] < RARE:
                     continue
@@ -58,14 +58,14 @@ def cosines_of_sets(first_atom, last_atom, first_edge, is_self, directions, stre
                 for n in range(count):
                     values[n] = sizes[n] * sines[n]
                 n_second = strongest(logarithms, sines[:count], values[:count], share, seconds)
-                odds(values, seconds, n_second, margin, second_odds)
+                odds(values, seconds, n_second, margin, sines, second_odds)
+                _gather(gathered[0], n_gathered, 0, x1, y1, z1, first_odds[c])
                 for s in range(n_second):
                     weight = first_odds[c] * second_odds[s]
                     if weight < RARE:
                         continue
                     x2, y2, z2 = orthogonal(x, y, z, x1, y1, z1, seconds[s])
                     x3, y3, z3 = y1 * z2 - z1 * y2, z1 * x2 - x1 * z2, x1 * y2 - y1 * x2
-                    _gather(gathered[0], n_gathered, 0, x1, y1, z1, weight)
                     _gather(gathered[1], n_gathered, 1, x2, y2, z2, weight)
                     _gather(gathered[2], n_gathered, 2, x3, y3, z3, weight)
                     for axis in range(3):
@@ -79,26 +79,29 @@ def cosines_of_sets(first_atom, last_atom, first_edge, is_self, directions, stre
                 _sum(gathered[axis], n_gathered, axis, x, y, z, directed[:seen], t, of_axis, moments_of_axis)
 
 
-@kernel(MATHS)
+@kernel(MATHS, inlined=True)
 def _gather(axes, n_axes, k, x, y, z, weight):
     """Add a weight to an axis of those that are gathered, or to its opposite, or the axis to them.
 
     An axis and its opposite have the same even moments, and odd ones that differ in sign: their weights are kept as sum
     and difference.
     """
-    for n in range(n_axes[k]):
-        r, s, t = axes[n, 0], axes[n, 1], axes[n, 2]
-        if abs(r - x) + abs(s - y) + abs(t - z) < ONE_LINE:
-            axes[n, 3] += weight
-            axes[n, 4] += weight
-            return
-        if abs(r + x) + abs(s + y) + abs(t + z) < ONE_LINE:
-            axes[n, 3] += weight
-            axes[n, 4] -= weight
-            return
-    axes[n_axes[k], 0], axes[n_axes[k], 1], axes[n_axes[k], 2] = x, y, z
-    axes[n_axes[k], 3] = axes[n_axes[k], 4] = weight
-    n_axes[k] += 1
+    count = n_axes[k]
+    same = opposite = -1
+    for n in range(count):  # to the end, which has vector instructions
+        r, s, t = axes[0, n], axes[1, n], axes[2, n]
+        same = n if abs(r - x) + abs(s - y) + abs(t - z) < ONE_LINE else same
+        opposite = n if abs(r + x) + abs(s + y) + abs(t + z) < ONE_LINE else opposite
+    if same >= 0:
+        axes[3, same] += weight
+        axes[4, same] += weight
+    elif opposite >= 0:
+        axes[3, opposite] += weight
+        axes[4, opposite] -= weight
+    else:
+        axes[0, count], axes[1, count], axes[2, count] = x, y, z
+        axes[3, count] = axes[4, count] = weight
+        n_axes[k] = count + 1
 
 
 @kernel(MATHS)
@@ -109,9 +112,9 @@ def _sum(axes, n_axes, k, x, y, z, directed, t, of_axis, out):
         of_axis[:] = np.float32(0.0)
         for first in range(0, count, ROW):
             last = min(first + ROW, count)
-            eight_polynomials(t, x[first:last], y[first:last], z[first:last], axes[n, 0], axes[n, 1], axes[n, 2])
+            eight_polynomials(t, x[first:last], y[first:last], z[first:last], axes[0, n], axes[1, n], axes[2, n])
             add_cosine_moments(t, directed[first:last], of_axis, 0, degree)
         for m in range(0, degree, 2):
-            out[m] += axes[n, 3] * of_axis[m]
-            out[m + 1] += axes[n, 4] * of_axis[m + 1]
+            out[m] += axes[3, n] * of_axis[m]
+            out[m + 1] += axes[4, n] * of_axis[m + 1]
     n_axes[k] = 0
