@@ -119,17 +119,20 @@ def ship(options: Options) -> None:
     """Put the last weights into the package, calibrated on the validation crystals, with their training log."""
     model = cf.load(options.output / STAGES[-1].name / "checkpoints" / "last")
     model.uncertainty = cf.calibrate(cf.dataset(str(options.validation), targets=TARGETS), model)
-    cf.save(model, PRETRAINED)
-    logs = []
+    logs = PRETRAINED / "training"
+    with tempfile.TemporaryDirectory() as name:  # saving replaces the whole folder
+        before = shutil.copytree(logs, Path(name) / "training")
+        cf.save(model, PRETRAINED)
+        shutil.copytree(before, logs)
     for stage in STAGES:
-        logs.append(PRETRAINED / "training" / stage.name)
-        logs[-1].mkdir(parents=True)
-        shutil.copy(options.output / stage.name / "metrics.csv", logs[-1])
+        (logs / stage.name).mkdir(exist_ok=True)
+        shutil.copy(options.output / stage.name / "metrics.csv", logs / stage.name)
         config = (options.output / stage.name / "config.json").read_text(encoding="utf-8")
-        (logs[-1] / "config.json").write_text(config.replace(str(options.output), "runs/pretrained"), encoding="utf-8")
+        config = config.replace(str(options.output), "runs/pretrained")
+        (logs / stage.name / "config.json").write_text(config, encoding="utf-8")
     card = [sys.executable, str(Path(__file__).with_name("model_card.py")), str(PRETRAINED)]
     card += ["--data", str(options.validation), "--away", str(options.away), "--hardware", options.hardware]
-    card += ["--runs", *map(str, logs)]
+    card += ["--runs", *map(str, sorted(logs.iterdir()))]
     subprocess.run(card, check=True)
 
 
