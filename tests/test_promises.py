@@ -36,15 +36,15 @@ def test_the_shipped_weights_keep_them(as_trained: bool) -> None:
 
 
 def test_mirror_images_of_chiral_crystals() -> None:
-    """docs/limits.md names the differences."""
+    """They have one prediction, as docs/limits.md says."""
     crystals = [crystal for crystal in cf.dataset("demo") if crystal.id in (*CHIRAL, *CENTRED)]
     assert {crystal.id: crystal.formula for crystal in crystals} == CHIRAL | CENTRED
     values = ["formation_energy_per_atom", "band_gap"]
     before, after = (cf.predict(given)[values].to_numpy() for given in (crystals, list(map(mirrored, crystals))))
     change = dict(zip((crystal.formula for crystal in crystals), np.abs(after - before), strict=True))
-    np.testing.assert_allclose(change["FeSi"], [0.0014, 0.0002], atol=2e-4)
-    np.testing.assert_allclose(change["HgS"], [0.0012, 0.0076], atol=2e-4)
-    assert all((change[formula] < 1e-4).all() for formula in CENTRED.values())
+    assert change.keys() == {*CHIRAL.values(), *CENTRED.values()}
+    for formula, (energy, gap) in change.items():
+        assert energy < 1e-5 and gap < 1e-4, formula
 
 
 def test_strain_is_not_understood() -> None:
@@ -52,6 +52,6 @@ def test_strain_is_not_understood() -> None:
     rutile = cf.read(RUTILE)
     found = cf.predict([strained(rutile, strain) for strain in (0.0, -0.02, 0.02, 0.03)])
     energy, gap = found["formation_energy_per_atom"].to_numpy(), found["band_gap"].to_numpy()
-    assert energy[1] - energy[0] == pytest.approx(-0.06, abs=0.005)
-    np.testing.assert_allclose(gap[[0, 2, 3]], [2.0, 1.7, 0.0], atol=0.05)
+    assert energy[1] - energy[0] == pytest.approx(-0.036, abs=0.002)
+    np.testing.assert_allclose(gap[[0, 2, 3]], [2.0, 0.2, 0.0], atol=0.05)
     assert found["outside_training"].isna().to_numpy().all()

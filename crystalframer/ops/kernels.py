@@ -200,7 +200,7 @@ def attend(first_atom, last_atom, first_edge, pairs_of, squared, q, k, precision
             share = np.float32(1.0) / total
             for n in range(count):
                 weights[n] *= share
-            while seen > 1 and weights[seen - 1] < NEGLIGIBLE:
+            while steepness > 0 and seen > 1 and weights[seen - 1] < NEGLIGIBLE:
                 seen -= 1
             n_seen[h, i] = (seen + PAD - 1) // PAD * PAD
 

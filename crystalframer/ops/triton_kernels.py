@@ -163,7 +163,9 @@ def attend(
         logit = _by_edge(logits, e, head, there, n_heads)
         weight = tl.exp(logit - largest[None, :]) * norm[None, :]
         tl.store(attention + e[:, None] * n_heads + head[None, :], weight, mask=there)
-        attends = there & ((weight < NEGLIGIBLE) == 0)  # NaN, too
+        attends = there
+        if ENDS:
+            attends = there & ((weight < NEGLIGIBLE) == 0)  # NaN, too
         n_attended = tl.where(attends, (e + 1 - start).to(tl.int32)[:, None], n_attended)
     tl.store(last_edge + i, start + tl.max(tl.max(n_attended, 0), 0))
     for begin in range(end, stop, BLOCK):
