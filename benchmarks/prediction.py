@@ -154,10 +154,10 @@ class Stages:
         return timed
 
     def _calling(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(*arguments: object) -> Any:
+        def timed(*arguments: object, **options: object) -> Any:
             started = time.perf_counter()
             try:
-                return function(*arguments)
+                return function(*arguments, **options)
             finally:
                 self.seconds[name] += time.perf_counter() - started
 

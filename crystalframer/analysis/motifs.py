@@ -209,7 +209,8 @@ def chance_angle_given_e1(
     # Any direction that is not along e1: here the coordinate axis that is farthest from it.
     other = np.eye(3)[np.abs(e1).argmin(axis=-1)]
     across = np.cross(e1, other)
-    across /= np.linalg.norm(across, axis=-1, keepdims=True)
+    size = np.linalg.norm(across, axis=-1, keepdims=True)
+    across /= np.where(size > 0, size, 1.0)  # a head that sees no neighbour has no axes
     turns = 2 * np.pi * (np.arange(N_TURNS) + 0.5) / N_TURNS
     circle = np.cos(turns)[:, None] * across[..., None, :] + np.sin(turns)[:, None] * np.cross(e1, across)[..., None, :]
     return np.asarray(bond_angles(circle, bonds, either_sign).mean(axis=-1))

@@ -54,7 +54,7 @@ def perturb(
     >>> from crystalframer.testing import random_crystal
     >>> table = perturb(cf.load(), random_crystal(seed=1, n_atoms=3), displacements=[0.0, 1e-4, 0.1], seeds=[0, 1])
     >>> small = table[table["displacement"] == 1e-4]
-    >>> bool((small["max_rotation/0"] < 0.1).all())  # degrees
+    >>> bool((small["mean_rotation/0"] < 0.1).all())  # degrees
     True
     >>> table.attrs["units"]["change/formation_energy_per_atom"]
     'eV/atom'

@@ -24,8 +24,8 @@ ROUGH = 4
 """Order of the differences that tell where steps and kinks are likely: nearly 0 where a function is smooth."""
 LAST = 3
 """Halvings at the end whose fall tells a step from a slope."""
-NOISE = 1e-11
-"""Differences of a function of size 1 that are nothing but rounding in 64 bits."""
+NOISE = 1e-9
+"""Differences of a function of size 1 that may be rounding in 64 bits, which the layers of a model magnify."""
 
 
 @dataclass(frozen=True, eq=False)

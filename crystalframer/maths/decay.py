@@ -16,7 +16,7 @@ WHOLE = 0.8
 SMALLEST_REST = 1e-6
 """Rounding of the envelope's argument, for kernels."""
 NEGLIGIBLE = 1e-7
-"""Attention below which kernels leave out the last edges of an atom, in models with a reach: each less than rounding."""
+"""Attention below which kernels leave out the last edges of an atom, if heads have a reach: each less than rounding."""
 
 
 def decay_lengths(

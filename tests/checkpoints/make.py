@@ -7,7 +7,8 @@
 
 `predictions.json` beside the checkpoint holds the crystals and what that version predicted in float32. The model has
 large embeddings and angle terms, so that its predictions depend on every frame. The word `exact` makes a model
-that promises everything (weighted sets, both hands, a smooth cutoff) instead of the paper's.
+that promises everything (weighted sets, both hands, a smooth cutoff) instead of the paper's. Its predictions were
+written again when the shape of the cutoff was settled, before any release had it.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def test_empty_space_counts_for_nothing(name: str) -> None:
     """The paper's presets look farther until they find neighbours: images, which a larger box puts elsewhere."""
     crystal = LONE[name]
     values = energies(model(), *(replace(crystal, lattice=size * WIDE) for size in (0.5, 1.0, 100.0)))
-    assert torch.equal(values, values[:1].expand(3))
+    assert values.max() - values.min() < 1e-9
 
 
 def test_a_user_gets_a_number_for_a_lone_atom() -> None:
@@ -98,7 +98,7 @@ def test_a_neighbour_leaves_without_a_step() -> None:
     assert largest[0] > 1e-6, "the third atom is seen"
     assert largest[1] < 0.6 * largest[0] and largest[2] < 0.6 * largest[1]
     apart = energies(of, with_iron_at(9.0), with_iron_at(20.0))
-    assert apart[0] == apart[1]
+    assert abs(apart[0] - apart[1]) < 1e-9
 
 
 def test_kernels_agree_where_nothing_is_within_reach() -> None:
