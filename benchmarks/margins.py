@@ -72,7 +72,7 @@ def _seconds(models: dict[float, CrystalFramer], data: CrystalDataset, n_passes:
     found = dict.fromkeys(models, float("inf"))
     for _ in range(n_passes):
         for margin, model in models.items():
-            given = list(batches(data, model, "", progress=False))
+            given = list(batches(list(data), model, "", progress=False))
             start = time.process_time()
             with torch.inference_mode():
                 for batch in given:
@@ -85,7 +85,7 @@ def _mean_set(model: CrystalFramer, data: CrystalDataset) -> float:
     """Mean number of frames that weigh more than a thousandth, over atoms, heads and layers."""
     few = data.select(np.arange(min(len(data), 100)))
     sizes = []
-    for batch in batches(few, model, "", progress=False):
+    for batch in batches(list(few), model, "", progress=False):
         for trace in model.trace(batch):
             for layer in trace.layers:
                 assert layer.frame is not None
