@@ -26,9 +26,7 @@ from crystalframer.config import (
     Config,
     CosineBasis,
     DataConfig,
-    DecayConfig,
     DistanceBasis,
-    FrameConfig,
     ModelConfig,
     Target,
     TrainingConfig,
@@ -42,7 +40,7 @@ LARGEST_CELL = 20
 DECAY: dict[str, Any] = {"schedule": "warmup-stable-decay", "swa_epochs": 0}
 FASTER: dict[str, Any] = {**DECAY, "batch_size": 32, "learning_rate": 1e-3}
 FALLING: dict[str, Any] = {**FASTER, "learning_rate": 2e-3}
-EXACT = FrameConfig(weighted_margin=0.1, second_axis="sine", both_hands=True)
+OURS = cf.preset("crystalframer-2").config.model
 BETTER: dict[str, Any] = {**FASTER, "learning_rate": 2e-3, "decay_fraction": 0.5}
 
 
@@ -54,10 +52,6 @@ class Variant:
     model: Mapping[str, Any] = field(default_factory=dict)
     ema: float | None = None
     """Score an exponential average of the weights that forgets this share of itself a step."""
-
-
-def _decay(reach: float, floor: float) -> DecayConfig:
-    return DecayConfig(reach=reach, floor=floor, shape="smooth")
 
 
 VARIANTS = {
@@ -86,16 +80,11 @@ VARIANTS = {
     "2e-3, both hands": Variant(FALLING, {"frame": replace(ModelConfig().frame, both_hands=True)}),
     "2e-3, second axis by the sine": Variant(FALLING, {"frame": replace(ModelConfig().frame, second_axis="sine")}),
     "2e-3, swish": Variant(FALLING, {"activation": "swish"}),
-    "2e-3, exact frames": Variant(FALLING, {"frame": EXACT}),
-    "2e-3, content up to 4": Variant(FALLING, {"largest_content": 4.0}),
-    "2e-3, content up to 2": Variant(FALLING, {"largest_content": 2.0}),
-    "2e-3, exact frames, reach 5 of 1.98": Variant(FALLING, {"frame": EXACT, "decay": _decay(5.0, 0.5)}),
-    "2e-3, exact frames, reach 5 of 1.62": Variant(FALLING, {"frame": EXACT, "decay": _decay(5.0, 0.75)}),
-    "2e-3, exact frames, reach 5 of 1.62, content up to 4": Variant(
-        FALLING, {"frame": EXACT, "decay": _decay(5.0, 0.75), "largest_content": 4.0}
-    ),
-    "2e-3, exact frames, reach 5 of 1.62, content up to 2": Variant(
-        FALLING, {"frame": EXACT, "decay": _decay(5.0, 0.75), "largest_content": 2.0}
+    "2e-3, exact frames": Variant(FALLING, {"frame": OURS.frame}),
+    "2e-3, smooth cutoff": Variant(FALLING, {"decay": OURS.decay}),
+    "2e-3, content up to 4": Variant(FALLING, {"largest_content": OURS.largest_content}),
+    "2e-3, crystalframer-2": Variant(
+        FALLING, {name: getattr(OURS, name) for name in ("frame", "decay", "largest_content")}
     ),
     # Together, what alone was better.
     "2e-3, constant for half": Variant(BETTER),

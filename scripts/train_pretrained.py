@@ -13,7 +13,6 @@ the last complete epoch. The model is tested on all sizes at the end.
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -110,8 +109,6 @@ def train(options: Options) -> Path:
         start = folder / "checkpoints" / "last"
     evaluation = cf.evaluate(validation, folder / "checkpoints" / "last")
     print(evaluation.summary())
-    scores = {name: score.mae for name, score in evaluation.scores.items()}
-    (options.output / "validation.json").write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
     return folder
 
 
