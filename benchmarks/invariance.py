@@ -78,6 +78,7 @@ def error_rows(candidates: Mapping[str, CrystalFramer], options: argparse.Namesp
     dataset = dataset.select(np.arange(8)) if options.quick else dataset
     rows = []
     for name, candidate in candidates.items():
+        candidate.used = None  # the error on all of them, not on a part
         cf.evaluate(dataset.select(np.arange(4)), candidate, progress=False)  # compiles
         start = time.process_time()
         scores = cf.evaluate(dataset, candidate).scores
