@@ -20,6 +20,7 @@ import crystalframer as cf
 from benchmarks import command, inputs
 from benchmarks.report import Bar, Report, Row
 from crystalframer.analysis.batches import predictions
+from crystalframer.analysis.check import LONGER
 from crystalframer.analysis.continuity import continuity, paths_of
 from crystalframer.analysis.paths import PATH_KINDS, Path
 from crystalframer.config import ModelPromises
@@ -29,8 +30,6 @@ N_POINTS, N_HALVINGS = 201, 10
 """Points 10⁻³ Å apart; after the halvings 10⁻⁶ Å."""
 MOST_UNEVEN = 10.0
 """Largest change between points 10⁻⁴ Å apart, in median changes of its path."""
-LONGER = 1.3
-"""Factor on the reach."""
 CONVERGED = {"eV/atom": (1e-3, 1e-4), "eV": (1e-2, 1e-3)}
 """Unit → largest and mean change by a longer reach."""
 

@@ -241,6 +241,7 @@ class FrameConfig(_Checked):
 class ModelPromises:
     """What the predictions of a model promise, for every crystal and whatever the weights. Rounding is left aside.
 
+    >>> from crystalframer.config import FrameConfig, ModelConfig
     >>> ModelConfig().promises.mirror
     False
     >>> print(ModelConfig(frame=FrameConfig("none")).promises)

@@ -80,9 +80,9 @@ def load(
     >>> import crystalframer as cf
     >>> model = cf.load()
     >>> model.config.frame.weighted_margin, model.evaluation_config.frame.weighted_margin
-    (0.0, 0.1)
-    >>> print(model.evaluation_config.promises)
-    not exact: a mirror image can have another prediction; a small move of the atoms can make a step
+    (0.1, 0.1)
+    >>> print(model.promises)
+    exact
 
     Args:
         path: a checkpoint folder, or the folder of a training run (its best checkpoint is taken). Default: the weights

@@ -38,7 +38,9 @@ FUNCTIONS = [
 CLASSES = [
     ("crystalframer.calculator", "CrystalFramerCalculator"),
     ("crystalframer.estimator", "CrystalFramerRegressor"),
+    ("crystalframer.config", "ModelPromises"),
     ("crystalframer.model.network", "CrystalFramer"),
+    ("crystalframer.prediction", "load"),
     ("crystalframer.studies.space", "Range"),
     ("crystalframer.studies.space", "Choice"),
 ]

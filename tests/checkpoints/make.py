@@ -1,9 +1,9 @@
 """Write a small checkpoint and its predictions, with the version of crystalframer that is on the path.
 
-    git worktree add /tmp/old 8aa77ef                                       # the last commit of version 0.1.0
-    PYTHONPATH=/tmp/old python tests/checkpoints/make.py 0.1.0
-    git worktree add /tmp/exact 342b205                                     # the last commit that wrote format 1
-    PYTHONPATH=/tmp/exact python tests/checkpoints/make.py format-1 exact
+    git worktree add ../old 8aa77ef                                         # the last commit of version 0.1.0
+    PYTHONPATH=../old python tests/checkpoints/make.py 0.1.0
+    git worktree add ../exact 342b205                                       # the last commit that wrote format 1
+    PYTHONPATH=../exact python tests/checkpoints/make.py format-1 exact
 
 `predictions.json` beside the checkpoint holds the crystals and what that version predicted in float32. The model has
 large embeddings and angle terms, so that its predictions depend on every frame. The word `exact` makes a model
