@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -198,6 +199,20 @@ def test_another_tree_is_compared_in_turns(
     assert compare.main(words) == code
     assert trees == [Path("here"), other, other, Path("here"), Path("here"), other]
     assert f"{slowdown:.3f}" in capsys.readouterr().out
+
+
+def test_the_shipped_weights_of_another_tree(tmp_path: Path) -> None:
+    """`shipped` runs this tree's file with the other tree's package: a copy that has no benchmarks."""
+    other = tmp_path / "other"
+    shutil.copytree(RESULTS.parents[1] / "crystalframer", other / "crystalframer")
+    with (other / "crystalframer" / "prediction.py").open("a") as file:
+        file.write("\nimport pathlib\npathlib.Path(__file__).with_name('used').touch()\n")
+    options = ["--data", "demo", "--crystals", "3", "--passes", "2"]
+    seconds = compare.measure(other, "shipped", options, tmp_path)
+    assert list(seconds) == ["predictions with the shipped weights, 3 crystals, batch 64"]
+    rows = json.loads((tmp_path / "result.json").read_text())["rows"]
+    assert len(rows[0]["seconds"]) == 2 and min(rows[0]["seconds"]) > 0
+    assert (other / "crystalframer" / "used").exists()
 
 
 # --- floors, by hand --------------------------------------------------------------------------------------------------

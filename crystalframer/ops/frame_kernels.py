@@ -12,7 +12,7 @@ import numpy as np
 
 from crystalframer.compiled import kernel
 from crystalframer.maths import frames, ties
-from crystalframer.ops.kernels import MATHS, most_items
+from crystalframer.ops.kernels import MATHS, aligned, copy_row, most_items
 
 COLLINEAR = np.float32(ties.COLLINEAR)
 SMALLEST_SINE_SCORE = np.float32(ties.SMALLEST_SINE_SCORE)
@@ -50,26 +50,29 @@ def max_frames(first_atom, last_atom, first_edge, edges, strengths, stream, marg
     weighted, by_sine, both_hands = rules
     n_heads = scores.shape[0]
     most = most_items(first_atom, last_atom, first_edge)
-    others, sines, values = np.empty(most, np.float32), np.empty(most, np.float32), np.empty(most, np.float32)
+    x, y, z, others = aligned(most), aligned(most), aligned(most), aligned(most)
+    sines, values = aligned(most), aligned(most + 1)
+    bits = values.view(np.int32)
     firsts, first_costs = np.empty(most, np.int64), np.empty(most, np.float32)
     seconds, second_costs = np.empty(most, np.int64), np.empty(most, np.float32)
     lines = np.empty((6, most), np.float32)
     share = np.float32(math.exp(-margin))
     by_moments = noise == 0 and margin > 0 and not weighted
     for i in range(first_atom, last_atom):
-        start, stop = first_edge[i], first_edge[i + 1]
-        for n in range(stop - start):
-            others[n] = np.float32(0.0) if is_self[start + n] else np.float32(1.0)
+        start, n_edges = np.uint64(first_edge[i]), first_edge[i + 1] - first_edge[i]
+        for n in range(n_edges):
+            others[n] = np.float32(0.0) if is_self[start + np.uint64(n)] else np.float32(1.0)
+        copy_row(directions, 0, start, n_edges, x)
+        copy_row(directions, 1, start, n_edges, y)
+        copy_row(directions, 2, start, n_edges, z)
         for h in range(n_heads):
-            count = n_compared[h, i]
-            stop = start + count
-            x, y, z = directions[0, start:stop], directions[1, start:stop], directions[2, start:stop]
-            logarithms, sizes, seen = scores[h, start:stop], weights[h, start:stop], attention[h, start:stop]
-            place = first_given[i] * n_heads + h
-
+            count, place = n_compared[h, i], first_given[i] * n_heads + h
             for n in range(count):
-                values[n] = sizes[n] * others[n]
-            n_first = strongest(logarithms, others[:count], values[:count], share, firsts)
+                values[n] = weights[h, start + np.uint64(n)] * others[n]
+            largest = largest_of(values, bits, count)
+            if largest < SMALLEST_WEIGHT:
+                largest = form_anew(scores, h, start, others, count, values)
+            n_first = candidates_within(values, largest * share, count, firsts)
             if n_first > 1:
                 if by_moments:
                     costs(values, firsts, n_first, margin, first_costs)
@@ -86,14 +89,18 @@ def max_frames(first_atom, last_atom, first_edge, edges, strengths, stream, marg
                 if edge < 0:  # opposite to one before
                     continue
                 x1, y1, z1 = x[edge], y[edge], z[edge]
-                off_axis(x, y, z, x1, y1, z1, by_sine, others, sines)
+                off_axis(x, y, z, x1, y1, z1, by_sine, others, count, sines)
                 for n in range(count):
-                    values[n] = sizes[n] * sines[n]
-                n_second = strongest(logarithms, sines[:count], values[:count], share, seconds)
+                    values[n] = weights[h, start + np.uint64(n)] * sines[n]
+                largest = largest_of(values, bits, count)
+                if largest < SMALLEST_WEIGHT:
+                    largest = form_anew(scores, h, start, sines, count, values)
+                n_second = candidates_within(values, largest * share, count, seconds)
                 if n_first == 1 and n_second == 1:
                     second = seconds[0]
                 elif by_moments:
                     costs(values, seconds, n_second, margin, second_costs)
+                    seen = attention[h, first_edge[i] : first_edge[i] + count]
                     if reach == 0:
                         reach = _reach(seen)
                     of_first, of_second = (firsts, first_costs, n_first), (seconds, second_costs, n_second)
@@ -114,68 +121,56 @@ def max_frames(first_atom, last_atom, first_edge, edges, strengths, stream, marg
 
 
 @kernel(MATHS, inlined=True)
-def off_axis(x, y, z, x1, y1, z1, by_sine, others, sines):
+def off_axis(x, y, z, x1, y1, z1, by_sine, others, count, sines):
     """By what the weights for e₂ are lowered near the line of e₁; see `maths.ties.off_axis`."""
     if by_sine:
-        for n in range(len(x)):
+        for n in range(count):
             u, v, w = y[n] * z1 - z[n] * y1, z[n] * x1 - x[n] * z1, x[n] * y1 - y[n] * x1
             sines[n] = max(u * u + v * v + w * w, SMALLEST_SQUARED_SINE) * others[n]
     else:
-        for n in range(len(x)):
+        for n in range(count):
             cosine = abs(x[n] * x1 + y[n] * y1 + z[n] * z1)
             sine = max(np.float32(1.0) - cosine, SMALLEST_SINE_SCORE)
             sines[n] = np.float32(0.0) if cosine >= COLLINEAR else sine * others[n]
 
 
 @kernel(MATHS, inlined=True)
-def strongest(scores, sines, values, share, candidates):
-    """The edges whose value, weight × sine, is at least this share of the largest, in their order; their number."""
-    first = _first_largest(values)
-    if values[first] < SMALLEST_WEIGHT:
-        first = _form_anew(scores, sines, values)
-    least = values[first] * share
-    within = 0
-    for n in range(len(values)):
-        within += values[n] >= least
-    candidates[0] = first
-    if within <= 1:  # 0: NaN everywhere, and some frame will do
-        return 1
-    found, n = 0, 0
-    while found < within:
-        if values[n] >= least:
-            candidates[found] = n
-            found += 1
-        n += 1
-    return found
+def largest_of(values, bits, count):
+    """The largest of numbers >= 0; NaN if one is.
+
+    Compared as integers (`bits` are the same memory), which has vector instructions without a care for NaN: the largest
+    of all. The last place of the memory is scratch.
+    """
+    largest, last = bits[0], len(bits) - 1
+    for n in range(count):
+        largest = max(largest, bits[n])
+    bits[last] = largest
+    return values[last]
 
 
 @kernel(MATHS, inlined=True)
-def _first_largest(values):
-    """Where the first maximum of numbers >= 0 is.
-
-    Compared as integers, which has vector instructions without a care for NaN: the largest of all.
-    """
-    bits = values.view(np.int32)
-    largest = bits[0]
-    for n in range(len(bits)):
-        largest = max(largest, bits[n])
-    for n in range(len(bits)):
-        if bits[n] == largest:
-            return n
-    return 0
+def candidates_within(values, least, count, candidates):
+    """The edges of at least this value, weight × sine, in their order; their number."""
+    found = np.uint64(0)
+    for n in range(count):
+        candidates[found] = n
+        found += np.uint64(values[n] >= least)
+    if found == 0:  # NaN everywhere, and some frame will do
+        candidates[0], found = 0, np.uint64(1)
+    return np.int64(found)
 
 
 @kernel(MATHS)
-def _form_anew(scores, sines, values):
-    """Values relative to the largest, where weights are too small to be told apart; where the first maximum is."""
+def form_anew(scores, h, start, sines, count, values):
+    """Values relative to the largest, where weights are too small to be told apart; the largest, 1."""
     highest = np.float32(-np.inf)
-    for n in range(len(values)):
+    for n in range(count):
         if sines[n] > 0:
-            values[n] = scores[n] + np.float32(math.log(sines[n]))
+            values[n] = scores[h, start + np.uint64(n)] + np.float32(math.log(sines[n]))
             highest = max(highest, values[n])
-    for n in range(len(values)):
+    for n in range(count):
         values[n] = np.float32(math.exp(values[n] - highest)) if sines[n] > 0 else np.float32(0.0)
-    return _first_largest(values)
+    return np.float32(1.0)
 
 
 # --- noise of training ------------------------------------------------------------------------------------------------

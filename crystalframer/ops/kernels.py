@@ -26,9 +26,13 @@ NOTHING = np.float32(math.exp(-(REACH**2) / 2))  # 3e-7
 
 STEP = 8
 """Moments of the cosines are those of T_8k · T_j, j < 8 (see `maths.basis.chebyshev_products`)."""
-ROW, N_ROWS = 128, 10
+ROW, N_ROWS = 256, 11
 """Scratch memory of the cosines: edges at a time, and numbers of each. As constants they tell the compiler that rows do
 not overlap."""
+COSINE = 10
+"""The row of the cosines; the others are those of `eight_polynomials` and `add_cosine_moments`."""
+CACHE_LINE = 64
+"""Bytes. Vector instructions are slower on memory that starts elsewhere."""
 
 LOG2_E = np.float32(math.log2(math.e))
 # Taylor series of 2^f on [-0.5, 0.5]: relative error 5e-9, below rounding.
@@ -128,22 +132,23 @@ def distance_basis(
     first_atom, last_atom, first_edge, first_block, block_edge, first_value, lengths, spacing, width, values
 ):
     """Gaussians of the blocks' centres over the blocks' edges."""
-    bits = np.empty(most_items(first_atom, last_atom, first_edge), np.int32)
-    scale = np.float32(math.sqrt(0.5) / width)
+    most = most_items(first_atom, last_atom, first_edge)
+    row, scale = aligned(most), aligned(most)
+    bits = scale.view(np.int32)
+    by_width = np.float32(math.sqrt(0.5) / width)
     for i in range(first_atom, last_atom):
         for block in range(first_block[i], first_block[i + 1]):
             size = (first_value[block + 1] - first_value[block]) // 8
-            start = first_edge[i] + block_edge[block]
-            r = lengths[start : start + size]
+            start = np.uint64(first_edge[i] + block_edge[block])
             for m in range(8):
-                row = values[first_value[block] + m * size : first_value[block] + (m + 1) * size]
                 center = np.float32((8 * (block - first_block[i]) + m + 1) * spacing)
                 for n in range(size):
-                    deviation = (r[n] - center) * scale
+                    deviation = (lengths[start + np.uint64(n)] - center) * by_width
                     row[n] = -deviation * deviation
-                _exp(row, bits[:size])
+                _exp(row, size, scale, bits)
+                out = np.uint64(first_value[block] + m * size)
                 for n in range(size):
-                    row[n] = np.float32(0.0) if row[n] < NOTHING else row[n]
+                    values[out + np.uint64(n)] = np.float32(0.0) if row[n] < NOTHING else row[n]
 
 
 # --- one layer --------------------------------------------------------------------------------------------------------
@@ -160,32 +165,32 @@ def attend(first_atom, last_atom, first_edge, pairs_of, squared, q, k, precision
     """
     n_edges, pair, first_pair, keys, nearest = pairs_of
     n_heads, d_head = q.shape[1], q.shape[2]
-    scale = np.float32(1.0 / math.sqrt(d_head))
-    bits = np.empty(most_items(first_atom, last_atom, first_edge), np.int32)
+    size = np.float32(1.0 / math.sqrt(d_head))
+    most = most_items(first_atom, last_atom, first_edge)
+    distances, weights, scale = aligned(most), aligned(most), aligned(most)
+    bits = scale.view(np.int32)
     content = np.empty(most_items(first_atom, last_atom, first_pair), np.float32)
     for i in range(first_atom, last_atom):
-        start, stop = first_edge[i], first_edge[i + 1]
-        pairs = pair[start:stop]
-        distances = squared[start:stop]
+        start, stop = np.uint64(first_edge[i]), np.uint64(first_edge[i + 1])
+        for n in range(stop - start):
+            distances[n] = squared[start + np.uint64(n)]
         for h in range(n_heads):
             of_distance = precision[i, h]
             largest = np.float32(-np.inf)
             for a in range(first_pair[i], first_pair[i + 1]):
-                product = scale * _dot(q, i, k, keys[a], h)
+                product = size * _dot(q, i, k, keys[a], h)
                 content[a - first_pair[i]] = product
                 largest = max(largest, product - nearest[a] * of_distance)
-            of_edges, weights = logits[h, start:stop], attention[h, start:stop]
             seen = n_edges[i]
             while seen > 1 and distances[seen - 1] * of_distance * steepness >= 1.0:
                 seen -= 1
             count = (seen + PAD - 1) // PAD * PAD
             for n in range(count):
-                logit = content[np.uint32(pairs[n])] - distances[n] * of_distance
-                of_edges[n] = logit
+                edge = start + np.uint64(n)
+                logit = content[np.uint64(pair[edge])] - distances[n] * of_distance
+                logits[h, edge] = logit
                 weights[n] = logit - largest
-            for n in range(count, stop - start):
-                of_edges[n], weights[n] = np.float32(-np.inf), np.float32(0.0)
-            _exp(weights[:count], bits[:count])
+            _exp(weights, count, scale, bits)
             if steepness > 0:
                 for n in range(count):
                     x = (distances[n] * of_distance * steepness - WHOLE) * SLOPE
@@ -199,8 +204,10 @@ def attend(first_atom, last_atom, first_edge, pairs_of, squared, q, k, precision
                 total += weights[n]
             share = np.float32(1.0) / total
             for n in range(count):
-                weights[n] *= share
-            while steepness > 0 and seen > 1 and weights[seen - 1] < NEGLIGIBLE:
+                attention[h, start + np.uint64(n)] = weights[n] * share
+            for edge in range(start + np.uint64(count), stop):
+                logits[h, edge], attention[h, edge] = np.float32(-np.inf), np.float32(0.0)
+            while steepness > 0 and seen > 1 and weights[seen - 1] * share < NEGLIGIBLE:
                 seen -= 1
             n_seen[h, i] = (seen + PAD - 1) // PAD * PAD
 
@@ -223,20 +230,22 @@ def attend_backward(
 ):
     """From the gradient of the weights to that of the logits, summed over each pair, and of the precisions."""
     n_heads = attention.shape[0]
-    grad = np.empty(most_items(first_atom, last_atom, first_edge), np.float32)
+    most = most_items(first_atom, last_atom, first_edge)
+    distances, grad = aligned(most), aligned(most).reshape((1, most))
     for i in range(first_atom, last_atom):
-        start, stop = first_edge[i], first_edge[i + 1]
+        start = np.uint64(first_edge[i])
+        for n in range(first_edge[i + 1] - first_edge[i]):
+            distances[n] = squared[start + np.uint64(n)]
         for h in range(n_heads):
             count = n_seen[h, i]
-            pairs, distances = pair[start : start + count], squared[start : start + count]
-            weights, given = attention[h, start:stop], grad_attention[h, start:stop]
             mean = np.float32(0.0)
             for n in range(count):
-                mean += weights[n] * given[n]
+                mean += attention[h, start + np.uint64(n)] * grad_attention[h, start + np.uint64(n)]
             of_precision = np.float32(0.0)
             for n in range(count):
-                grad[n] = weights[n] * (given[n] - mean)
-                of_precision -= grad[n] * distances[n]
+                edge = start + np.uint64(n)
+                grad[0, n] = attention[h, edge] * (grad_attention[h, edge] - mean)
+                of_precision -= grad[0, n] * distances[n]
             if steepness > 0:  # the derivative of the envelope's logarithm
                 towards_end = steepness * SLOPE
                 for n in range(count):
@@ -244,28 +253,29 @@ def attend_backward(
                     x = min(max(x, np.float32(0.0)), np.float32(1.0))
                     rest = max(np.float32(1.0) - x, SMALLEST_REST)
                     size = rest * (np.float32(1.0) + x * (np.float32(3.0) + np.float32(6.0) * x))
-                    of_precision -= grad[n] * distances[n] * towards_end * np.float32(30.0) * x * x / size
+                    of_precision -= grad[0, n] * distances[n] * towards_end * np.float32(30.0) * x * x / size
             grad_precision[i, h] = of_precision
-            _sum_over_pairs(pairs, grad[:count], of_pairs[h, first_pair[i] : first_pair[i + 1]])
+            first, n_pairs = np.uint64(first_pair[i]), first_pair[i + 1] - first_pair[i]
+            _sum_over_pairs(pair, start, grad, 0, np.uint64(0), count, of_pairs, h, first, n_pairs)
 
 
 @kernel(MATHS)
 def sum_over_pairs(first_atom, last_atom, first, pairs, others, weights, values, out):
     """out_i = Σ over the pairs of atom i of weight × value of the other atom."""
     n_heads, d_head = values.shape[1], values.shape[2]
-    whole = d_head - d_head % PAD
+    size = n_heads * d_head
+    given, total, factors = values.reshape((len(values), size)), out.reshape((len(out), size)), aligned(size)
     for i in range(first_atom, last_atom):
-        for h in range(n_heads):
-            total = out[i, h]
-            for c in range(d_head):
-                total[c] = np.float32(0.0)
-            for a in range(first[i], first[i + 1]):
-                weight, value = weights[h, pairs[a]], values[others[a], h]
-                for c in range(0, whole, PAD):
-                    for n in range(PAD):
-                        total[c + n] += weight * value[c + n]
-                for c in range(whole, d_head):
-                    total[c] += weight * value[c]
+        for c in range(size):
+            total[i, c] = np.float32(0.0)
+        for a in range(first[i], first[i + 1]):
+            pair, j = pairs[a], others[a]
+            for h in range(n_heads):
+                weight, start = weights[h, pair], np.uint64(h * d_head)
+                for c in range(d_head):
+                    factors[start + np.uint64(c)] = weight
+            for c in range(size):  # of all heads at once: longer than a vector instruction
+                total[i, c] += factors[c] * given[j, c]
 
 
 @kernel(MATHS)
@@ -278,38 +288,35 @@ def accumulate(first_atom, last_atom, first_edge, edges, blocks, attention, n_se
     first_block, block_edge, first_value, basis = blocks
     n_heads, degree = attention.shape[0], (moments.shape[2] - n_centers) // 3
     most = most_items(first_atom, last_atom, first_edge)
-    t, p = np.empty(N_ROWS * ROW, np.float32), np.empty((n_heads, most), np.float32)
+    rows, eight = aligned(N_ROWS * ROW).reshape((N_ROWS, ROW)), np.empty(8, np.float32)
+    others = aligned(most)
     for i in range(first_atom, last_atom):
-        start, stop = first_edge[i], first_edge[i + 1]
-        padding = is_self[start:stop]
-        farthest = 0
+        start, n_pairs = np.uint64(first_edge[i]), first_pair[i + 1] - first_pair[i]
+        for n in range(first_edge[i + 1] - first_edge[i]):
+            others[n] = np.float32(0.0) if is_self[start + np.uint64(n)] else np.float32(1.0)
         for h in range(n_heads):
             count = n_seen[h, i]
-            farthest = max(farthest, count)
-            weights, out = attention[h, start : start + count], moments[h, i]
-            _sum_over_pairs(pair[start : start + count], weights, of_pairs[h, first_pair[i] : first_pair[i + 1]])
-            for m in range(len(out)):
-                out[m] = np.float32(0.0)
+            _sum_over_pairs(pair, start, attention, h, start, count, of_pairs, h, np.uint64(first_pair[i]), n_pairs)
+            for m in range(moments.shape[2]):
+                moments[h, i, m] = np.float32(0.0)
             for block in range(first_block[i], first_block[i + 1]):
                 row, edge = np.uint64(first_value[block]), np.uint64(block_edge[block])
                 size = np.uint64((first_value[block + 1] - first_value[block]) // 8)
-                m = 8 * (block - first_block[i])
                 seen = min(size, np.uint64(max(0, count - block_edge[block])))
-                _add_distance_moments(basis, row, weights, edge, size, seen, out[:n_centers], m)
-            for n in range(count if degree > 0 else 0):
-                p[h, n] = np.float32(0.0) if padding[n] else weights[n]
-        for first in range(0, farthest if degree > 0 else 0, ROW):
-            for h in range(n_heads):
-                size, begin = min(ROW, n_seen[h, i] - first), start + first
-                if size <= 0:
-                    continue
-                dx, dy = directions[0, begin : begin + size], directions[1, begin : begin + size]
-                dz = directions[2, begin : begin + size]
-                weights, out = p[h, first : first + size], moments[h, i]
+                m = 8 * (block - first_block[i])
+                if seen > 0:
+                    _distance_moments(basis, row, attention, h, start + edge, size, seen, eight)
+                    for n in range(min(8, n_centers - m)):
+                        moments[h, i, m + n] = eight[n]
+            for first in range(0, count if degree > 0 else 0, ROW):
+                size, begin = min(ROW, count - first), start + np.uint64(first)
                 for axis in range(3):
                     x, y, z = axes[i, h, axis, 0], axes[i, h, axis, 1], axes[i, h, axis, 2]
-                    eight_polynomials(t, dx, dy, dz, x, y, z)
-                    add_cosine_moments(t, weights, out, n_centers + axis * degree, degree)
+                    place_cosines(rows, directions, begin, size, x, y, z)
+                    for n in range(size):
+                        rows[0, n] = attention[h, begin + np.uint64(n)] * others[np.uint64(first) + np.uint64(n)]
+                    eight_polynomials(rows, size)
+                    add_cosine_moments(rows, size, moments, h, i, n_centers + axis * degree, degree)
 
 
 @kernel(MATHS)
@@ -321,45 +328,38 @@ def accumulate_backward(
     first_block, block_edge, first_value, basis = blocks
     n_heads, degree = v.shape[1], (g_moments.shape[2] - n_centers) // 3
     most = most_items(first_atom, last_atom, first_edge)
-    t, total = np.empty(N_ROWS * ROW, np.float32), np.empty((n_heads, most), np.float32)
+    rows, factors = aligned(N_ROWS * ROW).reshape((N_ROWS, ROW)), np.zeros(n_centers + 8, np.float32)
+    total, others = aligned(most), aligned(most)
     of_pairs = np.empty(most_items(first_atom, last_atom, first_pair), np.float32)
-    factors = np.zeros(n_centers + 8, np.float32)
     for i in range(first_atom, last_atom):
-        start, stop = first_edge[i], first_edge[i + 1]
-        pairs, padding = pair[start:stop], is_self[start:stop]
-        total[:, : stop - start] = np.float32(0.0)
-        farthest = 0
-        for h in range(n_heads):
-            farthest = max(farthest, n_seen[h, i])
-        for first in range(0, farthest if degree > 0 else 0, ROW):
-            for h in range(n_heads):
-                size, begin = min(ROW, n_seen[h, i] - first), start + first
-                if size <= 0:
-                    continue
-                dx, dy = directions[0, begin : begin + size], directions[1, begin : begin + size]
-                dz = directions[2, begin : begin + size]
-                given, out = g_moments[h, i], total[h, first : first + size]
-                for axis in range(3):
-                    x, y, z = axes[i, h, axis, 0], axes[i, h, axis, 1], axes[i, h, axis, 2]
-                    eight_polynomials(t, dx, dy, dz, x, y, z)
-                    _add_cosine_series(t, given, n_centers + axis * degree, degree, out)
+        start = np.uint64(first_edge[i])
+        for n in range(first_edge[i + 1] - first_edge[i]):
+            others[n] = np.float32(0.0) if is_self[start + np.uint64(n)] else np.float32(1.0)
         for h in range(n_heads):
             count = n_seen[h, i]
-            given, out = g_moments[h, i], total[h, :count]
             for n in range(count):
-                out[n] = np.float32(0.0) if padding[n] else out[n]
+                total[n] = np.float32(0.0)
+            for first in range(0, count if degree > 0 else 0, ROW):
+                size = min(ROW, count - first)
+                for axis in range(3):
+                    x, y, z = axes[i, h, axis, 0], axes[i, h, axis, 1], axes[i, h, axis, 2]
+                    place_cosines(rows, directions, start + np.uint64(first), size, x, y, z)
+                    eight_polynomials(rows, size)
+                    _add_cosine_series(rows, size, g_moments, h, i, n_centers + axis * degree, degree, total, first)
+            for n in range(count):
+                total[n] *= others[n]
             for m in range(n_centers):
-                factors[m] = given[m]
+                factors[m] = g_moments[h, i, m]
             for block in range(first_block[i], first_block[i + 1]):
                 row, edge = np.uint64(first_value[block]), np.uint64(block_edge[block])
                 size = np.uint64((first_value[block + 1] - first_value[block]) // 8)
                 seen = min(size, np.uint64(max(0, count - block_edge[block])))
-                _add_distance_series(basis, row, factors, 8 * (block - first_block[i]), out, edge, size, seen)
+                _add_distance_series(basis, row, factors, 8 * (block - first_block[i]), total, edge, size, seen)
             for a in range(first_pair[i], first_pair[i + 1]):
                 of_pairs[a - first_pair[i]] = _dot(g_values, i, v, keys[a], h)
-            of_weights = grad[h, start:stop]
             for n in range(count):
-                of_weights[n] = out[n] + of_pairs[np.uint32(pairs[n])]
+                edge = start + np.uint64(n)
+                grad[h, edge] = total[n] + of_pairs[np.uint64(pair[edge])]
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
@@ -374,10 +374,25 @@ def most_items(first_atom, last_atom, first):
     return most
 
 
+@kernel(MATHS)
+def aligned(size):
+    """Scratch memory of this many numbers that starts with a cache line."""
+    memory = np.empty(size + CACHE_LINE // 4, np.float32)
+    skip = (-memory.ctypes.data % CACHE_LINE) // 4
+    return memory[skip : skip + size]
+
+
 @kernel(MATHS, inlined=True)
-def _exp(values, bits):
-    """In place e^x for x <= 0; `bits` is scratch of int32."""
-    for n in range(values.shape[0]):
+def copy_row(values, row, first, count, out):
+    """`count` numbers of a row, from `first` on (unsigned)."""
+    for n in range(count):
+        out[n] = values[row, first + np.uint64(n)]
+
+
+@kernel(MATHS, inlined=True)
+def _exp(values, count, scale, bits):
+    """In place e^x for x <= 0. `scale` is scratch memory, and `bits` the same memory as int32."""
+    for n in range(count):
         scaled = values[n] * LOG2_E
         scaled = SMALLEST_EXPONENT if scaled < SMALLEST_EXPONENT else scaled  # and not max(): NaN stays NaN
         whole = math.floor(scaled + np.float32(0.5))
@@ -390,8 +405,7 @@ def _exp(values, bits):
         power = EXP2[1] + f * power
         values[n] = EXP2[0] + f * power
         bits[n] = (np.int32(whole) + np.int32(127)) << np.int32(23)
-    scale = bits.view(np.float32)
-    for n in range(values.shape[0]):
+    for n in range(count):
         values[n] *= scale[n]
 
 
@@ -401,32 +415,36 @@ def _dot(x, i, y, j, h):
     total = np.float32(0.0)
     size = x.shape[2]
     whole = size - size % 8
-    for c in range(0, whole, 8):
+    for first in range(0, whole, 8):
         for n in range(8):
-            total += x[i, h, c + n] * y[j, h, c + n]
+            c = np.uint64(first) + np.uint64(n)
+            total += x[i, h, c] * y[j, h, c]
     for c in range(whole, size):
         total += x[i, h, c] * y[j, h, c]
     return total
 
 
 @kernel(MATHS, inlined=True)
-def _sum_over_pairs(pair, values, out):
-    """Sum of the values of each pair's edges."""
-    for a in range(len(out)):
-        out[a] = np.float32(0.0)
-    for n in range(len(values)):
-        out[np.uint32(pair[n])] += values[n]
+def _sum_over_pairs(pair, start, values, row, first, count, out, h, first_pair, n_pairs):
+    """Sum of the values of each pair's edges: in out[h, first_pair + a], of those values[row, first + n] whose
+    pair[start + n] is a. All places are unsigned.
+    """
+    for a in range(n_pairs):
+        out[h, first_pair + np.uint64(a)] = np.float32(0.0)
+    for n in range(count):
+        edge = np.uint64(n)
+        out[h, first_pair + np.uint64(pair[start + edge])] += values[row, first + edge]
 
 
 @kernel(MATHS, inlined=True)
-def _add_distance_moments(rows, row, weights, edge, size, seen, out, m):
-    """out[m + k] += Σ weight × Gaussian, for the beginning of eight rows of `size`; `out` may end before them."""
+def _distance_moments(rows, row, weights, h, edge, size, seen, eight):
+    """The eight sums Σ weight × Gaussian, for the beginning of eight rows of `size`."""
     to_2 = size + size
     to_4 = to_2 + to_2
     s0, s1, s2, s3 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
     s4, s5, s6, s7 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
     for n in range(seen):
-        weight, place = weights[edge + n], row + n
+        weight, place = weights[h, edge + n], row + n
         s0 += weight * rows[place]
         s1 += weight * rows[place + size]
         s2 += weight * rows[place + to_2]
@@ -435,9 +453,7 @@ def _add_distance_moments(rows, row, weights, edge, size, seen, out, m):
         s5 += weight * rows[place + to_4 + size]
         s6 += weight * rows[place + to_4 + to_2]
         s7 += weight * rows[place + to_4 + to_2 + size]
-    sums = (s0, s1, s2, s3, s4, s5, s6, s7)
-    for k in range(min(8, len(out) - m)):
-        out[m + k] = sums[k]
+    eight[0], eight[1], eight[2], eight[3], eight[4], eight[5], eight[6], eight[7] = s0, s1, s2, s3, s4, s5, s6, s7
 
 
 @kernel(MATHS, inlined=True)
@@ -458,11 +474,18 @@ def _add_distance_series(rows, row, factors, m, out, edge, size, seen):
 
 
 @kernel(MATHS, inlined=True)
-def eight_polynomials(t, dx, dy, dz, x, y, z):
-    """Chebyshev polynomials of the cosines to an axis: T_j in row j, 1 to 8."""
-    for n in range(len(dx)):
-        cosine = dx[n] * x + dy[n] * y + dz[n] * z
-        t1 = min(max(cosine, np.float32(-1.0)), np.float32(1.0))
+def place_cosines(rows, directions, place, size, x, y, z):
+    """Cosines of edges, from this place on, to an axis."""
+    for n in range(size):
+        edge = place + np.uint64(n)
+        rows[COSINE, n] = directions[0, edge] * x + directions[1, edge] * y + directions[2, edge] * z
+
+
+@kernel(MATHS, inlined=True)
+def eight_polynomials(rows, size):
+    """Chebyshev polynomials of the cosines: T_j in row j, 1 to 8."""
+    for n in range(size):
+        t1 = min(max(rows[COSINE, n], np.float32(-1.0)), np.float32(1.0))
         twice = t1 + t1
         t2 = twice * t1 - np.float32(1.0)
         t3 = twice * t2 - t1
@@ -470,62 +493,57 @@ def eight_polynomials(t, dx, dy, dz, x, y, z):
         t5 = twice * t4 - t3
         t6 = twice * t5 - t4
         t7 = twice * t6 - t5
-        t[n + ROW] = t1
-        t[n + 2 * ROW] = t2
-        t[n + 3 * ROW] = t3
-        t[n + 4 * ROW] = t4
-        t[n + 5 * ROW] = t5
-        t[n + 6 * ROW] = t6
-        t[n + 7 * ROW] = t7
-        t[n + 8 * ROW] = twice * t7 - t6
+        rows[1, n], rows[2, n], rows[3, n], rows[4, n] = t1, t2, t3, t4
+        rows[5, n], rows[6, n], rows[7, n], rows[8, n] = t5, t6, t7, twice * t7 - t6
 
 
 @kernel(MATHS, inlined=True)
-def add_cosine_moments(t, weights, out, first_moment, degree):
-    """out[8k + j] += Σ weight · T_8k · T_j; T_8k follows from T₈ by the recurrence of all Chebyshev polynomials."""
-    for n in range(len(weights)):
-        t[n] = weights[n]
-        t[n + 9 * ROW] = weights[n] * t[n + 8 * ROW]
+def add_cosine_moments(rows, size, out, h, i, first_moment, degree):
+    """out[h, i, 8k + j] += Σ weight · T_8k · T_j; T_8k follows from T₈ by the recurrence of all Chebyshev polynomials.
+
+    The weights are in row 0, and are lost.
+    """
+    for n in range(size):
+        rows[9, n] = rows[0, n] * rows[8, n]
     for m in range(first_moment, first_moment + degree, 8):
         s0, s1, s2, s3 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
         s4, s5, s6, s7 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
-        for n in range(len(weights)):
-            weight, following = t[n], t[n + 9 * ROW]
-            t8 = t[n + 8 * ROW]
+        for n in range(size):
+            weight, following, t8 = rows[0, n], rows[9, n], rows[8, n]
             s0 += weight
-            s1 += weight * t[n + ROW]
-            s2 += weight * t[n + 2 * ROW]
-            s3 += weight * t[n + 3 * ROW]
-            s4 += weight * t[n + 4 * ROW]
-            s5 += weight * t[n + 5 * ROW]
-            s6 += weight * t[n + 6 * ROW]
-            s7 += weight * t[n + 7 * ROW]
-            t[n] = following
-            t[n + 9 * ROW] = (t8 + t8) * following - weight
-        out[m] += s0
-        out[m + 1] += s1
-        out[m + 2] += s2
-        out[m + 3] += s3
-        out[m + 4] += s4
-        out[m + 5] += s5
-        out[m + 6] += s6
-        out[m + 7] += s7
+            s1 += weight * rows[1, n]
+            s2 += weight * rows[2, n]
+            s3 += weight * rows[3, n]
+            s4 += weight * rows[4, n]
+            s5 += weight * rows[5, n]
+            s6 += weight * rows[6, n]
+            s7 += weight * rows[7, n]
+            rows[0, n] = following
+            rows[9, n] = (t8 + t8) * following - weight
+        out[h, i, m] += s0
+        out[h, i, m + 1] += s1
+        out[h, i, m + 2] += s2
+        out[h, i, m + 3] += s3
+        out[h, i, m + 4] += s4
+        out[h, i, m + 5] += s5
+        out[h, i, m + 6] += s6
+        out[h, i, m + 7] += s7
 
 
 @kernel(MATHS, inlined=True)
-def _add_cosine_series(t, factors, first_moment, degree, out):
-    """out += Σ factor[8k + j] · T_8k · T_j, by Clenshaw's recurrence in T₈."""
-    for n in range(len(out)):
-        t[n], t[n + 9 * ROW] = np.float32(0.0), np.float32(0.0)
+def _add_cosine_series(rows, size, factors, h, i, first_moment, degree, out, first):
+    """out[first + n] += Σ factor[h, i, 8k + j] · T_8k · T_j, by Clenshaw's recurrence in T₈."""
+    for n in range(size):
+        rows[0, n] = rows[9, n] = np.float32(0.0)
     for m in range(first_moment + degree - 8, first_moment - 1, -8):
         factor = np.float32(1.0) if m == first_moment else np.float32(2.0)
-        g0, g1, g2, g3 = factors[m], factors[m + 1], factors[m + 2], factors[m + 3]
-        g4, g5, g6, g7 = factors[m + 4], factors[m + 5], factors[m + 6], factors[m + 7]
-        for n in range(len(out)):
-            low = g0 + g1 * t[n + ROW] + g2 * t[n + 2 * ROW] + g3 * t[n + 3 * ROW]
-            high = g4 * t[n + 4 * ROW] + g5 * t[n + 5 * ROW] + g6 * t[n + 6 * ROW] + g7 * t[n + 7 * ROW]
-            b1 = t[n]
-            t[n] = low + high + factor * t[n + 8 * ROW] * b1 - t[n + 9 * ROW]
-            t[n + 9 * ROW] = b1
-    for n in range(len(out)):
-        out[n] += t[n]
+        g0, g1, g2, g3 = factors[h, i, m], factors[h, i, m + 1], factors[h, i, m + 2], factors[h, i, m + 3]
+        g4, g5, g6, g7 = factors[h, i, m + 4], factors[h, i, m + 5], factors[h, i, m + 6], factors[h, i, m + 7]
+        for n in range(size):
+            low = g0 + g1 * rows[1, n] + g2 * rows[2, n] + g3 * rows[3, n]
+            high = g4 * rows[4, n] + g5 * rows[5, n] + g6 * rows[6, n] + g7 * rows[7, n]
+            b1 = rows[0, n]
+            rows[0, n] = low + high + factor * rows[8, n] * b1 - rows[9, n]
+            rows[9, n] = b1
+    for n in range(size):
+        out[np.uint64(first) + np.uint64(n)] += rows[0, n]

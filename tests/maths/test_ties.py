@@ -244,6 +244,22 @@ def test_the_kernel_is_the_reference(method: Any, second_axis: Any, prototypes: 
     assert (plain - exact).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("margin", [0.1, 3.0, 8.0])
+@pytest.mark.parametrize("second_axis", ["off-line", "sine"])
+def test_far_edges_that_fix_the_second_axis(second_axis: Any, margin: float) -> None:
+    """In columns, all edges of any strength are on one line, and e₂ points to a neighbour of a millionth of it."""
+    lattice = np.array([[5.5, 0.0, 0.0], [1.0, 6.0, 0.0], [0.3, 0.4, 2.4]])
+    columns = Crystal(np.array([12, 8]), np.array([[0.0, 0.0, 0.0], [0.02, 0.01, 0.5]]) @ lattice, lattice)
+    config = replace(SHIPPED.config, frame=FrameConfig("max", weighted_margin=margin, second_axis=second_axis))
+    model = CrystalFramer(config).eval()
+    model.load_state_dict(SHIPPED.state_dict())
+    batch = make_batch([columns], config.radius)
+    with torch.no_grad():
+        fast = model(batch)
+        exact = model.double()(batch.to(dtype=torch.float64))
+    assert (fast - exact).abs().max() < 1e-5
+
+
 def test_more_axes_than_are_gathered_at_once() -> None:
     """Neighbours without symmetry, many of which tie by a wide margin: an atom has more than 64 axes, 285 times."""
     batch = make_batch([random_crystal(7, 4)], SHIPPED.config.radius)
