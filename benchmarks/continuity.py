@@ -44,7 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = command.parse(parser, arguments)
     with command.session(options) as report:
         measure(options, report)
-    command.exit_by_bars(report)
 
 
 def measure(options: argparse.Namespace, report: Report) -> None:
@@ -74,6 +73,7 @@ def along_paths(model: CrystalFramer, options: argparse.Namespace, report: Repor
                 "with kinks": float((part["kink"] > 0).sum()),
                 "largest kink/Å": float(part["kink"].max()),
                 "largest/median change": float(part["ratio"].max()),
+                f"above {MOST_UNEVEN:g}": float((part["ratio"] > MOST_UNEVEN).sum()),
                 "of the derivative": float(part["bend_ratio"].max()),
             }
             unit = f"{target.unit}, largest step"

@@ -186,7 +186,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.rotations = options.cells = options.mirrors = 1
     with command.session(options) as report:
         measure(options, report)
-    command.exit_by_bars(report)
 
 
 if __name__ == "__main__":

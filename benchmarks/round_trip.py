@@ -52,7 +52,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = command.parse(parser, arguments)
     with command.session(options) as report:
         measure(options, report)
-    command.exit_by_bars(report)
 
 
 def measure(options: argparse.Namespace, report: Report) -> None:

@@ -29,7 +29,7 @@ from benchmarks import (
     training,
 )
 from benchmarks.floor import Shape, Work
-from benchmarks.machine import Load, Peak
+from benchmarks.machine import Load, Peak, probe
 from benchmarks.report import Bar, Report, Row, table, timed_rows
 from benchmarks.timing import Candidate, Timing, alternate, ratio
 from crystalframer.analysis.paths import PATH_KINDS
@@ -481,10 +481,18 @@ def test_a_model_of_the_paper_has_steps_that_are_no_bar(tmp_path: Path) -> None:
     assert max(row["value"] for row in record["rows"]) > 1e-5 and not record["bars"]
 
 
-def test_a_missed_bar_ends_with_status_1() -> None:
-    report = Mock(is_quick=False, bars=[Bar("steps", 1, 0, "paths")])
-    with pytest.raises(SystemExit) as stopped:
-        command.exit_by_bars(report)
-    assert stopped.value.code == 1
-    for other in (Mock(is_quick=True, bars=report.bars), Mock(is_quick=False, bars=[Bar("steps", 0, 0, "paths")])):
-        command.exit_by_bars(other)
+@pytest.mark.parametrize(("value", "quick", "code"), [(1, [], 1), (0, [], 0), (1, ["--quick"], 0)])
+def test_a_missed_bar_ends_with_status_1(
+    value: float, quick: list[str], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the result is written; a quick run judges none."""
+    monkeypatch.setattr(command, "probe", lambda device, quick: probe(device, quick=True))
+    words = [*quick, "--threads", "1", "--output", str(tmp_path / "result.json")]
+    status = 0
+    try:
+        with command.session(command.parse(command.parser("attention", ""), words)) as report:
+            report.bars.append(Bar("steps", value, 0, "paths"))
+    except SystemExit as stopped:
+        status = stopped.code
+    assert status == code
+    assert json.loads((tmp_path / "result.json").read_text())["bars"][0]["value"] == value
