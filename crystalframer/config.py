@@ -82,6 +82,7 @@ def _check_type(hint: Any, value: Any, name: str) -> None:
         fits = isinstance(value, (int, float) if kind is float else kind)
         is_flag = isinstance(value, bool) and kind is not bool
         _check_kind(fits and not is_flag, KINDS.get(kind, f"a {kind.__name__}"), name, value)
+        _check_kind(kind is not float or math.isfinite(value), "a finite number", name, value)
         if origin is Literal and value not in get_args(hint):
             raise ConfigError(f"unknown value{suggestion(str(value), get_args(hint))}", field=name, value=value)
 
@@ -223,7 +224,9 @@ class FrameConfig(_Checked):
             choices = " or ".join(ANCHORED)
             _check(self.promises.has_weighted_sets, self, "method", f"has no weighted sets of frames; choose {choices}")
         if self.both_hands:
-            requirement = "follows the hand of the cell, so it cannot promise `both_hands`"
+            follows = "follows the hand of the cell, so it cannot promise `both_hands`"
+            alike = "has no frames: mirror images are alike without `both_hands`; leave it out"
+            requirement = alike if self.promises.axes is None else follows
             _check(self.promises.hand_axis is not None, self, "method", requirement)
 
     @property

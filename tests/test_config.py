@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from typing import Any
 
 import pytest
@@ -99,6 +100,9 @@ def test_integers_pass_for_floats() -> None:
         (TrainingConfig, {"drop_last": 1}, "training.drop_last", "true or false"),
         (TrainingConfig, {"betas": (0.9, "x")}, "training.betas[1]", "number"),
         (FrameConfig, {"noise": "1"}, "model.frame.noise", "number"),
+        (FrameConfig, {"weighted_margin": math.inf}, "model.frame.weighted_margin", "finite"),
+        (CosineBasis, {"coefficient": -math.inf}, "model.cosine.coefficient", "finite"),
+        (DecayConfig, {"reach": math.inf}, "model.decay.reach", "finite"),
         (ModelConfig, {"frame": "max"}, "model.frame", "FrameConfig"),
         (ModelConfig, {"targets": "band_gap:eV"}, "model.targets", "list"),
         (ModelConfig, {"targets": ["band_gap:eV"]}, "model.targets[0]", "Target"),

@@ -225,6 +225,8 @@ def test_both_hands_count_alike(method: Any, margins: dict[str, float], given: C
 def test_lattice_frames_follow_the_hand_of_the_cell() -> None:
     with refused(ConfigError, "lattice", "both_hands", field="model.frame.method"):
         FrameConfig("lattice", both_hands=True)
+    with refused(ConfigError, "no frames", "leave it out", field="model.frame.method"):
+        FrameConfig("none", both_hands=True)
 
 
 @pytest.mark.parametrize("second_axis", ["off-line", "sine"])
