@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from viz.palette import AXIS_LABELS
 from viz.scene import Scene
@@ -105,14 +105,24 @@ def axis_labels(scene: Scene) -> tuple[str, ...]:
 def frame_text(scene: Scene, layer: int, head: int, atom: int) -> str:
     """What a caption says of the axes of one atom."""
     sentences = [f"Frame method: {scene.method}."]
-    if scene.dead[layer, head, atom]:
+    has_axes = _has_axes(scene, layer, head)
+    if not has_axes[atom].any():
+        sentences.append("No neighbour fixes an axis." if scene.frames is not None else "")
+    elif scene.dead[layer, head, atom]:
         sentences.append("Its axes are pale: so little attention leaves the atom that they change nothing.")
     elif scene.sets:
         sentences.append(set_text(scene, layer, head, atom))
-    if scene.unsigned_axis is not None:
+    if scene.unsigned_axis is not None and has_axes[:, scene.unsigned_axis].any():
         label = AXIS_LABELS[scene.unsigned_axis]
         sentences.append(f"{label} is drawn as a line, because its sign has no meaning in this model.")
     return " ".join(filter(None, sentences))
+
+
+def _has_axes(scene: Scene, layer: int, head: int) -> Bool[np.ndarray, "n_queries 3"]:
+    """Which axes the neighbours of each atom fix: none without neighbours, e₁ alone where they lie on a line."""
+    if scene.frames is None:
+        return np.zeros((scene.n_queries, 3), bool)
+    return scene.frames[layer, head].any(axis=-1)
 
 
 def set_text(scene: Scene, layer: int, head: int, atom: int) -> str:
@@ -123,6 +133,7 @@ def set_text(scene: Scene, layer: int, head: int, atom: int) -> str:
     n_hidden, n_pale = len(weights) - n_drawn, n_drawn - 1
     hidden = "" if not n_hidden else f", {n_hidden} {'is' if n_hidden == 1 else 'are'} not drawn"
     if weights.min() > (1 - EQUAL) * weights.max():
-        return f"One of {len(weights)} frames of equal weight is solid, the others are pale{hidden}."
+        others = "other is" if len(weights) == 2 else "others are"
+        return f"One of {len(weights)} frames of equal weight is solid, the {others} pale{hidden}."
     pale = f", {n_pale} pale {'one' if n_pale == 1 else 'ones'} {weights[1:n_drawn].sum():.0%}" if n_pale else ""
     return f"The solid frame has {weights[0]:.0%} of the weight{pale}{hidden}."

@@ -13,6 +13,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Polygon
 from synthetic_traces import perovskite, synthetic_trace, weighted_trace, with_dead_head
 
+import crystalframer as cf
 import viz
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.testing import random_crystal, random_rotation, rotated
@@ -86,7 +87,7 @@ def test_weights_of_frames_with_one_axis_add_up() -> None:
 
 def test_edges_that_give_the_same_frame_are_one_frame() -> None:
     scene = with_set(TRACE, np.stack([np.eye(3), turned(90.0), turned(90.0)]), [0.5, 0.25, 0.25])
-    assert frame_text(scene, 0, 0, TI).endswith("One of 2 frames of equal weight is solid, the others are pale.")
+    assert frame_text(scene, 0, 0, TI).endswith("One of 2 frames of equal weight is solid, the other is pale.")
     twice = with_set(TRACE, np.stack([np.eye(3)] * 2), [0.5, 0.5])
     assert frame_text(twice, 0, 0, TI) == "Frame method: max." and len(other_axes(twice, 0, 0, TI).axis) == 0
 
@@ -146,6 +147,16 @@ def test_axes_that_no_neighbour_fixes_are_not_drawn() -> None:
     for scene in (with_set(TRACE, line, [0.5, 0.5]), with_set(TRACE, line[:1], [1.0])):
         assert {arrow.axis for arrow in drawing(scene, 0, 0, TI).arrows} == {0}
         structure_figure(scene, 0, 0, TI)
+
+
+def test_captions_name_no_axis_that_is_not_drawn() -> None:
+    """An atom alone has no axes, and neighbours on a line fix no e₃ that could be a line."""
+    alone = Crystal(np.array([18]), np.zeros((1, 3)), 15.0 * np.eye(3), id="alone")
+    model = cf.CrystalFramer(replace(cf.preset("crystalframer-2").config.model, n_layers=1, n_heads=1))
+    chain = Crystal(np.array([52]), np.zeros((1, 3)), np.diag([15.0, 15.0, 2.8]), id="chain")
+    for crystal, end in ((alone, "No neighbour fixes an axis."), (chain, "is solid, the other is pale.")):
+        scene = scene_from_trace(cf.trace(crystal, model))
+        assert frame_text(scene, 0, 0, 0).endswith(end)
 
 
 def test_pictures_of_one_crystal_turn_with_it() -> None:
