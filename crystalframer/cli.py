@@ -238,13 +238,13 @@ def _trace(structure: Any, output: Any = None, **options: Any) -> int:
 
 @verb("check", "analysis.check.check", "prediction.load")
 def _check(model: Any, as_trained: bool, structures: Any = (), output: Any = None, **options: Any) -> int:
-    """Prints the largest change of every kind, and its structure. The exit code is 1 if a change is larger than
-    rounding.
+    """Prints the largest change of every kind, and its structure. What the settings of the model do not promise is
+    shown as `not promised`. The exit code is 1 if a change is larger than rounding, or a promise fails.
 
     Examples:
     $ crystalframer check
-    $ crystalframer check --as-trained
     $ crystalframer check structures/ --model runs/gap --n-draws 20 --output check.csv
+    $ crystalframer check --model runs/gap --as-trained
     """
     report = cf.check(list(structures) or None, cf.load(model, as_trained=as_trained), **options)
     print(report.summary())

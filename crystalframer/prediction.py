@@ -89,7 +89,7 @@ def load(
             that come with the package.
         device: `cpu`, `cuda`, ... Default: CUDA if there is such a device, else the CPU.
         average_ties: ends with the next release; False is `as_trained=True`.
-        as_trained: choose one frame, as the training of the model evaluated it.
+        as_trained: choose one frame, if the model was trained with one. Changes nothing for the shipped weights.
 
     Raises:
         CheckpointError: no such checkpoint, or one that is damaged, of a newer format, or does not fit its config.

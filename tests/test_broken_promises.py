@@ -61,7 +61,7 @@ BROKEN: dict[str, list[tuple[Callable[[AttentionInputs], Any], dict[str, Any]]]]
     ],
     "test_laws.py::test_evaluation_repeats_bit_for_bit": [(by_chance, {"method": "max"})],
     "test_ops_accuracy.py::test_an_ordinary_crystal_is_as_in_the_reference": [(always, {"method": "max"})],
-    "test_promises.py::test_the_shipped_weights_keep_them": [(by_direction, {"as_trained": False})],
+    "test_promises.py::test_the_shipped_weights_keep_them": [(by_direction, {})],
     "test_golden_predictions.py::test_predictions_do_not_drift": [
         (always, {"backend": "cpu", "device": "cpu", "dtype": torch.float32, "kind": kind, "bar": bar})
         for kind, bar in (("chosen", 1e-5), ("averaged", 1e-4))

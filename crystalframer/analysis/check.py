@@ -151,10 +151,10 @@ def check(
     n_draws: int = 4,
     progress: bool = True,
 ) -> CheckReport:
-    """Test that predictions do not depend on rotation, choice of cell, batching, precision, device or repetition.
+    """Test that predictions do not depend on rotation, cell, batching, precision or device, and have no steps.
 
-    Mirror images, and steps and kinks along paths of moving atoms, are judged if the settings of the model promise them
-    (`ModelConfig.promises`), and otherwise reported.
+    Mirror images, and steps and kinks along paths of moving atoms, are judged if the settings of the model promise that
+    there are none (`ModelConfig.promises`), and otherwise reported.
 
     >>> import crystalframer as cf
     >>> from crystalframer.testing import prototypes, random_crystal
