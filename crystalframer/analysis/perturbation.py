@@ -131,6 +131,8 @@ def rotation_angles(
     """Angle of the rotation between two right-handed orthonormal frames (rows are axes), degrees, 0 to 180.
 
     From ‖A - B‖ = 2√2 sin(θ/2) (Frobenius norm) rather than from the trace, whose cosine loses angles below 1e-6.
+    Neighbours on a line fix e₁ alone, and the other axes are 0: where one of the frames is such, the angle is that
+    between both e₁. It is 0 where one frame has no axes.
 
     >>> import numpy as np
     >>> from crystalframer.analysis.perturbation import rotation_angles
@@ -138,8 +140,10 @@ def rotation_angles(
     >>> float(rotation_angles(np.eye(3), quarter_turn).round(9))
     90.0
     """
-    distance = np.sqrt(np.square(after - before).sum(axis=(-2, -1)))
-    return np.asarray(np.degrees(2.0 * np.arcsin(np.minimum(distance / 8**0.5, 1.0))))
+    shared = np.asarray(before.any(axis=-1) & after.any(axis=-1))
+    distance = np.sqrt(np.square((after - before) * shared[..., None]).sum(axis=(-2, -1)))
+    largest = np.where(shared.all(axis=-1), 8**0.5, 2.0)
+    return np.asarray(np.degrees(2.0 * np.arcsin(np.minimum(distance / largest, 1.0))))
 
 
 def set_rotation(before: FrameSets, after: FrameSets) -> tuple[float, float]:

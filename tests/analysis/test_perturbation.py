@@ -48,6 +48,15 @@ def test_angle_of_permuted_axes() -> None:
     assert rotation_angles(np.eye(3), np.diag([-1.0, -1.0, 1.0])) == pytest.approx(180.0, rel=1e-12)
 
 
+def test_frames_are_compared_by_the_axes_that_both_have() -> None:
+    """Neighbours on a line fix e₁ alone. When they leave the line, e₂ is there at once, and e₁ turns a little."""
+    on_line, no_axes = np.diag([1.0, 0.0, 0.0]), np.zeros((3, 3))
+    for other in (about_z(2.0), on_line @ about_z(2.0)):
+        assert rotation_angles(on_line, other) == pytest.approx(2.0, rel=1e-6)
+    assert rotation_angles(on_line, -on_line) == pytest.approx(180.0)
+    assert rotation_angles(no_axes, np.eye(3)) == 0.0
+
+
 def test_angles_of_many_frames_are_those_of_each() -> None:
     before = np.stack([random_rotation(n) for n in range(6)]).reshape(2, 3, 3, 3)
     after = np.stack([random_rotation(n + 9) for n in range(6)]).reshape(2, 3, 3, 3)
