@@ -22,8 +22,9 @@ class CrystalFramerCalculator(Calculator):
     """ASE calculator: the energy of periodic `ase.Atoms`, predicted by a model of a formation or total energy.
 
     Use it to rank structures, and in scripts that call `atoms.get_potential_energy()`. There are no forces and no
-    stress: frames follow the strongest neighbour and jump when another neighbour becomes the strongest, so the energy
-    is not a smooth function of the positions. Relax structures with an interatomic potential first, then predict.
+    stress: in most models, also in the shipped one, the energy is not a smooth function of the positions. Relax
+    structures with an interatomic potential first, then predict. `docs/how-to/derivatives.md` says which models have
+    derivatives.
 
     >>> import crystalframer as cf
     >>> from ase.build import bulk
@@ -78,8 +79,9 @@ class CrystalFramerCalculator(Calculator):
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         if name not in self.implemented_properties:
             raise PropertyNotImplementedError(
-                f"{name}: crystalframer predicts only the energy ({self.target.label}), which is not a smooth function "
-                "of the positions, so there are no forces and no stress. Relax with an interatomic potential first"
+                f"{name}: this calculator has the energy alone ({self.target.label}), and no forces and no stress: in "
+                "most models the energy is not a smooth function of the positions (docs/how-to/derivatives.md says in "
+                "which it is). Relax with an interatomic potential first"
             )
         return super().get_property(name, atoms, allow_calculation)
 

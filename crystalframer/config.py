@@ -210,7 +210,8 @@ class FrameConfig(_Checked):
     `max` and `static-max`."""
     second_axis: SecondAxis = "off-line"
     """What lowers the scores for e₂ near the line of e₁. `off-line`, one minus the size of the cosine to e₁ (the
-    paper), has a kink at 90°. `sine`, one minus its square, is smooth."""
+    paper), has a kink at 90°. `sine`, one minus its square, is smooth. For the methods `max` and
+    `static-max`."""
     both_hands: bool = False
     """Predictions are the same for mirror images: the axis whose sign only the hand of the frame fixes enters by the
     even part of its cosine weights. Not for the method `lattice`."""
@@ -223,6 +224,9 @@ class FrameConfig(_Checked):
         if self.weighted_margin > 0:
             choices = " or ".join(ANCHORED)
             _check(self.promises.has_weighted_sets, self, "method", f"has no weighted sets of frames; choose {choices}")
+        if self.second_axis != "off-line":
+            choices = " or ".join(ANCHORED)
+            _check(self.promises.has_weighted_sets, self, "method", f"has no use of `second_axis`; choose {choices}")
         if self.both_hands:
             follows = "follows the hand of the cell, so it cannot promise `both_hands`"
             alike = "has no frames: mirror images are alike without `both_hands`; leave it out"

@@ -161,7 +161,7 @@ class Domain:
     def _about_volume(self, per_atom: float, filling: float) -> str:
         side = "small" if filling < self.volume.low else "large"
         return (
-            f"volume per atom {per_atom:.3g} Å³ is {side}: {filling:.2f} of what its elements take up in the training "
+            f"volume per atom {per_atom:.3g} Å³ is {side}: {filling:,.2f} of what its elements take up in the training "
             f"crystals ({self.volume} there)"
         )
 

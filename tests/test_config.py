@@ -101,6 +101,7 @@ def test_integers_pass_for_floats() -> None:
         (TrainingConfig, {"betas": (0.9, "x")}, "training.betas[1]", "number"),
         (FrameConfig, {"noise": "1"}, "model.frame.noise", "number"),
         (FrameConfig, {"weighted_margin": math.inf}, "model.frame.weighted_margin", "finite"),
+        (FrameConfig, {"method": "pca", "second_axis": "sine"}, "model.frame.method", "second_axis"),
         (CosineBasis, {"coefficient": -math.inf}, "model.cosine.coefficient", "finite"),
         (DecayConfig, {"reach": math.inf}, "model.decay.reach", "finite"),
         (ModelConfig, {"frame": "max"}, "model.frame", "FrameConfig"),

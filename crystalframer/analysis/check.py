@@ -43,7 +43,7 @@ DESCRIPTIONS = {
     "cutoff": "steps where a neighbour passes the reach of the model or of a head",
     "paths": "steps where atoms move, cells are strained, neighbours pass a right angle or a tie",
     "kinks": "steps of the derivative on all these paths, in a model without steps",
-    "ties": "ties between frame axes decided at random, as in training",
+    "ties": "ties between frame axes decided at random, as in training; predictions do not",
     "batch": "predicted alone and in a batch",
     "repetition": "predicted twice: the same bits",
     "kernels": "compiled kernels and plain torch",
@@ -114,7 +114,7 @@ class CheckReport:
         good, bad = VERDICTS.get(kind, ("same", "DIFFERS"))
         verdict = {True: good, False: bad, None: "not promised" if kind in PROMISED else "for information"}
         worst = "" if row["largest"] == 0 else f"; most: {row['worst']}"
-        ratio = "" if np.isnan(row["ratio"]) else f"; largest change {row['ratio']:,.0f} × the median"
+        ratio = "" if np.isnan(row["ratio"]) else f"; largest change {row['ratio']:,.0f} × the median of its path"
         return (
             f"  {verdict[row['passed']]:<15} {kind:<11} largest {row['largest']:<9.2g} median {row['median']:<9.2g} "
             f"{DESCRIPTIONS[kind]}{worst}{ratio}"

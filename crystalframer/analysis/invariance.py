@@ -100,8 +100,8 @@ def invariance(
     """
     import pandas
 
-    if n_draws < 1:
-        raise ConfigError("must be at least 1", field="n_draws", value=n_draws)
+    if not isinstance(n_draws, int) or n_draws < 1:
+        raise ConfigError("must be a whole number of at least 1", field="n_draws", value=n_draws)
     if not kinds:
         raise ConfigError(f"name at least one of {', '.join(KINDS)}", field="kinds")
     model = ready(model, None)

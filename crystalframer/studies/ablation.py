@@ -149,7 +149,13 @@ class _Ablation(Study):
         self.columns = ["frame_method", "seed", *maes, *measures]
         self._seeds = seeds
         for method in frame_methods:
-            model = replace(config.model, frame=replace(config.model.frame, method=method))
+            try:
+                model = replace(config.model, frame=replace(config.model.frame, method=method))
+            except ConfigError as error:
+                if method not in FRAME_METHODS:
+                    raise
+                text = f"the other settings of the frames do not go with this method, leave one of them out: {error}"
+                raise ConfigError(text, field="frame_methods", value=method) from None
             for seed in seeds:
                 own = replace(config, model=model, training=replace(config.training, seed=seed))
                 self.add(Run(own, RunFolder(self.output / _run_name(method, seed))))

@@ -35,6 +35,7 @@ perturbed = partial(perturb, MODEL)
         (lambda: cf.check([CRYSTAL], MODEL, n_draws=0), ConfigError, "n_draws", 0),
         (lambda: invariant([CRYSTAL], ["rotatoin"]), ConfigError, "kind", "did you mean 'rotation'"),  # type: ignore[list-item]
         (lambda: invariant([CRYSTAL], n_draws=0), ConfigError, "n_draws", 0),
+        (lambda: cf.check([CRYSTAL], MODEL, n_draws=1.5), ConfigError, "n_draws", "whole"),  # type: ignore[arg-type]
         (lambda: invariant([CRYSTAL], []), ConfigError, "kinds", "rotation"),
         (lambda: invariant([CRYSTAL, "nowhere.cif"]), CrystalError, None, "nowhere.cif"),
         (lambda: invariant([]), CrystalError, None, "no structures"),

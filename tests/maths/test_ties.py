@@ -32,6 +32,7 @@ from crystalframer.reading.inputs import read
 from crystalframer.testing import random_crystal, random_rotation, rotated
 
 MARGIN = 1e-3
+SINE, SETS = {"second_axis": "sine"}, {"second_axis": "sine", "weighted_margin": 0.1}
 CONFIG = ModelConfig(n_layers=1, n_heads=1, d_model=8, frame=FrameConfig("max", weighted_margin=MARGIN))
 
 
@@ -194,20 +195,20 @@ LAYERS = Crystal(
 
 @pytest.mark.parametrize("given", [random_crystal(2, 5), CHAINS, LAYERS], ids=lambda crystal: crystal.formula)
 @pytest.mark.parametrize(
-    ("method", "margins"),
+    ("method", "settings"),
     [
-        *itertools.product(["max", "static-max"], [{}, {"weighted_margin": 0.1}]),
+        *itertools.product(["max", "static-max"], [SINE, SETS]),
         *itertools.product(["weighted-pca", "pca"], [{}]),
     ],
     ids=str,
 )
-def test_both_hands_count_alike(method: Any, margins: dict[str, float], given: Crystal) -> None:
+def test_both_hands_count_alike(method: Any, settings: dict[str, Any], given: Crystal) -> None:
     """A mirror image has the same prediction, and with the hand another one (where no neighbours tie)."""
     mirror, turn = np.array([1.0, 1.0, -1.0]), random_rotation(5)
     image = rotated(replace(given, positions=given.positions * mirror, lattice=given.lattice * mirror), turn)
     changes = {}
     for both_hands in (False, True):
-        frame = FrameConfig(method, second_axis="sine", both_hands=both_hands, **margins)
+        frame = FrameConfig(method, both_hands=both_hands, **settings)
         model = CrystalFramer(replace(SHIPPED.config, frame=frame)).eval()
         model.load_state_dict(SHIPPED.state_dict())
         with torch.no_grad():

@@ -11,6 +11,7 @@ import pytest
 from refusals import refused
 from watched_runs import CONFIG, DATA, METHODS, ONE_EPOCH, WatchedRuns, assert_is_a_fit
 
+from crystalframer.config import FrameConfig
 from crystalframer.errors import ConfigError
 from crystalframer.studies import AblationResult, ablate
 
@@ -68,6 +69,13 @@ def test_seeds_can_be_added_and_share_a_random_split(tmp_path: Path, runs: Watch
     expected = DATA.train.split(config.data, CONFIG.training.seed)
     one, other = ((tmp_path / f"none-seed{seed}" / "data.json").read_text() for seed in (0, 1))
     assert one == other and f'"crystals": {len(expected.test)}' in one
+
+
+def test_methods_that_do_not_go_with_the_other_settings(tmp_path: Path) -> None:
+    """The error names the option that the user gave, or its default."""
+    exact = replace(CONFIG, model=replace(CONFIG.model, frame=FrameConfig(weighted_margin=0.1)))
+    with refused(ConfigError, "pca", "weighted sets", field="frame_methods"):
+        ablate(exact, ["max", "pca"], [0], DATA, tmp_path)
 
 
 @pytest.mark.parametrize(
