@@ -243,7 +243,9 @@ def _read_description(folder: Path) -> tuple[ModelConfig, str | None]:
                 field="format_version",
                 value=version,
             )
-        if version > 1:
+        if type(version) is not int or version < 1:
+            raise CheckpointError(f"is not the number of a format; {_AGAIN}", field="format_version", value=version)
+        if version > 1 or seals.OWN in found:  # one wrong bit makes a 1 of another number
             _check_seal(found)
         model = _as_now(found["model"], version)
         _check_settings(model, writer)
@@ -253,7 +255,7 @@ def _read_description(folder: Path) -> tuple[ModelConfig, str | None]:
         raise
     except ConfigError as error:
         raise CheckpointError(str(error), path=file, field=error.field, value=error.value) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"not the config of a checkpoint ({error!r}); copy it again", path=file) from error
 
 

@@ -25,6 +25,9 @@ SCHEMA_VERSION = 3
 DEAD_BELOW = 1e-3
 """Attention of an atom to all others. Below it the frame of this atom and head is dead: it changes next to nothing."""
 
+LARGEST_EXCESS = 1e-3
+"""Largest difference of the total weight of a set from 1: the rounding of many members in float32 is far below."""
+
 FloatArray = NDArray[np.floating]
 IntArray = NDArray[np.integer]
 BoolArray = NDArray[np.bool_]
@@ -84,11 +87,17 @@ class FrameSets:
 
     @property
     def is_valid(self) -> bool:
-        """Whether the arrays fit together."""
-        n_members = len(self.weights)
-        lengths = {len(array) for array in (self.weights, self.axes, self.anchor_edges) if array is not None}
-        ends = self.offsets[0] == 0 and self.offsets[-1] == n_members
-        return bool(lengths == {n_members} and ends and (self.sizes > 0).all())
+        """Whether the arrays fit together, and the weights of each set add up to 1."""
+        n_members = self.weights.size
+        shapes = self.weights.shape == (n_members,) and self.axes.shape == (n_members, 3, 3) and self.offsets.ndim == 1
+        if self.anchor_edges is not None:
+            shapes = shapes and self.anchor_edges.shape == (n_members, 2)
+        if not shapes or not len(self.offsets) or self.offsets[0] != 0 or self.offsets[-1] != n_members:
+            return False
+        if not (self.sizes > 0).all():
+            return False
+        totals = self.mean(np.ones(n_members))
+        return bool((self.weights >= 0).all() and (np.abs(totals - 1.0) < LARGEST_EXCESS).all())
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -327,7 +336,7 @@ def _read_frame(method: str, arrays: dict[str, np.ndarray], prefix: str, unsigne
         "axes": arrays[f"{prefix}axes"]
     }
     members = None
-    if f"{prefix}members.offsets" in arrays:
+    if any(name.startswith(f"{prefix}members.") for name in arrays):
         offsets, weights, axes = (arrays[f"{prefix}members.{name}"] for name in _SET_ARRAYS[:3])
         members = FrameSets(offsets, weights, axes, arrays.get(f"{prefix}members.anchor_edges"))
         if len(members.offsets) != given["axes"][..., 0, 0].size + 1 or not members.is_valid:

@@ -221,6 +221,10 @@ def frame(**changes: object) -> dict[str, Any]:
         (lambda f: describe(f, model=settings(n_layers="3")), "config.json", "model.n_layers", ["'3'"]),
         (lambda f: describe(f, model=settings(frame="max")), "config.json", "model.frame", []),
         (lambda f: describe(f, format_version="2"), "config.json", None, []),
+        (lambda f: describe(f, format_version=True), "config.json", "format_version", []),
+        (lambda f: describe(f, format_version=0), "config.json", "format_version", []),
+        (lambda f: describe(f, format_version=float("nan")), "config.json", "format_version", []),
+        (lambda f: (f / "config.json").write_text("[" * 100_000), "config.json", None, []),
         (lambda f: edit(f, "readout.0.bias"), WEIGHTS, None, ["readout.0.bias is missing", "16"]),
         (lambda f: edit(f, "extra", 1), WEIGHTS, None, ["extra is not part"]),
         (
@@ -353,6 +357,16 @@ def test_one_wrong_bit_is_refused(file: str, whole: Path, tmp_path: Path) -> Non
         (tmp_path / file).write_bytes(wrong)
         with refused(CheckpointError, path=file):
             checkpoint.load(tmp_path)
+
+
+@pytest.mark.parametrize("number", ["0", "1", "3", "6", ":", "r"])
+def test_a_wrong_bit_in_the_number_of_the_format_is_refused(number: str, whole: Path, tmp_path: Path) -> None:
+    """Format 1 had no checksum. A file that states one is held to it, whatever its format."""
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    content = (whole / "config.json").read_text()
+    (tmp_path / "config.json").write_text(content.replace('"format_version": 2', f'"format_version": {number}'))
+    with refused(CheckpointError, path="config.json"):
+        checkpoint.load(tmp_path)
 
 
 def test_a_narrower_quantile_is_refused(whole: Path, tmp_path: Path) -> None:

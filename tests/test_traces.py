@@ -66,6 +66,37 @@ def test_sets_that_do_not_fit_are_refused(damage: Callable[[np.ndarray], np.ndar
         CrystalTrace.load(path)
 
 
+@pytest.mark.parametrize(
+    ("array", "damage"),
+    [
+        ("offsets", lambda n: n[:, None]),
+        ("weights", lambda w: w[:, None]),
+        ("weights", lambda w: np.nan * w),
+        ("weights", lambda w: -w),
+        ("weights", lambda w: 2 * w),
+        ("axes", lambda a: a[:, :2]),
+        ("axes", lambda a: a.reshape(-1, 9)),
+        ("anchor_edges", lambda e: e[:, 0]),
+    ],
+)
+def test_sets_of_another_shape_or_weight_are_refused(
+    array: str, damage: Callable[[np.ndarray], np.ndarray], tmp_path: Path
+) -> None:
+    path = weighted_trace(perovskite()).save(tmp_path / "x.safetensors")
+    rewritten(path, **{f"layers.1.frame.members.{array}": damage})
+    with refused(TraceError, path=path, field="layers.1.frame.members"):
+        CrystalTrace.load(path)
+
+
+@pytest.mark.parametrize("array", ["offsets", "weights", "axes"])
+def test_sets_without_one_of_their_arrays_are_no_single_frames(array: str, tmp_path: Path) -> None:
+    path = weighted_trace(perovskite()).save(tmp_path / "x.safetensors")
+    field = f"layers.1.frame.members.{array}"
+    rewritten(path, drop=field)
+    with refused(TraceError, path=path, field=field):
+        CrystalTrace.load(path)
+
+
 def test_derived_geometry() -> None:
     found = trace()
     assert (found.n_atoms, found.n_layers, found.n_heads) == (3, 2, 2)
