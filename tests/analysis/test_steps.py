@@ -54,3 +54,20 @@ def test_the_largest_change_is_followed() -> None:
     found, _ = follow(lambda x: x + 20.0 * np.tanh((x - 0.15) / 20.0), order=1)
     np.testing.assert_allclose(found.sizes[1:, :, 0] / found.sizes[:-1, :, 0], 0.5, rtol=1e-3)
     assert not found.steps.any()
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_every_path_and_every_value_is_followed(order: int) -> None:
+    """Each path has a step at a place and of a size of its own, in its last value alone."""
+    places, sizes = np.array([0.1316, 0.0437, 0.1783]), np.array([1e-4, 2e-4, 3e-4])
+
+    def values(path: np.ndarray, distance: np.ndarray) -> np.ndarray:
+        return np.stack([1e-3 * np.sin(distance), sizes[path] * (distance > places[path])], axis=1)
+
+    paths = np.repeat(np.arange(3), len(POINTS))
+    grid = values(paths, np.tile(POINTS, 3)).reshape(3, len(POINTS), 2)
+    found = followed(values, grid, LENGTH, order, n_halvings=13)
+    np.testing.assert_allclose(found.largest(found.steps), np.stack([0 * sizes, sizes], axis=1), rtol=1e-6)
+    steps = found.steps[:, 1] > 0
+    np.testing.assert_array_equal(found.path[steps], [0, 1, 2])
+    np.testing.assert_allclose(found.place[steps], places, atol=3e-6)

@@ -21,13 +21,14 @@ from crystalframer.config import FrameConfig, ModelConfig
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import make_batch
 from crystalframer.errors import ConfigError
+from crystalframer.maths import ties
 from crystalframer.maths.attended import AttendedEdges
 from crystalframer.maths.basis import cosine_centers, gaussians
 from crystalframer.maths.decay import falling
 from crystalframer.maths.edges import Edges
 from crystalframer.maths.ties import _lowered, drawn_from_set, weighted_frames
 from crystalframer.model.network import CrystalFramer
-from crystalframer.ops.reference import AttentionInputs, cosines_in_weighted_frames
+from crystalframer.ops.reference import AttentionInputs, cosines_in_weighted_frames, framed_attention
 from crystalframer.reading.inputs import read
 from crystalframer.testing import random_crystal, random_rotation, rotated
 
@@ -272,6 +273,23 @@ def test_more_axes_than_are_gathered_at_once() -> None:
         with ops.use("reference"):
             exact = wide.double()(batch.to(dtype=torch.float64))
     assert (fast - exact).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("at_once", [1, 5])
+def test_first_axes_compared_some_at_a_time_give_the_same(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where there are more than two million edges around them."""
+    iron = Crystal(np.array([26]), np.zeros((1, 3)), 1.435 * (1 - 2 * np.eye(3)))
+    batch = make_batch([SALT, iron, random_crystal(3, 6)], 5.0, dtype=torch.float64)
+    config = replace(CONFIG, n_heads=2, d_model=16, frame=FrameConfig("max", weighted_margin=0.5))
+    given = [None if t is None else t.double() for t in weights(batch.n_atoms, config)]
+    inputs = AttentionInputs(*given, edges=Edges.of(batch), config=config)  # type: ignore[arg-type]
+    together = framed_attention(inputs)
+    monkeypatch.setattr(ties, "_candidates_at_once", lambda edges: at_once)
+    apart = framed_attention(inputs)
+    torch.testing.assert_close(apart.output, together.output, rtol=1e-12, atol=1e-12)
+    assert apart.frame is not None and together.frame is not None
+    torch.testing.assert_close(apart.frame.axes, together.frame.axes)
+    torch.testing.assert_close(apart.frame.anchor_edges, together.frame.anchor_edges)
 
 
 def test_symmetric_crystals_stay_where_they_are(prototypes: list[Crystal]) -> None:

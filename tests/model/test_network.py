@@ -215,3 +215,16 @@ def test_a_network_with_bounded_content_uses_the_bound() -> None:
     projected = model.blocks[0].attention.project(model.embed(torch.arange(1, 90)))
     content = torch.einsum("ihd,jhd->ijh", projected.query, projected.key) / projected.query.shape[-1] ** 0.5
     assert 0.4 < content.abs().max() < 0.5
+
+
+def test_bounded_content_leaves_the_decay_alone() -> None:
+    """Decay lengths follow the queries as they are, not the shortened ones."""
+    free = CrystalFramer(TINY, torch.Generator().manual_seed(0))
+    tight = CrystalFramer(replace(TINY, largest_content=0.01))
+    tight.load_state_dict(free.state_dict())
+    lengths = [
+        model.blocks[0].attention.project(30.0 * model.embed(torch.arange(1, 90))).decay_length
+        for model in (free, tight)
+    ]
+    assert lengths[0].std() > 0.01
+    torch.testing.assert_close(lengths[1], lengths[0], rtol=0.0, atol=0.0)
