@@ -92,6 +92,14 @@ def test_edges_that_give_the_same_frame_are_one_frame() -> None:
     assert frame_text(twice, 0, 0, TI) == "Frame method: max." and len(other_axes(twice, 0, 0, TI).axis) == 0
 
 
+def test_many_light_edges_of_one_frame_are_not_left_out_for_a_heavier_single_one() -> None:
+    axes = np.stack([np.eye(3), turned(20.0), *[turned(40.0)] * 32])
+    scene = with_set(TRACE, axes, [0.5, 0.02, *[0.015] * 32])
+    others = other_axes(scene, 0, 0, TI)
+    np.testing.assert_allclose(others.direction, turned(40.0)[:2])
+    np.testing.assert_allclose(others.weight, 0.48)
+
+
 def test_a_large_set_says_how_many_are_left_out() -> None:
     n = MOST_DRAWN + 20
     scene = with_set(TRACE, np.stack([random_rotation(seed) for seed in range(n)]), [1 / n] * n)
