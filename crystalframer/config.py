@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -82,7 +83,7 @@ def _check_type(hint: Any, value: Any, name: str) -> None:
         fits = isinstance(value, (int, float) if kind is float else kind)
         is_flag = isinstance(value, bool) and kind is not bool
         _check_kind(fits and not is_flag, KINDS.get(kind, f"a {kind.__name__}"), name, value)
-        _check_kind(kind is not float or math.isfinite(value), "a finite number", name, value)
+        _check_kind(kind is not float or abs(value) <= sys.float_info.max, "a finite number", name, value)
         if origin is Literal and value not in get_args(hint):
             raise ConfigError(f"unknown value{suggestion(str(value), get_args(hint))}", field=name, value=value)
 
@@ -106,6 +107,11 @@ def _check_kind(condition: bool, kind: str, name: str, value: Any) -> None:
     if not condition:
         raise ConfigError(f"must be {kind}{', not null' if value is None else ''}", field=name, value=value)
 
+
+LARGEST_RADIUS = 100.0
+"""Å: of neighbours. A larger one is a slip of the pen, and would end for lack of memory."""
+SMALLEST_MARGIN = 1e-5
+"""Of weighted sets of frames. Scores in float32 are uncertain by 10⁻⁶."""
 
 _hints = cache(partial(get_type_hints, include_extras=True))
 
@@ -222,6 +228,8 @@ class FrameConfig(_Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.weighted_margin > 0:
+            least = f"must be at least {SMALLEST_MARGIN:g}, since rounding moves scores by nearly as much; 0: one frame"
+            _check(self.weighted_margin >= SMALLEST_MARGIN, self, "weighted_margin", least)
             choices = " or ".join(ANCHORED)
             _check(self.promises.has_weighted_sets, self, "method", f"has no weighted sets of frames; choose {choices}")
         if self.second_axis != "off-line":
@@ -321,6 +329,9 @@ class ModelConfig(_Checked):
         names = [target.name for target in self.targets]
         _check(len(set(names)) == len(names), self, "targets", "names a target twice")
         _check(self.d_model % self.n_heads == 0, self, "d_model", "must be a multiple of ", _setting(self, "n_heads"))
+        far = f"makes the neighbour radius {self.radius:.3g} Å; at most {LARGEST_RADIUS:g} Å, for lack of memory"
+        name = "reference_length" if self.decay.reach is None else "reach"
+        _check(self.radius <= LARGEST_RADIUS, self.decay, name, far)
 
     @property
     def d_head(self) -> int:

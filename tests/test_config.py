@@ -104,6 +104,8 @@ def test_integers_pass_for_floats() -> None:
         (FrameConfig, {"method": "pca", "second_axis": "sine"}, "model.frame.method", "second_axis"),
         (CosineBasis, {"coefficient": -math.inf}, "model.cosine.coefficient", "finite"),
         (DecayConfig, {"reach": math.inf}, "model.decay.reach", "finite"),
+        (CosineBasis, {"coefficient": 10**400}, "model.cosine.coefficient", "finite"),
+        (FrameConfig, {"weighted_margin": 1e-6}, "model.frame.weighted_margin", "1e-05"),
         (ModelConfig, {"frame": "max"}, "model.frame", "FrameConfig"),
         (ModelConfig, {"targets": "band_gap:eV"}, "model.targets", "list"),
         (ModelConfig, {"targets": ["band_gap:eV"]}, "model.targets[0]", "Target"),
@@ -117,6 +119,15 @@ def test_checks_on_construction(kind: type, values: dict[str, Any], field: str, 
         kind(**values)
     name, _, item = field.rpartition(".")[2].partition("[")
     assert caught.value.value == (values[name][-1] if item else values[name])
+
+
+@pytest.mark.parametrize(
+    ("decay", "name"), [(DecayConfig(reach=1e6), "reach"), (DecayConfig(reference_length=1e3), "reference_length")]
+)
+def test_a_radius_that_no_memory_holds(decay: DecayConfig, name: str) -> None:
+    with refused(ConfigError, "100 Å", field=f"model.decay.{name}") as caught:
+        ModelConfig(decay=decay)
+    assert caught.value.value == getattr(decay, name)
 
 
 @pytest.mark.usefixtures("as_in_production")

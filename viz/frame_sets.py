@@ -136,4 +136,5 @@ def set_text(scene: Scene, layer: int, head: int, atom: int) -> str:
         others = "other is" if len(weights) == 2 else "others are"
         return f"One of {len(weights)} frames of equal weight is solid, the {others} pale{hidden}."
     pale = f", {n_pale} pale {'one' if n_pale == 1 else 'ones'} {weights[1:n_drawn].sum():.0%}" if n_pale else ""
-    return f"The solid frame has {weights[0]:.0%} of the weight{pale}{hidden}."
+    share = f"{weights[0]:.0%}" if weights[0] >= 0.005 else "less than 1%"
+    return f"The solid frame has {share} of the weight{pale}{hidden}."

@@ -85,6 +85,13 @@ def test_weights_of_frames_with_one_axis_add_up() -> None:
     assert frame_text(alone, 0, 0, TI).endswith("The solid frame has 98% of the weight, 1 is not drawn.")
 
 
+def test_the_first_of_very_many_frames() -> None:
+    """C₆₀ around an atom has hundreds; no frame has 0 % of the weight."""
+    weights = np.linspace(1.2, 0.8, 300) / 300
+    scene = with_set(TRACE, np.stack([turned(angle) for angle in np.linspace(0.0, 359.0, 300)]), weights.tolist())
+    assert "The solid frame has less than 1% of the weight, " in frame_text(scene, 0, 0, TI)
+
+
 def test_edges_that_give_the_same_frame_are_one_frame() -> None:
     scene = with_set(TRACE, np.stack([np.eye(3), turned(90.0), turned(90.0)]), [0.5, 0.25, 0.25])
     assert frame_text(scene, 0, 0, TI).endswith("One of 2 frames of equal weight is solid, the other is pale.")
