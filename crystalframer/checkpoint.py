@@ -17,13 +17,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from crystalframer import files, seals
 from crystalframer._version import __version__
@@ -163,17 +164,31 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> CrystalFramer:
             field="model.n_layers",
             value=config.n_layers,
         )
-    with torch.device("meta"):  # sizes alone: before they are compared, the config may ask for any amount of memory
-        outline = CrystalFramer(config)
-    weights = _matching(weights, outline.state_dict(), folder)
-    with torch.random.fork_rng(devices=[]):  # initial weights draw from the user's generator, and are thrown away
+    # Sizes alone: before they are compared, the config may ask for any amount of memory.
+    with torch.device("meta"), _WithoutInitialWeights():
         model = CrystalFramer(config)
-    model.load_state_dict(weights)
+    weights = _matching(weights, model.state_dict(), folder)
+    model.to_empty(device="cpu").load_state_dict(weights)
     checksum = _checked_weights(folder / WEIGHTS_FILE, checksum)
     model.domain = _read_domain(folder / DOMAIN_FILE, checksum)
     model.uncertainty = _read_uncertainty(folder / UNCERTAINTY_FILE, model.config, checksum)
     model.used = _read_used(folder)
     return model.to(device).eval()
+
+
+class _WithoutInitialWeights(TorchFunctionMode):
+    """Draw no initial weights, which would be thrown away: from the generator of the user, and on the meta device by
+    Python code that imports the compiler of torch, which takes longer than to import torch."""
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        draws = function in (Tensor.normal_, Tensor.uniform_) or getattr(function, "__module__", "") == "torch.nn.init"
+        return None if draws else function(*args, **(kwargs or {}))
 
 
 def find(path: Path | str) -> Path:

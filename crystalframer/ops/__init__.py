@@ -24,6 +24,7 @@ from torch import Tensor
 from crystalframer.compiled import compiler_is_there
 from crystalframer.errors import ConfigError, CrystalError, suggestion
 from crystalframer.ops import reference
+from crystalframer.ops.operators import constant
 from crystalframer.ops.reference import AttentionInputs
 
 Implementation = Literal["auto", "reference", "cpu", "cuda"]
@@ -107,7 +108,7 @@ def _say_that_kernels_fail(error: str) -> None:
     )
 
 
-@torch.compiler.assume_constant_result
+@constant
 def serving(device: torch.device, dtype: torch.dtype) -> Implementation:
     """`reference`, `cpu` or `cuda`. A model compiled by torch keeps the choice that was made when it was compiled."""
     chosen = _chosen.get()

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -29,18 +29,11 @@ from crystalframer.maths.basis import chebyshev_of_gaussians, chebyshev_products
 from crystalframer.maths.edges import Edges
 from crystalframer.maths.frames import build_frames, noise_key
 from crystalframer.ops import frame_kernels, kernels, tie_kernels
+from crystalframer.ops.operators import has_no_gradient, operator, uncompiled
 from crystalframer.ops.reference import AttentionInputs
 
 SMALLEST_SHARE = 2000
 """Number of edges below which a second thread costs more than it saves."""
-
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def _uncompiled(function: _Function) -> _Function:
-    """Keeps a function out of the graphs of torch.compile, which need not see the layout of arrays."""
-    return cast(_Function, torch.compiler.disable(function))
 
 
 def framed_attention(given: AttentionInputs) -> Float[Tensor, "n_atoms n_heads d_head"]:
@@ -67,7 +60,7 @@ def framed_attention(given: AttentionInputs) -> Float[Tensor, "n_atoms n_heads d
     return values + (projected if summed is None else projected + summed).transpose(0, 1)
 
 
-@_uncompiled
+@uncompiled
 @lru_cache
 def _cosine_basis(config: CosineBasis) -> Tensor:
     return torch.from_numpy(chebyshev_products(chebyshev_of_gaussians(config), kernels.STEP))
@@ -144,7 +137,7 @@ class _Layout:
             _bases={},
         )
 
-    @_uncompiled
+    @uncompiled
     def basis(self, config: DistanceBasis) -> _Basis:
         if config not in self._bases:
             spacing = config.max_distance / config.n_centers
@@ -160,14 +153,14 @@ class _Layout:
 _layouts: WeakKeyDictionary[Edges, _Layout] = WeakKeyDictionary()
 
 
-@_uncompiled
+@uncompiled
 def _layout(edges: Edges) -> _Layout:
     if edges not in _layouts:
         _layouts[edges] = _Layout.of(edges)
     return _layouts[edges]
 
 
-@_uncompiled
+@uncompiled
 def _axes(logits: Tensor, attention: Tensor, n_seen: Tensor, given: AttentionInputs, layout: _Layout) -> Tensor:
     """Frames by the kernel if the method has one, else by its formula in plain torch."""
     edges, config, noise_seed = given.edges, given.config.frame, given.noise_seed
@@ -197,7 +190,7 @@ def _axes(logits: Tensor, attention: Tensor, n_seen: Tensor, given: AttentionInp
     return axes
 
 
-@_uncompiled
+@uncompiled
 def _cosines_of_sets(
     logits: Tensor, attention: Tensor, n_seen: Tensor, layout: _Layout, config: FrameConfig, size: int
 ) -> Tensor:
@@ -264,11 +257,10 @@ _PAIRS = ", ".join(f"Tensor {name}" for name in _Pairs._fields)
 _BASIS = ", ".join(f"Tensor {name}" for name in _Basis._fields)
 
 
-@torch.library.custom_op(
-    "crystalframer::attend",
-    mutates_args=(),
-    device_types="cpu",
-    schema=f"(Tensor query, Tensor key, Tensor precision, {_PAIRS}, Tensor squared, float steepness) -> "
+@operator(
+    "attend",
+    "cpu",
+    f"(Tensor query, Tensor key, Tensor precision, {_PAIRS}, Tensor squared, float steepness) -> "
     "(Tensor, Tensor, Tensor)",
 )
 def attend(query: Tensor, key: Tensor, precision: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -286,18 +278,17 @@ def attend(query: Tensor, key: Tensor, precision: Tensor, *rest: Any) -> tuple[T
     return logits, attention, n_seen
 
 
-@attend.register_fake
+@torch.library.register_fake(attend)
 def _(query: Tensor, key: Tensor, precision: Tensor, *rest: Any) -> Any:
     n_heads, p = query.shape[1], _Pairs(*rest[:-2])
     logits = query.new_empty(n_heads, len(rest[-2]))
     return logits, torch.empty_like(logits), query.new_empty(n_heads, len(p.n_edges), dtype=torch.long)
 
 
-@torch.library.custom_op(
-    "crystalframer::attend_backward",
-    mutates_args=(),
-    device_types="cpu",
-    schema="(Tensor grad_attention, Tensor query, Tensor key, Tensor precision, Tensor attention, Tensor n_seen, "
+@operator(
+    "attend_backward",
+    "cpu",
+    "(Tensor grad_attention, Tensor query, Tensor key, Tensor precision, Tensor attention, Tensor n_seen, "
     f"{_PAIRS}, Tensor squared, float steepness) -> (Tensor, Tensor, Tensor)",
 )
 def attend_backward(
@@ -315,9 +306,12 @@ def attend_backward(
     return scale * _at_queries(p, of_pairs, key), scale * _at_keys(p, of_pairs, query), grad_precision
 
 
-@attend_backward.register_fake
+@torch.library.register_fake(attend_backward)
 def _(grad_attention: Tensor, query: Tensor, key: Tensor, *_: Tensor) -> Any:
     return torch.empty_like(query), torch.empty_like(key), query.new_empty(query.shape[:2])
+
+
+has_no_gradient(attend_backward)
 
 
 def _keep_for_attend(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -330,14 +324,13 @@ def _backward_of_attend(ctx: Any, _: Tensor | None, grad_attention: Tensor, __: 
     return (*gradients, *[None] * (len(ctx.saved_tensors) - 4))
 
 
-attend.register_autograd(_backward_of_attend, setup_context=_keep_for_attend)
+torch.library.register_autograd(attend, _backward_of_attend, setup_context=_keep_for_attend)
 
 
-@torch.library.custom_op(
-    "crystalframer::accumulate",
-    mutates_args=(),
-    device_types="cpu",
-    schema="(Tensor attention, Tensor n_seen, Tensor value, Tensor axes, Tensor directions, Tensor is_self, "
+@operator(
+    "accumulate",
+    "cpu",
+    "(Tensor attention, Tensor n_seen, Tensor value, Tensor axes, Tensor directions, Tensor is_self, "
     f"{_BASIS}, {_PAIRS}, int n_centers, int n_moments) -> (Tensor, Tensor, Tensor)",
 )
 def accumulate(
@@ -355,7 +348,7 @@ def accumulate(
     return _at_queries(p, of_pairs, value), moments, of_pairs
 
 
-@accumulate.register_fake
+@torch.library.register_fake(accumulate)
 def _(attention: Tensor, n_seen: Tensor, value: Tensor, *rest: Any) -> Any:
     p, n_moments = _Pairs(*rest[3 + len(_Basis._fields) : -2]), rest[-1]
     n_heads, n_atoms = len(attention), len(p.n_edges)
@@ -363,11 +356,10 @@ def _(attention: Tensor, n_seen: Tensor, value: Tensor, *rest: Any) -> Any:
     return value.new_empty(n_atoms, *value.shape[1:]), moments, value.new_empty(n_heads, len(p.keys))
 
 
-@torch.library.custom_op(
-    "crystalframer::accumulate_backward",
-    mutates_args=(),
-    device_types="cpu",
-    schema="(Tensor grad_values, Tensor grad_moments, Tensor of_pairs, Tensor n_seen, Tensor value, Tensor axes, "
+@operator(
+    "accumulate_backward",
+    "cpu",
+    "(Tensor grad_values, Tensor grad_moments, Tensor of_pairs, Tensor n_seen, Tensor value, Tensor axes, "
     f"Tensor directions, Tensor is_self, {_BASIS}, {_PAIRS}, int n_centers) -> (Tensor, Tensor)",
 )
 def accumulate_backward(
@@ -382,9 +374,12 @@ def accumulate_backward(
     return grad_attention, _at_keys(p, of_pairs, grad_values)
 
 
-@accumulate_backward.register_fake
+@torch.library.register_fake(accumulate_backward)
 def _(a: Tensor, b: Tensor, of_pairs: Tensor, n_seen: Tensor, value: Tensor, *rest: Any) -> Any:
     return value.new_empty(value.shape[1], len(rest[2])), torch.empty_like(value)
+
+
+has_no_gradient(accumulate_backward)
 
 
 def _keep_for_accumulate(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -399,7 +394,7 @@ def _backward_of_accumulate(ctx: Any, grad_values: Tensor, grad_moments: Tensor,
     return grad_attention, None, grad_value, *[None] * (len(ctx.saved_tensors) - 1)
 
 
-accumulate.register_autograd(_backward_of_accumulate, setup_context=_keep_for_accumulate)
+torch.library.register_autograd(accumulate, _backward_of_accumulate, setup_context=_keep_for_accumulate)
 
 
 def _unpacked(geometry: Sequence[Tensor]) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...], _Pairs]:

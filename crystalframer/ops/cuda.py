@@ -24,6 +24,7 @@ from crystalframer.maths.basis import chebyshev_of_gaussians
 from crystalframer.maths.edges import Edges
 from crystalframer.maths.frames import NoiseSeed, build_frames, frames_from_edges, noise_key
 from crystalframer.ops import triton_frames, triton_kernels, triton_ties
+from crystalframer.ops.operators import constant, has_no_gradient, operator
 from crystalframer.ops.reference import AttentionInputs
 
 BLOCK = 16
@@ -65,7 +66,7 @@ def _centers(basis: DistanceBasis) -> tuple[int, float, float]:
     return basis.n_centers, spacing, math.sqrt(0.5) / (basis.width * spacing)
 
 
-@torch.compiler.assume_constant_result  # torch 2.11 takes numbers for its arguments, no dataclass
+@constant  # torch 2.11 takes numbers for its arguments, no dataclass
 def _polynomials(n_centers: int, width: float, device: torch.device) -> Float[Tensor, "n_centers degree"]:
     return _polynomials_on(CosineBasis(n_centers, width), device)
 
@@ -173,10 +174,10 @@ def _launch(kernel: Any, n_programs: int, *arguments: Any, **sizes: Any) -> None
         kernel[(n_programs,)](*given, **sizes, num_warps=1, enable_fp_fusion=True)
 
 
-@torch.library.custom_op(
-    "crystalframer::attend_triton",
-    mutates_args=(),
-    schema=f"(Tensor query, Tensor key, Tensor precision, Tensor length, {_ENDS}, float steepness) -> "
+@operator(
+    "attend_triton",
+    "default",
+    f"(Tensor query, Tensor key, Tensor precision, Tensor length, {_ENDS}, float steepness) -> "
     "(Tensor, Tensor, Tensor)",
 )
 def attend(query: Tensor, key: Tensor, precision: Tensor, length: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -195,17 +196,17 @@ def attend(query: Tensor, key: Tensor, precision: Tensor, length: Tensor, *rest:
     return logits, attention, last_edge
 
 
-@attend.register_fake
+@torch.library.register_fake(attend)
 def _(query: Tensor, key: Tensor, precision: Tensor, length: Tensor, *rest: Any) -> Any:
     logits = query.new_empty(length.shape[0], query.shape[1])
     first_edge = _Ends(*rest[:-1]).first_edge
     return logits, torch.empty_like(logits), torch.empty_like(first_edge[1:])
 
 
-@torch.library.custom_op(
-    "crystalframer::attend_backward_triton",
-    mutates_args=(),
-    schema="(Tensor grad_attention, Tensor query, Tensor key, Tensor precision, Tensor attention, Tensor last_edge, "
+@operator(
+    "attend_backward_triton",
+    "default",
+    "(Tensor grad_attention, Tensor query, Tensor key, Tensor precision, Tensor attention, Tensor last_edge, "
     f"Tensor length, {_ENDS}, float steepness) -> (Tensor, Tensor, Tensor)",
 )
 def attend_backward(
@@ -227,9 +228,12 @@ def attend_backward(
     return grad_query, grad_key, grad_precision
 
 
-@attend_backward.register_fake
+@torch.library.register_fake(attend_backward)
 def _(grad_attention: Tensor, query: Tensor, key: Tensor, *_: Any) -> Any:
     return query.new_empty(query.shape), key.new_empty(key.shape), query.new_empty(query.shape[:2])
+
+
+has_no_gradient(attend_backward)
 
 
 def _keep_for_attend(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -241,13 +245,13 @@ def _backward_of_attend(ctx: Any, _: Tensor | None, grad_attention: Tensor, __: 
     return (*attend_backward(grad_attention, *ctx.saved_tensors, ctx.steepness), *[None] * 7)
 
 
-attend.register_autograd(_backward_of_attend, setup_context=_keep_for_attend)
+torch.library.register_autograd(attend, _backward_of_attend, setup_context=_keep_for_attend)
 
 
-@torch.library.custom_op(
-    "crystalframer::accumulate_triton",
-    mutates_args=(),
-    schema="(Tensor attention, Tensor last_edge, Tensor value, Tensor axes, Tensor length, Tensor direction, "
+@operator(
+    "accumulate_triton",
+    "default",
+    "(Tensor attention, Tensor last_edge, Tensor value, Tensor axes, Tensor length, Tensor direction, "
     f"Tensor is_self, {_ENDS}, {_BASIS}) -> (Tensor, Tensor)",
 )
 def accumulate(
@@ -265,16 +269,16 @@ def accumulate(
     return values, sums
 
 
-@accumulate.register_fake
+@torch.library.register_fake(accumulate)
 def _(attention: Tensor, last_edge: Tensor, value: Tensor, *rest: Any) -> Any:
     n_atoms, n_sums = last_edge.shape[0], rest[-4] + 3 * rest[-1]
     return value.new_empty(n_atoms, *value.shape[1:]), value.new_empty(n_atoms, value.shape[1], n_sums)
 
 
-@torch.library.custom_op(
-    "crystalframer::accumulate_backward_triton",
-    mutates_args=(),
-    schema="(Tensor grad_values, Tensor grad_sums, Tensor attention, Tensor last_edge, Tensor value, Tensor axes, "
+@operator(
+    "accumulate_backward_triton",
+    "default",
+    "(Tensor grad_values, Tensor grad_sums, Tensor attention, Tensor last_edge, Tensor value, Tensor axes, "
     f"Tensor length, Tensor direction, Tensor is_self, {_ENDS}, {_BASIS}) -> (Tensor, Tensor)",
 )
 def accumulate_backward(
@@ -297,9 +301,12 @@ def accumulate_backward(
     return grad_attention, grad_value
 
 
-@accumulate_backward.register_fake
+@torch.library.register_fake(accumulate_backward)
 def _(a: Tensor, b: Tensor, attention: Tensor, last_edge: Tensor, value: Tensor, *_: Any) -> Any:
     return torch.empty_like(attention), value.new_empty(value.shape)
+
+
+has_no_gradient(accumulate_backward)
 
 
 def _keep_for_accumulate(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -312,13 +319,13 @@ def _backward_of_accumulate(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None
     return (of_attention, None, of_value, *[None] * 13)
 
 
-accumulate.register_autograd(_backward_of_accumulate, setup_context=_keep_for_accumulate)
+torch.library.register_autograd(accumulate, _backward_of_accumulate, setup_context=_keep_for_accumulate)
 
 
-@torch.library.custom_op(
-    "crystalframer::max_frames_triton",
-    mutates_args=(),
-    schema="(Tensor logits, Tensor attention, Tensor length, Tensor direction, Tensor is_self, Tensor first_edge, "
+@operator(
+    "max_frames_triton",
+    "default",
+    "(Tensor logits, Tensor attention, Tensor length, Tensor direction, Tensor is_self, Tensor first_edge, "
     "Tensor keys, bool nearest, bool by_sine, bool both_hands, float noise, float margin, bool trains) -> Tensor",
 )
 def max_frames(
@@ -374,16 +381,19 @@ def _edges_alone(length: Tensor, direction: Tensor, is_self: Tensor, first_edge:
     )
 
 
-@max_frames.register_fake
+@torch.library.register_fake(max_frames)
 def _(logits: Tensor, *given: Any) -> Tensor:
     first_edge = given[4]
     return logits.new_empty(first_edge.shape[0] - 1, logits.shape[1], 3, 3)
 
 
-@torch.library.custom_op(
-    "crystalframer::cosines_of_sets_triton",
-    mutates_args=(),
-    schema="(Tensor logits, Tensor attention, Tensor length, Tensor direction, Tensor is_self, Tensor first_edge, "
+has_no_gradient(max_frames)
+
+
+@operator(
+    "cosines_of_sets_triton",
+    "default",
+    "(Tensor logits, Tensor attention, Tensor length, Tensor direction, Tensor is_self, Tensor first_edge, "
     "bool nearest, bool by_sine, float margin, int degree) -> Tensor",
 )
 def cosines_of_sets(
@@ -408,7 +418,10 @@ def cosines_of_sets(
     return moments
 
 
-@cosines_of_sets.register_fake
+@torch.library.register_fake(cosines_of_sets)
 def _(logits: Tensor, *given: Any) -> Tensor:
     first_edge, degree = given[4], given[-1]
     return logits.new_empty(first_edge.shape[0] - 1, logits.shape[1], 3 * degree)
+
+
+has_no_gradient(cosines_of_sets)
