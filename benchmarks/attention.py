@@ -25,7 +25,8 @@ from benchmarks.report import Bar, Report, timed_rows
 from benchmarks.timing import Candidate, alternate
 from crystalframer import __version__, ops
 from crystalframer.config import ModelConfig
-from crystalframer.crystals.crystal import Crystal, CrystalBatch
+from crystalframer.crystals.batch import CrystalBatch
+from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import make_batch
 from crystalframer.maths.decay import decay_lengths
 from crystalframer.maths.edges import Edges

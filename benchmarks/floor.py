@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.machine import Peak
 from crystalframer.config import ModelConfig
-from crystalframer.crystals.crystal import CrystalBatch
+from crystalframer.crystals.batch import CrystalBatch
 from crystalframer.maths.basis import chebyshev_of_gaussians
 
 EXPONENTIAL = 16

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from crystalframer import ops
 from crystalframer.config import Config
-from crystalframer.crystals.crystal import CrystalBatch
+from crystalframer.crystals.batch import CrystalBatch
 from crystalframer.crystals.loading import BatchOrder, PreparedCrystals
 from crystalframer.model.network import CrystalFramer
 from crystalframer.training import optimisation

@@ -35,7 +35,8 @@ from benchmarks.ours import NAMES, Ours
 from benchmarks.report import Bar, Report, Row
 from benchmarks.timing import Candidate, Timing, alternate, ratio
 from crystalframer.config import Config, Target
-from crystalframer.crystals.crystal import Crystal, CrystalBatch
+from crystalframer.crystals.batch import CrystalBatch
+from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import make_batch
 from crystalframer.testing import supercell
 

@@ -29,7 +29,8 @@ from benchmarks import command, inputs
 from benchmarks.prediction import new_model
 from benchmarks.report import Bar, Report, Row
 from crystalframer import prediction
-from crystalframer.crystals.crystal import Crystal, CrystalBatch
+from crystalframer.crystals.batch import CrystalBatch
+from crystalframer.crystals.crystal import Crystal
 from crystalframer.datasets.dataset import CrystalDataset, Provenance
 from crystalframer.model.network import CrystalFramer
 

@@ -23,7 +23,8 @@ from benchmarks.peers import PeerTraining, installed
 from benchmarks.report import Bar, Report, timed_rows
 from benchmarks.timing import Candidate, Timing, alternate, over, ratio
 from crystalframer.config import Config
-from crystalframer.crystals.crystal import Crystal, CrystalBatch
+from crystalframer.crystals.batch import CrystalBatch
+from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import prepare
 from crystalframer.reading.inputs import read
 

@@ -16,7 +16,8 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float, Int
 
-from crystalframer.crystals.crystal import Crystal, CrystalBatch
+from crystalframer.crystals.batch import CrystalBatch
+from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.large_cells import ChunkedCrystal
 from crystalframer.crystals.loading import PreparedCrystals, batch_ends, make_batch
 from crystalframer.crystals.neighbors import SMALLEST_DISTANCE

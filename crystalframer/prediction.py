@@ -21,7 +21,8 @@ from tqdm.auto import tqdm
 from crystalframer import checkpoint, memory, result_tables
 from crystalframer._moved import moved_names
 from crystalframer.config import ModelConfig
-from crystalframer.crystals.crystal import Crystal, CrystalBatch
+from crystalframer.crystals.batch import CrystalBatch
+from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.large_cells import ChunkedCrystal
 from crystalframer.crystals.loading import PreparedCrystals, batch_ends, prepare
 from crystalframer.errors import (

@@ -13,7 +13,7 @@ import torch
 import crystalframer as cf
 from crystalframer import memory
 from crystalframer.config import Config, DataConfig, FrameConfig, ModelConfig, TrainingConfig
-from crystalframer.crystals.crystal import CrystalBatch
+from crystalframer.crystals.batch import CrystalBatch
 from crystalframer.datasets.dataset import CrystalDataset, Target
 from crystalframer.errors import ConfigError, CrystalError
 from crystalframer.memory import batch_memory, free_memory, memory_needed, shortage

@@ -23,7 +23,7 @@ from hypothesis import assume, example, given, settings, strategies as st
 from torch import Tensor
 
 from crystalframer.config import FRAME_METHODS, FrameConfig, FrameMethod, ModelConfig
-from crystalframer.crystals.crystal import CrystalBatch
+from crystalframer.crystals.batch import CrystalBatch
 from crystalframer.crystals.loading import make_batch
 from crystalframer.errors import CrystalError
 from crystalframer.maths.edges import Edges

@@ -47,7 +47,8 @@ from crystalframer.config import (
     FrameMethod,
     ModelConfig,
 )
-from crystalframer.crystals.crystal import Crystal, CrystalBatch
+from crystalframer.crystals.batch import CrystalBatch
+from crystalframer.crystals.crystal import Crystal
 from crystalframer.errors import ConfigError
 from crystalframer.maths.edges import Edges
 from crystalframer.model.network import CrystalFramer

@@ -22,7 +22,8 @@ from salts import CAESIUM, CONFIG, CRYSTALS, STRUCTURES, aware, trained
 
 import crystalframer as cf
 from crystalframer import ops, prediction
-from crystalframer.crystals.crystal import Crystal, CrystalBatch
+from crystalframer.crystals.batch import CrystalBatch
+from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import make_batch
 from crystalframer.datasets.dataset import CrystalDataset
 from crystalframer.errors import CheckpointError, ConfigError, CrystalError, DataError

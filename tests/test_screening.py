@@ -30,7 +30,8 @@ from refusals import refused
 import crystalframer as cf
 from crystalframer import checkpoint
 from crystalframer.cli import main
-from crystalframer.crystals.crystal import Crystal, CrystalBatch
+from crystalframer.crystals.batch import CrystalBatch
+from crystalframer.crystals.crystal import Crystal
 from crystalframer.errors import DataError, ScreeningError, WorkerError
 from crystalframer.files import LOCK_FILE
 from crystalframer.model.network import CrystalFramer

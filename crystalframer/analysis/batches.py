@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from tqdm.auto import tqdm
 
-from crystalframer.crystals.crystal import Crystal, CrystalBatch
+from crystalframer.crystals.batch import CrystalBatch
+from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import batch_ends, prepare
 from crystalframer.model.network import CrystalFramer
 

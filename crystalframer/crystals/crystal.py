@@ -1,24 +1,25 @@
-"""A crystal, and a batch of crystals as flat tensors: the atoms of all crystals one after another."""
+"""A crystal: one periodic structure, in NumPy arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int, Shaped
-from torch import Tensor
+from jaxtyping import Float, Int
 
+from crystalframer._moved import moved_names
 from crystalframer.elements import HIGHEST_ATOMIC_NUMBER, SYMBOLS, reduced_formula
 from crystalframer.errors import CrystalError
 from crystalframer.libraries import require
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
+else:
+    __getattr__ = moved_names(__name__, {"CrystalBatch": "crystalframer.crystals.batch"})
 
 SMALLEST_CELL_HEIGHT = 0.1
 """Å between opposite faces; a flatter cell has no use as a crystal and no finite neighbour list."""
@@ -250,56 +251,3 @@ def cell_heights(lattice: Float[np.ndarray, "*n_crystals 3 3"]) -> Float[np.ndar
     areas = np.sqrt((normals**2).sum(axis=-1))
     volume = np.abs(np.vecdot(lattice[..., 0, :], normals[..., 0, :]))[..., None]
     return np.divide(volume, areas, out=np.zeros_like(areas), where=areas > 0)
-
-
-@dataclass(frozen=True, eq=False)
-class CrystalBatch:
-    """Crystals with their neighbours in flat tensors. Edges are sorted by query atom, then length.
-
-    Every atom is a neighbour of itself (image 0, length 0): its first edge.
-    """
-
-    atomic_numbers: Int[Tensor, " n_atoms"]
-    positions: Float[Tensor, "n_atoms 3"]
-    lattice: Float[Tensor, "n_crystals 3 3"]
-    crystal_index: Int[Tensor, " n_atoms"]
-    edge_index: Int[Tensor, "2 n_edges"]
-    """Row 0: query atom i; row 1: key atom j; both are counted through the batch."""
-    edge_image: Int[Tensor, "n_edges 3"]
-    """Lattice translation n of the key atom."""
-    edge_vectors: Float[Tensor, "n_edges 3"]
-    """p_j(n) - p_i, Å (formed in float64 before any rounding to the batch's type)."""
-    targets: Float[Tensor, "n_crystals n_targets"]
-    """Labels in physical units, NaN where missing."""
-    ids: tuple[str, ...]
-
-    @property
-    def n_crystals(self) -> int:
-        return len(self.lattice)
-
-    @property
-    def n_atoms(self) -> int:
-        return len(self.atomic_numbers)
-
-    @property
-    def n_edges(self) -> int:
-        return self.edge_index.shape[1]
-
-    @property
-    def edge_lengths(self) -> Float[Tensor, " n_edges"]:
-        return torch.linalg.vector_norm(self.edge_vectors, dim=-1)
-
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> CrystalBatch:
-        """Move to a device; `dtype` changes the floating-point tensors only."""
-
-        def move(value: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
-            return value.to(device, dtype if value.is_floating_point() else None, non_blocking=True)
-
-        return self._with_tensors(move)
-
-    def pin_memory(self) -> CrystalBatch:
-        return self._with_tensors(Tensor.pin_memory)
-
-    def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> CrystalBatch:
-        names = (field.name for field in fields(self) if field.name != "ids")
-        return replace(self, **{name: change(getattr(self, name)) for name in names})

@@ -23,7 +23,8 @@ import torch
 from jaxtyping import Float, Int, Int64
 
 from crystalframer.config import TrainingConfig
-from crystalframer.crystals.crystal import Crystal, CrystalBatch
+from crystalframer.crystals.batch import CrystalBatch
+from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.flat import FlatCrystals
 from crystalframer.crystals.neighbors import NeighborError, NeighborTable, batch_edges, first_edges, ranges, search
 from crystalframer.errors import CrystalError

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int, Int64, UInt8
 from torch import Tensor
 
-from crystalframer.crystals.crystal import CrystalBatch
+from crystalframer.crystals.batch import CrystalBatch
 from crystalframer.crystals.loading import BatchOrder, PreparedCrystals
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from crystalframer.crystals.crystal import CrystalBatch
+from crystalframer.crystals.batch import CrystalBatch
 from crystalframer.crystals.large_cells import ChunkedCrystal, EdgesOfAtoms
 
 SELF_LENGTH = 1e-2

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from crystalframer.config import ModelConfig, ModelPromises
-from crystalframer.crystals.crystal import CrystalBatch
+from crystalframer.crystals.batch import CrystalBatch
 from crystalframer.crystals.large_cells import ChunkedCrystal
 from crystalframer.elements import HIGHEST_ATOMIC_NUMBER
 from crystalframer.errors import ConfigError

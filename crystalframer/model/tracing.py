@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from crystalframer.config import FrameConfig, ModelConfig
-from crystalframer.crystals.crystal import CrystalBatch
+from crystalframer.crystals.batch import CrystalBatch
 from crystalframer.crystals.large_cells import EdgesOfAtoms
 from crystalframer.maths.attended import AttendedEdges
 from crystalframer.maths.edges import Edges

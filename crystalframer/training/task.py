@@ -25,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from crystalframer.config import TrainingConfig
-from crystalframer.crystals.crystal import CrystalBatch
+from crystalframer.crystals.batch import CrystalBatch
 from crystalframer.crystals.on_gpu import CrystalRows
 from crystalframer.errors import TrainingError
 from crystalframer.model.network import CrystalFramer

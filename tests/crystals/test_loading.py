@@ -11,7 +11,8 @@ import torch
 from refusals import refused
 
 from crystalframer.config import Target, TrainingConfig
-from crystalframer.crystals.crystal import Crystal, CrystalBatch
+from crystalframer.crystals.batch import CrystalBatch
+from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import BatchOrder, evaluation_loader, make_batch, prepare, train_loader
 from crystalframer.datasets.dataset import CrystalDataset
 from crystalframer.errors import CrystalError

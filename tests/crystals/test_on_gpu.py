@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from crystalframer.config import TrainingConfig
-from crystalframer.crystals.crystal import CrystalBatch
+from crystalframer.crystals.batch import CrystalBatch
 from crystalframer.crystals.loading import BatchOrder, prepare, train_loader
 from crystalframer.crystals.on_gpu import ResidentCrystals, largest_sizes, row_loader
 from crystalframer.testing import random_crystal

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from crystalframer import ops
 from crystalframer.config import DecayConfig, FrameConfig, ModelConfig
-from crystalframer.crystals.crystal import Crystal, CrystalBatch
+from crystalframer.crystals.batch import CrystalBatch
+from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import make_batch
 from crystalframer.errors import ConfigError, CrystalError
 from crystalframer.frame_methods import FRAME_METHODS

@@ -12,7 +12,7 @@ import torch
 from attention_cases import weights
 
 from crystalframer.config import FRAME_METHODS, DecayConfig, FrameConfig, FrameMethod, ModelConfig, Target
-from crystalframer.crystals.crystal import CrystalBatch
+from crystalframer.crystals.batch import CrystalBatch
 from crystalframer.crystals.loading import make_batch
 from crystalframer.maths import frames
 from crystalframer.maths.decay import decay_lengths, log_envelope

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from crystalframer.config import ModelConfig
-from crystalframer.crystals.crystal import Crystal, CrystalBatch
+from crystalframer.crystals.batch import CrystalBatch
+from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import make_batch
 from crystalframer.maths.edges import Edges
 from crystalframer.ops import reference

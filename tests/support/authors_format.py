@@ -12,7 +12,8 @@ import torch
 
 from crystalframer.authors import load_authors_checkpoint
 from crystalframer.config import ModelConfig
-from crystalframer.crystals.crystal import Crystal, CrystalBatch
+from crystalframer.crystals.batch import CrystalBatch
+from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import make_batch
 from crystalframer.model.network import CrystalFramer
 

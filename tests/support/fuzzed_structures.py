@@ -21,7 +21,8 @@ import crystalframer as cf
 import viz
 from crystalframer import memory, ops
 from crystalframer.config import FRAME_METHODS, FrameConfig, FrameMethod, ModelConfig
-from crystalframer.crystals.crystal import Crystal, CrystalBatch, cell_heights, closest_pair
+from crystalframer.crystals.batch import CrystalBatch
+from crystalframer.crystals.crystal import Crystal, cell_heights, closest_pair
 from crystalframer.crystals.loading import make_batch
 from crystalframer.crystals.neighbors import MIN_NEIGHBORS, SMALLEST_DISTANCE
 from crystalframer.elements import HIGHEST_ATOMIC_NUMBER

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from crystalframer import ops
 from crystalframer.config import FrameConfig, FrameMethod
-from crystalframer.crystals.crystal import CrystalBatch
+from crystalframer.crystals.batch import CrystalBatch
 from crystalframer.crystals.loading import make_batch
 from crystalframer.model.network import CrystalFramer
 from crystalframer.presets import preset

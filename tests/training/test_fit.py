@@ -45,7 +45,8 @@ from torch import Tensor
 import crystalframer as cf
 from crystalframer import checkpoint, files
 from crystalframer.config import Config, DataConfig, Target, to_json
-from crystalframer.crystals.crystal import Crystal, CrystalBatch
+from crystalframer.crystals.batch import CrystalBatch
+from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import BatchOrder, prepare
 from crystalframer.datasets.dataset import CrystalDataset, Splits
 from crystalframer.errors import CheckpointError, ConfigError, CrystalError, DataError, TrainingError
