@@ -4,6 +4,8 @@ The folder may also hold `domain.json` (the range of the training crystals) and 
 prediction intervals). These and `config.json` each state their own checksum and that of the weights that they belong to
 (`seals`). The folder of a run, or a copy of its model, also holds `crystals.parquet` (which crystals trained it).
 
+Only `load` needs torch: to find a model and to read its settings is quick.
+
 `load` needs nothing else: no Lightning, no data set, and no pickled code. A folder from which training can resume also
 holds `resume.ckpt`. Saving never damages an existing checkpoint: the new one is written beside it, flushed to the disk
 and then takes its place.
@@ -17,23 +19,24 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from typing import TYPE_CHECKING, Any
 
 from crystalframer import files, seals
 from crystalframer._version import __version__
 from crystalframer.config import ModelConfig, from_tree
 from crystalframer.datasets.used import UsedCrystals
-from crystalframer.domain import Domain
 from crystalframer.errors import CheckpointError, ConfigError, listed
-from crystalframer.model.network import CrystalFramer
-from crystalframer.uncertainty import Uncertainty
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from crystalframer.domain import Domain
+    from crystalframer.model.network import CrystalFramer
+    from crystalframer.uncertainty import Uncertainty
 
 FORMAT_VERSION = 2
 """A new setting of the model needs a new format, and a row in `_ADDED_AFTER`. Format 1: releases 0.1 and 0.2, without a
@@ -153,6 +156,8 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> CrystalFramer:
         CheckpointError: no checkpoint there, a file that is missing, damaged or of other weights, a newer format, or
             tensors that do not fit the config (each is named).
     """
+    from crystalframer.model.network import outline
+
     folder = find(path)
     config, checksum = _read_description(folder)
     weights = _read_weights(folder / WEIGHTS_FILE)
@@ -165,8 +170,7 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> CrystalFramer:
             value=config.n_layers,
         )
     # Sizes alone: before they are compared, the config may ask for any amount of memory.
-    with torch.device("meta"), _WithoutInitialWeights():
-        model = CrystalFramer(config)
+    model = outline(config)
     weights = _matching(weights, model.state_dict(), folder)
     model.to_empty(device="cpu").load_state_dict(weights)
     checksum = _checked_weights(folder / WEIGHTS_FILE, checksum)
@@ -176,19 +180,13 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> CrystalFramer:
     return model.to(device).eval()
 
 
-class _WithoutInitialWeights(TorchFunctionMode):
-    """Draw no initial weights, which would be thrown away: from the generator of the user, and on the meta device by
-    Python code that imports the compiler of torch, which takes longer than to import torch."""
+def read_config(path: Path | str) -> ModelConfig:
+    """The settings of the model saved at `path`, without its weights.
 
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: Any,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        draws = function in (Tensor.normal_, Tensor.uniform_) or getattr(function, "__module__", "") == "torch.nn.init"
-        return None if draws else function(*args, **(kwargs or {}))
+    Raises:
+        CheckpointError: as `load`, as far as the settings tell.
+    """
+    return _read_description(find(path))[0]
 
 
 def find(path: Path | str) -> Path:
@@ -342,6 +340,8 @@ def _checked_weights(file: Path, stated: str | None) -> str:
 def _read_domain(file: Path, weights: str) -> Domain | None:
     if not file.exists():
         return None
+    from crystalframer.domain import Domain
+
     with _refusing_extra(file):
         tree = json.loads(file.read_bytes())
         return from_tree(Domain, seals.opened(tree, weights) if isinstance(tree, dict) else tree)
@@ -350,6 +350,8 @@ def _read_domain(file: Path, weights: str) -> Domain | None:
 def _read_uncertainty(file: Path, config: ModelConfig, weights: str) -> Uncertainty | None:
     if not file.exists():
         return None
+    from crystalframer.uncertainty import Uncertainty
+
     with _refusing_extra(file):
         uncertainty = Uncertainty.from_bytes(file.read_bytes(), weights)
     if len(uncertainty.mean) != config.d_model or uncertainty.target_names != config.target_names:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from tqdm.auto import tqdm
 
 from crystalframer.config import ModelConfig, ModelPromises
@@ -273,6 +274,27 @@ def initialise(model: CrystalFramer, generator: torch.Generator | None = None) -
         bound = 1.0 / math.sqrt(linear.in_features)
         nn.init.uniform_(linear.weight, -bound, bound, generator)
         nn.init.uniform_(linear.bias, -bound, bound, generator)
+
+
+def outline(config: ModelConfig) -> CrystalFramer:
+    """A model that has sizes and no weights, on the meta device; `to_empty` gives it memory."""
+    with torch.device("meta"), _WithoutInitialWeights():
+        return CrystalFramer(config)
+
+
+class _WithoutInitialWeights(TorchFunctionMode):
+    """Draw no initial weights, which would be thrown away: from the generator of the user, and on the meta device by
+    Python code that imports the compiler of torch, which takes longer than to import torch."""
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        draws = function in (Tensor.normal_, Tensor.uniform_) or getattr(function, "__module__", "") == "torch.nn.init"
+        return None if draws else function(*args, **(kwargs or {}))
 
 
 def _linears(module: nn.Module) -> list[nn.Linear]:

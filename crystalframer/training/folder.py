@@ -12,17 +12,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from crystalframer import files
 from crystalframer.checkpoint import CHECKPOINTS, RESULT_FILE, RESUME_FILE, USED_FILE, used_by
 from crystalframer.config import Config, from_json, to_json
-from crystalframer.crystals.loading import PreparedCrystals
 from crystalframer.datasets.used import UsedCrystals
 from crystalframer.errors import ConfigError, Setting, TrainingError
-from crystalframer.training.task import Row
+
+if TYPE_CHECKING:
+    from crystalframer.crystals.loading import PreparedCrystals
+    from crystalframer.training.task import Row
 
 WHERE_IT_RUNS = tuple(f"training.{name}" for name in ("accelerator", "n_workers", "n_threads", "n_devices", "n_nodes"))
 """Fields that say where a run computes, not what: they may differ on resuming."""
@@ -30,7 +30,7 @@ WHERE_IT_RUNS = tuple(f"training.{name}" for name in ("accelerator", "n_workers"
 TABLE_FILE = "table.csv"
 """In the folder of an ablation or a search, which has a run folder for each of its runs."""
 
-Parts = Mapping[str, PreparedCrystals]
+Parts = Mapping[str, "PreparedCrystals"]
 """The crystals of a run: `train`, `validation` and perhaps `test`."""
 
 
@@ -205,6 +205,8 @@ class RunFolder:
         Raises:
             TrainingError: the file is damaged.
         """
+        import torch
+
         if not self.state.exists():
             return None
         try:
