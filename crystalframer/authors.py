@@ -6,14 +6,15 @@ import pickle
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from crystalframer.config import CosineBasis, DecayConfig, DistanceBasis, FrameConfig, FrameMethod, ModelConfig, Target
 from crystalframer.errors import AuthorsCheckpointError
-from crystalframer.model.network import CrystalFramer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from crystalframer.model.network import CrystalFramer
 
 FRAME_METHOD: dict[str, FrameMethod] = {
     "max": "max",
@@ -72,10 +73,12 @@ def load_authors_checkpoint(path: str | Path, averaged: bool | None = None) -> C
             missing or has another shape.
     """
     try:
-        checkpoint = _read(Path(path))
+        checkpoint = _read(Path(path))  # before the model is imported, which takes longer than to find no file
+        from crystalframer.model.network import CrystalFramer
+
         state = checkpoint["state_dict"]
         config = _model_config(checkpoint["hyper_parameters"])
-        has_average = int(state.get("swa_model.n_averaged", torch.tensor(0))) > 0
+        has_average = int(state.get("swa_model.n_averaged", 0)) > 0
         if averaged and not has_average:
             raise AuthorsCheckpointError("it holds no averaged weights; pass averaged=False", field="averaged")
         prefix = "swa_model.module." if averaged or (averaged is None and has_average) else "model."
@@ -92,6 +95,8 @@ def _read(path: Path) -> Mapping[str, Any]:
     try:
         # Opened here: by its path torch reads a file called .safetensors in another way.
         with path.open("rb") as file, warnings.catch_warnings():
+            import torch
+
             warnings.simplefilter("ignore", UserWarning)  # about pickle protocols: an unreadable file is an error below
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
@@ -177,6 +182,8 @@ def _model_config(params: Mapping[str, Any]) -> ModelConfig:
 
 def _state_dict(config: ModelConfig, weights: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Their tensors under our names and shapes."""
+
+    import torch
 
     def take(name: str, shape: tuple[int, ...], source: Mapping[str, Tensor] = weights) -> Tensor:
         if name not in source:

@@ -29,6 +29,7 @@ from crystalframer._version import __version__
 from crystalframer.config import ModelConfig, from_tree
 from crystalframer.datasets.used import UsedCrystals
 from crystalframer.errors import CheckpointError, ConfigError, listed
+from crystalframer.outcomes import Columns
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +57,8 @@ _ADDED_AFTER: Mapping[int, Mapping[str, Any]] = {
 whatever the defaults become."""
 CONFIG_FILE, WEIGHTS_FILE, RESUME_FILE = "config.json", "model.safetensors", "resume.ckpt"
 DOMAIN_FILE, UNCERTAINTY_FILE, USED_FILE = "domain.json", "uncertainty.safetensors", "crystals.parquet"
+PRETRAINED = Path(__file__).parent / "pretrained"
+"""The checkpoint that comes with the package."""
 CHECKPOINTS = "checkpoints"
 """The folder of a run that holds its checkpoints."""
 RESULT_FILE = "result.json"
@@ -144,19 +147,20 @@ def add_intervals(folder: Path, uncertainty: Uncertainty) -> None:
         files.write(folder / UNCERTAINTY_FILE, uncertainty.to_bytes(weights))
 
 
-def load(path: Path | str, device: torch.device | str = "cpu") -> CrystalFramer:
+def load(path: Path | str | None, device: torch.device | str = "cpu") -> CrystalFramer:
     """The model saved at `path`, ready for evaluation.
 
     Args:
         path: a checkpoint folder, or the folder of a training run: the weights that `fit` returned are taken, or
-            `checkpoints/best` if the run is not complete. For other weights, name their folder.
+            `checkpoints/best` if the run is not complete. For other weights, name their folder. None: the weights that
+            come with the package.
         device: device of the model.
 
     Raises:
         CheckpointError: no checkpoint there, a file that is missing, damaged or of other weights, a newer format, or
             tensors that do not fit the config (each is named).
     """
-    from crystalframer.model.network import outline
+    from crystalframer.model.network import without_weights
 
     folder = find(path)
     config, checksum = _read_description(folder)
@@ -170,9 +174,9 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> CrystalFramer:
             value=config.n_layers,
         )
     # Sizes alone: before they are compared, the config may ask for any amount of memory.
-    model = outline(config)
-    weights = _matching(weights, model.state_dict(), folder)
-    model.to_empty(device="cpu").load_state_dict(weights)
+    weights = _matching(weights, without_weights(config, "meta").state_dict(), folder)
+    model = without_weights(config, "cpu")
+    model.load_state_dict(weights)
     checksum = _checked_weights(folder / WEIGHTS_FILE, checksum)
     model.domain = _read_domain(folder / DOMAIN_FILE, checksum)
     model.uncertainty = _read_uncertainty(folder / UNCERTAINTY_FILE, model.config, checksum)
@@ -180,7 +184,7 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> CrystalFramer:
     return model.to(device).eval()
 
 
-def read_config(path: Path | str) -> ModelConfig:
+def read_config(path: Path | str | None) -> ModelConfig:
     """The settings of the model saved at `path`, without its weights.
 
     Raises:
@@ -189,12 +193,29 @@ def read_config(path: Path | str) -> ModelConfig:
     return _read_description(find(path))[0]
 
 
-def find(path: Path | str) -> Path:
+def columns(path: Path | str | None) -> Columns:
+    """The columns of the table of predictions by the model saved at `path`.
+
+    Raises:
+        CheckpointError: as `read_config`.
+    """
+    folder = find(path)
+    has_intervals, has_flags = (folder / UNCERTAINTY_FILE).exists(), (folder / DOMAIN_FILE).exists()
+    return Columns(read_config(folder).targets, has_intervals, has_flags)
+
+
+def find(path: Path | str | None) -> Path:
     """The checkpoint folder that `path` stands for (see `load`).
 
     Raises:
         CheckpointError: there is none.
     """
+    if path is None:
+        if not (PRETRAINED / CONFIG_FILE).exists():
+            raise CheckpointError(
+                "this build of crystalframer has no trained weights; name a model of yours (the folder of a training)"
+            )
+        return PRETRAINED
     path = Path(path)
     found = _found(path)
     if found is None and (path / WEIGHTS_FILE).exists():

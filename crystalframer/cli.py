@@ -55,6 +55,14 @@ def _train(config: Any, output: Path, resume: bool, preset: str = DEFAULT_PRESET
     $ crystalframer train --preset default --data.source jarvis --devices 4
     $ torchrun --nproc-per-node 4 -m crystalframer train --preset default --data.source jarvis
     """
+    from crystalframer.datasets.sources import check_source
+    from crystalframer.training.folder import RunFolder
+    from crystalframer.training.launch import launched
+
+    if launched() is None:  # the ranks of a training find out together
+        folder = RunFolder(output)
+        folder.check_resumable(config) if resume else folder.check_new()
+        check_source(config.data.source)
     result = cf.fit(config, output=output, resume=resume)
     if _speaks():
         print(f"\n{result.summary()}\n")
@@ -75,6 +83,9 @@ def _ablate(config: Any, output: Path, preset: str = DEFAULT_PRESET, **options: 
     $ crystalframer ablate --frame-methods max weighted-pca none --seeds 0 1 2
     $ crystalframer ablate --preset lightweight --data.source my.parquet --model.targets band_gap:eV --n-workers 4
     """
+    from crystalframer.datasets.sources import check_source
+
+    check_source(config.data.source)
     result = cf.ablate(config, output=output, **options)
     print(f"\n{result.summary()}\n")
     print(f"run folders and table.csv   {output}")
@@ -96,9 +107,12 @@ def _sweep(search: Any, config: Any, output: Path, preset: str = DEFAULT_PRESET,
     $ crystalframer sweep --preset laptop --data.source my.parquet --n-workers 4 --output runs/search \\
           --search training.batch-size=16,32,64 model.frame.method=max,none model.distance.width=0.5:2
     """
+    from crystalframer.datasets.sources import check_source
     from crystalframer.studies import space_from_words
 
-    result = cf.sweep(config, space_from_words(search), output=output, **options)
+    space = space_from_words(search)
+    check_source(config.data.source)
+    result = cf.sweep(config, space, output=output, **options)
     print(f"\n{result.summary()}\n")
     print(f"run folders and table.csv   {output}")
     if "complete" not in result.table["state"].tolist():
@@ -122,7 +136,9 @@ def _predict(structures: Any, model: Any, device: Any, as_trained: bool, output:
     """
     if not structures:
         raise ConfigError("no structures to predict; name files, folders or patterns")
-    frame = cf.predict(list(structures), cf.load(model, device, as_trained=as_trained), **sizes)
+    frame = _unread(structures, model)
+    if frame is None:
+        frame = cf.predict(list(structures), cf.load(model, device, as_trained=as_trained), **sizes)
     errors = frame["error"].dropna().tolist()
     if output is None:
         print(_readable(frame))
@@ -150,6 +166,9 @@ def _screen(
     """
     if not structures:
         raise ConfigError("no structures to screen; name files, folders, patterns or databases")
+    from crystalframer.reading.inputs import check_exist
+
+    check_exist(structures)
     result = cf.screen(list(structures), output, **options)
     print(result.summary())
     if any(choice is not None for choice in (where, top, by, selection)):
@@ -175,8 +194,10 @@ def _evaluate(
     $ crystalframer evaluate demo --model runs/train
     $ crystalframer evaluate measured.csv --model runs/gap --split all --output comparison.csv
     """
+    from crystalframer.checkpoint import read_config
+
+    labelled = cf.dataset(data, targets=read_config(model).targets)
     loaded = cf.load(model, device, as_trained=as_trained)
-    labelled = cf.dataset(data, targets=loaded.config.targets)
     if split is None and loaded.used is None and labelled.parts is not None:
         split = "test"
     part = None if split == "all" else split
@@ -198,11 +219,11 @@ def _calibrate(data: Any, model: Path, device: Any, coverage: float, split: Any 
     $ crystalframer calibrate my.parquet --model runs/gap --split validation
     $ crystalframer calibrate measured.csv --model models/jarvis --coverage 0.95
     """
-    from crystalframer.checkpoint import add_intervals, find
+    from crystalframer.checkpoint import add_intervals, find, read_config
 
     folder = find(model)
+    labelled = cf.dataset(data, targets=read_config(folder).targets)
     loaded = cf.load(folder, device)
-    labelled = cf.dataset(data, targets=loaded.config.targets)
     if split is None and _has_validation(labelled, loaded):
         split = "validation"
     part = None if split == "all" else split
@@ -225,7 +246,8 @@ def _trace(structure: Any, output: Any = None, **options: Any) -> int:
     """
     if options["within"] and not options["sites"]:
         raise ConfigError("needs ", Setting("sites"), ", the atoms around which to record others", field="within")
-    record = cf.trace(structure, **options)
+    crystal = cf.read(structure)
+    record = cf.trace(crystal, **options)
     path = record.save(output or f"{record.id}.safetensors")
     for name, value in record.prediction.items():
         print(f"{record.id}: {name} = {value:.6g} {record.units[name]}")
@@ -246,6 +268,9 @@ def _check(model: Any, as_trained: bool, structures: Any = (), output: Any = Non
     $ crystalframer check structures/ --model runs/gap --n-draws 20 --output check.csv
     $ crystalframer check --model runs/gap --as-trained
     """
+    from crystalframer.reading.inputs import check_exist
+
+    check_exist(structures)
     report = cf.check(list(structures) or None, cf.load(model, as_trained=as_trained), **options)
     print(report.summary())
     if output is not None:
@@ -458,6 +483,20 @@ def _overview(purpose: str, group: str = "") -> str:
     lines += ["", f"crystalframer {group}COMMAND --help  options and examples of a command"]
     lines += ["crystalframer --version       version", "--debug with any command      show where an error arose"]
     return "\n".join(lines)
+
+
+def _unread(structures: Sequence[str], model: Path | None) -> pandas.DataFrame | None:
+    """The table of structures of which none can be read, without torch, whose import takes seconds; None if one can."""
+    from crystalframer.checkpoint import columns
+    from crystalframer.outcomes import table, unread
+    from crystalframer.reading.inputs import none_readable, unique_ids
+
+    records = none_readable(structures)
+    if records is None:
+        return None
+    found = columns(model)
+    frame = table([unread(record, len(found.targets)) for record in records], found)
+    return frame.assign(id=unique_ids(frame["id"].tolist()))
 
 
 def _has_validation(data: cf.CrystalDataset, model: cf.CrystalFramer) -> bool:

@@ -172,6 +172,10 @@ class Verb:
                 raise refused from None
             sys.stderr.write(complaint.getvalue())
             raise
+        if "model" in options:
+            from crystalframer.checkpoint import find
+
+            find(parsed.model)
         for name, (kind, _) in options.items():
             if kind is TABLE and getattr(parsed, name) is not None:
                 from crystalframer.result_tables import check_table_path

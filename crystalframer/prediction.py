@@ -9,7 +9,6 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -26,7 +25,6 @@ from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.large_cells import ChunkedCrystal
 from crystalframer.crystals.loading import PreparedCrystals, batch_ends, prepare
 from crystalframer.errors import (
-    CheckpointError,
     ConfigError,
     CrystalError,
     CrystalFramerError,
@@ -35,6 +33,7 @@ from crystalframer.errors import (
     is_of_machine,
 )
 from crystalframer.model.network import CrystalFramer
+from crystalframer.outcomes import Columns, Outcome, table, unread
 from crystalframer.reading.entry import StructureRecord
 from crystalframer.reading.inputs import expected_count, iter_structures, read, unique_ids
 from crystalframer.reading.objects import is_instance
@@ -44,8 +43,6 @@ from crystalframer.traces import CrystalTrace
 if TYPE_CHECKING:
     import pandas
 
-PRETRAINED = Path(__file__).parent / "pretrained"
-"""The checkpoint that comes with the package."""
 BATCH_SIZE = 64
 MAX_ATOMS = 1024
 MAX_EDGES = 250_000
@@ -101,12 +98,6 @@ def load(
             f"average_ties={average_ties} ends with the next release; {now}", DeprecationWarning, stacklevel=3
         )
         as_trained = not average_ties
-    if path is None:
-        if not (PRETRAINED / checkpoint.CONFIG_FILE).exists():
-            raise CheckpointError(
-                "this build of crystalframer has no trained weights; name a model of yours (the folder of a training)"
-            )
-        path = PRETRAINED
     model = checkpoint.load(path, _usable(device) or ("cuda" if torch.cuda.is_available() else "cpu"))
     frame = model.config.frame
     sums = frame.promises.has_weighted_sets and frame.weighted_margin == 0 and not as_trained
@@ -164,13 +155,18 @@ def predict(
     stopped: list[Exception] = []
     records = _noting_items(until_error(iter_structures(structures), stopped), items)
     outcomes = _outcomes(records, model, batch_size, max_atoms)
-    frame = table(list(_with_progress(outcomes, expected_count(structures), progress)), model)
+    frame = table(list(_with_progress(outcomes, expected_count(structures), progress)), columns(model))
     frame["id"] = unique_ids(frame["id"].tolist(), set(frame["formula"]))
     if stopped:
         raise _with_rows_kept(stopped[0], frame)
     if _has_index(structures) and None not in items:  # as for a Series that is one structure by itself
         frame.index = structures.index.take(items)
     return frame
+
+
+def columns(model: CrystalFramer) -> Columns:
+    """The columns of the table of its predictions."""
+    return Columns(model.config.targets, model.uncertainty is not None, model.domain is not None)
 
 
 def until_error(items: Iterable[Item], stopped: list[Exception]) -> Iterator[Item]:
@@ -272,39 +268,6 @@ def _region(
     return np.concatenate([list(dict.fromkeys(sites.tolist())), np.setdiff1d(near, sites)]).astype(np.int64)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The prediction of one structure, or the reason why there is none."""
-
-    id: str
-    formula: str
-    values: _Values
-    """One per target, in its unit; NaN if there is an error."""
-    half_widths: _Values
-    """Half the widths of the prediction intervals; NaN if there is an error or the model is not calibrated."""
-    outside_training: str | None
-    error: str | None
-    of_machine: bool = False
-    """Whether the machine failed, not the structure: it may be predicted when it is tried again."""
-
-
-def table(rows: Sequence[Outcome], model: CrystalFramer) -> pandas.DataFrame:
-    """The table that `predict` returns."""
-    import pandas
-
-    frame = pandas.DataFrame({"id": [row.id for row in rows], "formula": [row.formula for row in rows]})
-    for column, target in enumerate(model.config.targets):
-        value = frame[target.name] = np.array([row.values[column] for row in rows], dtype=np.float64)
-        if model.uncertainty is not None:
-            half_width = np.array([row.half_widths[column] for row in rows], dtype=np.float64)
-            frame[f"{target.name}_low"], frame[f"{target.name}_high"] = value - half_width, value + half_width
-    if model.domain is not None:
-        frame["outside_training"] = pandas.Series([row.outside_training for row in rows], dtype=object)
-    frame["error"] = pandas.Series([row.error for row in rows], dtype=object)
-    frame.attrs["units"] = {target.name: target.unit for target in model.config.targets}
-    return frame
-
-
 _Prediction = tuple[_Values, _Values, str | None]
 """Values, half-widths and flag of an `Outcome`."""
 
@@ -340,9 +303,10 @@ def outcomes_of_batch(records: Sequence[StructureRecord], model: CrystalFramer) 
     predictions = iter(_predictions([record.crystal for record in records if record.crystal], model))
     nothing = np.full(len(model.config.targets), np.nan)
     for record in records:
-        failure = _Failure(record.error or "no structure", record.of_machine)
-        result = next(predictions) if record.crystal else failure
-        if isinstance(result, _Failure):
+        result = next(predictions) if record.crystal else None
+        if result is None:
+            yield unread(record, len(nothing))
+        elif isinstance(result, _Failure):
             yield Outcome(record.id, record.formula, nothing, nothing, None, *result)
         else:
             yield Outcome(record.id, record.formula, *result, None)

@@ -22,8 +22,8 @@ import crystalframer as cf
 from crystalframer import ops
 from crystalframer.analysis.batches import predictions
 from crystalframer.analysis.invariance import invariance
+from crystalframer.checkpoint import PRETRAINED
 from crystalframer.crystals.crystal import Crystal
-from crystalframer.prediction import PRETRAINED
 from crystalframer.testing import random_crystal
 
 FILE = Path(__file__).parents[1] / "tests" / "golden" / "predictions.json"

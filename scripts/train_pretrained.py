@@ -22,11 +22,10 @@ from pathlib import Path
 
 import crystalframer as cf
 from crystalframer import checkpoint
-from crystalframer.checkpoint import DOMAIN_FILE, UNCERTAINTY_FILE, WEIGHTS_FILE
+from crystalframer.checkpoint import DOMAIN_FILE, PRETRAINED, UNCERTAINTY_FILE, WEIGHTS_FILE
 from crystalframer.config import Config, DataConfig, Target, TrainingConfig
 from crystalframer.datasets.dataset import CrystalDataset, Splits
 from crystalframer.model.network import CrystalFramer
-from crystalframer.prediction import PRETRAINED
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 TARGETS = (Target("formation_energy_per_atom", "eV/atom"), Target("band_gap", "eV"))

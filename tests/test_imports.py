@@ -6,12 +6,17 @@ import graphlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import grimp
 import pytest
 
 IMPORT_SECONDS = 0.5
 """Processor time that `import crystalframer` may add to `import torch`."""
+COMPILER = ("torch._dynamo", "torch._inductor", "sympy")
+"""What torch imports for `torch.compile`: it takes longer than torch itself."""
+SLOW = ("torch", "numba", "scipy", "sympy", "lightning", "pymatgen", "ase", "plotly", "matplotlib")
+"""What a command does not load to say what is wrong."""
 HEAVY = ("pymatgen", "lightning", "pytorch_lightning", "plotly", "numba", "pandas", "pyarrow", "ase", "matplotlib")
 
 
@@ -19,6 +24,15 @@ def run(code: str) -> str:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+def imported_by(*words: str, folder: Path) -> set[str]:
+    """Names of all modules that a command imports, as `python -X importtime` lists them."""
+    command = [sys.executable, "-X", "importtime", "-m", "crystalframer", *words]
+    errors = subprocess.run(command, capture_output=True, text=True, cwd=folder).stderr
+    listed = [line.rpartition("|")[2].strip() for line in errors.splitlines() if line.startswith("import time:")]
+    assert "crystalframer.cli" in listed, errors
+    return set(listed)
 
 
 def modules_after(statement: str) -> set[str]:
@@ -35,7 +49,9 @@ def test_importing_crystalframer_adds_little_time_to_torch() -> None:
 @pytest.mark.parametrize(
     ("statement", "not_loaded"),
     [
-        ("import crystalframer", HEAVY),
+        ("import crystalframer", ("torch", "gemmi", "scipy", "sympy", *HEAVY)),
+        ("import crystalframer as cf; cf.Crystal, cf.read, cf.read_all, cf.CrystalDataset, cf.dataset", SLOW),
+        ("import crystalframer.checkpoint, crystalframer.training.folder", SLOW),
         ("import crystalframer.analysis.motifs", ("torch", "pymatgen", "pandas", "scipy", "lightning")),
         ("import crystalframer.cli", ("torch", "pandas", "pymatgen", "lightning", "pyarrow")),
         ("import viz", ("torch", "lightning", "pymatgen")),
@@ -51,6 +67,63 @@ def test_importing_crystalframer_adds_little_time_to_torch() -> None:
 )
 def test_only_what_is_needed_is_loaded(statement: str, not_loaded: tuple[str, ...]) -> None:
     assert not modules_after(statement).intersection(not_loaded)
+
+
+@pytest.mark.parametrize("words", ["--help", "predict --help", "train --help", "presets", "--version", "no-such-verb"])
+def test_help_loads_nothing_slow(words: str, tmp_path: Path) -> None:
+    assert not imported_by(*words.split(), folder=tmp_path).intersection((*SLOW, "pandas", "pyarrow", "gemmi"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "predict --no-such-option",
+        "predict missing.cif",
+        "predict broken.cif",
+        "predict broken.cif missing/*.cif --output table.csv",
+        "predict salt.cif --model missing",
+        "predict salt.cif --output table.unknown",
+        "trace broken.cif",
+        "check missing.cif",
+        "screen missing.cif --output screened",
+        "evaluate missing.csv",
+        "evaluate demo --model missing",
+        "calibrate missing.csv --model missing",
+        "train --no-such-option",
+        "train --model.n-layers 0",
+        "train --data.source missing.csv",
+        "train --resume --output missing",
+        "ablate --data.source missing.csv",
+        "sweep --search no.such.setting=1,2",
+        "sweep --search training.batch-size=16,32 --data.source missing.csv",
+        "data show missing.csv",
+        "data get missing",
+        "data pack missing.csv --output packed.parquet",
+        "convert missing.ckpt --output model",
+    ],
+)
+def test_a_wrong_file_or_option_is_answered_without_slow_libraries(words: str, tmp_path: Path) -> None:
+    (tmp_path / "broken.cif").write_text("data_broken\n_cell_length_a five\nloop_\n")
+    assert not imported_by(*words.split(), folder=tmp_path).intersection(SLOW)
+
+
+def test_training_and_predicting_load_no_compiler_of_torch() -> None:
+    """Neither the import of operators nor the first pass through them, forwards and backwards."""
+    code = """
+import json, sys
+import crystalframer as cf
+from crystalframer.crystals.loading import prepare
+from crystalframer.testing import prototypes
+
+salts = prototypes()[:1]
+cf.predict(salts, progress=False)
+model = cf.load().train()
+model(prepare(salts, model.config.radius).batch([0])).sum().backward()
+print(json.dumps(sorted(sys.modules)))
+"""
+    loaded = set(json.loads(run(code)))
+    assert "crystalframer.ops.cpu" in loaded
+    assert not loaded.intersection(COMPILER)
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:

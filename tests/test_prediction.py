@@ -21,7 +21,7 @@ from refusals import refused
 from salts import CAESIUM, CONFIG, CRYSTALS, STRUCTURES, aware, trained
 
 import crystalframer as cf
-from crystalframer import ops, prediction
+from crystalframer import checkpoint, ops, prediction
 from crystalframer.crystals.batch import CrystalBatch
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import make_batch
@@ -344,7 +344,7 @@ def test_a_saved_model_predicts_the_same_from_its_path(kind: Callable[[], Crysta
 def test_the_default_is_the_checkpoint_of_the_package(
     tmp_path: Path, model: CrystalFramer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prediction, "PRETRAINED", tmp_path / "pretrained")
+    monkeypatch.setattr(checkpoint, "PRETRAINED", tmp_path / "pretrained")
     with refused(CheckpointError, "no trained weights"):
         cf.predict(CRYSTALS)
     cf.save(model, tmp_path / "pretrained")

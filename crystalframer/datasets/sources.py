@@ -63,11 +63,21 @@ def dataset(
         return query(name, split, targets)
     if name in SOURCES:
         return load_published(SOURCES[name], targets, split)
+    check_source(source)
     path = Path(source).expanduser()
-    if path.is_dir():
-        return read_folder(path, labels, targets)
-    if path.is_file():
-        return read_table(path, targets)
+    return read_folder(path, labels, targets) if path.is_dir() else read_table(path, targets)
+
+
+def check_source(source: str | Path) -> None:
+    """Check that a data set can be meant, without reading it.
+
+    Raises:
+        DataError: it is neither a name nor a path of a file or folder (the nearest name is given).
+    """
+    name, _, split = str(source).partition(":")
+    path = Path(source).expanduser()
+    if source == "demo" or name in SOURCES or (name in QUERIES and split) or path.is_dir() or path.is_file():
+        return
     raise DataError(
         f"data source {str(source)!r} is neither a name nor an existing path{suggestion(str(source), NAMED_SOURCES)}",
         field="source",

@@ -276,9 +276,9 @@ def initialise(model: CrystalFramer, generator: torch.Generator | None = None) -
         nn.init.uniform_(linear.bias, -bound, bound, generator)
 
 
-def outline(config: ModelConfig) -> CrystalFramer:
-    """A model that has sizes and no weights, on the meta device; `to_empty` gives it memory."""
-    with torch.device("meta"), _WithoutInitialWeights():
+def without_weights(config: ModelConfig, device: str) -> CrystalFramer:
+    """A model for weights to be loaded into: they are not initialised. On the device `meta`, it has only sizes."""
+    with torch.device(device), _WithoutInitialWeights():
         return CrystalFramer(config)
 
 

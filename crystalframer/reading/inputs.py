@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import glob
+import io
 import itertools
 import os
 import stat
 import sys
+import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 from typing import Any, TypeVar
@@ -34,6 +36,8 @@ _WALKED = 1000
 """Sub-folders in which an example of a structure file is looked for."""
 _LONGEST_NAME = 80
 """Letters of an input that is no path in a message."""
+_LARGE = 10_000_000
+"""Bytes of a file that takes longer to read than torch to import."""
 _SHOWN = 3
 """Names of skipped files in one message."""
 
@@ -104,6 +108,36 @@ def iter_structures(inputs: Any) -> Iterator[StructureRecord]:
     for entry in iter_entries(inputs):
         record = record_of(entry)
         yield replace(record, source=record.source or record.id, item=entry.item)
+
+
+def none_readable(inputs: Sequence[str]) -> list[StructureRecord] | None:
+    """The records of paths and patterns if none of them gives a crystal, else None.
+
+    Quick where there is a crystal: it reads no further than the first, and no large file. What is said about the inputs
+    on standard error is said only if there is none, because whoever reads them again says it then.
+    """
+    if any(path.stat().st_size > _LARGE for path in map(Path, inputs) if path.is_file()):
+        return None
+    records, said = [], io.StringIO()
+    with warnings.catch_warnings(), redirect_stderr(said):
+        for record in iter_structures(inputs):
+            if record.crystal is not None:
+                return None
+            records.append(record)
+    sys.stderr.write(said.getvalue())
+    return records
+
+
+def check_exist(inputs: Iterable[str]) -> None:
+    """Check that there are files for all paths and patterns.
+
+    Raises:
+        CrystalError: there is none for one of them.
+    """
+    for text in inputs:
+        for path in files_of(text):
+            if not path.exists():
+                raise _located(FileNotFoundError(), CrystalError, path)
 
 
 def unique_ids(ids: Sequence[str], formulas: Collection[str] = ()) -> list[str]:
