@@ -134,9 +134,12 @@ def _predict(structures: Any, model: Any, device: Any, as_trained: bool, output:
     $ crystalframer predict structures/ POSCAR "more/*.cif" --output predictions.csv
     $ crystalframer predict candidates.parquet --model runs/gap --output gaps.parquet
     """
+    from crystalframer.outcomes import check_sizes
+
     if not structures:
         raise ConfigError("no structures to predict; name files, folders or patterns")
-    frame = _unread(structures, model)
+    check_sizes(**sizes)
+    frame = _unread(structures, model) if device is None else None  # only torch knows the devices
     if frame is None:
         frame = cf.predict(list(structures), cf.load(model, device, as_trained=as_trained), **sizes)
     errors = frame["error"].dropna().tolist()

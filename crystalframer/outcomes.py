@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from crystalframer.config import Target
+from crystalframer.errors import ConfigError
 from crystalframer.reading.entry import StructureRecord
 
 if TYPE_CHECKING:
@@ -32,6 +33,17 @@ class Outcome:
     error: str | None
     of_machine: bool = False
     """Whether the machine failed, not the structure: it may be predicted when it is tried again."""
+
+
+def check_sizes(batch_size: int, max_atoms: int) -> None:
+    """Check the largest sizes of a batch.
+
+    Raises:
+        ConfigError: one is below 1.
+    """
+    for name, value in (("batch_size", batch_size), ("max_atoms", max_atoms)):
+        if value < 1:
+            raise ConfigError("must be at least 1", field=name, value=value)
 
 
 def unread(record: StructureRecord, n_targets: int) -> Outcome:

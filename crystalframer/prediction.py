@@ -33,7 +33,7 @@ from crystalframer.errors import (
     is_of_machine,
 )
 from crystalframer.model.network import CrystalFramer
-from crystalframer.outcomes import Columns, Outcome, table, unread
+from crystalframer.outcomes import Columns, Outcome, check_sizes, table, unread
 from crystalframer.reading.entry import StructureRecord
 from crystalframer.reading.inputs import expected_count, iter_structures, read, unique_ids
 from crystalframer.reading.objects import is_instance
@@ -283,9 +283,7 @@ def _outcomes(
     records: Iterable[StructureRecord], model: CrystalFramer, batch_size: int, max_atoms: int
 ) -> Iterator[Outcome]:
     """Predictions in the order of the records; at most one batch of them is in memory."""
-    for name, value in (("batch_size", batch_size), ("max_atoms", max_atoms)):
-        if value < 1:
-            raise ConfigError("must be at least 1", field=name, value=value)
+    check_sizes(batch_size, max_atoms)
     waiting: list[StructureRecord] = []
     n_atoms = 0
     for record in records:

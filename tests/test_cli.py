@@ -28,6 +28,7 @@ from crystalframer import _old_words, cli, training
 from crystalframer.cli import VERBS, main
 from crystalframer.config import Config, to_json
 from crystalframer.errors import DataError
+from crystalframer.result_tables import save_table
 from crystalframer.signatures import signature
 from crystalframer.testing import random_crystal
 
@@ -151,6 +152,7 @@ def config_of(monkeypatch: pytest.MonkeyPatch, run: Run) -> Callable[..., Config
     def config_of(*options: str) -> Config:
         fit = Mock(side_effect=DataError("enough"))
         monkeypatch.setitem(vars(cf), "fit", fit)
+        monkeypatch.setattr("crystalframer.datasets.sources.check_source", Mock())
         run(2, "train", *options)
         return fit.call_args.args[0]
 
@@ -394,6 +396,17 @@ def test_only_the_first_failures_are_listed_beside_a_table(run_folder: Path, tmp
     assert "8 of 8 structures could not be predicted" in run(1, *words).err
     error = run(1, *words, "--output", tmp_path / "table.csv").err
     assert "missing-4.cif" in error and "missing-5.cif" not in error and "... and 3 more" in error
+
+
+def test_files_that_cannot_be_read_have_the_rows_of_predict(run_folder: Path, tmp_path: Path, run: Run) -> None:
+    """They are answered without the model."""
+    (tmp_path / "bad").mkdir()
+    for name in ("a.cif", "b.cif"):
+        (tmp_path / "bad" / name).write_text("data_bad")
+    inputs = [str(tmp_path / "bad"), str(tmp_path / "missing.cif")]
+    run(1, "predict", *inputs, "--model", run_folder, "--output", tmp_path / "quick.csv")
+    save_table(cf.predict(inputs, run_folder, device="cpu"), tmp_path / "slow.csv")
+    assert (tmp_path / "quick.csv").read_text() == (tmp_path / "slow.csv").read_text()
 
 
 def test_packing_and_showing_a_data_set(salts: Path, tmp_path: Path, run: Run) -> None:

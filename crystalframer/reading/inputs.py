@@ -21,6 +21,7 @@ from crystalframer.libraries import reason
 from crystalframer.reading import formats
 from crystalframer.reading.columns import check_names, id_column, id_columns, id_in, is_missing, is_name, names_files
 from crystalframer.reading.entry import BEGINNING, Entry, Start, StructureRecord
+from crystalframer.reading.notices import forgotten
 from crystalframer.reading.objects import (
     is_instance,
     is_one_structure,
@@ -119,7 +120,7 @@ def none_readable(inputs: Sequence[str]) -> list[StructureRecord] | None:
     if any(path.stat().st_size > _LARGE for path in map(Path, inputs) if path.is_file()):
         return None
     records, said = [], io.StringIO()
-    with warnings.catch_warnings(), redirect_stderr(said):
+    with warnings.catch_warnings(), forgotten(), redirect_stderr(said):
         for record in iter_structures(inputs):
             if record.crystal is not None:
                 return None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from crystalframer.errors import CrystalWarning
 
@@ -18,6 +20,16 @@ def notice(text: str) -> None:
     if text not in _said or _shows_all():
         _said.add(text)
         warnings.warn(text, CrystalWarning, stacklevel=2)
+
+
+@contextmanager
+def forgotten() -> Iterator[None]:
+    """Forget at the end what `notice` has said inside, where nobody was shown it."""
+    before = _said.copy()
+    try:
+        yield
+    finally:
+        _said.intersection_update(before)
 
 
 def left_out(what: str) -> None:
