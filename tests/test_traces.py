@@ -92,7 +92,7 @@ def test_sets_of_another_shape_or_weight_are_refused(
 def test_sets_without_one_of_their_arrays_are_no_single_frames(array: str, tmp_path: Path) -> None:
     path = weighted_trace(perovskite()).save(tmp_path / "x.safetensors")
     field = f"layers.1.frame.members.{array}"
-    rewritten(path, drop=field)
+    rewritten(path, field)
     with refused(TraceError, path=path, field=field):
         CrystalTrace.load(path)
 
@@ -135,7 +135,7 @@ def test_a_trace_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monke
 DROPPED = object()
 
 
-def rewritten(path: Path, drop: str = "", **changes: object) -> None:
+def rewritten(path: Path, drop: str = "", /, **changes: object) -> None:
     """Change fields of the header of the file or the numbers in an array, or leave an array or a field out."""
     with safe_open(path, framework="np") as file:
         header = json.loads(file.metadata()["crystal_trace"]) | changes
@@ -152,7 +152,7 @@ def rewritten(path: Path, drop: str = "", **changes: object) -> None:
         (lambda path: path.write_bytes(path.read_bytes()[:-100]), "not a readable trace", None),
         (lambda path: save_file({"a": np.zeros(1)}, path), "crystalframer trace", None),
         (lambda path: save_file(load_file(path), path, {"crystal_trace": "{"}), "header", None),
-        (lambda path: rewritten(path, drop="layers.1.attention"), "", "layers.1.attention"),
+        (lambda path: rewritten(path, "layers.1.attention"), "", "layers.1.attention"),
         (lambda path: rewritten(path, schema_version=99), "99", "schema_version"),
         (lambda path: rewritten(path, schema_version="2"), "header", None),
         (lambda path: rewritten(path, frame_methods=5), "header", None),
