@@ -304,8 +304,12 @@ class CrystalTrace:
                 frame = None
                 if method != NO_FRAMES:
                     frame = _read_frame(method, arrays, f"{prefix}frame.", header["unsigned_axes"][index])
+                elif any(name.startswith(f"{prefix}frame.") for name in arrays):
+                    problem = "its header says that a layer has no frames, and there are; copy or make the file again"
+                    raise TraceError(problem, field=f"{prefix}frame")
                 layers.append(LayerTrace(**{n: arrays[prefix + n] for n in _LAYER_ARRAYS}, frame=frame))
             crystal = {name: arrays[name] for name in _CRYSTAL_ARRAYS}
+            _check_arrays(arrays)
         except TraceError as error:
             error.at(path=path)
             raise
@@ -345,11 +349,36 @@ def _read_frame(method: str, arrays: dict[str, np.ndarray], prefix: str, unsigne
     return FrameTrace(method, **given, members=members, unsigned_axis=unsigned_axis)
 
 
+def _check_arrays(arrays: dict[str, np.ndarray]) -> None:
+    """Refuse arrays whose shapes do not fit together, and edges and atoms that are not there."""
+    sizes: dict[str, int] = {}
+    numbers: list[tuple[str, np.ndarray, str]] = []
+    for name, array in arrays.items():
+        kind = name.split(".", maxsplit=2)[2] if name.startswith("layers.") else name
+        shape = _SHAPES.get(kind)
+        if kind in _NUMBERS:
+            numbers.append((name, array, _NUMBERS[kind]))
+        if shape is None:  # of weighted sets, whose shapes are checked with their weights
+            continue
+        named = zip(shape, array.shape, strict=False)
+        known = [sizes.setdefault(dim, size) if isinstance(dim, str) else dim for dim, size in named]
+        if len(shape) != array.ndim or tuple(known) != array.shape:
+            problem = f"its shape {array.shape} does not fit the other arrays; copy or make the file again"
+            raise TraceError(problem, field=name)
+    for name, array, what in numbers:
+        if array.size and not 0 <= array.min() <= array.max() < sizes[what]:
+            raise TraceError(f"it names {what[2:]} that are not there; copy or make the file again", field=name)
+    if sizes.get("n_queries", 0) > sizes["n_atoms"]:
+        raise TraceError("more atoms attend than there are; copy or make the file again", field="atomic_numbers")
+
+
 def _read_header(text: str) -> dict[str, Any]:
     """The part of a trace that is no array: names are texts, and predictions are numbers."""
     try:
         header = json.loads(text)
         version = header["schema_version"]
+        if isinstance(version, bool) or version < 1:
+            raise ValueError("no version")
         if version <= SCHEMA_VERSION:
             texts = [header["id"], *header["frame_methods"], *header["units"].values()]
             if not all(isinstance(value, str) for value in texts):
@@ -369,4 +398,25 @@ def _read_header(text: str) -> dict[str, Any]:
 _CRYSTAL_ARRAYS = ("atomic_numbers", "positions", "lattice", "edge_index", "edge_image")
 _LAYER_ARRAYS = ("attention", "content_logits", "distance_logits", "decay_length", "atom_features")
 _FRAME_ARRAYS = ("axes", "anchor_edges", "eigenvalues", "tie_margin")
+_OF_FRAMES = ("n_queries", "n_heads")
+_SHAPES: dict[str, tuple[str | int, ...]] = {
+    "atomic_numbers": ("n_atoms",),
+    "positions": ("n_atoms", 3),
+    "lattice": (3, 3),
+    "edge_index": (2, "n_edges"),
+    "edge_image": ("n_edges", 3),
+    "sites": ("n_atoms",),
+    "attention": ("n_edges", "n_heads"),
+    "content_logits": ("n_edges", "n_heads"),
+    "distance_logits": ("n_edges", "n_heads"),
+    "decay_length": _OF_FRAMES,
+    "atom_features": ("n_queries", "d_model"),
+    "frame.axes": (*_OF_FRAMES, 3, 3),
+    "frame.anchor_edges": (*_OF_FRAMES, 2),
+    "frame.eigenvalues": (*_OF_FRAMES, 3),
+    "frame.tie_margin": (*_OF_FRAMES, 2),
+}
+"""Array, without its layer → shape. The same name is the same size in all arrays."""
+_NUMBERS = {"edge_index": "n_atoms", "frame.anchor_edges": "n_edges", "frame.members.anchor_edges": "n_edges"}
+"""Array of numbers → how many there are of what it numbers."""
 _SET_ARRAYS = ("offsets", "weights", "axes", "anchor_edges")

@@ -145,6 +145,9 @@ def rewritten(path: Path, drop: str = "", /, **changes: object) -> None:
     save_file(arrays, path, {"crystal_trace": json.dumps(kept)})
 
 
+ANCHORS = "layers.0.frame.anchor_edges"
+
+
 @pytest.mark.parametrize(
     ("damage", "word", "field"),
     [
@@ -153,6 +156,14 @@ def rewritten(path: Path, drop: str = "", /, **changes: object) -> None:
         (lambda path: save_file({"a": np.zeros(1)}, path), "crystalframer trace", None),
         (lambda path: save_file(load_file(path), path, {"crystal_trace": "{"}), "header", None),
         (lambda path: rewritten(path, "layers.1.attention"), "", "layers.1.attention"),
+        (lambda path: rewritten(path, **{"layers.1.attention": lambda a: a[:3]}), "shape", "layers.1.attention"),
+        (lambda path: rewritten(path, edge_index=lambda e: e.T), "shape", "edge_index"),
+        (lambda path: rewritten(path, positions=lambda p: p[:, :2]), "shape", "positions"),
+        (lambda path: rewritten(path, edge_index=lambda e: e + 1), "atoms", "edge_index"),
+        (lambda path: rewritten(path, **{ANCHORS: lambda e: e - 10**6}), "edges", ANCHORS),
+        (lambda path: rewritten(path, frame_methods=["none", "none"]), "frames", "layers.0.frame"),
+        (lambda path: rewritten(path, schema_version=0), "header", None),
+        (lambda path: rewritten(path, schema_version=True), "header", None),
         (lambda path: rewritten(path, schema_version=99), "99", "schema_version"),
         (lambda path: rewritten(path, schema_version="2"), "header", None),
         (lambda path: rewritten(path, frame_methods=5), "header", None),
