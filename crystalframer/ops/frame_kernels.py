@@ -12,7 +12,7 @@ import numpy as np
 
 from crystalframer.compiled import kernel
 from crystalframer.maths import frames, ties
-from crystalframer.ops.kernels import MATHS, aligned, copy_row, most_items
+from crystalframer.ops.kernels import MATHS, aligned, copy_directions, mark_others, most_items
 
 COLLINEAR = np.float32(ties.COLLINEAR)
 SMALLEST_SINE_SCORE = np.float32(ties.SMALLEST_SINE_SCORE)
@@ -60,19 +60,13 @@ def max_frames(first_atom, last_atom, first_edge, edges, strengths, stream, marg
     by_moments = noise == 0 and margin > 0 and not weighted
     for i in range(first_atom, last_atom):
         start, n_edges = np.uint64(first_edge[i]), first_edge[i + 1] - first_edge[i]
-        for n in range(n_edges):
-            others[n] = np.float32(0.0) if is_self[start + np.uint64(n)] else np.float32(1.0)
-        copy_row(directions, 0, start, n_edges, x)
-        copy_row(directions, 1, start, n_edges, y)
-        copy_row(directions, 2, start, n_edges, z)
+        mark_others(is_self, start, n_edges, others)
+        copy_directions(directions, start, n_edges, x, y, z)
         for h in range(n_heads):
             count, place = n_compared[h, i], first_given[i] * n_heads + h
             for n in range(count):
                 values[n] = weights[h, start + np.uint64(n)] * others[n]
-            largest = largest_of(values, bits, count)
-            if largest < SMALLEST_WEIGHT:
-                largest = form_anew(scores, h, start, others, count, values)
-            n_first = candidates_within(values, largest * share, count, firsts)
+            n_first = _strongest(scores, h, start, others, values, bits, count, share, firsts)
             if n_first > 1:
                 if by_moments:
                     costs(values, firsts, n_first, margin, first_costs)
@@ -92,10 +86,7 @@ def max_frames(first_atom, last_atom, first_edge, edges, strengths, stream, marg
                 off_axis(x, y, z, x1, y1, z1, by_sine, others, count, sines)
                 for n in range(count):
                     values[n] = weights[h, start + np.uint64(n)] * sines[n]
-                largest = largest_of(values, bits, count)
-                if largest < SMALLEST_WEIGHT:
-                    largest = form_anew(scores, h, start, sines, count, values)
-                n_second = candidates_within(values, largest * share, count, seconds)
+                n_second = _strongest(scores, h, start, sines, values, bits, count, share, seconds)
                 if n_first == 1 and n_second == 1:
                     second = seconds[0]
                 elif by_moments:
@@ -132,6 +123,15 @@ def off_axis(x, y, z, x1, y1, z1, by_sine, others, count, sines):
             cosine = abs(x[n] * x1 + y[n] * y1 + z[n] * z1)
             sine = max(np.float32(1.0) - cosine, SMALLEST_SINE_SCORE)
             sines[n] = np.float32(0.0) if cosine >= COLLINEAR else sine * others[n]
+
+
+@kernel(MATHS, inlined=True)
+def _strongest(scores, h, start, sines, values, bits, count, share, candidates):
+    """The edges whose value, weight × sine, is at least this share of the largest, in their order; their number."""
+    largest = largest_of(values, bits, count)
+    if largest < SMALLEST_WEIGHT:
+        largest = form_anew(scores, h, start, sines, count, values)
+    return candidates_within(values, largest * share, count, candidates)
 
 
 @kernel(MATHS, inlined=True)

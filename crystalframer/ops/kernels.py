@@ -133,8 +133,8 @@ def distance_basis(
 ):
     """Gaussians of the blocks' centres over the blocks' edges."""
     most = most_items(first_atom, last_atom, first_edge)
-    row, scale = aligned(most), aligned(most)
-    bits = scale.view(np.int32)
+    row, powers = aligned(most), aligned(most)
+    bits = powers.view(np.int32)
     by_width = np.float32(math.sqrt(0.5) / width)
     for i in range(first_atom, last_atom):
         for block in range(first_block[i], first_block[i + 1]):
@@ -145,7 +145,7 @@ def distance_basis(
                 for n in range(size):
                     deviation = (lengths[start + np.uint64(n)] - center) * by_width
                     row[n] = -deviation * deviation
-                _exp(row, size, scale, bits)
+                _exp(row, size, powers, bits)
                 out = np.uint64(first_value[block] + m * size)
                 for n in range(size):
                     values[out + np.uint64(n)] = np.float32(0.0) if row[n] < NOTHING else row[n]
@@ -165,10 +165,10 @@ def attend(first_atom, last_atom, first_edge, pairs_of, squared, q, k, precision
     """
     n_edges, pair, first_pair, keys, nearest = pairs_of
     n_heads, d_head = q.shape[1], q.shape[2]
-    size = np.float32(1.0 / math.sqrt(d_head))
+    scale = np.float32(1.0 / math.sqrt(d_head))
     most = most_items(first_atom, last_atom, first_edge)
-    distances, weights, scale = aligned(most), aligned(most), aligned(most)
-    bits = scale.view(np.int32)
+    distances, weights, powers = aligned(most), aligned(most), aligned(most)
+    bits = powers.view(np.int32)
     content = np.empty(most_items(first_atom, last_atom, first_pair), np.float32)
     for i in range(first_atom, last_atom):
         start, stop = np.uint64(first_edge[i]), np.uint64(first_edge[i + 1])
@@ -178,7 +178,7 @@ def attend(first_atom, last_atom, first_edge, pairs_of, squared, q, k, precision
             of_distance = precision[i, h]
             largest = np.float32(-np.inf)
             for a in range(first_pair[i], first_pair[i + 1]):
-                product = size * _dot(q, i, k, keys[a], h)
+                product = scale * _dot(q, i, k, keys[a], h)
                 content[a - first_pair[i]] = product
                 largest = max(largest, product - nearest[a] * of_distance)
             seen = n_edges[i]
@@ -190,7 +190,7 @@ def attend(first_atom, last_atom, first_edge, pairs_of, squared, q, k, precision
                 logit = content[np.uint64(pair[edge])] - distances[n] * of_distance
                 logits[h, edge] = logit
                 weights[n] = logit - largest
-            _exp(weights, count, scale, bits)
+            _exp(weights, count, powers, bits)
             if steepness > 0:
                 for n in range(count):
                     x = (distances[n] * of_distance * steepness - WHOLE) * SLOPE
@@ -292,8 +292,7 @@ def accumulate(first_atom, last_atom, first_edge, edges, blocks, attention, n_se
     others = aligned(most)
     for i in range(first_atom, last_atom):
         start, n_pairs = np.uint64(first_edge[i]), first_pair[i + 1] - first_pair[i]
-        for n in range(first_edge[i + 1] - first_edge[i]):
-            others[n] = np.float32(0.0) if is_self[start + np.uint64(n)] else np.float32(1.0)
+        mark_others(is_self, start, first_edge[i + 1] - first_edge[i], others)
         for h in range(n_heads):
             count = n_seen[h, i]
             _sum_over_pairs(pair, start, attention, h, start, count, of_pairs, h, np.uint64(first_pair[i]), n_pairs)
@@ -333,8 +332,7 @@ def accumulate_backward(
     of_pairs = np.empty(most_items(first_atom, last_atom, first_pair), np.float32)
     for i in range(first_atom, last_atom):
         start = np.uint64(first_edge[i])
-        for n in range(first_edge[i + 1] - first_edge[i]):
-            others[n] = np.float32(0.0) if is_self[start + np.uint64(n)] else np.float32(1.0)
+        mark_others(is_self, start, first_edge[i + 1] - first_edge[i], others)
         for h in range(n_heads):
             count = n_seen[h, i]
             for n in range(count):
@@ -383,15 +381,26 @@ def aligned(size):
 
 
 @kernel(MATHS, inlined=True)
-def copy_row(values, row, first, count, out):
-    """`count` numbers of a row, from `first` on (unsigned)."""
+def mark_others(is_self, start, count, others):
+    """1 for the edges of an atom, from `start` on (unsigned), and 0 for that to itself and those that pad."""
     for n in range(count):
-        out[n] = values[row, first + np.uint64(n)]
+        others[n] = np.float32(0.0) if is_self[start + np.uint64(n)] else np.float32(1.0)
 
 
 @kernel(MATHS, inlined=True)
-def _exp(values, count, scale, bits):
-    """In place e^x for x <= 0. `scale` is scratch memory, and `bits` the same memory as int32."""
+def copy_directions(directions, start, count, x, y, z):
+    """The directions of the edges of an atom, from `start` on (unsigned)."""
+    for n in range(count):
+        x[n] = directions[0, start + np.uint64(n)]
+    for n in range(count):
+        y[n] = directions[1, start + np.uint64(n)]
+    for n in range(count):
+        z[n] = directions[2, start + np.uint64(n)]
+
+
+@kernel(MATHS, inlined=True)
+def _exp(values, count, powers, bits):
+    """In place e^x for x <= 0. `powers` is scratch memory, and `bits` the same memory as int32."""
     for n in range(count):
         scaled = values[n] * LOG2_E
         scaled = SMALLEST_EXPONENT if scaled < SMALLEST_EXPONENT else scaled  # and not max(): NaN stays NaN
@@ -406,7 +415,7 @@ def _exp(values, count, scale, bits):
         values[n] = EXP2[0] + f * power
         bits[n] = (np.int32(whole) + np.int32(127)) << np.int32(23)
     for n in range(count):
-        values[n] *= scale[n]
+        values[n] *= powers[n]
 
 
 @kernel(MATHS, inlined=True)

@@ -31,8 +31,9 @@ from crystalframer.ops.kernels import (
     ROW,
     add_cosine_moments,
     aligned,
-    copy_row,
+    copy_directions,
     eight_polynomials,
+    mark_others,
     most_items,
 )
 
@@ -67,11 +68,8 @@ def cosines_of_sets(first_atom, last_atom, first_edge, is_self, directions, stre
     weak_share = min(WEAK, share)
     for i in range(first_atom, last_atom):
         start, n_edges = np.uint64(first_edge[i]), first_edge[i + 1] - first_edge[i]
-        for n in range(n_edges):
-            others[n] = np.float32(0.0) if is_self[start + np.uint64(n)] else np.float32(1.0)
-        copy_row(directions, 0, start, n_edges, x)
-        copy_row(directions, 1, start, n_edges, y)
-        copy_row(directions, 2, start, n_edges, z)
+        mark_others(is_self, start, n_edges, others)
+        copy_directions(directions, start, n_edges, x, y, z)
         for h in range(n_heads):
             count, seen = n_compared[h, i], n_seen[h, i]
             for m in range(3 * degree):
