@@ -20,6 +20,7 @@ from benchmarks import (
     command,
     compare,
     continuity,
+    epoch,
     floor,
     invariance,
     large_cells,
@@ -38,6 +39,7 @@ from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import make_batch
 from crystalframer.crystals.neighbors import neighbor_list
 from crystalframer.maths.basis import chebyshev_of_gaussians
+from crystalframer.model.network import CrystalFramer
 from crystalframer.testing import random_crystal
 
 CPU = torch.device("cpu")
@@ -98,6 +100,35 @@ def test_each_benchmark_writes_what_it_must_state(
     assert record["bars"]
     assert all(bar["met"] is None and bar["value"] > 0 for bar in record["bars"])
     assert "Bars are not judged by so small a sample." in printed
+
+
+def test_what_fit_adds_to_steps_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    epoch.main([*TINY, "--preset", "tiny", "--batch", "4", "--output", str(path)])
+    record = json.loads(path.read_text(encoding="utf-8"))
+    assert [row["work"] for row in record["rows"]] == [
+        "bare step, batch 4",
+        "  added by fit to a step, batch 4",
+        "  added by fit to an epoch of 3 steps, batch 4",
+        "epoch of 12 crystals, 5.5 atoms, batch 4",
+    ]
+    (bar,) = record["bars"]
+    assert bar["limit"] == epoch.ADDED_BAR and bar["met"] is None
+
+
+def test_a_network_that_computes_nothing_has_all_gradients() -> None:
+    model = CrystalFramer(cf.preset("tiny").config.model)
+    batch = make_batch([random_crystal(seed, n_atoms=2) for seed in range(3)], model.config.radius)
+    with epoch.network_computes_nothing():
+        prediction = model(batch)
+    prediction.sum().backward()
+    assert prediction.tolist() == [[1.0]] * 3
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert not torch.equal(model(batch), prediction)
+
+
+def test_the_share_that_fit_adds_counts_epochs_by_their_steps() -> None:
+    assert epoch.Added(step=10.0, to_step=0.2, to_epoch=3.0, n_steps=10).share == pytest.approx(0.05)
 
 
 def test_large_cells_give_the_number_of_the_small_one(tmp_path: Path) -> None:

@@ -66,6 +66,7 @@ class TrainingTask(pl.LightningModule):
         # and hide the raw weights in its checkpoints.
         self.averaged = AveragedModel(model).requires_grad_(False) if config.swa_epochs else None
         self.history: list[Row] = []
+        self._weights = list(model.parameters())  # to look them up at every step takes longer than to clip them
         self._calibration_batch = calibration_batch
         self._resident = resident
         # Not as a submodule, which would be saved as well.
@@ -118,6 +119,8 @@ class TrainingTask(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         self._start_epoch()
         self._n_batches_now = self._n_batches(self.current_epoch)
+        if self.averaged is not None and self.is_averaging:
+            self._mean = optimisation.RunningMean(self.averaged, self.model)
 
     def training_step(self, batch: CrystalBatch | CrystalRows, batch_idx: int) -> Tensor:
         self._progress = (self.current_epoch + batch_idx / self._n_batches_now) / self.config.n_epochs
@@ -150,7 +153,7 @@ class TrainingTask(pl.LightningModule):
             for group in optimizer.param_groups:
                 group["lr"] = optimisation.learning_rate(self.global_step, self._progress, self.config)
         scale = 1.0 / ranks.total(torch.as_tensor(self._n_labels)).clamp(min=1)
-        norm = optimisation.scale_and_clip(self.model.parameters(), scale, self.config.clip_norm)
+        norm = optimisation.scale_and_clip(self._weights, scale, self.config.clip_norm)
         # Without waiting for the device: AdamW changes nothing in a step whose gradient is not finite.
         # The model stays sound until `_check_finite` stops the run.
         optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
@@ -166,8 +169,7 @@ class TrainingTask(pl.LightningModule):
     ) -> None:
         optimizer.step(closure=optimizer_closure)
         if self.is_averaging:
-            assert self.averaged is not None
-            self.averaged.update_parameters(self.model)
+            self._mean.update()
 
     def on_train_batch_end(self, outputs: Any, batch: CrystalBatch | CrystalRows, batch_idx: int) -> None:
         if batch_idx % CHECK_EVERY == CHECK_EVERY - 1:

@@ -8,10 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from crystalframer.config import TrainingConfig
 from crystalframer.errors import ConfigError
 from crystalframer.training.optimisation import (
+    RunningMean,
     learning_rate,
     mean_absolute_error,
     noise_seed,
@@ -132,3 +135,32 @@ def test_every_batch_has_noise_of_its_own() -> None:
     assert len(seeds) == 300
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert noise_seed(1, 2, 3) == noise_seed(1, 2, 3)
+
+
+def test_the_running_mean_goes_on_from_its_state() -> None:
+    """Five weights, taken in by two objects one after the other, as before and after a training is resumed."""
+    torch.manual_seed(0)
+    model = nn.BatchNorm1d(4)
+    average = AveragedModel(model)
+    found = []
+    for n_steps in (2, 3):
+        state = average.state_dict()
+        average = AveragedModel(nn.BatchNorm1d(4))
+        average.load_state_dict(state)
+        mean = RunningMean(average, model)
+        for _ in range(n_steps):
+            found.append(torch.randn(4))
+            with torch.no_grad():
+                model.weight.copy_(found[-1])
+            mean.update()
+    assert int(average.n_averaged) == 5
+    torch.testing.assert_close(average.get_parameter("module.weight").detach(), torch.stack(found).mean(dim=0))
+    torch.testing.assert_close(model.weight.detach(), found[-1])
+
+
+def test_the_running_mean_has_the_buffers_of_the_model() -> None:
+    model = nn.BatchNorm1d(4)
+    average = AveragedModel(model)
+    model(torch.randn(8, 4))  # which changes them
+    RunningMean(average, model)
+    torch.testing.assert_close(average.get_buffer("module.running_mean"), model.running_mean)
