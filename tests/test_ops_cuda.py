@@ -50,6 +50,7 @@ from crystalframer.config import (
 from crystalframer.crystals.batch import CrystalBatch
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.errors import ConfigError
+from crystalframer.maths import segments
 from crystalframer.maths.edges import Edges
 from crystalframer.model.network import CrystalFramer
 from crystalframer.ops.reference import AttentionInputs
@@ -108,7 +109,7 @@ def test_noise_is_that_of_the_reference(method: FrameMethod) -> None:
     config = replace(ODD, frame=FrameConfig(method, noise=10.0))
     batch = batch_of(random_crystal(1, 2), radius=3.0)
     outputs = []
-    for seed in (2**40 + 3, 7):
+    for seed in (2**40 + 3, -7):
         assert_agrees(on_kernels, batch, config, seed, device=DEVICE)
         edges = Edges.of(batch.to(DEVICE))
         outputs.append(evaluated(on_kernels, weights(2, config), edges, config, seed)["output"])
@@ -257,6 +258,35 @@ def test_gradients_are_the_same_every_time() -> None:
     assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
 
 
+@pytest.mark.parametrize("n_columns", [16, 5])
+def test_means_of_segments(n_columns: int) -> None:
+    """Some of them empty or longer than a block of rows; with the gradient, and the gradient of the gradient."""
+    segment = torch.tensor([0] * 11 + [2] * 3 + [3] + [5] * 8, device=DEVICE)
+    values = torch.randn(len(segment), n_columns, device=DEVICE, requires_grad=True)
+    exact = segments.segment_mean(values.detach().double(), segment, 7)
+    with ops.use("cuda"):
+        found = ops.segment_mean(values, segment, 7)
+    torch.testing.assert_close(found.double(), exact)
+    factor = torch.randn(7, n_columns, device=DEVICE, requires_grad=True)
+    (gradient,) = torch.autograd.grad((factor * found).sum(), values, create_graph=True)
+    sizes = segment.bincount(minlength=7).clamp(min=1)[:, None]
+    torch.testing.assert_close(gradient, (factor / sizes)[segment])
+    (second,) = torch.autograd.grad(gradient.square().sum(), factor)
+    torch.testing.assert_close(second, 2 * factor / sizes * (segment.bincount(minlength=7)[:, None] / sizes))
+
+
+def test_rows_of_a_table_and_their_gradient() -> None:
+    table = torch.randn(6, 3, device=DEVICE, requires_grad=True)
+    row = torch.tensor([4, 0, 4, 4, 2], device=DEVICE)
+    factor = torch.randn(5, 3, device=DEVICE)
+    with ops.use("cuda"):
+        found = ops.lookup(table, row)
+    assert torch.equal(found, table[row])
+    (gradient,) = torch.autograd.grad((factor * found).sum(), table)
+    (expected,) = torch.autograd.grad((factor * table[row]).sum(), table)
+    torch.testing.assert_close(gradient, expected)
+
+
 def test_operators_pass_torchs_own_checks() -> None:
     """Schema, fake tensors, autograd registration."""
     from crystalframer.ops import cuda
@@ -272,10 +302,12 @@ def test_operators_pass_torchs_own_checks() -> None:
     check: Any = partial(torch.library.opcheck, test_utils=tests)
     check(cuda.attend, (q, k, precision, edges.lengths, *ends, 0.08))
     check(cuda.accumulate, (attention, ends.first_edge[1:].clone(), v, axes, *geometry, *ends, 4, 0.5, 1.0, 4))
-    logits, keys = attention.detach(), torch.tensor([1, 2], device=DEVICE)
+    logits, seed = attention.detach(), torch.tensor(1, device=DEVICE)
     seen = (logits, logits, *geometry, ends.first_edge)
-    check(cuda.max_frames, (*seen, keys, False, True, False, 1e-3, 0.0, True))
+    check(cuda.max_frames, (*seen, seed, False, True, False, 1e-3, 0.0, True))
     check(cuda.cosines_of_sets, (*seen, False, True, 0.1, 4))
+    values, first = torch.randn(3, 5, device=DEVICE, requires_grad=True), torch.tensor([0, 1, 3], device=DEVICE)
+    check(cuda.segment_sums, (values, torch.tensor([0, 1, 1], device=DEVICE), first))
 
 
 def test_torch_compiles_it_as_one_graph() -> None:
@@ -338,9 +370,10 @@ from crystalframer.ops import triton_frames, triton_kernels, triton_ties
 
 INTEGERS = ("n_heads",)
 NUMBERS = ("scale", "factor", "spacing", "sharpness", "noise", "margin", "steepness")
-LONG = ("key_atom", "query_atom", "first_edge", "last_edge", "incoming", "first_incoming", "keys")
+LONG = ("key_atom", "query_atom", "first_edge", "last_edge", "incoming", "first_incoming", "first", "seed")
 POINTERS = {"is_self": "*i1", **dict.fromkeys(LONG, "*i64")}
 SIZES = dict(HEADS=8, D_HEAD=16, D=16, N_CENTERS=64, CENTERS=64, DEGREE=40, DEGREES=64, ROW=24, BLOCK=16, ENDS=True)
+SIZES |= dict(N_COLUMNS=128, COLUMNS=128)
 jobs = {name: (getattr(triton_kernels, name), SIZES) for name in sys.argv[1:]}
 RULES = dict(NEAREST=False, SINE=True)
 jobs |= {
@@ -372,7 +405,7 @@ def test_kernels_compile_for_hopper_and_keep_sums_in_registers(tmp_path: Path) -
     Another layout repeats work in idle lanes (four times the multiplications) or sums across lanes (thousands of
     shuffles); results stay right, so that only this sees it.
     """
-    names = ("attend", "attend_backward", "gather_to_keys", "accumulate", "accumulate_backward")
+    names = ("attend", "attend_backward", "gather_to_keys", "accumulate", "accumulate_backward", "segment_sums")
     environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path / "cache")}
     environment["PYTHONPATH"] = str(Path(__file__).parents[1])
     command = [sys.executable, "-c", COMPILE_FOR_HOPPER, *names]

@@ -11,6 +11,16 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
+class IncomingEdges:
+    """The edges of a batch by the atom at which they end. Gradients of keys and values are sums over them."""
+
+    edges: Int[Tensor, " n_edges"]
+    """Numbers of the edges, sorted by key atom; those to one atom stay in their order."""
+    first: Int[Tensor, " n_atoms_and_1"]
+    """The edges to atom j are those from place first[j] to first[j + 1]."""
+
+
+@dataclass(frozen=True, eq=False)
 class CrystalBatch:
     """Crystals with their neighbours in flat tensors. Edges are sorted by query atom, then length.
 
@@ -30,6 +40,8 @@ class CrystalBatch:
     targets: Float[Tensor, "n_crystals n_targets"]
     """Labels in physical units, NaN where missing."""
     ids: tuple[str, ...]
+    incoming: IncomingEdges | None = None
+    """Known if a GPU made the batch from resident crystals; else the edges are sorted where this is needed."""
 
     @property
     def n_crystals(self) -> int:
@@ -59,5 +71,5 @@ class CrystalBatch:
         return self._with_tensors(Tensor.pin_memory)
 
     def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> CrystalBatch:
-        names = (field.name for field in fields(self) if field.name != "ids")
-        return replace(self, **{name: change(getattr(self, name)) for name in names})
+        names = (field.name for field in fields(self) if field.name not in ("ids", "incoming"))
+        return replace(self, incoming=None, **{name: change(getattr(self, name)) for name in names})

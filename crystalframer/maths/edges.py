@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from crystalframer.crystals.batch import CrystalBatch
+from crystalframer.crystals.batch import CrystalBatch, IncomingEdges
 from crystalframer.crystals.large_cells import ChunkedCrystal, EdgesOfAtoms
 
 SELF_LENGTH = 1e-2
@@ -37,6 +37,8 @@ class Edges:
     lattice: Float[Tensor, "n_crystals 3 3"]
     query_atoms: Int[Tensor, " n_atoms"] | None = None
     """Numbers of the query atoms among the key atoms; None: all of them, in order."""
+    incoming: IncomingEdges | None = None
+    """As in `CrystalBatch`."""
 
     @property
     def n_atoms(self) -> int:
@@ -54,7 +56,8 @@ class Edges:
     @classmethod
     def of(cls, batch: CrystalBatch) -> Edges:
         """Edges of all atoms of a batch, differentiable in its edge vectors."""
-        return cls._of(batch.edge_index, batch.edge_vectors, batch.positions, batch.crystal_index, batch.lattice, None)
+        given = (batch.edge_index, batch.edge_vectors, batch.positions, batch.crystal_index, batch.lattice)
+        return cls._of(*given, None, batch.incoming)
 
     @classmethod
     def of_atoms(cls, edges: EdgesOfAtoms, device: torch.device, dtype: torch.dtype) -> Edges:
@@ -75,6 +78,7 @@ class Edges:
         crystal_index: Int[Tensor, " n_keys"],
         lattice: Float[Tensor, "n_crystals 3 3"],
         query_atoms: Int[Tensor, " n_atoms"] | None,
+        incoming: IncomingEdges | None = None,
     ) -> Edges:
         norms = torch.linalg.vector_norm(vectors.detach(), dim=-1)
         is_self = norms < SELF_LENGTH
@@ -83,7 +87,8 @@ class Edges:
         lengths = torch.where(is_self, norms, other_lengths)
         directions = torch.where(is_self, 0.0, 1.0 / other_lengths)[:, None] * vectors
         query, key = index
-        return cls(query, key, vectors, lengths, directions, is_self, positions, crystal_index, lattice, query_atoms)
+        geometry = (vectors, lengths, directions, is_self, positions, crystal_index, lattice)
+        return cls(query, key, *geometry, query_atoms, incoming)
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,10 +23,10 @@ from crystalframer.elements import HIGHEST_ATOMIC_NUMBER
 from crystalframer.errors import ConfigError
 from crystalframer.maths.edges import EdgeChunks, Edges
 from crystalframer.maths.frames import NoiseSeed
-from crystalframer.maths.segments import segment_mean
 from crystalframer.model.activation import Perceptron
 from crystalframer.model.attention import FramedSelfAttention, LayerOutput
 from crystalframer.model.tracing import crystal_traces, region_trace
+from crystalframer.ops import lookup, segment_mean
 from crystalframer.traces import CrystalTrace
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ class CrystalFramer(nn.Module):
             yield EdgeChunks(crystal, self.target_mean.device, self.target_mean.dtype, bar.update)
 
     def embed(self, atomic_numbers: Int[Tensor, " n_atoms"]) -> Float[Tensor, "n_atoms d_model"]:
-        return self.embedding(atomic_numbers - 1)
+        return lookup(self.embedding.weight, atomic_numbers - 1)
 
     def read_out(self, pooled: Float[Tensor, "n_crystals d_model"]) -> Float[Tensor, "n_crystals n_targets"]:
         """Predictions in physical units from pooled features."""

@@ -18,11 +18,12 @@ from importlib.util import find_spec
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from crystalframer.compiled import compiler_is_there
 from crystalframer.errors import ConfigError, CrystalError, suggestion
+from crystalframer.maths import segments
 from crystalframer.ops import reference
 from crystalframer.ops.operators import constant
 from crystalframer.ops.reference import AttentionInputs
@@ -81,6 +82,31 @@ def framed_attention(given: AttentionInputs) -> Float[Tensor, "n_atoms n_heads d
                 raise
             _say_that_kernels_fail(str(error))
     return reference.framed_attention(given).output
+
+
+def segment_mean(
+    values: Float[Tensor, "n_items n_columns"], segment: Int[Tensor, " n_items"], n_segments: int
+) -> Float[Tensor, "n_segments n_columns"]:
+    """Mean of the values in each segment, of items sorted by segment; 0 for an empty one.
+
+    The kernel for CUDA adds them up in the same order every time.
+    """
+    if serving(values.device, values.dtype) != "cuda":
+        return segments.segment_mean(values, segment, n_segments)
+    from crystalframer.ops import cuda
+
+    return cuda.segment_mean(values, segment, n_segments)
+
+
+def lookup(
+    table: Float[Tensor, "n_rows n_columns"], row: Int[Tensor, " n_items"]
+) -> Float[Tensor, "n_items n_columns"]:
+    """Rows of a table. On CUDA devices their gradient is added up in the same order every time."""
+    if serving(table.device, table.dtype) != "cuda":
+        return torch.nn.functional.embedding(row, table)
+    from crystalframer.ops import cuda
+
+    return cuda.Lookup.apply(table, row)
 
 
 def _differentiable(given: AttentionInputs) -> Float[Tensor, "n_atoms n_heads d_head"]:

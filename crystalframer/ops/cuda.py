@@ -19,10 +19,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from crystalframer.config import CosineBasis, DistanceBasis, FrameConfig
+from crystalframer.crystals.batch import IncomingEdges
 from crystalframer.maths.attended import AttendedEdges
 from crystalframer.maths.basis import chebyshev_of_gaussians
 from crystalframer.maths.edges import Edges
-from crystalframer.maths.frames import NoiseSeed, build_frames, frames_from_edges, noise_key
+from crystalframer.maths.frames import NoiseSeed, build_frames, frames_from_edges
 from crystalframer.ops import triton_frames, triton_kernels, triton_ties
 from crystalframer.ops.operators import constant, has_no_gradient, operator
 from crystalframer.ops.reference import AttentionInputs
@@ -31,6 +32,8 @@ BLOCK = 16
 """Edges at a time: with eight heads, a block fits into the registers of a warp."""
 BLOCK_OF_SETS = 32
 """Edges at a time where a warp has one head: one for each lane."""
+ROWS = 8
+"""Rows at a time where rows are summed."""
 MOST_AXES = 32
 """Number of different axes that are gathered before their moments are summed."""
 
@@ -89,7 +92,7 @@ def _axes(logits: Tensor, attention: Tensor, given: AttentionInputs, ends: _Ends
         margin = config.weighted_margin
     else:
         noise = config.noise
-    geometry = (edges.lengths, edges.directions, edges.is_self, ends.first_edge, _noise_keys(noise_seed, logits))
+    geometry = (edges.lengths, edges.directions, edges.is_self, ends.first_edge, _seed_on(noise_seed, logits.device))
     rules = (*_rules(config), config.both_hands)
     return max_frames(logits, attention, *geometry, *rules, noise, margin, noise_seed is not None)
 
@@ -106,11 +109,42 @@ def _rules(config: FrameConfig) -> tuple[bool, bool]:
     return config.promises.anchored_by == "nearness", config.second_axis == "sine"
 
 
-def _noise_keys(seed: NoiseSeed | None, like: Tensor) -> Tensor:
-    """(2): keys of both axes, on the device. With numbers of the host, a recorded graph would repeat its noise."""
+def _seed_on(seed: NoiseSeed | None, device: torch.device) -> Tensor:
+    """The seed on the device, where the kernel hashes it: a recorded graph would repeat the noise of a number."""
     if isinstance(seed, Tensor):
-        return torch.stack([noise_key(seed, axis) for axis in range(2)])  # type: ignore[arg-type]
-    return torch.tensor([0, 0] if seed is None else [noise_key(seed, axis) for axis in range(2)], device=like.device)
+        return seed
+    # Filled in, not copied: a copy from the host would wait for the device. The low 64 bits, as a signed number.
+    number = ((seed or 0) + 2**63) % 2**64 - 2**63
+    return torch.full((), number, dtype=torch.int64, device=device)
+
+
+# --- what is not attention, in a fixed order of sums ------------------------------------------------------------------
+
+
+def segment_mean(values: Tensor, segment: Tensor, n_segments: int) -> Tensor:
+    """`segments.segment_mean` of rows sorted by segment."""
+    first = _starts(segment, n_segments)
+    return segment_sums(values, segment, first) / first.diff().clamp(min=1)[:, None]
+
+
+class Lookup(torch.autograd.Function):
+    """Rows of a table. Their gradient is one product with a matrix of ones and zeros.
+
+    That of `nn.Embedding` sorts many rows, waits for the device to count the different ones, and adds a few in any
+    order.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, row: Tensor) -> Tensor:
+        ctx.save_for_backward(row)
+        ctx.n_rows = len(table)
+        return table[row]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (row,) = ctx.saved_tensors
+        is_row = torch.arange(ctx.n_rows, device=row.device)[:, None] == row
+        return is_row.to(grad.dtype) @ grad, None
 
 
 # --- a batch as the kernels need it -----------------------------------------------------------------------------------
@@ -130,10 +164,18 @@ class _Ends(NamedTuple):
 
     @classmethod
     def of(cls, edges: Edges) -> _Ends:
-        by_key, incoming = edges.key.sort(stable=True)
-        atoms, keys = (torch.arange(n + 1, device=edges.query.device) for n in (edges.n_atoms, edges.n_keys))
-        first_edge, first_incoming = torch.searchsorted(edges.query, atoms), torch.searchsorted(by_key, keys)
-        return cls(edges.query, edges.key, first_edge, incoming, first_incoming)
+        known = edges.incoming or _incoming(edges)
+        return cls(edges.query, edges.key, _starts(edges.query, edges.n_atoms), known.edges, known.first)
+
+
+def _incoming(edges: Edges) -> IncomingEdges:
+    by_key, incoming = edges.key.sort(stable=True)
+    return IncomingEdges(incoming, _starts(by_key, edges.n_keys))
+
+
+def _starts(segment: Tensor, n_segments: int) -> Tensor:
+    """(n_segments + 1): where each segment starts, of items sorted by segment; those beyond the last are left out."""
+    return torch.searchsorted(segment, torch.arange(n_segments + 1, device=segment.device))
 
 
 _known: WeakKeyDictionary[Edges, _Ends] = WeakKeyDictionary()
@@ -326,7 +368,7 @@ torch.library.register_autograd(accumulate, _backward_of_accumulate, setup_conte
     "max_frames_triton",
     "default",
     "(Tensor logits, Tensor attention, Tensor length, Tensor direction, Tensor is_self, Tensor first_edge, "
-    "Tensor keys, bool nearest, bool by_sine, bool both_hands, float noise, float margin, bool trains) -> Tensor",
+    "Tensor seed, bool nearest, bool by_sine, bool both_hands, float noise, float margin, bool trains) -> Tensor",
 )
 def max_frames(
     logits: Tensor,
@@ -335,7 +377,7 @@ def max_frames(
     direction: Tensor,
     is_self: Tensor,
     first_edge: Tensor,
-    keys: Tensor,
+    seed: Tensor,
     nearest: bool,
     by_sine: bool,
     both_hands: bool,
@@ -345,7 +387,7 @@ def max_frames(
 ) -> Tensor:
     """(n_atoms, n_heads, 3, 3) axes, by the rule of `maths.frames.max_frames`, or of `static_max_frames` if `nearest`.
 
-    In training, scores get noise of this half-width from the streams that the keys name, or edges are drawn from the
+    In training, scores get noise of this half-width from streams of the seed, or edges are drawn from the
     weighted sets of this margin. In evaluation, moments choose among the edges within the margin: plain torch does
     that, because there may be few pairs of edges or hundreds.
     """
@@ -357,7 +399,7 @@ def max_frames(
         config = FrameConfig(tie_margin=margin, second_axis=rule, both_hands=both_hands)
         return frames_from_edges(attended, scores, config, None).axes.contiguous()
     axes = logits.new_empty(n_atoms, n_heads, 3, 3)
-    inputs = (logits, length, direction, is_self, first_edge, keys)
+    inputs = (logits, length, direction, is_self, first_edge, seed)
     sizes = {"HEADS": _padded(n_heads), "NOISY": noise > 0, "DRAWN": margin > 0, "BLOCK": BLOCK}
     rules = {"NEAREST": nearest, "SINE": by_sine}
     _launch(triton_frames.max_frames, n_atoms, *inputs, axes, n_heads, noise, margin, **rules, **sizes)
@@ -425,3 +467,33 @@ def _(logits: Tensor, *given: Any) -> Tensor:
 
 
 has_no_gradient(cosines_of_sets)
+
+
+@operator("segment_sums_triton", "default", "(Tensor values, Tensor segment, Tensor first) -> Tensor")
+def segment_sums(values: Tensor, segment: Tensor, first: Tensor) -> Tensor:
+    """(n_segments, n_columns) sums of the rows of each segment, which are those from `first` of it to that of the next.
+
+    Each column is added up in the order of the rows. Rows that lie in no segment count nowhere.
+    """
+    n_segments, n_columns = len(first) - 1, values.shape[1]
+    sums = values.new_empty(n_segments, n_columns)
+    sizes = {"N_COLUMNS": n_columns, "COLUMNS": _padded(n_columns), "BLOCK": ROWS}
+    _launch(triton_kernels.segment_sums, n_segments, values, first, sums, **sizes)
+    return sums
+
+
+@torch.library.register_fake(segment_sums)
+def _(values: Tensor, segment: Tensor, first: Tensor) -> Tensor:
+    return values.new_empty(first.shape[0] - 1, values.shape[1])
+
+
+def _keep_segments(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[1])
+
+
+def _backward_of_segment_sums(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    (segment,) = ctx.saved_tensors
+    return gradient[segment], None, None
+
+
+torch.library.register_autograd(segment_sums, _backward_of_segment_sums, setup_context=_keep_segments)

@@ -29,7 +29,7 @@ def max_frames(
     direction,
     is_self,
     first_edge,
-    keys,
+    seed,
     axes,
     n_heads,
     noise,
@@ -49,10 +49,11 @@ def max_frames(
     is_head = head < n_heads
 
     given = (logits, length, direction, is_self, n_heads, start, stop, margin)
-    first = _chosen(given, None, head, tl.load(keys), noise, HEADS, NEAREST, SINE, NOISY, DRAWN, BLOCK)
+    bits = tl.load(seed)
+    first = _chosen(given, None, head, _noise_key(bits, 0), noise, HEADS, NEAREST, SINE, NOISY, DRAWN, BLOCK)
     x1, y1, z1 = three(direction + first * 3, is_head)
     e1 = (x1, y1, z1)
-    second = _chosen(given, e1, head, tl.load(keys + 1), noise, HEADS, NEAREST, SINE, NOISY, DRAWN, BLOCK)
+    second = _chosen(given, e1, head, _noise_key(bits, 1), noise, HEADS, NEAREST, SINE, NOISY, DRAWN, BLOCK)
     x2, y2, z2 = three(direction + second * 3, is_head)
     x2, y2, z2 = orthogonal(x1, y1, z1, x2, y2, z2)
     place = axes + (i * n_heads + head) * 9
@@ -145,11 +146,23 @@ def strongest(given, e1, head, key, noise, HEADS, NEAREST, SINE, NOISY, BLOCK):
 @kernel
 def _uniform(e, head, n_heads, key):
     """(edges, heads): `maths.frames.uniform`."""
-    bits = (e[:, None] * n_heads + head[None, :]).to(tl.uint32) + key.to(tl.uint32)
+    bits = _hash((e[:, None] * n_heads + head[None, :]).to(tl.uint32) + key)
+    return (bits >> 8).to(tl.float32) * (1.0 / 16777216.0)
+
+
+@kernel
+def _noise_key(seed, axis):
+    """`maths.frames.noise_key` of a seed (int64)."""
+    high = (seed >> 32).to(tl.uint32) + (2 * axis + 1)
+    return _hash(seed.to(tl.uint32) ^ _hash(high))
+
+
+@kernel
+def _hash(bits):
+    """`maths.frames._hash` of numbers (uint32)."""
     bits = (bits ^ (bits >> 16)) * FIRST_MULTIPLIER
     bits = (bits ^ (bits >> 15)) * SECOND_MULTIPLIER
-    bits = bits ^ (bits >> 16)
-    return (bits >> 8).to(tl.float32) * (1.0 / 16777216.0)
+    return bits ^ (bits >> 16)
 
 
 # --- weighted sets: see `maths.ties._rarity` --------------------------------------------------------------------------

@@ -274,6 +274,21 @@ def gather_to_keys(
 
 
 @kernel
+def segment_sums(values, first, sums, N_COLUMNS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
+    """Sum of the rows of each segment."""
+    i = tl.program_id(0).to(tl.int64)
+    start = tl.load(first + i)
+    stop = tl.load(first + i + 1)
+    column = tl.arange(0, COLUMNS)
+    total = tl.zeros([COLUMNS], tl.float32)
+    for begin in range(start, stop, BLOCK):
+        row = begin + tl.arange(0, BLOCK)
+        there = (row < stop)[:, None] & (column < N_COLUMNS)[None, :]
+        total += tl.sum(tl.load(values + row[:, None] * N_COLUMNS + column[None, :], mask=there, other=0.0), 0)
+    tl.store(sums + i * N_COLUMNS + column, total, mask=column < N_COLUMNS)
+
+
+@kernel
 def three(place, there):
     """Three numbers that lie together, such as the coordinates of a vector; 0 where there are none."""
     x = tl.load(place, mask=there, other=0.0)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from crystalframer import ops
 from crystalframer.config import TrainingConfig
+from crystalframer.crystals import on_gpu
 from crystalframer.crystals.loading import BatchOrder, PreparedCrystals
 from crystalframer.crystals.on_gpu import CrystalRows, ResidentCrystals, largest_sizes
 from crystalframer.maths.frames import NoiseSeed
@@ -38,7 +39,8 @@ class ResidentPass:
         self, model: CrystalFramer, crystals: ResidentCrystals, largest: tuple[int, int], config: TrainingConfig
     ) -> None:
         """Args: largest: atoms and edges of the batches that are padded to this size; larger ones are not recorded."""
-        self._model, self._crystals = model, crystals
+        self.crystals = crystals
+        self._model = model
         self._n_atoms, self._n_edges = largest[0], largest[1] + 1  # kernels look at the edge after an atom's last
         # With more batches to a step, torch adds up gradients in the very memory that the next replay overwrites.
         self._is_recordable = (
@@ -46,22 +48,22 @@ class ResidentPass:
         )
         self._recorded: nn.Module | None = None
 
-    def __call__(self, batch: CrystalRows, seed: int) -> Float[Tensor, "n_crystals n_targets"]:
-        device = batch.rows.device
+    def __call__(self, batch: CrystalRows) -> Float[Tensor, "n_crystals n_targets"]:
         fits = batch.n_atoms <= self._n_atoms and batch.n_edges < self._n_edges
-        if not (fits and self._is_recordable and ops.serving(device, torch.float32) == "cuda"):
-            return self._model(self._crystals.batch(batch.rows, batch.n_atoms, batch.n_edges), seed)[: batch.n_crystals]
-        inputs = (batch.rows, torch.tensor(seed).to(device, non_blocking=True))
+        if not (fits and self._is_recordable and ops.serving(batch.rows.device, torch.float32) == "cuda"):
+            exact = self.crystals.batch(batch.rows, batch.n_atoms, batch.n_edges)
+            return self._model(exact, batch.seed)[: batch.n_crystals]
+        inputs = (batch.rows, batch.seed)
         if self._recorded is None:
             self._recorded = self._record(inputs)
         if self._recorded is None:
             self._is_recordable = False
-            return self(batch, seed)
+            return self(batch)
         return self._recorded(*inputs)[: batch.n_crystals]
 
     def _record(self, inputs: tuple[Tensor, ...]) -> nn.Module | None:
         """The recorded pass; None, with a warning, if it fails or does not give what the model gives."""
-        padded = PaddedPass(self._model, self._crystals, self._n_atoms, self._n_edges)
+        padded = PaddedPass(self._model, self.crystals, self._n_atoms, self._n_edges)
         exact = _prediction_and_gradients(padded, inputs)
         stream = torch.cuda.current_stream()
         try:
@@ -128,8 +130,8 @@ def resident_pass(
     if device.type != "cuda" or config.n_workers:
         return None
     free, _ = torch.cuda.mem_get_info(device)
-    n_edges = len(crystals.neighbors.key_atom)
-    if 6 * n_edges + 60 * int(crystals.n_atoms.sum()) > SHARE_OF_MEMORY * free:
+    n_edges, n_atoms = len(crystals.neighbors.key_atom), int(crystals.n_atoms.sum())
+    if on_gpu.BYTES_PER_EDGE * n_edges + on_gpu.BYTES_PER_ATOM * n_atoms > SHARE_OF_MEMORY * free:
         return None
     largest = largest_sizes(crystals, iter(order.batches(0)))
     return ResidentPass(model, ResidentCrystals.of(crystals, device), largest, config)

@@ -42,7 +42,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from crystalframer import checkpoint
 from crystalframer.config import Config, ModelConfig
 from crystalframer.crystals.loading import BatchOrder, PreparedCrystals, evaluation_loader, train_loader
-from crystalframer.crystals.on_gpu import row_loader
+from crystalframer.crystals.on_gpu import RowLoader
 from crystalframer.datasets.dataset import CrystalDataset, Splits
 from crystalframer.domain import Domain
 from crystalframer.errors import ConfigError, TrainingError
@@ -59,7 +59,7 @@ from crystalframer.training.inputs import (
     load_splits,
     prepare_parts,
 )
-from crystalframer.training.optimisation import target_statistics
+from crystalframer.training.optimisation import noise_seed, target_statistics
 from crystalframer.training.result import FitResult, conclude, read_result
 from crystalframer.training.task import TrainingTask
 
@@ -212,7 +212,7 @@ def _train(
     assert isinstance(order, BatchOrder)
     resident = resident_pass(model, parts["train"], order, training, _device(config)) if n_ranks == 1 else None
     if resident is not None:
-        loader = row_loader(parts["train"], order)
+        loader = RowLoader(parts["train"], resident.crystals, order, partial(noise_seed, training.seed))
     first = np.concatenate(order.batches(0)[: training.calibration_batches])
     task = TrainingTask(model, training, lambda epoch: len(order.batches(epoch)), parts["train"][first], resident)
     state = folder.read_state()

@@ -124,8 +124,7 @@ class TrainingTask(pl.LightningModule):
 
     def training_step(self, batch: CrystalBatch | CrystalRows, batch_idx: int) -> Tensor:
         self._progress = (self.current_epoch + batch_idx / self._n_batches_now) / self.config.n_epochs
-        seed = optimisation.noise_seed(self.config.seed, self.current_epoch, batch_idx, ranks.rank())
-        prediction = self._predict_for_training(batch, seed, batch_idx).float()
+        prediction = self._predict_for_training(batch, batch_idx).float()
         errors, has_label = optimisation.normalised_errors(prediction, batch.targets, self.model.target_std)
         self._errors.append(errors.detach())
         self._has_label.append(has_label)
@@ -135,10 +134,11 @@ class TrainingTask(pl.LightningModule):
         # same as one batch k times as large. Lightning divides by their number, torch by that of the ranks.
         return errors.sum() * (self.config.accumulate * ranks.n_ranks())
 
-    def _predict_for_training(self, batch: CrystalBatch | CrystalRows, seed: int, batch_idx: int) -> Tensor:
+    def _predict_for_training(self, batch: CrystalBatch | CrystalRows, batch_idx: int) -> Tensor:
         if isinstance(batch, CrystalRows):
             assert self._resident is not None
-            return self._resident(batch, seed)
+            return self._resident(batch)
+        seed = optimisation.noise_seed(self.config.seed, self.current_epoch, batch_idx, ranks.rank())
         if not self._in_parallel:
             return self.model(batch, seed)
         (model,) = self._in_parallel

@@ -11,7 +11,7 @@ import torch
 from crystalframer.config import TrainingConfig
 from crystalframer.crystals.batch import CrystalBatch
 from crystalframer.crystals.loading import BatchOrder, prepare, train_loader
-from crystalframer.crystals.on_gpu import ResidentCrystals, largest_sizes, row_loader
+from crystalframer.crystals.on_gpu import ResidentCrystals, RowLoader, largest_sizes
 from crystalframer.testing import random_crystal
 
 PREPARED = prepare([random_crystal(n, 1 + n % 5).with_targets({"e": float(n)}) for n in range(11)], 4.0, ["e"])
@@ -31,6 +31,11 @@ def assert_holds(padded: CrystalBatch, exact: CrystalBatch) -> None:
     for name in ("edge_image", "edge_vectors"):
         assert torch.equal(getattr(padded, name)[:n_edges], getattr(exact, name)), name
     assert torch.equal(padded.edge_index[:, :n_edges], exact.edge_index)
+    by_key, incoming = exact.edge_index[1].sort(stable=True)
+    assert padded.incoming is not None and torch.equal(padded.incoming.edges[:n_edges], incoming)
+    starts = torch.searchsorted(by_key, torch.arange(n_atoms + 1))
+    assert torch.equal(padded.incoming.first[: n_atoms + 1], starts)
+    assert (padded.incoming.first[n_atoms:] == n_edges).all()
     assert torch.equal(padded.lattice[:n_crystals], exact.lattice)
 
 
@@ -64,13 +69,17 @@ def test_large_cells_and_far_images_are_held_too() -> None:
 def test_the_loader_gives_the_batches_of_the_other() -> None:
     config = TrainingConfig(batch_size=4, drop_last=False, max_edges=900)
     order = BatchOrder(PREPARED.n_atoms, 4, None, config.seed, False, PREPARED.n_edges, config.max_edges)
-    batches = list(train_loader(PREPARED, config))
-    by_rows = list(row_loader(PREPARED, order))
+    order.set_epoch(2)
+    loader = train_loader(PREPARED, config)
+    loader.sampler.set_epoch(2)  # type: ignore[attr-defined]
+    batches = list(loader)
+    by_rows = list(RowLoader(PREPARED, RESIDENT, order, lambda epoch, number: 2**40 * epoch + number))
     assert len(by_rows) == len(batches) > 2
     assert any(batch.n_crystals < 4 for batch in batches)
-    for rows, batch in zip(by_rows, batches, strict=True):
+    for number, (rows, batch) in enumerate(zip(by_rows, batches, strict=True)):
+        assert int(rows.seed) == 2**41 + number
         assert len(rows.rows) == 4 and rows.ids == batch.ids and torch.equal(rows.targets, batch.targets)
         assert (rows.n_crystals, rows.n_atoms, rows.n_edges) == (batch.n_crystals, batch.n_atoms, batch.n_edges)
         assert_holds(RESIDENT.batch(rows.rows, rows.n_atoms, rows.n_edges), batch)
-    found = largest_sizes(PREPARED, iter(order.batches(0)))
+    found = largest_sizes(PREPARED, iter(order.batches(2)))
     assert found == (max(b.n_atoms for b in batches), max(b.n_edges for b in batches))

@@ -15,7 +15,7 @@ from torch import Tensor
 from crystalframer import ops
 from crystalframer.config import Config, FrameConfig, ModelConfig, Target, TrainingConfig
 from crystalframer.crystals.loading import BatchOrder, PreparedCrystals, make_batch, prepare
-from crystalframer.crystals.on_gpu import CrystalRows, ResidentCrystals, largest_sizes, row_loader
+from crystalframer.crystals.on_gpu import CrystalRows, ResidentCrystals, RowLoader, largest_sizes
 from crystalframer.datasets.dataset import CrystalDataset, Splits
 from crystalframer.frame_methods import FRAME_METHODS
 from crystalframer.model.network import CrystalFramer
@@ -129,7 +129,7 @@ def without_a_gpu(monkeypatch: pytest.MonkeyPatch, recorded) -> ResidentPass:
     return ResidentPass(model, ResidentCrystals.of(prepared, torch.device("cpu")), sizes, TRAINING)
 
 
-ROWS = CrystalRows(torch.arange(4), torch.zeros(4, 1), tuple("abcd"), 0, 0)
+ROWS = CrystalRows(torch.arange(4), torch.zeros(4, 1), torch.tensor(1), tuple("abcd"), 0, 0)
 
 
 def test_what_was_recorded_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +140,7 @@ def test_what_was_recorded_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
         return module
 
     resident = without_a_gpu(monkeypatch, recorded)
-    found = [resident(replace(ROWS, rows=ROWS.rows[order]), 1) for order in ([0, 1, 2, 3], [3, 2, 1, 0])]
+    found = [resident(replace(ROWS, rows=ROWS.rows[order])) for order in ([0, 1, 2, 3], [3, 2, 1, 0])]
     torch.testing.assert_close(found[0], found[1].flip(0))
     assert len(recordings) == 1 and torch.equal(recordings[0][0], ROWS.rows) and int(recordings[0][1]) == 1
     resident.close()
@@ -162,7 +162,7 @@ def test_where_recording_fails_training_goes_on(monkeypatch: pytest.MonkeyPatch,
     resident = without_a_gpu(monkeypatch, recorded)
     rows = replace(ROWS, n_atoms=resident._n_atoms, n_edges=resident._n_edges - 1)
     with pytest.warns(UserWarning, match=f"goes on without CUDA graphs.*{why}") as seen:
-        found = [resident(rows, seed) for seed in (1, 1)]
+        found = [resident(rows) for _ in range(2)]
     assert sum("CUDA graphs" in str(warning.message) for warning in seen) == 1 and torch.equal(*found)
 
 
@@ -187,14 +187,15 @@ def test_a_recorded_pass_gives_what_the_model_gives(method) -> None:
     order = BatchOrder(prepared.n_atoms, 8, seed=0)
     resident = resident_pass(model, prepared, order, TRAINING, device)
     assert resident is not None
-    for seed, (rows, batch) in enumerate(zip(row_loader(prepared, order), order.batches(0), strict=True)):
-        found = prediction_and_gradients(model, resident(rows.to(device), seed))
+    loader = RowLoader(prepared, resident.crystals, order, lambda epoch, number: number)
+    for seed, (rows, batch) in enumerate(zip(loader, order.batches(0), strict=True)):
+        found = prediction_and_gradients(model, resident(rows))
         expected = prediction_and_gradients(model, model(prepared[batch].to(device), seed))
         assert_close(found, expected, 1e-4)
     assert resident._recorded is not None
-    rows = next(iter(row_loader(prepared, BatchOrder(prepared.n_atoms, 40)))).to(device)
+    everything = RowLoader(prepared, resident.crystals, BatchOrder(prepared.n_atoms, 40), lambda epoch, number: 1)
     assert_close(
-        prediction_and_gradients(model, resident(rows, 1)),
+        prediction_and_gradients(model, resident(next(iter(everything)))),
         prediction_and_gradients(model, model(prepared[range(40)].to(device), 1)),
         1e-4,
     )
