@@ -55,15 +55,16 @@ def _train(config: Any, output: Path, resume: bool, preset: str = DEFAULT_PRESET
     $ crystalframer train --preset default --data.source jarvis --devices 4
     $ torchrun --nproc-per-node 4 -m crystalframer train --preset default --data.source jarvis
     """
-    from crystalframer.datasets.sources import check_source
     from crystalframer.training.folder import RunFolder
     from crystalframer.training.launch import launched
 
+    data = None
     if launched() is None:  # the ranks of a training find out together
         folder = RunFolder(output)
         folder.check_resumable(config) if resume else folder.check_new()
-        check_source(config.data.source)
-    result = cf.fit(config, output=output, resume=resume)
+        # Here rather than in `fit`, whose libraries take seconds to load.
+        data = cf.dataset(config.data.source, config.data.labels, config.model.targets)
+    result = cf.fit(config, data, output, resume)
     if _speaks():
         print(f"\n{result.summary()}\n")
         print(f"run folder   {output}")
@@ -139,7 +140,8 @@ def _predict(structures: Any, model: Any, device: Any, as_trained: bool, output:
     if not structures:
         raise ConfigError("no structures to predict; name files, folders or patterns")
     check_sizes(**sizes)
-    frame = _unread(structures, model) if device is None else None  # only torch knows the devices
+    # Whether other devices are there, which is to be said before files are read, only torch knows.
+    frame = _unread(structures, model) if device in (None, "cpu") else None
     if frame is None:
         frame = cf.predict(list(structures), cf.load(model, device, as_trained=as_trained), **sizes)
     errors = frame["error"].dropna().tolist()
@@ -169,9 +171,14 @@ def _screen(
     """
     if not structures:
         raise ConfigError("no structures to screen; name files, folders, patterns or databases")
-    from crystalframer.reading.inputs import check_exist
+    from crystalframer.reading.inputs import check_exist, none_readable
 
     check_exist(structures)
+    unread = none_readable(structures)
+    if unread is not None and not any(record.of_machine for record in unread):
+        _report_failures([str(record.error) for record in unread], len(unread))
+        print("no table is written", file=sys.stderr)
+        return 1
     result = cf.screen(list(structures), output, **options)
     print(result.summary())
     if any(choice is not None for choice in (where, top, by, selection)):
@@ -271,10 +278,10 @@ def _check(model: Any, as_trained: bool, structures: Any = (), output: Any = Non
     $ crystalframer check structures/ --model runs/gap --n-draws 20 --output check.csv
     $ crystalframer check --model runs/gap --as-trained
     """
-    from crystalframer.reading.inputs import check_exist
+    from crystalframer.reading.inputs import readable
 
-    check_exist(structures)
-    report = cf.check(list(structures) or None, cf.load(model, as_trained=as_trained), **options)
+    crystals = readable(list(structures)) if structures else None
+    report = cf.check(crystals, cf.load(model, as_trained=as_trained), **options)
     print(report.summary())
     if output is not None:
         _save(report.table, output, "table")

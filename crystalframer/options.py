@@ -18,6 +18,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from crystalframer._old_words import renewed
 from crystalframer.config import Config, Target, sections
+from crystalframer.devices import check_name
 from crystalframer.errors import ConfigError, Setting, suggestion
 from crystalframer.presets import preset
 from crystalframer.signatures import REQUIRED, Parameter, signature
@@ -172,6 +173,8 @@ class Verb:
                 raise refused from None
             sys.stderr.write(complaint.getvalue())
             raise
+        if "device" in options:
+            check_name(parsed.device)
         if "model" in options:
             from crystalframer.checkpoint import find
 

@@ -11,6 +11,9 @@ from pathlib import Path
 import grimp
 import pytest
 
+from crystalframer.checkpoint import PRETRAINED
+from crystalframer.testing import prototypes
+
 IMPORT_SECONDS = 0.5
 """Processor time that `import crystalframer` may add to `import torch`."""
 COMPILER = ("torch._dynamo", "torch._inductor", "sympy")
@@ -31,7 +34,7 @@ def imported_by(*words: str, folder: Path) -> set[str]:
     command = [sys.executable, "-X", "importtime", "-m", "crystalframer", *words]
     errors = subprocess.run(command, capture_output=True, text=True, cwd=folder).stderr
     listed = [line.rpartition("|")[2].strip() for line in errors.splitlines() if line.startswith("import time:")]
-    assert "crystalframer.cli" in listed, errors
+    assert "crystalframer.cli" in listed and "Traceback" not in errors, errors
     return set(listed)
 
 
@@ -100,10 +103,36 @@ def test_help_loads_nothing_slow(words: str, tmp_path: Path) -> None:
         "data get missing",
         "data pack missing.csv --output packed.parquet",
         "convert missing.ckpt --output model",
+        "predict salt.cif --device nope",
+        "screen salt.cif --output screened --device nope",
+        "trace salt.cif --device cuda:first",
+        "evaluate demo --device nope",
+        f"calibrate demo --model {PRETRAINED} --device nope",
+        "check broken.cif",
+        "evaluate broken.cif",
+        "screen broken.cif --output screened",
+        "screen broken.csv --output screened",
+        "predict broken.cif --device cpu",
+        "train --data.source unlabelled.csv",
+        "train --data.source words.csv",
+        "train --data.source broken.csv",
+        "train --data.source rowless.csv",
+        "train --data.source empty.csv",
     ],
 )
 def test_a_wrong_file_or_option_is_answered_without_slow_libraries(words: str, tmp_path: Path) -> None:
+    cell = '"{""atomic_numbers"": [55], ""frac_coords"": [[0, 0, 0]], ""lattice"": [[4, 0, 0], [0, 4, 0], [0, 0, 4]]}"'
+    tables = {
+        "unlabelled": f"id,structure\na,{cell}\n",
+        "words": f"id,structure,formation_energy_per_atom\na,{cell},low\n",
+        "broken": "id,structure,formation_energy_per_atom\na,nothing,1.0\n",
+        "rowless": "id,structure,formation_energy_per_atom\n",
+        "empty": "",
+    }
+    for name, text in tables.items():
+        (tmp_path / f"{name}.csv").write_text(text)
     (tmp_path / "broken.cif").write_text("data_broken\n_cell_length_a five\nloop_\n")
+    prototypes()[0].write(tmp_path / "salt.cif")
     assert not imported_by(*words.split(), folder=tmp_path).intersection(SLOW)
 
 

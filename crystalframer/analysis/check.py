@@ -15,7 +15,7 @@ from jaxtyping import Float
 from crystalframer import ops
 from crystalframer.analysis.batches import predictions
 from crystalframer.analysis.continuity import continuity, paths_of
-from crystalframer.analysis.invariance import KINDS, invariance, readable
+from crystalframer.analysis.invariance import KINDS, invariance
 from crystalframer.analysis.paths import NEAR, displacement
 from crystalframer.config import ModelConfig
 from crystalframer.crystals.crystal import Crystal
@@ -24,6 +24,7 @@ from crystalframer.crystals.neighbors import neighbor_list
 from crystalframer.datasets.sources import dataset
 from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import model_second, ready
+from crystalframer.reading.inputs import readable
 from crystalframer.surroundings import plain
 from crystalframer.testing import prototypes, random_crystal
 

@@ -16,10 +16,10 @@ from tqdm.auto import tqdm
 
 from crystalframer.analysis.batches import predictions
 from crystalframer.crystals.crystal import Crystal
-from crystalframer.errors import ConfigError, CrystalError, suggestion
+from crystalframer.errors import ConfigError, suggestion
 from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import ready
-from crystalframer.reading.inputs import read_all
+from crystalframer.reading.inputs import readable
 from crystalframer.surroundings import plain
 from crystalframer.testing import permuted, random_rotation, rewrapped, rotated, supercell, translated, with_cell
 
@@ -144,26 +144,6 @@ def invariance_summary(table: pandas.DataFrame) -> pandas.DataFrame:
             rows[kind][f"largest/{target}"] = float(np.abs(part[name].to_numpy()).max())
             rows[kind][f"std/{target}"] = float(np.sqrt(np.mean(variances)))
     return pandas.DataFrame.from_dict(rows, orient="index").rename_axis("kind")
-
-
-def readable(structures: Any) -> list[Crystal]:
-    """The structures as crystals, with unique ids.
-
-    >>> from crystalframer.analysis.invariance import readable
-    >>> from crystalframer.testing import random_crystal
-    >>> [crystal.id for crystal in readable([random_crystal(seed, n_atoms=2) for seed in (1, 2)])]
-    ['random-1', 'random-2']
-
-    Raises:
-        CrystalError: a structure cannot be read, or there is none.
-    """
-    try:
-        crystals = read_all(structures)
-    except CrystalError as error:
-        raise CrystalError(f"{error}; leave this structure out, or repair it") from error
-    if not crystals:
-        raise CrystalError("there are no structures; name files, or give structures")
-    return crystals
 
 
 def _unimodular(rng: np.random.Generator) -> Int[np.ndarray, "3 3"]:

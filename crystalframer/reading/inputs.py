@@ -94,6 +94,26 @@ def read_all(structures: Any) -> list[Crystal]:
     return [crystal if crystal.id == id else replace(crystal, id=id) for crystal, id in zip(crystals, ids, strict=True)]
 
 
+def readable(structures: Any) -> list[Crystal]:
+    """Read all structures for an analysis, of which each must be there.
+
+    >>> from crystalframer.reading.inputs import readable
+    >>> from crystalframer.testing import random_crystal
+    >>> [crystal.id for crystal in readable([random_crystal(seed, n_atoms=2) for seed in (1, 2)])]
+    ['random-1', 'random-2']
+
+    Raises:
+        CrystalError: a structure cannot be read, or there is none.
+    """
+    try:
+        crystals = read_all(structures)
+    except CrystalError as error:
+        raise CrystalError(f"{error}; leave this structure out, or repair it") from error
+    if not crystals:
+        raise CrystalError("there are no structures; name files, or give structures")
+    return crystals
+
+
 def iter_structures(inputs: Any) -> Iterator[StructureRecord]:
     """Every structure of the inputs, in order; one that cannot be read becomes a record with an error.
 

@@ -1,0 +1,27 @@
+"""Names of devices. Needs no torch."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import entry_points
+
+from crystalframer.errors import ConfigError
+
+_TYPES = (
+    *("cpu", "cuda", "ipu", "xpu", "mkldnn", "opengl", "opencl", "ideep", "hip", "ve", "fpga", "maia", "xla", "lazy"),
+    *("vulkan", "mps", "meta", "hpu", "mtia", "privateuseone"),
+)
+"""All that torch knows by itself."""
+
+
+def check_name(device: str | None) -> None:
+    """Check that torch may know a device of this name, such as `cuda:1`. Whether it is there, only torch can tell.
+
+    Raises:
+        ConfigError: torch knows none.
+    """
+    if device is None or re.fullmatch(rf"({'|'.join(_TYPES)})(:\d+)?", device):
+        return
+    if not entry_points(group="torch.backends"):  # which add devices of other names
+        problem = "cannot be used here (torch knows no such device); choose another, such as cpu or cuda"
+        raise ConfigError(problem, field="device", value=device)
