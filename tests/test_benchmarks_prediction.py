@@ -34,7 +34,8 @@ def test_a_run_states_speed_stages_and_errors(tmp_path: Path, capsys: pytest.Cap
     assert "files/s" in capsys.readouterr().out
     record = json.loads(path.read_text(encoding="utf-8"))
     assert record["data"]["files"] == 6 and record["data"]["broken"] == 1
-    ours, by_pymatgen, *stages = record["rows"]
+    ours, by_pymatgen, *stages, alone = record["rows"]
+    assert alone["unit"] == "files/s of processor time" and alone["value"] > 0
     assert ours["candidate"] == "crystalframer" and by_pymatgen["candidate"] == prediction.PYMATGEN
     assert [row["work"].strip() for row in stages] == list(STAGES)
     assert all(row["value"] > 0 for row in stages)

@@ -73,16 +73,17 @@ class Crystal:
                 f"got {self.lattice}",
                 field="lattice",
             )
-        bad = np.flatnonzero(~(np.abs(self.positions) <= FARTHEST_POSITION).all(axis=1))
-        if bad.size:
+        is_near = np.abs(self.positions) <= FARTHEST_POSITION
+        if not is_near.all():
+            bad = np.flatnonzero(~is_near.all(axis=1))
             raise CrystalError(
                 f"{name}: position of site {bad[0]} is {self.positions[bad[0]]}; it must be finite, and within "
                 f"{FARTHEST_POSITION:,.0f} Å of the origin",
                 site=int(bad[0]),
                 field="positions",
             )
-        bad = np.flatnonzero((self.atomic_numbers < 1) | (self.atomic_numbers > HIGHEST_ATOMIC_NUMBER))
-        if bad.size:
+        if self.atomic_numbers.min() < 1 or self.atomic_numbers.max() > HIGHEST_ATOMIC_NUMBER:
+            bad = np.flatnonzero((self.atomic_numbers < 1) | (self.atomic_numbers > HIGHEST_ATOMIC_NUMBER))
             raise CrystalError(
                 f"{name}: site {bad[0]} has atomic number {self.atomic_numbers[bad[0]]}; "
                 f"the model knows elements 1 (H) to {HIGHEST_ATOMIC_NUMBER} (Cf)",
@@ -121,6 +122,10 @@ class Crystal:
         """Reduced formula: `CaTiO3`, of whatever number of formula units the cell holds."""
         return reduced_formula(self.atomic_numbers)
 
+    def called(self, id: str) -> Crystal:
+        """This crystal with another id."""
+        return self._with_valid(id=id)
+
     def with_targets(self, targets: Mapping[str, float]) -> Crystal:
         return replace(self, targets=dict(targets))
 
@@ -138,8 +143,14 @@ class Crystal:
             moved = np.flatnonzero(outside.any(axis=1))
             positions = self.positions.copy()
             positions[moved] = frac[moved] @ self.lattice
-            crystal = replace(self, positions=positions)
+            crystal = self._with_valid(positions=positions)
         _check_distances(crystal, frac)
+        return crystal
+
+    def _with_valid(self, **fields: Any) -> Crystal:
+        """This crystal with other fields, which need no check: to check all of it takes longer than most of reading."""
+        crystal = object.__new__(Crystal)
+        crystal.__dict__.update(self.__dict__, **fields)
         return crystal
 
     def right_handed(self) -> Crystal:
@@ -210,8 +221,12 @@ def closest_pair(
     Args:
         frac: fractional coordinates, from 0 to 1.
     """
+    if len(frac) < 2:
+        return None
     heights = cell_heights(lattice)
     for pairs in _candidates(frac, heights, limit):
+        if not len(pairs):
+            continue
         difference = frac[pairs[:, 1]] - frac[pairs[:, 0]]
         lengths = np.linalg.norm((difference - np.rint(difference)) @ lattice, axis=1)
         if (lengths < limit).any():

@@ -241,7 +241,7 @@ def crystal_of(entry: Entry) -> Crystal:
         CrystalError: there is none; the error has the path and row of the entry.
     """
     crystal = _crystal(entry)
-    return crystal if crystal.id else replace(crystal, id=crystal.formula)
+    return crystal if crystal.id else crystal.called(crystal.formula)
 
 
 def _crystal(entry: Entry) -> Crystal:

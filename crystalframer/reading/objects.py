@@ -10,7 +10,6 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -111,7 +110,7 @@ def _converted(structure: Any, id: str) -> Crystal:
 
 
 def _named(crystal: Crystal, id: str) -> Crystal:
-    return replace(crystal, id=id) if id and id != crystal.id else crystal
+    return crystal.called(id) if id and id != crystal.id else crystal
 
 
 def _from_pymatgen(structure: Any, id: str) -> Crystal:
@@ -301,7 +300,7 @@ def _converter(row: Mapping[str, Any]) -> Callable[[Mapping[str, Any], str], Cry
     if isinstance(row.get("attributes"), Mapping):
         return _from_optimade
     for names, convert in _DICTIONARIES.items():
-        if all(name in row and row[name] is not None for name in names):
+        if row.get(names[0]) is not None and all(row.get(name) is not None for name in names[1:]):
             return convert
     return None
 

@@ -27,6 +27,7 @@ _SYSTEMS = ("chemsys", "chemicalsystem")
 _MATRICES = ("lattice", "cell", "lattice_mat", "lattice_vectors")
 _NUMBERS = ("atomic_numbers", "numbers")
 _LENGTHS, _ANGLES = ("a", "b", "c"), ("alpha", "beta", "gamma")
+_PARAMETERS = (*_LENGTHS, "abc", *_ANGLES, "angles")
 _RELATIVE, _ABSOLUTE = 2e-3, 6e-3
 """Å: lengths may be rounded to two decimals."""
 _DEGREES = 0.1
@@ -96,6 +97,8 @@ def check_parameters(record: Mapping[str, Any], lattice: Float[np.ndarray, "3 3"
     Raises:
         CrystalError: as `check_content`.
     """
+    if all(record.get(key) is None for key in _PARAMETERS):
+        return
     lengths = np.linalg.norm(lattice, axis=1)
     cosines = np.array([lattice[i] @ lattice[j] / (lengths[i] * lengths[j]) for i, j in ((1, 2), (0, 2), (0, 1))])
     angles = np.degrees(np.arccos(np.clip(cosines, -1, 1)))

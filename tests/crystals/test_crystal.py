@@ -78,6 +78,13 @@ def test_fractional_coordinates() -> None:
     np.testing.assert_allclose(crystal.frac_coords, [[0.25, 0.5, -1.0]])
 
 
+def test_a_crystal_with_another_id_is_the_same_otherwise() -> None:
+    crystal = random_crystal(0, 2).with_targets({"gap": 1.5})
+    other = crystal.called("salt")
+    assert (other.id, other.targets) == ("salt", {"gap": 1.5}) and crystal.id == "random-0"
+    assert other.positions is crystal.positions and other.lattice is crystal.lattice
+
+
 def test_cell_heights_of_a_sheared_cell() -> None:
     np.testing.assert_allclose(
         cell_heights(np.array([[2.0, 0, 0], [2.0, 3.0, 0], [0, 0, 5.0]])), [12**0.5 * 0 + 6 / 13**0.5, 3.0, 5.0]
