@@ -132,14 +132,15 @@ class Domain:
         has_strange = np.bincount(crystal, is_strange, n_crystals) > 0
         # For an element that was hardly seen, neither volume nor distances are known.
         odd_volume = ~has_strange & ((filling < self.volume.low) | (filling > self.volume.high))
-        odd_distance = np.bincount(crystal, ~is_strange & (too_near | too_far), n_crystals) > 0
+        is_odd = ~is_strange & (too_near | too_far)
+        odd_distance = np.bincount(crystal, is_odd, n_crystals) > 0
         reasons: list[str | None] = [None] * n_crystals
         for row in np.flatnonzero(has_strange | odd_volume | odd_distance).tolist():
             atoms = np.flatnonzero(crystal == row)
             found = [self._about_element(z) for z in np.unique(numbers[atoms[is_strange[atoms]]]).tolist()]
             if odd_volume[row]:
                 found.append(self._about_volume(float(geometry.volume[row]) / len(atoms), float(filling[row])))
-            for z in np.unique(numbers[atoms[~is_strange[atoms]]]).tolist():
+            for z in np.unique(numbers[atoms[is_odd[atoms]]]).tolist():
                 mine = atoms[numbers[atoms] == z]
                 closest, loneliest = (int(mine[f(geometry.nearest[mine])]) for f in (np.argmin, np.argmax))
                 if too_near[closest]:
