@@ -55,6 +55,7 @@ def _train(config: Any, output: Path, resume: bool, preset: str = DEFAULT_PRESET
     $ crystalframer train --preset default --data.source jarvis --devices 4
     $ torchrun --nproc-per-node 4 -m crystalframer train --preset default --data.source jarvis
     """
+    from crystalframer.datasets.sources import dataset_of
     from crystalframer.training.folder import RunFolder
     from crystalframer.training.launch import launched
 
@@ -63,7 +64,7 @@ def _train(config: Any, output: Path, resume: bool, preset: str = DEFAULT_PRESET
         folder = RunFolder(output)
         folder.check_resumable(config) if resume else folder.check_new()
         # Here rather than in `fit`, whose libraries take seconds to load.
-        data = cf.dataset(config.data.source, config.data.labels, config.model.targets)
+        data = dataset_of(config)
     result = cf.fit(config, data, output, resume)
     if _speaks():
         print(f"\n{result.summary()}\n")

@@ -16,12 +16,16 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from crystalframer.elements import HIGHEST_ATOMIC_NUMBER, SYMBOLS
 from crystalframer.errors import ConfigError, Setting, suggestion
 from crystalframer.frame_methods import ANCHORED, FRAME_METHODS as FRAME_METHODS, PROMISES, FrameMethod, FramePromises
 
 Precision = Literal["32", "bf16-mixed"]
 Accelerator = Literal["auto", "cpu", "cuda", "mps"]
 Schedule = Literal["inverse-sqrt", "warmup-stable-decay"]
+SplitKind = Literal[
+    "given", "random", "group", "chemical-system", "prototype", "space-group", "element", "property-tail"
+]
 SecondAxis = Literal["off-line", "sine"]
 DecayShape = Literal["elu", "smooth"]
 Activation = Literal["relu", "swish"]
@@ -378,13 +382,20 @@ class DataConfig(_Checked):
     JSON, parquet) or a folder of structure files."""
     labels: str | None = None
     """Table of labels for a folder of structure files (default: `labels.csv`, `.json` or `.parquet` in it)."""
-    split: Literal["given", "random", "group"] = "given"
-    """`given`: by the data set's column `split`. `random`: by fractions. `group`: by fractions, with all crystals of
-    the same formula in the same part."""
+    split: SplitKind = "given"
+    """`given`: by the data set's column `split`. All others draw by fractions. `random`: each crystal by chance.
+    `group`, `chemical-system`, `prototype`, `space-group`: all crystals of one formula (set of elements, structure
+    type, space group) in one part. `element`: some elements are in no training crystal. `property-tail`: the test
+    crystals have the highest labels of one target."""
     validation_fraction: Fraction = 0.1
-    """Share of the crystals used to choose the best epoch (splits `random` and `group`)."""
+    """Share of the crystals used to choose the best epoch (not for the split `given`)."""
     test_fraction: Fraction = 0.1
-    """Share of the crystals used for the final score (splits `random` and `group`)."""
+    """Share of the crystals used for the final score (not for the split `given`)."""
+    test_elements: tuple[str, ...] = ()
+    """Elements of the split `element`: all crystals that contain one are the test part, whatever `test_fraction` is.
+    None named: elements are drawn, as long as their crystals fit into `test_fraction`."""
+    tail_target: str | None = None
+    """Target whose highest labels the split `property-tail` tests. None: the first target."""
     max_atoms_per_crystal: PositiveInt | None = None
     """Leave larger cells out of training and validation. The test part always keeps all its crystals."""
 
@@ -392,6 +403,14 @@ class DataConfig(_Checked):
         super().__post_init__()
         share = self.validation_fraction + self.test_fraction
         _check(share < 1, self, "test_fraction", "leaves no crystals to train on")
+        for symbol in self.test_elements:
+            known = SYMBOLS[:HIGHEST_ATOMIC_NUMBER]
+            _check(symbol in known, self, "test_elements", f"{symbol!r} is no element{suggestion(symbol, known)}")
+        for name, split in (("test_elements", "element"), ("tail_target", "property-tail")):
+            is_used = self.split == split or not getattr(self, name)
+            _check(is_used, self, name, f"belongs to the split {split!r}, but ", _setting(self, "split"))
+        no_tail = self.split == "property-tail" and self.test_fraction == 0
+        _check(not no_tail, self, "test_fraction", "must be above 0 for the split 'property-tail'")
 
 
 @dataclass(frozen=True)

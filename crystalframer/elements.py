@@ -91,3 +91,11 @@ def reduced_formula(atomic_numbers: Integer[np.ndarray, " n_atoms"]) -> str:
     ordered = sorted(counts, key=formula_order)
     parts = ((SYMBOLS[z - 1], counts[z] // divisor) for z in ordered)
     return "".join(symbol if count == 1 else f"{symbol}{count}" for symbol, count in parts)
+
+
+def anonymous_formula(atomic_numbers: Integer[np.ndarray, " n_atoms"]) -> str:
+    """`ABC3` for CaTiO3 or any multiple of it: a letter for each element, by rising count without common factor."""
+    counts = sorted(Counter(atomic_numbers.tolist()).values())
+    divisor = math.gcd(*counts)
+    parts = ((chr(ord("A") + n), count // divisor) for n, count in enumerate(counts))
+    return "".join(letter if count == 1 else f"{letter}{count}" for letter, count in parts)

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from unittest.mock import Mock
 
 import numpy as np
@@ -27,6 +27,7 @@ from benchmarks import (
     loader,
     peers,
     scaling,
+    splits,
     training,
 )
 from benchmarks.floor import Shape, Work
@@ -34,7 +35,15 @@ from benchmarks.machine import Load, Peak, probe
 from benchmarks.report import Bar, Report, Row, table, timed_rows
 from benchmarks.timing import Candidate, Timing, alternate, ratio
 from crystalframer.analysis.paths import PATH_KINDS
-from crystalframer.config import CosineBasis, DecayConfig, DistanceBasis, FrameConfig, FrameMethod, ModelConfig
+from crystalframer.config import (
+    CosineBasis,
+    DecayConfig,
+    DistanceBasis,
+    FrameConfig,
+    FrameMethod,
+    ModelConfig,
+    SplitKind,
+)
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import make_batch
 from crystalframer.crystals.neighbors import neighbor_list
@@ -114,6 +123,27 @@ def test_what_fit_adds_to_steps_is_written(tmp_path: Path) -> None:
     ]
     (bar,) = record["bars"]
     assert bar["limit"] == epoch.ADDED_BAR and bar["met"] is None
+
+
+def test_each_split_has_a_row_and_a_point(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    splits.main([*TINY, "--preset", "tiny", "--runs", str(tmp_path / "runs"), "--output", str(path)])
+    record = json.loads(path.read_text(encoding="utf-8"))
+    assert [row["candidate"] for row in record["rows"]] == [kind for kind in get_args(SplitKind) if kind != "given"]
+    for row in record["rows"]:
+        low, high = map(float, row["details"]["95 %"].split(" to "))
+        assert row["unit"] == "eV/atom" and low <= round(row["value"], 3) <= high and row["details"]["share"] > 0
+    assert path.with_suffix(".png").stat().st_size > 1000
+
+
+def test_the_interval_of_an_error_is_over_crystals() -> None:
+    errors = np.random.default_rng(0).normal(size=400)
+    result = splits.Result("random", "eV", errors, 2 * errors)
+    low, high = result.interval
+    mean, deviation = np.abs(errors).mean(), np.abs(errors).std() / 20
+    assert result.mae == pytest.approx(mean) and result.mae_of_mean == pytest.approx(2 * mean)
+    assert low == pytest.approx(mean - 1.96 * deviation, abs=0.2 * deviation)
+    assert high == pytest.approx(mean + 1.96 * deviation, abs=0.2 * deviation)
 
 
 def test_a_network_that_computes_nothing_has_all_gradients() -> None:

@@ -19,8 +19,10 @@ from crystalframer.config import DataConfig, Target
 from crystalframer.crystals.crystal import SMALLEST_CELL_HEIGHT, Crystal, cell_heights
 from crystalframer.crystals.flat import UNKNOWN, FlatCrystals, Provenance, text_array
 from crystalframer.datasets import packed
+from crystalframer.datasets.drawn import drawn_parts
 from crystalframer.datasets.duplicates import duplicate_groups
-from crystalframer.elements import HIGHEST_ATOMIC_NUMBER, reduced_formula
+from crystalframer.datasets.symmetry import space_groups
+from crystalframer.elements import HIGHEST_ATOMIC_NUMBER, SYMBOLS, anonymous_formula, reduced_formula
 from crystalframer.errors import CrystalError, DataError, UnknownTarget
 
 if TYPE_CHECKING:
@@ -96,6 +98,33 @@ class CrystalDataset(FlatCrystals):
         return text_array(formulas)
 
     @cached_property
+    def chemical_systems(self) -> Shaped[np.ndarray, " n_crystals"]:
+        """The elements of each crystal, by alphabet: `Ca-O-Ti`."""
+        atoms = (self.atomic_numbers[start:end] for start, end in itertools.pairwise(self.offsets.tolist()))
+        return text_array(["-".join(sorted(SYMBOLS[z - 1] for z in set(numbers.tolist()))) for numbers in atoms])
+
+    @cached_property
+    def space_groups(self) -> Int64[np.ndarray, " n_crystals"]:
+        """Number of the space group of each crystal, from 1 to 230, within 0.1 Å (as in the Materials Project).
+
+        The two hands of a chiral structure have one number, the lower: P3₂21 is 152, as P3₁21. It takes about 5 ms a
+        crystal, and a progress bar is shown.
+        """
+        return space_groups(self, self.duplicates)
+
+    @cached_property
+    def prototypes(self) -> Shaped[np.ndarray, " n_crystals"]:
+        """Structure type of each crystal: its formula without elements, and its space group.
+
+        `AB-225` is rock salt, `ABC3-221` cubic perovskite. It is coarser than a full comparison of structures: some
+        structure types share formula and space group, but no type has two names, unless a distortion lowers its
+        symmetry.
+        """
+        atoms = (self.atomic_numbers[start:end] for start, end in itertools.pairwise(self.offsets.tolist()))
+        types = zip(atoms, self.space_groups.tolist(), strict=True)
+        return text_array([f"{anonymous_formula(numbers)}-{group}" for numbers, group in types])
+
+    @cached_property
     def duplicates(self) -> Int64[np.ndarray, " n_crystals"]:
         """Group of each crystal, counted from 0: crystals that are the same, whatever their ids, cells, orientations or
         handedness, are in one group.
@@ -165,22 +194,29 @@ class CrystalDataset(FlatCrystals):
         """Divide into training, validation and test part. `max_atoms_per_crystal` applies to the first two.
 
         Split `given` takes the data set's own parts. `random` draws crystals by fraction; crystals that are the same
-        (`duplicates`) stay together. `group` keeps all crystals of one reduced formula together. Drawn parts never
-        exceed their fractions, so very common crystals or formulas go to training.
+        (`duplicates`) stay together. `group`, `chemical-system`, `prototype` and `space-group` keep all crystals of one
+        reduced formula (chemical system, ...) together. Drawn parts never exceed their fractions, so very common
+        crystals or groups go to training. `element` leaves out all crystals that contain some elements, and
+        `property-tail` those with the highest labels.
 
         Raises:
-            DataError: no split is given, or a part that was asked for would be empty.
+            DataError: no split is given, a part that was asked for would be empty, no crystal contains an element of
+                `test_elements`, or there is no target `tail_target`.
+
+        Example:
+            >>> data = cf.dataset("demo")
+            >>> splits = data.split(cf.DataConfig(split="prototype", test_fraction=0.2), seed=0)
+            >>> set(splits.train.prototypes) & set(splits.test.prototypes)
+            set()
         """
         if config.split != "given":
-            by_formula = config.split == "group"
-            keys = self.formulas if by_formula else self.ids
-            part = _assign_parts(keys, None if by_formula else self.duplicates, config, seed)
+            part = drawn_parts(self, config, seed)
         elif self.parts is not None:
             part = self.parts
         else:
             raise DataError(
                 "the data set has no split of its own (a column `split` with train, validation or test); "
-                "choose split 'random' or 'group'",
+                "choose 'random' or another split",
                 field="split",
             )
         rows = {name: np.flatnonzero(part == name) for name in PARTS}
@@ -363,39 +399,3 @@ def _check_crystals(dataset: CrystalDataset) -> None:
             dataset[row]
         except CrystalError as error:
             raise DataError(error.message, row=row + 1, site=error.site, field=error.field) from error
-
-
-def _assign_parts(
-    keys: Shaped[np.ndarray, " n_crystals"],
-    groups: Int64[np.ndarray, " n_crystals"] | None,
-    config: DataConfig,
-    seed: int,
-) -> Shaped[np.ndarray, " n_crystals"]:
-    """Draw a part for each key by fraction. The first key of a group that is drawn decides for all of the group.
-
-    The draw depends on keys and seed, not on the order of the rows.
-
-    Args:
-        groups: crystals that stay together. Default: those with the same key.
-    """
-    _, first_row, key_index = np.unique(keys.astype(str), return_index=True, return_inverse=True)
-    groups = key_index if groups is None else groups
-    members = np.bincount(groups)
-    fractions = {"test": config.test_fraction, "validation": config.validation_fraction}
-    sizes = {name: max(1, round(fraction * len(keys))) for name, fraction in fractions.items() if fraction}
-    free = dict(sizes)
-    part_of_group = np.full(len(members), None, dtype=object)
-    for group in groups[first_row[np.random.default_rng(seed).permutation(len(first_row))]]:
-        if part_of_group[group] is None:
-            part = next((name for name in free if members[group] <= free[name]), "train")
-            part_of_group[group] = part
-            if part in free:
-                free[part] -= int(members[group])
-    for name, size in sizes.items():
-        if free[name] == size:
-            raise DataError(
-                f"the {name} part of a {config.split!r} split would be empty ({len(keys)} crystals in {len(members)} "
-                f"groups, room for {size} in this part); raise {name}_fraction or choose another split",
-                field=name,
-            )
-    return part_of_group[groups]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from crystalframer.config import Target
+from crystalframer.config import Config, Target
 from crystalframer.datasets.dataset import CrystalDataset
 from crystalframer.datasets.jarvis import JARVIS
 from crystalframer.datasets.labelled import read_folder, read_table
@@ -66,6 +66,18 @@ def dataset(
     check_source(source)
     path = Path(source).expanduser()
     return read_folder(path, labels, targets) if path.is_dir() else read_table(path, targets)
+
+
+def dataset_of(config: Config) -> CrystalDataset:
+    """The data set of a run, with its targets, and with the target whose tail the split tests.
+
+    Raises:
+        DataError, CrystalError: as `dataset`.
+    """
+    targets, tail = config.model.targets, config.data.tail_target
+    if tail not in (None, *config.model.target_names):
+        targets = (*targets, Target(tail))
+    return dataset(config.data.source, config.data.labels, targets)
 
 
 def check_source(source: str | Path) -> None:

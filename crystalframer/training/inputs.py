@@ -15,13 +15,14 @@ from crystalframer.crystals.loading import BatchOrder, PreparedCrystals, prepare
 from crystalframer.datasets import sources
 from crystalframer.datasets.dataset import CrystalDataset, Splits
 from crystalframer.datasets.used import TRAINED
+from crystalframer.elements import SYMBOLS
 from crystalframer.errors import ConfigError, CrystalError, DataError, Setting
 
 
 def load_splits(config: Config, data: Splits | CrystalDataset | None) -> Splits:
     """The three parts, of `config.data.source` if no data are given."""
     if data is None:
-        data = sources.dataset(config.data.source, config.data.labels, config.model.targets)
+        data = sources.dataset_of(config)
     if isinstance(data, Splits):
         _announce_known(data)
         return data
@@ -31,6 +32,8 @@ def load_splits(config: Config, data: Splits | CrystalDataset | None) -> Splits:
         _announce_known(splits)
     else:
         _announce_duplicates(data)
+    if config.data.split == "element":
+        _announce_elements(splits)
     return splits
 
 
@@ -90,6 +93,19 @@ def _announce_duplicates(data: CrystalDataset) -> None:
             "ids; the split keeps those that are the same in one part",
             file=sys.stderr,
         )
+
+
+def _announce_elements(splits: Splits) -> None:
+    """Report the elements that the test and the validation part have, and the training part has not."""
+    trained = np.unique(splits.train.atomic_numbers)
+    for name in ("test", "validation"):
+        part: CrystalDataset = getattr(splits, name)
+        symbols = [SYMBOLS[z - 1] for z in np.setdiff1d(part.atomic_numbers, trained)]
+        if symbols:
+            print(
+                f"{len(part):,} {name} crystals; no training crystal has one of their elements {', '.join(symbols)}",
+                file=sys.stderr,
+            )
 
 
 def announce_lone_crystals(config: Config, crystals: PreparedCrystals) -> None:

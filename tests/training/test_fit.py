@@ -51,7 +51,7 @@ from crystalframer.crystals.loading import BatchOrder, prepare
 from crystalframer.datasets.dataset import CrystalDataset, Splits
 from crystalframer.errors import CheckpointError, ConfigError, CrystalError, DataError, TrainingError
 from crystalframer.model.network import CrystalFramer
-from crystalframer.testing import random_crystal
+from crystalframer.testing import prototypes, random_crystal
 from crystalframer.training import FitResult, Interrupted, fit
 from crystalframer.training.folder import RunFolder
 from crystalframer.training.inputs import load_splits
@@ -689,3 +689,27 @@ def test_crystals_that_are_the_same_are_counted(split: str, said: str, capsys: p
     assert capsys.readouterr().err == ""
     load_splits(replace(CONFIG, data=DataConfig(split=split)), data.select(np.arange(18)))  # type: ignore[arg-type]
     assert capsys.readouterr().err == ""
+
+
+def test_elements_that_are_left_out_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    crystals = [replace(crystal, targets={"energy": 0.0}) for crystal in prototypes()]
+    data = CrystalDataset.from_crystals(crystals, [Target("energy")])
+    config = replace(CONFIG, data=DataConfig(split="element", test_elements=("O",), validation_fraction=0.0))
+    assert set(load_splits(config, data).test.formulas) == {"ZnO", "SrTiO3", "TiO2"}
+    said = "3 test crystals; no training crystal has one of their elements O, Ti, Sr"
+    assert said in capsys.readouterr().err
+
+
+def test_the_tail_may_be_that_of_a_label_that_is_no_target(tmp_path: Path) -> None:
+    """And the run states the split, and goes on with it."""
+    crystals = [replace(random_crystal(n, n_atoms=2), targets={"energy": n % 3.0, "gap": float(n)}) for n in range(20)]
+    CrystalDataset.from_crystals(crystals, [TARGETS[0], Target("gap")]).save(tmp_path / "data.parquet")
+    data = DataConfig(source=str(tmp_path / "data.parquet"), split="property-tail", tail_target="gap")
+    config = replace(training(n_epochs=2, swa_epochs=0), data=data)
+    assert set(load_splits(config, None).test.ids) == {"random-18", "random-19"}
+    with pytest.raises(Interrupted):
+        fit(config, output=tmp_path / "run", callbacks=[stop_at(1, 0)])
+    assert RunFolder(tmp_path / "run").read_config().data == data
+    with refused(ConfigError, "data.tail_target was 'gap', is None"):
+        fit(replace(config, data=replace(data, tail_target=None)), output=tmp_path / "run", resume=True)
+    assert len(fit(config, output=tmp_path / "run", resume=True).history) == 2
