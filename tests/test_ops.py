@@ -11,7 +11,17 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-from attention_cases import ATOM, IRON, MOLECULE, SALT, assert_agrees, batch_of, reference_output, weights
+from attention_cases import (
+    ATOM,
+    IRON,
+    MOLECULE,
+    OUTPUT_BAR,
+    SALT,
+    assert_agrees,
+    batch_of,
+    reference_output,
+    weights,
+)
 from refusals import refused
 
 from crystalframer import ops
@@ -21,7 +31,7 @@ from crystalframer.errors import ConfigError
 from crystalframer.maths import frames
 from crystalframer.maths.basis import chebyshev_of_gaussians, cosine_centers, gaussians
 from crystalframer.maths.edges import Edges
-from crystalframer.ops import cpu
+from crystalframer.ops import cpu, kernels
 from crystalframer.ops.reference import AttentionInputs
 from crystalframer.testing import random_crystal
 
@@ -47,6 +57,35 @@ def test_the_envelope_is_that_of_the_reference(method: FrameMethod, reach: float
     config = replace(CONFIG, frame=FrameConfig(method), decay=DecayConfig(reach=reach))
     crystals = (SALT, IRON, MOLECULE, ATOM, random_crystal(1, 6))
     assert_agrees(cpu.framed_attention, batch_of(*crystals, radius=config.radius, enlarge=False), config, seed=1)
+
+
+UNEVEN = ModelConfig(
+    n_heads=3,
+    d_model=54,
+    distance=DistanceBasis(n_centers=13, max_distance=7.0, width=0.3),
+    cosine=CosineBasis(n_centers=30, width=1.0),
+)
+"""Sizes that are no multiples of a vector, and cosine Gaussians that take more polynomials than fit into registers."""
+
+
+@pytest.mark.parametrize("method", ["max", "none"])
+def test_sizes_that_do_not_fill_vectors(method: FrameMethod) -> None:
+    assert UNEVEN.d_head == 18 and chebyshev_of_gaussians(UNEVEN.cosine).shape[1] > kernels.CHUNK
+    config = replace(UNEVEN, frame=FrameConfig(method))
+    assert_agrees(cpu.framed_attention, batch_of(random_crystal(1, 5), MOLECULE, radius=5.0), config, seed=1)
+
+
+@pytest.mark.parametrize("crystals", [(random_crystal(1, 5),), (SALT, IRON, MOLECULE, ATOM)])
+def test_moments_are_summed_over_sets(crystals: tuple[Crystal, ...]) -> None:
+    """Frames that are members with their opposites, and frames that are members alone; several rows of items."""
+    config = replace(UNEVEN, frame=FrameConfig("max", weighted_margin=2.0))
+    batch = batch_of(*crystals, radius=6.0)
+    tensors: list[Any] = weights(batch.n_atoms, config)
+    exact = AttentionInputs(*tensors, edges=Edges.of(batch.to(dtype=torch.float64)), config=config)
+    given = AttentionInputs(*(tensor.float() for tensor in tensors), edges=Edges.of(batch), config=config)
+    expected = reference_output(exact)
+    error = (cpu.framed_attention(given) - expected).abs().max() / expected.abs().max()
+    assert float(error) <= OUTPUT_BAR
 
 
 def random_inputs(edges: Edges) -> AttentionInputs:
@@ -127,9 +166,10 @@ def test_operators_pass_torchs_own_checks() -> None:
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(cpu.attend, (q, k, precision, *layout.pairs, layout.squared, 0.08), test_utils=tests)
     attention = torch.rand(2, len(layout.squared), requires_grad=True)
-    axes, basis = torch.randn(3, 2, 3, 3), layout.basis(DistanceBasis(n_centers=4))
+    axes, blocks = torch.randn(3, 2, 3, 3), layout.blocks(DistanceBasis(n_centers=4))
     n_seen = layout.pairs.n_edges.expand(2, -1).contiguous()
-    arguments = (attention, n_seen, v, axes, layout.directions, layout.is_self, *basis, *layout.pairs, 4, 4 + 3 * 8)
+    geometry = layout.directions, layout.is_self, layout.lengths, *blocks, *layout.pairs
+    arguments = (attention, n_seen, v, axes, *geometry, 4, 3.5, 3.5, 4 + 3 * kernels.CHUNK)
     torch.library.opcheck(cpu.accumulate, arguments, test_utils=tests)
 
 

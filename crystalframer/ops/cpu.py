@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -53,8 +53,8 @@ def framed_attention(given: AttentionInputs) -> Float[Tensor, "n_atoms n_heads d
         else:
             projection = torch.cat([projection, of_cosines], dim=-1)
             axes = _axes(logits.detach(), attention.detach(), n_seen, given, layout)
-    geometry = layout.directions, layout.is_self, *layout.basis(config.distance), *layout.pairs
-    sizes = config.distance.n_centers, projection.shape[-1]
+    geometry = layout.directions, layout.is_self, layout.lengths, *layout.blocks(config.distance), *layout.pairs
+    sizes = config.distance.n_centers, *_spacing(config.distance), projection.shape[-1]
     values, moments, _ = accumulate(attention, n_seen, given.value, axes, *geometry, *sizes)
     projected = moments @ projection.mT
     return values + (projected if summed is None else projected + summed).transpose(0, 1)
@@ -63,7 +63,16 @@ def framed_attention(given: AttentionInputs) -> Float[Tensor, "n_atoms n_heads d
 @uncompiled
 @lru_cache
 def _cosine_basis(config: CosineBasis) -> Tensor:
-    return torch.from_numpy(chebyshev_products(chebyshev_of_gaussians(config), kernels.STEP))
+    """(n_centers, n_moments) by which Gaussians follow from the moments; see `kernels.CHUNK`."""
+    products = chebyshev_products(chebyshev_of_gaussians(config), kernels.CHUNK)
+    products = chebyshev_products(rearrange(products, "m (c n) -> (m c) n", n=kernels.CHUNK), kernels.STEP)
+    return torch.from_numpy(rearrange(products, "(m c) (k j odd) -> m (c odd k j)", m=config.n_centers, j=4, odd=2))
+
+
+def _spacing(config: DistanceBasis) -> tuple[float, float]:
+    """Spacing and standard deviation of the distance Gaussians, Å."""
+    spacing = config.max_distance / config.n_centers
+    return spacing, config.width * spacing
 
 
 # --- a batch as the kernels need it -----------------------------------------------------------------------------------
@@ -85,13 +94,12 @@ class _Pairs(NamedTuple):
     queries: Tensor
 
 
-class _Basis(NamedTuple):
-    """Distance Gaussians of every eight centres over the edges near enough; see `kernels.find_blocks`."""
+class _Blocks(NamedTuple):
+    """The edges that are near enough to every eight centres of the distance Gaussians; see `kernels.find_blocks`."""
 
     first_block: Tensor
     block_edge: Tensor
-    first_value: Tensor
-    gaussians: Tensor
+    block_size: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +109,6 @@ class _Layout:
     pairs: _Pairs
     first_given: Tensor
     """(n_atoms + 1): where each atom's edges start in the batch."""
-    index: Tensor
-    """(n_edges of the batch): number of each edge here."""
     squared: Tensor
     """Å²"""
     lengths: Tensor
@@ -111,7 +117,7 @@ class _Layout:
     """(3, n_edges)"""
     is_self: Tensor
     """True for the edges that pad, too."""
-    _bases: dict[DistanceBasis, _Basis]
+    _blocks: dict[DistanceBasis, _Blocks]
 
     @classmethod
     def of(cls, edges: Edges) -> _Layout:
@@ -119,35 +125,37 @@ class _Layout:
         start = n_edges.new_zeros(1)
         padded = (n_edges + kernels.PAD - 1) // kernels.PAD * kernels.PAD
         first_given, first_edge = (torch.cat([start, counts.cumsum(0)]) for counts in (n_edges, padded))
-        index = torch.arange(len(edges.key)) + (first_edge - first_given)[edges.query]
-
-        def spread(values: Tensor, filler: float | bool) -> Tensor:
-            return values.new_full((*values.shape[:-1], int(first_edge[-1])), filler).index_copy_(-1, index, values)
-
-        squared = spread(edges.lengths.square(), float(kernels.FAR))
+        n_padded = int(first_edge[-1])
+        squared, lengths = edges.lengths.new_empty(n_padded), edges.lengths.new_empty(n_padded)
+        directions, is_self = edges.lengths.new_empty(3, n_padded), edges.is_self.new_empty(n_padded)
+        given = _arrays(edges.lengths, edges.directions, edges.is_self)
+        places = _arrays(squared, lengths, directions, is_self)
+        _over_atoms(kernels.lay_out, *_arrays(first_edge, first_given), given, *places)
         pairs = kernels.find_pairs(*_arrays(first_given, first_edge, edges.key, squared), edges.n_keys)
         return cls(
             pairs=_Pairs(first_edge, n_edges, *map(torch.from_numpy, pairs)),
             first_given=first_given,
-            index=index,
             squared=squared,
-            lengths=spread(edges.lengths, 0.0),
-            directions=spread(edges.directions.T, 0.0),
-            is_self=spread(edges.is_self, True),
-            _bases={},
+            lengths=lengths,
+            directions=directions,
+            is_self=is_self,
+            _blocks={},
         )
 
+    @cached_property
+    def index(self) -> Tensor:
+        """(n_edges of the batch): number of each edge here."""
+        shift = (self.pairs.first_edge - self.first_given)[:-1]
+        return torch.arange(int(self.first_given[-1])) + shift.repeat_interleave(self.pairs.n_edges)
+
     @uncompiled
-    def basis(self, config: DistanceBasis) -> _Basis:
-        if config not in self._bases:
-            spacing = config.max_distance / config.n_centers
-            width = config.width * spacing
+    def blocks(self, config: DistanceBasis) -> _Blocks:
+        if config not in self._blocks:
+            spacing, width = _spacing(config)
             edges = _arrays(self.pairs.first_edge, self.lengths)
             blocks = kernels.find_blocks(*edges, config.n_centers, spacing, kernels.REACH * width)
-            values = self.lengths.new_empty(int(blocks[-1][-1]))
-            _over_atoms(kernels.distance_basis, edges[0], *blocks, edges[1], spacing, width, *_arrays(values))
-            self._bases[config] = _Basis(*map(torch.from_numpy, blocks), gaussians=values)
-        return self._bases[config]
+            self._blocks[config] = _Blocks(*map(torch.from_numpy, blocks))
+        return self._blocks[config]
 
 
 _layouts: WeakKeyDictionary[Edges, _Layout] = WeakKeyDictionary()
@@ -225,12 +233,13 @@ def _strengths(
 
 def _over_atoms(run: Any, first_edge: np.ndarray, *arguments: Any) -> None:
     """The kernel run(first_atom, last_atom, first_edge, *arguments), divided among threads by edges."""
-    if not run.signatures:  # a call without work compiles it or reads it from disk
+    if not run.overloads:  # a call without work compiles it or reads it from disk
         with announced("compiled kernels for the CPU"):
             run(0, 0, first_edge, *arguments)
-    n_shares = max(1, min(torch.get_num_threads(), int(first_edge[-1]) // SMALLEST_SHARE))
-    ends = np.searchsorted(first_edge, np.linspace(0, first_edge[-1], n_shares + 1)[1:-1])
-    _share(run, [0, *ends.tolist(), len(first_edge) - 1], first_edge, *arguments)
+    n_edges, n_atoms = int(first_edge[-1]), len(first_edge) - 1
+    n_shares = max(1, min(torch.get_num_threads(), n_edges // SMALLEST_SHARE))
+    ends = [np.searchsorted(first_edge, n * n_edges // n_shares) for n in range(1, n_shares)]
+    _share(run, [0, *map(int, ends), n_atoms], first_edge, *arguments)
 
 
 def _share(run: Callable[..., None], ends: list[int], *arguments: Any) -> None:
@@ -254,7 +263,7 @@ if hasattr(os, "register_at_fork"):  # a child process has no threads yet
 
 
 _PAIRS = ", ".join(f"Tensor {name}" for name in _Pairs._fields)
-_BASIS = ", ".join(f"Tensor {name}" for name in _Basis._fields)
+_BLOCKS = ", ".join(f"Tensor {name}" for name in _Blocks._fields)
 
 
 @operator(
@@ -303,7 +312,7 @@ def attend_backward(
     outputs = _arrays(of_pairs, grad_precision)
     _over_atoms(kernels.attend_backward, *edges, np.float32(steepness), *weights, *outputs)
     scale = query.shape[2] ** -0.5
-    return scale * _at_queries(p, of_pairs, key), scale * _at_keys(p, of_pairs, query), grad_precision
+    return _at_queries(p, of_pairs, key, scale), _at_keys(p, of_pairs, query, scale), grad_precision
 
 
 @torch.library.register_fake(attend_backward)
@@ -331,7 +340,8 @@ torch.library.register_autograd(attend, _backward_of_attend, setup_context=_keep
     "accumulate",
     "cpu",
     "(Tensor attention, Tensor n_seen, Tensor value, Tensor axes, Tensor directions, Tensor is_self, "
-    f"{_BASIS}, {_PAIRS}, int n_centers, int n_moments) -> (Tensor, Tensor, Tensor)",
+    f"Tensor lengths, {_BLOCKS}, {_PAIRS}, int n_centers, float spacing, float width, int n_moments) -> "
+    "(Tensor, Tensor, Tensor)",
 )
 def accumulate(
     attention: Tensor, n_seen: Tensor, value: Tensor, axes: Tensor, *rest: Any
@@ -339,18 +349,19 @@ def accumulate(
     """Attended values (n_atoms, n_heads, d_head); moments (n_heads, n_atoms, n_moments): first of the n_centers
     distance Gaussians, then of the cosines to each axis; and, for the backward pass, weights of pairs.
     """
-    *geometry, n_centers, n_moments = rest
-    edges, basis, p = _unpacked(geometry)
+    *geometry, n_centers, spacing, width, n_moments = rest
+    edges, blocks, p = _unpacked(geometry)
     moments = value.new_empty(len(attention), len(p.n_edges), n_moments)
     of_pairs = value.new_empty(len(attention), len(p.keys))
     weights, sums = _arrays(attention, n_seen, axes), _arrays(of_pairs, moments)
-    _over_atoms(kernels.accumulate, *_arrays(p.first_edge), edges, basis, *weights, n_centers, *sums)
+    sizes = n_centers, spacing, width
+    _over_atoms(kernels.accumulate, *_arrays(p.first_edge), edges, blocks, *weights, sizes, *sums)
     return _at_queries(p, of_pairs, value), moments, of_pairs
 
 
 @torch.library.register_fake(accumulate)
 def _(attention: Tensor, n_seen: Tensor, value: Tensor, *rest: Any) -> Any:
-    p, n_moments = _Pairs(*rest[3 + len(_Basis._fields) : -2]), rest[-1]
+    p, n_moments = _Pairs(*rest[4 + len(_Blocks._fields) : -4]), rest[-1]
     n_heads, n_atoms = len(attention), len(p.n_edges)
     moments = value.new_empty(n_heads, n_atoms, n_moments)
     return value.new_empty(n_atoms, *value.shape[1:]), moments, value.new_empty(n_heads, len(p.keys))
@@ -360,17 +371,19 @@ def _(attention: Tensor, n_seen: Tensor, value: Tensor, *rest: Any) -> Any:
     "accumulate_backward",
     "cpu",
     "(Tensor grad_values, Tensor grad_moments, Tensor of_pairs, Tensor n_seen, Tensor value, Tensor axes, "
-    f"Tensor directions, Tensor is_self, {_BASIS}, {_PAIRS}, int n_centers) -> (Tensor, Tensor)",
+    f"Tensor directions, Tensor is_self, Tensor lengths, {_BLOCKS}, {_PAIRS}, int n_centers, float spacing, "
+    "float width) -> (Tensor, Tensor)",
 )
 def accumulate_backward(
     grad_values: Tensor, grad_moments: Tensor, of_pairs: Tensor, n_seen: Tensor, value: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the weights and of the values."""
-    axes, *geometry, n_centers = rest
-    edges, basis, p = _unpacked(geometry)
+    axes, *geometry, n_centers, spacing, width = rest
+    edges, blocks, p = _unpacked(geometry)
     grad_attention = value.new_empty(value.shape[1], int(p.first_edge[-1]))
     atoms, gradients = _arrays(value, n_seen, axes), _arrays(grad_values, grad_moments, grad_attention)
-    _over_atoms(kernels.accumulate_backward, *_arrays(p.first_edge), edges, basis, *atoms, n_centers, *gradients)
+    sizes = n_centers, spacing, width
+    _over_atoms(kernels.accumulate_backward, *_arrays(p.first_edge), edges, blocks, *atoms, sizes, *gradients)
     return grad_attention, _at_keys(p, of_pairs, grad_values)
 
 
@@ -384,39 +397,43 @@ has_no_gradient(accumulate_backward)
 
 def _keep_for_accumulate(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *_, of_pairs = output
-    _, *geometry, ctx.n_centers, _ = inputs
+    _, *geometry, n_centers, spacing, width, _ = inputs
+    ctx.sizes = n_centers, spacing, width
     ctx.save_for_backward(of_pairs, *geometry)
 
 
 def _backward_of_accumulate(ctx: Any, grad_values: Tensor, grad_moments: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-    gradients = accumulate_backward(grad_values, grad_moments, *ctx.saved_tensors, ctx.n_centers)
+    gradients = accumulate_backward(grad_values, grad_moments, *ctx.saved_tensors, *ctx.sizes)
     grad_attention, grad_value = gradients
-    return grad_attention, None, grad_value, *[None] * (len(ctx.saved_tensors) - 1)
+    return grad_attention, None, grad_value, *[None] * (len(ctx.saved_tensors) + 1)
 
 
 torch.library.register_autograd(accumulate, _backward_of_accumulate, setup_context=_keep_for_accumulate)
 
 
 def _unpacked(geometry: Sequence[Tensor]) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...], _Pairs]:
-    """What the kernels need of the edges, the blocks of the distance basis, and the pairs."""
-    directions, is_self, *others = geometry
-    n = len(_Basis._fields)
+    """What the kernels need of the edges, the blocks of the distance Gaussians, and the pairs."""
+    directions, is_self, lengths, *others = geometry
+    n = len(_Blocks._fields)
     p = _Pairs(*others[n:])
-    return _arrays(p.pair, p.first_pair, p.keys, is_self, directions), _arrays(*others[:n]), p
+    return _arrays(p.pair, p.first_pair, p.keys, is_self, directions, lengths), _arrays(*others[:n]), p
 
 
-def _at_queries(p: _Pairs, weights: Tensor, values: Tensor) -> Tensor:
-    """Σ weight × value of the key atoms."""
-    out = values.new_empty(len(p.n_edges), *values.shape[1:])
+def _at_queries(p: _Pairs, weights: Tensor, values: Tensor, scale: float = 1.0) -> Tensor:
+    """scale · Σ weight × value of the key atoms."""
     numbers = torch.arange(len(p.keys), dtype=torch.int32)
-    _over_atoms(kernels.sum_over_pairs, *_arrays(p.first_pair, numbers, p.keys, weights, values, out))
-    return out
+    return _summed(p.first_pair, numbers, p.keys, weights, values, scale)
 
 
-def _at_keys(p: _Pairs, weights: Tensor, values: Tensor) -> Tensor:
-    """Σ weight × value of the query atoms."""
-    out = values.new_empty(len(p.first_at_key) - 1, *values.shape[1:])
-    _over_atoms(kernels.sum_over_pairs, *_arrays(p.first_at_key, p.pairs_at_key, p.queries, weights, values, out))
+def _at_keys(p: _Pairs, weights: Tensor, values: Tensor, scale: float = 1.0) -> Tensor:
+    """scale · Σ weight × value of the query atoms."""
+    return _summed(p.first_at_key, p.pairs_at_key, p.queries, weights, values, scale)
+
+
+def _summed(first: Tensor, pairs: Tensor, others: Tensor, weights: Tensor, values: Tensor, scale: float) -> Tensor:
+    out = values.new_empty(len(first) - 1, *values.shape[1:])
+    given = _arrays(pairs, others, weights, values)
+    _over_atoms(kernels.sum_over_pairs, *_arrays(first), *given, np.float32(scale), *_arrays(out))
     return out
 
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from crystalframer.compiled import kernel
 from crystalframer.maths import frames, ties
-from crystalframer.ops.kernels import MATHS, aligned, copy_directions, mark_others, most_items
+from crystalframer.ops.kernels import MATHS, NEXT, NOWHERE, aligned, copy_directions, mark_others, most_items
+from crystalframer.ops.vectors import any_at_least, load
 
 COLLINEAR = np.float32(ties.COLLINEAR)
 SMALLEST_SINE_SCORE = np.float32(ties.SMALLEST_SINE_SCORE)
@@ -150,11 +151,14 @@ def largest_of(values, bits, count):
 
 @kernel(MATHS, inlined=True)
 def candidates_within(values, least, count, candidates):
-    """The edges of at least this value, weight × sine, in their order; their number."""
+    """The edges of at least this value, weight × sine, in their order; their number. Few are, so most vectors are
+    passed over."""
     found = np.uint64(0)
-    for n in range(count):
-        candidates[found] = n
-        found += np.uint64(values[n] >= least)
+    for first in range(NOWHERE, np.uint64(count), NEXT):
+        if any_at_least(load(values, first), least):
+            for n in range(first, first + NEXT):
+                candidates[found] = n
+                found += np.uint64(values[n] >= least)
     if found == 0:  # NaN everywhere, and some frame will do
         candidates[0], found = 0, np.uint64(1)
     return np.int64(found)

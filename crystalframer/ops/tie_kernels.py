@@ -23,19 +23,21 @@ from crystalframer.ops.frame_kernels import (
     orthogonal,
 )
 from crystalframer.ops.kernels import (
-    COSINE,
     MATHS,
-    N_ROWS,
     NEGLIGIBLE,
+    NEXT,
+    NOWHERE,
+    ONE,
     PAD,
     ROW,
+    ZERO,
     add_cosine_moments,
     aligned,
     copy_directions,
-    eight_polynomials,
     mark_others,
     most_items,
 )
+from crystalframer.ops.vectors import any_at_least, clamp, load, splat, store
 
 MANY_AXES = 64
 """Number of different axes that are gathered before their moments are summed."""
@@ -43,8 +45,8 @@ RARE = np.float32(1e-8)
 """Weight of a member below which it is left out."""
 WEAK = np.float32(0.05)
 """Edges of a smaller share of the largest weight are looked at only where all stronger ones are near the line of e₁."""
-RATIO = N_ROWS
-"""A further row of the scratch memory: weights of the odd moments by those of the even ones."""
+WEIGHTS, SPARE = np.uint64(ROW), np.uint64(2 * ROW)
+"""Places in the scratch memory behind the cosines: weights, and what `add_cosine_moments` needs."""
 
 
 @kernel(MATHS)
@@ -63,7 +65,7 @@ def cosines_of_sets(first_atom, last_atom, first_edge, is_self, directions, stre
     firsts, first_odds = np.empty(most, np.int64), np.empty(most, np.float32)
     seconds, second_odds = np.empty(most, np.int64), np.empty(most, np.float32)
     axes, n_axes = np.empty((3, 5, MANY_AXES + most), np.float32), np.zeros(3, np.int64)
-    rows = aligned((N_ROWS + 1) * ROW).reshape((N_ROWS + 1, ROW))
+    rows = aligned(3 * ROW)
     share = np.float32(math.exp(-margin))
     weak_share = min(WEAK, share)
     for i in range(first_atom, last_atom):
@@ -87,15 +89,15 @@ def cosines_of_sets(first_atom, last_atom, first_edge, is_self, directions, stre
             if largest < SMALLEST_WEIGHT:
                 largest = form_anew(scores, h, start, others, count, values)
             else:
-                near = PAD
-                for n in range(count):
-                    near = n + 1 if values[n] >= weak else near
-                near = (near + PAD - 1) // PAD * PAD
+                for first in range(0, count, PAD):
+                    near = first + PAD if first == 0 or any_at_least(load(values, np.uint64(first)), weak) else near
             n_first = candidates_within(values, largest * share, near, firsts)
             odds(values, firsts, n_first, margin, sines, first_odds)
             for c in range(n_first):
                 if first_odds[c] >= RARE:
                     x1, y1, z1 = x[firsts[c]], y[firsts[c]], z[firsts[c]]
+                    of_opposite = _taken_with_opposite(x, y, z, firsts, first_odds, n_first, c)
+                    even_1, odd_1 = first_odds[c] + of_opposite, first_odds[c] - of_opposite
                     compared, best = near, np.float32(0.0)
                     while True:
                         off_axis(x, y, z, x1, y1, z1, by_sine, others, compared, sines)
@@ -109,26 +111,41 @@ def cosines_of_sets(first_atom, last_atom, first_edge, is_self, directions, stre
                         best = form_anew(scores, h, start, sines, compared, values)
                     n_second = candidates_within(values, best * share, compared, seconds)
                     odds(values, seconds, n_second, margin, sines, second_odds)
-                    _gather(axes, n_axes, 0, x1, y1, z1, first_odds[c])
+                    _gather(axes, n_axes, 0, x1, y1, z1, even_1, odd_1)
                     for s in range(n_second):
-                        weight = first_odds[c] * second_odds[s]
+                        weight = even_1 * second_odds[s]
                         if weight < RARE:
                             continue
                         x2, y2, z2 = orthogonal(x, y, z, x1, y1, z1, seconds[s])
                         x3, y3, z3 = y1 * z2 - z1 * y2, z1 * x2 - x1 * z2, x1 * y2 - y1 * x2
-                        _gather(axes, n_axes, 1, x2, y2, z2, weight)
-                        _gather(axes, n_axes, 2, x3, y3, z3, weight)
+                        _gather(axes, n_axes, 1, x2, y2, z2, weight, weight)
+                        _gather(axes, n_axes, 2, x3, y3, z3, weight, odd_1 * second_odds[s])
                 if c == n_first - 1 or max(n_axes[1], n_axes[2]) >= MANY_AXES:
                     for k in range(3):
-                        _sum(axes, n_axes, k, x, y, z, directed, seen, rows, moments, h, i, degree)
+                        _sum(axes, n_axes, k, False, x, y, z, directed, seen, rows, moments, h, i, degree)
+                        _sum(axes, n_axes, k, True, x, y, z, directed, seen, rows, moments, h, i, degree)
+                        n_axes[k] = 0
 
 
 @kernel(MATHS, inlined=True)
-def _gather(axes, n_axes, k, x, y, z, weight):
-    """Add a weight to an axis of those that are gathered, or to its opposite, or the axis to them.
+def _taken_with_opposite(x, y, z, firsts, odds, n_first, c):
+    """The weight of the member opposite to member `c`, which then counts no more; 0 if there is none.
 
-    An axis and its opposite have the same even moments, and odd ones that differ in sign: their weights are kept as sum
-    and difference.
+    The second axes are those of the same edges, which lie on the same line or off it; only the third is opposite.
+    """
+    edge, weight = firsts[c], ZERO
+    for other in range(c + 1, n_first):
+        e = firsts[other]
+        if abs(x[e] + x[edge]) + abs(y[e] + y[edge]) + abs(z[e] + z[edge]) < ONE_LINE:
+            weight, odds[other] = weight + odds[other], ZERO
+    return weight
+
+
+@kernel(MATHS, inlined=True)
+def _gather(axes, n_axes, k, x, y, z, even, odd):
+    """Add weights to an axis of those that are gathered, or to its opposite, or the axis to them.
+
+    An axis and its opposite have the same even moments, and odd ones that differ in sign.
     """
     count = n_axes[k]
     same = opposite = -1
@@ -137,44 +154,39 @@ def _gather(axes, n_axes, k, x, y, z, weight):
         same = n if abs(r - x) + abs(s - y) + abs(t - z) < ONE_LINE else same
         opposite = n if abs(r + x) + abs(s + y) + abs(t + z) < ONE_LINE else opposite
     if same >= 0:
-        axes[k, 3, same] += weight
-        axes[k, 4, same] += weight
+        axes[k, 3, same] += even
+        axes[k, 4, same] += odd
     elif opposite >= 0:
-        axes[k, 3, opposite] += weight
-        axes[k, 4, opposite] -= weight
+        axes[k, 3, opposite] += even
+        axes[k, 4, opposite] -= odd
     else:
         axes[k, 0, count], axes[k, 1, count], axes[k, 2, count] = x, y, z
-        axes[k, 3, count] = axes[k, 4, count] = weight
+        axes[k, 3, count], axes[k, 4, count] = even, odd
         n_axes[k] = count + 1
 
 
 @kernel(MATHS, inlined=True)
-def _sum(axes, n_axes, k, x, y, z, directed, n_edges, rows, moments, h, i, degree):
-    """Add the moments along the gathered axes, and forget these."""
+def _sum(axes, n_axes, k, of_odd, x, y, z, directed, n_edges, rows, moments, h, i, degree):
+    """Add the even moments along the gathered axes, or the odd ones."""
     axis, first = 0, 0
+    place = (np.uint64(h) * np.uint64(moments.shape[1]) + np.uint64(i)) * np.uint64(moments.shape[2])
+    place += np.uint64(k * degree)
     while axis < n_axes[k]:
         n_items = 0
         while axis < n_axes[k] and n_items < ROW:
-            u, v, w, even = axes[k, 0, axis], axes[k, 1, axis], axes[k, 2, axis], axes[k, 3, axis]
-            ratio, size = axes[k, 4, axis] / even, min(n_edges - first, ROW - n_items)
-            edge, item = np.uint64(first), np.uint64(n_items)
-            for n in range(size):
-                place = edge + np.uint64(n)
-                rows[COSINE, item + np.uint64(n)] = x[place] * u + y[place] * v + z[place] * w
-            for n in range(size):
-                rows[0, item + np.uint64(n)] = directed[edge + np.uint64(n)] * even
-            for n in range(size):
-                rows[RATIO, item + np.uint64(n)] = ratio
+            u, v, w = axes[k, 0, axis], axes[k, 1, axis], axes[k, 2, axis]
+            weight = axes[k, 4 if of_odd else 3, axis]
+            if abs(weight) < RARE:
+                axis += 1
+                continue
+            size = min(n_edges - first, ROW - n_items)
+            for n in range(NOWHERE, np.uint64(size), NEXT):
+                edge, item = np.uint64(first) + n, np.uint64(n_items) + n
+                cosines = load(x, edge) * splat(u) + load(y, edge) * splat(v) + load(z, edge) * splat(w)
+                store(rows, item, clamp(cosines, splat(-ONE), splat(ONE)))
+                store(rows, WEIGHTS + item, load(directed, edge) * splat(weight))
             n_items += size
             first += size
             if first == n_edges:
                 axis, first = axis + 1, 0
-        eight_polynomials(rows, n_items)
-        for n in range(n_items):
-            ratio = rows[RATIO, n]
-            rows[1, n] *= ratio
-            rows[3, n] *= ratio
-            rows[5, n] *= ratio
-            rows[7, n] *= ratio
-        add_cosine_moments(rows, n_items, moments, h, i, k * degree, degree)
-    n_axes[k] = 0
+        add_cosine_moments(rows, WEIGHTS, SPARE, np.uint64(n_items), moments, place, degree, of_odd, False)
