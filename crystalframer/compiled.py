@@ -9,11 +9,8 @@ from __future__ import annotations
 import inspect
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 
@@ -59,16 +56,3 @@ def announced(what: str, after: float = 2.0) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
-
-
-@cache
-def compiler_is_there(device_type: str) -> bool:
-    """Whether kernels can be compiled for this type of device. Warns once if a GPU lacks only the compiler, Triton."""
-    if device_type != "cuda" or find_spec("triton") is not None:
-        return device_type in ("cpu", "cuda")
-    warnings.warn(
-        "Triton is not installed: crystalframer computes on the GPU without compiled kernels, several times slower. To "
-        "fix this: pip install triton",
-        stacklevel=2,
-    )
-    return False

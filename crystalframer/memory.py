@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from crystalframer.compiled import compiler_is_there
 from crystalframer.config import ModelConfig
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.errors import CrystalError, Setting
+from crystalframer.ops.compilers import compiler_is_there
 
 
 def batch_memory(

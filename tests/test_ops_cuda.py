@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -37,7 +37,7 @@ from processes import assert_same_gradients, check_compiled, gradients, tiny_mod
 from refusals import refused
 from torch import Tensor, multiprocessing as mp
 
-from crystalframer import compiled, ops
+from crystalframer import ops
 from crystalframer.config import (
     FRAME_METHODS,
     CosineBasis,
@@ -53,6 +53,7 @@ from crystalframer.errors import ConfigError
 from crystalframer.maths import segments
 from crystalframer.maths.edges import Edges
 from crystalframer.model.network import CrystalFramer
+from crystalframer.ops import compilers
 from crystalframer.ops.reference import AttentionInputs
 from crystalframer.presets import preset
 from crystalframer.testing import random_crystal
@@ -311,7 +312,7 @@ def test_operators_pass_torchs_own_checks() -> None:
 
 
 def test_torch_compiles_it_as_one_graph() -> None:
-    """In a process of its own: the checks of types that other tests run under cannot be compiled."""
+    """In a process of its own: the checks of types that other tests run under cannot be compilers."""
     mp.spawn(check_compiled, ("max", "cuda", DEVICE), nprocs=1)  # type: ignore[attr-defined]
 
 
@@ -322,7 +323,18 @@ def serving(device: str, dtype: torch.dtype = torch.float32) -> str:
     return ops.serving(torch.device(device), dtype)
 
 
-@pytest.mark.usefixtures("as_in_production")
+@pytest.fixture
+def probe(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[], None]], None]]:
+    """Sets what happens when the first kernel is tried on a GPU."""
+    from crystalframer.ops import triton_probe
+
+    compilers.compiler_is_there.cache_clear()
+    monkeypatch.setattr(triton_probe, "run", lambda: None)
+    yield lambda run: monkeypatch.setattr(triton_probe, "run", run)
+    compilers.compiler_is_there.cache_clear()
+
+
+@pytest.mark.usefixtures("as_in_production", "probe")
 def test_choice_by_device_and_precision() -> None:
     cases = {("cuda", torch.float32): "cuda", ("cpu", torch.float32): "cpu", ("mps", torch.float32): "reference"}
     cases |= {(device, torch.float64): "reference" for device in ("cuda", "cpu")}
@@ -346,16 +358,64 @@ def test_who_insists_gets_it_or_an_error_that_says_why(monkeypatch: pytest.Monke
         serving("cuda")
 
 
-@pytest.mark.usefixtures("as_in_production")
+@pytest.mark.usefixtures("as_in_production", "probe")
 def test_without_triton_the_reference_serves_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "find_spec", lambda name: None)
-    compiled.compiler_is_there.cache_clear()
-    try:
-        with pytest.warns(UserWarning, match="Triton is not installed.*pip install triton") as seen:
-            assert [serving("cuda") for _ in range(3)] == ["reference"] * 3
-        assert len(seen) == 1
-    finally:
-        compiled.compiler_is_there.cache_clear()
+    monkeypatch.setattr(compilers, "find_spec", lambda name: None)
+    with pytest.warns(UserWarning, match="Triton is not installed.*pip install triton") as seen:
+        assert [serving("cuda") for _ in range(3)] == ["reference"] * 3
+    assert len(seen) == 1
+
+
+def test_one_kernel_is_tried() -> None:
+    """In the interpreter, where there is no GPU."""
+    from crystalframer.ops import triton_probe
+
+    triton_probe.run(DEVICE)
+
+
+NO_COMPILER = """
+import warnings
+import torch
+from triton.runtime.build import compile_module_from_src
+from crystalframer import ops
+from crystalframer.ops import compilers, triton_probe
+
+def without_a_c_compiler():
+    compile_module_from_src(src="int x;", name="probe")
+
+def on_a_gpu_that_triton_does_not_know():
+    triton_probe._store[(1,)](torch.zeros(1))
+
+for run, why in ((without_a_c_compiler, "C compiler"), (on_a_gpu_that_triton_does_not_know, "driver")):
+    triton_probe.run = run
+    compilers.compiler_is_there.cache_clear()
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        found = [ops.serving(torch.device("cuda"), torch.float32) for _ in range(3)]
+    print(found, len(seen), "Triton cannot compile for this GPU" in str(seen[0].message), why in str(seen[0].message))
+"""
+
+
+def test_where_triton_cannot_compile_the_reference_serves_with_one_warning(tmp_path: Path) -> None:
+    """Triton itself raises the errors."""
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
+    environment |= {"PYTHONPATH": str(Path(__file__).parents[1]), "PATH": str(tmp_path)}
+    environment.pop("CC", None)
+    command = [sys.executable, "-c", NO_COMPILER]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == ["['reference', 'reference', 'reference'] 1 True True"] * 2
+
+
+def test_a_full_gpu_is_not_one_without_a_compiler(probe: Callable[[Callable[[], None]], None]) -> None:
+    def full() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    probe(full)
+    with pytest.raises(torch.OutOfMemoryError):
+        compilers.compiler_is_there("cuda")
+    probe(lambda: None)
+    assert compilers.compiler_is_there("cuda")
 
 
 # --- what the GPU gets ------------------------------------------------------------------------------------------------

@@ -21,10 +21,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from crystalframer.compiled import compiler_is_there
 from crystalframer.errors import ConfigError, CrystalError, suggestion
 from crystalframer.maths import segments
 from crystalframer.ops import reference
+from crystalframer.ops.compilers import compiler_is_there
 from crystalframer.ops.operators import constant
 from crystalframer.ops.reference import AttentionInputs
 
