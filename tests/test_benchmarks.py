@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +25,7 @@ from benchmarks import (
     continuity,
     epoch,
     floor,
+    gpu,
     invariance,
     large_cells,
     loader,
@@ -169,6 +173,67 @@ def test_large_cells_give_the_number_of_the_small_one(tmp_path: Path) -> None:
     assert found == [("512 atoms", "crystalframer"), ("512 atoms", "whole"), ("1,728 atoms", "crystalframer")]
     assert all(row["value"] > 0 for row in record["rows"])
     assert 0 < record["bars"][0]["value"] < large_cells.TOLERANCE
+
+
+WITHOUT = ("pymatgen", "plotly", "py3Dmol", "tyro")
+"""What the machine with the GPU may lack."""
+ACCEPTANCE = f"""
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {WITHOUT}:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Missing())
+from benchmarks import gpu
+gpu.main(sys.argv[1:])
+"""
+
+
+def test_acceptance_of_a_gpu_runs_without_one(tmp_path: Path) -> None:
+    """What can, with the few libraries that such a machine has. Each check says how it ended."""
+    path = tmp_path / "result.json"
+    options = [*TINY, "--device", "cpu", "--preset", "tiny", "--output", str(path)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(command.__file__).parents[1])}
+    result = subprocess.run(
+        [sys.executable, "-c", ACCEPTANCE, *options], env=environment, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    record = json.loads(path.read_text(encoding="utf-8"))
+    assert record["command"].startswith("python -m benchmarks.gpu --quick")
+    assert [note.partition(":")[0] for note in record["notes"]] == [
+        check.__name__.replace("_", " ") for check, needs_gpu in gpu.CHECKS.items() if needs_gpu
+    ]
+    values = {bar["name"]: bar["value"] for bar in record["bars"]}
+    assert values["training after a prediction"] == 1.0
+    assert values["recorded against eager, batch 128"] < gpu.DIFFERENCE_BAR
+    assert values["learning curve, recorded against eager"] < gpu.CURVES_BAR
+    assert values["steps of an epoch"] > 0 and values["validation and saving, an atom"] > 0
+    done = {row["work"] for row in record["rows"]}
+    assert {check.__name__.replace("_", " ") for check, needs_gpu in gpu.CHECKS.items() if not needs_gpu} <= done
+
+
+def test_a_check_of_a_gpu_that_fails_stops_no_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """And the exit status is 1, of a run that is not a quick one."""
+
+    def fails(checks: gpu.Checks) -> None:
+        raise ValueError("no such kernel")
+
+    def works(checks: gpu.Checks) -> None:
+        checks.must("it works", True)
+
+    monkeypatch.setattr(gpu, "CHECKS", {fails: False, works: False})
+    monkeypatch.setattr(command, "probe", lambda device, quick: Peak(1.0, 1.0))
+    path = tmp_path / "result.json"
+    with pytest.raises(SystemExit, match="1"):
+        gpu.main(["--device", "cpu", "--threads", "1", "--data", "demo", "--crystals", "6", "--output", str(path)])
+    record = json.loads(path.read_text(encoding="utf-8"))
+    assert record["notes"] == ["fails: ValueError: no such kernel"]
+    assert {bar["name"]: bar["met"] for bar in record["bars"]} == {
+        "fails: ends without an error": False,
+        "it works": True,
+    }
 
 
 def test_a_quick_run_leaves_the_results_alone(capsys: pytest.CaptureFixture[str]) -> None:
