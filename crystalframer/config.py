@@ -428,6 +428,9 @@ class TrainingConfig(_Checked):
     sets stay below the default (about 270,000 on JARVIS)."""
     accumulate: PositiveInt = 1
     """Number of batches whose gradients are added before each optimiser step."""
+    n_pieces: PositiveInt = 1
+    """Number of pieces in which each batch is computed, one after another, to need less memory. What is learned stays
+    the same, unlike with `accumulate`. A training that runs out of GPU memory doubles it."""
     initial_weights: str | None = None
     """Trained model to start from (a checkpoint or run folder), for fine-tuning on other crystals or other targets. For
     other targets the readout starts from random weights."""

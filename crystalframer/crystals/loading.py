@@ -160,8 +160,8 @@ class BatchOrder:
     """Assigns crystals to the batches of each epoch: a sampler of index arrays for `DataLoader(batch_size=None)`.
 
     A batch has at most `batch_size` crystals, `max_atoms` atoms and `max_edges` edges; a crystal that alone exceeds a
-    limit is a batch by itself. If several processes (ranks) train together, each iterates over its shares of the
-    batches.
+    limit is a batch by itself. If several processes (ranks) train together, or batches are computed in pieces, each
+    process iterates over its shares of the batches.
     """
 
     def __init__(
@@ -175,16 +175,18 @@ class BatchOrder:
         max_edges: int | None = None,
         rank: int = 0,
         n_ranks: int = 1,
+        n_pieces: int = 1,
     ) -> None:
         """Args:
         seed: random seed of the order, which changes every epoch; None keeps the order of the data set.
         drop_last: leave out a last batch that is not full, unless it is the only one.
         n_edges: edges of each crystal, for `max_edges` and for even shares.
         rank: number of this process, from 0, among `n_ranks`.
+        n_pieces: number of shares that each process computes of a batch, one after another.
         """
         self.n_crystals, self.batch_size = len(n_atoms), batch_size
         self.seed, self.drop_last = seed, drop_last
-        self.rank, self.n_ranks = rank, n_ranks
+        self.rank, self.n_ranks, self.n_pieces = rank, n_ranks, n_pieces
         self._work = n_atoms if n_edges is None else n_edges
         self._bounds = [(n_atoms, max_atoms)] if max_atoms is not None else []
         if max_edges is not None and n_edges is not None:
@@ -196,12 +198,13 @@ class BatchOrder:
 
     # No __len__: with a bound the number of batches differs from epoch to epoch, and Lightning reads it only once.
     def __iter__(self) -> Iterator[np.ndarray]:
-        batches = self.batches(self.epoch)
-        return iter(batches) if self.n_ranks == 1 else (self.shares(batch)[self.rank] for batch in batches)
+        first, last = self.rank * self.n_pieces, (self.rank + 1) * self.n_pieces
+        return (share for batch in self.batches(self.epoch) for share in self.shares(batch)[first:last])
 
     def shares(self, batch: Int[np.ndarray, " batch"]) -> list[Int[np.ndarray, " share"]]:
-        """Divide a batch among the ranks. A share is empty if there are fewer crystals than ranks."""
-        return [batch[chosen] for chosen in even_shares(self._work[batch], self.n_ranks)]
+        """Divide a batch into the pieces of all ranks. A share is empty if there are fewer crystals."""
+        n_shares = self.n_ranks * self.n_pieces
+        return [batch] if n_shares == 1 else [batch[chosen] for chosen in even_shares(self._work[batch], n_shares)]
 
     def batches(self, epoch: int) -> list[Int[np.ndarray, " batch"]]:
         """The batches of an epoch. They depend on the seed and the epoch only."""
@@ -250,25 +253,32 @@ def train_loader(
     """A loader of shuffled batches of at most `config.batch_size` crystals, `max_atoms` atoms and `max_edges` edges, or
     of one rank's shares of them. An empty share is a crystal without labels.
     """
-    order = _order(crystals, config, rank, n_ranks, seed=config.seed, drop_last=config.drop_last)
+    shuffled = {"seed": config.seed, "drop_last": config.drop_last}
+    order = _order(crystals, config, rank, n_ranks, n_pieces=config.n_pieces, **shuffled)
     return _loader(crystals, order, config.n_workers, pin_memory)
 
 
 def evaluation_loader(
     crystals: PreparedCrystals, config: TrainingConfig, pin_memory: bool = False, rank: int = 0, n_ranks: int = 1
 ) -> DataLoader:
-    """A loader of every crystal once, in order, in batches as large as in training; or of one rank's shares of them."""
+    """A loader of every crystal once, in order, in batches as large as in training; or of one rank's shares of them.
+
+    If training computes its batches in pieces, so many fewer crystals are in a batch here.
+    """
+    if config.n_pieces > 1:
+        sizes = {name: getattr(config, name) for name in ("batch_size", "max_atoms", "max_edges")}
+        config = replace(config, **{name: -(-n // config.n_pieces) for name, n in sizes.items() if n is not None})
     return _loader(crystals, _order(crystals, config, rank, n_ranks), 0, pin_memory)
 
 
-def _order(crystals: PreparedCrystals, config: TrainingConfig, rank: int, n_ranks: int, **shuffled: Any) -> BatchOrder:
+def _order(crystals: PreparedCrystals, config: TrainingConfig, rank: int, n_ranks: int, **more: Any) -> BatchOrder:
     limits = {"max_atoms": config.max_atoms, "n_edges": crystals.n_edges, "max_edges": config.max_edges}
-    return BatchOrder(crystals.n_atoms, config.batch_size, **limits, rank=rank, n_ranks=n_ranks, **shuffled)
+    return BatchOrder(crystals.n_atoms, config.batch_size, **limits, rank=rank, n_ranks=n_ranks, **more)
 
 
 @dataclass(frozen=True, eq=False)
 class _Shares:
-    """Crystals for ranks, which must all take part in every step: an empty share becomes a crystal without labels."""
+    """Crystals for ranks and pieces, which all take part in every step: an empty share is a crystal without labels."""
 
     crystals: PreparedCrystals
 
@@ -283,7 +293,7 @@ def _loader(crystals: PreparedCrystals, order: BatchOrder, n_workers: int, pin_m
     from torch.utils.data import DataLoader
 
     return DataLoader(
-        crystals if order.n_ranks == 1 else _Shares(crystals),  # type: ignore[arg-type]
+        crystals if order.n_ranks * order.n_pieces == 1 else _Shares(crystals),  # type: ignore[arg-type]
         sampler=order,
         batch_size=None,
         num_workers=n_workers,

@@ -158,6 +158,10 @@ class RowLoader:
 
     def __iter__(self) -> Iterator[CrystalRows]:
         crystals, epoch, batches = self.crystals, self.sampler.epoch, list(self.sampler)
+        # As in `train_loader`: an empty piece of a batch is a crystal without labels.
+        empty = {n for n, batch in enumerate(batches) if not len(batch)}
+        smallest = np.array([crystals.n_edges.argmin()])
+        batches = [smallest if n in empty else batch for n, batch in enumerate(batches)]
         padded = np.full((len(batches), self.sampler.batch_size), -1)
         for n, batch in enumerate(batches):
             padded[n, : len(batch)] = batch
@@ -165,6 +169,8 @@ class RowLoader:
         rows, seeds = (_uploaded(array, self.resident.targets.device) for array in (padded, seeds))
         for n, batch in enumerate(batches):
             targets = self.resident.targets[rows[n, : len(batch)]]
+            if n in empty:
+                targets = torch.full_like(targets, torch.nan)
             ids = tuple(crystals.ids[row] for row in batch)
             yield CrystalRows(rows[n], targets, seeds[n], ids, *crystals.sizes(batch))
 

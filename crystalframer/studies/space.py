@@ -20,7 +20,7 @@ NOT_SEARCHED = {
     "data": "all trials need the same data, or their losses could not be compared",
     "model.targets": "all trials need the same targets, or their losses could not be compared",
     **dict.fromkeys(
-        (f"training.{name}" for name in ("accelerator", "n_workers", "n_threads", "n_devices", "n_nodes")),
+        (f"training.{name}" for name in ("accelerator", "n_pieces", "n_workers", "n_threads", "n_devices", "n_nodes")),
         "it says where a trial computes, not what",
     ),
 }

@@ -137,7 +137,7 @@ class Progress(pl.Callback):
         return f"validation_mae/{self.target.name}"
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.n_batches = len(self.order.batches(trainer.current_epoch))
+        self.n_batches = len(self.order.batches(trainer.current_epoch)) * self.order.n_pieces
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from crystalframer.crystals.loading import PreparedCrystals
     from crystalframer.training.task import Row
 
-WHERE_IT_RUNS = tuple(f"training.{name}" for name in ("accelerator", "n_workers", "n_threads", "n_devices", "n_nodes"))
-"""Fields that say where a run computes, not what: they may differ on resuming."""
+WHERE_IT_RUNS = tuple(
+    f"training.{name}" for name in ("accelerator", "n_pieces", "n_workers", "n_threads", "n_devices", "n_nodes")
+)
+"""Fields that say where and how a run computes, not what: they may differ on resuming."""
 
 TABLE_FILE = "table.csv"
 """In the folder of an ablation or a search, which has a run folder for each of its runs."""
@@ -89,6 +91,17 @@ class RunFolder:
         with self._writing():
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         self.write_data(config, parts)
+        with self._writing():
+            files.write(self.config, to_json(config).encode())
+
+    def record_pieces(self, n_pieces: int) -> None:
+        """Keep in the config in how many pieces batches are computed from now on.
+
+        Raises:
+            TrainingError: nothing can be written.
+        """
+        config = self.read_config()
+        config = dataclasses.replace(config, training=dataclasses.replace(config.training, n_pieces=n_pieces))
         with self._writing():
             files.write(self.config, to_json(config).encode())
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import gc
 import math
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -35,17 +38,12 @@ STREAMS_DIFFER = "The AccumulateGrad node's stream does not match"
 class ResidentPass:
     """The forward pass of a model in training, for batches that are given as rows of resident crystals."""
 
-    def __init__(
-        self, model: CrystalFramer, crystals: ResidentCrystals, largest: tuple[int, int], config: TrainingConfig
-    ) -> None:
+    def __init__(self, model: CrystalFramer, crystals: ResidentCrystals, largest: tuple[int, int]) -> None:
         """Args: largest: atoms and edges of the batches that are padded to this size; larger ones are not recorded."""
         self.crystals = crystals
         self._model = model
         self._n_atoms, self._n_edges = largest[0], largest[1] + 1  # kernels look at the edge after an atom's last
-        # With more batches to a step, torch adds up gradients in the very memory that the next replay overwrites.
-        self._is_recordable = (
-            model.config.frame.promises.recordable and config.precision == "32" and config.accumulate == 1
-        )
+        self._is_recordable = model.config.frame.promises.recordable
         self._recorded: nn.Module | None = None
 
     def __call__(self, batch: CrystalRows) -> Float[Tensor, "n_crystals n_targets"]:
@@ -63,20 +61,22 @@ class ResidentPass:
 
     def _record(self, inputs: tuple[Tensor, ...]) -> nn.Module | None:
         """The recorded pass; None, with a warning, if it fails or does not give what the model gives."""
-        padded = PaddedPass(self._model, self.crystals, self._n_atoms, self._n_edges)
-        exact = _prediction_and_gradients(padded, inputs)
-        stream = torch.cuda.current_stream()
-        try:
-            with warnings.catch_warnings(), torch.cuda.stream(stream):  # a failing capture leaves another one behind
-                warnings.filterwarnings("ignore", STREAMS_DIFFER)
-                recorded: Any = torch.cuda.make_graphed_callables(padded, tuple(tensor.clone() for tensor in inputs))
-                off = _difference(_prediction_and_gradients(recorded, inputs), exact)
-        except RuntimeError as error:
-            problem = str(error).partition("\n")[0]
-        else:
-            if off <= LARGEST_DIFFERENCE:
-                return recorded
-            problem = f"they give other numbers (by {off:.1g} of the largest)"
+        padded, device = PaddedPass(self._model, self.crystals, self._n_atoms, self._n_edges), inputs[0].device
+        with _without_cached_casts(device.type):
+            exact = _prediction_and_gradients(padded, inputs)
+            try:
+                with warnings.catch_warnings(), _put_right_if_it_fails(device) as pool:
+                    warnings.filterwarnings("ignore", STREAMS_DIFFER)
+                    own = tuple(tensor.clone() for tensor in inputs)
+                    recorded: Any = torch.cuda.make_graphed_callables(padded, own, pool=pool)
+                    off = _difference(_prediction_and_gradients(recorded, inputs), exact)
+            except RuntimeError as error:
+                problem = str(error).partition("\n")[0]
+            else:
+                if off <= LARGEST_DIFFERENCE:
+                    return recorded
+                problem = f"they give other numbers (by {off:.1g} of the largest)"
+        gc.collect()  # what was recorded until then
         warnings.warn(
             f"training goes on without CUDA graphs, up to three times slower: {problem}", UserWarning, stacklevel=2
         )
@@ -86,6 +86,33 @@ class ResidentPass:
         """Let go of what was recorded, and of the memory that it holds."""
         self._recorded = None
         gc.collect()  # torch 2.13 keeps a graph in a cycle of references
+
+
+@contextmanager
+def _put_right_if_it_fails(device: torch.device) -> Iterator[Any]:
+    """A pool of memory for a recording. If that fails, what torch leaves behind is put right.
+
+    Torch leaves the stream of the recording as the current one, the memory of the recording with the allocator, which
+    then gives none back, and a generator of random numbers that refuses to draw.
+    """
+    stream, generator = torch.cuda.current_stream(device), torch.cuda.default_generators[device.index]
+    numbers, pool = generator.clone_state(), torch.cuda.graph_pool_handle()
+    try:
+        yield pool
+    except RuntimeError:
+        torch.cuda.set_stream(stream)
+        generator.graphsafe_set_state(numbers)
+        with suppress(RuntimeError):  # it says so if the recording did end
+            torch._C._cuda_endAllocateToPool(device.index, pool)
+            torch._C._cuda_releasePool(device.index, pool)
+        raise
+
+
+def _without_cached_casts(device_type: str) -> torch.autocast:
+    """The precision of the training. Weights that were cast before a recording would not be cast in its replays."""
+    if not torch.is_autocast_enabled(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return torch.autocast(device_type, torch.get_autocast_dtype(device_type), cache_enabled=False)
 
 
 class PaddedPass(nn.Module):
@@ -126,12 +153,29 @@ def _difference(found: list[Tensor], exact: list[Tensor]) -> float:
 def resident_pass(
     model: CrystalFramer, crystals: PreparedCrystals, order: BatchOrder, config: TrainingConfig, device: torch.device
 ) -> ResidentPass | None:
-    """For crystals that have room on this GPU beside the training; else None."""
-    if device.type != "cuda" or config.n_workers:
+    """For training on one GPU whose memory has room for the crystals; else None. Says so where steps are slower."""
+    if device.type != "cuda":
+        return None
+    if order.n_ranks > 1 or config.n_workers:
+        why = "on several GPUs" if order.n_ranks > 1 else f"with training.n_workers = {config.n_workers}"
+        if order.rank == 0:
+            _announce(f"{why}, the CPU makes the batches and no CUDA graph is recorded")
         return None
     free, _ = torch.cuda.mem_get_info(device)
     n_edges, n_atoms = len(crystals.neighbors.key_atom), int(crystals.n_atoms.sum())
-    if on_gpu.BYTES_PER_EDGE * n_edges + on_gpu.BYTES_PER_ATOM * n_atoms > SHARE_OF_MEMORY * free:
+    needed = on_gpu.BYTES_PER_EDGE * n_edges + on_gpu.BYTES_PER_ATOM * n_atoms
+    if needed > SHARE_OF_MEMORY * free:
+        _announce(
+            f"the tables of the training crystals need {needed / 1e9:.1f} GB, and {SHARE_OF_MEMORY:.0%} of the "
+            f"{free / 1e9:.1f} GB that are free on {device} may hold them, so the CPU makes the batches and no CUDA "
+            "graph is recorded"
+        )
         return None
-    largest = largest_sizes(crystals, iter(order.batches(0)))
-    return ResidentPass(model, ResidentCrystals.of(crystals, device), largest, config)
+    if not model.config.frame.promises.recordable:
+        _announce(f"frames of the method {model.config.frame.method} wait for the GPU, so no CUDA graph is recorded")
+    largest = largest_sizes(crystals, iter(order))
+    return ResidentPass(model, ResidentCrystals.of(crystals, device), largest)
+
+
+def _announce(why: str) -> None:
+    print(f"steps take up to three times as long as they could: {why}", file=sys.stderr)

@@ -165,11 +165,8 @@ def check_memory(config: Config, parts: Mapping[str, PreparedCrystals], device: 
                 *advice,
                 ", or train on a device with more memory, or a model with fewer heads or layers",
             )
-    order = train_loader(parts["train"], training, n_ranks=n_ranks).sampler
-    assert isinstance(order, BatchOrder)
-    shares = [share for batch in order.batches(0) for share in order.shares(batch)]
-    n_atoms, n_edges = max(map(parts["train"].sizes, shares), key=lambda sizes: sizes[1])
-    missing = memory.shortage(config.model, n_atoms, n_edges, device, torch.float32, True)
+    order, shares = _order_and_shares(config, parts["train"], n_ranks)
+    missing = _shortage(config, parts["train"], shares, device)
     if missing:
         raise ConfigError(
             f"a batch does not fit into memory: {missing}; lower ",
@@ -178,7 +175,8 @@ def check_memory(config: Config, parts: Mapping[str, PreparedCrystals], device: 
             Setting("training.batch_size", training.batch_size),
             " (and raise ",
             Setting("training.accumulate"),
-            " in return)",
+            " in return), or raise ",
+            Setting("training.n_pieces", training.n_pieces),
         )
     if n_ranks > 1 and training.initial_weights is None:
         n_atoms, n_edges = parts["train"].sizes(np.concatenate(order.batches(0)[: training.calibration_batches]))
@@ -189,3 +187,59 @@ def check_memory(config: Config, parts: Mapping[str, PreparedCrystals], device: 
                 "lower ",
                 Setting("training.batch_size", training.batch_size),
             )
+
+
+def in_pieces(config: Config, n_pieces: int) -> Config:
+    """The config with each batch in so many pieces."""
+    return dataclasses.replace(config, training=dataclasses.replace(config.training, n_pieces=n_pieces))
+
+
+def in_pieces_that_fit(config: Config, crystals: PreparedCrystals, device: torch.device) -> Config:
+    """The config with as many pieces as the memory of a GPU needs, as far as that is estimated."""
+    if device.type != "cuda":
+        return config
+    given = config
+    shares = _order_and_shares(config, crystals)[1]
+    while max(map(len, shares)) > 1 and _shortage(config, crystals, shares, device):
+        config = in_pieces(config, 2 * config.training.n_pieces)
+        shares = _order_and_shares(config, crystals)[1]
+    if config != given:
+        print(
+            f"each batch is computed in {config.training.n_pieces} pieces (training.n_pieces): the memory of {device} "
+            "is too small for more at once",
+            file=sys.stderr,
+        )
+    return config
+
+
+def in_smaller_pieces(config: Config, crystals: PreparedCrystals) -> Config:
+    """The config with twice as many pieces, after a GPU ran out of memory.
+
+    Raises:
+        CrystalError: the pieces are single crystals already.
+    """
+    if max(map(len, _order_and_shares(config, crystals)[1])) > 1:
+        return in_pieces(config, 2 * config.training.n_pieces)
+    row = int(crystals.n_edges.argmax())
+    raise CrystalError(
+        f"the GPU ran out of memory even with one crystal at a time. The largest, {crystals.ids[row]!r}, has "
+        f"{int(crystals.n_atoms[row]):,} atoms and {int(crystals.n_edges[row]):,} neighbour pairs; leave out such "
+        "crystals with ",
+        Setting("data.max_atoms_per_crystal"),
+        ", or train on a device with more memory, or a model with fewer heads or layers",
+    )
+
+
+def _order_and_shares(
+    config: Config, crystals: PreparedCrystals, n_ranks: int = 1
+) -> tuple[BatchOrder, list[np.ndarray]]:
+    """The order of the batches, and what is computed at a time in the first epoch."""
+    order = train_loader(crystals, config.training, n_ranks=n_ranks).sampler
+    assert isinstance(order, BatchOrder)
+    return order, [share for batch in order.batches(0) for share in order.shares(batch)]
+
+
+def _shortage(config: Config, crystals: PreparedCrystals, shares: list[np.ndarray], device: torch.device) -> str | None:
+    """A message that the largest of these shares does not fit into the memory of the device; else None."""
+    sizes = max(map(crystals.sizes, shares), key=lambda sizes: sizes[1])
+    return memory.shortage(config.model, *sizes, device, torch.float32, True)

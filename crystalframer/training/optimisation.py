@@ -148,3 +148,9 @@ def noise_seed(seed: int, epoch: int, batch: int, rank: int = 0) -> int:
     """Seed of the training noise of one batch: a function of its place in the run, so that resuming needs no state."""
     place = (seed, epoch, batch, rank) if rank else (seed, epoch, batch)
     return int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def seed_of_piece(config: TrainingConfig, epoch: int, number: int, rank: int = 0) -> int:
+    """Seed of the noise of the share of a batch that a rank computes as its item `number` of an epoch, from 0."""
+    batch, piece = divmod(number, config.n_pieces)
+    return noise_seed(config.seed, epoch, batch, rank * config.n_pieces + piece)

@@ -1,7 +1,7 @@
 """A training run: from a config to a folder of results.
 
     run folder/
-        config.json, data.json     what was asked for, and fingerprints of its data
+        config.json, data.json     what was asked for (and `n_pieces` as the memory needs it), fingerprints of its data
         crystals.parquet           which crystals are in which part (see `datasets.used`)
         metrics.csv                one row an epoch
         tensorboard/               the same, as event files
@@ -21,9 +21,11 @@ Rank 0 alone writes.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -45,7 +47,7 @@ from crystalframer.crystals.loading import BatchOrder, PreparedCrystals, evaluat
 from crystalframer.crystals.on_gpu import RowLoader
 from crystalframer.datasets.dataset import CrystalDataset, Splits
 from crystalframer.domain import Domain
-from crystalframer.errors import ConfigError, TrainingError
+from crystalframer.errors import ConfigError, Setting, TrainingError
 from crystalframer.model.network import CrystalFramer
 from crystalframer.surroundings import left_alone, plain
 from crystalframer.training import launch, ranks
@@ -56,10 +58,13 @@ from crystalframer.training.inputs import (
     announce_earlier_crystals,
     announce_lone_crystals,
     check_memory,
+    in_pieces,
+    in_pieces_that_fit,
+    in_smaller_pieces,
     load_splits,
     prepare_parts,
 )
-from crystalframer.training.optimisation import noise_seed, target_statistics
+from crystalframer.training.optimisation import seed_of_piece, target_statistics
 from crystalframer.training.result import FitResult, conclude, read_result
 from crystalframer.training.task import TrainingTask
 
@@ -116,8 +121,9 @@ def fit(
     is_first = ranks.rank() == 0
     with ExitStack() as lock:
         with nullcontext() if is_first else silent():
-            parts, model = ranks.agreed(partial(_set_up, config, data, folder, resume, n_started, lock))
+            parts, model, n_pieces = ranks.agreed(partial(_set_up, config, data, folder, resume, n_started, lock))
         ranks.agreed(partial(_check_shared, folder))
+        config = in_pieces(config, ranks.gather(n_pieces)[0])
         n_threads = training.n_threads
         if n_started > 1 and n_threads is None:
             n_threads = max(1, torch.get_num_threads() // n_started)
@@ -127,7 +133,7 @@ def fit(
                 with ranks.followers(n_started, partial(_follow, config, shared, folder), device_kind == "cuda"):
                     task = _train(config, model, parts, folder, callbacks)
             else:
-                task = _train(config, model, parts, folder, callbacks)
+                task = _train_within_memory(config, model, parts, folder, callbacks)
         # With the threads that `evaluate` has: it gives the same test errors to the last digit.
         result = ranks.agreed(lambda: conclude(config, parts, folder, task.history, task.device) if is_first else None)
         return result or read_result(folder)
@@ -140,20 +146,28 @@ def _set_up(
     resume: bool,
     n_started: int,
     lock: ExitStack,
-) -> tuple[dict[str, PreparedCrystals], CrystalFramer]:
-    """Prepare data and model. Rank 0 locks the folder, makes or checks it, and has the initial weights."""
+) -> tuple[dict[str, PreparedCrystals], CrystalFramer, int]:
+    """Prepare data and model, and find in how many pieces to compute a batch.
+
+    Rank 0 locks the folder, makes or checks it, and has the initial weights.
+    """
     is_first = ranks.rank() == 0
     check = partial(folder.check_resumable, config) if resume else folder.check_new
     if is_first:
         if folder.config.exists():
             lock.enter_context(folder.locked())
         check()  # before the work
+        if resume:
+            config = in_pieces(config, max(config.training.n_pieces, folder.read_config().training.n_pieces))
     parts = prepare_parts(config, load_splits(config, data))
-    check_memory(config, parts, _device(config), max(n_started, ranks.n_ranks()))
+    n_ranks = max(n_started, ranks.n_ranks())
+    if n_ranks == 1:
+        config = in_pieces_that_fit(config, parts["train"], _device(config))
+    check_memory(config, parts, _device(config), n_ranks)
     announce_lone_crystals(config, parts["train"])
     announce_earlier_crystals(config, parts)
     if not is_first:
-        return parts, CrystalFramer(config.model)
+        return parts, CrystalFramer(config.model), config.training.n_pieces
     model = _new_model(config, parts["train"])
     if resume:
         folder.check_same_data(config, parts)
@@ -161,7 +175,7 @@ def _set_up(
         lock.enter_context(folder.locked())  # which makes the folder
         check()  # again: another process may have been faster
         folder.start(config, parts)
-    return parts, model
+    return parts, model, config.training.n_pieces
 
 
 def _check_shared(folder: RunFolder) -> None:
@@ -195,6 +209,38 @@ def _device(config: Config) -> torch.device:
     return torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
 
 
+def _train_within_memory(
+    config: Config,
+    model: CrystalFramer,
+    parts: Mapping[str, PreparedCrystals],
+    folder: RunFolder,
+    callbacks: Sequence[pl.Callback],
+) -> TrainingTask:
+    """Train. When the GPU runs out of memory, go on from the latest complete epoch, with batches in more pieces.
+
+    Raises:
+        CrystalError: a crystal by itself is too large for the memory.
+        ConfigError: there are several GPUs, of which one has run out of memory.
+    """
+    while True:
+        try:
+            return _train(config, model, parts, folder, callbacks)
+        except torch.OutOfMemoryError as error:
+            if ranks.n_ranks() > 1:
+                advice = "a GPU ran out of memory; set ", Setting("training.n_pieces", 2 * config.training.n_pieces)
+                raise ConfigError(*advice, " or more, and resume") from error
+        # Here nothing holds what was on the GPU any more: neither the error, nor the model after this line.
+        config, model = in_smaller_pieces(config, parts["train"]), _new_model(config, parts["train"])
+        gc.collect()
+        torch.cuda.empty_cache()
+        folder.record_pieces(config.training.n_pieces)
+        print(
+            f"the GPU ran out of memory; training goes on from epoch {folder.n_epochs + 1}, with each batch in "
+            f"{config.training.n_pieces} pieces (training.n_pieces). The rest stays the same",
+            file=sys.stderr,
+        )
+
+
 def _train(
     config: Config,
     model: CrystalFramer,
@@ -210,9 +256,9 @@ def _train(
     validation = evaluation_loader(parts["validation"], training, on_cuda, rank, n_ranks)
     order = loader.sampler
     assert isinstance(order, BatchOrder)
-    resident = resident_pass(model, parts["train"], order, training, _device(config)) if n_ranks == 1 else None
+    resident = resident_pass(model, parts["train"], order, training, _device(config))
     if resident is not None:
-        loader = RowLoader(parts["train"], resident.crystals, order, partial(noise_seed, training.seed))
+        loader = RowLoader(parts["train"], resident.crystals, order, partial(seed_of_piece, training))
     first = np.concatenate(order.batches(0)[: training.calibration_batches])
     task = TrainingTask(model, training, lambda epoch: len(order.batches(epoch)), parts["train"][first], resident)
     state = folder.read_state()
@@ -229,7 +275,7 @@ def _train(
             accelerator="gpu" if training.accelerator == "cuda" else training.accelerator,
             devices=[torch.cuda.current_device()] if on_cuda and n_ranks > 1 else 1,
             precision="32-true" if training.precision == "32" else training.precision,
-            accumulate_grad_batches=training.accumulate,
+            accumulate_grad_batches=training.accumulate * training.n_pieces,
             logger=TensorBoardLogger(folder.path, name="tensorboard", version="") if rank == 0 else False,
             callbacks=[*of_first, *callbacks, *together, interrupt],
             plugins=[ResumeIO(), LightningEnvironment()],

@@ -89,6 +89,11 @@ class TrainingTask(pl.LightningModule):
         return self.averaged is not None and self.current_epoch >= self._first_averaged_epoch
 
     @property
+    def _per_step(self) -> int:
+        """Number of forward and backward passes of a step."""
+        return self.config.accumulate * self.config.n_pieces
+
+    @property
     def averaged_model(self) -> CrystalFramer:
         assert self.averaged is not None and isinstance(self.averaged.module, CrystalFramer)
         return self.averaged.module
@@ -123,7 +128,8 @@ class TrainingTask(pl.LightningModule):
             self._mean = optimisation.RunningMean(self.averaged, self.model)
 
     def training_step(self, batch: CrystalBatch | CrystalRows, batch_idx: int) -> Tensor:
-        self._progress = (self.current_epoch + batch_idx / self._n_batches_now) / self.config.n_epochs
+        n_before = batch_idx // self.config.n_pieces
+        self._progress = (self.current_epoch + n_before / self._n_batches_now) / self.config.n_epochs
         prediction = self._predict_for_training(batch, batch_idx).float()
         errors, has_label = optimisation.normalised_errors(prediction, batch.targets, self.model.target_std)
         self._errors.append(errors.detach())
@@ -132,19 +138,31 @@ class TrainingTask(pl.LightningModule):
         self._n_labels = self._n_labels + has_label.sum()
         # The sum: divided by the number of labels of all accumulated batches before the step, which makes k batches the
         # same as one batch k times as large. Lightning divides by their number, torch by that of the ranks.
-        return errors.sum() * (self.config.accumulate * ranks.n_ranks())
+        return errors.sum() * (self._per_step * ranks.n_ranks())
 
     def _predict_for_training(self, batch: CrystalBatch | CrystalRows, batch_idx: int) -> Tensor:
         if isinstance(batch, CrystalRows):
             assert self._resident is not None
             return self._resident(batch)
-        seed = optimisation.noise_seed(self.config.seed, self.current_epoch, batch_idx, ranks.rank())
+        seed = optimisation.seed_of_piece(self.config, self.current_epoch, batch_idx, ranks.rank())
         if not self._in_parallel:
             return self.model(batch, seed)
         (model,) = self._in_parallel
-        is_step = (batch_idx + 1) % self.config.accumulate == 0 or batch_idx + 1 == self._n_batches_now
+        n_items = self._n_batches_now * self.config.n_pieces
+        is_step = (batch_idx + 1) % self._per_step == 0 or batch_idx + 1 == n_items
         with nullcontext() if is_step else model.no_sync():
             return model(batch, seed)
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
+        if self._resident is None or self._per_step == 1:
+            optimizer.zero_grad()
+            return
+        # A recorded pass returns gradients in the memory that its next replay overwrites: those of several batches are
+        # added up in memory of their own.
+        for weight in self._weights:
+            if weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
+        optimizer.zero_grad(set_to_none=False)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         # The first step of the averaged epochs sets the rate that the others keep.
@@ -247,7 +265,7 @@ class TrainingTask(pl.LightningModule):
         everything = torch.cat([torch.cat(self._errors).flatten(), *(norm.reshape(1) for norm in self._norms)])
         if bool(everything.isfinite().all()):
             return None
-        per_step, n_steps = self.config.accumulate, len(self._norms)
+        per_step, n_steps = self._per_step, len(self._norms)
         bad_batch = next((n for n, errors in enumerate(self._errors) if not errors.isfinite().all()), None)
         bad_norm = next((n for n, norm in enumerate(self._norms) if not norm.isfinite()), n_steps)
         bad_step = bad_norm if bad_batch is None else min(bad_batch // per_step, bad_norm)

@@ -122,7 +122,7 @@ PREPARED = prepare([random_crystal(n, 1 + n % 5).with_targets({"e": float(n)}) f
 def task_on_meta(frame: FrameConfig) -> tuple[TrainingTask, ResidentPass]:
     config = replace(preset("tiny").config.model, frame=frame, targets=(Target("e", "eV"),))
     model = without_weights(config, "meta")
-    resident = ResidentPass(model, ResidentCrystals.of(PREPARED, META), (30, 3000), TRAINING)
+    resident = ResidentPass(model, ResidentCrystals.of(PREPARED, META), (30, 3000))
     task = TrainingTask(model, TRAINING, lambda epoch: 3, PREPARED[[0]], resident).to("meta")
     assert task.averaged is not None
     task.averaged.n_averaged = torch.tensor(0)  # read when an epoch starts
