@@ -1,7 +1,7 @@
 """Estimate of the time on one and on 64 H100 GPUs, from the counts of `floor` and the rates in `results/`.
 
-Of a GPU only launches were measured. The time of a crystal is that of its operations and bytes at the rates of the data sheet,
-times a factor by which real programs are slower. The factor is that of our kernels on the CPU, and four times as much.
+Of a GPU only launches were measured. The time of a crystal is that of its operations and bytes at the rates of the data
+sheet, times a factor by which real programs are slower: that of our kernels on the CPU, and four times as much.
 Kernels cannot start faster than they are launched. The work of the host for a crystal (neighbours, batches, reading,
 writing) was measured, and is divided by the number of cores per GPU.
 """

@@ -25,3 +25,14 @@ def check_name(device: str | None) -> None:
     if not entry_points(group="torch.backends"):  # which add devices of other names
         problem = "cannot be used here (torch knows no such device); choose another, such as cpu or cuda"
         raise ConfigError(problem, field="device", value=device)
+
+
+def remedy(device: str) -> str:
+    """What to do where this device cannot be used."""
+    kind = device.partition(":")[0]
+    needs = {
+        "cuda": "it needs an NVIDIA GPU with its driver, and a build of torch with CUDA (pytorch.org/get-started); "
+        "install them, or ",
+        "mps": "it needs macOS on Apple silicon; ",
+    }
+    return needs.get(kind, "") + "choose another, such as cpu"

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int64
 from tqdm.auto import tqdm
 
-from crystalframer import checkpoint, memory, result_tables
+from crystalframer import checkpoint, devices, memory, result_tables
 from crystalframer._moved import moved_names
 from crystalframer.config import ModelConfig
 from crystalframer.crystals.batch import CrystalBatch
@@ -465,7 +465,7 @@ def _usable(device: torch.device | str | None) -> torch.device | None:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:  # the latter where torch was built without CUDA
         reason = str(error).partition("\n")[0]
-        message = f"cannot be used here ({reason}); choose another, such as cpu"
+        message = f"cannot be used here ({reason}); {devices.remedy(str(device))}"
         raise ConfigError(message, field="device", value=str(device)) from error
 
 

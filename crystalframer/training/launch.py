@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from crystalframer import devices
 from crystalframer.config import TrainingConfig
 from crystalframer.errors import ConfigError, Setting
 
@@ -35,6 +36,20 @@ def launched() -> Rank | None:
         meeting = f"tcp://{host}:{port}"
         return Rank(int(at["SLURM_PROCID"]), int(at["SLURM_STEP_NUM_TASKS"]), int(at["SLURM_LOCALID"]), meeting)
     return None
+
+
+def check_device(device_kind: str) -> None:
+    """Check that torch finds a device of this kind, `cpu`, `cuda` or `mps`.
+
+    Raises:
+        ConfigError: it does not; the error says what is needed.
+    """
+    import torch
+
+    found = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if device_kind in found and not found[device_kind]():
+        problem = f"torch finds no such device here; {devices.remedy(device_kind)}"
+        raise ConfigError(problem, field="training.accelerator", value=device_kind)
 
 
 def check(config: TrainingConfig, device_kind: str) -> None:

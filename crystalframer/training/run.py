@@ -115,6 +115,7 @@ def fit(
         raise ConfigError(what, field="config")
     training, folder = config.training, RunFolder(Path(output))
     device_kind = _device_kind(config)
+    launch.check_device(device_kind)
     launch.check(training, device_kind)
     ranks.join_launched(device_kind == "cuda")
     n_started = 1 if launch.launched() else training.n_devices or 1

@@ -131,6 +131,18 @@ def test_several_gpus_are_told_what_to_set(tmp_path: Path, monkeypatch: pytest.M
         fit(CONFIG, DATA, tmp_path / "run")
 
 
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_a_gpu_that_is_not_there_is_refused_with_what_it_needs(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    config = replace(CONFIG, training=replace(CONFIG.training, accelerator=kind))
+    with refused(ConfigError, {"cuda": "NVIDIA", "mps": "Apple"}[kind], "such as cpu", field="training.accelerator"):
+        fit(config, DATA, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_pieces_follow_from_the_estimate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """On a GPU. What one step needs on a CPU is refused, as before."""
     crystals = prepare(DATA.train.with_targets(MODEL.targets).labelled(), MODEL.radius, MODEL.target_names)
