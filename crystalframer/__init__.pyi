@@ -13,6 +13,7 @@ from .config import (
 from .crystals.crystal import Crystal as Crystal
 from .datasets.dataset import CrystalDataset as CrystalDataset
 from .datasets.sources import dataset as dataset
+from .embedding import embed as embed
 from .errors import (
     AuthorsCheckpointError as AuthorsCheckpointError,
     CheckpointError as CheckpointError,
@@ -31,7 +32,10 @@ from .errors import (
     UnknownTarget as UnknownTarget,
     WorkerError as WorkerError,
 )
-from .estimator import CrystalFramerRegressor as CrystalFramerRegressor
+from .estimator import (
+    CrystalFramerEmbedding as CrystalFramerEmbedding,
+    CrystalFramerRegressor as CrystalFramerRegressor,
+)
 from .evaluation import calibrate as calibrate, evaluate as evaluate
 from .model.network import CrystalFramer as CrystalFramer
 from .prediction import load as load, predict as predict, trace as trace

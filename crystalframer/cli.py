@@ -155,6 +155,32 @@ def _predict(structures: Any, model: Any, device: Any, as_trained: bool, output:
     return 1 if len(errors) == len(frame) else 0
 
 
+@verb("embed", "embedding.embed", "prediction.load")
+def _embed(structures: Any, output: Path, model: Any, device: Any, as_trained: bool, **options: Any) -> int:
+    """Takes what `predict` takes. The table has a row for each structure: mean, standard deviation and third cumulant
+    of each feature over the atoms; with --per-atom a row for each atom. Errors are also counted on standard error. The
+    exit code is 0 if at least one structure could be embedded, and 1 if none could.
+
+    Examples:
+    $ crystalframer embed structures/ --output embeddings.parquet
+    $ crystalframer embed candidates.parquet --model runs/gap --layer 1 --output embeddings.csv
+    $ crystalframer embed NaCl.cif --per-atom --output atoms.parquet
+    """
+    from crystalframer.outcomes import check_sizes
+    from crystalframer.result_tables import check_table_path
+
+    if not structures:
+        raise ConfigError("no structures to embed; name files, folders or patterns")
+    check_sizes(options["batch_size"], options["max_atoms"])
+    check_table_path(output)
+    frame = cf.embed(list(structures), cf.load(model, device, as_trained=as_trained), **options)
+    n_structures, errors = len(set(frame["id"].tolist())), frame["error"].dropna().tolist()
+    rows = "atoms" if options["per_atom"] else "structures"
+    _save(frame, output, f"embeddings of {len(frame) - len(errors):,} {rows}")
+    _report_failures(errors, n_structures, done="embedded")
+    return 1 if len(errors) == n_structures else 0
+
+
 @verb("screen", "screening.screening.screen", "screening.screening.read_screen")
 def _screen(
     structures: Any, output: Path, where: Any, top: Any, by: Any, lowest: Any, selection: Any = None, **options: Any
@@ -557,10 +583,12 @@ def _report_missing_labels(data: cf.CrystalDataset, where: str) -> None:
             print(f"warning: {name} has no labels: its column is empty", file=sys.stderr)
 
 
-def _report_failures(errors: Sequence[str], n_structures: int, shown: int = SHOWN_ERRORS) -> None:
+def _report_failures(
+    errors: Sequence[str], n_structures: int, shown: int = SHOWN_ERRORS, done: str = "predicted"
+) -> None:
     if not errors:
         return
-    print(f"{len(errors):,} of {n_structures:,} structures could not be predicted:", file=sys.stderr)
+    print(f"{len(errors):,} of {n_structures:,} structures could not be {done}:", file=sys.stderr)
     for error in errors[:shown]:
         print(f"  {error}", file=sys.stderr)
     if len(errors) > shown:

@@ -1,4 +1,4 @@
-"""A scikit-learn estimator, for `cross_val_score`, grid searches, pipelines and matbench."""
+"""scikit-learn estimators, for `cross_val_score`, grid searches, pipelines and matbench."""
 
 from __future__ import annotations
 
@@ -6,21 +6,26 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
-from sklearn.base import BaseEstimator, RegressorMixin
+from jaxtyping import Float, Float32
+from sklearn.base import BaseEstimator, RegressorMixin, TransformerMixin
 from sklearn.exceptions import NotFittedError
 
 from crystalframer.config import Accelerator, Config, Target
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.datasets.dataset import CrystalDataset, Splits
+from crystalframer.embedding import embed, feature_names
 from crystalframer.errors import ConfigError, CrystalError
-from crystalframer.prediction import predict
+from crystalframer.model.network import CrystalFramer
+from crystalframer.prediction import predict, ready
 from crystalframer.presets import preset
 from crystalframer.reading.inputs import read
 from crystalframer.training import fit
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class CrystalFramerRegressor(RegressorMixin, BaseEstimator):
@@ -107,10 +112,7 @@ class CrystalFramerRegressor(RegressorMixin, BaseEstimator):
         if not hasattr(self, "model_"):
             raise NotFittedError("this CrystalFramerRegressor is not fitted; call fit(X, y) first")
         table = predict(_crystals(X), self.model_, progress=False)
-        failed = table["error"].dropna()
-        if len(failed):
-            reasons = "; ".join(f"X[{index}]: {error}" for index, error in failed.iloc[:3].items())
-            raise CrystalError(f"{len(failed)} of {len(table)} structures cannot be predicted: {reasons}")
+        _check_all_there(table, "predicted")
         values = table[[target.name for target in self.targets_]].to_numpy()
         return values[:, 0] if self._is_single else values
 
@@ -153,6 +155,84 @@ class CrystalFramerRegressor(RegressorMixin, BaseEstimator):
             raise ConfigError("leaves no structure that is not among those to train on; give more structures", **where)
         is_validation = np.isin(data.duplicates, chosen)
         return Splits(data.select(~is_validation), data.select(is_validation), data.select([]))
+
+
+class CrystalFramerEmbedding(TransformerMixin, BaseEstimator):
+    """scikit-learn transformer: structures to their embeddings (see `embed`), for pipelines with other methods.
+
+    `X` is as for `CrystalFramerRegressor`. The weights are those of a trained model; `fit` trains nothing.
+
+    >>> from sklearn.linear_model import Ridge
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> import crystalframer as cf
+    >>> from crystalframer.testing import prototypes
+    >>> X, y = prototypes(), [float(crystal.atomic_numbers.mean()) for crystal in prototypes()]
+    >>> model = make_pipeline(cf.CrystalFramerEmbedding(), StandardScaler(), Ridge())
+    >>> model.fit(X, y).predict(X[:3]).shape
+    (3,)
+    """
+
+    def __init__(
+        self, model: CrystalFramer | str | Path | None = None, layer: int = -1, device: str | None = None
+    ) -> None:
+        """Args:
+        model: a model, or the path of one. Default: the weights that come with the package.
+        layer: block whose output the features are, as in `embed`.
+        device: where to compute, as in `predict`.
+        """
+        self.model = model
+        self.layer = layer
+        self.device = device
+
+    def fit(self, X: Sequence[Any], y: Any = None) -> CrystalFramerEmbedding:
+        """Load the model. `X` and `y` are not used.
+
+        Raises:
+            CheckpointError: the model cannot be loaded.
+            ConfigError: the device cannot be used.
+        """
+        self.model_ = ready(self.model, self.device)
+        return self
+
+    def transform(self, X: Sequence[Any]) -> Float32[np.ndarray, "n n_features"]:
+        """Embeddings, a row for each structure; `get_feature_names_out` names the columns.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+            CrystalError: structures that cannot be embedded (their indices in `X` are named).
+            ConfigError: the model has no such layer.
+        """
+        self._check_fitted()
+        table = embed(_crystals(X), self.model_, layer=self.layer, progress=False)
+        _check_all_there(table, "embedded")
+        return table[feature_names(self.model_.config.d_model)].to_numpy()
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of the columns: `mean_0`, ..., `std_0`, ..., `third_0`, ... `input_features` is not used.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+        """
+        self._check_fitted()
+        return np.array(feature_names(self.model_.config.d_model), dtype=object)
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "model_"):
+            raise NotFittedError("this CrystalFramerEmbedding is not fitted; call fit(X) first")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False  # structures, not rows of numbers
+        return tags
+
+
+def _check_all_there(table: pandas.DataFrame, done: str) -> None:
+    """Raise an error that names the first structures without a result."""
+    failed = table["error"].dropna()
+    if len(failed):
+        reasons = "; ".join(f"X[{index}]: {error}" for index, error in failed.iloc[:3].items())
+        raise CrystalError(f"{len(failed)} of {len(table)} structures cannot be {done}: {reasons}")
 
 
 def _crystals(structures: Sequence[Any]) -> list[Crystal]:

@@ -63,6 +63,7 @@ OWN = {
     "checkpoint": _own(Positional[Path], "CKPT", "Checkpoint of the authors' code."),
     "output": TABLE,
     "selection": TABLE,
+    "embed output": _own(Path, "TABLE", "Table to write: .csv, .jsonl or .parquet."),
     "trace output": _own(Path | None, "FILE", "File to write.", "STRUCTURE.safetensors, here"),
     "convert output": _own(Path, "FOLDER", "Checkpoint to write."),
     "data pack output": _own(Path, "FILE.parquet", "Packed file to write."),

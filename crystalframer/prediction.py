@@ -10,7 +10,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -58,6 +58,18 @@ if not TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Item = TypeVar("Item")
+
+
+class HasName(Protocol):
+    """A result of one structure."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def formula(self) -> str: ...
+
+
+Named = TypeVar("Named", bound=HasName)
 _Values = Float[np.ndarray, " n_targets"]
 
 
@@ -151,15 +163,44 @@ def predict(
     if isinstance(structures, CrystalFramer):
         raise TypeError("the first argument is a model; the order is predict(structures, model)")
     model = ready(model, device)
+
+    def of_batch(records: Sequence[StructureRecord]) -> Iterator[Outcome]:
+        return outcomes_of_batch(records, model)
+
+    def framed(outcomes: Sequence[Outcome], ids: list[str]) -> pandas.DataFrame:
+        return table(outcomes, columns(model)).assign(id=ids)
+
+    return tabulated(structures, of_batch, framed, batch_size, max_atoms, progress)
+
+
+def tabulated(
+    structures: Any,
+    of_batch: Callable[[Sequence[StructureRecord]], Iterator[Named]],
+    framed: Callable[[Sequence[Named], list[str]], pandas.DataFrame],
+    batch_size: int,
+    max_atoms: int,
+    progress: bool,
+) -> pandas.DataFrame:
+    """The table of what is computed for each structure. It has the index of the structures, if it has their rows.
+
+    Args:
+        structures, batch_size, max_atoms, progress: as in `predict`.
+        of_batch: the results of some structures, in their order.
+        framed: makes the table of all results and their ids, which are unique.
+
+    Raises:
+        Exception: as `predict`.
+    """
     items: list[int | None] = []
     stopped: list[Exception] = []
     records = _noting_items(until_error(iter_structures(structures), stopped), items)
-    outcomes = _outcomes(records, model, batch_size, max_atoms)
-    frame = table(list(_with_progress(outcomes, expected_count(structures), progress)), columns(model))
-    frame["id"] = unique_ids(frame["id"].tolist(), set(frame["formula"]))
+    results = _in_batches(records, of_batch, batch_size, max_atoms)
+    found = list(_with_progress(results, expected_count(structures), progress))
+    frame = framed(found, unique_ids([result.id for result in found], {result.formula for result in found}))
     if stopped:
         raise _with_rows_kept(stopped[0], frame)
-    if _has_index(structures) and None not in items:  # as for a Series that is one structure by itself
+    has_items = None not in items and len(frame) == len(items)  # not for a Series that is one structure by itself
+    if _has_index(structures) and has_items:
         frame.index = structures.index.take(items)
     return frame
 
@@ -272,71 +313,86 @@ _Prediction = tuple[_Values, _Values, str | None]
 """Values, half-widths and flag of an `Outcome`."""
 
 
-class _Failure(NamedTuple):
-    """Why a crystal has no prediction."""
+class Failure(NamedTuple):
+    """Why a crystal has no result."""
 
     reason: str
     of_machine: bool = False
 
 
-def _outcomes(
-    records: Iterable[StructureRecord], model: CrystalFramer, batch_size: int, max_atoms: int
-) -> Iterator[Outcome]:
-    """Predictions in the order of the records; at most one batch of them is in memory."""
+def _in_batches(
+    records: Iterable[StructureRecord],
+    of_batch: Callable[[Sequence[StructureRecord]], Iterator[Named]],
+    batch_size: int,
+    max_atoms: int,
+) -> Iterator[Named]:
+    """Results in the order of the records; at most one batch of them is in memory."""
     check_sizes(batch_size, max_atoms)
     waiting: list[StructureRecord] = []
     n_atoms = 0
     for record in records:
         size = len(record.crystal) if record.crystal else 0
         if waiting and (len(waiting) == batch_size or n_atoms + size > max_atoms):
-            yield from outcomes_of_batch(waiting, model)
+            yield from of_batch(waiting)
             waiting, n_atoms = [], 0
         waiting.append(record)
         n_atoms += size
-    yield from outcomes_of_batch(waiting, model)
+    yield from of_batch(waiting)
 
 
 def outcomes_of_batch(records: Sequence[StructureRecord], model: CrystalFramer) -> Iterator[Outcome]:
     """An outcome for each record; the crystals are predicted together where they can be."""
-    predictions = iter(_predictions([record.crystal for record in records if record.crystal], model))
+    predictions = iter(for_each([record.crystal for record in records if record.crystal], model, _predict))
     nothing = np.full(len(model.config.targets), np.nan)
     for record in records:
         result = next(predictions) if record.crystal else None
         if result is None:
             yield unread(record, len(nothing))
-        elif isinstance(result, _Failure):
+        elif isinstance(result, Failure):
             yield Outcome(record.id, record.formula, nothing, nothing, None, *result)
         else:
             yield Outcome(record.id, record.formula, *result, None)
 
 
 @plain()
-def _predictions(crystals: Sequence[Crystal], model: CrystalFramer) -> list[_Prediction | _Failure]:
-    """The values of each crystal, or why there are none. A batch that fails is tried again crystal by crystal."""
+def for_each(
+    crystals: Sequence[Crystal],
+    model: CrystalFramer,
+    compute: Callable[[CrystalBatch | ChunkedCrystal, CrystalFramer], Sequence[Item | Failure]],
+) -> list[Item | Failure]:
+    """The result of each crystal, or why there is none. A batch that fails is tried again crystal by crystal.
+
+    Args:
+        compute: the results of a batch of crystals, or of one large crystal.
+
+    Raises:
+        ConfigError: a setting that would fail for every crystal alike.
+    """
     if not crystals:
         return []
     try:
-        return _predict_packed(prepare(crystals, model.config.radius, enlarge=model.config.enlarges_radius), model)
-    except ConfigError:  # a setting that would fail for every crystal alike
+        packed = prepare(crystals, model.config.radius, enlarge=model.config.enlarges_radius)
+        return _computed(packed, model, compute)
+    except ConfigError:
         raise
     except Exception as error:  # whatever it is, it must cost no more than the crystal that it is about
         failure, unknown = _failure(error, crystals), f"the prediction failed ({type(error).__name__}: {error})"
     # Outside the handler, which would keep the tensors of the failed batch in memory.
     if len(crystals) > 1:
-        return [result for crystal in crystals for result in _predictions([crystal], model)]
+        return [result for crystal in crystals for result in for_each([crystal], model, compute)]
     # An error that nobody knows: of the machine if not even rock salt can be predicted now.
-    return [failure or _Failure(unknown, of_machine=not is_working(model))]
+    return [failure or Failure(unknown, of_machine=not is_working(model))]
 
 
-def _failure(error: Exception, crystals: Sequence[Crystal]) -> _Failure | None:
+def _failure(error: Exception, crystals: Sequence[Crystal]) -> Failure | None:
     """None if the error does not say whether it is one of the crystals or of the machine."""
     if memory.is_out_of_memory(error):
         n_atoms = sum(map(len, crystals))
         reason = f"{n_atoms:,} atoms need more memory than there is; use a machine or device with more"
-        return _Failure(reason, of_machine=True)
+        return Failure(reason, of_machine=True)
     if isinstance(error, CrystalFramerError):
-        return _Failure(str(error), is_of_machine(error))
-    return _Failure(f"the machine failed ({type(error).__name__}: {error})", True) if is_of_machine(error) else None
+        return Failure(str(error), is_of_machine(error))
+    return Failure(f"the machine failed ({type(error).__name__}: {error})", True) if is_of_machine(error) else None
 
 
 @plain()
@@ -345,25 +401,37 @@ def is_working(model: CrystalFramer) -> bool:
     lattice = 2.82 * (np.ones((3, 3)) - np.eye(3))
     salt = Crystal(np.array([11, 17]), np.array([[0.0, 0.0, 0.0], [2.82, 2.82, 2.82]]), lattice)
     try:
-        (result,) = _predict_packed(prepare([salt], model.config.radius, enlarge=model.config.enlarges_radius), model)
+        packed = prepare([salt], model.config.radius, enlarge=model.config.enlarges_radius)
+        (result,) = _computed(packed, model, _predict)
     except Exception:
         return False
-    return not (isinstance(result, _Failure) and result.of_machine)
+    return not (isinstance(result, Failure) and result.of_machine)
 
 
-def _predict_packed(packed: PreparedCrystals, model: CrystalFramer) -> list[_Prediction | _Failure]:
-    weights = model.target_mean
-    results: dict[int, _Prediction | _Failure] = {**_too_large(packed, model)}
+def _computed(
+    packed: PreparedCrystals,
+    model: CrystalFramer,
+    compute: Callable[[CrystalBatch | ChunkedCrystal, CrystalFramer], Sequence[Item | Failure]],
+) -> list[Item | Failure]:
+    """As `for_each`, in batches that fit into memory."""
+    results: dict[int, Item | Failure] = {**_too_large(packed, model)}
     rows = np.array([row for row in range(len(packed)) if row not in results], dtype=np.int64)
     ends = batch_ends([(packed.n_edges[rows], MAX_EDGES)], len(rows), len(packed))
     for batch in np.split(rows, ends)[: len(ends)]:
         is_large = packed.n_edges[batch].sum() > MAX_EDGES  # and so alone
-        crystals = ChunkedCrystal(packed, int(batch[0]), MAX_EDGES) if is_large else packed.batch(batch, weights.dtype)
-        values, half_widths = _evaluate(crystals, model)
-        outside = [None] * len(batch) if model.domain is None else model.domain.outside(crystals)
-        for row, value, half_width, reason in zip(batch.tolist(), values, half_widths, outside, strict=True):
-            results[row] = _why_not_finite(value, model.config) or (value, half_width, reason)
+        dtype = model.target_mean.dtype
+        crystals = ChunkedCrystal(packed, int(batch[0]), MAX_EDGES) if is_large else packed.batch(batch, dtype)
+        results |= dict(zip(batch.tolist(), compute(crystals, model), strict=True))
     return [results[row] for row in range(len(packed))]
+
+
+def _predict(crystals: CrystalBatch | ChunkedCrystal, model: CrystalFramer) -> list[_Prediction | Failure]:
+    values, half_widths = _evaluate(crystals, model)
+    outside = [None] * len(values) if model.domain is None else model.domain.outside(crystals)
+    return [
+        _why_not_finite(value, model.config) or (value, half_width, reason)
+        for value, half_width, reason in zip(values, half_widths, outside, strict=True)
+    ]
 
 
 def _evaluate(
@@ -385,17 +453,17 @@ def _evaluate(
     return values, model.uncertainty.half_width(pooled.float().cpu().numpy())
 
 
-def _too_large(packed: PreparedCrystals, model: CrystalFramer) -> dict[int, _Failure]:
+def _too_large(packed: PreparedCrystals, model: CrystalFramer) -> dict[int, Failure]:
     """Rows of the crystals that do not fit into memory, and why."""
     device, dtype = model.target_mean.device, model.target_mean.dtype
     sizes = [(int(n_atoms), int(n_edges)) for n_atoms, n_edges in zip(packed.n_atoms, packed.n_edges, strict=True)]
     needed = [memory.memory_needed(model.config, *size, device, dtype, max_edges=MAX_EDGES) for size in sizes]
-    reasons: dict[int, _Failure] = {}
+    reasons: dict[int, Failure] = {}
     for row in sorted(range(len(sizes)), key=needed.__getitem__, reverse=True):
         missing = memory.shortage(model.config, *sizes[row], device, dtype, max_edges=MAX_EDGES)
         if missing is None:  # nor for those that need less
             break
-        reasons[row] = _Failure(
+        reasons[row] = Failure(
             f"the crystal does not fit into memory: its {missing}; use a device with more memory, or a smaller cell of "
             "the same crystal",
             of_machine=True,
@@ -403,12 +471,12 @@ def _too_large(packed: PreparedCrystals, model: CrystalFramer) -> dict[int, _Fai
     return reasons
 
 
-def _why_not_finite(values: Float[np.ndarray, " n_targets"], config: ModelConfig) -> _Failure | None:
+def _why_not_finite(values: Float[np.ndarray, " n_targets"], config: ModelConfig) -> Failure | None:
     bad = np.flatnonzero(~np.isfinite(values))
     if not bad.size:
         return None
     name, value = config.target_names[bad[0]], values[bad[0]]
-    return _Failure(f"the model predicts {name} = {value}; check the distances between atoms")
+    return Failure(f"the model predicts {name} = {value}; check the distances between atoms")
 
 
 @plain()
@@ -469,7 +537,7 @@ def _usable(device: torch.device | str | None) -> torch.device | None:
         raise ConfigError(message, field="device", value=str(device)) from error
 
 
-def _with_progress(outcomes: Iterator[Outcome], total: int | None, progress: bool) -> Iterator[Outcome]:
+def _with_progress(outcomes: Iterator[Item], total: int | None, progress: bool) -> Iterator[Item]:
     # Where nothing can be wiped off (a log file, a pipe) the finished bar stays, and what follows begins a new line.
     leave = not sys.stderr.isatty()
     yield from tqdm(outcomes, "predicting", total, unit=" crystals", delay=2, leave=leave, disable=not progress)

@@ -1,9 +1,10 @@
-"""The scikit-learn estimator: its conventions, and that it trains what `fit` trains."""
+"""The scikit-learn estimators: their conventions, and that they compute what `fit` and `embed` do."""
 
 from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +18,10 @@ from crystalframer.testing import random_crystal
 pytest.importorskip("sklearn")
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils import estimator_checks
 
 X = [random_crystal(seed, n_atoms=2 + seed % 2) for seed in range(20)]
@@ -46,8 +48,10 @@ def small(**changes) -> cf.CrystalFramerRegressor:
     ],
     ids=lambda check: check.__name__,
 )
-def test_scikit_learn_s_checks_that_need_no_rows_of_numbers(check) -> None:
-    check("CrystalFramerRegressor", small())
+@pytest.mark.parametrize("kind", ["regressor", "transformer"])
+def test_scikit_learn_s_checks_that_need_no_rows_of_numbers(check, kind: str) -> None:
+    estimator = small() if kind == "regressor" else cf.CrystalFramerEmbedding()
+    check(type(estimator).__name__, estimator)
 
 
 def test_it_trains_what_fit_trains(tmp_path: Path) -> None:
@@ -112,5 +116,41 @@ def test_what_cannot_be_used_is_named() -> None:
         small(config=cf.PRESETS["tiny"].config).fit(X, np.column_stack([Y, Y]))
     model = small().fit(X, Y)
     close = Crystal(np.array([1, 1]), np.array([[0, 0, 0], [0, 0, 1e-4]]), 4 * np.eye(3))
-    with refused(CrystalError, "X[1]", "0.0001 Å"):
-        model.predict([X[0], close])
+    for compute in (model.predict, cf.CrystalFramerEmbedding(model.model_).fit(X).transform):
+        with refused(CrystalError, "X[1]", "0.0001 Å"):
+            compute([X[0], close])
+
+
+@pytest.fixture(scope="module")
+def network() -> cf.CrystalFramer:
+    return cf.CrystalFramer(cf.preset("tiny").config.model)
+
+
+def test_the_transformer_computes_embeddings(network: cf.CrystalFramer) -> None:
+    transformer = cf.CrystalFramerEmbedding(network, layer=0)
+    found = transformer.fit(X, Y).transform(X)
+    names = transformer.get_feature_names_out().tolist()
+    np.testing.assert_array_equal(found, cf.embed(X, network, layer=0)[names].to_numpy())
+    np.testing.assert_array_equal(transformer.fit_transform(X), found)
+    assert not np.array_equal(cf.CrystalFramerEmbedding(network).fit_transform(X), found)
+    table = cf.CrystalFramerEmbedding(network, layer=0).set_output(transform="pandas").fit_transform(X)
+    assert table.columns.tolist() == names and len(set(names)) == found.shape[1] == 3 * network.config.d_model
+
+
+def test_the_transformer_drops_into_pipelines_and_searches(network: cf.CrystalFramer, tmp_path: Path) -> None:
+    cf.save(network, tmp_path / "model")
+    pipeline = make_pipeline(cf.CrystalFramerEmbedding(tmp_path / "model"), StandardScaler(), Ridge())
+    assert pipeline.fit(X, Y).score(X, Y) > 0.5
+    search = GridSearchCV(pipeline, {"crystalframerembedding__layer": [0, -1]}, cv=2).fit(X, Y)
+    assert search.predict(X).shape == Y.shape
+    again = pickle.loads(pickle.dumps(pipeline))
+    np.testing.assert_array_equal(again.predict(X), pipeline.predict(X))
+
+
+def test_a_transformer_that_is_not_fitted_says_so(network: cf.CrystalFramer) -> None:
+    fitted = cf.CrystalFramerEmbedding(network).fit(X)
+    transformers: list[Any] = [cf.CrystalFramerEmbedding(network), clone(fitted)]
+    for transformer in transformers:
+        for call in (lambda t=transformer: t.transform(X), lambda t=transformer: t.get_feature_names_out()):
+            with pytest.raises(NotFittedError, match=r"call fit\(X\) first"):
+                call()

@@ -181,22 +181,32 @@ class CrystalFramer(nn.Module):
         self, batch: CrystalBatch, noise_seed: NoiseSeed | None = None
     ) -> Float[Tensor, "n_crystals d_model"]:
         """Features of the last block, averaged over the atoms of each crystal: the input of the readout."""
-        features, edges = self.embed(batch.atomic_numbers), Edges.of(batch)
-        for layer, block in enumerate(self.blocks):
-            # Each layer needs other noise, and any integer is a seed.
-            features = block(features, edges, None if noise_seed is None else noise_seed + layer)
-        return pooled(features, batch)
+        return pooled(self.atom_features(batch, len(self.blocks), noise_seed), batch)
 
     def pooled_features_in_chunks(self, crystal: ChunkedCrystal) -> Float[Tensor, "1 d_model"]:
-        """The same as `pooled_features` in evaluation, for a crystal whose edges do not fit into memory together.
+        """The same as `pooled_features` in evaluation, for a crystal whose edges do not fit into memory together."""
+        return self.atom_features_in_chunks(crystal, len(self.blocks)).mean(0, keepdim=True)
+
+    def atom_features(
+        self, batch: CrystalBatch, n_blocks: int, noise_seed: NoiseSeed | None = None
+    ) -> Float[Tensor, "n_atoms d_model"]:
+        """Features of the atoms after the first `n_blocks` blocks."""
+        features, edges = self.embed(batch.atomic_numbers), Edges.of(batch)
+        for layer, block in enumerate(self.blocks[:n_blocks]):
+            # Each layer needs other noise, and any integer is a seed.
+            features = block(features, edges, None if noise_seed is None else noise_seed + layer)
+        return features
+
+    def atom_features_in_chunks(self, crystal: ChunkedCrystal, n_blocks: int) -> Float[Tensor, "n_atoms d_model"]:
+        """The same as `atom_features` in evaluation, for a crystal whose edges do not fit into memory together.
 
         Each layer computes the edges of some query atoms at a time. Only these edges are in memory, and all atoms.
         """
         with self._chunks(crystal) as chunks:
             features = self.embed(chunks.atomic_numbers)
-            for block in self.blocks:
+            for block in self.blocks[:n_blocks]:
                 features = block.in_chunks(features, chunks)
-        return features.mean(0, keepdim=True)
+        return features
 
     @torch.no_grad()
     def trace_atoms(self, crystal: ChunkedCrystal, atoms: Int64[np.ndarray, " n_atoms"]) -> CrystalTrace:
