@@ -209,7 +209,7 @@ def test_acceptance_of_a_gpu_runs_without_one(tmp_path: Path) -> None:
     assert values["training after a prediction"] == 1.0
     assert values["recorded against eager, batch 128"] < gpu.DIFFERENCE_BAR
     assert values["learning curve, recorded against eager"] < gpu.CURVES_BAR
-    assert values["steps of an epoch"] > 0 and values["validation and saving, an atom"] > 0
+    assert values["steps of an epoch"] > 0 and values["validation of 5,572 crystals and saving"] > 0
     done = {row["work"] for row in record["rows"]}
     assert {check.__name__.replace("_", " ") for check, needs_gpu in gpu.CHECKS.items() if not needs_gpu} <= done
 
