@@ -33,6 +33,7 @@ from .errors import (
     WorkerError as WorkerError,
 )
 from .estimator import (
+    CrystalFramerClassifier as CrystalFramerClassifier,
     CrystalFramerEmbedding as CrystalFramerEmbedding,
     CrystalFramerRegressor as CrystalFramerRegressor,
 )

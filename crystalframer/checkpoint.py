@@ -375,7 +375,7 @@ def _read_uncertainty(file: Path, config: ModelConfig, weights: str) -> Uncertai
 
     with _refusing_extra(file):
         uncertainty = Uncertainty.from_bytes(file.read_bytes(), weights)
-    if len(uncertainty.mean) != config.d_model or uncertainty.target_names != config.target_names:
+    if len(uncertainty.mean) != config.d_model or uncertainty.target_names != config.scalar_names:
         raise CheckpointError(
             f"made for another model (targets {', '.join(uncertainty.target_names)}, {len(uncertainty.mean)} "
             "features); delete the file, and calibrate this model",

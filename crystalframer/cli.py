@@ -266,8 +266,8 @@ def _calibrate(data: Any, model: Path, device: Any, coverage: float, split: Any 
     part = None if split == "all" else split
     uncertainty = cf.calibrate(labelled, loaded, part=part, coverage=coverage)
     add_intervals(folder, uncertainty)
-    counts = zip(loaded.config.targets, uncertainty.n_crystals, strict=True)
-    learned = ", ".join(f"{target.name} of {n:,} crystals" for target, n in counts)
+    counts = zip(uncertainty.target_names, uncertainty.n_crystals, strict=True)
+    learned = ", ".join(f"{name} of {n:,} crystals" for name, n in counts)
     print(f"{folder}: intervals of {coverage:.0%}, from the errors in {learned}")
     return 0
 
@@ -508,7 +508,7 @@ def _said(error: Exception, verb: Verb | None) -> str:
     """The message of an error, with settings as options."""
     if verb is None or not isinstance(error, CrystalFramerError):
         return str(error)
-    advice = "; choose what to predict with --model.targets NAME:UNIT"
+    advice = "; choose what to predict with --model.targets NAME:UNIT (or NAME:class)"
     is_choice = isinstance(error, UnknownTarget) and "config" in verb.options
     return error.text(verb.spell) + (advice if is_choice else "")
 
@@ -532,7 +532,7 @@ def _unread(structures: Sequence[str], model: Path | None) -> pandas.DataFrame |
     if records is None:
         return None
     found = columns(model)
-    frame = table([unread(record, len(found.targets)) for record in records], found)
+    frame = table([unread(record, found.n_outputs) for record in records], found)
     return frame.assign(id=unique_ids(frame["id"].tolist()))
 
 

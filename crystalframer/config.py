@@ -7,6 +7,7 @@ docstring says otherwise. Values are checked on construction; an error names the
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import sys
@@ -28,6 +29,8 @@ SplitKind = Literal[
 ]
 SecondAxis = Literal["off-line", "sine"]
 DecayShape = Literal["elu", "smooth"]
+TargetKind = Literal["scalar", "class"]
+ClassWeights = Literal["equal", "balanced"]
 Activation = Literal["relu", "swish"]
 
 RESERVED_NAMES = ("id", "formula", "error")
@@ -135,16 +138,48 @@ class _Checked:
 
 @dataclass(frozen=True)
 class Target(_Checked):
-    """A property to predict: the name of its label column and its physical unit."""
+    """A property to predict: the name of its label column, its physical unit, and what kind of label it is.
+
+    >>> from crystalframer.config import Target
+    >>> Target("band_gap", "eV").label
+    'band_gap (eV)'
+    >>> Target("is_metal", kind="class", classes=("non-metal", "metal")).n_outputs
+    1
+    """
 
     name: str
     unit: str = ""
+    kind: TargetKind = "scalar"
+    """`scalar`: a number. `class`: one of several classes, of which the model predicts the probabilities."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes. Of two, the second is the positive one, whose probability is the prediction. Empty: those
+    of the data, in the order of numbers or of the alphabet."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check(bool(self.name), self, "name", "the name of a target must not be empty")
         reserved = "is a column of every table of results, so no target can have this name; rename the label"
         _check(self.name not in RESERVED_NAMES, self, "name", reserved)
+        if self.kind != "class":
+            _check(not self.classes, self, "classes", "are those of a target of the kind `class`; set its kind")
+            return
+        _check(not self.unit, self, "unit", "has no meaning for classes; leave it out")
+        _check(len(set(self.classes)) == len(self.classes), self, "classes", "names a class twice")
+        _check(all(self.classes), self, "classes", "names a class by an empty text")
+
+    @property
+    def is_class(self) -> bool:
+        return self.kind == "class"
+
+    @property
+    def n_outputs(self) -> int:
+        """How many numbers the network computes: of two classes, the logit of the second; of more, one logit each."""
+        return len(self.classes) if len(self.classes) > 2 else 1
+
+    @property
+    def metric(self) -> str:
+        """The score of this kind of target: `mae` or `accuracy`."""
+        return "accuracy" if self.is_class else "mae"
 
     @property
     def label(self) -> str:
@@ -359,6 +394,38 @@ class ModelConfig(_Checked):
         return tuple(target.name for target in self.targets)
 
     @property
+    def scalar_names(self) -> tuple[str, ...]:
+        return tuple(target.name for target in self.targets if not target.is_class)
+
+    @property
+    def outputs(self) -> tuple[Target, ...]:
+        """What each output of the network is: a scalar target itself, and of a target of classes, logits: that of the
+        second of two classes, `NAME`, or those of all, `NAME_CLASS`.
+        """
+        return tuple(
+            output
+            for target in self.targets
+            for output in (
+                [Target(f"{target.name}_{name}") for name in target.classes]
+                if target.n_outputs > 1
+                else [Target(target.name, target.unit)]
+            )
+        )
+
+    @property
+    def scalar_columns(self) -> list[int]:
+        """The outputs that are scalars."""
+        return [
+            columns.start for target, columns in zip(self.targets, self.columns, strict=True) if not target.is_class
+        ]
+
+    @property
+    def columns(self) -> tuple[slice, ...]:
+        """The outputs of the network that belong to each target."""
+        ends = itertools.accumulate(target.n_outputs for target in self.targets)
+        return tuple(slice(end - target.n_outputs, end) for end, target in zip(ends, self.targets, strict=True))
+
+    @property
     def promises(self) -> ModelPromises:
         """What changes no prediction, whatever the weights."""
         frame = self.frame.promises
@@ -455,6 +522,9 @@ class TrainingConfig(_Checked):
     """AdamW weight decay of biases. The authors' code has 0.01 by accident (quirk Q3); the paper's presets keep it."""
     clip_norm: PositiveFloat = 1.0
     """Largest norm of the gradient of all parameters; longer gradients are scaled down to it."""
+    class_weights: ClassWeights = "equal"
+    """How labels of classes count in the loss. `equal`: all alike. `balanced`: all classes alike, however rare; the
+    probabilities are then those of classes that are equally common."""
     swa_epochs: Count = 50
     """Number of last epochs over which weights are averaged, at constant learning rate; 0 switches averaging off."""
     calibration_batches: PositiveInt = 1

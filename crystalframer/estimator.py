@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Float32
-from sklearn.base import BaseEstimator, RegressorMixin, TransformerMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin
 from sklearn.exceptions import NotFittedError
 
+from crystalframer.class_scores import probabilities
 from crystalframer.config import Accelerator, Config, Target
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.datasets.dataset import CrystalDataset, Splits
@@ -28,21 +29,8 @@ if TYPE_CHECKING:
     import pandas
 
 
-class CrystalFramerRegressor(RegressorMixin, BaseEstimator):
-    """scikit-learn estimator with `fit`, `predict`, `score` (R²), `get_params` and `clone`.
-
-    `X` is a list (or array of objects) of structures: pymatgen, ASE, `Crystal`, or paths of files. `y` holds their
-    labels, one column per target, NaN where missing. A part of the structures is used to choose the best epoch.
-
-    >>> from sklearn.model_selection import cross_val_score
-    >>> import crystalframer as cf
-    >>> from crystalframer.testing import random_crystal
-    >>> X = [random_crystal(seed, n_atoms=2) for seed in range(16)]
-    >>> y = [float(crystal.atomic_numbers.mean()) for crystal in X]
-    >>> model = cf.CrystalFramerRegressor(preset="tiny", n_epochs=1)
-    >>> cross_val_score(model, X, y, cv=2, scoring="neg_mean_absolute_error").shape
-    (2,)
-    """
+class _Estimator(BaseEstimator):
+    """What regressor and classifier share: their options, training, and a table of predictions."""
 
     def __init__(
         self,
@@ -61,7 +49,7 @@ class CrystalFramerRegressor(RegressorMixin, BaseEstimator):
         preset: name of the settings to start from (a key of `PRESETS`).
         n_epochs, batch_size, learning_rate, initial_weights: as in `TrainingConfig`. Default: those of the preset.
         validation_fraction: share of the structures used to choose the best epoch.
-        config: all settings, instead of a preset; its targets name the columns of `y` and their units.
+        config: all settings, instead of a preset; its targets name the columns of `y`, with their units or classes.
         random_state: random seed of the validation part, initial weights, batches and noise.
         accelerator: `auto` takes a GPU if there is one.
         output: folder for the run; it must not hold another run. Default: the run is not kept.
@@ -77,19 +65,14 @@ class CrystalFramerRegressor(RegressorMixin, BaseEstimator):
         self.accelerator = accelerator
         self.output = output
 
-    def fit(self, X: Sequence[Any], y: Sequence[Any] | np.ndarray) -> CrystalFramerRegressor:
-        """Train. Sets `model_` (with the best weights), `history_` (a table of the epochs) and `targets_`.
-
-        Raises:
-            CrystalError: a structure that cannot be used (its index in `X` is named).
-            ConfigError: settings that do not fit the data, or fewer than two structures.
-        """
-        labels = np.asarray(y, dtype=np.float64)
-        columns = labels.reshape(len(labels), -1)
-        if len(X) != len(labels):
-            problem = f"X has {len(X)} structures, but y has {len(labels)} labels; give one per structure"
+    def _train(
+        self, X: Sequence[Any], columns: Float[np.ndarray, "n_labels n_targets"], targets: tuple[Target, ...]
+    ) -> None:
+        """Train with labels of these targets. Sets `model_`, `history_` and `targets_`."""
+        if len(X) != len(columns):
+            problem = f"X has {len(X)} structures, but y has {len(columns)} labels; give one per structure"
             raise ConfigError(problem, field="y")
-        config = self._config(columns.shape[1])
+        config = self._config(targets)
         crystals = [
             replace(crystal, targets=dict(zip(config.model.target_names, row.tolist(), strict=True)))
             for crystal, row in zip(_crystals(X), columns, strict=True)
@@ -99,37 +82,29 @@ class CrystalFramerRegressor(RegressorMixin, BaseEstimator):
             result = fit(config, splits, self.output or Path(scratch) / "run")
         self.model_, self.history_ = result.model, result.history
         self.targets_ = config.model.targets
-        self._is_single = labels.ndim == 1
-        return self
 
-    def predict(self, X: Sequence[Any]) -> Float[np.ndarray, " n"] | Float[np.ndarray, "n n_targets"]:
-        """Predictions in the units of the labels, in the shape of `y`.
+    def _table(self, X: Sequence[Any]) -> pandas.DataFrame:
+        """The table of predictions.
 
         Raises:
             NotFittedError: `fit` was not called.
             CrystalError: structures that cannot be predicted (their indices in `X` are named).
         """
         if not hasattr(self, "model_"):
-            raise NotFittedError("this CrystalFramerRegressor is not fitted; call fit(X, y) first")
+            raise NotFittedError(f"this {type(self).__name__} is not fitted; call fit(X, y) first")
         table = predict(_crystals(X), self.model_, progress=False)
         _check_all_there(table, "predicted")
-        values = table[[target.name for target in self.targets_]].to_numpy()
-        return values[:, 0] if self._is_single else values
+        return table
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array = False  # structures, not rows of numbers
-        tags.target_tags.multi_output = True
         return tags
 
-    def _config(self, n_targets: int) -> Config:
+    def _config(self, targets: tuple[Target, ...]) -> Config:
+        """The settings for these targets."""
         config = self.config or preset(self.preset).config
-        if self.config is None:
-            targets = (Target("y"),) if n_targets == 1 else tuple(Target(f"y{n}") for n in range(n_targets))
-            config = replace(config, model=replace(config.model, targets=targets))
-        elif len(config.model.targets) != n_targets:
-            problem = f"names {len(config.model.targets)} targets, but y has {n_targets} columns"
-            raise ConfigError(problem, field="model.targets")
+        config = replace(config, model=replace(config.model, targets=targets))
         names = ("n_epochs", "batch_size", "learning_rate", "initial_weights")
         changes = {name: value for name in names if (value := getattr(self, name)) is not None}
         training = config.training
@@ -155,6 +130,120 @@ class CrystalFramerRegressor(RegressorMixin, BaseEstimator):
             raise ConfigError("leaves no structure that is not among those to train on; give more structures", **where)
         is_validation = np.isin(data.duplicates, chosen)
         return Splits(data.select(~is_validation), data.select(is_validation), data.select([]))
+
+
+class CrystalFramerRegressor(RegressorMixin, _Estimator):
+    """scikit-learn regressor with `fit`, `predict`, `score` (R²), `get_params` and `clone`.
+
+    `X` is a list (or array of objects) of structures: pymatgen, ASE, `Crystal`, or paths of files. `y` holds their
+    labels, one column per target, NaN where missing. A part of the structures is used to choose the best epoch.
+
+    >>> from sklearn.model_selection import cross_val_score
+    >>> import crystalframer as cf
+    >>> from crystalframer.testing import random_crystal
+    >>> X = [random_crystal(seed, n_atoms=2) for seed in range(16)]
+    >>> y = [float(crystal.atomic_numbers.mean()) for crystal in X]
+    >>> model = cf.CrystalFramerRegressor(preset="tiny", n_epochs=1)
+    >>> cross_val_score(model, X, y, cv=2, scoring="neg_mean_absolute_error").shape
+    (2,)
+    """
+
+    def fit(self, X: Sequence[Any], y: Sequence[Any] | np.ndarray) -> CrystalFramerRegressor:
+        """Train. Sets `model_` (with the best weights), `history_` (a table of the epochs) and `targets_`.
+
+        Raises:
+            CrystalError: a structure that cannot be used (its index in `X` is named).
+            ConfigError: settings that do not fit the data, or fewer than two structures.
+        """
+        labels = np.asarray(y, dtype=np.float64)
+        columns = labels.reshape(len(labels), -1)
+        n_targets = columns.shape[1]
+        targets = (Target("y"),) if n_targets == 1 else tuple(Target(f"y{n}") for n in range(n_targets))
+        if self.config is not None:
+            targets = self.config.model.targets
+            if len(targets) != n_targets:
+                problem = f"names {len(targets)} targets, but y has {n_targets} columns"
+                raise ConfigError(problem, field="model.targets")
+            if any(target.is_class for target in targets):
+                raise ConfigError("names a target of classes; use CrystalFramerClassifier", field="model.targets")
+        self._train(X, columns, targets)
+        self._is_single = labels.ndim == 1
+        return self
+
+    def predict(self, X: Sequence[Any]) -> Float[np.ndarray, " n"] | Float[np.ndarray, "n n_targets"]:
+        """Predictions in the units of the labels, in the shape of `y`.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+            CrystalError: structures that cannot be predicted (their indices in `X` are named).
+        """
+        values = self._table(X)[[target.name for target in self.targets_]].to_numpy()
+        return values[:, 0] if self._is_single else values
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+
+class CrystalFramerClassifier(ClassifierMixin, _Estimator):
+    """scikit-learn classifier with `fit`, `predict`, `predict_proba`, `score` (accuracy), `get_params` and `clone`.
+
+    `X` is a list (or array of objects) of structures: pymatgen, ASE, `Crystal`, or paths of files. `y` holds the class
+    of each: text, numbers or truth values. A part of the structures is used to choose the best epoch.
+
+    >>> import crystalframer as cf
+    >>> from crystalframer.testing import random_crystal
+    >>> X = [random_crystal(seed, n_atoms=2) for seed in range(16)]
+    >>> y = ["heavy" if crystal.atomic_numbers.mean() > 50 else "light" for crystal in X]
+    >>> model = cf.CrystalFramerClassifier(preset="tiny", n_epochs=1).fit(X, y)
+    >>> model.classes_.tolist(), model.predict_proba(X).shape
+    (['heavy', 'light'], (16, 2))
+    """
+
+    def fit(self, X: Sequence[Any], y: Sequence[Any] | np.ndarray) -> CrystalFramerClassifier:
+        """Train. Sets `model_` (with the best weights), `history_` (a table of the epochs), `targets_` and `classes_`
+        (the different labels, sorted).
+
+        Raises:
+            CrystalError: a structure that cannot be used (its index in `X` is named).
+            ConfigError: settings that do not fit the data, labels that are missing or of one class only, or fewer than
+                two structures.
+        """
+        labels = np.asarray(y)
+        if labels.ndim != 1:
+            raise ConfigError(f"has the shape {labels.shape}; give one class for each structure", field="y")
+        missing = [index for index, label in enumerate(labels.tolist()) if label is None or label != label]
+        if missing:
+            raise ConfigError(f"has no label of X[{missing[0]}]; leave the structure out", field="y")
+        self.classes_, codes = np.unique(labels, return_inverse=True)
+        given = [] if self.config is None else self.config.model.targets
+        name = given[0].name if len(given) == 1 else "y"
+        target = Target(name, kind="class", classes=tuple(map(str, self.classes_.tolist())))
+        self._train(X, codes.reshape(-1, 1).astype(np.float64), (target,))
+        return self
+
+    def predict_proba(self, X: Sequence[Any]) -> Float[np.ndarray, "n n_classes"]:
+        """The probability of each class, in the order of `classes_`.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+            CrystalError: structures that cannot be predicted (their indices in `X` are named).
+        """
+        table = self._table(X)
+        (target,) = self.targets_
+        names = [f"{target.name}_{name}" for name in target.classes] if target.n_outputs > 1 else [target.name]
+        return probabilities(table[names].to_numpy())
+
+    def predict(self, X: Sequence[Any]) -> np.ndarray:
+        """The likeliest class of each structure.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+            CrystalError: structures that cannot be predicted (their indices in `X` are named).
+        """
+        found = self.predict_proba(X)  # before the classes, which only a fitted one has
+        return self.classes_[found.argmax(axis=1)]
 
 
 class CrystalFramerEmbedding(TransformerMixin, BaseEstimator):

@@ -5,22 +5,25 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from torch import Tensor
 from tqdm.auto import tqdm
 
+from crystalframer.class_scores import ClassScore, probabilities, score_classes, summary_lines
 from crystalframer.config import Target
 from crystalframer.crystals.loading import PreparedCrystals, batch_ends, prepare
+from crystalframer.datasets import classes
 from crystalframer.datasets.dataset import PARTS, CrystalDataset
 from crystalframer.datasets.sources import dataset
 from crystalframer.datasets.used import ROLES, TRAINED, Found, Role, UsedCrystals
-from crystalframer.errors import DataError
+from crystalframer.errors import DataError, UncertaintyError
 from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import BATCH_SIZE, MAX_ATOMS, MAX_EDGES, model_second, predict, ready
 from crystalframer.surroundings import plain
@@ -60,14 +63,16 @@ class Evaluation:
 
     crystals: pandas.DataFrame
     """One row per crystal and target: `id`, `formula`, `target`, `label` (NaN if missing), `prediction` (NaN if there
-    is none), `deviation` (prediction - label), all in the target's unit, and `error`: why there is no prediction. A
+    is none), `deviation` (prediction - label), all in the target's unit, and `error`: why there is no prediction. Of
+    classes, `label` and `prediction` are their names, `probability` is that of the predicted class, and columns
+    `probability/CLASS` are those of all. A
     calibrated model adds `low` and `high`, the ends of the prediction interval. A model of a run adds `part`: what the
     crystal was for the run, `train`, `validation`, `test`, `earlier` (it trained the weights that the run started from)
     or `other` (the run did not use it)."""
     scores: Mapping[str, TargetScore]
-    """Target name → score. Of a model of a run: over the crystals of its test part; over those that the run did not
-    use, if it has no test crystals here; and over all, if there are no such crystals either. Of other models: over all
-    crystals."""
+    """Name of a scalar target → score. Of a model of a run: over the crystals of its test part; over those that the run
+    did not use, if it has no test crystals here; and over all, if there are no such crystals either. Of other models:
+    over all crystals."""
     n_crystals: int
     n_failed: int
     """Crystals without a prediction; the scores leave them out."""
@@ -79,6 +84,10 @@ class Evaluation:
     parts: Mapping[Role, Mapping[str, TargetScore]] = field(default_factory=dict)
     """Scores of each part of the run in these data: `parts["test"]["band_gap"].mae`. The part `other` holds crystals
     that the run did not use. Empty for a model that does not name its training crystals."""
+    class_scores: Mapping[str, ClassScore] = field(default_factory=dict)
+    """Name of a target of classes → score, over the same crystals as `scores`."""
+    class_parts: Mapping[Role, Mapping[str, ClassScore]] = field(default_factory=dict)
+    """As `parts`."""
     remarks: tuple[str, ...] = ()
     """What to know about these crystals before reading the scores."""
 
@@ -105,6 +114,25 @@ class Evaluation:
         return "\n".join(lines)
 
     def _table(self) -> list[str]:
+        return [*(self._scalar_table() if self.scores else []), *(self._class_table() if self.class_scores else [])]
+
+    def _class_table(self) -> list[str]:
+        rows = [(name, score) for name, score in self.class_scores.items()]
+        if self.class_parts:
+            rows = [
+                (f"{name}, {role}", self.class_parts[role][name])
+                for name in self.class_scores
+                for role in self.class_parts
+            ]
+        titles, scores = zip(*rows, strict=True)
+        lines = summary_lines(scores, titles)
+        for name, score in self.class_scores.items():
+            lines += (
+                [f"{name}: crystals by true and by predicted class", score.confusion_table] if score.confusion else []
+            )
+        return lines
+
+    def _scalar_table(self) -> list[str]:
         width = max(len(score.target.label) for score in self.scores.values())
         rows = [("", score) for score in self.scores.values()]
         if self.parts:
@@ -192,12 +220,25 @@ def score_crystals(data: CrystalDataset, model: CrystalFramer, found: Found | No
     roles = [] if found is None else [role for role in ROLES if (found.role == role).any()]
     fair = next((role for role in ("test", "other") if role in roles), None)
     is_scored = np.ones(len(data), dtype=bool) if found is None or fair is None else found.role == fair
-    means = dict(zip(model.config.target_names, model.target_mean.double().tolist(), strict=True))
+    means = dict(
+        zip((output.name for output in model.config.outputs), model.target_mean.double().tolist(), strict=True)
+    )
     scores, frames, parts = {}, [], {}
-    for target in model.config.targets:
+    class_scores, class_parts = {}, {}
+    for target, outputs in zip(model.config.targets, model.config.columns, strict=True):
         columns: dict[str, Any] = {"id": data.ids, "formula": data.formulas, "target": target.name}
         if found is not None:
             columns["part"] = found.role
+        if target.is_class:
+            frame, score = _class_rows(
+                columns, data, predicted, target, int(_most_frequent(model.target_mean[outputs]))
+            )
+            counts = ~failed & ~np.isnan(data.targets[target.name])
+            class_scores[target.name] = score(counts & is_scored)
+            for role in roles:
+                class_parts.setdefault(role, {})[target.name] = score(counts & (frame["part"] == role).to_numpy())
+            frames.append(frame)
+            continue
         columns["label"] = data.targets[target.name]
         columns["prediction"] = predicted[target.name].to_numpy()
         columns["deviation"] = columns["prediction"] - columns["label"]
@@ -213,7 +254,44 @@ def score_crystals(data: CrystalDataset, model: CrystalFramer, found: Found | No
     crystals = pandas.concat(frames, ignore_index=True)
     crystals.attrs["units"] = {target.name: target.unit for target in model.config.targets}
     coverage = float("nan") if model.uncertainty is None else model.uncertainty.coverage
-    return Evaluation(crystals, scores, len(data), int(failed.sum()), coverage=coverage, parts=parts)
+    return Evaluation(
+        crystals,
+        scores,
+        len(data),
+        int(failed.sum()),
+        coverage=coverage,
+        parts=parts,
+        class_scores=class_scores,
+        class_parts=class_parts,
+    )
+
+
+def _class_rows(
+    columns: dict[str, Any], data: CrystalDataset, predicted: pandas.DataFrame, target: Target, most_frequent: int
+) -> tuple[pandas.DataFrame, Callable[[Bool[np.ndarray, " n"]], ClassScore]]:
+    """The rows of a target of classes, and the function that scores some of them."""
+    import pandas
+
+    names = [target.name] if target.n_outputs == 1 else [f"{target.name}_{name}" for name in target.classes]
+    shares = probabilities(predicted[names].to_numpy())
+    codes, has_value = data.targets[target.name], ~np.isnan(shares).any(axis=1)
+    best = np.nan_to_num(shares).argmax(axis=1)
+    likeliest = np.where(has_value, best, np.nan)
+    columns["label"] = pandas.Series(classes.named(codes, target), dtype=object)
+    columns["prediction"] = pandas.Series(classes.named(likeliest, target), dtype=object)
+    columns["probability"] = np.where(has_value, shares[np.arange(len(shares)), best], np.nan)
+    columns |= {f"probability/{name}": share for name, share in zip(target.classes, shares.T, strict=True)}
+    rows = pandas.DataFrame(columns | {"error": predicted["error"].to_numpy()})
+
+    def score(chosen: Bool[np.ndarray, " n"]) -> ClassScore:
+        return score_classes(target, codes[chosen].astype(np.int64), shares[chosen], most_frequent)
+
+    return rows, score
+
+
+def _most_frequent(logits: Tensor) -> Tensor:
+    """The number of the class that training labels most often have: their log-odds are where outputs start from."""
+    return logits.argmax() if len(logits) > 1 else (logits[0] > 0).long()
 
 
 def _score_by_part(data: CrystalDataset, model: CrystalFramer, used: UsedCrystals, **sizes: Any) -> Evaluation:
@@ -294,15 +372,19 @@ def calibrate(
     model = ready(model, device)
     data = _labelled(data, model)
     data = _without_training((data if part is None else _part(data, part, model)).labelled(), model)
+    names = model.config.scalar_names
+    if not names:
+        message = "the model predicts classes only, whose probabilities need no intervals"
+        raise UncertaintyError(message, field="targets", value=model.config.target_names)
     prepared = prepare(
         data,
         model.config.radius,
-        model.config.target_names,
+        names,
         "calibration",
         enlarge=model.config.enlarges_radius,
     )
     pooled, predicted = pooled_and_predicted(prepared, model, "calibrating", progress=progress)
-    return calibrated(pooled, predicted - prepared.targets, model.config.target_names, coverage)
+    return calibrated(pooled, predicted[:, model.config.scalar_columns] - prepared.targets, names, coverage)
 
 
 def pooled_and_predicted(

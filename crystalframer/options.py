@@ -214,7 +214,14 @@ def _long(word: str) -> str:
 
 def _word(value: Any) -> str:
     """A value as it is written on a command line."""
-    return f"{value.name}:{value.unit}".rstrip(":") if isinstance(value, Target) else str(value)
+    if not isinstance(value, Target):
+        return str(value)
+    return f"{value.name}:{'class' if value.is_class else value.unit}".rstrip(":")
+
+
+def _target(word: str) -> Target:
+    name, _, unit = word.partition(":")
+    return Target(name, kind="class") if unit == "class" else Target(name, unit)
 
 
 def _config_error(error: BaseException) -> ConfigError | None:
@@ -226,14 +233,15 @@ def _config_error(error: BaseException) -> ConfigError | None:
 
 
 def _registry() -> ConstructorRegistry:
-    """Teaches tyro the short form of a target, `band_gap:eV`, and to suggest the nearest of several choices."""
+    """Teaches tyro the short forms of a target, `band_gap:eV` and `is_metal:class`, and to suggest the nearest of
+    several choices."""
     registry = ConstructorRegistry()
 
     @registry.primitive_rule
     def rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
         choices = get_args(info.type)
         if info.type is Target:
-            metavar, read = "NAME:UNIT", lambda words: Target(*words[0].split(":", 1))
+            metavar, read = "NAME:UNIT|NAME:class", lambda words: _target(words[0])
         elif get_origin(info.type) is Literal and all(isinstance(choice, str) for choice in choices):
             metavar, read = "{" + ",".join(choices) + "}", lambda words: _chosen(words[0], choices)
         else:

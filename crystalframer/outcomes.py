@@ -16,7 +16,7 @@ from crystalframer.reading.entry import StructureRecord
 if TYPE_CHECKING:
     import pandas
 
-_Values = Float[np.ndarray, " n_targets"]
+_Values = Float[np.ndarray, " n_outputs"]
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,10 @@ class Outcome:
     id: str
     formula: str
     values: _Values
-    """One per target, in its unit; NaN if there is an error."""
+    """One for each output of the model: in its unit, or the probability of a class; NaN if there is an error."""
     half_widths: _Values
-    """Half the widths of the prediction intervals; NaN if there is an error or the model is not calibrated."""
+    """Half the widths of the prediction intervals; NaN if there is an error, the model is not calibrated, or for
+    classes."""
     outside_training: str | None
     error: str | None
     of_machine: bool = False
@@ -46,9 +47,9 @@ def check_sizes(batch_size: int, max_atoms: int) -> None:
             raise ConfigError("must be at least 1", field=name, value=value)
 
 
-def unread(record: StructureRecord, n_targets: int) -> Outcome:
+def unread(record: StructureRecord, n_outputs: int) -> Outcome:
     """The outcome of a structure that cannot be read."""
-    nothing = np.full(n_targets, np.nan)
+    nothing = np.full(n_outputs, np.nan)
     return Outcome(record.id, "", nothing, nothing, None, record.error or "no structure", record.of_machine)
 
 
@@ -62,19 +63,42 @@ class Columns:
     has_flags: bool
     """Whether the model knows the range of its training data."""
 
+    @property
+    def n_outputs(self) -> int:
+        return sum(target.n_outputs for target in self.targets)
+
 
 def table(rows: Sequence[Outcome], columns: Columns) -> pandas.DataFrame:
     """The table that `predict` returns."""
     import pandas
 
     frame = pandas.DataFrame({"id": [row.id for row in rows], "formula": [row.formula for row in rows]})
-    for column, target in enumerate(columns.targets):
-        value = frame[target.name] = np.array([row.values[column] for row in rows], dtype=np.float64)
-        if columns.has_intervals:
-            half_width = np.array([row.half_widths[column] for row in rows], dtype=np.float64)
+    values, half_widths = (
+        np.array(found, dtype=np.float64).reshape(len(rows), columns.n_outputs)
+        for found in ([row.values for row in rows], [row.half_widths for row in rows])
+    )
+    first = 0
+    for target in columns.targets:
+        value, half_width = values[:, first], half_widths[:, first]
+        if target.n_outputs > 1:
+            of_classes = values[:, first : first + target.n_outputs]
+            frame[target.name] = pandas.Series(_likeliest(of_classes, target), dtype=object)
+            for name, probability in zip(target.classes, of_classes.T, strict=True):
+                frame[f"{target.name}_{name}"] = probability
+        else:
+            frame[target.name] = value
+        if columns.has_intervals and not target.is_class:
             frame[f"{target.name}_low"], frame[f"{target.name}_high"] = value - half_width, value + half_width
+        first += target.n_outputs
     if columns.has_flags:
         frame["outside_training"] = pandas.Series([row.outside_training for row in rows], dtype=object)
     frame["error"] = pandas.Series([row.error for row in rows], dtype=object)
     frame.attrs["units"] = {target.name: target.unit for target in columns.targets}
     return frame
+
+
+def _likeliest(probabilities: Float[np.ndarray, "n_rows n_classes"], target: Target) -> list[str | None]:
+    """The class of the highest probability of each row; None where there is no prediction."""
+    has_value = ~np.isnan(probabilities).any(axis=1)
+    best = np.where(has_value, np.nan_to_num(probabilities).argmax(axis=1), -1)
+    return [target.classes[number] if number >= 0 else None for number in best.tolist()]

@@ -33,6 +33,7 @@ from crystalframer.errors import (
     is_of_machine,
 )
 from crystalframer.model.network import CrystalFramer
+from crystalframer.model.outputs import with_probabilities
 from crystalframer.outcomes import Columns, Outcome, check_sizes, table, unread
 from crystalframer.reading.entry import StructureRecord
 from crystalframer.reading.inputs import expected_count, iter_structures, read, unique_ids
@@ -70,7 +71,7 @@ class HasName(Protocol):
 
 
 Named = TypeVar("Named", bound=HasName)
-_Values = Float[np.ndarray, " n_targets"]
+_Values = Float[np.ndarray, " n_outputs"]
 
 
 @plain()
@@ -343,7 +344,7 @@ def _in_batches(
 def outcomes_of_batch(records: Sequence[StructureRecord], model: CrystalFramer) -> Iterator[Outcome]:
     """An outcome for each record; the crystals are predicted together where they can be."""
     predictions = iter(for_each([record.crystal for record in records if record.crystal], model, _predict))
-    nothing = np.full(len(model.config.targets), np.nan)
+    nothing = np.full(len(model.config.outputs), np.nan)
     for record in records:
         result = next(predictions) if record.crystal else None
         if result is None:
@@ -436,8 +437,8 @@ def _predict(crystals: CrystalBatch | ChunkedCrystal, model: CrystalFramer) -> l
 
 def _evaluate(
     crystals: CrystalBatch | ChunkedCrystal, model: CrystalFramer
-) -> tuple[Float[np.ndarray, "n_crystals n_targets"], Float[np.ndarray, "n_crystals n_targets"]]:
-    """Predictions, and half the widths of the intervals around them."""
+) -> tuple[Float[np.ndarray, "n_crystals n_outputs"], Float[np.ndarray, "n_crystals n_outputs"]]:
+    """Predictions, with probabilities in place of logits, and half the widths of the intervals around them."""
     with torch.inference_mode():
         if isinstance(crystals, ChunkedCrystal):
             pooled = model.pooled_features_in_chunks(crystals)
@@ -447,10 +448,11 @@ def _evaluate(
         else:
             pooled = model.pooled_features(crystals.to(model.target_mean.device))
             predicted = model.read_out(pooled)
-    values = predicted.double().cpu().numpy()
-    if pooled is None or model.uncertainty is None:
-        return values, np.full_like(values, np.nan)
-    return values, model.uncertainty.half_width(pooled.float().cpu().numpy())
+    values = with_probabilities(predicted.double(), model.config).cpu().numpy()
+    half_widths = np.full_like(values, np.nan)
+    if pooled is not None and model.uncertainty is not None:
+        half_widths[:, model.config.scalar_columns] = model.uncertainty.half_width(pooled.float().cpu().numpy())
+    return values, half_widths
 
 
 def _too_large(packed: PreparedCrystals, model: CrystalFramer) -> dict[int, Failure]:
@@ -471,11 +473,11 @@ def _too_large(packed: PreparedCrystals, model: CrystalFramer) -> dict[int, Fail
     return reasons
 
 
-def _why_not_finite(values: Float[np.ndarray, " n_targets"], config: ModelConfig) -> Failure | None:
+def _why_not_finite(values: _Values, config: ModelConfig) -> Failure | None:
     bad = np.flatnonzero(~np.isfinite(values))
     if not bad.size:
         return None
-    name, value = config.target_names[bad[0]], values[bad[0]]
+    name, value = config.outputs[bad[0]].name, values[bad[0]]
     return Failure(f"the model predicts {name} = {value}; check the distances between atoms")
 
 

@@ -112,6 +112,11 @@ def test_integers_pass_for_floats() -> None:
         (DataConfig, {"split": ["given"]}, "data.split", "text"),
         (Config, {"training": {"n_epochs": 1}}, "training", "TrainingConfig"),
         (Target, {"name": 3}, "name", "text"),
+        (Target, {"name": "y", "classes": ("a", "b")}, "classes", "kind `class`"),
+        (Target, {"name": "y", "kind": "class", "unit": "eV"}, "unit", "no meaning"),
+        (Target, {"name": "y", "kind": "class", "classes": ("a", "a")}, "classes", "twice"),
+        (Target, {"name": "y", "kind": "class", "classes": ("a", "")}, "classes", "empty"),
+        (Target, {"name": "y", "kind": "classes"}, "kind", "Known: scalar, class"),
     ],
 )
 def test_checks_on_construction(kind: type, values: dict[str, Any], field: str, word: str) -> None:

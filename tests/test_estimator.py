@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +155,77 @@ def test_a_transformer_that_is_not_fitted_says_so(network: cf.CrystalFramer) -> 
         for call in (lambda t=transformer: t.transform(X), lambda t=transformer: t.get_feature_names_out()):
             with pytest.raises(NotFittedError, match=r"call fit\(X\) first"):
                 call()
+
+
+# --- the classifier ---------------------------------------------------------------------------------------------------
+
+HEAVY = np.where(np.median(Y) < Y, "heavy", "light")
+
+
+def small_classifier(**changes) -> cf.CrystalFramerClassifier:
+    return cf.CrystalFramerClassifier(
+        **{"preset": "tiny", "n_epochs": 2, "batch_size": 4, "accelerator": "cpu", **changes}
+    )
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        estimator_checks.check_no_attributes_set_in_init,
+        estimator_checks.check_parameters_default_constructible,
+        estimator_checks.check_get_params_invariance,
+        estimator_checks.check_set_params,
+        estimator_checks.check_estimator_cloneable,
+        estimator_checks.check_estimator_repr,
+        estimator_checks.check_estimator_tags_renamed,
+        estimator_checks.check_valid_tag_types,
+    ],
+    ids=lambda check: check.__name__,
+)
+def test_scikit_learn_s_checks_of_the_classifier(check) -> None:
+    check("CrystalFramerClassifier", small_classifier())
+
+
+@pytest.mark.parametrize("labels", [HEAVY, HEAVY == "heavy", np.arange(20) % 3 + 5], ids=["text", "truth", "numbers"])
+def test_a_classifier_predicts_the_labels_that_it_was_given(labels: np.ndarray) -> None:
+    model = small_classifier().fit(X, labels)
+    np.testing.assert_array_equal(model.classes_, np.unique(labels))
+    shares = model.predict_proba(X)
+    assert shares.shape == (20, len(model.classes_))
+    np.testing.assert_allclose(shares.sum(axis=1), 1.0, rtol=1e-6)
+    predicted = model.predict(X)
+    assert predicted.dtype == model.classes_.dtype
+    np.testing.assert_array_equal(predicted, model.classes_[shares.argmax(axis=1)])
+    assert model.score(X, labels) == (predicted == labels).mean()
+
+
+def test_a_classifier_is_cross_validated_by_class() -> None:
+    scores = cross_val_score(small_classifier(n_epochs=1), X, HEAVY, cv=2, scoring="roc_auc")
+    assert scores.shape == (2,) and np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "problem"),
+    [
+        (["a", "b", None, *["a"] * 17], r"has no label of X\[2\]"),
+        ([1.0, float("nan"), *[1.0] * 18], r"has no label of X\[1\]"),
+        (["a"] * 20, "training labels are 'a'; there is nothing to learn"),
+        (np.zeros((20, 2)), "one class for each structure"),
+        (["a", "b"], "X has 20 structures, but y has 2 labels"),
+    ],
+)
+def test_labels_that_no_classifier_can_learn(labels, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        small_classifier().fit(X, labels)
+
+
+def test_an_unfitted_classifier_says_so() -> None:
+    with pytest.raises(NotFittedError, match="CrystalFramerClassifier is not fitted"):
+        small_classifier().predict(X)
+
+
+def test_a_regressor_refuses_classes() -> None:
+    config = cf.preset("tiny").config
+    config = replace(config, model=replace(config.model, targets=(cf.Target("y", kind="class"),)))
+    with refused(ConfigError, "use CrystalFramerClassifier", field="model.targets"):
+        small(config=config).fit(X, Y)

@@ -182,7 +182,7 @@ def check(
     changes = invariance(model, crystals, KINDS, n_draws, progress)
     rows = []
     for kind, part in changes.groupby("kind", sort=False):
-        values = part[[f"change/{name}" for name in model.config.target_names]].to_numpy()
+        values = part[[f"change/{output.name}" for output in model.config.outputs]].to_numpy()
         rows += _rows(str(kind), part["id"].to_numpy(), values, model)
     ids = np.array([crystal.id for crystal in crystals])
     for kind, values in _computed_otherwise(crystals, model, progress):
@@ -236,7 +236,7 @@ def _rows_of_paths(crystals: list[Crystal], model: CrystalFramer, progress: bool
             column = "kink" if kind == "kinks" else "step"
             names = np.array([f"{id}, {path}" for id, path in zip(part["id"], part["kind"], strict=True)])
             sizes, ratios = (
-                np.stack([part[f"{what}/{name}"] for name in model.config.target_names], axis=1)
+                np.stack([part[f"{what}/{output.name}"] for output in model.config.outputs], axis=1)
                 for what in (column, "ratio")
             )
             yield from _rows(kind, names, sizes, model, ratios)
@@ -269,7 +269,7 @@ def _rows(
     """One row for each target. Without `ratios`, the changes are differences; with them, steps of any size count."""
     sizes, deviations = np.abs(changes), model.target_std.double().cpu().numpy()
     promised = getattr(model.promises, PROMISED[kind]) if kind in PROMISED else kind not in REPORTED
-    for n, (target, deviation) in enumerate(zip(model.config.targets, deviations, strict=True)):
+    for n, (target, deviation) in enumerate(zip(model.config.outputs, deviations, strict=True)):
         largest = float(sizes[:, n].max())  # NaN if any is
         limit = 0.0 if kind == "repetition" or ratios is not None else LIMIT * deviation
         yield {

@@ -193,7 +193,7 @@ def _table(
     }
     table = pandas.DataFrame({"id": [path.crystal.id for path in paths], "kind": [path.kind for path in paths]})
     table.attrs |= {"units": {}, "spacings": changes.spacing.tolist(), "largest": {}}
-    for n, target in enumerate(model.config.targets):
+    for n, target in enumerate(model.config.outputs):
         largest = changes.sizes[..., n].max(axis=1) * float(model.target_std[n])
         table.attrs["largest"][target.name] = largest.tolist()
         for name, values in found.items():

@@ -106,7 +106,7 @@ def invariance(
         raise ConfigError(f"name at least one of {', '.join(KINDS)}", field="kinds")
     model = ready(model, None)
     crystals = readable(structures)
-    names = [f"change/{target.name}" for target in model.config.targets]
+    names = [f"change/{output.name}" for output in model.config.outputs]
     before = predictions(crystals, model, progress=False)
     parts = []
     draws: list[tuple[Kind, int]] = [(kind, draw) for kind in kinds for draw in range(n_draws)]
@@ -116,7 +116,7 @@ def invariance(
         part = pandas.DataFrame({"id": [crystal.id for crystal in crystals], "kind": kind, "draw": draw})
         parts.append(part.join(pandas.DataFrame(after - before, columns=names)))
     table = pandas.concat(parts, ignore_index=True)
-    table.attrs["units"] = {f"change/{target.name}": target.unit for target in model.config.targets}
+    table.attrs["units"] = {f"change/{output.name}": output.unit for output in model.config.outputs}
     return table
 
 

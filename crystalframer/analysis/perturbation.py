@@ -102,7 +102,7 @@ def perturb(
         for (displacement, seed), after in zip(steps, traces, strict=True)
     ]
     table = pandas.DataFrame(rows)
-    units = {"displacement": "Å"} | {f"change/{target.name}": target.unit for target in model.config.targets}
+    units = {"displacement": "Å"} | {f"change/{output.name}": output.unit for output in model.config.outputs}
     for layer in range(model.config.n_layers):
         units |= {f"mean_rotation/{layer}": "degrees", f"max_rotation/{layer}": "degrees"}
     table.attrs["units"] = units

@@ -54,7 +54,7 @@ class Crystal:
     """Rows a, b, c, Å."""
     id: str = ""
     targets: Mapping[str, float] = field(default_factory=dict)
-    """Label name → value; a missing name or NaN is a missing label."""
+    """Label name → value; a missing name or NaN is a missing label. A class is given by its number, counted from 0."""
 
     def __post_init__(self) -> None:
         for name, dtype in (("atomic_numbers", np.int64), ("positions", np.float64), ("lattice", np.float64)):

@@ -40,6 +40,8 @@ class FlatCrystals:
     """Target name → labels in its unit, NaN where missing."""
     units: Mapping[str, str] = field(default_factory=dict)
     """Target name → unit; a target that is not named here has none."""
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Name of a target of classes → their names. Its labels are numbers of classes, counted from 0."""
     parts: Shaped[np.ndarray, " n_crystals"] | None = None
     """The part of the given split that each crystal is in: `train`, `validation` or `test`."""
     provenance: Provenance = UNKNOWN

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from crystalframer.config import DataConfig, Target
 from crystalframer.crystals.crystal import SMALLEST_CELL_HEIGHT, Crystal, cell_heights
 from crystalframer.crystals.flat import UNKNOWN, FlatCrystals, Provenance, text_array
-from crystalframer.datasets import packed
+from crystalframer.datasets import classes, packed
 from crystalframer.datasets.drawn import drawn_parts
 from crystalframer.datasets.duplicates import duplicate_groups
 from crystalframer.datasets.symmetry import space_groups
@@ -51,6 +51,9 @@ class CrystalDataset(FlatCrystals):
         if self.parts is not None:
             object.__setattr__(self, "parts", _known_parts(self.parts))
         object.__setattr__(self, "units", {name: self.units.get(name, "") for name in self.targets})
+        object.__setattr__(
+            self, "classes", {name: tuple(self.classes[name]) for name in self.targets if name in self.classes}
+        )
         _check_shapes(self)
         _check_crystals(self)
 
@@ -65,18 +68,23 @@ class CrystalDataset(FlatCrystals):
         """Make a data set of crystals. A crystal without an id gets its row number.
 
         Args:
-            targets: labels to keep, with their units.
+            targets: labels to keep, with their units. Of a target that names its classes, labels are their numbers.
             parts: the given split of each crystal: `train`, `validation` or `test`.
 
         Raises:
             DataError: as for the data set itself.
         """
-        flat = FlatCrystals.of(list(crystals), [target.name for target in targets])
+        crystals = list(crystals)
+        flat = FlatCrystals.of(crystals, [target.name for target in targets])
+        unnamed = [target.name for target in targets if target.is_class and not target.classes]
+        if unnamed:  # the labels are classes by their names, which are numbers
+            as_numbers = [Target(target.name) if target.name in unnamed else target for target in targets]
+            return cls.from_crystals(crystals, as_numbers, parts, provenance).with_targets(targets)
         return cls(
             **vars(flat)
             | {
                 "ids": text_array([id or str(row) for row, id in enumerate(flat.ids, start=1)]),
-                "units": {target.name: target.unit for target in targets},
+                **_described(targets),
                 "parts": None if parts is None else text_array(list(parts)),
                 "provenance": provenance,
             }
@@ -139,15 +147,18 @@ class CrystalDataset(FlatCrystals):
         """
         if name not in self.targets:
             raise UnknownTarget(f"the data set has no target {name!r}", name, self.targets)
-        return Target(name, self.units[name])
+        classes = self.classes.get(name, ())
+        return Target(name, self.units[name], "class" if name in self.classes else "scalar", classes)
 
     def with_targets(self, targets: Iterable[str | Target]) -> CrystalDataset:
-        """The same crystals with these targets only, in this order. A `Target` may state a unit that is not yet known.
+        """The same crystals with these targets only, in this order. A `Target` may state a unit that is not yet known,
+        that whole numbers are classes, and the order of classes.
 
         Raises:
-            DataError: no such target (the nearest is named), or another unit than the data set's.
+            DataError: no such target (the nearest is named), another unit than the data set's, or a class that the
+                target does not name.
         """
-        units = {}
+        labels, kept = {}, []
         for wanted in targets:
             wanted = Target(wanted) if isinstance(wanted, str) else wanted
             known = self.target(wanted.name)
@@ -158,8 +169,16 @@ class CrystalDataset(FlatCrystals):
                     field=wanted.name,
                     value=wanted.unit,
                 )
-            units[wanted.name] = wanted.unit or known.unit
-        return dataclasses.replace(self, targets={name: self.targets[name] for name in units}, units=units)
+            labels[wanted.name] = self.targets[wanted.name]
+            if wanted.is_class and not (known.is_class and wanted.classes in ((), known.classes)):
+                names = classes.named(labels[wanted.name], known)
+                wanted, labels[wanted.name] = classes.numbered(names, wanted)
+            kept.append(
+                known
+                if known.is_class and not wanted.classes
+                else dataclasses.replace(wanted, unit=wanted.unit or known.unit)
+            )
+        return dataclasses.replace(self, targets=labels, **_described(kept))
 
     def labelled(self) -> CrystalDataset:
         """The crystals that have a label of at least one target."""
@@ -250,8 +269,11 @@ class CrystalDataset(FlatCrystals):
             lines[0] += f" ({n_atoms.min()} to {n_atoms.max()} atoms per crystal, median {np.median(n_atoms):g})"
         for name, labels in self.targets.items():
             present = labels[~np.isnan(labels)]
-            line = f"  {Target(name, self.units[name]).label}: {len(present):,} labels"
-            if len(present):
+            line = f"  {self.target(name).label}: {len(present):,} labels"
+            if name in self.classes:
+                of_class = classes.counts(labels, self.classes[name]).items()
+                line += f", classes: {', '.join(f'{n:,} {each}' for each, n in of_class)}"
+            elif len(present):
                 line += f", {present.min():.4g} to {present.max():.4g}, mean {present.mean():.4g}"
             lines.append(line)
         if self.parts is not None:
@@ -273,7 +295,8 @@ class CrystalDataset(FlatCrystals):
         """
         starts = range(0, len(self), packed.ROWS_PER_GROUP)
         groups = (self.select(range(start, min(start + packed.ROWS_PER_GROUP, len(self)))) for start in starts)
-        packed.write(Path(path), groups, self.units, self.parts is not None, self.provenance)
+        targets = [self.target(name) for name in self.targets]
+        packed.write(Path(path), groups, targets, self.parts is not None, self.provenance)
 
     @staticmethod
     def write(
@@ -300,7 +323,7 @@ class CrystalDataset(FlatCrystals):
                 n_written += len(group)
                 yield CrystalDataset.from_crystals(group, targets)
 
-        packed.write(path, groups(), {target.name: target.unit for target in targets}, False, provenance)
+        packed.write(path, groups(), targets, False, provenance)
 
     @staticmethod
     def load(path: str | Path, targets: Sequence[str | Target] | None = None) -> CrystalDataset:
@@ -349,6 +372,15 @@ class Splits:
         return int(np.isin(others, trained).sum())
 
 
+def _described(targets: Iterable[Target]) -> dict[str, Any]:
+    """Units and classes of targets, as a data set holds them."""
+    targets = list(targets)
+    return {
+        "units": {target.name: target.unit for target in targets},
+        "classes": {target.name: target.classes for target in targets if target.is_class},
+    }
+
+
 def _known_parts(parts: np.ndarray) -> np.ndarray:
     for row, part in enumerate(parts, start=1):
         if part not in _PART_NAMES:
@@ -383,6 +415,12 @@ def _check_shapes(dataset: CrystalDataset) -> None:
             row, value = int(bad[0]), float(labels[bad[0]])
             message = f"{name} of {dataset.ids[row]} is {value}; a label must be finite, or empty if it is missing"
             raise DataError(message, row=row + 1, field=name, value=value)
+        known = dataset.classes.get(name)
+        bad = [] if known is None else np.flatnonzero(~np.isnan(labels) & ~np.isin(labels, np.arange(len(known))))
+        for row in bad[:1]:
+            value, numbers = float(labels[row]), ", ".join(f"{n} ({each})" for n, each in enumerate(known or ()))
+            message = f"{name} of {dataset.ids[row]} is {value:g}, which is the number of no class: {numbers}"
+            raise DataError(message, row=int(row) + 1, field=name, value=value)
 
 
 def _check_crystals(dataset: CrystalDataset) -> None:

@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from tqdm.auto import tqdm
 
 from crystalframer.config import Target
 from crystalframer.crystals.crystal import Crystal
+from crystalframer.datasets.classes import class_name, is_truth, numbered
 from crystalframer.datasets.dataset import CrystalDataset, Provenance
 from crystalframer.errors import CrystalError, DataError, UnknownTarget
 from crystalframer.reading.columns import (
@@ -176,12 +178,20 @@ def _crystals(source: str, items: Sequence[Item], read: Callable[[Item], Crystal
 
 
 def _labelled(
-    where: str, crystals: Sequence[Crystal], rows: Sequence[Mapping[str, Any]], targets: Sequence[Target], source: str
+    where: str, crystals: Sequence[Crystal], rows: Sequence[Mapping[str, Any]], chosen: Sequence[Target], source: str
 ) -> CrystalDataset:
     """Crystals with the labels and the split of their rows."""
-    labelled = []
+    targets, labelled, known = list(chosen), [], dict[str, np.ndarray]()
+    for n, target in enumerate(targets):
+        if target.is_class:
+            cells_of = enumerate((cells.get(target.name) for cells in rows), start=1)
+            names = [class_name(cell, target.name, path=where, row=row) for row, cell in cells_of]
+            targets[n], known[target.name] = numbered(names, target, where)
     for row, (crystal, cells) in enumerate(zip(crystals, rows, strict=True), start=1):
-        labels = {t.name: to_label(cells.get(t.name), t.name, path=where, row=row) for t in targets}
+        labels = {name: float(of_target[row - 1]) for name, of_target in known.items()}
+        labels |= {
+            t.name: to_label(cells.get(t.name), t.name, path=where, row=row) for t in targets if t.name not in known
+        }
         labelled.append(crystal.with_targets(labels))
     parts = [str(cells.get("split")) for cells in rows] if any("split" in cells for cells in rows) else None
     try:
@@ -195,18 +205,19 @@ def _choose_targets(
     where: str, rows: Sequence[Mapping[str, Any]], targets: Sequence[str | Target] | None
 ) -> list[Target]:
     columns = _columns(rows)
-    labels = [name for name in columns if is_label_column(name) and _is_numeric(rows, name)]
+    are_truths = [name for name in columns if is_label_column(name) and _is_truth(rows, name)]
+    labels = [name for name in columns if is_label_column(name) and (name in are_truths or _is_numeric(rows, name))]
     if targets is None:
         if not labels and (others := [name for name in columns if is_label_column(name)]):
             cells = next(str(row[others[0]])[:40] for row in rows if others[0] in row)
             text = f"{where}: no column holds numbers, so there are no targets ({others[0]!r} holds {cells!r})"
             print(text, file=sys.stderr)
-        return [Target(name) for name in labels]
+        return [Target(name, kind="class" if name in are_truths else "scalar") for name in labels]
     chosen = [Target(target) if isinstance(target, str) else target for target in targets]
     for target in chosen:
         if target.name not in columns:
             raise UnknownTarget(f"has no label column {target.name!r}", target.name, labels, path=where)
-    return chosen
+    return [replace(t, kind="class") if t.name in are_truths and not t.unit else t for t in chosen]
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -217,6 +228,12 @@ def _is_numeric(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
     """Whether most filled cells are numbers: then one that is not is a mistake, and the column is not one of text."""
     cells = [cells[name] for cells in rows if not is_missing(cells.get(name))]
     return 2 * sum(map(is_meant_as_number, cells)) > len(cells)
+
+
+def _is_truth(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
+    """Whether all filled cells are true or false."""
+    cells = [cells[name] for cells in rows if not is_missing(cells.get(name))]
+    return bool(cells) and all(map(is_truth, cells))
 
 
 def _find_labels(folder: Path) -> Path | None:

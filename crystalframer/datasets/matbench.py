@@ -175,7 +175,7 @@ MATBENCH = (
     _task(
         "mp_is_metal",
         106_113,
-        Target("is_metal"),
+        Target("is_metal", kind="class", classes=("non-metal", "metal")),
         "is_metal",
         "9a028ed5750a4c76ca36e9f3c8d48fe0bf3fb21b76ec2289e58ae7048d527919",
         "1 for metals, 0 else, Materials Project of April 2019",

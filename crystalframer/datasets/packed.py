@@ -2,7 +2,8 @@
 
 A packed file is readable with any parquet library: columns `id`, `atomic_numbers` (list), `positions` (list, Cartesian
 x y z of each atom in turn, Å), `lattice` (9 numbers: rows a, b, c, Å), one column per target (empty = missing label)
-and, if the data set has one, `split`. Units, licence, citation and origin are in the file's metadata.
+and, if the data set has one, `split`. A class is given by its number,
+counted from 0. Units, classes, licence, citation and origin are in the file's metadata.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from crystalframer import files
 from crystalframer.config import Target
 from crystalframer.crystals.flat import FlatCrystals, Provenance, text_array
+from crystalframer.datasets.classes import class_name, numbered
 from crystalframer.errors import DataError, UnknownTarget, suggestion
 from crystalframer.reading.columns import (
     STRUCTURE_COLUMNS,
@@ -35,6 +37,7 @@ from crystalframer.reading.tables import PARQUET
 
 if TYPE_CHECKING:
     import pyarrow
+    from pyarrow import parquet
 
 SCHEMA_VERSION = 1
 METADATA_KEY = b"crystalframer"
@@ -44,12 +47,12 @@ _STORAGE: Any = {"compression": "zstd", "use_dictionary": False}
 
 
 def write(
-    path: Path, groups: Iterable[FlatCrystals], units: Mapping[str, str], with_parts: bool, provenance: Provenance
+    path: Path, groups: Iterable[FlatCrystals], targets: Sequence[Target], with_parts: bool, provenance: Provenance
 ) -> None:
     """Write groups of crystals as they come, each to a row group of its own.
 
     Args:
-        units: name of each target that the groups have → unit.
+        targets: those that the groups have.
         with_parts: whether the groups have a given split.
 
     Raises:
@@ -58,10 +61,10 @@ def write(
     from pyarrow import parquet
 
     for name in ("id", "split", *STRUCTURE_COLUMNS):
-        if name in units:
+        if name in (target.name for target in targets):
             message = f"a target cannot be called {name!r}; that column has another use"
             raise DataError(message, path=path, field=name)
-    schema = _schema(units, with_parts, provenance)
+    schema = _schema(targets, with_parts, provenance)
     with _replacing(path) as unfinished, parquet.ParquetWriter(unfinished, schema, **_STORAGE) as writer:
         for group in groups:
             writer.write_table(_to_table(group, schema))
@@ -110,7 +113,7 @@ def read(path: Path, targets: Sequence[str | Target] | None) -> FlatCrystals:
             schema = file.schema_arrow
             check_names(schema.names)
             metadata = _packed_metadata(path, schema)
-            columns = _choose_columns(schema, metadata, targets)
+            columns = _choose_columns(file, metadata, targets)
             ids = _ids(file, path, is_packed=bool(metadata))
             # pyarrow before 19 cannot iterate over a file without row groups.
             found = file.iter_batches(batch_size=ROWS_PER_GROUP, columns=columns.names) if file.num_row_groups else ()
@@ -125,12 +128,13 @@ def read(path: Path, targets: Sequence[str | Target] | None) -> FlatCrystals:
     return _joined(batches, columns, units, Provenance(**metadata.get("provenance", source)))
 
 
-def _schema(units: Mapping[str, str], with_parts: bool, provenance: Provenance) -> pyarrow.Schema:
+def _schema(targets: Sequence[Target], with_parts: bool, provenance: Provenance) -> pyarrow.Schema:
     import pyarrow
 
     metadata = {
         "schema_version": SCHEMA_VERSION,
-        "units": dict(units),
+        "units": {target.name: target.unit for target in targets},
+        "classes": {target.name: target.classes for target in targets if target.is_class},
         "provenance": dataclasses.asdict(provenance),
     }
     columns = [
@@ -138,7 +142,7 @@ def _schema(units: Mapping[str, str], with_parts: bool, provenance: Provenance) 
         ("atomic_numbers", pyarrow.list_(pyarrow.uint8())),
         ("positions", pyarrow.list_(pyarrow.float64())),
         ("lattice", pyarrow.list_(pyarrow.float64(), 9)),
-        *((name, pyarrow.float64()) for name in units),
+        *((target.name, pyarrow.float64()) for target in targets),
         *([("split", pyarrow.string())] if with_parts else []),
     ]
     return pyarrow.schema(columns, metadata={METADATA_KEY: json.dumps(metadata).encode()})
@@ -199,6 +203,8 @@ class _Columns:
 
     coordinates: str
     targets: tuple[str, ...]
+    classes: Mapping[str, tuple[str, ...]]
+    """Those of the targets that are classes."""
     split: str | None
 
     @property
@@ -217,10 +223,11 @@ def _ids(file: Any, path: Path, is_packed: bool) -> list[str]:
 
 
 def _choose_columns(
-    schema: pyarrow.Schema, metadata: Mapping[str, Any], targets: Sequence[str | Target] | None
+    file: parquet.ParquetFile, metadata: Mapping[str, Any], targets: Sequence[str | Target] | None
 ) -> _Columns:
     from pyarrow import types
 
+    schema = file.schema_arrow
     names = schema.names
     coordinates = next((name for name in ("positions", "frac_coords") if name in names), "positions")
     for name in ("atomic_numbers", coordinates, "lattice"):
@@ -231,12 +238,22 @@ def _choose_columns(
                 field=name,
             )
     is_number = {n: types.is_floating(schema.field(n).type) or types.is_integer(schema.field(n).type) for n in names}
-    labels = list(metadata["units"]) if metadata else [n for n in names if is_number[n] and is_label_column(n)]
+    is_truth = {name: types.is_boolean(schema.field(name).type) for name in names}
+    is_label = {n: (is_number[n] or is_truth[n]) and is_label_column(n) for n in names}
+    labels = list(metadata["units"]) if metadata else [name for name in names if is_label[name]]
     chosen = labels if targets is None else [t if isinstance(t, str) else t.name for t in targets]
     for name in chosen:
         if name not in names:
             raise UnknownTarget(f"has no label column {name!r}", name, labels)
-    return _Columns(coordinates, tuple(chosen), "split" if "split" in names else None)
+    found = {name: tuple(known) for name, known in metadata.get("classes", {}).items() if name in chosen}
+    found |= {name: ("false", "true") for name in chosen if is_truth[name]}
+    asked = [target for target in targets or () if isinstance(target, Target) and target.is_class]
+    for target in asked:
+        if target.name not in found and not is_number[target.name]:
+            found[target.name] = numbered(_class_names(file.read(columns=[target.name]), target.name), target)[
+                0
+            ].classes
+    return _Columns(coordinates, tuple(chosen), found, "split" if "split" in names else None)
 
 
 def _read_batch(batch: pyarrow.RecordBatch, columns: _Columns, all_ids: Sequence[str], n_before: int) -> FlatCrystals:
@@ -268,7 +285,7 @@ def _read_batch(batch: pyarrow.RecordBatch, columns: _Columns, all_ids: Sequence
         positions=positions,
         offsets=offsets,
         lattice=lattice,
-        targets={name: _labels(batch, name) for name in columns.targets},
+        targets={name: _labels(batch, name, columns.classes.get(name, ())) for name in columns.targets},
         parts=None if columns.split is None else text_array(batch.column(columns.split).to_pylist()),
     )
 
@@ -288,13 +305,22 @@ def _ragged(batch: pyarrow.RecordBatch, name: str) -> tuple[np.ndarray, np.ndarr
     return values.to_numpy(zero_copy_only=False), lengths.to_numpy(zero_copy_only=False).astype(np.int64)
 
 
-def _labels(batch: pyarrow.RecordBatch, name: str) -> np.ndarray:
+def _labels(batch: pyarrow.RecordBatch, name: str, classes: tuple[str, ...]) -> np.ndarray:
+    """The labels of a target; of one with classes, their numbers."""
     import pyarrow
 
     column = batch.column(name)
-    if not (pyarrow.types.is_floating(column.type) or pyarrow.types.is_integer(column.type)):
+    is_number = pyarrow.types.is_floating(column.type) or pyarrow.types.is_integer(column.type)
+    if classes and not is_number:
+        return numbered(_class_names(batch, name), Target(name, kind="class", classes=classes))[1]
+    if not is_number:
         raise DataError(f"label column {name!r} holds {column.type}; labels must be numbers", field=name)
     return column.cast(pyarrow.float64()).to_numpy(zero_copy_only=False)
+
+
+def _class_names(batch: pyarrow.RecordBatch | pyarrow.Table, name: str) -> list[str | None]:
+    cells = batch.column(name).to_pylist()
+    return [class_name(cell, name, row=row) for row, cell in enumerate(cells, start=1)]
 
 
 def _joined(
@@ -314,6 +340,7 @@ def _joined(
         lattice=joined("lattice", np.zeros((0, 3, 3))),
         targets={name: np.concatenate([np.zeros(0), *(b.targets[name] for b in batches)]) for name in columns.targets},
         units=units,
+        classes=columns.classes,
         parts=joined("parts", text) if columns.split else None,
         provenance=provenance,
     )

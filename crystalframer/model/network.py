@@ -111,9 +111,9 @@ class CrystalFramer(nn.Module):
         self.embedding = nn.Embedding(HIGHEST_ATOMIC_NUMBER, config.d_model)
         blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.blocks: Sequence[Block] = blocks  # type: ignore[assignment]  # a ModuleList does not say what it holds
-        self.readout = Perceptron(config.d_model, config.d_readout, len(config.targets), config.activation)
-        self.register_buffer("target_mean", torch.zeros(len(config.targets)))
-        self.register_buffer("target_std", torch.ones(len(config.targets)))
+        self.readout = Perceptron(config.d_model, config.d_readout, len(config.outputs), config.activation)
+        self.register_buffer("target_mean", torch.zeros(len(config.outputs)))
+        self.register_buffer("target_std", torch.ones(len(config.outputs)))
         self.domain: Domain | None = None
         """The range of its training data. Like the uncertainty, it belongs to a checkpoint but not to the network."""
         self.uncertainty: Uncertainty | None = None
@@ -169,8 +169,8 @@ class CrystalFramer(nn.Module):
 
     def forward(
         self, batch: CrystalBatch, noise_seed: NoiseSeed | None = None
-    ) -> Float[Tensor, "n_crystals n_targets"]:
-        """Predictions in the units of `config.targets`.
+    ) -> Float[Tensor, "n_crystals n_outputs"]:
+        """The outputs (`ModelConfig.outputs`): scalars in their units, and logits of classes.
 
         Raises:
             CrystalError: the edge vectors require a gradient, and frames are chosen, or drawn by the `noise_seed`.
@@ -233,8 +233,8 @@ class CrystalFramer(nn.Module):
     def embed(self, atomic_numbers: Int[Tensor, " n_atoms"]) -> Float[Tensor, "n_atoms d_model"]:
         return lookup(self.embedding.weight, atomic_numbers - 1)
 
-    def read_out(self, pooled: Float[Tensor, "n_crystals d_model"]) -> Float[Tensor, "n_crystals n_targets"]:
-        """Predictions in physical units from pooled features."""
+    def read_out(self, pooled: Float[Tensor, "n_crystals d_model"]) -> Float[Tensor, "n_crystals n_outputs"]:
+        """The outputs in physical units from pooled features."""
         return self.readout(pooled) * self.target_std + self.target_mean
 
     @torch.no_grad()

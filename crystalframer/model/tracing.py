@@ -20,6 +20,7 @@ from crystalframer.maths.frames import Frame, tie_margin
 from crystalframer.maths.segments import segment_max, segment_sum
 from crystalframer.maths.ties import first_scores, off_axis, weighted_frames
 from crystalframer.model.attention import LayerOutput
+from crystalframer.model.outputs import with_probabilities
 from crystalframer.ops.reference import FramedAttention
 from crystalframer.traces import CrystalTrace, FrameSets, FrameTrace, LayerTrace
 
@@ -37,7 +38,7 @@ def crystal_traces(
     batch: CrystalBatch,
     edges: Edges,
     steps: Sequence[Step],
-    predictions: Float[Tensor, "n_crystals n_targets"],
+    predictions: Float[Tensor, "n_crystals n_outputs"],
 ) -> list[CrystalTrace]:
     """Divide the output of the blocks among the crystals of the batch."""
     first_atom = _boundaries(batch.crystal_index, batch.n_crystals)
@@ -68,7 +69,7 @@ def region_trace(
     given: EdgesOfAtoms,
     edges: Edges,
     steps: Sequence[Step],
-    prediction: Float[Tensor, " n_targets"],
+    prediction: Float[Tensor, " n_outputs"],
 ) -> CrystalTrace:
     """Record of some atoms of a crystal, followed by the other atoms that they see.
 
@@ -98,10 +99,12 @@ def region_trace(
     )
 
 
-def _predicted(config: ModelConfig, prediction: Float[Tensor, " n_targets"]) -> dict[str, Any]:
+def _predicted(config: ModelConfig, prediction: Float[Tensor, " n_outputs"]) -> dict[str, Any]:
+    """Of classes, probabilities: of the second of two, or of each."""
+    (values,) = with_probabilities(prediction[None], config).tolist()
     return {
-        "prediction": dict(zip(config.target_names, prediction.tolist(), strict=True)),
-        "units": {target.name: target.unit for target in config.targets},
+        "prediction": dict(zip((output.name for output in config.outputs), values, strict=True)),
+        "units": {output.name: output.unit for output in config.outputs},
     }
 
 

@@ -143,8 +143,8 @@ class _Ablation(Study):
                 raise ConfigError("name at least one, and none twice", field=name, value=list(values))
         if RunFolder(self.output).config.exists():
             raise TrainingError("holds a search or a single run; choose another folder", path=self.output)
-        names = config.model.target_names
-        maes = [f"{part}_mae/{name}" for part in ("validation", "test") for name in names]
+        scores = [f"{target.metric}/{target.name}" for target in config.model.targets]
+        maes = [f"{part}_{score}" for part in ("validation", "test") for score in scores]
         measures = ["chosen", "best_epoch", "seconds", "ms_per_step", "n_parameters", "error"]
         self.columns = ["frame_method", "seed", *maes, *measures]
         self._seeds = seeds

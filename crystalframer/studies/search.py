@@ -189,7 +189,7 @@ class _Search(Study):
         super().__init__(config, output, n_workers)
         self._space, self._n_trials, self._seed, self._prune = space, n_trials, seed, prune
         self._journal: Journal | None = None
-        maes = [f"validation_mae/{name}" for name in config.model.target_names]
+        maes = [f"validation_{target.metric}/{target.name}" for target in config.model.targets]
         measures = ["best_epoch", "n_epochs", "seconds", "error"]
         self.columns = ["trial", *space, "state", "validation_loss", *maes, *measures]
 

@@ -66,6 +66,8 @@ def measured(outcome: FitResult | str) -> dict[str, Any]:
         "validation_loss": score.validation_loss,
         **{f"validation_mae/{name}": error for name, error in score.validation_mae.items()},
         **{f"test_mae/{name}": error for name, error in score.test_mae.items()},
+        **{f"validation_accuracy/{name}": share for name, share in score.validation_accuracy.items()},
+        **{f"test_accuracy/{name}": share for name, share in score.test_accuracy.items()},
         "chosen": outcome.chosen,
         "best_epoch": int(history["epoch"].to_numpy()[history["validation_loss"].argmin()]),
         "n_epochs": len(history),
@@ -90,11 +92,12 @@ def labels(table: pandas.DataFrame) -> dict[str, str]:
     """The columns of numbers, and their names in a summary."""
     units, found = table.attrs["units"], {}
     for column in map(str, table):
-        part, is_mae, name = column.partition("_mae/")
-        if is_mae:
+        score, is_score, name = column.partition("/")
+        part, _, metric = score.rpartition("_")
+        if is_score and metric in ("mae", "accuracy"):
             unit = units[name]
             which = Target(name, unit).label if len(units) > 1 else f"({unit})" if unit else ""
-            found[column] = f"{part} MAE {which}".strip()
+            found[column] = f"{part} {'MAE' if metric == 'mae' else metric} {which}".strip()
         elif column in LABELS:
             found[column] = LABELS[column]
     return found

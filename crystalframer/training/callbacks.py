@@ -111,18 +111,19 @@ class StopTogether(pl.Callback):
 
 
 class Progress(pl.Callback):
-    """One bar over the whole run, with the time left and the validation error in the target's unit."""
+    """One bar over the whole run, with the time left and the validation error in the target's unit, or accuracy."""
 
     def __init__(self, order: BatchOrder, target: Target) -> None:
         self.order, self.target = order, target
-        self.best = float("inf")
+        self.better = max if target.is_class else min
+        self.best = -float("inf") if target.is_class else float("inf")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         from tqdm.auto import tqdm
 
         done = trainer.current_epoch
         for row in _task(pl_module).history:
-            self.best = min(self.best, row[self._column])
+            self.best = self.better(self.best, row[self._column])
         self.bar = tqdm(
             total=trainer.max_epochs,
             initial=done,
@@ -134,7 +135,7 @@ class Progress(pl.Callback):
 
     @property
     def _column(self) -> str:
-        return f"validation_mae/{self.target.name}"
+        return f"validation_{self.target.metric}/{self.target.name}"
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.n_batches = len(self.order.batches(trainer.current_epoch)) * self.order.n_pieces
@@ -146,12 +147,12 @@ class Progress(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         latest = _task(pl_module).history[-1][self._column]
-        self.best = min(self.best, latest)
+        self.best = self.better(self.best, latest)
         # Sums of 1/n are not quite whole.
         self.bar.n = trainer.current_epoch + 1
-        self.bar.set_postfix_str(
-            f"validation MAE {latest:.4g} {self.target.unit} (best {self.best:.4g})", refresh=False
-        )
+        error = f"MAE {latest:.4g} {self.target.unit} (best {self.best:.4g})"
+        text = f"accuracy {latest:.1%} (best {self.best:.1%})" if self.target.is_class else error
+        self.bar.set_postfix_str(f"validation {text}", refresh=False)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.bar.refresh()

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 
 from crystalframer import checkpoint, memory
-from crystalframer.config import Config
+from crystalframer.config import Config, Target
 from crystalframer.crystals.loading import BatchOrder, PreparedCrystals, prepare, train_loader
 from crystalframer.datasets import sources
+from crystalframer.datasets.classes import ordered
 from crystalframer.datasets.dataset import CrystalDataset, Splits
 from crystalframer.datasets.used import TRAINED
 from crystalframer.elements import SYMBOLS
@@ -35,6 +36,30 @@ def load_splits(config: Config, data: Splits | CrystalDataset | None) -> Splits:
     if config.data.split == "element":
         _announce_elements(splits)
     return splits
+
+
+def targets_in(splits: Splits, targets: Sequence[Target]) -> list[Target]:
+    """The targets with the classes that the parts have together: a part may lack some.
+
+    Raises:
+        DataError: as `CrystalDataset.with_targets`.
+    """
+    parts = [part for part in (splits.train, splits.validation, splits.test) if len(part)]
+    known = []
+    for target in targets:
+        found = [part.with_targets([target]).target(target.name) for part in parts]
+        classes = dict.fromkeys(each.classes for each in found if each.is_class)
+        if len(classes) > 1:
+            classes = [ordered(name for names in classes for name in names)]
+        known += [Target(target.name, kind="class", classes=names) for names in classes] or [target]
+    return known
+
+
+def with_classes(config: Config, known: Sequence[Target]) -> Config:
+    """The config with classes for its targets that name none, from known targets of the same names."""
+    by_name = {target.name: target for target in known if target.is_class}
+    targets = tuple(target if target.classes else by_name.get(target.name, target) for target in config.model.targets)
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, targets=targets))
 
 
 def prepare_parts(config: Config, data: Splits) -> dict[str, PreparedCrystals]:

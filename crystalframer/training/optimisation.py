@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from crystalframer.config import TrainingConfig
+from crystalframer.config import ModelConfig, Target, TrainingConfig
 from crystalframer.errors import ConfigError
 
 
@@ -54,6 +54,45 @@ def normalised_errors(
     has_label = ~target.isnan()
     # Replaced before the difference: the gradient of a masked NaN would be NaN.
     return (prediction - torch.where(has_label, target, prediction.detach())).abs() / std, has_label
+
+
+def errors_of_targets(
+    prediction: Float[Tensor, "n_crystals n_outputs"],
+    labels: Float[Tensor, "n_crystals n_targets"],
+    std: Float[Tensor, " n_outputs"],
+    config: ModelConfig,
+    class_weights: Mapping[str, Tensor] | None = None,
+) -> tuple[Float[Tensor, "n_crystals n_targets"], Bool[Tensor, "n_crystals n_targets"]]:
+    """The loss of each label: |error|/std of scalars, cross-entropy of classes; and where there is a label.
+
+    Args:
+        class_weights: name of a target → factor on the loss of each of its classes. Default: all count alike.
+    """
+    if not any(target.is_class for target in config.targets):
+        return normalised_errors(prediction, labels, std)
+    errors, has_label = [], ~labels.isnan()
+    for n, (target, columns) in enumerate(zip(config.targets, config.columns, strict=True)):
+        if target.is_class:
+            weights = (class_weights or {}).get(target.name)
+            errors.append(cross_entropy(prediction[:, columns], labels[:, n], weights))
+        else:
+            errors.append(normalised_errors(prediction[:, columns], labels[:, n : n + 1], std[columns])[0][:, 0])
+    return torch.stack(errors, dim=1), has_label
+
+
+def cross_entropy(
+    logits: Float[Tensor, "n_crystals n_outputs"],
+    labels: Float[Tensor, " n_crystals"],
+    weights: Float[Tensor, " n_classes"] | None = None,
+) -> Float[Tensor, " n_crystals"]:
+    """-log of the probability of the true class, times its weight; 0 (with no gradient) where the label is missing."""
+    has_label = ~labels.isnan()
+    number = torch.where(has_label, labels, 0.0).long()
+    if logits.shape[1] == 1:  # two classes, and the logit of the second
+        logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+    losses = -torch.log_softmax(logits, dim=1).gather(1, number[:, None])[:, 0]
+    losses = losses if weights is None else losses * weights[number]
+    return torch.where(has_label, losses, 0.0)
 
 
 def normalised_l1(
@@ -107,6 +146,70 @@ class RunningMean:
         self._average.n_averaged.fill_(self._n_steps)
 
 
+def output_statistics(
+    labels: Float[np.ndarray, "n_crystals n_targets"], config: ModelConfig
+) -> tuple[Float[np.ndarray, " n_outputs"], Float[np.ndarray, " n_outputs"]]:
+    """What the outputs start from, and their scale: mean and standard deviation of the labels of a scalar, log-odds of
+    the classes and 1.
+
+    Raises:
+        ConfigError: as `target_statistics`; or a class without a label.
+    """
+    means, deviations = [], []
+    for n, target in enumerate(config.targets):
+        if target.is_class:
+            shares = class_counts(labels[:, n], target) / (~np.isnan(labels[:, n])).sum()
+            logits = np.log(shares)
+            means.append(logits[1:] - logits[:1] if target.n_outputs == 1 else logits - logits.mean())
+            deviations.append(np.ones(target.n_outputs))
+        else:
+            mean, deviation = target_statistics(labels[:, n : n + 1], [target.name])
+            means.append(mean)
+            deviations.append(deviation)
+    return np.concatenate(means), np.concatenate(deviations)
+
+
+def class_counts(labels: Float[np.ndarray, " n_crystals"], target: Target) -> Float[np.ndarray, " n_classes"]:
+    """The number of training labels of each class.
+
+    Raises:
+        ConfigError: a class has none.
+    """
+    present = labels[~np.isnan(labels)].astype(np.int64)
+    if present.size == 0:
+        raise ConfigError(
+            f"target {target.name!r}: no training crystal has a label; leave the target out or add labels"
+        )
+    counts = np.bincount(present, minlength=len(target.classes)).astype(np.float64)
+    missing = [name for name, count in zip(target.classes, counts.tolist(), strict=True) if count == 0]
+    if len(target.classes) - len(missing) == 1:
+        only = target.classes[int(present[0])]
+        raise ConfigError(
+            f"target {target.name!r}: all {present.size} training labels are {only!r}; there is nothing to learn: add "
+            "crystals of other classes, or leave the target out"
+        )
+    if missing:
+        raise ConfigError(
+            f"target {target.name!r}: no training crystal is of class {', '.join(map(repr, missing))}, so nothing can "
+            "be learned of it; add some, or take its crystals out of the other parts"
+        )
+    return counts
+
+
+def balanced_weights(labels: Float[np.ndarray, " n_crystals"], target: Target) -> Float[np.ndarray, " n_classes"]:
+    """Factors by which all classes count alike, and labels 1 on average.
+
+    >>> import numpy as np
+    >>> from crystalframer.config import Target
+    >>> from crystalframer.training.optimisation import balanced_weights
+    >>> target = Target("y", kind="class", classes=("a", "b"))
+    >>> balanced_weights(np.array([0.0, 0.0, 0.0, 1.0]), target).round(2).tolist()
+    [0.67, 2.0]
+    """
+    counts = class_counts(labels, target)
+    return counts.sum() / (len(counts) * counts)
+
+
 def target_statistics(
     targets: Float[np.ndarray, "n_crystals n_targets"], names: Iterable[str]
 ) -> tuple[Float[np.ndarray, " n_targets"], Float[np.ndarray, " n_targets"]]:
@@ -132,6 +235,15 @@ def target_statistics(
                 "leave the target out"
             )
     return np.nanmean(targets, axis=0), np.nanstd(targets, axis=0)
+
+
+def accuracy(prediction: Float[np.ndarray, "n_crystals n_outputs"], labels: Float[np.ndarray, " n_crystals"]) -> float:
+    """Share of the labels whose class has the highest probability; NaN if there are none, or unknown predictions."""
+    has_label = ~np.isnan(labels)
+    if not has_label.any() or np.isnan(prediction).any():
+        return float("nan")
+    likeliest = prediction.argmax(axis=1) if prediction.shape[1] > 1 else (prediction[:, 0] > 0.0).astype(np.int64)
+    return float((likeliest == labels)[has_label].mean())
 
 
 def mean_absolute_error(

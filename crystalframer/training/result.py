@@ -7,14 +7,14 @@ import json
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from crystalframer.config import Config
+from crystalframer.config import Config, Target
 from crystalframer.crystals.loading import PreparedCrystals
 from crystalframer.datasets.dataset import CrystalDataset
 from crystalframer.errors import CrystalFramerError, TrainingError
@@ -22,7 +22,7 @@ from crystalframer.evaluation import score_crystals
 from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import load
 from crystalframer.training.folder import RunFolder
-from crystalframer.training.optimisation import mean_absolute_error
+from crystalframer.training.optimisation import accuracy, class_counts, mean_absolute_error
 from crystalframer.training.task import Row
 
 if TYPE_CHECKING:
@@ -31,13 +31,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Score:
-    """Errors of one set of weights; MAE per target name, in the target's unit."""
+    """Scores of one set of weights; MAE per name of a scalar target, in its unit."""
 
     validation_loss: float
-    """Mean of |error|/standard deviation over all labels: what weights are chosen by."""
+    """Mean of |error|/standard deviation (of classes, of cross-entropy) over all labels: what weights are chosen by."""
     validation_mae: Mapping[str, float]
     test_mae: Mapping[str, float]
     """Empty without a test part."""
+    validation_accuracy: Mapping[str, float] = field(default_factory=dict)
+    """Of each target of classes: share of the labels whose class has the highest probability."""
+    test_accuracy: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +59,8 @@ class FitResult:
     """Test MAE of predicting the mean of the training labels; empty without a test part."""
     history: pandas.DataFrame
     """One row an epoch, as in `metrics.csv`."""
+    baseline_accuracy: Mapping[str, float] = field(default_factory=dict)
+    """Test accuracy of predicting the most frequent class of the training labels; empty without a test part."""
 
     @property
     def checkpoint(self) -> Path:
@@ -67,6 +72,13 @@ class FitResult:
         lines = []
         for target in self.model.config.targets:
             for name, score in self.scores.items():
+                if target.is_class:
+                    line = f"{target.name}, {name}: validation accuracy {score.validation_accuracy[target.name]:.1%}"
+                    if score.test_accuracy:
+                        line += f", test accuracy {score.test_accuracy[target.name]:.1%}"
+                        line += f" ({self.baseline_accuracy[target.name]:.1%} of the most frequent class)"
+                    lines.append(line + (", chosen" if name == self.chosen else ""))
+                    continue
                 line = f"{target.name}, {name}: validation MAE {score.validation_mae[target.name]:.4g} {target.unit}"
                 if score.test_mae:
                     error, baseline = score.test_mae[target.name], self.baseline_mae[target.name]
@@ -94,27 +106,29 @@ def conclude(
     """Test the best and the averaged weights, choose by validation loss, and write `result.json`."""
     import pandas
 
-    names, test = config.model.target_names, parts.get("test")
+    targets, test = config.model.targets, parts.get("test")
     rows = {"best": min(history, key=lambda row: row["validation_loss"])}
     if folder.checkpoint("swa").exists():
         rows["swa"] = {column.removeprefix("swa_"): v for column, v in history[-1].items() if column.startswith("swa_")}
     models = {name: load(folder.checkpoint(name), device) for name in rows}
+    tested = {name: {} if test is None else _scores(models[name], test) for name in rows}
     scores = {
         name: Score(
             row["validation_loss"],
-            {target: row[f"validation_mae/{target}"] for target in names},
-            {} if test is None else _mae(models[name], test),
+            {target.name: row[f"validation_mae/{target.name}"] for target in targets if not target.is_class},
+            tested[name].get("mae", {}),
+            {target.name: row[f"validation_accuracy/{target.name}"] for target in targets if target.is_class},
+            tested[name].get("accuracy", {}),
         )
         for name, row in rows.items()
     }
-    baseline = {}
-    if test is not None:
-        mean = np.broadcast_to(np.nanmean(parts["train"].targets, axis=0), test.targets.shape)
-        baseline = dict(zip(names, mean_absolute_error(mean, test.targets).tolist(), strict=True))
+    baseline = {"mae": {}, "accuracy": {}} if test is None else _baseline(targets, parts["train"], test)
     chosen = min(scores, key=lambda name: scores[name].validation_loss)
     numbers = {name: dataclasses.asdict(score) for name, score in scores.items()}
-    folder.write_result({"chosen": chosen, "scores": numbers, "baseline_mae": baseline})
-    return FitResult(folder.path, models[chosen].cpu(), chosen, scores, baseline, pandas.DataFrame(history))
+    baselines = {f"baseline_{metric}": values for metric, values in baseline.items()}
+    folder.write_result({"chosen": chosen, "scores": numbers, **baselines})
+    table = pandas.DataFrame(history)
+    return FitResult(folder.path, models[chosen].cpu(), chosen, scores, baseline["mae"], table, baseline["accuracy"])
 
 
 def read_result(folder: RunFolder) -> FitResult:
@@ -130,6 +144,7 @@ def read_result(folder: RunFolder) -> FitResult:
         saved = json.loads(folder.result.read_text(encoding="utf-8"))
         scores = {name: Score(**numbers) for name, numbers in saved["scores"].items()}
         chosen, baseline = saved["chosen"], saved["baseline_mae"]
+        baseline_accuracy = saved.get("baseline_accuracy", {})  # of an earlier version
         if chosen not in scores:
             raise ValueError(f"there is no score of the chosen weights, {chosen!r}")
         # Exactly: the reader of pandas before 3.1 gets the last bit of a third of all numbers wrong.
@@ -139,15 +154,35 @@ def read_result(folder: RunFolder) -> FitResult:
             f"{folder.path}: the result cannot be read ({error}); delete {folder.result.name}, and resuming makes it "
             "again from the checkpoints"
         ) from error
-    return FitResult(folder.path, load(folder.checkpoint(chosen), "cpu"), chosen, scores, baseline, history)
+    model = load(folder.checkpoint(chosen), "cpu")
+    return FitResult(folder.path, model, chosen, scores, baseline, history, baseline_accuracy)
 
 
-def _mae(model: CrystalFramer, crystals: PreparedCrystals) -> dict[str, float]:
-    """Errors as `evaluate` computes them, so that it gives the same numbers to the last digit."""
+def _baseline(
+    targets: Sequence[Target], train: PreparedCrystals, test: PreparedCrystals
+) -> dict[str, dict[str, float]]:
+    """Scores of predicting the mean, or the most frequent class, of the training labels: metric → target → score."""
+    found: dict[str, dict[str, float]] = {"mae": {}, "accuracy": {}}
+    for target, trained, labels in zip(targets, train.targets.T, test.targets.T, strict=True):
+        if target.is_class:
+            logits = np.log(class_counts(trained, target))
+            constant = logits[1:] - logits[:1] if target.n_outputs == 1 else logits
+            found["accuracy"][target.name] = accuracy(np.tile(constant, (len(labels), 1)), labels)
+        else:
+            mean = np.full((len(labels), 1), np.nanmean(trained))
+            found["mae"][target.name] = mean_absolute_error(mean, labels[:, None]).item()
+    return found
+
+
+def _scores(model: CrystalFramer, crystals: PreparedCrystals) -> dict[str, dict[str, float]]:
+    """Metric → target → score, as `evaluate` computes them, so that it gives the same numbers to the last digit."""
     assert isinstance(crystals.flat, CrystalDataset)
     evaluation = score_crystals(crystals.flat, model)
     if evaluation.n_failed:
         reason = evaluation.crystals["error"].dropna().iloc[0]
         message = f"{evaluation.n_failed:,} of {len(crystals):,} test crystals have no prediction, the first: {reason}"
         print(message, file=sys.stderr)
-    return {name: score.mae for name, score in evaluation.scores.items()}
+    return {
+        "mae": {name: score.mae for name, score in evaluation.scores.items()},
+        "accuracy": {name: score.accuracy for name, score in evaluation.class_scores.items()},
+    }

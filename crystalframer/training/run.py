@@ -63,8 +63,10 @@ from crystalframer.training.inputs import (
     in_smaller_pieces,
     load_splits,
     prepare_parts,
+    targets_in,
+    with_classes,
 )
-from crystalframer.training.optimisation import seed_of_piece, target_statistics
+from crystalframer.training.optimisation import balanced_weights, output_statistics, seed_of_piece
 from crystalframer.training.result import FitResult, conclude, read_result
 from crystalframer.training.task import TrainingTask
 
@@ -85,8 +87,9 @@ def fit(
     """Train a model and score it.
 
     The history has a row an epoch: `epoch` (from 1), `step`, `learning_rate`, `gradient_norm` (mean, before clipping),
-    `train_loss` and `train_mae/<target>` (during the epoch, with noise), `validation_loss`, `validation_mae/<target>`,
-    the same two with `swa_` for the averaged weights, `training_seconds` (of the steps alone) and `seconds` (with the
+    `train_loss` and `train_mae/<target>` (during the epoch, with noise), `validation_loss`, `validation_mae/<target>`
+    (of classes `train_cross_entropy/<target>`, `validation_cross_entropy/<target>` and `validation_accuracy/<target>`),
+    the same with `swa_` for the averaged weights, `training_seconds` (of the steps alone) and `seconds` (with the
     validation). Losses are in standard deviations of the training labels, MAE in the target's unit; both are exact
     means over the labels that are present.
 
@@ -123,6 +126,7 @@ def fit(
     with ExitStack() as lock:
         with nullcontext() if is_first else silent():
             parts, model, n_pieces = ranks.agreed(partial(_set_up, config, data, folder, resume, n_started, lock))
+        config = dataclasses.replace(config, model=model.config)  # with the classes that the data have
         ranks.agreed(partial(_check_shared, folder))
         config = in_pieces(config, ranks.gather(n_pieces)[0])
         n_threads = training.n_threads
@@ -153,6 +157,8 @@ def _set_up(
     Rank 0 locks the folder, makes or checks it, and has the initial weights.
     """
     is_first = ranks.rank() == 0
+    if resume and folder.config.exists():
+        config = with_classes(config, folder.read_config().model.targets)
     check = partial(folder.check_resumable, config) if resume else folder.check_new
     if is_first:
         if folder.config.exists():
@@ -160,7 +166,9 @@ def _set_up(
         check()  # before the work
         if resume:
             config = in_pieces(config, max(config.training.n_pieces, folder.read_config().training.n_pieces))
-    parts = prepare_parts(config, load_splits(config, data))
+    splits = load_splits(config, data)
+    config = with_classes(config, targets_in(splits, config.model.targets))
+    parts = prepare_parts(config, splits)
     n_ranks = max(n_started, ranks.n_ranks())
     if n_ranks == 1:
         config = in_pieces_that_fit(config, parts["train"], _device(config))
@@ -261,7 +269,10 @@ def _train(
     if resident is not None:
         loader = RowLoader(parts["train"], resident.crystals, order, partial(seed_of_piece, training))
     first = np.concatenate(order.batches(0)[: training.calibration_batches])
-    task = TrainingTask(model, training, lambda epoch: len(order.batches(epoch)), parts["train"][first], resident)
+    class_weights = _class_weights(config, parts["train"])
+    task = TrainingTask(
+        model, training, lambda epoch: len(order.batches(epoch)), parts["train"][first], resident, class_weights
+    )
     state = folder.read_state()
     if state is not None:
         # Lightning draws the first batch before it tells the order which epoch it is.
@@ -305,7 +316,7 @@ def _new_model(config: Config, crystals: PreparedCrystals) -> CrystalFramer:
     """Random weights, or trained ones to go on from; a trained readout only for the targets that it was trained on."""
     model = CrystalFramer(config.model, torch.Generator().manual_seed(config.training.seed))
     model.domain = Domain.of(crystals)
-    mean, std = target_statistics(crystals.targets, config.model.target_names)
+    mean, std = output_statistics(crystals.targets, config.model)
     model.target_mean.copy_(torch.from_numpy(mean))
     model.target_std.copy_(torch.from_numpy(std))
     if config.training.initial_weights is not None:
@@ -313,6 +324,17 @@ def _new_model(config: Config, crystals: PreparedCrystals) -> CrystalFramer:
         weights = _weights_for(config.model, trained, config.training.initial_weights)
         model.load_state_dict(weights, strict=False)
     return model
+
+
+def _class_weights(config: Config, crystals: PreparedCrystals) -> dict[str, torch.Tensor]:
+    """Name of each target of classes → factors on the loss of its classes; none if all labels count alike."""
+    if config.training.class_weights == "equal":
+        return {}
+    return {
+        target.name: torch.from_numpy(balanced_weights(crystals.targets[:, n], target)).float()
+        for n, target in enumerate(config.model.targets)
+        if target.is_class
+    }
 
 
 def _weights_for(wanted: ModelConfig, trained: CrystalFramer, path: str) -> dict[str, torch.Tensor]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -53,10 +53,12 @@ class TrainingTask(pl.LightningModule):
         n_batches: Callable[[int], int],
         calibration_batch: CrystalBatch,
         resident: ResidentPass | None = None,
+        class_weights: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Args:
         n_batches: how many batches an epoch has, by its number from 0.
         resident: the forward pass of training batches that are given as rows of resident crystals.
+        class_weights: name of a target of classes → factor on the loss of each class. Default: all count alike.
         """
         super().__init__()
         self.model = model
@@ -68,6 +70,7 @@ class TrainingTask(pl.LightningModule):
         self.history: list[Row] = []
         self._weights = list(model.parameters())  # to look them up at every step takes longer than to clip them
         self._calibration_batch = calibration_batch
+        self._class_weights = dict(class_weights or {})
         self._resident = resident
         # Not as a submodule, which would be saved as well.
         self._in_parallel: tuple[DistributedDataParallel, ...] = ()
@@ -108,6 +111,7 @@ class TrainingTask(pl.LightningModule):
         return optimisation.optimizer(self.model, self.config)
 
     def on_train_start(self) -> None:
+        self._weights_of_classes = {name: weights.to(self.device) for name, weights in self._class_weights.items()}
         if self.global_step == 0 and self.config.initial_weights is None and ranks.rank() == 0:
             with torch.autocast(self.device.type, enabled=False):
                 self.model.calibrate(self._calibration_batch.to(self.device))
@@ -131,7 +135,9 @@ class TrainingTask(pl.LightningModule):
         n_before = batch_idx // self.config.n_pieces
         self._progress = (self.current_epoch + n_before / self._n_batches_now) / self.config.n_epochs
         prediction = self._predict_for_training(batch, batch_idx).float()
-        errors, has_label = optimisation.normalised_errors(prediction, batch.targets, self.model.target_std)
+        errors, has_label = optimisation.errors_of_targets(
+            prediction, batch.targets, self.model.target_std, self.model.config, self._weights_of_classes
+        )
         self._errors.append(errors.detach())
         self._has_label.append(has_label)
         self._ids.append(batch.ids)
@@ -209,7 +215,7 @@ class TrainingTask(pl.LightningModule):
         raw, averaged, targets = zip(*_of_all_ranks(self._validation), strict=True)
         scores = self._training_scores() | self._validation_scores("validation", raw, targets)
         if self.averaged is not None:
-            unknown = tuple(torch.full_like(target, torch.nan) for target in targets)
+            unknown = tuple(torch.full_like(prediction, torch.nan) for prediction in raw)
             scores |= self._validation_scores("swa_validation", averaged if self.is_averaging else unknown, targets)
         scores["training_seconds"] = self._training_seconds
         scores["seconds"] = time.perf_counter() - self._started
@@ -218,27 +224,38 @@ class TrainingTask(pl.LightningModule):
 
     def _training_scores(self) -> dict[str, float]:
         errors, has_label = (torch.cat(parts).cpu() for parts in (self._errors, self._has_label))
-        std = self.model.target_std.cpu().double()
+        std, config = self.model.target_std.cpu().double(), self.model.config
         sums = errors.double().sum(dim=0), has_label.sum(dim=0), errors.double().sum(), has_label.sum()
         of_ranks = zip(*ranks.gather(sums), strict=True)
         error, n_labels, error_of_all, n_labels_of_all = (torch.stack(values).sum(dim=0) for values in of_ranks)
-        mae = error / n_labels * std
+        losses = (error / n_labels).tolist()
         return {
             "learning_rate": self.optimizers(use_pl_optimizer=False).param_groups[0]["lr"],  # type: ignore[union-attr]
             "gradient_norm": torch.stack(self._norms).cpu().double().mean().item(),
             "train_loss": (error_of_all / n_labels_of_all).item(),
-        } | self._named("train_mae", mae.tolist())
+        } | {
+            f"train_cross_entropy/{target.name}" if target.is_class else f"train_mae/{target.name}": loss
+            * (1.0 if target.is_class else std[columns].item())
+            for target, columns, loss in zip(config.targets, config.columns, losses, strict=True)
+        }
 
     def _validation_scores(
         self, part: str, predictions: tuple[Tensor, ...], targets: tuple[Tensor, ...]
     ) -> dict[str, float]:
         prediction, target = torch.cat(predictions).cpu().double(), torch.cat(targets).cpu().double()
-        loss = optimisation.normalised_l1(prediction, target, self.model.target_std.cpu().double())
-        mae = optimisation.mean_absolute_error(prediction.numpy(), target.numpy())
-        return {f"{part}_loss": loss.item()} | self._named(f"{part}_mae", mae.tolist())
-
-    def _named(self, quantity: str, values: list[float]) -> dict[str, float]:
-        return {f"{quantity}/{name}": value for name, value in zip(self.model.config.target_names, values, strict=True)}
+        std, config = self.model.target_std.cpu().double(), self.model.config
+        errors, has_label = optimisation.errors_of_targets(prediction, target, std, config)
+        scores = {f"{part}_loss": (errors.sum() / has_label.sum().clamp(min=1)).item()}
+        for n, (of_target, columns) in enumerate(zip(config.targets, config.columns, strict=True)):
+            name, outputs, labels = of_target.name, prediction[:, columns].numpy(), target[:, n].numpy()
+            if of_target.is_class:
+                n_labels = int(has_label[:, n].sum())
+                scores[f"{part}_cross_entropy/{name}"] = errors[:, n].sum().item() / n_labels if n_labels else math.nan
+                scores[f"{part}_accuracy/{name}"] = optimisation.accuracy(outputs, labels)
+            else:
+                mae = optimisation.mean_absolute_error(outputs, labels[:, None])
+                scores[f"{part}_mae/{name}"] = mae.item()
+        return scores
 
     def _check_finite(self) -> None:
         """Stop at the first step of the epoch whose loss or gradient is not finite: all ranks, with one error."""

@@ -95,6 +95,9 @@ def make_workshop(folder: Path) -> None:
     data.save(folder / "my_data.parquet")
     for name in ("candidates.parquet", "oqmd.parquet", "part-1.parquet"):
         data.select(range(8)).save(folder / name)
+    phase = cf.Target("phase", kind="class", classes=("cubic", "tetragonal", "other"))
+    phases = [crystal.with_targets({"phase": float(row % 3)}) for row, crystal in enumerate(small)]
+    cf.CrystalDataset.from_crystals(phases, [phase]).save(folder / "phases.parquet")
     config = cf.preset("tiny").config
     model, split = replace(config.model, targets=(gap,)), replace(config.data, split="random", validation_fraction=0.5)
     cf.fit(replace(config, model=model, data=split), data, output=folder / "runs/mine")
