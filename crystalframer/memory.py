@@ -20,8 +20,8 @@ def batch_memory(
     """Bytes that a batch takes while it is computed: its arrays are included, the weights are not.
 
     The estimate is proportional to atoms (features and moments of each layer) and to edges (geometry, attention of each
-    layer). The factors were fitted to peak memory on the CPU: 2 and 4 layers, 4 and 8 heads, 13 to 111 edges per atom,
-    within 20 %.
+    layer). The factors were fitted to peak memory on the CPU: 2 and 4 layers, 4 and 8 heads, about 111 edges per
+    atom, within 30 %.
 
     Args:
         training: include the backward pass, for which every layer keeps its attention weights.
@@ -33,7 +33,7 @@ def batch_memory(
     hidden = config.d_feedforward * (1 if config.activation == "relu" else 3)
     per_atom = width * (1.7 + n_kept) * (8 * config.d_model + hidden + moments)
     if compiled:
-        per_edge = 200.0 + config.n_heads * (8 * max(1, n_kept) + config.frame.promises.memory)
+        per_edge = 50.0 + config.n_heads * (8 * max(1, n_kept) + config.frame.promises.memory)
     else:
         per_edge = 72.5 * width * config.n_heads * (1 + n_kept)
     batch_arrays = 28 + 3 * width

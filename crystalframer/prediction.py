@@ -91,7 +91,7 @@ def load(
     >>> import crystalframer as cf
     >>> model = cf.load()
     >>> model.config.frame.weighted_margin, model.evaluation_config.frame.weighted_margin
-    (0.1, 0.1)
+    (0.3, 0.3)
     >>> print(model.promises)
     exact
 

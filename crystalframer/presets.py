@@ -55,7 +55,7 @@ LAPTOP_TRAINING = TrainingConfig(
 )
 
 EXACT_MODEL = ModelConfig(
-    frame=FrameConfig(weighted_margin=0.1, second_axis="sine", both_hands=True),
+    frame=FrameConfig(weighted_margin=0.3, second_axis="sine", both_hands=True),
     # With these, no weight is left at the end of the reach: a longer one changes nothing (benchmarks/continuity.py).
     decay=DecayConfig(floor=0.8, shape="smooth", reach=5.0),
     largest_content=4.0,

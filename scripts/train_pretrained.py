@@ -3,6 +3,7 @@
     python scripts/train_pretrained.py            # reads ../shared/data/mp2018_train.parquet and mp2018_val.parquet
     python scripts/train_pretrained.py --ship     # and replaces the shipped one, with intervals, log and model card
     python scripts/train_pretrained.py --seal     # only writes domain and intervals of the shipped one again
+    python scripts/train_pretrained.py --adopt    # gives the shipped weights the settings of the preset, untrained
 
 The model is that of the preset `crystalframer-2`. It starts from the shipped weights. Their function may be another
 one, to which training adapts them. (The first shipped weights, of the paper's function, started from random ones: 60
@@ -62,6 +63,8 @@ class Options:
     """Replace the shipped checkpoint after training."""
     seal: bool = False
     """Train nothing: write the domain and the intervals of the shipped checkpoint again, with their checksums."""
+    adopt: bool = False
+    """Train nothing: give the shipped weights the settings that the preset has now, and calibrate them again."""
     hardware: str = "2 CPU cores"
     """Description of the training data, for the model card."""
 
@@ -78,13 +81,12 @@ def config(stage: Stage, start: Path, n_threads: int) -> Config:
     )
 
 
-def shipped_weights_in(folder: Path) -> Path:
-    """A checkpoint of the shipped weights in the function of the preset: the same tensors, other frames and cutoff."""
-    if not folder.exists():
-        model = CrystalFramer(MODEL)
-        model.load_state_dict(checkpoint.load(PRETRAINED).state_dict())
-        checkpoint.save(model, folder)
-    return folder
+def shipped_weights() -> CrystalFramer:
+    """The shipped weights in the function of the preset: the same tensors, other frames and cutoff."""
+    shipped, model = checkpoint.load(PRETRAINED), CrystalFramer(MODEL)
+    model.load_state_dict(shipped.state_dict())
+    model.domain, model.used = shipped.domain, shipped.used
+    return model.eval()
 
 
 def of_size(data: CrystalDataset, max_atoms: int) -> CrystalDataset:
@@ -94,7 +96,9 @@ def of_size(data: CrystalDataset, max_atoms: int) -> CrystalDataset:
 def train(options: Options) -> Path:
     """Train all stages that are not complete. Returns the folder of the last stage."""
     train, validation = (cf.dataset(str(path), targets=TARGETS) for path in (options.train, options.validation))
-    start, folder = shipped_weights_in(options.output / "0-shipped-weights"), options.output
+    start, folder = options.output / "0-shipped-weights", options.output
+    if not start.exists():
+        checkpoint.save(shipped_weights(), start)
     for stage in STAGES:
         folder = options.output / stage.name
         if not (folder / "result.json").exists():
@@ -113,19 +117,29 @@ def train(options: Options) -> Path:
 
 def ship(options: Options) -> None:
     """Put the last weights into the package, calibrated on the validation crystals, with their training log."""
-    model = cf.load(options.output / STAGES[-1].name / "checkpoints" / "last")
-    model.uncertainty = cf.calibrate(cf.dataset(str(options.validation), targets=TARGETS), model)
+    replace_shipped(cf.load(options.output / STAGES[-1].name / "checkpoints" / "last"), options)
     logs = PRETRAINED / "training"
-    with tempfile.TemporaryDirectory() as name:  # saving replaces the whole folder
-        before = shutil.copytree(logs, Path(name) / "training")
-        cf.save(model, PRETRAINED)
-        shutil.copytree(before, logs)
     for stage in STAGES:
         (logs / stage.name).mkdir(exist_ok=True)
         shutil.copy(options.output / stage.name / "metrics.csv", logs / stage.name)
         config = (options.output / stage.name / "config.json").read_text(encoding="utf-8")
         config = config.replace(str(options.output), "runs/pretrained")
         (logs / stage.name / "config.json").write_text(config, encoding="utf-8")
+    write_card(options)
+
+
+def replace_shipped(model: CrystalFramer, options: Options) -> None:
+    """Put a model into the package, calibrated on the validation crystals; the logs of trainings stay."""
+    model.uncertainty = cf.calibrate(cf.dataset(str(options.validation), targets=TARGETS), model)
+    logs = PRETRAINED / "training"
+    with tempfile.TemporaryDirectory() as name:  # saving replaces the whole folder
+        before = shutil.copytree(logs, Path(name) / "training")
+        cf.save(model, PRETRAINED)
+        shutil.copytree(before, logs)
+
+
+def write_card(options: Options) -> None:
+    logs = PRETRAINED / "training"
     card = [sys.executable, str(Path(__file__).with_name("model_card.py")), str(PRETRAINED)]
     card += ["--data", str(options.validation), "--away", str(options.away), "--hardware", options.hardware]
     card += ["--runs", *map(str, sorted(logs.iterdir()))]
@@ -149,6 +163,9 @@ if __name__ == "__main__":
     options = tyro.cli(Options)
     if options.seal:
         seal()
+    elif options.adopt:
+        replace_shipped(shipped_weights(), options)
+        write_card(options)
     else:
         train(options)
     if options.ship:
