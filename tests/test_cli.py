@@ -152,7 +152,7 @@ def config_of(monkeypatch: pytest.MonkeyPatch, run: Run) -> Callable[..., Config
     def config_of(*options: str) -> Config:
         fit = Mock(side_effect=DataError("enough"))
         monkeypatch.setitem(vars(cf), "fit", fit)
-        monkeypatch.setitem(vars(cf), "dataset", Mock())
+        monkeypatch.setattr("crystalframer.datasets.sources.dataset_of", Mock())
         run(2, "train", *options)
         return fit.call_args.args[0]
 

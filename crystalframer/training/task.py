@@ -70,7 +70,7 @@ class TrainingTask(pl.LightningModule):
         self.history: list[Row] = []
         self._weights = list(model.parameters())  # to look them up at every step takes longer than to clip them
         self._calibration_batch = calibration_batch
-        self._class_weights = dict(class_weights or {})
+        self._class_weights = dict(class_weights or {})  # of the CPU, until training starts
         self._resident = resident
         # Not as a submodule, which would be saved as well.
         self._in_parallel: tuple[DistributedDataParallel, ...] = ()
@@ -111,7 +111,7 @@ class TrainingTask(pl.LightningModule):
         return optimisation.optimizer(self.model, self.config)
 
     def on_train_start(self) -> None:
-        self._weights_of_classes = {name: weights.to(self.device) for name, weights in self._class_weights.items()}
+        self._class_weights = {name: weights.to(self.device) for name, weights in self._class_weights.items()}
         if self.global_step == 0 and self.config.initial_weights is None and ranks.rank() == 0:
             with torch.autocast(self.device.type, enabled=False):
                 self.model.calibrate(self._calibration_batch.to(self.device))
@@ -136,7 +136,7 @@ class TrainingTask(pl.LightningModule):
         self._progress = (self.current_epoch + n_before / self._n_batches_now) / self.config.n_epochs
         prediction = self._predict_for_training(batch, batch_idx).float()
         errors, has_label = optimisation.errors_of_targets(
-            prediction, batch.targets, self.model.target_std, self.model.config, self._weights_of_classes
+            prediction, batch.targets, self.model.target_std, self.model.config, self._class_weights
         )
         self._errors.append(errors.detach())
         self._has_label.append(has_label)

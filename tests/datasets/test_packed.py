@@ -166,8 +166,9 @@ def test_tables_of_fractional_coordinates(tmp_path: Path) -> None:
     parquet.write_table(foreign(), path)
     data = CrystalDataset.load(path)
     assert data.ids.tolist() == ["mp-1", "mp-2"]
-    assert list(data.targets) == ["band_gap"]
+    assert list(data.targets) == ["band_gap", "is_stable"]
     assert np.isnan(data.targets["band_gap"][1])
+    assert data.classes == {"is_stable": ("false", "true")} and data.targets["is_stable"].tolist() == [1.0, 0.0]
     assert data.parts is not None and data.parts.tolist() == ["train", "validation"]
     np.testing.assert_allclose(data[0].positions, [[0, 0, 0], [2, 2, 2]])
     np.testing.assert_allclose(data[1].positions, [[2.25, 0, 0]])  # wrapped: 0.75 of the first vector
