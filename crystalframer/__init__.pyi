@@ -1,5 +1,6 @@
 from ._version import __version__ as __version__
 from .analysis.check import check as check
+from .analysis.stability import above_hull as above_hull
 from .authors import load_authors_checkpoint as load_authors_checkpoint
 from .calculator import CrystalFramerCalculator as CrystalFramerCalculator
 from .checkpoint import save as save
