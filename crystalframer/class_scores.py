@@ -75,6 +75,17 @@ def probabilities(outputs: Float[np.ndarray, "n n_outputs"]) -> Float[np.ndarray
     return outputs if outputs.shape[1] > 1 else np.concatenate([1.0 - outputs, outputs], axis=1)
 
 
+def likeliest(probabilities: Float[np.ndarray, "n n_classes"], target: Target) -> list[str | None]:
+    """The class of the highest probability of each row; None where there is no prediction.
+
+    >>> target = Target("is_metal", kind="class", classes=("non-metal", "metal"))
+    >>> likeliest(np.array([[0.25, 0.75], [np.nan, np.nan]]), target)
+    ['metal', None]
+    """
+    best = np.where(np.isnan(probabilities).any(axis=1), -1, probabilities.argmax(axis=1))
+    return [target.classes[number] if number >= 0 else None for number in best.tolist()]
+
+
 def score_classes(
     target: Target,
     labels: Int[np.ndarray, " n"],
@@ -96,17 +107,17 @@ def score_classes(
     if not n:
         nothing = float("nan")
         return ClassScore(target, 0, nothing, nothing, nothing, nothing, nothing, nothing)
-    likeliest = predicted.argmax(axis=1)
+    best = predicted.argmax(axis=1)
     confusion = np.zeros((n_classes, n_classes), dtype=np.int64)
-    np.add.at(confusion, (labels, likeliest), 1)
+    np.add.at(confusion, (labels, best), 1)
     present = np.flatnonzero(confusion.sum(axis=1))
     shares = confusion[present, present] / confusion[present].sum(axis=1)
     true = predicted[np.arange(n), labels].clip(SMALLEST, 1.0)
-    bins = _bins(predicted.max(axis=1), likeliest == labels)
+    bins = _bins(predicted.max(axis=1), best == labels)
     return ClassScore(
         target,
         n,
-        accuracy=float((likeliest == labels).mean()),
+        accuracy=float((best == labels).mean()),
         balanced_accuracy=float(shares.mean()),
         roc_auc=_roc_auc(labels, predicted),
         log_loss=math.fsum((-np.log(true)).tolist()) / n,

@@ -177,6 +177,11 @@ class Target(_Checked):
         return len(self.classes) if len(self.classes) > 2 else 1
 
     @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of these numbers: that of the target, or `NAME_CLASS` for each class."""
+        return tuple(f"{self.name}_{each}" for each in self.classes) if self.n_outputs > 1 else (self.name,)
+
+    @property
     def metric(self) -> str:
         """The score of this kind of target: `mae` or `accuracy`."""
         return "accuracy" if self.is_class else "mae"
@@ -402,15 +407,7 @@ class ModelConfig(_Checked):
         """What each output of the network is: a scalar target itself, and of a target of classes, logits: that of the
         second of two classes, `NAME`, or those of all, `NAME_CLASS`.
         """
-        return tuple(
-            output
-            for target in self.targets
-            for output in (
-                [Target(f"{target.name}_{name}") for name in target.classes]
-                if target.n_outputs > 1
-                else [Target(target.name, target.unit)]
-            )
-        )
+        return tuple(Target(name, target.unit) for target in self.targets for name in target.output_names)
 
     @property
     def scalar_columns(self) -> list[int]:

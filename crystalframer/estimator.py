@@ -232,8 +232,7 @@ class CrystalFramerClassifier(ClassifierMixin, _Estimator):
         """
         table = self._table(X)
         (target,) = self.targets_
-        names = [f"{target.name}_{name}" for name in target.classes] if target.n_outputs > 1 else [target.name]
-        return probabilities(table[names].to_numpy())
+        return probabilities(table[list(target.output_names)].to_numpy())
 
     def predict(self, X: Sequence[Any]) -> np.ndarray:
         """The likeliest class of each structure.

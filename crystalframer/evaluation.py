@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from crystalframer.class_scores import ClassScore, probabilities, score_classes, summary_lines
+from crystalframer.class_scores import ClassScore, likeliest, probabilities, score_classes, summary_lines
 from crystalframer.config import Target
 from crystalframer.crystals.loading import PreparedCrystals, batch_ends, prepare
 from crystalframer.datasets import classes
@@ -272,14 +272,10 @@ def _class_rows(
     """The rows of a target of classes, and the function that scores some of them."""
     import pandas
 
-    names = [target.name] if target.n_outputs == 1 else [f"{target.name}_{name}" for name in target.classes]
-    shares = probabilities(predicted[names].to_numpy())
-    codes, has_value = data.targets[target.name], ~np.isnan(shares).any(axis=1)
-    best = np.nan_to_num(shares).argmax(axis=1)
-    likeliest = np.where(has_value, best, np.nan)
+    shares, codes = probabilities(predicted[list(target.output_names)].to_numpy()), data.targets[target.name]
     columns["label"] = pandas.Series(classes.named(codes, target), dtype=object)
-    columns["prediction"] = pandas.Series(classes.named(likeliest, target), dtype=object)
-    columns["probability"] = np.where(has_value, shares[np.arange(len(shares)), best], np.nan)
+    columns["prediction"] = pandas.Series(likeliest(shares, target), dtype=object)
+    columns["probability"] = shares.max(axis=1)
     columns |= {f"probability/{name}": share for name, share in zip(target.classes, shares.T, strict=True)}
     rows = pandas.DataFrame(columns | {"error": predicted["error"].to_numpy()})
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from crystalframer.class_scores import likeliest
 from crystalframer.config import Target
 from crystalframer.errors import ConfigError
 from crystalframer.reading.entry import StructureRecord
@@ -80,13 +81,11 @@ def table(rows: Sequence[Outcome], columns: Columns) -> pandas.DataFrame:
     first = 0
     for target in columns.targets:
         value, half_width = values[:, first], half_widths[:, first]
+        of_target = values[:, first : first + target.n_outputs]
         if target.n_outputs > 1:
-            of_classes = values[:, first : first + target.n_outputs]
-            frame[target.name] = pandas.Series(_likeliest(of_classes, target), dtype=object)
-            for name, probability in zip(target.classes, of_classes.T, strict=True):
-                frame[f"{target.name}_{name}"] = probability
-        else:
-            frame[target.name] = value
+            frame[target.name] = pandas.Series(likeliest(of_target, target), dtype=object)
+        for name, values_of_output in zip(target.output_names, of_target.T, strict=True):
+            frame[name] = values_of_output
         if columns.has_intervals and not target.is_class:
             frame[f"{target.name}_low"], frame[f"{target.name}_high"] = value - half_width, value + half_width
         first += target.n_outputs
@@ -95,10 +94,3 @@ def table(rows: Sequence[Outcome], columns: Columns) -> pandas.DataFrame:
     frame["error"] = pandas.Series([row.error for row in rows], dtype=object)
     frame.attrs["units"] = {target.name: target.unit for target in columns.targets}
     return frame
-
-
-def _likeliest(probabilities: Float[np.ndarray, "n_rows n_classes"], target: Target) -> list[str | None]:
-    """The class of the highest probability of each row; None where there is no prediction."""
-    has_value = ~np.isnan(probabilities).any(axis=1)
-    best = np.where(has_value, np.nan_to_num(probabilities).argmax(axis=1), -1)
-    return [target.classes[number] if number >= 0 else None for number in best.tolist()]

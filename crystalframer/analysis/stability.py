@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -146,7 +147,10 @@ class _Hulls:
     def of(self, system: frozenset[str]) -> Mapping[str, PhaseDiagram]:
         """The hull by energies, and by the low and high ends of their intervals."""
         if system not in self._made:
-            inside = [phase for part, phases in self._by_system.items() if part <= system for phase in phases]
+            # Few elements have few subsets; the references may be of very many systems.
+            sizes = range(1, len(system) + 1)
+            parts = (frozenset(part) for size in sizes for part in itertools.combinations(sorted(system), size))
+            inside = [phase for part in parts for phase in self._by_system.get(part, ())]
             has_intervals = any(phase.has_interval for phase in inside)
             ends = ("energy", "low", "high") if has_intervals else ("energy",)
             self._made[system] = {end: _diagram(system, inside, end) for end in ends}

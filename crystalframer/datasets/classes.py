@@ -16,7 +16,8 @@ from crystalframer.reading.columns import is_missing, is_number
 
 MOST_CLASSES = 100
 """More are a slip of the pen: a column of ids or of measured numbers."""
-_TRUTHS = {"true": "true", "false": "false"}
+TRUTHS = ("false", "true")
+"""The classes of a column of truth values."""
 
 
 def class_name(cell: Any, name: str, *, path: Path | str | None = None, row: int | None = None) -> str | None:
@@ -40,14 +41,14 @@ def class_name(cell: Any, name: str, *, path: Path | str | None = None, row: int
         if float(cell).is_integer():
             return str(int(float(cell)))
     elif isinstance(cell, str):
-        return _TRUTHS.get(cell.strip().lower(), cell.strip())
+        return cell.strip().lower() if is_truth(cell) else cell.strip()
     rule = "a class is text, true or false, or a whole number, and empty if it is missing"
     raise DataError(f"{name} is {str(cell)[:60]!r}; {rule}", path=path, row=row, field=name, value=cell)
 
 
 def is_truth(cell: Any) -> bool:
     """Whether a cell is true or false."""
-    return isinstance(cell, (bool, np.bool_)) or (isinstance(cell, str) and cell.strip().lower() in _TRUTHS)
+    return isinstance(cell, (bool, np.bool_)) or (isinstance(cell, str) and cell.strip().lower() in TRUTHS)
 
 
 def ordered(names: Iterable[str]) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ import numpy as np
 from crystalframer import files
 from crystalframer.config import Target
 from crystalframer.crystals.flat import FlatCrystals, Provenance, text_array
-from crystalframer.datasets.classes import class_name, numbered
+from crystalframer.datasets.classes import TRUTHS, class_name, numbered
 from crystalframer.errors import DataError, UnknownTarget, suggestion
 from crystalframer.reading.columns import (
     STRUCTURE_COLUMNS,
@@ -246,7 +246,7 @@ def _choose_columns(
         if name not in names:
             raise UnknownTarget(f"has no label column {name!r}", name, labels)
     found = {name: tuple(known) for name, known in metadata.get("classes", {}).items() if name in chosen}
-    found |= {name: ("false", "true") for name in chosen if is_truth[name]}
+    found |= {name: TRUTHS for name in chosen if is_truth[name]}
     asked = [target for target in targets or () if isinstance(target, Target) and target.is_class]
     for target in asked:
         if target.name not in found and not is_number[target.name]:

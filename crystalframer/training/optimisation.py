@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from crystalframer.config import ModelConfig, Target, TrainingConfig
+from crystalframer.datasets import classes
 from crystalframer.errors import ConfigError
 
 
@@ -158,9 +159,7 @@ def output_statistics(
     means, deviations = [], []
     for n, target in enumerate(config.targets):
         if target.is_class:
-            shares = class_counts(labels[:, n], target) / (~np.isnan(labels[:, n])).sum()
-            logits = np.log(shares)
-            means.append(logits[1:] - logits[:1] if target.n_outputs == 1 else logits - logits.mean())
+            means.append(class_logits(labels[:, n], target))
             deviations.append(np.ones(target.n_outputs))
         else:
             mean, deviation = target_statistics(labels[:, n : n + 1], [target.name])
@@ -175,17 +174,16 @@ def class_counts(labels: Float[np.ndarray, " n_crystals"], target: Target) -> Fl
     Raises:
         ConfigError: a class has none.
     """
-    present = labels[~np.isnan(labels)].astype(np.int64)
-    if present.size == 0:
+    counts = classes.counts(labels, target.classes)
+    n_labels, missing = sum(counts.values()), [name for name, count in counts.items() if count == 0]
+    if n_labels == 0:
         raise ConfigError(
             f"target {target.name!r}: no training crystal has a label; leave the target out or add labels"
         )
-    counts = np.bincount(present, minlength=len(target.classes)).astype(np.float64)
-    missing = [name for name, count in zip(target.classes, counts.tolist(), strict=True) if count == 0]
-    if len(target.classes) - len(missing) == 1:
-        only = target.classes[int(present[0])]
+    if len(counts) - len(missing) == 1:
+        (only,) = counts.keys() - missing
         raise ConfigError(
-            f"target {target.name!r}: all {present.size} training labels are {only!r}; there is nothing to learn: add "
+            f"target {target.name!r}: all {n_labels} training labels are {only!r}; there is nothing to learn: add "
             "crystals of other classes, or leave the target out"
         )
     if missing:
@@ -193,7 +191,17 @@ def class_counts(labels: Float[np.ndarray, " n_crystals"], target: Target) -> Fl
             f"target {target.name!r}: no training crystal is of class {', '.join(map(repr, missing))}, so nothing can "
             "be learned of it; add some, or take its crystals out of the other parts"
         )
-    return counts
+    return np.array(list(counts.values()), dtype=np.float64)
+
+
+def class_logits(labels: Float[np.ndarray, " n_crystals"], target: Target) -> Float[np.ndarray, " n_outputs"]:
+    """The outputs whose probabilities are the shares of the classes among the labels.
+
+    Raises:
+        ConfigError: as `class_counts`.
+    """
+    logits = np.log(class_counts(labels, target))
+    return logits[1:] - logits[:1] if target.n_outputs == 1 else logits - logits.mean()
 
 
 def balanced_weights(labels: Float[np.ndarray, " n_crystals"], target: Target) -> Float[np.ndarray, " n_classes"]:

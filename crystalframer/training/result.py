@@ -22,7 +22,7 @@ from crystalframer.evaluation import score_crystals
 from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import load
 from crystalframer.training.folder import RunFolder
-from crystalframer.training.optimisation import accuracy, class_counts, mean_absolute_error
+from crystalframer.training.optimisation import accuracy, class_logits, mean_absolute_error
 from crystalframer.training.task import Row
 
 if TYPE_CHECKING:
@@ -165,9 +165,8 @@ def _baseline(
     found: dict[str, dict[str, float]] = {"mae": {}, "accuracy": {}}
     for target, trained, labels in zip(targets, train.targets.T, test.targets.T, strict=True):
         if target.is_class:
-            logits = np.log(class_counts(trained, target))
-            constant = logits[1:] - logits[:1] if target.n_outputs == 1 else logits
-            found["accuracy"][target.name] = accuracy(np.tile(constant, (len(labels), 1)), labels)
+            constant = np.tile(class_logits(trained, target), (len(labels), 1))
+            found["accuracy"][target.name] = accuracy(constant, labels)
         else:
             mean = np.full((len(labels), 1), np.nanmean(trained))
             found["mae"][target.name] = mean_absolute_error(mean, labels[:, None]).item()
