@@ -39,6 +39,8 @@ from .estimator import (
     CrystalFramerRegressor as CrystalFramerRegressor,
 )
 from .evaluation import calibrate as calibrate, evaluate as evaluate
+from .explaining.attribution import explain as explain
+from .explanations import Explanation as Explanation
 from .model.network import CrystalFramer as CrystalFramer
 from .prediction import load as load, predict as predict, trace as trace
 from .presets import PRESETS as PRESETS, preset as preset

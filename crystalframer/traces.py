@@ -8,7 +8,7 @@ key atom j, and `edge_image` is the lattice translation n of the key atom. Sizes
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -250,11 +250,6 @@ class CrystalTrace:
         Raises:
             TraceError: the suffix is not .safetensors, or the file cannot be written.
         """
-        from safetensors.numpy import save
-
-        path = Path(path)
-        if path.suffix != ".safetensors":
-            raise TraceError(f"a trace is a .safetensors file; call it {path.stem}.safetensors", path=path)
         arrays = {name: getattr(self, name) for name in _CRYSTAL_ARRAYS}
         if self.sites is not None:
             arrays["sites"] = self.sites
@@ -271,10 +266,7 @@ class CrystalTrace:
             "units": self.units,
             "id": self.id,
         }
-        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        with files.writing(path, TraceError):
-            files.write(path, save(contiguous, {"crystal_trace": json.dumps(header)}))
-        return path
+        return write_record(Path(path), "crystal_trace", "a trace", arrays, header)
 
     @classmethod
     def load(cls, path: str | Path) -> CrystalTrace:
@@ -283,22 +275,11 @@ class CrystalTrace:
         Raises:
             TraceError: there is no such file, or it is no trace, damaged, or of a newer schema version.
         """
-        from safetensors import SafetensorError, safe_open
-
         path = Path(path)
-        try:
-            with safe_open(path, framework="np") as file:
-                metadata = file.metadata() or {}
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except FileNotFoundError as error:
-            raise TraceError("no such file; check the path", path=path) from error
-        except (OSError, SafetensorError) as error:
-            raise TraceError(f"not a readable trace ({error}); copy or make the file again", path=path) from error
-        if "crystal_trace" not in metadata:
-            raise TraceError("a safetensors file, but not a trace; make one with `crystalframer trace`", path=path)
+        text, arrays = read_record(path, "crystal_trace", "a trace", "trace")
         layers = []
         try:
-            header = _read_header(metadata["crystal_trace"])
+            header = _read_header(text)
             for index, method in enumerate(header["frame_methods"]):
                 prefix = f"layers.{index}."
                 frame = None
@@ -324,6 +305,52 @@ class CrystalTrace:
             id=header["id"],
             sites=arrays.get("sites"),
         )
+
+
+def write_record(path: Path, key: str, what: str, arrays: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> Path:
+    """Write a record as one safetensors file, with a header under this key; return its path.
+
+    Args:
+        what: the record in messages, such as `a trace`.
+
+    Raises:
+        TraceError: the suffix is not .safetensors, or the file cannot be written.
+    """
+    from safetensors.numpy import save
+
+    if path.suffix != ".safetensors":
+        raise TraceError(f"{what} is a .safetensors file; call it {path.stem}.safetensors", path=path)
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    with files.writing(path, TraceError):
+        files.write(path, save(contiguous, {key: json.dumps(header)}))
+    return path
+
+
+def read_record(path: Path, key: str, what: str, verb: str) -> tuple[str, dict[str, np.ndarray]]:
+    """The header under this key and the arrays of a file that `write_record` wrote.
+
+    Args:
+        what: the record in messages, such as `a trace`.
+        verb: the command that makes one.
+
+    Raises:
+        TraceError: there is no such file, or it is no such record.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise TraceError("no such file; check the path", path=path) from error
+    except (OSError, SafetensorError) as error:
+        problem = f"not a readable {what.partition(' ')[2]} ({error}); copy or make the file again"
+        raise TraceError(problem, path=path) from error
+    if key not in metadata:
+        problem = f"a safetensors file, but not {what}; make one with `crystalframer {verb}`"
+        raise TraceError(problem, path=path)
+    return metadata[key], arrays
 
 
 def _arrays_of(frame: FrameTrace) -> Iterator[tuple[str, np.ndarray]]:

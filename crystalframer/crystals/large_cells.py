@@ -59,12 +59,12 @@ class ChunkedCrystal:
 
     def __iter__(self) -> Iterator[EdgesOfAtoms]:
         first = 0
-        for last in batch_ends([(self._edges_per_atom, self.max_edges)], self.n_atoms, self.n_atoms):
+        for last in batch_ends([(self.edges_per_atom, self.max_edges)], self.n_atoms, self.n_atoms):
             yield self.edges_from(np.arange(first, last))
             first = last
 
     def edges_from(self, atoms: Int64[np.ndarray, " n_atoms"]) -> EdgesOfAtoms:
-        table, counts = self.crystals.neighbors, self._edges_per_atom[atoms].astype(np.int64)
+        table, counts = self.crystals.neighbors, self.edges_per_atom[atoms].astype(np.int64)
         edges = ranges(self._first_edge[atoms], counts)
         query, key = np.repeat(atoms, counts), table.key_atom[edges].astype(np.int64)
         image, positions = table.edge_image[edges], self.positions
@@ -76,7 +76,7 @@ class ChunkedCrystal:
         return slice(*self.crystals.flat.offsets[self.row : self.row + 2].tolist())
 
     @property
-    def _edges_per_atom(self) -> Int[np.ndarray, " n_atoms"]:
+    def edges_per_atom(self) -> Int[np.ndarray, " n_atoms"]:
         return self.crystals.neighbors.edges_per_atom[self._atoms]
 
     @cached_property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Int64
@@ -44,18 +45,49 @@ def space_groups(
     return found[duplicates]
 
 
+def equivalent_sites(
+    lattice: Float[np.ndarray, "3 3"],
+    positions: Float[np.ndarray, "n_atoms 3"],
+    atomic_numbers: Int[np.ndarray, " n_atoms"],
+    tolerance: float,
+) -> Int64[np.ndarray, " n_atoms"]:
+    """A number for each atom, from 0 on in the order of the atoms: equal for atoms that the symmetry maps onto each
+    other. Where no symmetry can be found, each atom has its own.
+
+    Args:
+        tolerance: Å by which atoms may miss the place that the symmetry gives them.
+    """
+    found = _symmetry(lattice, positions, atomic_numbers, tolerance)
+    orbits = np.arange(len(positions)) if found is None else np.asarray(found.crystallographic_orbits)
+    _, first, number = np.unique(orbits, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[number].astype(np.int64)
+
+
 def _space_group(
     lattice: Float[np.ndarray, "3 3"],
     positions: Float[np.ndarray, "n_atoms 3"],
     atomic_numbers: Int[np.ndarray, " n_atoms"],
 ) -> int:
+    found = _symmetry(lattice, positions, atomic_numbers, TOLERANCE)
+    if found is None:
+        return NO_SYMMETRY
+    number = int(found.number)
+    return OTHER_HAND.get(number, number)
+
+
+def _symmetry(
+    lattice: Float[np.ndarray, "3 3"],
+    positions: Float[np.ndarray, "n_atoms 3"],
+    atomic_numbers: Int[np.ndarray, " n_atoms"],
+    tolerance: float,
+) -> Any:
+    """What spglib finds; None if it finds nothing."""
     import spglib
 
     cell = lattice, positions @ np.linalg.inv(lattice), atomic_numbers
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # how spglib 2 announces that a failure will be an error
         try:
-            found = spglib.get_symmetry_dataset(cell, symprec=TOLERANCE)  # type: ignore[arg-type]  # arrays will do
+            return spglib.get_symmetry_dataset(cell, symprec=tolerance)  # type: ignore[arg-type]  # arrays will do
         except spglib.SpglibError:
-            found = None
-    return NO_SYMMETRY if found is None else OTHER_HAND.get(found.number, found.number)
+            return None

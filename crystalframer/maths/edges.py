@@ -60,12 +60,15 @@ class Edges:
         return cls._of(*given, None, batch.incoming)
 
     @classmethod
-    def of_atoms(cls, edges: EdgesOfAtoms, device: torch.device, dtype: torch.dtype) -> Edges:
-        """Edges from some atoms of one crystal, to any of its atoms."""
+    def of_atoms(
+        cls, edges: EdgesOfAtoms, device: torch.device, dtype: torch.dtype, differentiable: bool = False
+    ) -> Edges:
+        """Edges from some atoms of one crystal, to any of its atoms; perhaps differentiable in their vectors."""
         crystal = edges.crystal
         vectors, positions, lattice = (
             torch.from_numpy(array).to(device, dtype) for array in (edges.vectors, crystal.positions, crystal.lattice)
         )
+        vectors.requires_grad_(differentiable)
         index, atoms = (torch.from_numpy(array).to(device) for array in (edges.index, edges.atoms))
         return cls._of(index, vectors, positions, index.new_zeros(len(positions)), lattice[None], atoms)
 

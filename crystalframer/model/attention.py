@@ -15,7 +15,7 @@ from crystalframer.maths.decay import decay_lengths
 from crystalframer.maths.edges import Edges
 from crystalframer.maths.frames import NoiseSeed
 from crystalframer.ops import framed_attention, reference
-from crystalframer.ops.reference import AttentionInputs
+from crystalframer.ops.reference import UNCHANGED, AttentionInputs, Change
 
 
 class Projected(NamedTuple):
@@ -74,11 +74,11 @@ class FramedSelfAttention(nn.Module):
             attended = framed_attention(self._inputs(projected, edges, noise_seed))
         return self.output(rearrange(attended, "n h d -> n (h d)"))
 
-    def trace(self, projected: Projected, edges: Edges) -> LayerOutput:
+    def trace(self, projected: Projected, edges: Edges, change: Change = UNCHANGED) -> LayerOutput:
         """The same as `forward` in evaluation, by the reference implementation and with all intermediate results."""
         inputs = self._inputs(projected, edges)
         with _full_precision(projected.key):
-            framed = reference.framed_attention(inputs)
+            framed = reference.framed_attention(inputs, change)
         return LayerOutput(self.output(rearrange(framed.output, "n h d -> n (h d)")), inputs.decay_length, framed)
 
     def calibrate(self, features: Float[Tensor, "n_atoms d_model"]) -> None:

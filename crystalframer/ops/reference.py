@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -53,7 +54,20 @@ class FramedAttention:
     """What the frames were made from."""
 
 
-def framed_attention(given: AttentionInputs) -> FramedAttention:
+@dataclass(frozen=True, eq=False)
+class Change:
+    """What an analysis changes in one layer; by default nothing."""
+
+    weights: Callable[[Float[Tensor, "n_edges n_heads"]], Float[Tensor, "n_edges n_heads"]] | None = None
+    """The weights with which the edges are summed, from their attention. Frames still follow the attention."""
+    axes: Float[Tensor, "n_atoms n_heads 3 3"] | None = None
+    """Axes in place of the frames: one frame for each atom and head."""
+
+
+UNCHANGED = Change()
+
+
+def framed_attention(given: AttentionInputs, change: Change = UNCHANGED) -> FramedAttention:
     """Attention of every atom to all its periodic neighbours, edge values encoded in the atom's own frame.
 
     output_i = Σ_j(n) p_ij(n) (value_j + ψ_ij(n)) with p the softmax over all edges of atom i of
@@ -70,11 +84,12 @@ def framed_attention(given: AttentionInputs) -> FramedAttention:
     logits = content_logits + distance_logits
     attention = segment_softmax(logits, edges.query, n_atoms)
 
-    attended_values = segment_sum(attention[..., None] * given.value[edges.key], edges.query, n_atoms)
+    weights = attention if change.weights is None else change.weights(attention)
+    attended_values = segment_sum(weights[..., None] * given.value[edges.key], edges.query, n_atoms)
 
     centers, width = distance_centers(config.distance, like=attention)
     attended_distances = expected_gaussians(
-        attention, edges.lengths[:, None, None], centers, width, edges.query, n_atoms
+        weights, edges.lengths[:, None, None], centers, width, edges.query, n_atoms
     )[:, :, 0]
     distance_values = einsum(attended_distances, given.distance_projection, "n h m, h d m -> n h d")
     output = attended_values + config.distance.coefficient * distance_values
@@ -83,10 +98,10 @@ def framed_attention(given: AttentionInputs) -> FramedAttention:
         return FramedAttention(output, attention, content_logits, distance_logits, None, None)
 
     attended = AttendedEdges(edges, logits, attention)
-    frame = build_frames(attended, config.frame, given.noise_seed)
+    frame = build_frames(attended, config.frame, given.noise_seed) if change.axes is None else Frame(change.axes)
     # The atom's edge to itself has no direction: it counts in the softmax, but not in the angles (quirk Q10).
-    directed_attention = attention.masked_fill(edges.is_self[:, None], 0.0)
-    if config.frame.weighted_margin > 0 and given.noise_seed is None:
+    directed_attention = weights.masked_fill(edges.is_self[:, None], 0.0)
+    if config.frame.weighted_margin > 0 and given.noise_seed is None and change.axes is None:
         attended_cosines = cosines_in_weighted_frames(directed_attention, attended, config)
     else:
         axis_cosines = einsum(edges.directions, frame.axes[edges.query], "e xyz, e h k xyz -> e h k")

@@ -1,0 +1,1 @@
+"""What predictions are made of: explanations, interventions that test them, and how faithful they are."""

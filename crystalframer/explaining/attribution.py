@@ -1,0 +1,432 @@
+"""Explanations: what a prediction is made of, by atoms, by neighbours, and by directions."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Int64
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from crystalframer.config import ModelConfig
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.crystals.large_cells import ChunkedCrystal, EdgesOfAtoms
+from crystalframer.crystals.loading import batch_ends, prepare
+from crystalframer.datasets.symmetry import equivalent_sites
+from crystalframer.errors import ConfigError, CrystalError, Setting, suggestion
+from crystalframer.explanations import Explanation
+from crystalframer.maths.edges import EdgeChunks, Edges
+from crystalframer.model.activation import Perceptron
+from crystalframer.model.attention import Projected
+from crystalframer.model.network import Block, CrystalFramer
+from crystalframer.ops.reference import Change
+from crystalframer.prediction import MAX_EDGES, ready
+from crystalframer.reading.inputs import read, readable
+from crystalframer.surroundings import plain
+
+EDGES_AT_ONCE = 10_000
+"""Edges whose gradients are computed at a time: about a third of a gigabyte for 8 heads."""
+SAME_SITE = 0.01
+"""Å by which equivalent atoms may miss the place that the symmetry gives them."""
+MOST_ATOMS = 2_000
+"""A whole explanation of more atoms takes minutes to hours, so it is asked for site by site."""
+SECONDS_PER_EDGE = 2e-4
+"""Rough time for each edge and layer, on one core of 2024, for 8 heads and weighted sets of frames."""
+MOST_FOR_SYMMETRY = 500
+"""Symmetry of larger cells is not searched, which takes longer than the explanation."""
+
+
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """What is explained: a linear function of the outputs of the network."""
+
+    name: str
+    unit: str
+    scale: str
+    weights: Float[np.ndarray, " n_outputs"]
+
+    def of(self, outputs: Float[Tensor, "*n n_outputs"]) -> Float[Tensor, "*n"]:
+        """Its value from outputs in physical units."""
+        return outputs @ torch.from_numpy(self.weights).to(outputs)
+
+
+@plain()
+def explain(
+    structure: Any,
+    model: CrystalFramer | str | Path | None = None,
+    target: str | None = None,
+    *,
+    sites: Sequence[int] | None = None,
+    references: Any = None,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+) -> Explanation:
+    """Explain a prediction: which atoms, neighbours and directions it is made of.
+
+    How far each of these answers can be trusted is measured by `faithfulness`.
+
+    >>> import crystalframer as cf
+    >>> from crystalframer.testing import prototypes
+    >>> explanation = cf.explain(prototypes()[4])
+    >>> total = explanation.base + explanation.site_contributions.sum()
+    >>> bool(abs(total - explanation.prediction) < 1e-5)
+    True
+
+    Args:
+        structure: a structure, or the path of a file with one (see `read`).
+        model: a model, or the path of one. Default: the weights that come with the package.
+        target: the target to explain. Default: the first one. A target of classes is explained on the scale of logits:
+            of two classes that of the second, of more that of the likeliest class (or name one: `TARGET_CLASS`).
+        sites: atoms whose edges to neighbours are explained, counted from 0; for large cells. Contributions are those
+            of all atoms. Default: all atoms.
+        references: crystals, as in `predict`, whose mean features are the base. Default: those on which the model was
+            calibrated; for a model without intervals, a model's features of 0.
+        device: where to compute, as in `predict`.
+        progress: show a progress bar if it takes more than 2 s.
+
+    Returns:
+        The record (NumPy arrays).
+
+    Raises:
+        ConfigError: the model has no such target.
+        CrystalError: a structure that the model cannot take, no such site, or so many atoms that `sites` is needed.
+        CheckpointError: the model cannot be loaded.
+    """
+    model = ready(model, device)
+    explained = explained_output(target, model.config)
+    crystal = read(structure)
+    prepared = prepare([crystal], model.config.radius, enlarge=model.config.enlarges_radius)
+    chunked = ChunkedCrystal(prepared, 0, MAX_EDGES)
+    asked = _asked(crystal, sites, int(prepared.n_edges[0]), model)
+    if explained.scale == "logit" and target in model.config.target_names:
+        explained = _likeliest(explained, target, chunked, model)
+    with torch.no_grad():
+        layers = _features(model, chunked)
+    start = _base(model, references)
+    contributions, base, prediction = _contributions(model, explained, layers[-1], start)
+    found = _backward(model, explained, chunked, layers, asked, progress)
+    return Explanation(
+        atomic_numbers=crystal.atomic_numbers,
+        positions=crystal.positions,
+        lattice=crystal.lattice,
+        edge_index=found.index,
+        edge_image=found.image,
+        target=explained.name,
+        unit=explained.unit,
+        scale=explained.scale,
+        prediction=prediction,
+        base=base,
+        site_contributions=contributions,
+        edge_relevance=relevance(found),
+        site_groups=_groups(crystal),
+        position_gradient=found.of_positions,
+        strain_gradient=found.of_strain,
+        sites=asked,
+        id=crystal.id,
+    )
+
+
+def explained_output(target: str | None, config: ModelConfig) -> Explained:
+    """The output that a name stands for: a target, or one class of a target.
+
+    Raises:
+        ConfigError: the model has no such target.
+    """
+    known = [
+        *config.target_names,
+        *(name for each in config.targets if each.n_outputs > 1 for name in each.output_names),
+    ]
+    name = known[0] if target is None else target
+    if name not in known:
+        raise ConfigError(f"the model does not predict it{suggestion(name, known)}", field="target", value=name)
+    for each, columns in zip(config.targets, config.columns, strict=True):
+        weights = np.zeros(len(config.outputs))
+        if name == each.name or name in each.output_names:
+            number = each.output_names.index(name) if name in each.output_names else 0
+            weights[columns.start + number] = 1.0
+            if each.n_outputs > 1:
+                weights[columns] -= 1.0 / each.n_outputs
+            return Explained(name, each.unit, "logit" if each.is_class else "value", weights)
+    raise AssertionError("a known name is that of a target or of one of its classes")
+
+
+def _likeliest(explained: Explained, target: str | None, crystal: ChunkedCrystal, model: CrystalFramer) -> Explained:
+    """Of more than two classes, the likeliest."""
+    config = model.config
+    number = 0 if target is None else config.target_names.index(target)
+    if config.targets[number].n_outputs == 1:
+        return explained
+    with torch.no_grad():
+        outputs = model.read_out(model.pooled_features_in_chunks(crystal))[0]
+    likeliest = int(outputs[config.columns[number]].argmax())
+    return explained_output(config.targets[number].output_names[likeliest], config)
+
+
+def _asked(
+    crystal: Crystal, sites: Sequence[int] | None, n_edges: int, model: CrystalFramer
+) -> Int64[np.ndarray, " n_sites"] | None:
+    """The atoms whose edges are explained; None: all.
+
+    Raises:
+        CrystalError: no such site, or too many atoms to explain all of them.
+    """
+    if sites is None:
+        if len(crystal) > MOST_ATOMS:
+            minutes = SECONDS_PER_EDGE * n_edges * model.config.n_layers / 60.0
+            size = 4e-9 * n_edges * model.config.n_layers * model.config.n_heads
+            problem = (
+                f"{crystal.name}: to explain all of {len(crystal):,} atoms takes about {minutes:.0f} minutes, and "
+            )
+            problem += f"the record {size:.1f} GB; name the atoms of interest with "
+            raise CrystalError(problem, Setting("sites"))
+        return None
+    asked = np.array(list(dict.fromkeys(sites)), dtype=np.int64)
+    bad = asked[(asked < 0) | (asked >= len(crystal))]
+    if bad.size or not asked.size:
+        which = f"has no site {bad[0]}" if bad.size else "no sites are named"
+        problem = f"{crystal.name}: {which}; sites are counted from 0 to {len(crystal) - 1}"
+        raise CrystalError(problem, field="sites", value=list(sites))
+    return asked
+
+
+def _groups(crystal: Crystal) -> Int64[np.ndarray, " n_atoms"]:
+    if len(crystal) > MOST_FOR_SYMMETRY:
+        return np.arange(len(crystal))
+    return equivalent_sites(crystal.lattice, crystal.positions, crystal.atomic_numbers, SAME_SITE)
+
+
+# --- contributions of sites -------------------------------------------------------------------------------------------
+
+
+def _base(model: CrystalFramer, references: Any) -> Float[Tensor, " d_model"]:
+    """The features from which contributions are counted, in float64."""
+    if references is not None:
+        crystals = readable(references)
+        packed = prepare(crystals, model.config.radius, enlarge=model.config.enlarges_radius)
+        with torch.no_grad():
+            pooled = [model.pooled_features_in_chunks(ChunkedCrystal(packed, n, MAX_EDGES)) for n in range(len(packed))]
+        return torch.cat(pooled).double().mean(0)
+    if model.uncertainty is not None:
+        return torch.from_numpy(model.uncertainty.mean).to(model.target_mean.device).double()
+    return torch.zeros(model.config.d_model, dtype=torch.float64, device=model.target_mean.device)
+
+
+def _contributions(
+    model: CrystalFramer,
+    explained: Explained,
+    features: Float[Tensor, "n_atoms d_model"],
+    start: Float[Tensor, " d_model"],
+) -> tuple[Float[np.ndarray, " n_atoms"], float, float]:
+    """The share of each atom in the prediction, the base and the prediction.
+
+    The readout f is integrated along the straight line from the base to the mean over the atoms. Along it, the mean
+    slope of an activation between two values is their difference quotient, so that the integral has a closed form, and
+    the shares add up exactly.
+    """
+    features = features.double()
+    readout, end = copy.deepcopy(model.readout).double(), features.mean(0)
+    weights = torch.from_numpy(explained.weights).to(end.device) * model.target_std.double()
+    gradient = mean_gradient(readout, start, end, weights)
+    with torch.no_grad():
+        scale, shift = model.target_std.double(), model.target_mean.double()
+        base, prediction = (float(explained.of(readout(point) * scale + shift)) for point in (start, end))
+        contributions = (features - start) @ gradient / len(features)
+    return contributions.cpu().numpy(), base, prediction
+
+
+def mean_gradient(
+    perceptron: Perceptron,
+    start: Float[Tensor, " n_in"],
+    end: Float[Tensor, " n_in"],
+    weights: Float[Tensor, " n_out"],
+) -> Float[Tensor, " n_in"]:
+    """Mean gradient of `weights · perceptron(x)` along the straight line from start to end."""
+    first, activation, last = perceptron
+    matrices = first.get_parameter("weight"), last.get_parameter("weight")
+    before = first(start).detach().requires_grad_()
+    value = activation(before)
+    (slope,) = torch.autograd.grad(value.sum(), before)
+    with torch.no_grad():
+        step = first(end) - before
+        moves = step.abs() > 1e-9 * (1.0 + before.abs())
+        quotient = (activation(before + step) - value) / torch.where(moves, step, 1.0)
+        return (weights @ matrices[1] * torch.where(moves, quotient, slope)) @ matrices[0]
+
+
+# --- relevance of edges, gradients of positions -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Results of the backward pass."""
+
+    index: Int64[np.ndarray, "2 n_edges"]
+    image: Int[np.ndarray, "n_edges 3"]
+    attention: Float[np.ndarray, "n_layers n_heads n_edges"]
+    products: Float[np.ndarray, "n_layers n_heads n_edges"]
+    """Gradient of the prediction with respect to a factor on what each edge brings: attention × value × gradient."""
+    of_positions: Float[np.ndarray, "n_atoms 3"] | None
+    of_strain: Float[np.ndarray, "3 3"] | None
+
+
+def relevance(found: Found) -> Float[np.ndarray, "n_layers n_heads n_edges"]:
+    """The relevance of each edge, layer and head."""
+    return found.products
+
+
+def _features(model: CrystalFramer, crystal: ChunkedCrystal) -> list[Float[Tensor, "n_atoms d_model"]]:
+    """Features before the first block and after each block."""
+    weights = model.target_mean
+    chunks = EdgeChunks(crystal, weights.device, weights.dtype, lambda n_atoms: None)
+    layers = [model.embed(chunks.atomic_numbers)]
+    for block in model.blocks:
+        layers.append(block.in_chunks(layers[-1], chunks))
+    return layers
+
+
+def _backward(
+    model: CrystalFramer,
+    explained: Explained,
+    crystal: ChunkedCrystal,
+    layers: Sequence[Float[Tensor, "n_atoms d_model"]],
+    sites: Int64[np.ndarray, " n_sites"] | None,
+    progress: bool,
+) -> Found:
+    """Gradients layer by layer, from the last to the first, for some query atoms at a time.
+
+    Only the features of the layers are kept; each layer is computed again by the reference, with gradients.
+    """
+    differentiable = sites is None and not model.evaluation_config.frame.chooses
+    readout = copy.deepcopy(model.readout).double()
+    mean = layers[-1].double().mean(0)
+    weights = torch.from_numpy(explained.weights).to(mean.device) * model.target_std.double()
+    of_mean = mean_gradient(readout, mean, mean, weights).to(layers[-1].dtype)
+    gradient = (of_mean / crystal.n_atoms).expand_as(layers[-1])
+    queries = _queries(crystal, sites, len(model.blocks))
+    asked = np.arange(crystal.n_atoms) if sites is None else sites
+    given = crystal.edges_from(asked)
+    products, attention = [], []
+    total = _Geometry(np.zeros((crystal.n_atoms, 3)), np.zeros((3, 3))) if differentiable else None
+    with _bar(crystal, sum(map(len, queries)), progress) as done:
+        for block, features, atoms in reversed(list(zip(model.blocks, layers[:-1], queries, strict=True))):
+            passed = _Backward(block, features, gradient, asked, total)
+            for chunk in _chunks(crystal, atoms):
+                passed.add(chunk)
+                done(len(chunk.atoms))
+            gradient = passed.of_features()
+            products.insert(0, np.concatenate(passed.products).T)
+            attention.insert(0, np.concatenate(passed.attention).T)
+    index = np.stack([given.atoms[given.index[0]], given.index[1]])
+    of_positions, of_strain = (None, None) if total is None else (total.positions, (total.strain + total.strain.T) / 2)
+    return Found(index, given.image, np.stack(attention), np.stack(products), of_positions, of_strain)
+
+
+@dataclass(frozen=True, eq=False)
+class _Geometry:
+    """Sums of gradients with respect to the structure."""
+
+    positions: Float[np.ndarray, "n_atoms 3"]
+    strain: Float[np.ndarray, "3 3"]
+
+
+class _Backward:
+    """The backward pass through one block, for some query atoms after others."""
+
+    def __init__(
+        self,
+        block: Block,
+        features: Float[Tensor, "n_atoms d_model"],
+        gradient: Float[Tensor, "n_atoms d_model"],
+        asked: Int64[np.ndarray, " n_sites"],
+        total: _Geometry | None,
+    ) -> None:
+        """Args:
+        gradient: with respect to the output of the block.
+        asked: atoms whose edges are recorded, in this order.
+        total: sums to which gradients with respect to the structure are added.
+        """
+        self.block, self.gradient, self.total, self.asked = block, gradient, total, asked
+        self.features = features.detach().requires_grad_()
+        self.projected = block.attention.project(self.features)
+        self.sums = [torch.zeros_like(part) for part in (self.features, *self.projected)]
+        self.products: list[np.ndarray] = [np.empty((0, block.attention.config.n_heads))] * len(asked)
+        self.attention = list(self.products)
+        self.place = {int(atom): place for place, atom in enumerate(asked)}
+
+    def add(self, given: EdgesOfAtoms) -> None:
+        """Compute these query atoms."""
+        edges = Edges.of_atoms(given, self.features.device, self.features.dtype, self.total is not None)
+        leaves = [part.detach().requires_grad_() for part in (self.features, *self.projected)]
+        factors = leaves[0].new_ones(len(edges.query), self.block.attention.config.n_heads, requires_grad=True)
+        attended = self.block.attention.trace(
+            Projected(*leaves[1:]), edges, Change(weights=lambda attention: attention * factors)
+        )
+        output = edges.at_queries(leaves[0]) + attended.features
+        output = output + self.block.feedforward(output)
+        wanted = [*leaves, factors] + ([edges.vectors] if self.total is not None else [])
+        found = torch.autograd.grad(output, wanted, edges.at_queries(self.gradient))
+        for one, part in zip(self.sums, found, strict=False):
+            one += part
+        self._record(given, found[5], attended.framed.attention)
+        if self.total is not None:
+            self._add_geometry(given, found[6])
+
+    def _record(self, given: EdgesOfAtoms, products: Tensor, attention: Tensor) -> None:
+        ends = np.searchsorted(given.index[0], np.arange(1, len(given.atoms)))
+        parts = (np.split(array.detach().cpu().numpy(), ends) for array in (products, attention))
+        for atom, product, weight in zip(given.atoms.tolist(), *parts, strict=True):
+            place = self.place.get(atom)
+            if place is not None:
+                self.products[place], self.attention[place] = product, weight
+
+    def _add_geometry(self, given: EdgesOfAtoms, of_vectors: Tensor) -> None:
+        assert self.total is not None
+        gradient = of_vectors.double().cpu().numpy()
+        np.add.at(self.total.positions, given.index[1], gradient)
+        np.subtract.at(self.total.positions, given.atoms[given.index[0]], gradient)
+        np.add(self.total.strain, given.vectors.T @ gradient, out=self.total.strain)
+
+    def of_features(self) -> Float[Tensor, "n_atoms d_model"]:
+        """The gradient with respect to the input of the block, after all query atoms."""
+        direct, *of_projected = self.sums
+        (through,) = torch.autograd.grad(self.projected, self.features, of_projected)
+        return direct + through
+
+
+def _queries(
+    crystal: ChunkedCrystal, sites: Int64[np.ndarray, " n_sites"] | None, n_layers: int
+) -> list[Int64[np.ndarray, " n_queries"]]:
+    """For each layer the atoms through which the edges of the sites reach the prediction: in the first layer the sites,
+    and in each further layer also the atoms that see them."""
+    everything = np.arange(crystal.n_atoms)
+    if sites is None:
+        return [everything] * n_layers
+    queries = [np.sort(sites)]
+    index = crystal.edges_from(everything).index
+    for _ in range(n_layers - 1):
+        queries.append(np.unique(np.concatenate([queries[-1], index[0][np.isin(index[1], queries[-1])]])))
+    return queries
+
+
+def _chunks(crystal: ChunkedCrystal, atoms: Int64[np.ndarray, " n_atoms"]) -> Iterator[EdgesOfAtoms]:
+    """The edges of these atoms, of some atoms at a time."""
+    n_edges = crystal.edges_per_atom[atoms]
+    first = 0
+    for last in batch_ends([(n_edges, EDGES_AT_ONCE)], len(atoms), len(atoms)):
+        yield crystal.edges_from(atoms[first:last])
+        first = last
+
+
+@contextmanager
+def _bar(crystal: ChunkedCrystal, total: int, progress: bool) -> Iterator[Any]:
+    title = f"explaining {crystal.id or 'the crystal'}, {crystal.n_atoms:,} atoms"
+    form = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
+    with tqdm(total=total, desc=title, bar_format=form, delay=2, leave=False, disable=not progress) as bar:
+        yield bar.update
