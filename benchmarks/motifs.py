@@ -1,7 +1,7 @@
 """Milliseconds per site to find and name a coordination motif, compared with ChemEnv.
 
 The sites are those of the demo crystals, a few for each coordination number. Our time includes the neighbour search
-(CrystalNN) and the symmetry measures of all ideal polyhedra, but not the tables, which are made once. ChemEnv gets the
+and the symmetry measures of all ideal polyhedra, but not the tables, which are made once. ChemEnv gets the
 shells and only computes the measures.
 """
 

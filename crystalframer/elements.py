@@ -63,6 +63,8 @@ ATOMIC_NUMBERS: dict[str, int] = {symbol: z for z, symbol in enumerate(SYMBOLS, 
 
 COVALENT_RADII: Float[np.ndarray, " n_numbers"] = np.array([np.nan, *(row.covalent_radius for row in _ROWS)])
 """Å; index: atomic number (1 to 98)."""
+ELECTRONEGATIVITIES: Float[np.ndarray, " n_numbers"] = np.array([np.nan, *(row.electronegativity for row in _ROWS)])
+"""By Pauling, 9 for noble gases without one; index: atomic number (1 to 98)."""
 COLORS: tuple[str, ...] = ("", *(row.color for row in _ROWS))
 """`#RRGGBB` of the CPK convention; index: atomic number (1 to 98)."""
 # Z of H, He, B to Ne, Si to Ar, Ge to Kr, Sb to Xe, At, Rn.

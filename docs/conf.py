@@ -68,7 +68,8 @@ html_theme_options = {
     "header_links_before_dropdown": 7,
     "footer_start": ["copyright"],
     "footer_end": [],
-    "secondary_sidebar_items": ["page-toc"],
+    # Figures of notebooks need the width.
+    "secondary_sidebar_items": {"**": ["page-toc"], "notebooks/*": []},
 }
 html_sidebars = {"index": [], "changelog": []}
 html_show_sourcelink = False

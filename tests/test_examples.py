@@ -15,6 +15,7 @@ import viz
 from crystalframer import analysis
 
 MODULES = (
+    "crystalframer.analysis.bonds",
     "crystalframer.analysis.check",
     "crystalframer.analysis.continuity",
     "crystalframer.analysis.invariance",

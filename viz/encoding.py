@@ -12,6 +12,7 @@ import numpy as np
 
 from viz import frame_sets, palette
 from viz.scene import TIE, Scene
+from viz.symmetry import symmetry
 
 ALIGNMENT = 8
 """Bytes. Every array starts at a multiple of this, as typed arrays of JavaScript require."""
@@ -38,7 +39,9 @@ def encode(scene: Scene) -> tuple[dict[str, Any], bytes]:
         "cellEdges": scene.cell_edges.astype(np.float32),
         "drawnSite": scene.drawn_site.astype(np.uint32),
         "drawnImage": scene.drawn_image.astype(np.int16),
-        "bonds": scene.bonds.astype(np.uint32),
+        "bondStart": np.searchsorted(scene.bond_index[0], np.arange(scene.n_atoms + 1)).astype(np.uint32),
+        "bondKey": scene.bond_index[1].astype(np.uint32),
+        "bondImage": scene.bond_image.astype(np.int16),
         "edgeStart": np.searchsorted(query, np.arange(scene.n_queries + 1)).astype(np.uint32),
         "edgeKey": key.astype(np.uint32),
         "edgeImage": scene.edge_image[order].astype(np.int16),
@@ -64,6 +67,9 @@ def _header(scene: Scene, kinds: np.ndarray) -> dict[str, Any]:
     return {
         "id": scene.id,
         "formula": scene.formula,
+        "isMetallic": scene.is_metallic,
+        "vacuum": list(scene.vacuum),
+        **_symmetry(scene),
         "title": _title(scene),
         "method": scene.method,
         "labels": list(scene.labels),
@@ -88,9 +94,25 @@ def _header(scene: Scene, kinds: np.ndarray) -> dict[str, Any]:
             "heatmap": palette.HEATMAP_RAMP,
             "cell": palette.CELL_COLOR,
             "ink": palette.INK,
+            "paper": palette.PAPER,
             "paleness": palette.PALENESS,
         },
     }
+
+
+def _symmetry(scene: Scene) -> dict[str, Any]:
+    found = symmetry(scene)
+    cells = [
+        {
+            "name": cell.name,
+            "isGiven": number == 0,
+            "vectors": cell.vectors.round(6).tolist(),
+            "origin": cell.origin.round(6).tolist(),
+        }
+        for number, cell in enumerate(found.cells)
+    ]
+    sites = [{"name": site.name, "atoms": list(site.atoms)} for site in found.sites]
+    return {"spaceGroup": found.space_group, "sites": sites, "cells": cells}
 
 
 def _sets(scene: Scene) -> tuple[list[str], dict[str, np.ndarray]]:

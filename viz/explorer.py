@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,7 +16,15 @@ from crystalframer.traces import CrystalTrace
 from viz.drawings import Which
 from viz.errors import SceneError, check_option
 from viz.explorer_page import STARTING_VIEW, explorer_html, frontend_script, frontend_style, starting_state
+from viz.first_sight import CLEAREST, Head, clearest_head, find_atom
 from viz.scene import Scene, scene_from_trace
+
+MOST_SAVED = 3_000_000
+"""Characters. A larger page is not kept in a notebook."""
+MOST_PAINTED = 150
+"""Atoms. The still picture of a larger cell would take seconds, and show little."""
+STILL_DPI = 90
+FRAME_STYLE = "width: 100%; height: 860px; border: 0"
 
 
 class ChoiceError(SceneError, traitlets.TraitError):
@@ -60,36 +72,48 @@ class AttentionExplorer(CrystalWidget):
     head = traitlets.Int(0, allow_none=True).tag(sync=True)
     frames = traitlets.Unicode("all").tag(sync=True)
     polyhedra = traitlets.Unicode("all").tag(sync=True)
+    display = traitlets.Dict().tag(sync=True)
 
     def __init__(
         self,
         trace: CrystalTrace | Scene,
         *,
         layer: int = 0,
-        head: int | None = 0,
-        atom: int = 0,
+        head: Head = CLEAREST,
+        atom: int | str | None = None,
         frames: Which | None = None,
         polyhedra: Which | None = None,
         n_lines: int = 12,
+        display: Mapping[str, Any] | None = None,
     ) -> None:
         """Make the explorer.
 
         Args:
             trace: a trace from `crystalframer.trace` or `CrystalTrace.load`, or a scene made from one.
             layer: counted from 0.
-            head: counted from 0; None for the mean over heads.
-            atom: the query atom, counted from 0.
+            head: counted from 0; None for the mean over heads; `"clearest"` for the head in which least attention
+                stays on the atom.
+            atom: the query atom, its number (counted from 0) or its label (`"Ti2"`). None: the one that tells most, a
+                metal in a polyhedron near the middle.
             frames: atoms whose axes are drawn: `"selected"`, `"all"` or `"none"`. None: all atoms, or only the selected
-                atom in cells of more than 40 atoms.
-            polyhedra: atoms around which polyhedra are drawn, as for `frames`; only metals have one.
+                atom in cells of more than 8 atoms.
+            polyhedra: atoms around which polyhedra are drawn, as for `frames`; only centres have one. None: all atoms,
+                or only the selected atom in cells of more than 40.
             n_lines: number of attention lines, strongest first; more if some tie with the last.
+            display: what is drawn besides: `bonds`, `edges` (of the cell), `images` and `labels`, each true or false;
+                `hidden`, symbols of elements; `repeats` of the cell, such as `[2, 2, 1]`.
 
         Raises:
             ChoiceError: there is no such layer, head, atom or option. It is a SceneError and a TraitError.
         """
         self.scene = trace if isinstance(trace, Scene) else scene_from_trace(trace)
         state = starting_state(self.scene, frames=frames, polyhedra=polyhedra)
-        super().__init__(**state, layer=layer, head=head, atom=atom, n_lines=n_lines)
+        state |= {"layer": layer, "atom": find_atom(self.scene, atom), "display": dict(display or {})}
+        try:
+            state["head"] = clearest_head(self.scene, layer, state["atom"]) if head == CLEAREST else head
+        except SceneError as error:
+            raise ChoiceError(error.message, field=error.field, value=error.value) from None
+        super().__init__(**state, n_lines=n_lines)
 
     def _check(self, name: str, value: Any) -> None:
         if name in ("frames", "polyhedra"):
@@ -99,8 +123,32 @@ class AttentionExplorer(CrystalWidget):
 
     def to_html(self, path: str | Path | None = None) -> str:
         """Return the explorer as it is shown now, as one HTML page (see `explorer_html`). Also write it to `path`."""
-        names = ("layer", "head", "atom", "frames", "polyhedra", "n_lines")
+        names = ("layer", "head", "atom", "frames", "polyhedra", "n_lines", "display")
         page = explorer_html(self.scene, **{name: getattr(self, name) for name in names})
         if path is not None:
             Path(path).write_text(page, encoding="utf-8")
         return page
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        """The widget; and for readers of a saved notebook, who have no kernel, the page and a still picture."""
+        found = super()._repr_mimebundle_(**options)
+        if found is None:
+            return None
+        data, metadata = found
+        page = self.to_html()
+        if len(page) <= MOST_SAVED:
+            frame = f'<iframe srcdoc="{html.escape(page)}" title="Attention explorer" style="{FRAME_STYLE}"></iframe>'
+            data = {**data, "text/html": frame}
+        if self.scene.n_queries <= MOST_PAINTED:
+            data = {**data, "image/png": self._still()}
+        return data, metadata
+
+    def _still(self) -> str:
+        """What is chosen as a still picture: PNG in base64."""
+        from viz.structure_figures import structure_figure
+
+        target = io.BytesIO()
+        chosen = {"frames": self.frames, "polyhedra": self.polyhedra, "n_lines": self.n_lines}
+        figure = structure_figure(self.scene, self.layer, self.head, self.atom, **chosen)
+        figure.savefig(target, format="png", dpi=STILL_DPI)
+        return base64.b64encode(target.getvalue()).decode("ascii")

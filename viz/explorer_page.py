@@ -10,6 +10,7 @@ import gzip
 import html
 import json
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from string import Template
@@ -18,18 +19,33 @@ from typing import Any, get_args
 from viz.drawings import VIEW, Which
 from viz.encoding import encode
 from viz.errors import check_option
+from viz.first_sight import CLEAREST, Head, clearest_head, find_atom
 from viz.scene import Scene
 from viz.structure_views import SCRIPT
 
 FRONTEND = Path(__file__).parent / "frontend"
-MODULES = ("crystal.js", "mesh.js", "controls.js", "structure.js", "heatmap.js", "profile.js")
+MODULES = (
+    "crystal.js",
+    "mesh.js",
+    "camera.js",
+    "cells.js",
+    "overlay.js",
+    "vector.js",
+    "controls.js",
+    "files.js",
+    "structure.js",
+    "heatmap.js",
+    "profile.js",
+)
 """Each module imports only from those before it."""
 ENTRIES = ("explorer.js", "comparison.js")
 """Each imports only from the modules, and exports the function that draws a widget."""
 STARTING_VIEW = dict(zip(("azimuth", "elevation"), VIEW, strict=True))
 """Camera at first, degrees."""
-MANY_ATOMS = 40
-"""In larger cells, frames and polyhedra of all atoms would hide each other, so they are drawn only on request."""
+MANY_POLYHEDRA = 40
+"""In cells of more atoms, polyhedra of all of them would hide each other, so they are drawn only on request."""
+MANY_FRAMES = 8
+"""The same for frames."""
 
 
 @cache
@@ -54,24 +70,29 @@ def frontend_style() -> str:
 def explorer_html(
     scene: Scene,
     layer: int = 0,
-    head: int | None = 0,
-    atom: int = 0,
+    head: Head = CLEAREST,
+    atom: int | str | None = None,
     *,
     frames: Which | None = None,
     polyhedra: Which | None = None,
     n_lines: int = 12,
+    display: Mapping[str, Any] | None = None,
 ) -> str:
     """The explorer as one HTML page. It opens from disk without a network, and its sliders work.
 
     Args:
         scene: the crystal with its frames and attention.
         layer: first layer to show, counted from 0.
-        head: first head to show, counted from 0; None for the mean over heads.
-        atom: first atom to show, counted from 0.
+        head: first head to show, counted from 0; None for the mean over heads; `"clearest"` for the head in which least
+            attention stays on the atom.
+        atom: first atom to show, its number (counted from 0) or its label (`"Ti2"`). None: the one that tells most, a
+            metal in a polyhedron near the middle.
         frames: atoms whose axes are drawn: `"selected"`, `"all"` or `"none"`. None: all atoms, or the selected atom in
-            cells of more than 40 atoms.
-        polyhedra: atoms around which polyhedra are drawn, as for `frames`; only metals have one.
+            cells of more than 8 atoms.
+        polyhedra: atoms around which polyhedra are drawn, as for `frames`; only centres have one. None: all atoms, or
+            the selected atom in cells of more than 40.
         n_lines: number of attention lines, strongest first; more if some tie with the last.
+        display: what is drawn besides (see `AttentionExplorer`).
 
     Raises:
         SceneError: there is no such layer, head, atom or option.
@@ -81,12 +102,16 @@ def explorer_html(
         >>> len(page) < 1_500_000
         True
     """
-    scene.check(layer, head, atom)
+    atom = find_atom(scene, atom)
+    scene.check(layer, None if head == CLEAREST else head, atom)
+    if head == CLEAREST:
+        head = clearest_head(scene, layer, atom)
     state = starting_state(scene, frames=frames, polyhedra=polyhedra)
     for name in ("frames", "polyhedra"):
         check_option(name, state[name], get_args(Which))
     data = state.pop("data")
     state |= {"view": STARTING_VIEW, "layer": layer, "head": head, "atom": atom, "n_lines": n_lines}
+    state["display"] = dict(display or {})
     page = Template((FRONTEND / "page.html").read_text(encoding="utf-8"))
     return page.substitute(
         title=html.escape(f"{scene.formula} {scene.id}".strip()),
@@ -101,8 +126,16 @@ def explorer_html(
 def starting_state(scene: Scene, *, frames: str | None, polyhedra: str | None) -> dict[str, Any]:
     """Data of a scene for the browser, and whose frames and polyhedra are shown at first."""
     header, data = encode(scene)
-    default = "all" if scene.n_queries <= MANY_ATOMS else "selected"
-    return {"header": header, "data": data, "frames": frames or default, "polyhedra": polyhedra or default}
+    few = {
+        name: "all" if scene.n_queries <= most else "selected"
+        for name, most in (("frames", MANY_FRAMES), ("polyhedra", MANY_POLYHEDRA))
+    }
+    return {
+        "header": header,
+        "data": data,
+        "frames": frames or few["frames"],
+        "polyhedra": polyhedra or few["polyhedra"],
+    }
 
 
 def _compressed(data: bytes) -> str:

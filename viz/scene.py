@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from crystalframer.analysis.bonds import Bonds, find_bonds
 from crystalframer.analysis.motifs import Shell
 from crystalframer.traces import CrystalTrace, FrameSets, FrameTrace
 from viz.errors import NotATraceError, SceneError, check_index
 from viz.palette import Element, element
 
-BOND_STRETCH = 1.15
-"""The longest bond, as a multiple of the sum of the covalent radii, and also of the shortest bond of either atom (both
-lengths divided by the sum of radii). It includes Jahn-Teller octahedra and excludes the second shell of bcc (1.155)."""
+VACUUM = 7.0
+"""Å. A wider gap between atoms along a lattice direction is a vacuum."""
 BOUNDARY_TOLERANCE = 0.02
 """Å. An atom this close to a face of the cell is also drawn on the opposite face."""
 TIE = 1e-3
@@ -50,8 +50,9 @@ class Hull:
 class Scene:
     """A crystal with everything that can be drawn on it, as NumPy arrays.
 
-    Atoms are moved into the home cell (0 ≤ fractional coordinate < 1); lattice translations are counted from there. The
-    atoms of a region are not moved.
+    Atoms are moved into the home cell (0 ≤ fractional coordinate < 1); lattice translations are counted from there.
+    Molecules stay whole, with their middle in the cell, and a slab is not cut where it crosses a face. The atoms of a
+    region are not moved.
 
     Example:
         >>> scene.formula, scene.labels
@@ -65,19 +66,23 @@ class Scene:
     labels: tuple[str, ...]
     """One for each atom: element and running number (`Ti1`, `O2`); in a region element and site (`O#512`)."""
     positions: Float[np.ndarray, "n_atoms 3"]
-    """Cartesian, Å, inside the home cell."""
+    """Cartesian, Å."""
     lattice: Float[np.ndarray, "3 3"]
     """Rows a, b, c, Å."""
     drawn_site: Int[np.ndarray, " n_drawn"]
-    """Atom of each drawn ball: first the atoms of the home cell, then their images on its boundary. In a region: first
-    its own atoms, then the atoms bonded to them."""
+    """Atom of each drawn ball: first the atoms of the home cell, then their images on its boundary, then the ligands of
+    all centres in the cell. In a region: first its own atoms, then the atoms bonded to them."""
     drawn_image: Int[np.ndarray, "n_drawn 3"]
     """Lattice translation of each drawn ball; 0 for atoms of the home cell."""
     bonds: Int[np.ndarray, "n_bonds 2"]
     """Pairs of drawn balls, first < second."""
+    bond_index: Int[np.ndarray, "2 n_all_bonds"]
+    """All bonds that pictures draw, from both ends: row 0 the atom, ascending, row 1 the other one."""
+    bond_image: Int[np.ndarray, "n_all_bonds 3"]
+    """Lattice translation of the other atom of each, counted from the home cell."""
     polyhedra: tuple[Hull, ...]
-    """One for each metal with four or more bonded non-metals that do not lie in one plane; or the shells given to
-    `scene_with_shells`."""
+    """One for each centre with four or more ligands that do not lie in one plane (see `crystalframer.analysis.bonds`),
+    but for spacers; or the shells given to `scene_with_shells`."""
     edge_index: Int[np.ndarray, "2 n_edges"]
     """Row 0 the query atom, row 1 the key atom."""
     edge_image: Int[np.ndarray, "n_edges 3"]
@@ -104,6 +109,10 @@ class Scene:
     """The weighted sets of frames of each layer; `frames` has the heaviest of each set. Empty without frames."""
     unsigned_axis: int | None = None
     """Number of the axis that is a line without a direction, in models that give mirror images one prediction."""
+    is_metallic: bool = False
+    """Whether all atoms are metals. Their bonds are drawn only on request."""
+    vacuum: tuple[bool, bool, bool] = (False, False, False)
+    """Whether there is a vacuum along a, b and c, as around a slab, a layer or a molecule in a box."""
 
     @property
     def n_atoms(self) -> int:
@@ -193,7 +202,7 @@ def check_scene(scene: object) -> None:
 def scene_from_trace(trace: CrystalTrace) -> Scene:
     """Make a scene from a trace: atoms in the home cell, images on its boundary, bonds, polyhedra and labels.
 
-    Bonds are found from covalent radii among the edges of the trace.
+    Bonds and polyhedra follow the rule of `crystalframer.analysis.bonds`, as in `coordination_shells`.
 
     Args:
         trace: from `crystalframer.trace(structure)` or `CrystalTrace.load(path)`.
@@ -213,17 +222,26 @@ def scene_from_trace(trace: CrystalTrace) -> Scene:
         )
     lattice = np.asarray(trace.lattice, dtype=float)
     positions, query, key = np.asarray(trace.positions, dtype=float), *trace.edge_index
-    shift = np.zeros((len(positions), 3), np.int64)
+    shift, vacuum = np.zeros((len(positions), 3), np.int64), np.zeros(3, dtype=bool)
+    bonds = find_bonds(trace.atomic_numbers, positions, lattice)
+    molecule = np.full(len(positions), -1)
     if trace.sites is None:
         shift = _shift_into_cell(positions, lattice)
+        vacuum, above = _vacuum(positions + shift @ lattice, lattice)
+        shift -= (positions + shift @ lattice) @ np.linalg.inv(lattice) > above
+        bonds = bonds.moved(shift)
+        together, molecule = _whole(positions + shift @ lattice, lattice, bonds)
+        shift, bonds = shift + together, bonds.moved(together)
     positions = positions + shift @ lattice
     edge_image = trace.edge_image + shift[query] - shift[key]
     elements = [element(int(z)) for z in trace.atomic_numbers]
-    bonded = _bonded_edges(elements, trace.edge_index, trace.edge_lengths)
+    drawn = bonds.without_spacers()
     if trace.sites is None:
-        site, image = _drawn_atoms(positions, lattice)
+        site, image = _drawn_atoms(positions, lattice, molecule, vacuum)
+        site, image = _with_ends(site, image, drawn.key[drawn.is_center], drawn.image[drawn.is_center])
     else:
-        site, image = _drawn_region(trace.n_queries, key[bonded], edge_image[bonded])
+        own = drawn.site < trace.n_queries
+        site, image = _drawn_region(trace.n_queries, drawn.key[own], drawn.image[own])
     frames = [layer.frame for layer in trace.layers]
     has_frames = all(frame is not None for frame in frames)
     return Scene(
@@ -234,8 +252,10 @@ def scene_from_trace(trace: CrystalTrace) -> Scene:
         lattice=lattice,
         drawn_site=site,
         drawn_image=image,
-        bonds=_drawn_bonds(site, image, trace.edge_index[:, bonded], edge_image[bonded]),
-        polyhedra=_polyhedra(elements, positions, lattice, trace.edge_index[:, bonded], edge_image[bonded]),
+        bonds=_drawn_bonds(site, image, drawn),
+        bond_index=np.stack([drawn.site, drawn.key]),
+        bond_image=drawn.image,
+        polyhedra=_polyhedra(bonds, positions, lattice, trace.n_queries),
         edge_index=trace.edge_index,
         edge_image=edge_image,
         attention=np.stack([layer.attention.T for layer in trace.layers]),
@@ -249,14 +269,16 @@ def scene_from_trace(trace: CrystalTrace) -> Scene:
         is_region=trace.sites is not None,
         sets=tuple(frame.sets for frame in frames if frame) if has_frames else (),
         unsigned_axis=frames[0].unsigned_axis if frames and frames[0] else None,
+        is_metallic=bonds.is_metallic,
+        vacuum=(bool(vacuum[0]), bool(vacuum[1]), bool(vacuum[2])),
     )
 
 
 def scene_with_shells(scene: Scene, shells: Iterable[Shell]) -> Scene:
     """Replace the polyhedra of a scene by the coordination shells of an analysis, those of anions included.
 
-    A scene itself has polyhedra around metals only, found from covalent radii. The shells of an analysis are those that
-    motifs are named after. A shell of fewer than four neighbours, or with all in one plane, has no polyhedron.
+    A scene itself has polyhedra around centres only. The shells of an analysis are those that motifs are named after.
+    A shell of fewer than four neighbours, or with all in one plane, has no polyhedron.
 
     Args:
         scene: any scene.
@@ -274,7 +296,12 @@ def scene_with_shells(scene: Scene, shells: Iterable[Shell]) -> Scene:
         image = np.rint((points - scene.positions[shell.key]) @ np.linalg.inv(scene.lattice)).astype(np.int64)
         if len(shell) >= 4 and (hull := _hull(points)):
             polyhedra.append(Hull(shell.site, shell.key, image, *hull))
-    return replace(scene, polyhedra=tuple(polyhedra))
+    corners = [
+        np.concatenate([np.empty((0, *shape), np.int64), *parts])
+        for shape, parts in (((), [hull.key for hull in polyhedra]), ((3,), [hull.image for hull in polyhedra]))
+    ]
+    site, image = _with_ends(scene.drawn_site, scene.drawn_image, *corners)
+    return replace(scene, polyhedra=tuple(polyhedra), drawn_site=site, drawn_image=image)
 
 
 @dataclass(frozen=True, eq=False)
@@ -435,17 +462,86 @@ def _shift_into_cell(
     return -np.floor(frac + _face_tolerance(lattice)).astype(np.int64)
 
 
-def _drawn_atoms(
+def _whole(
+    positions: Float[np.ndarray, "n_atoms 3"], lattice: Float[np.ndarray, "3 3"], bonds: Bonds
+) -> tuple[Int[np.ndarray, "n_atoms 3"], Int[np.ndarray, " n_atoms"]]:
+    """Lattice translations that make molecules whole, with their middle in the cell; and the molecule of each atom.
+
+    Atoms of an endless network are not moved and have the molecule -1.
+    """
+    shift, molecule = np.zeros((len(positions), 3), np.int64), np.full(len(positions), -1)
+    seen = np.zeros(len(positions), dtype=bool)
+    for first in range(len(positions)):
+        if seen[first]:
+            continue
+        place = {first: np.zeros(3, np.int64)}
+        queue, is_endless = [first], False
+        while queue:
+            atom = queue.pop()
+            for other, image in zip(*bonds.shell(atom), strict=True):
+                there = place[atom] + image
+                if int(other) not in place:
+                    place[int(other)] = there
+                    queue.append(int(other))
+                is_endless |= bool((place[int(other)] != there).any())
+        atoms = np.array(list(place))
+        seen[atoms] = True
+        if not is_endless:
+            moved = np.array(list(place.values()))
+            middle = (positions[atoms] + moved @ lattice).mean(axis=0)
+            shift[atoms] = moved + _shift_into_cell(middle[None], lattice)
+            molecule[atoms] = first
+    return shift, molecule
+
+
+def _vacuum(
     positions: Float[np.ndarray, "n_atoms 3"], lattice: Float[np.ndarray, "3 3"]
+) -> tuple[Bool[np.ndarray, "3"], Float[np.ndarray, "3"]]:
+    """For each lattice direction: whether there is a vacuum, and the fractional coordinate above which atoms lie behind
+    it, so that they belong to the next cell (infinite if the vacuum begins and ends at the faces)."""
+    frac = positions @ np.linalg.inv(lattice)
+    heights = 1.0 / np.linalg.norm(np.linalg.inv(lattice), axis=0)
+    is_empty, above = np.zeros(3, dtype=bool), np.full(3, np.inf)
+    for axis in range(3):
+        ordered = np.sort(frac[:, axis])
+        gaps = np.append(np.diff(ordered), ordered[0] + 1 - ordered[-1])
+        widest = int(gaps.argmax())
+        is_empty[axis] = gaps[widest] * heights[axis] > VACUUM
+        if is_empty[axis] and widest < len(ordered) - 1:
+            above[axis] = (ordered[widest] + ordered[widest + 1]) / 2
+    return is_empty, above
+
+
+def _drawn_atoms(
+    positions: Float[np.ndarray, "n_atoms 3"],
+    lattice: Float[np.ndarray, "3 3"],
+    molecule: Int[np.ndarray, " n_atoms"],
+    vacuum: Bool[np.ndarray, "3"],
 ) -> tuple[Int[np.ndarray, " n_drawn"], Int[np.ndarray, "n_drawn 3"]]:
-    """(site, image) of the atoms of the cell, then of their copies on its far faces."""
-    on_face = positions @ np.linalg.inv(lattice) < _face_tolerance(lattice)
+    """(site, image) of the atoms of the cell, then of their copies on its far faces. Molecules are copied whole."""
+    points = positions.copy()
+    for first in np.unique(molecule[molecule >= 0]):
+        points[molecule == first] = positions[molecule == first].mean(axis=0)
+    on_face = (points @ np.linalg.inv(lattice) < _face_tolerance(lattice)) & ~vacuum
     corners = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
     # A copy at corner (1, 1, 0) exists only if the atom lies on the near a face and on the near b face.
     allowed = (on_face[:, None, :] | (corners[None] == 0)).all(axis=2)
     site, corner = np.nonzero(allowed)
     order = np.argsort(corner > 0, kind="stable")
     return site[order], corners[corner[order]]
+
+
+def _with_ends(
+    site: Int[np.ndarray, " n_drawn"],
+    image: Int[np.ndarray, "n_drawn 3"],
+    key: Int[np.ndarray, " n_ends"],
+    key_image: Int[np.ndarray, "n_ends 3"],
+) -> tuple[Int[np.ndarray, " n_all"], Int[np.ndarray, "n_all 3"]]:
+    """The drawn atoms, then those of some others that are not drawn yet."""
+    drawn = ball_numbers(site, image)
+    others = sorted({(int(k), *map(int, n)) for k, n in zip(key, key_image, strict=True)} - drawn.keys())
+    rows = np.array(others, dtype=np.int64).reshape(-1, 4)
+    return np.concatenate([site, rows[:, 0]]), np.concatenate([image, rows[:, 1:]])
 
 
 def _drawn_region(
@@ -459,58 +555,29 @@ def _drawn_region(
     return drawn[:, 0], drawn[:, 1:]
 
 
-def _bonded_edges(
-    elements: list[Element], edge_index: Int[np.ndarray, "2 n_edges"], lengths: Float[np.ndarray, " n_edges"]
-) -> Int[np.ndarray, " n_bonded"]:
-    """Edges that are bonds, by covalent radii. In a compound with non-metals, metals do not bond to each other."""
-    radii = np.array([item.covalent_radius for item in elements])
-    metal = np.array([not item.is_nonmetal for item in elements])
-    query, key = edge_index
-    relative = lengths / (radii[query] + radii[key])
-    candidate = (lengths > 0) & (relative <= BOND_STRETCH)
-    if not metal.all():
-        candidate &= ~(metal[query] & metal[key])
-    shortest = np.full(len(elements), np.inf)
-    np.minimum.at(shortest, query[candidate], relative[candidate])
-    limit = BOND_STRETCH * np.minimum(shortest[query], shortest[key])
-    return np.flatnonzero(candidate & (relative <= limit))
-
-
 def _drawn_bonds(
-    site: Int[np.ndarray, " n_drawn"],
-    image: Int[np.ndarray, "n_drawn 3"],
-    edge_index: Int[np.ndarray, "2 n_bonded"],
-    edge_image: Int[np.ndarray, "n_bonded 3"],
+    site: Int[np.ndarray, " n_drawn"], image: Int[np.ndarray, "n_drawn 3"], bonds: Bonds
 ) -> Int[np.ndarray, "n_bonds 2"]:
     """Pairs of drawn balls that a bond joins."""
     ball = ball_numbers(site, image)
-    bonds_of: dict[int, list[tuple[int, Int[np.ndarray, "3"]]]] = {}
-    for query, key, translation in zip(*edge_index, edge_image, strict=True):
-        bonds_of.setdefault(int(query), []).append((int(key), translation))
     pairs = set()
     for (atom, *translation), first in ball.items():
-        for key, step in bonds_of.get(atom, ()):
-            second = ball.get((key, *map(int, translation + step)))
+        for key, step in zip(*bonds.shell(atom), strict=True):
+            second = ball.get((int(key), *map(int, translation + step)))
             if second is not None and first < second:
                 pairs.add((first, second))
     return np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)
 
 
 def _polyhedra(
-    elements: list[Element],
-    positions: Float[np.ndarray, "n_atoms 3"],
-    lattice: Float[np.ndarray, "3 3"],
-    edge_index: Int[np.ndarray, "2 n_bonded"],
-    edge_image: Int[np.ndarray, "n_bonded 3"],
+    bonds: Bonds, positions: Float[np.ndarray, "n_atoms 3"], lattice: Float[np.ndarray, "3 3"], n_queries: int
 ) -> tuple[Hull, ...]:
-    """The hull around each metal with four or more bonded non-metals."""
-    query, key = edge_index
-    nonmetal = np.array([item.is_nonmetal for item in elements])
+    """The hull around each centre with four or more ligands."""
     found = []
-    for center in np.flatnonzero(~nonmetal):
-        mine = np.flatnonzero((query == center) & nonmetal[key])
-        if len(mine) >= 4 and (hull := _hull(positions[key[mine]] + edge_image[mine] @ lattice)):
-            found.append(Hull(int(center), key[mine], edge_image[mine], *hull))
+    for center in np.flatnonzero(~bonds.is_spacer[:n_queries]).tolist():
+        key, image = bonds.ligands(center)
+        if len(key) >= 4 and (hull := _hull(positions[key] + image @ lattice)):
+            found.append(Hull(center, key, image, *hull))
     return tuple(found)
 
 

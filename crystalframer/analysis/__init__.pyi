@@ -1,3 +1,4 @@
+from .bonds import Bonds as Bonds, find_bonds as find_bonds
 from .motifs import (
     MotifError as MotifError,
     Shell as Shell,

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
+from crystalframer.analysis.bonds import find_bonds
 from crystalframer.analysis.polyhedra import polyhedron_name, symmetry_measures
 from crystalframer.elements import SYMBOLS
 from crystalframer.errors import MotifError
@@ -82,8 +83,8 @@ def coordination_shells(
 
     Args:
         trace: positions may lie outside the cell.
-        finder: any of the neighbour finders of pymatgen. Default: `CrystalNN` (Pan et al., Inorg. Chem. 60,
-            1590 (2021), doi:10.1021/acs.inorgchem.0c02996).
+        finder: any of the neighbour finders of pymatgen, such as `CrystalNN()`. Default: the bonds that pictures show
+            (see `crystalframer.analysis.bonds`).
         sites: only these, in this order. Default: all.
 
     Raises:
@@ -96,15 +97,17 @@ def coordination_shells(
         1 O:6 octahedron 0.0
         2 L:2 line 0.0
     """
-    from pymatgen.analysis.local_env import CrystalNN
-
-    structure, finder = _structure(trace), finder or CrystalNN()
     sites = range(trace.n_queries) if sites is None else sites
     missing = [site for site in sites if not 0 <= site < trace.n_queries]
     if missing:
         problem = f"{_name(trace)}: no site {missing[0]}; choose from 0 to {trace.n_queries - 1}"
         raise MotifError(problem, site=missing[0])
-    return [_shell(trace, structure, finder, site) for site in sites]
+    if finder is None:
+        _check_positions(trace)
+        bonds = find_bonds(trace.atomic_numbers, trace.positions, trace.lattice)
+        return [_shell(trace, site, *bonds.shell(site)) for site in sites]
+    structure = _structure(trace)
+    return [_shell(trace, site, *_found(trace, structure, finder, site)) for site in sites]
 
 
 def _structure(trace: CrystalTrace) -> Structure:
@@ -118,7 +121,19 @@ def _structure(trace: CrystalTrace) -> Structure:
     )
 
 
-def _shell(trace: CrystalTrace, structure: Structure, finder: NearNeighbors, site: int) -> Shell:
+def _check_positions(trace: CrystalTrace) -> None:
+    odd = np.flatnonzero(~np.isfinite(trace.positions).all(axis=1))
+    if len(odd):
+        site = int(odd[0])
+        element = SYMBOLS[int(trace.atomic_numbers[site]) - 1]
+        problem = f"{_name(trace)}, site {site} ({element}): its position is not a number; correct the structure"
+        raise MotifError(problem, site=site)
+
+
+def _found(
+    trace: CrystalTrace, structure: Structure, finder: NearNeighbors, site: int
+) -> tuple[Int[np.ndarray, " n_neighbors"], Int[np.ndarray, "n_neighbors 3"]]:
+    """Atoms and images of the neighbours that a finder of pymatgen finds."""
     try:
         with warnings.catch_warnings():
             # Oxidation states, which are never known here, or a radius is missing. A caller cannot change that.
@@ -134,7 +149,14 @@ def _shell(trace: CrystalTrace, structure: Structure, finder: NearNeighbors, sit
     ends = np.array([entry["site"].coords for entry in found], dtype=np.float64).reshape(-1, 3)
     # Finders count images from different cells.
     image = np.rint((ends - structure.cart_coords[key]) @ np.linalg.inv(structure.lattice.matrix)).astype(np.int64)
-    vectors = structure.cart_coords[key] + image @ structure.lattice.matrix - structure.cart_coords[site]
+    return key, image
+
+
+def _shell(
+    trace: CrystalTrace, site: int, key: Int[np.ndarray, " n_neighbors"], image: Int[np.ndarray, "n_neighbors 3"]
+) -> Shell:
+    positions, lattice = np.asarray(trace.positions, dtype=np.float64), np.asarray(trace.lattice, dtype=np.float64)
+    vectors = positions[key] + image @ lattice - positions[site]
     return Shell(site, key, image, _edges_of(trace, site, key, image), vectors, symmetry_measures(vectors))
 
 

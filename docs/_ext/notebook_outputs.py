@@ -83,12 +83,15 @@ def _html(text: str) -> NotebookNode:
 
 
 def _plotly(figure: dict[str, Any]) -> str:
-    text = json.dumps(figure).replace("</", "<\\/")
+    # A figure that is wider than the page becomes as narrow as the page, and is not cut.
+    layout = dict(figure.get("layout", {}))
+    width = layout.pop("width", None)
+    text = json.dumps({**figure, "layout": layout}).replace("</", "<\\/")
     name = f"figure-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     config = '{"displaylogo": false, "responsive": true}'
-    height = figure.get("layout", {}).get("height", 450)
+    style = f"height: {layout.get('height', 450)}px" + (f"; max-width: {width}px" if width else "")
     return (
-        f'<div id="{name}" class="plotly-figure" style="height: {height}px"></div><script>(() => {{ '
+        f'<div id="{name}" class="plotly-figure" style="{style}"></div><script>(() => {{ '
         f'const figure = {text}; Plotly.newPlot("{name}", figure.data, figure.layout, {config}); }})();</script>'
     )
 

@@ -253,7 +253,11 @@ def broken() -> CrystalTrace:
 
 
 def test_a_site_whose_neighbours_cannot_be_found_is_named() -> None:
+    from pymatgen.analysis.local_env import CrystalNN
+
     with refused(MotifError, "'astray'", "Zn", "CrystalNN", "Error: ", site=0):
+        coordination_shells(broken(), CrystalNN())
+    with refused(MotifError, "'astray'", "Zn", "not a number", site=0):
         coordination_shells(broken())
 
 
@@ -480,7 +484,7 @@ def test_a_structure_that_fails_costs_only_its_own_rows() -> None:
         table = motif_table([TRACE, broken(), make_trace(zincblende())])
     assert set(table["id"]) == {"SrTiO3", "ZnS"}
     assert list(table.attrs["errors"]) == ["astray"]
-    assert str(caught[0].message).endswith('choose another finder); see attrs["errors"]')
+    assert str(caught[0].message).endswith('correct the structure); see attrs["errors"]')
 
 
 def test_structures_without_a_name_are_numbered() -> None:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import base64
 import gzip
+import html
+import io
 import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+from refusals import refused
 from synthetic_traces import synthetic_trace
 
 from crystalframer.testing import random_crystal
 from crystalframer.traces import CrystalTrace
-from viz import AttentionExplorer, Scene, explorer_html
+from viz import AttentionExplorer, Scene, SceneError, explorer_html, strongest_edges
 from viz.encoding import encode
 from viz.explorer_page import ENTRIES, FRONTEND, MODULES, frontend_script
 
@@ -41,9 +46,36 @@ def test_a_step_sends_one_number(explorer: AttentionExplorer, monkeypatch: pytes
 
 
 def test_frames_and_polyhedra_of_large_cells_wait_until_asked_for() -> None:
-    small, large = (AttentionExplorer(synthetic_trace(random_crystal(0, n), radius=3.0)) for n in (40, 41))
-    assert (small.frames, small.polyhedra) == ("all", "all")
-    assert (large.frames, large.polyhedra) == ("selected", "selected")
+    few, some, many = (AttentionExplorer(synthetic_trace(random_crystal(0, n), radius=3.0)) for n in (8, 40, 41))
+    assert (few.frames, few.polyhedra) == ("all", "all")
+    assert (some.frames, some.polyhedra) == ("selected", "all")
+    assert (many.frames, many.polyhedra) == ("selected", "selected")
+
+
+def test_the_first_sight_is_a_metal_in_its_polyhedron_and_a_head_that_looks_away(
+    perovskite_trace: CrystalTrace,
+) -> None:
+    explorer = AttentionExplorer(perovskite_trace)
+    assert explorer.scene.labels[explorer.atom] == "Ti1"
+    stays = [strongest_edges(explorer.scene, 0, head, 1).itself for head in range(explorer.scene.n_heads)]
+    assert explorer.head == int(np.argmin(stays))
+    state = json.loads(element(explorer_html(explorer.scene), "state"))
+    assert (state["atom"], state["head"]) == (explorer.atom, explorer.head)
+
+
+def test_atoms_by_their_label(perovskite_trace: CrystalTrace) -> None:
+    assert AttentionExplorer(perovskite_trace, atom="O2").atom == 3
+    with refused(SceneError, "'O9'", "Sr1, Ti1", field="atom"):
+        AttentionExplorer(perovskite_trace, atom="O9")
+
+
+def test_a_saved_notebook_keeps_the_page_and_a_picture(explorer: AttentionExplorer) -> None:
+    """For readers without a kernel: the page as it is now in a frame, and a PNG picture."""
+    data, _ = explorer._repr_mimebundle_()
+    assert data["application/vnd.jupyter.widget-view+json"]["model_id"] == explorer.model_id
+    assert html.escape(explorer.to_html()) in data["text/html"]
+    picture = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
+    assert min(picture.size) > 300 and len(picture.convert("RGB").getcolors(1 << 24) or ()) > 100
 
 
 def test_a_trace_without_frames() -> None:
@@ -72,6 +104,7 @@ def test_the_page_holds_what_is_shown_now(explorer: AttentionExplorer, tmp_path:
         "polyhedra": "none",
         "n_lines": 12,
     }
+    assert state["display"] == {}
     header, data = encode(explorer.scene)
     assert state["header"] == json.loads(json.dumps(header))
     assert gzip.decompress(base64.b64decode(element(page, "data"))) == data

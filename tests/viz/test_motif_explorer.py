@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import numpy as np
 import pytest
 from refusals import refused
 from synthetic_traces import perovskite, skewed, synthetic_trace
 
-from crystalframer.analysis import coordination_shells
+from crystalframer.analysis import Shell, coordination_shells
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.errors import MotifError
 from crystalframer.testing import random_crystal, rewrapped
+from crystalframer.traces import CrystalTrace
 from viz import MotifExplorer, Scene, motif_angle_figure, scene_from_trace, scene_with_shells
 from viz.motif_explorer import describe_shell
 
@@ -104,16 +104,12 @@ def test_without_frames_the_figure_gives_way_to_a_sentence() -> None:
 
 
 def test_a_shell_that_cannot_be_found_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pymatgen.analysis.local_env import CrystalNN
+    def stumble(trace: CrystalTrace, sites: list[int]) -> list[Shell]:
+        if sites == [2]:
+            raise MotifError("finds no neighbours: <flat>", site=2)
+        return coordination_shells(trace, sites=sites)
 
-    found = CrystalNN.get_nn_info
-
-    def stumble(self: CrystalNN, structure: Any, n: int) -> Any:
-        if n == 2:
-            raise RuntimeError("<flat>")
-        return found(self, structure, n)
-
-    monkeypatch.setattr(CrystalNN, "get_nn_info", stumble)
+    monkeypatch.setattr("viz.motif_explorer.coordination_shells", stumble)
     explorer = MotifExplorer([synthetic_trace(perovskite())], site=2)
     assert "finds no neighbours" in explorer._words.value and "&lt;flat&gt;" in explorer._words.value
     assert explorer._angles.outputs == ()

@@ -2,7 +2,7 @@
 // head and atom, and a header and bytes for each scene. Texts that come from files are set as text, never as HTML.
 
 import { edgeWeights, frameText, isTied, strongestEdges, decode } from "./crystal.js";
-import { keepKeys, legend, make, onArrows, pageModel, percent, slider, structureBox, tiedBadge, without3D } from "./controls.js";
+import { followTheme, keepKeys, legend, make, onArrows, pageModel, percent, slider, structureBox, tiedBadge, without3D } from "./controls.js";
 import { Structure } from "./structure.js";
 
 const STATE = ["layer", "head", "atom"];
@@ -20,7 +20,7 @@ function render({ model, el }) {
     model.set(name, value);
     model.save_changes();
   };
-  const pick = (atom) => set("atom", atom);
+  const pick = { onPick: (atom) => set("atom", atom) };
   let structures = [];
   let waiting = 0;
 
@@ -45,7 +45,11 @@ function render({ model, el }) {
   for (const name of ["layer", "head"]) {
     ui[name].input.addEventListener("input", () => set(name, Number(ui[name].input.value)));
   }
-  ui.atom.addEventListener("change", () => pick(Number(ui.atom.value)));
+  ui.atom.addEventListener("change", () => set("atom", Number(ui.atom.value)));
+  const stopThemes = crystals.map(({ palette }) => {
+    delete ui.root.dataset.theme;
+    return followTheme(ui.root, palette, redraw);
+  });
 
   // A 3D viewer needs an element with a size: in a hidden tab it is made when the tab is shown.
   const watcher = new ResizeObserver(() => {
@@ -60,6 +64,7 @@ function render({ model, el }) {
 
   return () => {
     watcher.disconnect();
+    for (const stop of stopThemes) stop();
     for (const name of STATE) model.off(`change:${name}`, redraw);
   };
 }
@@ -110,7 +115,6 @@ function build(crystals, names, sizes) {
     ),
   );
   keepKeys(root);
-  root.style.setProperty("--ink", palette.ink);
   const show = (now) => {
     layer.show(now.layer);
     head.show(now.head);

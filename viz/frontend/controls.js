@@ -35,6 +35,62 @@ export function structureBox(name) {
   });
 }
 
+/** A button with a name that says more than its text. */
+export function button(text, name, onClick) {
+  const element = make("button", { type: "button", title: name, attributes: { "aria-label": name } }, text);
+  element.addEventListener("click", onClick);
+  return element;
+}
+
+/** A box to tick, with its label. */
+export function tick(text, onChange) {
+  const input = make("input", { type: "checkbox", attributes: { "aria-label": text } });
+  input.addEventListener("change", () => onChange(input.checked));
+  return { input, group: make("label", {}, input, text) };
+}
+
+/** A list to choose from, with its label; `options` are pairs of text and value. */
+export function choice(text, name, options, onChange) {
+  const input = make("select", { attributes: { "aria-label": name } });
+  input.append(...options.map((option) => new Option(...option)));
+  input.addEventListener("change", () => onChange(input.value));
+  return { input, group: make("label", {}, `${text} `, input) };
+}
+
+const INKS = { light: { ink: "#222222", paper: "#FFFFFF", cell: "#555555" }, dark: { ink: "#EEEEEE", paper: "#1B1E23", cell: "#AAAAAA" } };
+
+/** Whether the page around an element is dark: JupyterLab, VS Code and others say so, or else the browser. */
+export function isDark(element) {
+  const lab = document.body?.dataset;
+  if (lab?.jpThemeLight) return lab.jpThemeLight === "false";
+  const kind = lab?.vscodeThemeKind ?? document.documentElement.dataset.theme ?? "";
+  if (kind) return /dark|high-contrast$/.test(kind);
+  return element.ownerDocument.defaultView.matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+/** Give an explorer the colours of the page around it, now and when they change. Returns a function that ends it. */
+export function followTheme(root, palette, redraw) {
+  const apply = () => {
+    const name = isDark(root) ? "dark" : "light";
+    if (root.dataset.theme === name) return;
+    root.dataset.theme = name;
+    Object.assign(palette, INKS[name]);
+    for (const [key, color] of Object.entries(INKS[name])) root.style.setProperty(`--${key}`, color);
+    redraw();
+  };
+  const media = matchMedia("(prefers-color-scheme: dark)");
+  media.addEventListener("change", apply);
+  const watcher = new MutationObserver(apply);
+  for (const element of [document.body, document.documentElement]) {
+    watcher.observe(element, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-vscode-theme-kind", "data-theme", "class"] });
+  }
+  apply();
+  return () => {
+    media.removeEventListener("change", apply);
+    watcher.disconnect();
+  };
+}
+
 /** Say in a structure box why it is empty. `figure` is the function of viz that draws a still picture instead. */
 export function without3D(box, figure) {
   const text =

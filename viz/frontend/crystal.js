@@ -21,6 +21,7 @@ export function decode(header, bytes) {
         ? fromHalf(new Uint16Array(buffer, offset, length))
         : new ARRAYS[dtype](buffer, offset, length);
   }
+  crystal.nAtoms = crystal.kind.length;
   [crystal.nLayers, crystal.nHeads, crystal.nEdges] = header.arrays.attention.shape;
   // Query atoms: all atoms, or the first ones in a region of a large crystal.
   crystal.nQueries = header.arrays.decayLength.shape[2];

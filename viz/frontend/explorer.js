@@ -1,51 +1,64 @@
 // The explorer: controls, structure, heatmap and distance curve of one crystal. It runs in a notebook (anywidget) and in
-// a separate page. `model` holds layer, head (null: mean over heads), atom, frames and polyhedra. Texts that come from
-// files are set as text, never as HTML.
+// a separate page. `model` holds layer, head (null: mean over heads), atom, frames, polyhedra, number of lines and the
+// display. Texts that come from files are set as text, never as HTML.
 
 import { attentionByDistance, attentionMatrix, edgeWeights, frameText, isTied, strongestEdges, decode } from "./crystal.js";
-import { keepKeys, legend, make, onArrows, pageModel, percent, slider, structureBox, tiedBadge, without3D } from "./controls.js";
+import {
+  button, choice, followTheme, keepKeys, legend, make, onArrows, pageModel, percent, slider, structureBox, tick, tiedBadge, without3D,
+} from "./controls.js";
+import { cif, csv, lineRows, saveAs } from "./files.js";
 import { Heatmap } from "./heatmap.js";
 import { Profile } from "./profile.js";
-import { Structure } from "./structure.js";
+import { startingDisplay, Structure } from "./structure.js";
 
 const PLAY_INTERVAL = 900; // ms
-const PNG_SCALE = 4;
-const STATE = ["layer", "head", "atom", "frames", "polyhedra"];
+const STATE = ["layer", "head", "atom", "frames", "polyhedra", "n_lines", "display"];
+const TURN = 10; // degrees for each key
+const ZOOM = 1.15;
 
 /** Build the explorer in `el` and keep it up to date with `model`. Returns a function that ends it. */
 function render({ model, el }) {
   const crystal = decode(model.get("header"), model.get("data"));
-  const ui = build(crystal);
-  el.append(ui.root);
-  const state = () => Object.fromEntries(STATE.map((name) => [name, model.get(name)]));
+  const first = startingDisplay(crystal);
+  const state = () => {
+    const now = Object.fromEntries(STATE.map((name) => [name, model.get(name)]));
+    return { ...now, display: { ...first, ...now.display } };
+  };
   const set = (name, value) => {
     model.set(name, value);
     model.save_changes();
   };
+  const act = { set, state, show: (name, value) => set("display", { ...state().display, [name]: value }) };
+  const ui = build(crystal, act);
+  el.append(ui.root);
   const pick = (atom) => set("atom", atom);
   const heatmap = new Heatmap(ui.heatmap, crystal, pick, ui.point);
   const profile = new Profile(ui.profile, crystal, ui.point);
   let structure = null;
   let waiting = 0;
+  let shown = { lines: { edges: [] }, weights: [] };
 
   const draw = () => {
     waiting = 0;
     const now = state();
     const { layer, head, atom } = now;
     const weights = edgeWeights(crystal, layer, head);
-    const lines = strongestEdges(crystal, weights, atom, model.get("n_lines"));
+    const lines = strongestEdges(crystal, weights, atom, now.n_lines);
+    shown = { lines, weights };
     heatmap.draw(attentionMatrix(crystal, weights), atom);
     const decay = head === null ? null : crystal.decayLength[(layer * crystal.nHeads + head) * crystal.nQueries + atom];
     profile.draw(attentionByDistance(crystal, weights, atom), decay);
     structure?.draw(now, { edges: lines.edges, weights });
-    ui.show(now, caption(crystal, now, lines, weights), model.get("n_lines"));
+    ui.show(now, caption(crystal, now, lines, weights));
+    if (ui.table.open) ui.fillTable(lineRows(crystal, lines, weights));
   };
   // Changes before the next frame of the browser are drawn together.
   const redraw = () => (waiting ||= requestAnimationFrame(draw));
   for (const name of STATE) model.on(`change:${name}`, redraw);
 
-  const stopControls = connect(ui, crystal, state, set);
-  ui.png.addEventListener("click", () => save(structure.png(PNG_SCALE), fileName(crystal, state())));
+  const stopControls = connect(ui, crystal, act, () => structure, () => shown);
+  const stopTheme = followTheme(ui.root, crystal.palette, redraw);
+  ui.table.addEventListener("toggle", redraw);
 
   // A 3D viewer needs an element with a size: in a hidden tab it is made when the tab is shown.
   const watcher = new ResizeObserver(() => {
@@ -63,16 +76,17 @@ function render({ model, el }) {
   return () => {
     watcher.disconnect();
     stopControls();
+    stopTheme();
     for (const name of STATE) model.off(`change:${name}`, redraw);
   };
 }
 
-function makeStructure(ui, crystal, pick, view) {
+function makeStructure(ui, crystal, onPick, view) {
   try {
-    return new Structure(library, ui.structure, crystal, pick, view);
+    return new Structure(library, ui.structure, crystal, { onPick, onPoint: ui.point }, view);
   } catch (error) {
     without3D(ui.structure, "structure_figure");
-    ui.png.disabled = true;
+    for (const element of ui.needs3D) element.disabled = true;
     return null;
   }
 }
@@ -82,23 +96,71 @@ const WHICH = [
   ["this atom", "selected"],
   ["none", "none"],
 ];
+const REPEATS = [[1, 1, 1], [2, 1, 1], [1, 2, 1], [1, 1, 2], [2, 2, 1], [2, 2, 2], [3, 3, 1], [3, 3, 3]];
+const KEYS = [
+  ["↑ ↓", "next or previous layer"],
+  ["→ ←", "next or previous head"],
+  ["Shift + arrows", "turn the crystal"],
+  ["+ −", "zoom in and out; also the wheel, after a click on the picture"],
+  ["0, double click", "the view at first"],
+  ["a b c", "look along a lattice vector"],
+  ["f", "fly to the chosen atom, and turn about it"],
+  ["n p", "next or previous unique site"],
+  ["m, Shift + click", "measure: two atoms a distance, three an angle, four a dihedral angle"],
+  ["Esc", "forget the measurement"],
+  ["?", "this help"],
+];
+const MEANINGS = [
+  ["Lines", "where the chosen atom attends: wide and dark is strong. Pale atoms are in other cells."],
+  ["e₁ e₂ e₃", "the axes of the local frame of this head. Pale axes are those of other frames of a weighted set, or of a frame that changes nothing."],
+  ["Polyhedra", "around atoms with four or more ligands, by the bond rule of the analysis. Large cations beside a framework have none."],
+  ["σ", "decay length: attention falls with distance r as exp(−r²/2σ²)."],
+];
 
 // --- what is on the page ----------------------------------------------------------------------------------------------
 
-function build(crystal) {
+function build(crystal, act) {
   const { labels, nLayers, nHeads, palette, axes } = crystal;
   const layer = slider("Layer", nLayers);
   const head = slider("Head", nHeads);
   const mean = make("input", { type: "checkbox", attributes: { "aria-label": "Mean over heads" } });
-  const atom = make("select", { attributes: { "aria-label": "Atom whose attention is shown" } });
-  atom.append(...labels.slice(0, crystal.nQueries).map((label, n) => new Option(label, n)));
-  const frames = make("select", { attributes: { "aria-label": "Atoms whose frames are drawn" } });
-  frames.append(...WHICH.map((choice) => new Option(...choice)));
-  const polyhedra = make("select", { attributes: { "aria-label": "Atoms around which polyhedra are drawn" } });
-  polyhedra.append(...WHICH.map((choice) => new Option(...choice)));
-  polyhedra.disabled = !crystal.faces.length;
-  const png = make("button", { type: "button", title: "Save the structure as a PNG picture" }, "PNG");
-  png.setAttribute("aria-label", "Save the structure as a PNG picture");
+  const atom = atomList(crystal);
+  const frames = choice("Frames", "Atoms whose frames are drawn", WHICH, (value) => act.set("frames", value));
+  const polyhedra = choice("Polyhedra", "Atoms around which polyhedra are drawn", WHICH, (value) => act.set("polyhedra", value));
+  polyhedra.input.disabled = !crystal.faces.length;
+
+  const view = {
+    reset: button("⟲", "Show the whole crystal (0)"),
+    a: button("a", "Look along a"),
+    b: button("b", "Look along b"),
+    c: button("c", "Look along c"),
+    fly: button("◎", "Fly to the chosen atom (f)"),
+    full: button("full", "Fill the screen"),
+    help: button("?", "Keys and meanings (?)"),
+  };
+  const saves = {
+    png: button("PNG", "Save the structure as a PNG picture"),
+    svg: button("SVG", "Save the structure as an SVG picture"),
+    csv: button("CSV", "Save the attention lines as a table (CSV)"),
+    cif: button("CIF", "Save the crystal (CIF)"),
+  };
+  const size = choice("", "Size of the PNG picture", [["4×", 4], ["2×", 2], ["1×", 1], ["4×, clear", "clear"]], () => {});
+  const ticks = {
+    bonds: tick("bonds", (value) => act.show("bonds", value)),
+    edges: tick("cell", (value) => act.show("edges", value)),
+    images: tick("images", (value) => act.show("images", value)),
+    labels: tick("labels", (value) => act.show("labels", value)),
+  };
+  const nLines = make("input", { type: "number", min: 0, max: 999, attributes: { "aria-label": "Number of attention lines" } });
+  nLines.addEventListener("change", () => act.set("n_lines", Math.max(0, Math.round(Number(nLines.value) || 0))));
+  const cells = [
+    ...crystal.cells.map(({ name }, n) => [name, String(n)]),
+    ...(crystal.cellEdges.length ? REPEATS.slice(1).map((repeats) => [repeats.join(" × "), repeats.join()]) : []),
+  ];
+  const cell = choice("Cell", "Cell that is drawn", cells, (value) => {
+    const repeats = value.includes(",") ? value.split(",").map(Number) : [1, 1, 1];
+    act.set("display", { ...act.state().display, cell: value.includes(",") ? 0 : Number(value), repeats });
+  });
 
   const structure = structureBox("Crystal structure");
   const heatmap = make("canvas", {
@@ -114,17 +176,29 @@ function build(crystal) {
   profile.setAttribute("class", "cf-profile");
   profile.setAttribute("role", "img");
   const said = make("p", { className: "cf-caption", attributes: { "aria-live": "polite" } });
+  const distance = make("p", { className: "cf-measure", hidden: true, attributes: { "aria-live": "polite" } });
   const tip = make("div", { className: "cf-tip", hidden: true });
   const title = make("span", { className: "cf-title" });
   const profileTitle = make("div", { className: "cf-subtitle" });
   const heatmapTitle = make("div", { className: "cf-subtitle" });
+  const rows = make("tbody");
+  const heads = ["rank", "atom", "image", "distance (Å)", "attention"].map((text) => make("th", { attributes: { scope: "col" } }, text));
+  const table = make(
+    "details",
+    { className: "cf-table" },
+    make("summary", {}, "Attention lines as a table"),
+    make("table", {}, make("thead", {}, make("tr", {}, ...heads)), rows),
+  );
+  const elements = elementLegend(crystal, act);
 
   const tied = tiedBadge();
+  const badge = (text, about) => make("span", { className: "cf-badge", title: about }, text);
   const head_line = make(
     "div",
     { className: "cf-head" },
     title,
-    make("span", { className: "cf-badge", title: "Frame method" }, `frames: ${crystal.method}`),
+    ...(crystal.spaceGroup ? [badge(crystal.spaceGroup, "Space group")] : []),
+    badge(`frames: ${crystal.method}`, "Frame method"),
     tied,
     ...crystal.prediction.map(prediction),
   );
@@ -135,10 +209,19 @@ function build(crystal) {
     head.group,
     make("label", {}, mean, "mean over heads"),
     make("label", {}, "Atom ", atom),
-    make("label", {}, "Frames ", frames),
-    make("label", {}, "Polyhedra ", polyhedra),
-    png,
+    frames.group,
+    polyhedra.group,
+    make("label", {}, "Lines ", nLines),
   );
+  const bar = make(
+    "div",
+    { className: "cf-controls cf-bar" },
+    make("span", { className: "cf-group" }, ...Object.values(view)),
+    ...Object.values(ticks).map(({ group }) => group),
+    cell.group,
+    make("span", { className: "cf-group" }, saves.png, size.group, saves.svg, saves.csv, saves.cif),
+  );
+  const help = helpDialog();
 
   const root = make(
     "div",
@@ -152,14 +235,23 @@ function build(crystal) {
       make(
         "div",
         { className: "cf-pictures" },
-        make("div", { className: "cf-left" }, structure, legend(palette, axes, "attention, weak to strong", crystal.otherAxis.length > 0)),
+        make(
+          "div",
+          { className: "cf-left" },
+          structure,
+          bar,
+          distance,
+          elements.root,
+          legend(palette, axes, "attention, weak to strong", crystal.otherAxis.length > 0),
+        ),
         make("div", { className: "cf-right" }, heatmapTitle, heatmap, profileTitle, profile),
       ),
+      table,
       tip,
+      help,
     ),
   );
   keepKeys(root);
-  root.style.setProperty("--ink", palette.ink);
   title.textContent = crystal.title;
 
   const show = (now, text) => {
@@ -167,9 +259,14 @@ function build(crystal) {
     head.show(now.head);
     mean.checked = now.head === null;
     atom.value = now.atom;
-    frames.value = now.frames;
-    frames.disabled = !axes || now.head === null;
-    polyhedra.value = now.polyhedra;
+    frames.input.value = now.frames;
+    frames.input.disabled = !axes || now.head === null;
+    polyhedra.input.value = now.polyhedra;
+    nLines.value = now.n_lines;
+    for (const [name, { input }] of Object.entries(ticks)) input.checked = now.display[name];
+    const { repeats, cell: chosen } = now.display;
+    cell.input.value = repeats.some((n) => n > 1) ? repeats.join() : String(chosen);
+    elements.show(now.display.hidden);
     const where = `layer ${now.layer}, ${now.head === null ? "mean of all heads" : `head ${now.head}`}`;
     heatmapTitle.textContent = `Attention, ${where}`;
     profileTitle.textContent = `Attention of ${labels[now.atom]} by distance (bars: per shell, line: total within)`;
@@ -182,10 +279,65 @@ function build(crystal) {
     if (text === null) return;
     tip.textContent = text;
     const box = root.getBoundingClientRect();
-    tip.style.left = `${Math.min(event.clientX - box.left + 12, box.width - tip.offsetWidth - 4)}px`;
+    tip.style.left = `${Math.max(4, Math.min(event.clientX - box.left + 12, box.width - tip.offsetWidth - 4))}px`;
     tip.style.top = `${event.clientY - box.top - 34}px`;
   };
-  return { root, layer, head, mean, atom, frames, polyhedra, png, structure, heatmap, profile, show, point };
+  const fillTable = (lines) => {
+    const cells = (row) => ["rank", "atom", "image", "distance", "attention"].map((name) => make("td", {}, String(row[name])));
+    rows.replaceChildren(...lines.map((row) => make("tr", {}, ...cells(row))));
+  };
+  const say = (text) => {
+    distance.hidden = !text;
+    distance.textContent = text;
+  };
+  const needs3D = [...Object.values(view).slice(0, 5), saves.png, saves.svg];
+  return {
+    root, layer, head, mean, atom, structure, heatmap, profile, table, view, saves, size: size.input, help, needs3D,
+    show, point, fillTable, say,
+  };
+}
+
+/** The atoms by unique site: `Ti 2a × 2: Ti1, Ti2`. */
+function atomList({ labels, nQueries, sites }) {
+  const list = make("select", { attributes: { "aria-label": "Atom whose attention is shown" } });
+  const option = (atom) => new Option(labels[atom], atom);
+  if (sites.every(({ atoms }) => atoms.length === 1)) {
+    list.append(...Array.from({ length: nQueries }, (_, atom) => option(atom)));
+    return list;
+  }
+  for (const { name, atoms } of sites) {
+    const group = make("optgroup", { label: `${name}${atoms.length > 1 ? `, ${atoms.length} atoms` : ""}` });
+    group.append(...atoms.map(option));
+    list.append(group);
+  }
+  return list;
+}
+
+/** A button for each element, which hides and shows it. */
+function elementLegend({ elements }, act) {
+  const buttons = elements.map(({ symbol, color }) => {
+    const mark = make("span", { className: "cf-ball" });
+    mark.style.background = color;
+    const element = make("button", { type: "button", className: "cf-element", title: `Hide or show ${symbol}` }, mark, symbol);
+    element.setAttribute("aria-label", `Show ${symbol}`);
+    element.addEventListener("click", () => {
+      const { hidden } = act.state().display;
+      act.show("hidden", hidden.includes(symbol) ? hidden.filter((other) => other !== symbol) : [...hidden, symbol]);
+    });
+    return element;
+  });
+  const show = (hidden) => {
+    elements.forEach(({ symbol }, n) => buttons[n].setAttribute("aria-pressed", String(!hidden.includes(symbol))));
+  };
+  return { root: make("div", { className: "cf-elements", attributes: { role: "group", "aria-label": "Elements" } }, ...buttons), show };
+}
+
+function helpDialog() {
+  const list = (pairs) => make("dl", {}, ...pairs.flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, text)]));
+  const close = button("Close", "Close the help");
+  const dialog = make("dialog", { className: "cf-help", attributes: { "aria-label": "Help" } }, make("b", {}, "Keys, when the picture has the focus"), list(KEYS), make("b", {}, "What is drawn"), list(MEANINGS), close);
+  close.addEventListener("click", () => dialog.close());
+  return dialog;
 }
 
 function prediction({ name, value, unit }) {
@@ -193,7 +345,7 @@ function prediction({ name, value, unit }) {
 }
 
 /** Let controls and keys set values of the model. Returns a function that stops playing. */
-function connect(ui, crystal, state, set) {
+function connect(ui, crystal, { set, state }, structure, shown) {
   const timers = { layer: 0, head: 0 };
   const sizes = { layer: crystal.nLayers, head: crystal.nHeads, atom: crystal.nQueries };
   const step = (name, by) => {
@@ -219,10 +371,65 @@ function connect(ui, crystal, state, set) {
   }
   ui.mean.addEventListener("change", () => set("head", ui.mean.checked ? null : Number(ui.head.input.value)));
   ui.atom.addEventListener("change", () => set("atom", Number(ui.atom.value)));
-  ui.frames.addEventListener("change", () => set("frames", ui.frames.value));
-  ui.polyhedra.addEventListener("change", () => set("polyhedra", ui.polyhedra.value));
+
+  const nextSite = (by) => {
+    const { sites } = crystal;
+    const here = sites.findIndex(({ atoms }) => atoms.includes(state().atom));
+    set("atom", sites[(here + by + sites.length) % sites.length].atoms[0]);
+  };
+  const measure = () => ui.say(structure()?.measure() ?? "");
+  const forget = () => {
+    structure()?.forget();
+    ui.say("");
+  };
+  const actions = {
+    0: () => structure()?.reset(),
+    f: () => structure()?.fly(),
+    a: () => structure()?.lookAlong(0),
+    b: () => structure()?.lookAlong(1),
+    c: () => structure()?.lookAlong(2),
+    "+": () => structure()?.zoom(ZOOM),
+    "=": () => structure()?.zoom(ZOOM),
+    "-": () => structure()?.zoom(1 / ZOOM),
+    n: () => nextSite(1),
+    p: () => nextSite(-1),
+    m: measure,
+    "?": () => ui.help.showModal(),
+    Escape: forget,
+  };
+  const turns = { ArrowLeft: [-TURN, 0], ArrowRight: [TURN, 0], ArrowUp: [0, TURN], ArrowDown: [0, -TURN] };
+  ui.structure.addEventListener("keydown", (event) => {
+    const turn = event.shiftKey && turns[event.key];
+    const action = turn ? () => structure()?.turn(...turn) : actions[event.key];
+    if (!action || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    action();
+  });
   onArrows(ui.structure, { ArrowUp: ["layer", 1], ArrowDown: ["layer", -1], ArrowRight: ["head", 1], ArrowLeft: ["head", -1] }, step);
   onArrows(ui.heatmap, { ArrowUp: ["atom", -1], ArrowDown: ["atom", 1] }, step);
+  ui.structure.addEventListener("pointerup", (event) => {
+    if (event.shiftKey) ui.say(structure()?.measurement() ?? "");
+  });
+
+  for (const [name, key] of [["reset", "0"], ["a", "a"], ["b", "b"], ["c", "c"], ["fly", "f"], ["help", "?"]]) {
+    ui.view[name].addEventListener("click", actions[key]);
+  }
+  ui.view.full.addEventListener("click", () => {
+    if (document.fullscreenElement) document.exitFullscreen();
+    else ui.root.requestFullscreen?.();
+  });
+  const name = (ending) => fileName(crystal, state(), ending);
+  ui.saves.png.addEventListener("click", async () => {
+    const isClear = ui.size.value === "clear";
+    saveAs(await structure().png(isClear ? 4 : Number(ui.size.value), isClear), name("png"));
+  });
+  ui.saves.svg.addEventListener("click", () => saveAs(structure().svg(), name("svg"), "image/svg+xml"));
+  ui.saves.csv.addEventListener("click", () => {
+    const { lines, weights } = shown();
+    saveAs(csv(lineRows(crystal, lines, weights), caption(crystal, state(), lines, weights)), name("csv"), "text/csv");
+  });
+  ui.saves.cif.addEventListener("click", () => saveAs(cif(crystal), `${crystal.formula}.cif`, "chemical/x-cif"));
   return () => Object.keys(timers).forEach(stop);
 }
 
@@ -242,13 +449,9 @@ function caption(crystal, { layer, head, atom }, { edges, itself }, weights) {
   return `${text}. ${frameText(crystal, layer, head, atom)}`;
 }
 
-function fileName(crystal, { layer, head, atom }) {
+function fileName(crystal, { layer, head, atom }, ending) {
   const which = head === null ? "mean" : `head${head}`;
-  return `${crystal.formula}-${crystal.labels[atom]}-layer${layer}-${which}.png`;
-}
-
-function save(url, name) {
-  make("a", { href: url, download: name }).click();
+  return `${crystal.formula}-${crystal.labels[atom]}-layer${layer}-${which}.${ending}`;
 }
 
 export default { render, pageModel };

@@ -34,7 +34,7 @@ export class Profile {
     const y = (share) => height - BELOW - (share / 1.03) * (height - BELOW - TOP);
 
     for (const share of [0, 0.5, 1]) {
-      this.#add("line", { x1: LEFT, x2: width - RIGHT, y1: y(share), y2: y(share), stroke: share ? "#dddddd" : ink });
+      this.#add("line", { x1: LEFT, x2: width - RIGHT, y1: y(share), y2: y(share), stroke: share ? "var(--line)" : ink });
       this.#text(share === 0.5 ? "0.5" : String(share), LEFT - 6, y(share) + 4, "end");
     }
     const step = farthest > 12 ? 4 : farthest > 5 ? 2 : 1;

@@ -1,7 +1,11 @@
 // The crystal in 3D. Atoms, bonds and cell are drawn once; everything that depends on layer, head and atom at every step.
 
+import { cameraAt, cameraOf, looking, projector, quaternionOf } from "./camera.js";
+import { ballName, bondsAmong, cellContents } from "./cells.js";
 import { frameOf, isDead, otherAxes, positionOf } from "./crystal.js";
 import { Meshes, toPoint } from "./mesh.js";
+import { fill, node, paint, placed } from "./overlay.js";
+import { Bodies } from "./vector.js";
 
 // Å, as in viz/drawings.py.
 const AXIS_LENGTH = 1.5;
@@ -9,85 +13,126 @@ const AXIS_RADIUS = 0.085; // thicker than any attention line, as axes of `max` 
 const OTHERS = 0.7;
 const BOND = 0.03;
 const LINE = [0.035, 0.065]; // weakest and strongest; even the weakest hides the bond below it
+const GHOST = 0.7; // size of atoms at the end of attention lines that are not drawn otherwise
 const RAMP_STEPS = 8;
 const RING_SIDES = 24;
 const SOLID = "#56B4E9"; // mixed into the colours of elements, many of which are grey
-const FONT_SIZE = 15; // pixels
-const FILLED = 0.8; // share of the picture that the cell fills
+// Pixels, so that nothing vanishes in a large cell.
+const LEAST = { line: 1.5, axis: 1.8, cell: 0.6, length: 44 };
+const MARGIN = 30; // pixels around the crystal at first
+const NEAR = 5; // pixels from a line or an axis within which the pointer is on it
+const RESCALE = 1.3; // after zooming by this factor, the least sizes are applied anew
+const FLY = 6; // Å around an atom that are seen after flying to it
+
+/** What is drawn besides layer, head and atom, at first. */
+export const startingDisplay = (crystal) => ({
+  bonds: !crystal.isMetallic,
+  edges: true,
+  images: true,
+  labels: true,
+  hidden: [],
+  cell: 0,
+  repeats: [1, 1, 1],
+});
 
 export class Structure {
   #viewer;
   #crystal;
-  #library;
+  #container;
+  #overlay;
+  #contents = null;
+  #state = null;
+  #lines = { edges: [], weights: [] };
   #fleeting = { shapes: [], models: [] };
-  #solids = [];
-  #hovered = null;
+  #solids = null;
+  #drawnAs = "";
+  #scaleAsDrawn = 0;
+  #place = { atom: -1, image: [0, 0, 0] };
+  #balls = []; // all that can be picked: {site, image, point, radius}
+  #rods = []; // attention lines and axes: {start, end, words}
+  #texts = [];
+  #measured = [];
+  #listeners = [];
+  #first;
+  #redraw = 0;
 
   /**
-   * `library` is 3Dmol, `container` an element with a size; `onPick(atom)` is called on a click.
-   * Throws an error if there is no WebGL.
+   * `library` is 3Dmol, `container` an element with a size. `onPick(atom, image, event)` is called on a click on an atom,
+   * and `onPoint(words, event)` with what is under the pointer, or null. Throws an error if there is no WebGL.
    */
-  constructor(library, container, crystal, onPick, view) {
-    this.#library = library;
+  constructor(library, container, crystal, { onPick, onPoint = () => {} }, view) {
     this.#crystal = crystal;
+    this.#container = container;
     const antialias = !isSoftware();
-    this.#viewer = library.createViewer(container, { backgroundColor: "white", disableFog: true, antialias });
+    this.#viewer = library.createViewer(container, { backgroundColor: crystal.palette.paper, disableFog: true, antialias });
     this.#viewer.setProjection("orthographic");
-    this.#drawCrystal();
-    this.#viewer.setHoverDuration(80);
-    this.#listen = (atoms) => {
-      for (const atom of atoms) {
-        Object.assign(atom, {
-          clickable: true,
-          // Atoms around a region cannot be chosen: the trace does not hold their attention.
-          callback: ({ properties }) => properties.atom < crystal.nQueries && onPick(properties.atom),
-          hoverable: true,
-          hover_callback: (over) => this.#name(over),
-          unhover_callback: () => this.#name(null),
-        });
-      }
-    };
-    this.#listen(this.#viewer.getModel(0).selectedAtoms({}));
-    this.#viewer.zoomTo();
-    // 3Dmol looks along -z with y up, and turns about the axes of the crystal.
-    this.#viewer.rotate(view.elevation - 90, "x");
-    this.#viewer.rotate(-90 - view.azimuth, "z");
-    this.#fit();
+    this.#overlay = node("svg", { class: "cf-overlay", "aria-hidden": "true" });
+    container.append(this.#overlay);
+    this.#viewer.setViewChangeCallback((seen) => this.#moved(seen));
+    this.#first = cameraAt(view);
+    this.#listen(onPick, onPoint);
   }
 
-  #listen;
-
-  /** Draw `{layer, head, atom, frames, polyhedra}` with the attention lines `{edges, weights}`, without moving the camera. */
+  /** Draw `{layer, head, atom, frames, polyhedra, display}` with the attention lines `{edges, weights}`. */
   draw(state, lines) {
+    const isFirst = !this.#state;
+    this.#state = { ...state, display: state.display ?? startingDisplay(this.#crystal) };
+    this.#lines = lines;
+    if (isFirst) this.reset();
+    else this.#drawAll();
+  }
+
+  #drawAll() {
     const viewer = this.#viewer;
+    this.#scaleAsDrawn = this.scale;
+    this.#drawCrystal();
     this.#clear();
     const meshes = new Meshes();
-    this.#drawRings(meshes, state.atom);
-    this.#drawLines(meshes, state.atom, lines);
-    this.#drawFrames(meshes, state);
-    this.#fleeting.shapes = [...meshes.addTo(viewer), ...this.#drawSolids(state)];
+    this.#rods = [];
+    this.#texts = this.#cellTexts();
+    this.#drawStep(meshes);
+    this.#fleeting.models = [this.#addBalls(this.#ghosts(), GHOST, 0.6)];
+    this.#balls = [...this.#solidBalls(), ...this.#ghosts().map((ball) => this.#ball(ball, GHOST))];
+    this.#fleeting.shapes = [...meshes.addTo(viewer), ...this.#drawSolids()];
     viewer.render();
+    this.#label();
   }
 
-  /** A PNG picture as a data URL, `scale` times as wide and high as on screen. */
-  png(scale) {
-    const viewer = this.#viewer;
-    const container = viewer.container;
-    const { width, height } = container.style;
-    const [right, down] = [container.clientWidth, container.clientHeight];
-    const fonts = this.#axisLabels.concat(this.#cellLabels).map((label) => [label, label.stylespec.fontSize]);
-    const letter = (factor) => {
-      for (const [label, size] of fonts) viewer.setLabelStyle(label, { ...label.stylespec, fontSize: factor * size });
-    };
-    // Every change of a label draws the picture again, so labels are changed while it is small.
-    letter(scale);
-    Object.assign(container.style, { width: `${scale * right}px`, height: `${scale * down}px` });
-    viewer.resize();
-    const url = viewer.pngURI();
-    Object.assign(container.style, { width, height });
-    viewer.resize();
-    letter(1);
-    return url;
+  // --- the camera ---------------------------------------------------------------------------------------------------
+
+  /** Pixels per Å. */
+  get scale() {
+    return cameraOf(this.#viewer, this.#container.clientWidth).scale;
+  }
+
+  /** The view at first: everything that is drawn fills the picture. */
+  reset() {
+    this.#turnTo(this.#first);
+  }
+
+  /** Look along the lattice vector `axis` (0, 1 or 2) of the drawn cell. */
+  lookAlong(axis) {
+    const { axes } = this.#contents;
+    this.#turnTo(looking(axes[axis], axes[(axis + 2) % 3]));
+  }
+
+  /** Turn by degrees to the right and up. */
+  turn(right, up) {
+    this.#viewer.rotate(right, "vy");
+    this.#viewer.rotate(-up, "vx");
+    this.#viewer.render();
+  }
+
+  /** Zoom in by a factor. */
+  zoom(factor) {
+    this.#viewer.zoom(factor);
+    this.#viewer.render();
+  }
+
+  /** Bring the chosen atom to the middle, and turn about it from now on. */
+  fly() {
+    const size = Math.min(this.#container.clientWidth, this.#container.clientHeight);
+    this.#lookAt(this.#positionOf(this.#state.atom), size / (2 * FLY));
   }
 
   /** The camera as 3Dmol describes it. */
@@ -97,7 +142,7 @@ export class Structure {
 
   /** Call `call(view)` whenever the picture is drawn, turned or zoomed. */
   onView(call) {
-    this.#viewer.setViewChangeCallback(call);
+    this.#listeners.push(call);
   }
 
   /** Use the camera of another picture. */
@@ -105,56 +150,359 @@ export class Structure {
     this.#viewer.setView(view);
   }
 
-  /** Position of an atom on the page, pixels (for tests). */
-  pixelOf(atom) {
-    return this.#viewer.modelToScreen(toPoint(positionOf(this.#crystal, atom)));
+  #turnTo(rows) {
+    const turn = quaternionOf(rows);
+    const [x, y, z, distance] = this.#viewer.getView();
+    this.#viewer.setView([x, y, z, distance, ...turn]);
+    // Twice: lines and axes have a least size in pixels, so what is to be seen depends on the scale.
+    for (let pass = 0; pass < 2; pass++) {
+      this.#drawAll();
+      this.#fit(rows);
+    }
+    this.#drawAll();
   }
 
-  /** Zoom so that the atoms and the cell fill the picture. */
-  #fit() {
-    const { drawnSite, drawnImage, cellEdges } = this.#crystal;
-    const points = Array.from(drawnSite, (site, n) => positionOf(this.#crystal, site, drawnImage, 3 * n));
-    for (let n = 0; n < cellEdges.length; n += 3) points.push(cellEdges.slice(n, n + 3));
-    const pixels = this.#viewer.modelToScreen(points.map(toPoint));
-    const { clientWidth, clientHeight } = this.#viewer.container;
-    const span = (k) => Math.max(...pixels.map((at) => at[k])) - Math.min(...pixels.map((at) => at[k]));
-    this.#viewer.zoom(Math.min((FILLED * clientWidth) / span("x"), (FILLED * clientHeight) / span("y")));
+  #fit(rows) {
+    const { clientWidth, clientHeight } = this.#container;
+    const points = this.#seen();
+    const spans = rows.map((row) => {
+      const along = points.map((point) => row[0] * point[0] + row[1] * point[1] + row[2] * point[2]);
+      return [Math.min(...along), Math.max(...along)];
+    });
+    const middle = spans.map(([low, high]) => (low + high) / 2);
+    const center = [0, 1, 2].map((k) => rows[0][k] * middle[0] + rows[1][k] * middle[1] + rows[2][k] * middle[2]);
+    const margin = Math.min(MARGIN, clientWidth / 8);
+    const [wide, high] = spans.map(([low, most]) => Math.max(most - low, 2));
+    this.#lookAt(center, Math.min((clientWidth - 2 * margin) / wide, (clientHeight - 2 * margin) / high));
+  }
+
+  #lookAt(center, scale) {
+    const viewer = this.#viewer;
+    const [, , , distance, ...turn] = viewer.getView();
+    viewer.setView([...center.map((x) => -x), distance, ...turn]);
+    const depth = 20 + Math.max(...this.#seen().map((point) => Math.hypot(...point.map((x, k) => x - center[k]))));
+    viewer.setSlab(-depth, depth);
+    viewer.zoom(scale / this.scale);
+    viewer.render();
+  }
+
+  /** What must be in the picture: balls, the cell if it is full, lines and axes of the chosen atom. */
+  #seen() {
+    const { edges } = this.#contents;
+    const isFull = !this.#crystal.vacuum.some(Boolean);
+    const cell = isFull && this.#state.display.edges ? edges.flat() : [];
+    const balls = this.#balls.flatMap(({ point, radius }) => [point.map((x) => x - radius), point.map((x) => x + radius)]);
+    return [...balls, ...cell, ...this.#rods.flatMap(({ start, end }) => [start, end])];
+  }
+
+  #moved(seen) {
+    if (!this.#state) return;
+    this.#label();
+    for (const call of this.#listeners) call(seen);
+    const change = this.scale / this.#scaleAsDrawn;
+    if (change < RESCALE && change > 1 / RESCALE) return;
+    this.#redraw ||= requestAnimationFrame(() => {
+      this.#redraw = 0;
+      this.#drawAll();
+    });
+  }
+
+  // --- pictures to keep ---------------------------------------------------------------------------------------------
+
+  /** A PNG picture as a data URL, `scale` times as wide and high as on screen. */
+  async png(scale, isTransparent = false) {
+    const viewer = this.#viewer;
+    const { palette } = this.#crystal;
+    const { texts, lines } = this.#words();
+    const { width, height } = this.#container.style;
+    const [right, down] = [this.#container.clientWidth, this.#container.clientHeight];
+    if (isTransparent) viewer.setBackgroundColor(palette.paper, 0);
+    Object.assign(this.#container.style, { width: `${scale * right}px`, height: `${scale * down}px` });
+    viewer.resize();
+    const picture = new Image();
+    picture.src = viewer.pngURI();
+    Object.assign(this.#container.style, { width, height });
+    viewer.setBackgroundColor(palette.paper, 1);
+    viewer.resize();
+    this.#label();
+    await picture.decode();
+    const canvas = Object.assign(document.createElement("canvas"), { width: picture.width, height: picture.height });
+    const pen = canvas.getContext("2d");
+    pen.drawImage(picture, 0, 0);
+    paint(pen, texts, lines, palette.paper, picture.width / right);
+    return canvas.toDataURL("image/png");
+  }
+
+  /** The picture as an SVG document. */
+  svg() {
+    const bodies = new Bodies();
+    const kept = [[...this.#rods], [...this.#texts]];
+    this.#drawStep(bodies);
+    [this.#rods, this.#texts] = kept;
+    this.#drawSticks(bodies);
+    const { polyhedra, atom } = this.#state;
+    if (polyhedra !== "none") this.#fillSolids(bodies, bodies, polyhedra === "all" ? null : atom);
+    for (const { site, point, radius } of this.#balls) bodies.ball(this.#element(site).color, point, radius);
+    const { clientWidth, clientHeight } = this.#container;
+    const { texts, lines } = this.#words();
+    const { paper } = this.#crystal.palette;
+    return bodies.svg(this.#project(), this.scale, clientWidth, clientHeight, paper, texts, lines);
+  }
+
+  // --- what is under the pointer ------------------------------------------------------------------------------------
+
+  /** Position of an atom on the page, pixels (for tests). */
+  pixelOf(atom, image = this.#imageOf(atom)) {
+    const [x, y] = this.#project()(positionOf(this.#crystal, atom, image));
+    const box = this.#container.getBoundingClientRect();
+    return { x: x + box.left + this.#container.clientLeft, y: y + box.top + this.#container.clientTop };
+  }
+
+  /** Where everything is, pixels in the picture (for tests). */
+  layout() {
+    const project = this.#project();
+    const flat = ({ start, end, kind, radius }) => {
+      return { kind, start: project(start), end: project(end), width: 2 * radius * this.scale };
+    };
+    return {
+      balls: this.#balls.map(({ site, image, point, radius }) => ({ site, image, at: project(point), radius: radius * this.scale })),
+      rods: this.#rods.map(flat),
+      texts: this.#words().texts,
+      scale: this.scale,
+    };
+  }
+
+  #listen(onPick, onPoint) {
+    const container = this.#container;
+    let [active, pressed, waiting] = [false, null, 0];
+    const hint = Object.assign(document.createElement("div"), { className: "cf-hint", hidden: true });
+    hint.textContent = "Click the picture first; then the wheel zooms.";
+    container.append(hint);
+    const at = (event) => {
+      const box = container.getBoundingClientRect();
+      return [event.clientX - box.left - container.clientLeft, event.clientY - box.top - container.clientTop];
+    };
+    // Without a click, the wheel scrolls the page.
+    const wheel = (event) => {
+      event.stopImmediatePropagation();
+      if (!active) {
+        hint.hidden = false;
+        return;
+      }
+      event.preventDefault();
+      this.zoom(Math.exp(-Math.sign(event.deltaY) * Math.min(Math.abs(event.deltaY), 100) * 0.002));
+    };
+    container.addEventListener("wheel", wheel, { capture: true, passive: false });
+    container.addEventListener("pointerdown", (event) => {
+      [active, pressed] = [true, at(event)];
+      hint.hidden = true;
+      container.focus({ preventScroll: true });
+    }, { capture: true });
+    container.addEventListener("pointerup", (event) => {
+      const place = at(event);
+      const still = pressed && Math.hypot(place[0] - pressed[0], place[1] - pressed[1]) < 4;
+      pressed = null;
+      const ball = still && !event.button && this.#ballAt(place);
+      if (!ball) return;
+      if (event.shiftKey) this.measure(ball);
+      // Atoms around a region cannot be chosen: the trace does not hold their attention.
+      else if (ball.site < this.#crystal.nQueries) {
+        this.#place = { atom: ball.site, image: ball.image };
+        onPick(ball.site);
+        if (ball.site === this.#state.atom) this.#drawAll();
+      }
+    }, { capture: true });
+    container.addEventListener("dblclick", () => this.reset());
+    container.addEventListener("pointermove", (event) => {
+      if (event.buttons) return onPoint(null, event);
+      waiting ||= requestAnimationFrame(() => {
+        waiting = 0;
+        onPoint(this.#state ? this.#wordsAt(at(event)) : null, event);
+      });
+    });
+    container.addEventListener("pointerleave", (event) => {
+      cancelAnimationFrame(waiting);
+      [active, waiting] = [false, 0];
+      hint.hidden = true;
+      onPoint(null, event);
+    });
+    container.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") active = false;
+    });
+  }
+
+  #ballAt([x, y]) {
+    const project = this.#project();
+    const scale = this.scale;
+    let best = null;
+    for (const ball of this.#balls) {
+      const [u, v, depth] = project(ball.point);
+      if (Math.hypot(u - x, v - y) > Math.max(6, ball.radius * scale)) continue;
+      if (!best || depth > best.depth) best = { ...ball, depth };
+    }
+    return best;
+  }
+
+  #wordsAt(place) {
+    const ball = this.#ballAt(place);
+    if (ball) return this.#say(ball);
+    const project = this.#project();
+    const near = this.#rods
+      .map((rod) => ({ rod, away: toSegment(place, project(rod.start), project(rod.end)) }))
+      .filter(({ away }) => away < NEAR)
+      .sort((a, b) => a.away - b.away)[0];
+    return near ? near.rod.words : null;
+  }
+
+  /** An atom in words: `O3 (0, 0, 1), 1.96 Å, attention 0.089, rank 2`. */
+  #say({ site, image }) {
+    const crystal = this.#crystal;
+    const { atom } = this.#state;
+    let words = imageLabel(crystal.labels[site], image);
+    const origin = this.#imageOf(atom);
+    const step = image.map((x, k) => x - origin[k]);
+    const away = lengthOf(difference(positionOf(crystal, site, image), this.#positionOf(atom)));
+    if (away > 1e-3) words += `, ${away.toFixed(2)} Å`;
+    const { edges, weights } = this.#lines;
+    for (let edge = crystal.edgeStart[atom]; edge < crystal.edgeStart[atom + 1]; edge++) {
+      if (crystal.edgeKey[edge] !== site || step.some((x, k) => x !== crystal.edgeImage[3 * edge + k])) continue;
+      words += `, attention ${weights[edge].toFixed(3)}`;
+      const rank = edges.indexOf(edge);
+      if (rank >= 0) words += `, rank ${rank + 1}`;
+      break;
+    }
+    return words;
+  }
+
+  // --- measuring ----------------------------------------------------------------------------------------------------
+
+  /** Add an atom to the measurement: two give a distance, three an angle, four a dihedral angle. */
+  measure(ball = { site: this.#state.atom, image: this.#imageOf(this.#state.atom) }) {
+    const name = ballName(ball.site, ball.image);
+    if (this.#measured.length === 4) this.#measured = [];
+    const last = this.#measured[this.#measured.length - 1];
+    if (!last || ballName(last.site, last.image) !== name) this.#measured.push({ site: ball.site, image: [...ball.image] });
+    this.#label();
+    return this.measurement();
+  }
+
+  forget() {
+    this.#measured = [];
+    this.#label();
+  }
+
+  /** The measurement in words, or an empty text. */
+  measurement() {
+    const crystal = this.#crystal;
+    const points = this.#measured.map(({ site, image }) => positionOf(crystal, site, image));
+    const names = this.#measured.map(({ site, image }) => imageLabel(crystal.labels[site], image)).join(" – ");
+    if (!points.length) return "";
+    return points.length === 1 ? `${names}: choose a second atom` : `${names}: ${measured(points)}`;
+  }
+
+  // --- words over the picture ---------------------------------------------------------------------------------------
+
+  #project() {
+    const { clientWidth, clientHeight } = this.#container;
+    return projector(cameraOf(this.#viewer, clientWidth), clientWidth, clientHeight);
+  }
+
+  #words() {
+    const project = this.#project();
+    const { clientWidth, clientHeight } = this.#container;
+    const { ink, paper, attention } = this.#crystal.palette;
+    const points = this.#measured.map(({ site, image }) => positionOf(this.#crystal, site, image));
+    const texts = this.#state?.display.labels ? [...this.#texts] : [];
+    if (points.length > 1) {
+      const middle = points[0].map((_, k) => points.reduce((sum, point) => sum + point[k], 0) / points.length);
+      texts.unshift({ text: measured(points), color: ink, at: middle, size: 15 });
+    }
+    const flat = points.map((point) => project(point).slice(0, 2));
+    const lines = flat.slice(1).map((to, n) => ({ from: flat[n], to, color: attention }));
+    return { texts: placed(texts, project, this.scale, clientWidth, clientHeight), lines, paper };
+  }
+
+  #label() {
+    if (!this.#state) return;
+    const { texts, lines, paper } = this.#words();
+    fill(this.#overlay, texts, lines, paper);
+  }
+
+  #cellTexts() {
+    const { origin, axes, edges } = this.#contents;
+    if (!edges.length || !this.#state.display.edges) return [];
+    const { ink } = this.#crystal.palette;
+    // Beside the middle of an edge where the end of the cell is out of sight, beyond its end otherwise.
+    return axes.map((axis, k) => {
+      const share = this.#crystal.vacuum[k] ? 0 : 1;
+      return { text: "abc"[k], color: ink, at: origin.map((x, n) => x + share * axis[n]), clear: 0.6, away: share ? axis : axis.map((x) => -x), size: 13 };
+    });
   }
 
   // --- drawn once ---------------------------------------------------------------------------------------------------
 
-  // 3Dmol draws again when a label is added or removed, so labels stay; a step only moves those of the axes.
-  #cellLabels = [];
-  #axisLabels = [];
-
   #drawCrystal() {
-    const { drawnSite, drawnImage, bonds, cellEdges, lattice, palette } = this.#crystal;
-    this.#addBalls(Array.from(drawnSite, (site, n) => ({ site, image: drawnImage, offset: 3 * n })));
-    const points = Array.from(drawnSite, (site, n) => positionOf(this.#crystal, site, drawnImage, 3 * n));
+    const { display } = this.#state;
+    const scale = this.scale;
+    const name = JSON.stringify([display, Math.round(Math.log(scale) / Math.log(RESCALE)), this.#crystal.palette.paper]);
+    if (name === this.#drawnAs) return;
+    this.#drawnAs = name;
+    this.#contents = cellContents(this.#crystal, display);
+    const viewer = this.#viewer;
+    viewer.removeAllModels();
+    viewer.removeAllShapes();
+    viewer.setBackgroundColor(this.#crystal.palette.paper, 1);
+    this.#fleeting = { shapes: [], models: [] };
+    this.#solids = null;
+    this.#addBalls(this.#shownBalls());
     const meshes = new Meshes();
-    for (let n = 0; n < cellEdges.length; n += 6) {
-      meshes.rod(palette.cell, cellEdges.slice(n, n + 3), cellEdges.slice(n + 3, n + 6), 0.02);
+    this.#drawSticks(meshes);
+    meshes.addTo(viewer);
+  }
+
+  #shownBalls() {
+    const { site, image } = this.#contents;
+    return site.map((atom, n) => ({ site: atom, image: image[n] })).filter(({ site: atom }) => !this.#isHidden(atom));
+  }
+
+  #isHidden(atom) {
+    return this.#state.display.hidden.includes(this.#element(atom).symbol);
+  }
+
+  #ball({ site, image }, size = 1) {
+    return { site, image, point: positionOf(this.#crystal, site, image), radius: size * this.#element(site).ball_radius };
+  }
+
+  #solidBalls() {
+    return this.#shownBalls().map((ball) => this.#ball(ball));
+  }
+
+  /** Cell and bonds. */
+  #drawSticks(meshes) {
+    const crystal = this.#crystal;
+    const { display } = this.#state;
+    const { edges, site, image } = this.#contents;
+    const least = LEAST.cell / this.scale;
+    if (display.edges) {
+      for (const [start, end] of edges) meshes.rod(crystal.palette.cell, start, end, Math.max(0.02, least));
     }
-    for (let n = 0; n < bonds.length; n += 2) {
-      const [a, b] = [bonds[n], bonds[n + 1]];
-      const middle = points[a].map((x, k) => (x + points[b][k]) / 2);
-      meshes.rod(this.#element(drawnSite[a]).color, points[a], middle, BOND);
-      meshes.rod(this.#element(drawnSite[b]).color, points[b], middle, BOND);
+    if (!display.bonds) return;
+    for (const [a, b] of bondsAmong(crystal, this.#contents)) {
+      if (this.#isHidden(site[a]) || this.#isHidden(site[b])) continue;
+      const [from, to] = [a, b].map((n) => positionOf(crystal, site[n], image[n]));
+      const middle = from.map((x, k) => (x + to[k]) / 2);
+      const radius = Math.max(BOND, least);
+      meshes.rod(this.#element(site[a]).color, from, middle, radius);
+      meshes.rod(this.#element(site[b]).color, to, middle, radius);
     }
-    meshes.addTo(this.#viewer);
-    this.#axisLabels = palette.axisLabels.map((name, k) => this.#label(name, [0, 0, 0], palette.axes[k], FONT_SIZE + 2));
-    this.#cellLabels = (cellEdges.length ? ["a", "b", "c"] : []).map((name, row) => {
-      const end = lattice.slice(3 * row, 3 * row + 3);
-      const length = Math.hypot(...end);
-      return this.#label(name, end.map((x) => x * (1 + 0.6 / length)), palette.cell, FONT_SIZE);
-    });
   }
 
   /** Polyhedra around all atoms are made when they are first wanted, and then shown or hidden. */
-  #drawSolids({ polyhedra, atom }) {
+  #drawSolids() {
+    const { polyhedra, atom } = this.#state;
     const all = polyhedra === "all";
-    if (all && !this.#solids.length) this.#solids = this.#addSolids();
-    for (const shape of this.#solids) shape.hidden = !all;
+    if (all) this.#solids ??= this.#addSolids();
+    for (const shape of this.#solids ?? []) shape.hidden = !all;
     return polyhedra === "selected" ? this.#addSolids(atom) : [];
   }
 
@@ -165,34 +513,68 @@ export class Structure {
     for (const shape of this.#fleeting.shapes) viewer.removeShape(shape);
     for (const model of this.#fleeting.models) viewer.removeModel(model);
     this.#fleeting = { shapes: [], models: [] };
-    for (const label of this.#axisLabels) label.hide();
   }
 
-  #drawLines(meshes, atom, { edges, weights }) {
+  /** Ring, attention lines and axes. */
+  #drawStep(meshes) {
+    this.#drawRings(meshes);
+    this.#drawLines(meshes);
+    this.#drawFrames(meshes);
+  }
+
+  /** Which copy of an atom is meant: the one that was clicked, or else the first that is drawn. */
+  #imageOf(atom) {
+    if (this.#place.atom === atom && this.#contents.number.has(ballName(atom, this.#place.image))) return this.#place.image;
+    if (this.#contents.number.has(ballName(atom, [0, 0, 0]))) return [0, 0, 0];
+    const n = this.#contents.site.indexOf(atom);
+    return n < 0 ? [0, 0, 0] : this.#contents.image[n];
+  }
+
+  #positionOf(atom) {
+    return positionOf(this.#crystal, atom, this.#imageOf(atom));
+  }
+
+  /** Ends of the attention lines: `{edge, site, image}`. */
+  #ends() {
+    const { edgeKey, edgeImage } = this.#crystal;
+    const origin = this.#imageOf(this.#state.atom);
+    return this.#lines.edges.map((edge) => ({
+      edge,
+      site: edgeKey[edge],
+      image: origin.map((x, k) => x + edgeImage[3 * edge + k]),
+    }));
+  }
+
+  /** Atoms at the ends of lines that are not drawn otherwise. */
+  #ghosts() {
+    return this.#ends().filter(
+      ({ site, image }) => !this.#contents.number.has(ballName(site, image)) || this.#isHidden(site),
+    );
+  }
+
+  #drawLines(meshes) {
     const crystal = this.#crystal;
-    const { edgeKey, edgeImage, drawnSite, drawnImage } = crystal;
-    const drawn = new Set(Array.from(drawnSite, (site, n) => [site, ...drawnImage.subarray(3 * n, 3 * n + 3)].join()));
-    const start = positionOf(crystal, atom);
+    const { weights, edges } = this.#lines;
+    const start = this.#positionOf(this.#state.atom);
     const strongest = weights[edges[0]] || 1;
-    const ghosts = [];
-    for (const edge of edges) {
-      const end = positionOf(crystal, edgeKey[edge], edgeImage, 3 * edge);
+    const least = LEAST.line / this.scale;
+    for (const { edge, site, image } of this.#ends()) {
+      const end = positionOf(crystal, site, image);
       // Relative to the strongest line, so that strong neighbours stand out; the caption has the sums.
       const share = weights[edge] / strongest;
       const step = Math.round(share * RAMP_STEPS) / RAMP_STEPS;
-      meshes.rod(ramp(crystal.palette.attentionRamp, step), start, end, LINE[0] + (LINE[1] - LINE[0]) * share);
-      if (!drawn.has([edgeKey[edge], ...edgeImage.subarray(3 * edge, 3 * edge + 3)].join())) {
-        ghosts.push({ site: edgeKey[edge], image: edgeImage, offset: 3 * edge });
-      }
+      const radius = Math.max(LINE[0] + (LINE[1] - LINE[0]) * share, least * (1 + share));
+      meshes.rod(ramp(crystal.palette.attentionRamp, step), start, end, radius);
+      this.#rods.push({ kind: "line", start, end, radius, words: `to ${this.#say({ site, image })}` });
     }
-    this.#fleeting.models = [this.#addBalls(ghosts, 0.7, 0.6)];
-    this.#listen(this.#fleeting.models[0].selectedAtoms({}));
   }
 
   /** Three rings around the chosen atom, visible from all sides and inside a polyhedron. */
-  #drawRings(meshes, atom) {
+  #drawRings(meshes) {
+    const { atom } = this.#state;
     const radius = 1.25 * this.#element(atom).ball_radius;
-    const center = positionOf(this.#crystal, atom);
+    const center = this.#positionOf(atom);
+    const thick = Math.max(0.028, LEAST.line / this.scale);
     for (const [u, v] of [[0, 1], [1, 2], [2, 0]]) {
       const points = Array.from({ length: RING_SIDES + 1 }, (_, side) => {
         const angle = (2 * Math.PI * side) / RING_SIDES;
@@ -202,61 +584,80 @@ export class Structure {
         return point;
       });
       for (let side = 0; side < RING_SIDES; side++) {
-        meshes.rod(this.#crystal.palette.attention, points[side], points[side + 1], 0.028);
+        meshes.rod(this.#crystal.palette.attention, points[side], points[side + 1], thick);
       }
     }
+    const label = imageLabel(this.#crystal.labels[atom], this.#imageOf(atom));
+    this.#texts.push({ text: label, color: this.#crystal.palette.ink, at: center, clear: radius });
   }
 
-  /** Add the polyhedra around all atoms, or around one. */
+  /** Add the polyhedra around all drawn centres, or around one atom. */
   #addSolids(atom = null) {
-    const { vertexCenter, vertexKey, vertexImage, faces, rims } = this.#crystal;
-    const vertices = Array.from(vertexKey, (key, n) => positionOf(this.#crystal, key, vertexImage, 3 * n));
-    const isWanted = (vertex) => atom === null || vertexCenter[vertex] === atom;
-    const colorOf = (vertex) => mix(this.#element(vertexCenter[vertex]).color, SOLID, 0.5);
-    const sides = new Meshes();
-    for (let n = 0; n < faces.length; n += 3) {
-      if (!isWanted(faces[n])) continue;
-      sides.triangle(colorOf(faces[n]), [0, 1, 2].map((k) => vertices[faces[n + k]]));
-    }
-    const frame = new Meshes();
-    for (let n = 0; n < rims.length; n += 2) {
-      if (!isWanted(rims[n])) continue;
-      frame.rod(colorOf(rims[n]), vertices[rims[n]], vertices[rims[n + 1]], 0.025);
-    }
+    const [sides, frame] = [new Meshes(), new Meshes()];
+    this.#fillSolids(sides, frame, atom);
     return [...sides.addTo(this.#viewer, { opacity: 0.45 }), ...frame.addTo(this.#viewer)];
   }
 
-  #drawFrames(meshes, { layer, head, atom, frames }) {
+  #fillSolids(sides, frame, atom) {
     const crystal = this.#crystal;
+    const { vertexCenter, vertexKey, vertexImage, faces, rims } = crystal;
+    const centers = this.#contents.solids.filter(([center]) => !this.#isHidden(center));
+    const own = centers.find(([center, image]) => center === atom && `${image}` === `${this.#imageOf(atom)}`);
+    const wanted = atom === null ? centers : [own ?? centers.find(([center]) => center === atom)].filter(Boolean);
+    const shifts = new Map();
+    for (const [center, image] of wanted) shifts.set(center, [...(shifts.get(center) ?? []), image]);
+    const vertex = (n, shift) => positionOf(crystal, vertexKey[n], shift.map((x, k) => x + vertexImage[3 * n + k]));
+    const each = (indices, size, call) => {
+      for (let n = 0; n < indices.length; n += size) {
+        const center = vertexCenter[indices[n]];
+        const color = mix(this.#element(center).color, SOLID, 0.5);
+        for (const shift of shifts.get(center) ?? []) {
+          call(color, Array.from(indices.subarray(n, n + size), (index) => vertex(index, shift)));
+        }
+      }
+    };
+    each(faces, 3, (color, corners) => sides.triangle(color, corners));
+    each(rims, 2, (color, [start, end]) => frame.rod(color, start, end, 0.025));
+  }
+
+  #drawFrames(meshes) {
+    const crystal = this.#crystal;
+    const { layer, head, atom, frames } = this.#state;
     if (!crystal.axes || head === null || frames === "none") return;
+    const reach = Math.max(AXIS_LENGTH, LEAST.length / this.scale);
+    const least = LEAST.axis / this.scale;
     const owners = frames === "all" ? Array.from({ length: crystal.nQueries }, (_, n) => n) : [atom];
+    const { paper, paleness: pale, axisLabels, axes } = crystal.palette;
     for (const owner of owners) {
+      if (this.#isHidden(owner) && owner !== atom) continue;
       const selected = owner === atom;
-      const length = AXIS_LENGTH * (selected ? 1 : OTHERS);
-      const start = positionOf(crystal, owner);
-      const paleness = isDead(crystal, layer, head, owner) ? crystal.palette.paleness : 0;
+      const length = selected ? reach : OTHERS * AXIS_LENGTH;
+      const start = this.#positionOf(owner);
+      const paleness = isDead(crystal, layer, head, owner) ? pale : 0;
       frameOf(crystal, layer, head, owner).forEach((axis, k) => {
         if (!axis.some(Boolean)) return; // neighbours on a line fix only one axis
-        this.#drawAxis(meshes, start, k, axis, length, selected ? AXIS_RADIUS : 0.045, paleness);
-        if (selected) {
-          this.#axisLabels[k].sprite.position.set(...start.map((x, n) => x + (length + 0.3) * axis[n]));
-          this.#axisLabels[k].show();
-        }
+        const radius = selected ? Math.max(AXIS_RADIUS, least) : 0.045;
+        this.#drawAxis(meshes, start, k, axis, length, radius, paleness);
+        if (!selected) return;
+        const end = start.map((x, n) => x + length * axis[n]);
+        const words = `${axisLabels[k]} = (${axis.map((x) => x.toFixed(3)).join(", ")})`;
+        this.#rods.push({ kind: "axis", start, end, radius, words });
+        this.#texts.push({ text: axisLabels[k], color: mix(axes[k], paper, 0), at: end, away: axis, size: 16 });
       });
     }
     const { otherLengths, otherRadii } = crystal.palette;
     for (const { axis, direction, opacity } of otherAxes(crystal, layer, head, atom)) {
-      const radius = AXIS_RADIUS * otherRadii[axis];
-      const length = AXIS_LENGTH * otherLengths[axis];
+      const radius = Math.max(AXIS_RADIUS, least) * otherRadii[axis];
       // Slim heads, because there can be many.
-      this.#drawAxis(meshes, positionOf(crystal, atom), axis, direction, length, radius, 1 - opacity, 1.6 * radius);
+      const length = reach * otherLengths[axis];
+      this.#drawAxis(meshes, this.#positionOf(atom), axis, direction, length, radius, 1 - opacity, 1.6 * radius);
     }
   }
 
   /** An arrow, or a line in both directions if the sign of the axis has no meaning. */
   #drawAxis(meshes, start, axis, direction, length, radius, paleness, headRadius = 2.1 * radius) {
     const { palette, unsignedAxis } = this.#crystal;
-    const color = mix(palette.axes[axis], "#FFFFFF", paleness);
+    const color = mix(palette.axes[axis], palette.paper, paleness);
     const reach = (far) => start.map((x, n) => x + far * direction[n]);
     if (axis === unsignedAxis) meshes.rod(color, reach(-length), reach(length), radius);
     else meshes.arrow(color, start, reach(length), radius, 4 * radius, headRadius);
@@ -266,41 +667,19 @@ export class Structure {
     const crystal = this.#crystal;
     const model = this.#viewer.addModel();
     model.addAtoms(
-      balls.map(({ site, image, offset }, serial) => ({
-        ...toPoint(positionOf(crystal, site, image, offset)),
+      balls.map(({ site, image }, serial) => ({
+        ...toPoint(positionOf(crystal, site, image)),
         elem: this.#element(site).symbol,
         serial,
         bonds: [],
         bondOrder: [],
-        properties: { atom: site, label: imageLabel(crystal.labels[site], image.subarray(offset, offset + 3)) },
       })),
     );
     for (const { symbol, color, ball_radius } of crystal.elements) {
-      model.setStyle({ elem: symbol }, { sphere: { radius: size * ball_radius, color: mix(color, "#FFFFFF", paleness) } });
+      const sphere = { radius: size * ball_radius, color: mix(color, crystal.palette.paper, paleness) };
+      model.setStyle({ elem: symbol }, { sphere });
     }
     return model;
-  }
-
-  #name(atom) {
-    if (this.#hovered) this.#viewer.removeLabel(this.#hovered);
-    this.#hovered = atom && this.#label(atom.properties.label, [atom.x, atom.y, atom.z], "white", 13, this.#crystal.palette.ink);
-    this.#viewer.render();
-  }
-
-  #label(text, position, fontColor, fontSize, backgroundColor = "white") {
-    const style = {
-      position: toPoint(position),
-      fontColor,
-      fontSize,
-      bold: true,
-      backgroundColor,
-      backgroundOpacity: 1,
-      inFront: true,
-      alignment: "center",
-      padding: 1,
-    };
-    const withoutRendering = true;
-    return this.#viewer.addLabel(text, style, undefined, withoutRendering);
   }
 
   #element(atom) {
@@ -318,7 +697,34 @@ function isSoftware() {
   return /swiftshader|llvmpipe|softpipe|software|basic render/i.test(name);
 }
 
-const imageLabel = (label, image) => (image.some(Boolean) ? `${label} (${Array.from(image).join(", ")})` : label);
+/** `O2`, or `O2 (0, 0, 1)` with the lattice translation of an image. */
+export const imageLabel = (label, image) =>
+  Array.from(image).some(Boolean) ? `${label} (${Array.from(image).join(", ")})` : label;
+
+const difference = (a, b) => a.map((x, k) => x - b[k]);
+const lengthOf = (a) => Math.hypot(...a);
+const inner = (a, b) => a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
+const across = (a, b) => [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]];
+
+/** Distance of two points, angle of three, dihedral angle of four. */
+export function measured(points) {
+  const steps = points.slice(1).map((point, n) => difference(point, points[n]));
+  if (steps.length === 1) return `${lengthOf(steps[0]).toFixed(3)} Å`;
+  const degrees = (radians) => `${((180 / Math.PI) * radians).toFixed(1)}°`;
+  if (steps.length === 2) {
+    const [a, b] = [steps[0].map((x) => -x), steps[1]];
+    return degrees(Math.atan2(lengthOf(across(a, b)), inner(a, b)));
+  }
+  const [first, last] = [across(steps[0], steps[1]), across(steps[1], steps[2])];
+  return degrees(Math.atan2(inner(steps[0], last) * lengthOf(steps[1]), inner(first, last)));
+}
+
+/** Distance of a point from a segment, pixels. */
+function toSegment([x, y], [a, b], [c, d]) {
+  const size = (c - a) ** 2 + (d - b) ** 2;
+  const share = size ? Math.min(1, Math.max(0, ((x - a) * (c - a) + (y - b) * (d - b)) / size)) : 0;
+  return Math.hypot(x - a - share * (c - a), y - b - share * (d - b));
+}
 
 /** Mix two colours (`#RRGGBB`): `color` for fraction 0, `other` for fraction 1. */
 export function mix(color, other, fraction) {
