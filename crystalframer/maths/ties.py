@@ -248,9 +248,10 @@ def _rarity(lag: Float[Tensor, " n_tied"], segment: Int[Tensor, " n_tied"]) -> F
     other = torch.arange(len(item), device=lag.device) - (count.cumsum(0) - count)[item] + start[item]
     sorted_lag = lag[order]
     logarithms = segment_sum(torch.log(falling(sorted_lag[item] - sorted_lag[other])), item, len(order))
-    weights = torch.empty_like(lag).index_copy_(0, order, torch.exp(logarithms))
+    logarithms = torch.empty_like(lag).index_copy_(0, order, logarithms)
     n_segments = int(segment.max()) + 1 if len(segment) else 0
-    return -torch.log(weights / segment_sum(weights, segment, n_segments)[segment])
+    # In logarithms: a product of many small factors is 0 in float32, where the logarithm has no derivative.
+    return torch.log(segment_sum(torch.exp(logarithms), segment, n_segments))[segment] - logarithms
 
 
 # --- the chosen frame -------------------------------------------------------------------------------------------------

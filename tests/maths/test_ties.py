@@ -149,6 +149,15 @@ def test_weights_are_twice_differentiable() -> None:
     assert fine < 0.6 * coarse, "jumps of the second derivative would stay as large"
 
 
+def test_a_weight_too_small_for_float32_has_a_derivative() -> None:
+    """The product over many better edges of an edge that lags by nearly the margin is 0."""
+    lag = torch.tensor([0.0] * 8 + [0.999] * 2, requires_grad=True)
+    weights = torch.exp(-ties._rarity(lag, torch.zeros(10, dtype=torch.int64)))
+    assert (weights[8:] == 0).all() and (weights[:8] == 0.125).all()
+    (gradient,) = torch.autograd.grad((weights * torch.arange(10)).sum(), lag)
+    assert gradient.isfinite().all()
+
+
 @pytest.mark.parametrize("second_axis", ["off-line", "sine"])
 def test_training_draws_by_the_weights_of_evaluation(second_axis: Any) -> None:
     """The mean over many draws is the sum over the set, in one layer (whose output is linear in the cosines)."""
