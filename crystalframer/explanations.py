@@ -33,7 +33,8 @@ class Explanation:
     - *Which atoms?* `site_contributions` and `base` add up to `prediction`: integrated gradients of the readout, from
       the mean crystal to this one (Sundararajan et al., ICML 2017). An atom counts with all that it has gathered from
       its neighbours.
-    - *Which neighbours?* `edge_relevance`: how much the attention of one atom to another matters, by first order.
+    - *Which neighbours?* `edge_relevance`: how much the prediction changes with the weight of an edge. To first order,
+      it is what the prediction loses if the edge is removed in this layer and head.
     - *Which way?* `position_gradient` and `strain_gradient`: how the prediction changes if atoms move or the cell is
       strained.
     """
@@ -62,7 +63,9 @@ class Explanation:
     """(n_atoms), unit of the prediction: they and `base` add up to `prediction`. Each is the share of one atom in the
     mean over atoms, so twice the cell has twice as many, half as large."""
     edge_relevance: FloatArray
-    """(n_layers, n_heads, n_edges), unit of the prediction."""
+    """(n_layers, n_heads, n_edges), unit of the prediction: derivative with respect to the logarithm of the weight of
+    the edge. Positive: the edge raises the prediction. An atom divides its weights among its edges, so they add up to 0
+    over all edges of one atom and head, the one to itself included."""
     site_groups: IntArray
     """(n_atoms): equal for atoms that symmetry maps onto each other."""
     position_gradient: FloatArray | None = None
@@ -144,7 +147,8 @@ class Explanation:
         return table.reset_index().sort_values("relevance", key=np.abs, ascending=False, ignore_index=True)
 
     def by_shell(self) -> pandas.DataFrame:
-        """The relevance of each shell of neighbours, by elements; shell 0 is the atom itself.
+        """The relevance of each shell of neighbours, by elements. Shell 0 is the atom itself: what its neighbours have
+        in weight, it lacks.
 
         Returns:
             Columns `element`, `shell`, `neighbour_element`, `n_edges`, `distance` (mean, Å), `relevance`.

@@ -108,10 +108,10 @@ def explain(
     if explained.scale == "logit" and target in model.config.target_names:
         explained = _likeliest(explained, target, chunked, model)
     with torch.no_grad():
-        layers = _features(model, chunked)
+        layers = features_of(model, chunked)
     start = _base(model, references)
     contributions, base, prediction = _contributions(model, explained, layers[-1], start)
-    found = _backward(model, explained, chunked, layers, asked, progress)
+    found = backward(model, explained, chunked, layers, asked, progress)
     return Explanation(
         atomic_numbers=crystal.atomic_numbers,
         positions=crystal.positions,
@@ -271,17 +271,24 @@ class Found:
     image: Int[np.ndarray, "n_edges 3"]
     attention: Float[np.ndarray, "n_layers n_heads n_edges"]
     products: Float[np.ndarray, "n_layers n_heads n_edges"]
-    """Gradient of the prediction with respect to a factor on what each edge brings: attention × value × gradient."""
+    """Attention × value × gradient: the derivative with respect to a factor on what each edge brings."""
     of_positions: Float[np.ndarray, "n_atoms 3"] | None
     of_strain: Float[np.ndarray, "3 3"] | None
 
 
 def relevance(found: Found) -> Float[np.ndarray, "n_layers n_heads n_edges"]:
-    """The relevance of each edge, layer and head."""
-    return found.products
+    """The derivative of the prediction with respect to the logarithm of the weight of each edge, layer and head.
+
+    Weights of one atom and head add up to 1, so that more weight for one edge is less for all others:
+    attention × (value - mean value of the atom) × gradient.
+    """
+    query = found.index[0]
+    sums = np.zeros((int(query.max(initial=-1)) + 1, *found.products.shape[:2]))
+    np.add.at(sums, query, found.products.transpose(2, 0, 1))
+    return found.products - found.attention * sums[query].transpose(1, 2, 0)
 
 
-def _features(model: CrystalFramer, crystal: ChunkedCrystal) -> list[Float[Tensor, "n_atoms d_model"]]:
+def features_of(model: CrystalFramer, crystal: ChunkedCrystal) -> list[Float[Tensor, "n_atoms d_model"]]:
     """Features before the first block and after each block."""
     weights = model.target_mean
     chunks = EdgeChunks(crystal, weights.device, weights.dtype, lambda n_atoms: None)
@@ -291,19 +298,23 @@ def _features(model: CrystalFramer, crystal: ChunkedCrystal) -> list[Float[Tenso
     return layers
 
 
-def _backward(
+def backward(
     model: CrystalFramer,
     explained: Explained,
     crystal: ChunkedCrystal,
     layers: Sequence[Float[Tensor, "n_atoms d_model"]],
     sites: Int64[np.ndarray, " n_sites"] | None,
     progress: bool,
+    geometry: bool = True,
 ) -> Found:
     """Gradients layer by layer, from the last to the first, for some query atoms at a time.
 
     Only the features of the layers are kept; each layer is computed again by the reference, with gradients.
+
+    Args:
+        geometry: also with respect to the structure, if the model has these gradients and all sites are asked for.
     """
-    differentiable = sites is None and not model.evaluation_config.frame.chooses
+    differentiable = geometry and sites is None and not model.evaluation_config.frame.chooses
     readout = copy.deepcopy(model.readout).double()
     mean = layers[-1].double().mean(0)
     weights = torch.from_numpy(explained.weights).to(mean.device) * model.target_std.double()

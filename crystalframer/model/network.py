@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from tqdm.auto import tqdm
 
-from crystalframer.config import ModelConfig, ModelPromises
+from crystalframer.config import FrameConfig, ModelConfig, ModelPromises
 from crystalframer.crystals.batch import CrystalBatch
 from crystalframer.crystals.large_cells import ChunkedCrystal
 from crystalframer.elements import HIGHEST_ATOMIC_NUMBER
@@ -144,6 +144,28 @@ class CrystalFramer(nn.Module):
             raise ConfigError("is not set, so there is no reach to change", field="model.decay.reach")
         decay = replace(decay, reach=factor * decay.reach)
         return self._with(replace(self.config, decay=decay), replace(self.evaluation_config, decay=decay))
+
+    def with_frames(self, frame: FrameConfig) -> CrystalFramer:
+        """A copy with the same weights whose evaluation builds these frames; `none`: angles bring nothing."""
+        if frame.promises.axes is not None:
+            return self._with(self.config, replace(self.evaluation_config, frame=frame))
+        other = copy.deepcopy(self)
+        for block in other.blocks:
+            if block.attention.cosine_projection is not None:
+                block.attention.cosine_projection.detach().zero_()
+        return other
+
+    def without_heads(self, heads: Iterable[tuple[int, int]]) -> CrystalFramer:
+        """A copy in which these heads bring nothing.
+
+        Args:
+            heads: pairs of layer and head, counted from 0.
+        """
+        other = copy.deepcopy(self)
+        for layer, head in heads:
+            columns = slice(head * self.config.d_head, (head + 1) * self.config.d_head)
+            other.blocks[layer].attention.output.weight.detach()[:, columns].zero_()
+        return other
 
     def _with(self, config: ModelConfig, evaluation_config: ModelConfig) -> CrystalFramer:
         """A copy with other settings and the same weights."""

@@ -1,0 +1,75 @@
+"""Whether the explanations of the shipped model are faithful: deletion and insertion of edges in their order.
+
+    python -m benchmarks.faithfulness [--data FILE] [--crystals 200]
+
+Half of the crystals chose the default relevance, the other half tests it. Both halves are reported. See
+`crystalframer.faithfulness` for the tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+import crystalframer as cf
+from benchmarks.command import parse, parser, session
+from benchmarks.report import Bar, Row
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "mp2018_val.parquet"
+SMALLEST, LARGEST = 3, 10
+"""Atoms of a cell: larger ones take most of the time and show the same."""
+HALVES = ("choice", "report")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parser("faithfulness", "Test whether the explanations of the shipped model are faithful.")
+    options.add_argument("--data", default=str(DATA), help="packed data set, or `demo` (default: mp2018_val)")
+    options.add_argument("--crystals", type=int, default=200, help="crystals of each half (default: 200)")
+    options.add_argument("--half", choices=HALVES, help="only one half (default: both)")
+    options.set_defaults(threads=1)
+    chosen = parse(options, arguments)
+    model = cf.load()
+    crystals = drawn(chosen.data, 2 if chosen.quick else chosen.crystals)
+    with session(chosen) as report:
+        report.data["name"] = f"{Path(chosen.data).name}, cells of {SMALLEST} to {LARGEST} atoms"
+        for half, some in zip(HALVES, crystals, strict=True):
+            if chosen.half not in (None, half):
+                continue
+            for target in model.config.targets:
+                table = cf.faithfulness(model, some, target.name, progress=False)
+                report.rows += [_row(row, half, target) for row in table.to_dict("records")]
+                report.data[f"curves, {half}, {target.name}"] = table.attrs["curves"].to_dict("records")
+                tested = "deletion, beyond nearest first", "relevance"
+                (beyond,) = (row for row in table.to_dict("records") if (row["test"], row["order"]) == tested)
+                name = f"{half}, {target.name}: area of deletion beyond nearest first, low end of its interval"
+                report.bars.append(Bar(name, float(beyond["low"]), 0.0, _unit(target), at_most=False))
+
+
+def drawn(data: str, n: int) -> tuple[list[cf.Crystal], list[cf.Crystal]]:
+    """Two samples of n small crystals each."""
+    small = [crystal for crystal in cf.dataset(data) if SMALLEST <= len(crystal) <= LARGEST]
+    order = np.random.default_rng(0).permutation(len(small))
+    return [small[k] for k in order[:n]], [small[k] for k in order[n : 2 * n]]
+
+
+def _row(row: dict[str, object], half: str, target: cf.Target) -> Row:
+    is_correlation = str(row["test"]).startswith("agreement")
+    details = {name: float(row[name]) for name in ("low", "high", "n_crystals")}  # type: ignore[arg-type]
+    return Row(
+        work=f"{half}, {target.name}: {row['test']}",
+        candidate=str(row["order"]),
+        version="",
+        unit="" if is_correlation else _unit(target),
+        value=float(row["value"]),  # type: ignore[arg-type]
+        details=details,
+    )
+
+
+def _unit(target: cf.Target) -> str:
+    return target.unit or "logit"
+
+
+if __name__ == "__main__":
+    main()
