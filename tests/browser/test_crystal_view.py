@@ -145,6 +145,13 @@ def test_bonds_of_a_metal_wait_until_asked_for(open_scene: OpenScene) -> None:
         assert picture(page).tobytes() != before.tobytes()
 
 
+def test_the_page_has_a_main_part_and_a_heading(open_scene: OpenScene) -> None:
+    """Screen readers find their way by these; everything that is shown lies in the main part."""
+    with open_scene(scene_of("rutile")) as page:
+        assert page.get_by_role("heading", level=1).all_inner_texts() == ["Ti2O4 rutile TiO2"]
+        assert page.get_by_role("main").locator(".cf-explorer").count() == 1
+
+
 # --- hands ------------------------------------------------------------------------------------------------------------
 
 

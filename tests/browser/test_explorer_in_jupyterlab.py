@@ -140,7 +140,8 @@ def pixels(page: Page, explorer: Locator) -> str:
 
 
 def test_the_explorer_in_a_notebook(browser: Browser, lab: str) -> None:
-    with open_page(browser, width=1400, height=1000) as page:
+    # High enough for both explorers: JupyterLab hides the cells that are out of sight.
+    with open_page(browser, width=1400, height=2400) as page:
         open_notebook(page, f"{lab}/lab/tree/explorer.ipynb")
         for number in (0, 1, 2):
             run_cell(page, number)
@@ -186,6 +187,8 @@ def test_the_first_notebook_from_top_to_bottom(browser: Browser, lab: str) -> No
         page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
         explorer = explorers(page).first
         explorer.locator(".cf-structure canvas").wait_for()
+        explorer.get_by_text("Ti2, layer 0, head").wait_for()
+        explorer.get_by_role("slider", name="Head", exact=True).fill("0")
         explorer.get_by_text("Ti2, layer 0, head 0").wait_for()
         page.locator(".jp-RenderedPlotly .main-svg").first.wait_for()
         # On a fresh machine the notebook compiles the kernels and says so; it has nothing else to warn of.

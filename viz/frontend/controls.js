@@ -57,7 +57,14 @@ export function choice(text, name, options, onChange) {
   return { input, group: make("label", {}, `${text} `, input) };
 }
 
-const INKS = { light: { ink: "#222222", paper: "#FFFFFF", cell: "#555555" }, dark: { ink: "#EEEEEE", paper: "#1B1E23", cell: "#AAAAAA" } };
+// Instead of the colours of the palette where the page is dark: lighter ones, and stronger is lighter.
+const DARK = {
+  ink: "#EEEEEE",
+  paper: "#1B1E23",
+  cell: "#AAAAAA",
+  axes: ["#F28E4B", "#35C99A", "#56B4E9"],
+  attentionRamp: ["#6B3558", "#CC79A7", "#F9D3E8"],
+};
 
 /** Whether the page around an element is dark: JupyterLab, VS Code and others say so, or else the browser. */
 export function isDark(element) {
@@ -70,12 +77,16 @@ export function isDark(element) {
 
 /** Give an explorer the colours of the page around it, now and when they change. Returns a function that ends it. */
 export function followTheme(root, palette, redraw) {
+  const light = { ...palette };
   const apply = () => {
     const name = isDark(root) ? "dark" : "light";
     if (root.dataset.theme === name) return;
     root.dataset.theme = name;
-    Object.assign(palette, INKS[name]);
-    for (const [key, color] of Object.entries(INKS[name])) root.style.setProperty(`--${key}`, color);
+    Object.assign(palette, light, name === "dark" ? DARK : {});
+    root.style.setProperty("--ink", palette.ink);
+    root.style.setProperty("--paper", palette.paper);
+    root.style.setProperty("--ramp", `linear-gradient(to right, ${palette.attentionRamp.join(", ")})`);
+    palette.axes.forEach((color, k) => root.style.setProperty(`--axis-${k}`, color));
     redraw();
   };
   const media = matchMedia("(prefers-color-scheme: dark)");
@@ -106,15 +117,15 @@ export function tiedBadge() {
 }
 
 /** The colours of the axes (if there are any), of those of other frames of weighted sets, and of attention lines. */
-export function legend({ axes, axisLabels, attentionRamp }, hasAxes, text, hasSets) {
-  const chip = (className, label, name, value) => {
+export function legend({ axisLabels }, hasAxes, text, hasSets) {
+  const chip = (className, label, axis) => {
     const element = make("span", { className }, label);
-    element.style.setProperty(name, value);
+    element.style.setProperty("--color", `var(--axis-${axis})`);
     return element;
   };
-  const lines = chip("cf-lines", text, "--ramp", `linear-gradient(to right, ${attentionRamp.join(", ")})`);
-  const chips = hasAxes ? axes.map((color, k) => chip("cf-axis", `${axisLabels[k]} (${"xyz"[k]})`, "--color", color)) : [];
-  const pale = chip("cf-axis cf-pale", "other frames of a weighted set", "--color", axes[0]);
+  const lines = make("span", { className: "cf-lines" }, text);
+  const chips = hasAxes ? axisLabels.map((name, k) => chip("cf-axis", `${name} (${"xyz"[k]})`, k)) : [];
+  const pale = chip("cf-axis cf-pale", "other frames of a weighted set", 0);
   return make("div", { className: "cf-legend" }, ...chips, ...(hasSets ? [pale] : []), lines);
 }
 

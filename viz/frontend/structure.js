@@ -48,6 +48,7 @@ export class Structure {
   #drawnAs = "";
   #scaleAsDrawn = 0;
   #place = { atom: -1, image: [0, 0, 0] };
+  #lasting = []; // the balls of the cell, which stay from step to step
   #balls = []; // all that can be picked: {site, image, point, radius}
   #rods = []; // attention lines and axes: {start, end, words}
   #texts = [];
@@ -91,11 +92,11 @@ export class Structure {
     this.#rods = [];
     this.#texts = this.#cellTexts();
     this.#drawStep(meshes);
-    this.#fleeting.models = [this.#addBalls(this.#ghosts(), GHOST, 0.6)];
-    this.#balls = [...this.#solidBalls(), ...this.#ghosts().map((ball) => this.#ball(ball, GHOST))];
+    const ghosts = this.#ghosts();
+    if (ghosts.length) this.#fleeting.models = [this.#addBalls(ghosts, GHOST, 0.6)];
+    this.#balls = [...this.#lasting, ...ghosts.map((ball) => this.#ball(ball, GHOST))];
     this.#fleeting.shapes = [...meshes.addTo(viewer), ...this.#drawSolids()];
-    viewer.render();
-    this.#label();
+    viewer.render(); // calls #moved, which places the labels
   }
 
   // --- the camera ---------------------------------------------------------------------------------------------------
@@ -455,6 +456,7 @@ export class Structure {
     this.#fleeting = { shapes: [], models: [] };
     this.#solids = null;
     this.#addBalls(this.#shownBalls());
+    this.#lasting = this.#shownBalls().map((ball) => this.#ball(ball));
     const meshes = new Meshes();
     this.#drawSticks(meshes);
     meshes.addTo(viewer);
@@ -471,10 +473,6 @@ export class Structure {
 
   #ball({ site, image }, size = 1) {
     return { site, image, point: positionOf(this.#crystal, site, image), radius: size * this.#element(site).ball_radius };
-  }
-
-  #solidBalls() {
-    return this.#shownBalls().map((ball) => this.#ball(ball));
   }
 
   /** Cell and bonds. */
