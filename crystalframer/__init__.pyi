@@ -42,6 +42,7 @@ from .evaluation import calibrate as calibrate, evaluate as evaluate
 from .explaining.attribution import explain as explain
 from .explaining.faithfulness import faithfulness as faithfulness
 from .explaining.interventions import Intervention as Intervention, intervene as intervene
+from .explaining.substitution import substitute as substitute
 from .explanations import Explanation as Explanation
 from .model.network import CrystalFramer as CrystalFramer
 from .prediction import load as load, predict as predict, trace as trace

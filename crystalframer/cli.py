@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import crystalframer as cf
 from crystalframer.config import Target
-from crystalframer.errors import ConfigError, CrystalFramerError, CrystalWarning, Setting, UnknownTarget, suggestion
+from crystalframer.errors import (
+    ConfigError,
+    CrystalFramerError,
+    CrystalWarning,
+    Setting,
+    UnknownTarget,
+    listed,
+    suggestion,
+)
 from crystalframer.options import DEFAULT_PRESET, Verb
 from crystalframer.presets import PRESETS
 
@@ -23,6 +31,8 @@ if TYPE_CHECKING:
 
 SHOWN_ERRORS = 5
 """Failed structures that are printed if a table lists all of them."""
+SHOWN_SHELLS = 8
+"""Shells of neighbours that `explain` prints."""
 CLOSED_PIPE = 141
 """Exit code when nobody reads the output any more, as shells have it (128 + SIGPIPE)."""
 
@@ -292,6 +302,41 @@ def _trace(structure: Any, output: Any = None, **options: Any) -> int:
         f"trace of {record.n_layers} layers with {record.n_heads} heads, {record.n_queries:,} atoms and "
         f"{record.n_edges:,} neighbour pairs in {path}"
     )
+    return 0
+
+
+@verb("explain", "explaining.attribution.explain", references="")
+def _explain(structure: Any, output: Any = None, **options: Any) -> int:
+    """Prints the contributions of equivalent atoms, which add up to the prediction, and the shells of neighbours that
+    matter most. --output writes a page for the browser (.html) or a record for Python (.safetensors).
+
+    Examples:
+    $ crystalframer explain NaCl.cif
+    $ crystalframer explain NaCl.cif --target formation_energy_per_atom --output NaCl.html
+    $ crystalframer explain defect.cif --sites 512 --output defect.safetensors
+    """
+    if output is not None and output.suffix not in (".html", ".safetensors"):
+        problem = "is neither a page (.html) nor a record (.safetensors); give it one of these suffixes"
+        raise ConfigError(problem, field="output", value=str(output))
+    import numpy as np
+
+    found = cf.explain(cf.read(structure), **options)
+    print(f"{found!r}\n")
+    print("contributions of equivalent atoms, which add up to the prediction minus the base")
+    groups = found.by_site_group()
+    groups["sites"] = [listed([str(site) for site in sites], 6) for sites in groups["sites"]]
+    print(groups.to_string(index=False, float_format="{:.4f}".format))
+    shells = found.by_shell().query("shell > 0")
+    largest = np.argsort(-np.abs(shells["relevance"].to_numpy()), kind="stable")[:SHOWN_SHELLS]
+    shells = shells.iloc[largest]
+    print("\nshells of neighbours, by their relevance")
+    print(shells.to_string(index=False, float_format="{:.4f}".format))
+    if output is not None and output.suffix == ".html":
+        importlib.import_module("viz").explanation_html(found, output)  # by name, as in `_draw`
+    elif output is not None:
+        found.save(output)
+    if output is not None:
+        print(f"\nexplanation in {output}")
     return 0
 
 

@@ -136,10 +136,6 @@ class Explanation:
         Returns:
             Columns `site`, `element`, `neighbour`, `neighbour_element`, `n_images`, `distance` (of the nearest image,
             Å), `relevance`; the strongest first. The atom itself is no neighbour.
-
-        Example:
-            >>> explanation.by_neighbour().columns[:4].tolist()
-            ['site', 'element', 'neighbour', 'neighbour_element']
         """
         edges = self._edge_table().query("not is_self")
         groups = edges.groupby(["site", "element", "neighbour", "neighbour_element"], sort=True)

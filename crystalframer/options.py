@@ -65,6 +65,15 @@ OWN = {
     "selection": TABLE,
     "embed output": _own(Path, "TABLE", "Table to write: .csv, .jsonl or .parquet."),
     "trace output": _own(Path | None, "FILE", "File to write.", "STRUCTURE.safetensors, here"),
+    "explain output": Annotated[
+        Path | None,
+        arg(
+            metavar="FILE",
+            help="Page (.html) or record (.safetensors) to write.",
+            help_behavior_hint="",
+            aliases=("-o",),
+        ),
+    ],
     "convert output": _own(Path, "FOLDER", "Checkpoint to write."),
     "data pack output": _own(Path, "FILE.parquet", "Packed file to write."),
     "data pack-authors output": _own(Path, "FILE.parquet", "Packed file to write."),

@@ -474,6 +474,21 @@ def test_tracing_writes_a_file_that_loads(
     assert f"{region.n_queries} atoms and" in said
 
 
+def test_explaining_prints_what_adds_up_and_writes_a_page_or_a_record(
+    salts: Path, run_folder: Path, tmp_path: Path, run: Run
+) -> None:
+    words = ["explain", salts / "NaCl.cif", "--model", run_folder]
+    said = run(0, *words, "--target", "gap", "-o", tmp_path / "page.html").out
+    assert "gap = " in said and "Na" in said and str(tmp_path / "page.html") in said
+    assert "gap of NaCl" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    run(0, *words, "--output", tmp_path / "record.safetensors")
+    record = cf.Explanation.load(tmp_path / "record.safetensors")
+    assert record.target == "gap" and record.n_atoms == 2
+    assert f"{record.site_contributions[0]:.4f}" in said
+    assert "did you mean 'gap'" in run(2, *words, "--target", "gpa").err
+    assert "--output" in run(2, *words, "--output", "page.pdf").err
+
+
 def test_presets_are_listed_with_the_published_errors(run: Run) -> None:
     text = run(0, "presets").out
     for name, found in cf.PRESETS.items():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from synthetic_explanations import synthetic_explanation
 from synthetic_traces import perovskite, synthetic_trace
 
 import viz
@@ -40,6 +41,11 @@ CLASSES = [
     ("crystalframer.calculator", "CrystalFramerCalculator"),
     ("crystalframer.estimator", "CrystalFramerRegressor"),
     ("crystalframer.config", "ModelPromises"),
+    ("crystalframer.explaining.attribution", "explain"),
+    ("crystalframer.explaining.faithfulness", "faithfulness"),
+    ("crystalframer.explaining.interventions", "Intervention"),
+    ("crystalframer.explaining.interventions", "intervene"),
+    ("crystalframer.explaining.substitution", "substitute"),
     ("crystalframer.model.network", "CrystalFramer"),
     ("crystalframer.prediction", "load"),
     ("crystalframer.studies.space", "Range"),
@@ -53,11 +59,12 @@ FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 @pytest.mark.parametrize(("module", "name"), FUNCTIONS + CLASSES + PICTURES, ids=str)
 def test_example(module: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may use all of viz and of the analysis, NumPy, a trace of SrTiO3 and its scene without an import."""
+    """It may use all of viz and of the analysis, NumPy, a trace of SrTiO3, its scene and an explanation."""
     monkeypatch.chdir(tmp_path)  # examples may write files
     trace = synthetic_trace(perovskite())
     given = {public: getattr(package, public) for package in (viz, analysis) for public in package.__all__}
     given |= {"viz": viz, "np": np, "trace": trace, "scene": viz.scene_from_trace(trace)}
+    given["explanation"] = synthetic_explanation()
     docstring = inspect.getdoc(getattr(import_module(module), name)) or ""
     example = doctest.DocTestParser().get_doctest(docstring, given, f"{module}.{name}", None, None)
     assert example.examples, f"{module}.{name}: its docstring has no example; add one in the style of the others"

@@ -7,6 +7,7 @@ from .attention_figures import (
 )
 from .drawings import Drawing as Drawing, drawing as drawing
 from .errors import FigureError as FigureError, SceneError as SceneError
+from .explanation_pages import explanation_html as explanation_html
 from .explorer import AttentionExplorer as AttentionExplorer
 from .explorer_page import explorer_html as explorer_html
 from .frame_comparison import FrameComparison as FrameComparison

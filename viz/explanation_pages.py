@@ -1,0 +1,161 @@
+"""An explanation as one HTML page with bars and tables. It opens from disk without Python and without a network."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from crystalframer.explanations import Explanation
+from viz.palette import ASIDE, INK, PAPER, mix
+
+ABOVE, BELOW = "#D55E00", "#0072B2"
+"""What raises and what lowers the prediction: told apart with colour blindness; signs and sides say it, too."""
+N_BARS = 24
+"""Bars of a chart at most, the largest first."""
+LABEL_WIDTH, BAR_WIDTH, NUMBER_WIDTH, ROW_HEIGHT = 210, 360, 110, 24
+"""Pixels."""
+
+
+class _Bar(NamedTuple):
+    label: str
+    value: float
+    note: str
+    """Shown under the pointer."""
+
+
+def explanation_html(explanation: Explanation, path: str | Path | None = None) -> str:
+    """The explanation as one HTML page: contributions of atoms, relevance of shells and pairs, and of layers and heads.
+
+    Bars to the right raise the prediction, bars to the left lower it; both scales are centred at 0. Numbers stand
+    beside the bars, and details appear under the pointer.
+
+    Args:
+        explanation: from `crystalframer.explain(structure)` or `Explanation.load(path)`.
+        path: where to write the page, too.
+
+    Example:
+        >>> page = explanation_html(explanation, "SrTiO3.html")
+        >>> len(page) < 100_000
+        True
+    """
+    unit = explanation.unit or ("logit" if explanation.scale == "logit" else "")
+    name = html.escape(f"{explanation.target} of {explanation.id or 'the crystal'}")
+    parts = [
+        f"<h1>{name}</h1>",
+        f"<p>Prediction <b>{_number(explanation.prediction)} {html.escape(unit)}</b>"
+        f" = base {_number(explanation.base)} + contributions of the atoms"
+        f" {_signed(explanation.prediction - explanation.base)}.{_scale(explanation)}</p>",
+        _chart("Contributions of equivalent atoms", _contributions(explanation), unit),
+        "<p>They add up exactly. The base is the prediction for the mean reference crystal.</p>",
+        _chart("Relevance of shells of neighbours", _shells(explanation), unit),
+        "<p>To first order, what the prediction loses if the atoms of this element do not see this shell.</p>",
+        _chart("Relevance of pairs of atoms", _pairs(explanation), unit),
+        _heads(explanation, unit),
+    ]
+    page = (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title><style>'
+        f"body{{font:15px sans-serif;color:{INK};background:{PAPER};max-width:760px;margin:2em auto;padding:0 1em}}"
+        "h1{font-size:20px}h2{font-size:16px;margin:1.6em 0 .4em}td,th{padding:4px 6px;text-align:right}"
+        f"</style></head><body>{''.join(parts)}</body></html>\n"
+    )
+    if path is not None:
+        Path(path).write_text(page, encoding="utf-8")
+    return page
+
+
+def _scale(explanation: Explanation) -> str:
+    if explanation.scale != "logit":
+        return ""
+    return " The scale is that of logits: above 0, the class is likelier than not."
+
+
+def _contributions(explanation: Explanation) -> list[_Bar]:
+    table = explanation.by_site_group()
+    return [
+        _Bar(
+            f"{row['element']}, {row['n_sites']} atom{'s' if row['n_sites'] > 1 else ''}",
+            row["contribution"],
+            f"sites {', '.join(map(str, row['sites'][:12]))}: {_signed(row['contribution_per_site'])} each",
+        )
+        for row in table.to_dict("records")
+    ]
+
+
+def _shells(explanation: Explanation) -> list[_Bar]:
+    table = explanation.by_shell()
+    return [
+        _Bar(
+            f"{row['element']} – {row['neighbour_element']}, {row['distance']:.2f} Å",
+            row["relevance"],
+            f"shell {row['shell']}, {row['n_edges']} edges",
+        )
+        for row in table.to_dict("records")
+        if row["shell"] > 0
+    ]
+
+
+def _pairs(explanation: Explanation) -> list[_Bar]:
+    return [
+        _Bar(
+            f"{row['element']} {row['site']} sees {row['neighbour_element']} {row['neighbour']}",
+            row["relevance"],
+            f"{row['n_images']} images, the nearest at {row['distance']:.2f} Å",
+        )
+        for row in explanation.by_neighbour().to_dict("records")
+    ]
+
+
+def _chart(title: str, bars: Sequence[_Bar], unit: str) -> str:
+    """Horizontal bars on a scale that is centred at 0, the largest first."""
+    shown = sorted(bars, key=lambda bar: -abs(bar.value))[:N_BARS]
+    largest = max((abs(bar.value) for bar in shown), default=0.0) or 1.0
+    middle, height = LABEL_WIDTH + BAR_WIDTH / 2, ROW_HEIGHT * len(shown) + 4
+    rows = []
+    for number, bar in enumerate(shown):
+        top, length = number * ROW_HEIGHT, abs(bar.value) / largest * BAR_WIDTH / 2
+        left = middle if bar.value > 0 else middle - length
+        rows.append(
+            f"<g><title>{html.escape(bar.note)}</title>"
+            f'<text x="{LABEL_WIDTH - 8}" y="{top + 16}" text-anchor="end">{html.escape(bar.label)}</text>'
+            f'<rect x="{left:.1f}" y="{top + 4}" width="{length:.1f}" height="{ROW_HEIGHT - 8}"'
+            f' fill="{ABOVE if bar.value > 0 else BELOW}"/>'
+            f'<text x="{LABEL_WIDTH + BAR_WIDTH + NUMBER_WIDTH}" y="{top + 16}" text-anchor="end">'
+            f"{_signed(bar.value)}</text></g>"
+        )
+    axis = f'<line x1="{middle}" x2="{middle}" y1="0" y2="{height}" stroke="{ASIDE}"/>'
+    left_out = f"<p>{len(bars) - len(shown)} smaller ones are not shown.</p>" if len(bars) > len(shown) else ""
+    heading = html.escape(f"{title} ({unit})" if unit else title)
+    width = LABEL_WIDTH + BAR_WIDTH + NUMBER_WIDTH
+    drawing = (
+        f'<svg width="{width}" height="{height}" font-size="14" fill="{INK}" role="img">{"".join(rows)}{axis}</svg>'
+    )
+    return f"<h2>{heading}</h2>{drawing}{left_out}"
+
+
+def _heads(explanation: Explanation, unit: str) -> str:
+    """Size of the relevance in each layer and head, as a table."""
+    sizes = np.abs(explanation.edge_relevance).sum(axis=2)
+    largest = float(sizes.max()) or 1.0
+    heading = "".join(f"<th>head {head}</th>" for head in range(explanation.n_heads))
+    rows = [
+        f"<tr><th>layer {layer}</th>{''.join(_cell(float(size), largest) for size in of_layer)}</tr>"
+        for layer, of_layer in enumerate(sizes)
+    ]
+    title = html.escape(f"Size of the relevance by layer and head ({unit})" if unit else "Size of the relevance")
+    return f"<h2>{title}</h2><table><tr><th></th>{heading}</tr>{''.join(rows)}</table>"
+
+
+def _cell(size: float, largest: float) -> str:
+    return f'<td style="background:{mix(PAPER, ABOVE, 0.6 * size / largest)}">{size:.3g}</td>'
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}".replace("-", "−")
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3g}".replace("-", "−")
