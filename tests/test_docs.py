@@ -125,5 +125,18 @@ def test_the_build_refuses_a_page_that_asks_the_network(
     assert bool(importlib.import_module("offline").requests(tmp_path)) == asks
 
 
+def test_a_wide_figure_of_a_notebook_is_not_cut() -> None:
+    """It is as narrow as the page, and never wider than it was made."""
+    spec = importlib.util.spec_from_file_location("ext_notebook_outputs", ROOT / "docs/_ext/notebook_outputs.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    figure = {"data": [], "layout": {"width": 1100, "height": 320, "title": {"text": "Wide"}}}
+    found = module._plotly(figure)
+    assert 'style="height: 320px; max-width: 1100px"' in found
+    assert '"width"' not in found and '"title": {"text": "Wide"}' in found
+    assert figure["layout"]["width"] == 1100
+
+
 ERRORS = {name for name, value in vars(cf.errors).items() if isinstance(value, type)}
 """Listed by `automodule`."""

@@ -30,7 +30,8 @@ def parity_figure(
 ) -> go.Figure:
     """Predicted against actual values, with the mean absolute error (MAE) in the title.
 
-    Crystals without a label are left out.
+    The corner of the plot tells the number of crystals n, the root of the mean squared error (RMSE) and the coefficient
+    of determination R². Crystals without a label are left out.
 
     Args:
         predicted: predictions, in the unit of `label`.
@@ -82,10 +83,23 @@ def parity_figure(
             ),
         ]
     )
-    figure.update_xaxes(title_text=f"actual {literal(label)}", range=ends, constrain="domain")
-    figure.update_yaxes(title_text=f"predicted {literal(label)}", range=ends, scaleanchor="x", constrain="domain")
+    words = literal(label.replace("_", " "))
+    figure.update_xaxes(title_text=f"actual {words}", range=ends, constrain="domain")
+    figure.update_yaxes(title_text=f"predicted {words}", range=ends, scaleanchor="x", constrain="domain")
     figure.update_layout(showlegend=False)
+    # Few points lie in this corner: predictions that are far too large for small labels.
+    corner = {"xref": "x domain", "yref": "y domain", "x": 0.02, "y": 0.98, "xanchor": "left", "yanchor": "top"}
+    text = "<br>".join(_scores(predicted[known], actual[known]))
+    figure.add_annotation(text=text, showarrow=False, align="left", **corner)
     return styled(figure, title, width, height)
+
+
+def _scores(predicted: Float[np.ndarray, " n"], actual: Float[np.ndarray, " n"]) -> list[str]:
+    """Number of crystals, RMSE and R², in words. R² needs labels that differ."""
+    squared = (predicted - actual) ** 2
+    words = [f"n = {len(actual):,}", f"RMSE {float(np.sqrt(squared.mean())):.3g}"]
+    spread = float(((actual - actual.mean()) ** 2).sum())
+    return [*words, f"R² {1 - float(squared.sum()) / spread:.3f}"] if spread > 0 else words
 
 
 def learning_curve(
@@ -147,4 +161,4 @@ def learning_curve(
     figure.update_xaxes(title_text="epoch", dtick=1 if len(history) <= 10 else None)
     shown = [*history[columns].to_numpy(dtype=float).ravel(), np.nan if baseline is None else baseline]
     figure.update_yaxes(title_text=f"MAE ({of})" if unit else "MAE", **log_axis(shown))
-    return styled(figure, target, width, height)
+    return styled(figure, target.replace("_", " "), width, height)

@@ -18,7 +18,18 @@ def test_parity_leaves_unlabelled_crystals_out() -> None:
     assert list(points.text) == ["a", "c", "d"]
     assert figure.layout.title.text == "MAE 0.5, predicting the training mean 1.25"
     assert figure.layout.xaxis.title.text == "actual gap (eV)"
+    # By hand: errors -0.5, 1 and 0; labels 1.5, 2 and 4 with the mean 2.5.
+    (scores,) = figure.layout.annotations
+    assert scores.text == f"n = 3<br>RMSE {np.sqrt(1.25 / 3):.3g}<br>R² {1 - 1.25 / 3.5:.3f}"
     assert list(diagonal.x) == list(diagonal.y) and diagonal.x[0] < 1.0 and diagonal.x[1] > 4.0
+
+
+def test_names_of_targets_are_words() -> None:
+    figure: Any = parity_figure(np.array([1.0]), np.array([1.5]), label="formation_energy_per_atom (eV/atom)")
+    assert figure.layout.yaxis.title.text == "predicted formation energy per atom (eV/atom)"
+    assert figure.layout.annotations[0].text == "n = 1<br>RMSE 0.5"
+    history = pd.DataFrame({"epoch": [1], "train_mae/band_gap": [1.0]})
+    assert learning_curve(history, "band_gap").layout.title.text == "band gap"
 
 
 def test_learning_curve() -> None:
