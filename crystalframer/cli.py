@@ -320,7 +320,8 @@ def _explain(structure: Any, output: Any = None, **options: Any) -> int:
         raise ConfigError(problem, field="output", value=str(output))
     import numpy as np
 
-    found = cf.explain(cf.read(structure), **options)
+    crystal = cf.read(structure)  # first: a broken file is answered before torch is loaded
+    found = cf.explain(crystal, **options)
     print(f"{found!r}\n")
     print("contributions of equivalent atoms, which add up to the prediction minus the base")
     groups = found.by_site_group()
