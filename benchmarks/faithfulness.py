@@ -1,6 +1,6 @@
 """Whether the explanations of the shipped model are faithful: deletion and insertion of edges in their order.
 
-    python -m benchmarks.faithfulness [--data FILE] [--crystals 200]
+    python -m benchmarks.faithfulness [--data FILE] [--crystals 200] [--half choice|report]
 
 Half of the crystals chose the default relevance, the other half tests it. Both halves are reported. See
 `crystalframer.faithfulness` for the tests.
@@ -15,9 +15,9 @@ import numpy as np
 
 import crystalframer as cf
 from benchmarks.command import parse, parser, session
+from benchmarks.inputs import add_options, source
 from benchmarks.report import Bar, Row
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "mp2018_val.parquet"
 SMALLEST, LARGEST = 3, 10
 """Atoms of a cell: larger ones take most of the time and show the same."""
 HALVES = ("choice", "report")
@@ -25,15 +25,15 @@ HALVES = ("choice", "report")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parser("faithfulness", "Test whether the explanations of the shipped model are faithful.")
-    options.add_argument("--data", default=str(DATA), help="packed data set, or `demo` (default: mp2018_val)")
-    options.add_argument("--crystals", type=int, default=200, help="crystals of each half (default: 200)")
+    add_options(options, n_crystals=200)
     options.add_argument("--half", choices=HALVES, help="only one half (default: both)")
-    options.set_defaults(threads=1)
+    options.set_defaults(threads=1, largest_cell=LARGEST)
     chosen = parse(options, arguments)
     model = cf.load()
-    crystals = drawn(chosen.data, 2 if chosen.quick else chosen.crystals)
+    data = source(chosen)
+    crystals = drawn(data, 2 if chosen.quick else chosen.crystals, chosen.largest_cell)
     with session(chosen) as report:
-        report.data["name"] = f"{Path(chosen.data).name}, cells of {SMALLEST} to {LARGEST} atoms"
+        report.data["name"] = f"{Path(data).name}, cells of {SMALLEST} to {chosen.largest_cell} atoms"
         for half, some in zip(HALVES, crystals, strict=True):
             if chosen.half not in (None, half):
                 continue
@@ -47,9 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 report.bars.append(Bar(name, float(beyond["low"]), 0.0, _unit(target), at_most=False))
 
 
-def drawn(data: str, n: int) -> tuple[list[cf.Crystal], list[cf.Crystal]]:
+def drawn(data: str, n: int, largest: int = LARGEST) -> tuple[list[cf.Crystal], list[cf.Crystal]]:
     """Two samples of n small crystals each."""
-    small = [crystal for crystal in cf.dataset(data) if SMALLEST <= len(crystal) <= LARGEST]
+    small = [crystal for crystal in cf.dataset(data) if SMALLEST <= len(crystal) <= largest]
     order = np.random.default_rng(0).permutation(len(small))
     return [small[k] for k in order[:n]], [small[k] for k in order[n : 2 * n]]
 
