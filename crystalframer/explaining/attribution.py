@@ -87,7 +87,7 @@ def explain(
         sites: atoms whose edges to neighbours are explained, counted from 0; for large cells. Contributions are those
             of all atoms. Default: all atoms.
         references: crystals, as in `predict`, whose mean features are the base. Default: those on which the model was
-            calibrated; for a model without intervals, a model's features of 0.
+            calibrated; for a model without intervals, features of 0.
         device: where to compute, as in `predict`.
         progress: show a progress bar if it takes more than 2 s.
 
