@@ -97,5 +97,6 @@ def _with_element(crystal: Crystal, sites: np.ndarray, number: int, adapt_volume
     if adapt_volume:
         before, after = ((COVALENT_RADII[each] ** 3).sum() for each in (crystal.atomic_numbers, numbers))
         scale = float((after / before) ** (1 / 3))
+    positions, lattice = scale * crystal.positions, scale * crystal.lattice
     name = f"{crystal.id}, {SYMBOLS[number - 1]}".removeprefix(", ")
     return replace(crystal, atomic_numbers=numbers, positions=positions, lattice=lattice, targets={}, id=name)
