@@ -194,7 +194,7 @@ def test_the_first_notebook_from_top_to_bottom(browser: Browser, lab: str) -> No
         # On a fresh machine the notebook compiles the kernels and says so; it has nothing else to warn of.
         errors = page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']")
         lines = [line for text in errors.all_inner_texts() for line in text.splitlines() if line.strip()]
-        assert [line for line in lines if not line.startswith("crystalframer: compiling ")] == []
+        assert [line for line in lines if not line.startswith("crystalframer: preparing ")] == []
         assert page.get_by_text("Traceback").count() == 0
 
         before = pixels(page, explorer)
