@@ -58,6 +58,8 @@ whatever the defaults become."""
 CONFIG_FILE, WEIGHTS_FILE, RESUME_FILE = "config.json", "model.safetensors", "resume.ckpt"
 DOMAIN_FILE, UNCERTAINTY_FILE, USED_FILE = "domain.json", "uncertainty.safetensors", "crystals.parquet"
 PRETRAINED = Path(__file__).parent / "pretrained"
+PACKAGE = "package"
+"""Name of the weights that come with the package, where a path is wanted. A folder of this name is `./package`."""
 """The checkpoint that comes with the package."""
 CHECKPOINTS = "checkpoints"
 """The folder of a run that holds its checkpoints."""
@@ -152,8 +154,8 @@ def load(path: Path | str | None, device: torch.device | str = "cpu") -> Crystal
 
     Args:
         path: a checkpoint folder, or the folder of a training run: the weights that `fit` returned are taken, or
-            `checkpoints/best` if the run is not complete. For other weights, name their folder. None: the weights that
-            come with the package.
+            `checkpoints/best` if the run is not complete. For other weights, name their folder. None or `package`: the
+            weights that come with the package.
         device: device of the model.
 
     Raises:
@@ -210,7 +212,7 @@ def find(path: Path | str | None) -> Path:
     Raises:
         CheckpointError: there is none.
     """
-    if path is None:
+    if path is None or path == PACKAGE:
         if not (PRETRAINED / CONFIG_FILE).exists():
             raise CheckpointError(
                 "this build of crystalframer has no trained weights; name a model of yours (the folder of a training)"

@@ -496,8 +496,9 @@ class TrainingConfig(_Checked):
     """Number of pieces in which each batch is computed, one after another, to need less memory. What is learned stays
     the same, unlike with `accumulate`. A training that runs out of GPU memory doubles it."""
     initial_weights: str | None = None
-    """Trained model to start from (a checkpoint or run folder), for fine-tuning on other crystals or other targets. For
-    other targets the readout starts from random weights."""
+    """Trained model to start from, for fine-tuning on other crystals or other targets: a checkpoint or run folder, or
+    `package` for the weights that come with the package. The readout of a target that the trained model has not starts
+    from random weights."""
     learning_rate: PositiveFloat = 5e-4
     """Highest learning rate; the schedule changes it from step to step."""
     schedule: Schedule = "inverse-sqrt"

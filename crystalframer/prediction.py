@@ -96,8 +96,8 @@ def load(
     exact
 
     Args:
-        path: a checkpoint folder, or the folder of a training run (its best checkpoint is taken). Default: the weights
-            that come with the package.
+        path: a checkpoint folder, or the folder of a training run (its best checkpoint is taken). Default, and
+            `package`: the weights that come with the package.
         device: `cpu`, `cuda`, ... Default: CUDA if there is such a device, else the CPU.
         average_ties: ends with the next release; False is `as_trained=True`.
         as_trained: choose one frame, if the model was trained with one. Changes nothing for the shipped weights.

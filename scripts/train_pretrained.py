@@ -1,13 +1,14 @@
-"""Train the shipped checkpoint: formation energy and band gap of Materials Project crystals.
+"""Train the shipped checkpoint: six properties of Materials Project crystals (`pretraining_data.TARGETS`).
 
-    python scripts/train_pretrained.py            # reads ../shared/data/mp2018_train.parquet and mp2018_val.parquet
+    python scripts/train_pretrained.py            # reads ../shared/data/
     python scripts/train_pretrained.py --ship     # and replaces the shipped one, with intervals, log and model card
     python scripts/train_pretrained.py --seal     # only writes domain and intervals of the shipped one again
     python scripts/train_pretrained.py --adopt    # gives the shipped weights the settings of the preset, untrained
 
-The model is that of the preset `crystalframer-2`. It starts from the shipped weights. Their function may be another
-one, to which training adapts them. (The first shipped weights, of the paper's function, started from random ones: 60
-epochs of small cells at a constant rate, then 8 of all cells. Their logs are in `crystalframer/pretrained/training`.)
+The model is that of the preset `crystalframer-2`. It starts from the shipped weights, and learns six properties from
+one readout, each from the crystals that have its label; strained copies teach it the energy of other volumes. (Before:
+60 epochs of small cells at a constant rate and 8 of all cells, from random weights and with the paper's function; 6 of
+all cells with that of the preset; two properties each. The logs are in `crystalframer/pretrained/training`.)
 The crystals are cells of almost all sizes, and the rate falls to zero. After an interruption the command continues at
 the last complete epoch. The model is tested on all sizes at the end.
 """
@@ -21,18 +22,20 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pandas
+from pretraining_data import TARGETS, joined, strained
+
 import crystalframer as cf
 from crystalframer import checkpoint
 from crystalframer.checkpoint import DOMAIN_FILE, PRETRAINED, UNCERTAINTY_FILE, WEIGHTS_FILE
-from crystalframer.config import Config, DataConfig, Target, TrainingConfig
+from crystalframer.config import Config, DataConfig, TrainingConfig
 from crystalframer.datasets.dataset import CrystalDataset, Splits
 from crystalframer.model.network import CrystalFramer
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
-TARGETS = (Target("formation_energy_per_atom", "eV/atom"), Target("band_gap", "eV"))
 
-ALL_CELLS = TrainingConfig(
-    n_epochs=6, batch_size=64, learning_rate=1e-3, schedule="warmup-stable-decay", warmup_steps=100, swa_epochs=0
+SIX_PROPERTIES = TrainingConfig(
+    n_epochs=20, batch_size=64, learning_rate=1e-3, schedule="warmup-stable-decay", warmup_steps=100, swa_epochs=0
 )
 
 
@@ -43,7 +46,7 @@ class Stage:
     training: TrainingConfig
 
 
-STAGES = (Stage("3-exact", 60, ALL_CELLS),)
+STAGES = (Stage("4-six-properties", 60, SIX_PROPERTIES),)
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class Options:
     train: Path = SHARED / "mp2018_train.parquet"
     """Training crystals, with the labels formation_energy_per_atom (eV/atom) and band_gap (eV)."""
     validation: Path = SHARED / "mp2018_val.parquet"
+    elastic_optical: Path = SHARED / "elastic_optical.parquet"
+    """Moduli and refractive indices of some of both."""
     away: Path = SHARED / "wbm_val.parquet"
     """Crystals that the Materials Project does not have, for the model card."""
     output: Path = Path("runs/pretrained")
@@ -83,7 +88,8 @@ def config(stage: Stage, start: Path, n_threads: int) -> Config:
 
 def shipped_weights() -> CrystalFramer:
     """The shipped weights in the function of the preset: the same tensors, other frames and cutoff."""
-    shipped, model = checkpoint.load(PRETRAINED), CrystalFramer(MODEL)
+    shipped = checkpoint.load(PRETRAINED)
+    model = CrystalFramer(replace(MODEL, targets=shipped.config.targets))
     model.load_state_dict(shipped.state_dict())
     model.domain, model.used = shipped.domain, shipped.used
     return model.eval()
@@ -93,12 +99,24 @@ def of_size(data: CrystalDataset, max_atoms: int) -> CrystalDataset:
     return data.select(data.n_atoms <= max_atoms)
 
 
+def crystals(options: Options) -> tuple[CrystalDataset, CrystalDataset]:
+    """Training crystals with their strained copies, and validation crystals; made once and kept beside the runs."""
+    options.output.mkdir(parents=True, exist_ok=True)
+    paths = [options.output / f"{part}.parquet" for part in ("train", "validation")]
+    if not all(path.exists() for path in paths):
+        table = joined(options.train, options.elastic_optical, "train")
+        pandas.concat([table, strained(table)]).to_parquet(paths[0], index=False)
+        joined(options.validation, options.elastic_optical, "validation").to_parquet(paths[1], index=False)
+    train, validation = (cf.dataset(str(path), targets=TARGETS) for path in paths)
+    return train, validation
+
+
 def train(options: Options) -> Path:
     """Train all stages that are not complete. Returns the folder of the last stage."""
-    train, validation = (cf.dataset(str(path), targets=TARGETS) for path in (options.train, options.validation))
+    train, validation = crystals(options)
     start, folder = options.output / "0-shipped-weights", options.output
     if not start.exists():
-        checkpoint.save(shipped_weights(), start)
+        checkpoint.save(checkpoint.load(PRETRAINED), start)
     for stage in STAGES:
         folder = options.output / stage.name
         if not (folder / "result.json").exists():

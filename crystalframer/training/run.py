@@ -42,7 +42,7 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from crystalframer import checkpoint
-from crystalframer.config import Config, ModelConfig
+from crystalframer.config import Config
 from crystalframer.crystals.loading import BatchOrder, PreparedCrystals, evaluation_loader, train_loader
 from crystalframer.crystals.on_gpu import RowLoader
 from crystalframer.datasets.dataset import CrystalDataset, Splits
@@ -313,7 +313,7 @@ def _train(
 
 
 def _new_model(config: Config, crystals: PreparedCrystals) -> CrystalFramer:
-    """Random weights, or trained ones to go on from; a trained readout only for the targets that it was trained on."""
+    """Random weights, or trained ones to go on from."""
     model = CrystalFramer(config.model, torch.Generator().manual_seed(config.training.seed))
     model.domain = Domain.of(crystals)
     mean, std = output_statistics(crystals.targets, config.model)
@@ -321,8 +321,7 @@ def _new_model(config: Config, crystals: PreparedCrystals) -> CrystalFramer:
     model.target_std.copy_(torch.from_numpy(std))
     if config.training.initial_weights is not None:
         trained = checkpoint.load(config.training.initial_weights)
-        weights = _weights_for(config.model, trained, config.training.initial_weights)
-        model.load_state_dict(weights, strict=False)
+        _start_from(model, trained, config.training.initial_weights)
     return model
 
 
@@ -337,11 +336,12 @@ def _class_weights(config: Config, crystals: PreparedCrystals) -> dict[str, torc
     }
 
 
-def _weights_for(wanted: ModelConfig, trained: CrystalFramer, path: str) -> dict[str, torch.Tensor]:
-    """The weights of `trained` that serve a model of config `wanted`, which may differ in its targets alone."""
-    weights = trained.state_dict()
-    if trained.config == wanted:
-        return weights
+def _start_from(model: CrystalFramer, trained: CrystalFramer, path: str) -> None:
+    """Give a model the trained weights: all but the readout, and the readout of each target that both have.
+
+    Without such a target the readout keeps its random weights.
+    """
+    wanted = model.config
     if dataclasses.replace(trained.config, targets=wanted.targets) != wanted:
         differing = [
             f"model.{field.name} is {getattr(wanted, field.name)!r}, there {getattr(trained.config, field.name)!r}"
@@ -350,9 +350,19 @@ def _weights_for(wanted: ModelConfig, trained: CrystalFramer, path: str) -> dict
         ]
         message = f"this model has other settings: {'; '.join(differing)}. Only the targets may differ"
         raise ConfigError(message, field="training.initial_weights", value=path)
-    return {
-        name: weight for name, weight in weights.items() if not name.startswith(("readout.0", "readout.2", "target_"))
-    }
+    weights, mine = trained.state_dict(), model.state_dict()
+    columns = dict(zip(trained.config.targets, trained.config.columns, strict=True))
+    known = [
+        (mine_of, columns[target])
+        for target, mine_of in zip(wanted.targets, wanted.columns, strict=True)
+        if target in columns
+    ]
+    for name, weight in weights.items():
+        if name.startswith(("readout.2", "target_")):  # a row for each output
+            for to, of in known:
+                mine[name][to] = weight[of]
+        elif known or not name.startswith("readout.0"):
+            mine[name].copy_(weight)
 
 
 def _farewell(folder: RunFolder, task: TrainingTask, done: int) -> str:

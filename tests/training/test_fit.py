@@ -258,6 +258,38 @@ def test_training_goes_on_from_trained_weights(finished: FitResult, tmp_path: Pa
     np.testing.assert_allclose(tuned["target_mean"], [np.nanmean(data.train.targets[t.name]) for t in TARGETS])
 
 
+def test_more_targets_keep_the_readout_of_those_that_were_trained(tmp_path: Path) -> None:
+    frozen = {"learning_rate": 1e-12, "weight_decay": 0.0, "swa_epochs": 0, "n_epochs": 1}
+    data = make_data(targets=TARGETS)
+    second, first = replace(MODEL, targets=TARGETS[1:2]), replace(MODEL, targets=TARGETS)
+    only = fit(
+        replace(training(n_epochs=1, swa_epochs=0), model=second), make_data(targets=second.targets), tmp_path / "1"
+    )
+    both = fit(replace(training(initial_weights=str(only.output), **frozen), model=first), data, tmp_path / "2")
+    crystals = list(data.test)
+    expected, found = (cf.predict(crystals, run.output, progress=False) for run in (only, both))
+    name = TARGETS[1].name
+    np.testing.assert_allclose(found[name], expected[name], rtol=1e-5)
+    # The other starts from random weights, and from the mean of its labels.
+    mean = weights(both, "last")["target_mean"]
+    np.testing.assert_allclose(mean[0], np.nanmean(data.train.targets[TARGETS[0].name]), rtol=1e-6)
+    assert mean[1] == weights(only, "last")["target_mean"]
+
+
+def test_training_goes_on_from_the_weights_of_the_package(tmp_path: Path) -> None:
+    shipped = cf.load()
+    demo = cf.dataset("demo", targets=shipped.config.targets[:1])
+    small = demo.select(np.flatnonzero(demo.n_atoms <= 2)[:12])
+    data = Splits(*(small.select(np.arange(12) % 3 == n) for n in range(3)))
+    config = training(n_epochs=1, swa_epochs=0, learning_rate=1e-12, weight_decay=0.0, initial_weights="package")
+    config = replace(config, model=replace(shipped.config, targets=shipped.config.targets[:1]))
+    result = fit(config, data, tmp_path / "run")
+    name = shipped.config.targets[0].name
+    crystals = list(data.test)
+    expected, found = (cf.predict(crystals, model, progress=False)[name] for model in ("package", result.output))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_new_readout_keeps_the_sharpness_of_its_activation(tmp_path: Path) -> None:
     model = replace(MODEL, activation="swish")
     first = fit(replace(training(n_epochs=1, swa_epochs=0), model=model), DATA, tmp_path / "first")
