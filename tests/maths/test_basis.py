@@ -91,6 +91,47 @@ def test_expectation_is_the_weighted_sum(n_heads_of_x: int, group_size: int, mon
     torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-15)
 
 
+@pytest.mark.parametrize("n_centers", [2, 13, 64])
+@pytest.mark.parametrize("width", [0.51, 1.0, 4.0, 30.0])
+def test_constant_sums_in_blocks_are_those_of_the_formula(n_centers: int, width: float) -> None:
+    """Widths in spacings; positions within the centres and far beyond them, in any order of the atoms."""
+    generator = torch.Generator().manual_seed(0)
+    centers = 0.3 * torch.arange(n_centers, dtype=torch.float64) - 1.0
+    place = torch.rand(60, 2, 3, generator=generator, dtype=torch.float64)
+    x = centers[0] + (centers[-1] - centers[0]) * (2.0 * place - 0.5)
+    x[0] = 1e3
+    weights = torch.randn(60, 2, 3, generator=generator, dtype=torch.float64)
+    weights[1] = 0.0
+    query = torch.randint(0, 4, (60,), generator=generator)
+    assert basis._is_measured(weights)
+    assert basis._is_smooth(centers, 0.3 * width)
+    found = basis._summed_in_blocks(weights, x, centers, 0.3 * width, query, 5)
+    full = weights[..., None] * torch.exp(-0.5 * ((x[..., None] - centers) / (0.3 * width)) ** 2)
+    expected = torch.zeros(5, 2, 3, n_centers, dtype=torch.float64).index_add(0, query, full)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+def test_sums_in_blocks_serve_constants_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same numbers with a gradient, in float32, and for narrow Gaussians, which have no blocks."""
+    used = []
+    summed = basis._summed_in_blocks
+    monkeypatch.setattr(basis, "_summed_in_blocks", lambda *given: used.append(True) or summed(*given))
+    weights, x, query = example(2)
+    weights = weights[..., None].expand(-1, -1, 3)
+    centers = torch.linspace(-1, 1, 9, dtype=torch.float64)
+
+    def found(weights: torch.Tensor, x: torch.Tensor, width: float = 0.5) -> torch.Tensor:
+        centers_ = centers.to(x.dtype)
+        return basis._ExpectedGaussians.apply(weights, x, centers_, width, query, 3, 0)
+
+    with_gradient = found(weights, x).detach()
+    found(weights.detach().float(), x.float())
+    found(weights.detach(), x, 0.01)
+    assert not used
+    torch.testing.assert_close(found(weights.detach(), x), with_gradient, rtol=1e-13, atol=1e-14)
+    assert used
+
+
 @pytest.mark.parametrize("n_heads_of_x", [1, 2])
 def test_expectation_gradients(n_heads_of_x: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """First, second and third, with respect to weights and positions."""
