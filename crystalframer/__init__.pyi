@@ -38,13 +38,18 @@ from .estimator import (
     CrystalFramerEmbedding as CrystalFramerEmbedding,
     CrystalFramerRegressor as CrystalFramerRegressor,
 )
-from .evaluation import calibrate as calibrate, evaluate as evaluate
+from .evaluation import (
+    calibrate as calibrate,
+    evaluate as evaluate,
+    index_training_crystals as index_training_crystals,
+)
 from .explaining.attribution import explain as explain
 from .explaining.faithfulness import faithfulness as faithfulness
 from .explaining.interventions import Intervention as Intervention, intervene as intervene
 from .explaining.substitution import substitute as substitute
 from .explanations import Explanation as Explanation
 from .model.network import CrystalFramer as CrystalFramer
+from .nearest import nearest_training as nearest_training
 from .prediction import load as load, predict as predict, trace as trace
 from .presets import PRESETS as PRESETS, preset as preset
 from .reading.inputs import read as read, read_all as read_all

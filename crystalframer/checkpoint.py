@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from crystalframer.domain import Domain
     from crystalframer.model.network import CrystalFramer
+    from crystalframer.training_index import TrainingIndex
     from crystalframer.uncertainty import Uncertainty
 
 FORMAT_VERSION = 2
@@ -57,10 +58,11 @@ _ADDED_AFTER: Mapping[int, Mapping[str, Any]] = {
 whatever the defaults become."""
 CONFIG_FILE, WEIGHTS_FILE, RESUME_FILE = "config.json", "model.safetensors", "resume.ckpt"
 DOMAIN_FILE, UNCERTAINTY_FILE, USED_FILE = "domain.json", "uncertainty.safetensors", "crystals.parquet"
+INDEX_FILE = "training_index.safetensors"
 PRETRAINED = Path(__file__).parent / "pretrained"
-PACKAGE = "package"
-"""Name of the weights that come with the package, where a path is wanted. A folder of this name is `./package`."""
 """The checkpoint that comes with the package."""
+PACKAGE = "package"
+"""Name of these weights, where a path is wanted. A folder of this name is `./package`."""
 CHECKPOINTS = "checkpoints"
 """The folder of a run that holds its checkpoints."""
 RESULT_FILE = "result.json"
@@ -117,6 +119,8 @@ def save(model: CrystalFramer, path: Path | str, add: Callable[[Path], None] | N
             files.write(new / DOMAIN_FILE, json.dumps(domain, indent=2))
         if model.uncertainty is not None:
             files.write(new / UNCERTAINTY_FILE, model.uncertainty.to_bytes(checksum))
+        if model.index is not None:
+            files.write(new / INDEX_FILE, model.index.to_bytes(checksum))
         if model.used is not None:
             files.write(new / USED_FILE, model.used.content)
         if add is not None:
@@ -136,16 +140,18 @@ def save(model: CrystalFramer, path: Path | str, add: Callable[[Path], None] | N
     shutil.rmtree(old, ignore_errors=True)
 
 
-def add_intervals(folder: Path, uncertainty: Uncertainty) -> None:
-    """Write calibrated intervals into a checkpoint folder, beside the weights that they belong to.
+def add_intervals(folder: Path, uncertainty: Uncertainty, index: TrainingIndex | None) -> None:
+    """Write calibrated intervals, and the index that they need, beside the weights that they belong to.
 
-    Only this file: others in the folder, such as the state to resume from, stay.
+    Other files in the folder, such as the state to resume from, stay.
 
     Raises:
         CheckpointError: nothing can be written there.
     """
     weights = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
     with files.writing(folder, CheckpointError):
+        if index is not None:
+            files.write(folder / INDEX_FILE, index.to_bytes(weights))
         files.write(folder / UNCERTAINTY_FILE, uncertainty.to_bytes(weights))
 
 
@@ -181,7 +187,8 @@ def load(path: Path | str | None, device: torch.device | str = "cpu") -> Crystal
     model.load_state_dict(weights)
     checksum = _checked_weights(folder / WEIGHTS_FILE, checksum)
     model.domain = _read_domain(folder / DOMAIN_FILE, checksum)
-    model.uncertainty = _read_uncertainty(folder / UNCERTAINTY_FILE, model.config, checksum)
+    model.index = _read_index(folder / INDEX_FILE, model.config, checksum)
+    model.uncertainty = _read_uncertainty(folder / UNCERTAINTY_FILE, model, checksum)
     model.used = _read_used(folder)
     return model.to(device).eval()
 
@@ -202,8 +209,8 @@ def columns(path: Path | str | None) -> Columns:
         CheckpointError: as `read_config`.
     """
     folder = find(path)
-    has_intervals, has_flags = (folder / UNCERTAINTY_FILE).exists(), (folder / DOMAIN_FILE).exists()
-    return Columns(read_config(folder).targets, has_intervals, has_flags)
+    has = [(folder / name).exists() for name in (UNCERTAINTY_FILE, DOMAIN_FILE, INDEX_FILE)]
+    return Columns(read_config(folder).targets, *has)
 
 
 def find(path: Path | str | None) -> Path:
@@ -370,17 +377,30 @@ def _read_domain(file: Path, weights: str) -> Domain | None:
         return from_tree(Domain, seals.opened(tree, weights) if isinstance(tree, dict) else tree)
 
 
-def _read_uncertainty(file: Path, config: ModelConfig, weights: str) -> Uncertainty | None:
+def _read_index(file: Path, config: ModelConfig, weights: str) -> TrainingIndex | None:
+    if not file.exists():
+        return None
+    from crystalframer.training_index import TrainingIndex
+
+    with _refusing_extra(file):
+        index = TrainingIndex.from_bytes(file.read_bytes(), weights)
+    if len(index.mean) != config.d_model or index.target_names != config.scalar_names:
+        raise CheckpointError(f"made for another model (targets {', '.join(index.target_names)}); delete it", path=file)
+    return index
+
+
+def _read_uncertainty(file: Path, model: CrystalFramer, weights: str) -> Uncertainty | None:
     if not file.exists():
         return None
     from crystalframer.uncertainty import Uncertainty
 
     with _refusing_extra(file):
         uncertainty = Uncertainty.from_bytes(file.read_bytes(), weights)
-    if len(uncertainty.mean) != config.d_model or uncertainty.target_names != config.scalar_names:
+    n_inputs = model.config.d_model if model.index is None else model.index.n_inputs
+    if len(uncertainty.mean) != n_inputs or uncertainty.target_names != model.config.scalar_names:
         raise CheckpointError(
             f"made for another model (targets {', '.join(uncertainty.target_names)}, {len(uncertainty.mean)} "
-            "features); delete the file, and calibrate this model",
+            f"features) or without its {INDEX_FILE}; delete the file, and calibrate this model",
             path=file,
         )
     return uncertainty

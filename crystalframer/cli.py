@@ -257,10 +257,10 @@ def _evaluate(
 
 
 @verb("calibrate", "evaluation.calibrate", part="split")
-def _calibrate(data: Any, model: Path, device: Any, coverage: float, split: Any = None) -> int:
+def _calibrate(data: Any, model: Path, device: Any, coverage: float, away: Any, split: Any = None) -> int:
     """Writes the intervals into the checkpoint; `predict` then gives a lowest and a highest value beside each
-    prediction. Crystals that the run was trained on are left out. The intervals are valid for crystals like those of
-    the data set.
+    prediction. Crystals that the run was trained on are left out; if they are in the data set, they are indexed, and
+    intervals follow the distance from them. The intervals are valid for crystals like those of the data set.
 
     Examples:
     $ crystalframer calibrate my.parquet --model runs/gap --split validation
@@ -274,8 +274,11 @@ def _calibrate(data: Any, model: Path, device: Any, coverage: float, split: Any 
     if split is None and _has_validation(labelled, loaded):
         split = "validation"
     part = None if split == "all" else split
-    uncertainty = cf.calibrate(labelled, loaded, part=part, coverage=coverage)
-    add_intervals(folder, uncertainty)
+    training = None if loaded.used is None else labelled.select(loaded.used.find(labelled).of("train"))
+    if loaded.index is None and training is not None and len(training):
+        loaded.index = cf.index_training_crystals(training, loaded)
+    uncertainty = cf.calibrate(labelled, loaded, part=part, coverage=coverage, away=away)
+    add_intervals(folder, uncertainty, loaded.index)
     counts = zip(uncertainty.target_names, uncertainty.n_crystals, strict=True)
     learned = ", ".join(f"{name} of {n:,} crystals" for name, n in counts)
     print(f"{folder}: intervals of {coverage:.0%}, from the errors in {learned}")
@@ -607,7 +610,9 @@ def _save(frame: pandas.DataFrame, path: Path, what: str) -> None:
 def _readable(frame: pandas.DataFrame) -> str:
     """Predictions for the screen, with units in the header; errors are too long for a column."""
     labels = {name: Target(name, unit).label for name, unit in frame.attrs["units"].items()}
-    shown = frame.drop(columns="error").rename(columns=labels)
+    shown = frame.drop(columns=["error", "nearest_training", "nearest_distance"], errors="ignore").rename(
+        columns=labels
+    )
     lines = []
     if "outside_training" in shown:
         flagged = frame.loc[frame["outside_training"].notna()]

@@ -27,6 +27,7 @@ from crystalframer.errors import DataError, UncertaintyError
 from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import BATCH_SIZE, MAX_ATOMS, MAX_EDGES, model_second, predict, ready
 from crystalframer.surroundings import plain
+from crystalframer.training_index import TrainingIndex, interval_inputs
 from crystalframer.uncertainty import Uncertainty, calibrated
 
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
 
 ENOUGH_FOR_BIAS, LARGE_BIAS = 20, 0.5
 """The summary mentions a mean deviation from this many labels on, if it exceeds this share of the MAE."""
+AWAY = 0.25
+"""How much crystals of other kinds count in a calibration, all together, beside all others."""
+OFTEN = 0.01
+"""Share of labels that are exactly 0 from which on 0 is a bound, if none is below."""
 
 Part = Literal["train", "validation", "test"]
 
@@ -337,17 +342,21 @@ def calibrate(
     *,
     part: Part | None = None,
     coverage: float = 0.9,
+    away: CrystalDataset | str | Path | None = None,
     device: torch.device | str | None = None,
     progress: bool = True,
 ) -> Uncertainty:
     """Calibrate prediction intervals of a model on labelled crystals.
 
+        model.index = cf.index_training_crystals(training_data, model)
         model.uncertainty = cf.calibrate("my.parquet", model, part="validation")
         cf.save(model, "my-model")  # its predictions now have intervals
 
     The intervals are valid for crystals like these. The model must not have been trained on them: its errors on
     training crystals are smaller than on others. Those that the model of a run knows are left out. With a few hundred
-    crystals, intervals are narrower where predictions are easier; with fewer, all have the same width.
+    crystals, intervals are narrower where predictions are easier, and wider far from the training crystals if the model
+    has an index of them; with fewer, all have the same width. No interval reaches below 0 if labels never do and often
+    are 0 (as band gaps).
 
     Args:
         data: a data set, or the name or path of one, with every target of the model in its unit.
@@ -355,6 +364,8 @@ def calibrate(
         part: only the crystals in this part of the data set's own split; of the split of the run, if the data set has
             none. Default: all crystals.
         coverage: share of true values of further crystals that the intervals should contain.
+        away: further labelled crystals of kinds that the model was not trained on, such as those that it shall screen,
+            with some of the targets. Together they count a quarter as much as `data`.
         device: where to compute, as in `predict`.
         progress: show a progress bar if it takes more than 2 s.
 
@@ -372,15 +383,81 @@ def calibrate(
     if not names:
         message = "the model predicts classes only, whose probabilities need no intervals"
         raise UncertaintyError(message, field="targets", value=model.config.target_names)
-    prepared = prepare(
-        data,
-        model.config.radius,
-        names,
-        "calibration",
-        enlarge=model.config.enlarges_radius,
-    )
-    pooled, predicted = pooled_and_predicted(prepared, model, "calibrating", progress=progress)
-    return calibrated(pooled, predicted[:, model.config.scalar_columns] - prepared.targets, names, coverage)
+    parts = [data]
+    if away is not None:
+        parts.append(_without_training(_labelled_in_part(away, model), model))
+    found = [_inputs_and_errors(part, model, progress) for part in parts]
+    inputs, errors, labels = (np.concatenate(values) for values in zip(*found, strict=True))
+    counts = np.ones(len(data)) if away is None else _counts(len(data), len(parts[1]))
+    return calibrated(inputs, errors, names, coverage, weights=counts, lowest=_lowest(labels))
+
+
+def index_training_crystals(
+    data: CrystalDataset | str | Path,
+    model: CrystalFramer | str | Path | None = None,
+    *,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+) -> TrainingIndex:
+    """Index the training crystals of a model by its features, to tell how near a crystal is to them.
+
+        model.index = cf.index_training_crystals(training_data, model)
+
+    Predictions then name the nearest training crystal, and flag those that are far from all. Calibrate the model
+    thereafter: intervals follow from the index.
+
+    Args:
+        data: the crystals that trained the model; a missing label is allowed.
+        model: a model, or the path of one. Default: the weights that come with the package.
+        device: where to compute, as in `predict`.
+        progress: show a progress bar if it takes more than 2 s.
+
+    Raises:
+        DataError: the data set has a target in another unit, or none of them.
+        CrystalError: a crystal that the model cannot take.
+        CheckpointError: the model cannot be loaded.
+    """
+    model = ready(model, device)
+    data = _labelled_in_part(data, model)
+    names = model.config.scalar_names
+    pooled, predicted, labels = _pooled_predicted_labels(data, model, "training", "indexing", progress)
+    return TrainingIndex.of(pooled, data.ids.tolist(), data.formulas.tolist(), names, labels, predicted - labels)
+
+
+def _inputs_and_errors(
+    data: CrystalDataset, model: CrystalFramer, progress: bool
+) -> tuple[
+    Float[np.ndarray, "n_crystals n_inputs"],
+    Float[np.ndarray, "n_crystals n_targets"],
+    Float[np.ndarray, "n_crystals n_targets"],
+]:
+    """What intervals follow from, errors, and labels of the scalar targets."""
+    pooled, predicted, labels = _pooled_predicted_labels(data, model, "calibration", "calibrating", progress)
+    return interval_inputs(model.index, pooled)[0], predicted - labels, labels
+
+
+def _pooled_predicted_labels(
+    data: CrystalDataset, model: CrystalFramer, part: str, title: str, progress: bool
+) -> tuple[
+    Float[np.ndarray, "n_crystals d_model"],
+    Float[np.ndarray, "n_crystals n_targets"],
+    Float[np.ndarray, "n_crystals n_targets"],
+]:
+    names, radius = model.config.scalar_names, model.config.radius
+    prepared = prepare(data, radius, names, part, enlarge=model.config.enlarges_radius)
+    pooled, predicted = pooled_and_predicted(prepared, model, title, progress=progress)
+    return pooled, predicted[:, model.config.scalar_columns], prepared.targets
+
+
+def _counts(n_home: int, n_away: int) -> Float[np.ndarray, " n_crystals"]:
+    """How much each crystal counts in a calibration."""
+    return np.concatenate([np.ones(n_home), np.full(n_away, AWAY * n_home / n_away)])
+
+
+def _lowest(labels: Float[np.ndarray, "n_crystals n_targets"]) -> Float[np.ndarray, " n_targets"]:
+    """0 for a target whose labels are never negative and often 0; -inf for others."""
+    is_zero, is_negative = (labels == 0.0).sum(axis=0), (labels < 0.0).any(axis=0)
+    return np.where((is_zero > OFTEN * (~np.isnan(labels)).sum(axis=0)) & ~is_negative, 0.0, -np.inf)
 
 
 def pooled_and_predicted(
@@ -413,6 +490,16 @@ def _labelled(data: CrystalDataset | str | Path, model: CrystalFramer) -> Crysta
     """The data set with the model's targets."""
     targets = model.config.targets
     return data.with_targets(targets) if isinstance(data, CrystalDataset) else dataset(data, targets=targets)
+
+
+def _labelled_in_part(data: CrystalDataset | str | Path, model: CrystalFramer) -> CrystalDataset:
+    """The data set with those targets of the model that it has."""
+    data = data if isinstance(data, CrystalDataset) else dataset(data)
+    known = [target for target in model.config.targets if target.name in data.targets]
+    if not known:
+        names = ", ".join(model.config.target_names)
+        raise DataError(f"the data set has no label that the model predicts; it needs one of {names}", field="targets")
+    return data.with_targets(known)
 
 
 def _without_training(data: CrystalDataset, model: CrystalFramer) -> CrystalDataset:

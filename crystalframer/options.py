@@ -55,6 +55,9 @@ OWN = {
     "evaluate split": _own(PART, None, "Part of the data set.", "all, in a row each; for other models than runs: test"),
     "calibrate split": _own(PART, None, "Part of the data set, or of the run.", "validation if there is one, else all"),
     "labels": _own(Path | None, "TABLE", "Labels of a folder.", "labels.csv, .json, .jsonl or .parquet in the folder"),
+    "away": _own(
+        Path | None, "DATA", "Labelled crystals of other kinds; all together count a quarter as much.", "none"
+    ),
     "targets": _own(tuple[Target, ...], None, "Labels to keep, with units.", "every column of numbers, without units"),
     "name": _own(Positional[str | None], "[NAME]", "Data set.", ""),
     "train": PICKLE,

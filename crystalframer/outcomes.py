@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -28,13 +29,17 @@ class Outcome:
     formula: str
     values: _Values
     """One for each output of the model: in its unit, or the probability of a class; NaN if there is an error."""
-    half_widths: _Values
-    """Half the widths of the prediction intervals; NaN if there is an error, the model is not calibrated, or for
-    classes."""
+    low: _Values
+    high: _Values
+    """Ends of the prediction intervals; NaN if there is an error, the model is not calibrated, or for classes."""
     outside_training: str | None
     error: str | None
     of_machine: bool = False
     """Whether the machine failed, not the structure: it may be predicted when it is tried again."""
+    nearest: str | None = None
+    """Id and formula of the nearest training crystal; None if there is an error, or the model has no index of them."""
+    distance: float = math.nan
+    """Its distance (`training_index.Nearest`)."""
 
 
 def check_sizes(batch_size: int, max_atoms: int) -> None:
@@ -51,7 +56,7 @@ def check_sizes(batch_size: int, max_atoms: int) -> None:
 def unread(record: StructureRecord, n_outputs: int) -> Outcome:
     """The outcome of a structure that cannot be read."""
     nothing = np.full(n_outputs, np.nan)
-    return Outcome(record.id, "", nothing, nothing, None, record.error or "no structure", record.of_machine)
+    return Outcome(record.id, "", nothing, nothing, nothing, None, record.error or "no structure", record.of_machine)
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,8 @@ class Columns:
     """Whether the model is calibrated."""
     has_flags: bool
     """Whether the model knows the range of its training data."""
+    has_nearest: bool = False
+    """Whether the model has an index of its training crystals."""
 
     @property
     def n_outputs(self) -> int:
@@ -74,23 +81,25 @@ def table(rows: Sequence[Outcome], columns: Columns) -> pandas.DataFrame:
     import pandas
 
     frame = pandas.DataFrame({"id": [row.id for row in rows], "formula": [row.formula for row in rows]})
-    values, half_widths = (
-        np.array(found, dtype=np.float64).reshape(len(rows), columns.n_outputs)
-        for found in ([row.values for row in rows], [row.half_widths for row in rows])
+    values, low, high = (
+        np.array([getattr(row, name) for row in rows], dtype=np.float64).reshape(len(rows), columns.n_outputs)
+        for name in ("values", "low", "high")
     )
     first = 0
     for target in columns.targets:
-        value, half_width = values[:, first], half_widths[:, first]
         of_target = values[:, first : first + target.n_outputs]
         if target.n_outputs > 1:
             frame[target.name] = pandas.Series(likeliest(of_target, target), dtype=object)
         for name, values_of_output in zip(target.output_names, of_target.T, strict=True):
             frame[name] = values_of_output
         if columns.has_intervals and not target.is_class:
-            frame[f"{target.name}_low"], frame[f"{target.name}_high"] = value - half_width, value + half_width
+            frame[f"{target.name}_low"], frame[f"{target.name}_high"] = low[:, first], high[:, first]
         first += target.n_outputs
-    if columns.has_flags:
+    if columns.has_flags or columns.has_nearest:
         frame["outside_training"] = pandas.Series([row.outside_training for row in rows], dtype=object)
+    if columns.has_nearest:
+        frame["nearest_training"] = pandas.Series([row.nearest for row in rows], dtype=object)
+        frame["nearest_distance"] = [row.distance for row in rows]
     frame["error"] = pandas.Series([row.error for row in rows], dtype=object)
     frame.attrs["units"] = {target.name: target.unit for target in columns.targets}
     return frame

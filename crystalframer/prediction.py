@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import math
 import sys
 import tempfile
 import warnings
@@ -40,6 +41,7 @@ from crystalframer.reading.inputs import expected_count, iter_structures, read, 
 from crystalframer.reading.objects import is_instance
 from crystalframer.surroundings import plain
 from crystalframer.traces import CrystalTrace
+from crystalframer.training_index import interval_inputs
 
 if TYPE_CHECKING:
     import pandas
@@ -152,7 +154,8 @@ def predict(
         prediction, else None. A calibrated model (see `calibrate`) adds the prediction interval from `<target>_low` to
         `<target>_high`, which contains the true value for 90 % of crystals like those that it was calibrated on. A
         model that knows its training data adds `outside_training`: how the structure differs from all training
-        crystals, else None.
+        crystals, else None. One with an index of them adds `nearest_training`, id and formula of the most similar one,
+        and `nearest_distance`: 1 is the median of the training crystals themselves (see `nearest_training`).
 
     Raises:
         CheckpointError: the model cannot be loaded.
@@ -208,7 +211,8 @@ def tabulated(
 
 def columns(model: CrystalFramer) -> Columns:
     """The columns of the table of its predictions."""
-    return Columns(model.config.targets, model.uncertainty is not None, model.domain is not None)
+    has_nearest = model.index is not None
+    return Columns(model.config.targets, model.uncertainty is not None, model.domain is not None, has_nearest)
 
 
 def until_error(items: Iterable[Item], stopped: list[Exception]) -> Iterator[Item]:
@@ -310,8 +314,15 @@ def _region(
     return np.concatenate([list(dict.fromkeys(sites.tolist())), np.setdiff1d(near, sites)]).astype(np.int64)
 
 
-_Prediction = tuple[_Values, _Values, str | None]
-"""Values, half-widths and flag of an `Outcome`."""
+class _Prediction(NamedTuple):
+    """These fields of an `Outcome`."""
+
+    values: _Values
+    low: _Values
+    high: _Values
+    outside_training: str | None
+    nearest: str | None
+    distance: float
 
 
 class Failure(NamedTuple):
@@ -350,9 +361,9 @@ def outcomes_of_batch(records: Sequence[StructureRecord], model: CrystalFramer) 
         if result is None:
             yield unread(record, len(nothing))
         elif isinstance(result, Failure):
-            yield Outcome(record.id, record.formula, nothing, nothing, None, *result)
+            yield Outcome(record.id, record.formula, nothing, nothing, nothing, None, *result)
         else:
-            yield Outcome(record.id, record.formula, *result, None)
+            yield Outcome(record.id, record.formula, error=None, **result._asdict())
 
 
 @plain()
@@ -427,32 +438,34 @@ def _computed(
 
 
 def _predict(crystals: CrystalBatch | ChunkedCrystal, model: CrystalFramer) -> list[_Prediction | Failure]:
-    values, half_widths = _evaluate(crystals, model)
-    outside = [None] * len(values) if model.domain is None else model.domain.outside(crystals)
-    return [
-        _why_not_finite(value, model.config) or (value, half_width, reason)
-        for value, half_width, reason in zip(values, half_widths, outside, strict=True)
-    ]
-
-
-def _evaluate(
-    crystals: CrystalBatch | ChunkedCrystal, model: CrystalFramer
-) -> tuple[Float[np.ndarray, "n_crystals n_outputs"], Float[np.ndarray, "n_crystals n_outputs"]]:
-    """Predictions, with probabilities in place of logits, and half the widths of the intervals around them."""
     with torch.inference_mode():
         if isinstance(crystals, ChunkedCrystal):
             pooled = model.pooled_features_in_chunks(crystals)
-            predicted = model.read_out(pooled)
-        elif model.uncertainty is None:
-            pooled, predicted = None, model(crystals.to(model.target_mean.device))
         else:
             pooled = model.pooled_features(crystals.to(model.target_mean.device))
-            predicted = model.read_out(pooled)
+        predicted = model.read_out(pooled)
     values = with_probabilities(predicted.double(), model.config).cpu().numpy()
-    half_widths = np.full_like(values, np.nan)
-    if pooled is not None and model.uncertainty is not None:
-        half_widths[:, model.config.scalar_columns] = model.uncertainty.half_width(pooled.float().cpu().numpy())
-    return values, half_widths
+    low, high = np.full_like(values, np.nan), np.full_like(values, np.nan)
+    unlike = outside = nearest = [None] * len(values)
+    distance = [math.nan] * len(values)
+    if model.uncertainty is not None or model.index is not None:
+        finite = np.nan_to_num(pooled.float().cpu().numpy(), posinf=0.0, neginf=0.0)
+        inputs, found = interval_inputs(model.index, finite)
+        if model.uncertainty is not None:
+            scalars = model.config.scalar_columns
+            low[:, scalars], high[:, scalars] = model.uncertainty.ends(values[:, scalars], inputs)
+        if model.index is not None and found is not None:
+            unlike = model.index.unlike(found)
+            nearest, distance = (
+                [model.index.name(row) for row in found.row[:, 0].tolist()],
+                found.distance[:, 0].tolist(),
+            )
+    if model.domain is not None:
+        outside = model.domain.outside(crystals)
+    why_not = [_why_not_finite(value, model.config) for value in values]
+    flags = ["; ".join(filter(None, reasons)) or None for reasons in zip(outside, unlike, strict=True)]
+    rows = zip(values, low, high, flags, nearest, distance, strict=True)
+    return [failure or _Prediction(*row) for failure, row in zip(why_not, rows, strict=True)]
 
 
 def _too_large(packed: PreparedCrystals, model: CrystalFramer) -> dict[int, Failure]:

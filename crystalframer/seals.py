@@ -12,6 +12,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from crystalframer.errors import CheckpointError
 
 OWN, OF_WEIGHTS = "sha256", "weights_sha256"
@@ -52,6 +54,14 @@ def opened(found: Mapping[str, Any], weights: str | None, arrays: bytes = b"") -
             "belongs to other weights: the SHA-256 that it states is not theirs", field=OF_WEIGHTS, value=weights
         )
     return description
+
+
+def flat(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Names, types, shapes and values of arrays, one after another."""
+    parts = []
+    for name, array in sorted(arrays.items()):
+        parts += [f"{name} {array.dtype.str} {array.shape}\n".encode(), array.tobytes()]
+    return b"".join(parts)
 
 
 def _digest(described: Mapping[str, Any], arrays: bytes) -> str:

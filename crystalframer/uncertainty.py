@@ -1,11 +1,12 @@
 """Prediction intervals that contain the true value as often as they claim.
 
-Split conformal prediction (Vovk, Gammerman and Shafer 2005; Lei et al., J. Am. Stat. Assoc. 113, 1094 (2018)): an
-interval as wide as the 90 % quantile of the errors on crystals that the model was not trained on contains 90 % of
-further crystals of that kind. A single width is too wide for easy crystals and too narrow for hard ones, so each error
-is first divided by the error that is expected for its crystal (normalised conformal prediction: Papadopoulos et al.,
-ECML 2002). Small perceptrons predict this scale from the features that the model's readout gets. They learn it from the
-same crystals, in folds: the error of a crystal is divided by the scale of the perceptron that was not fitted to it.
+Small perceptrons predict how far the true value lies below and above the prediction, by the interval score (Gneiting
+and Raftery, J. Am. Stat. Assoc. 102, 359 (2007)): narrow intervals are good, and values outside cost much. Their inputs
+are where the crystal lies among the training crystals, and how near the nearest of them are (`training_index`), so that
+intervals widen away from these. Split conformal prediction makes the coverage right (Vovk, Gammerman and Shafer 2005;
+Romano, Patterson and Candès, NeurIPS 2019): all intervals are scaled by the factor with which 90 % of the calibration
+crystals, which did not train the model, lie in theirs. The perceptrons learn from the same crystals, in folds: each
+crystal is judged by the perceptron that was not fitted to it.
 
 scripts/compare_intervals.py compares this method with others.
 """
@@ -27,29 +28,35 @@ from crystalframer.errors import Setting, UncertaintyError
 
 N_FOLDS = 5
 N_HIDDEN = 16
+"""For each target."""
 N_STEPS = 300
-LEARNING_RATE, WEIGHT_DECAY = 2e-3, 1.0
+LEARNING_RATE, WEIGHT_DECAY = 6e-3, 3.0
+FEWEST = 20
+"""Labelled crystals without which there are no intervals."""
 
 
 @dataclass(frozen=True, eq=False)
 class Uncertainty:
-    """Gives the half-widths of prediction intervals from the pooled features of crystals. `calibrated` makes it."""
+    """Gives prediction intervals from where crystals lie among the training crystals. `calibrated` makes it."""
 
     coverage: float
     """Fraction of crystals whose true value the interval should contain."""
     target_names: tuple[str, ...]
     n_crystals: tuple[int, ...]
     """Number of labelled crystals that each target was calibrated on."""
-    mean: Float[np.ndarray, " d_model"]
-    std: Float[np.ndarray, " d_model"]
-    """Mean and standard deviation of the pooled features of those crystals."""
-    hidden_weight: Float[np.ndarray, "n_folds d_model n_hidden"]
+    mean: Float[np.ndarray, " n_inputs"]
+    std: Float[np.ndarray, " n_inputs"]
+    """Mean and standard deviation of the inputs (`training_index.interval_inputs`) of those crystals."""
+    hidden_weight: Float[np.ndarray, "n_folds n_inputs n_hidden"]
     hidden_bias: Float[np.ndarray, "n_folds 1 n_hidden"]
-    output_weight: Float[np.ndarray, "n_folds n_hidden n_targets"]
-    output_bias: Float[np.ndarray, "n_folds 1 n_targets"]
-    """Weights of perceptrons whose outputs are the logarithm of the expected error, in each target's unit."""
+    output_weight: Float[np.ndarray, "n_folds n_hidden n_ends"]
+    output_bias: Float[np.ndarray, "n_folds 1 n_ends"]
+    """Weights of perceptrons. Their outputs are the logarithms of two lengths in each target's unit: how far the
+    interval reaches below the prediction, for all targets, and then above it."""
     quantile: Float[np.ndarray, " n_targets"]
-    """Conformal quantile of |error| / scale."""
+    """Conformal factor of both lengths."""
+    lowest: Float[np.ndarray, " n_targets"]
+    """The value below which the target cannot lie; -inf if there is none. No interval reaches below it."""
 
     def __post_init__(self) -> None:
         """Refuse what no calibration gives: its intervals would be too narrow, or no intervals at all.
@@ -60,19 +67,21 @@ class Uncertainty:
         """
         if not 0.0 < self.coverage < 1.0:
             raise UncertaintyError("the coverage must lie between 0 and 1", field="coverage", value=self.coverage)
-        n_targets, (n_folds, d_model, n_hidden) = len(self.target_names), self.hidden_weight.shape
+        n_targets, (n_folds, n_inputs, n_hidden) = len(self.target_names), self.hidden_weight.shape
         shapes = {
-            "mean": (d_model,),
-            "std": (d_model,),
-            "hidden_weight": (n_folds, d_model, n_hidden),
+            "mean": (n_inputs,),
+            "std": (n_inputs,),
+            "hidden_weight": (n_folds, n_inputs, n_hidden),
             "hidden_bias": (n_folds, 1, n_hidden),
-            "output_weight": (n_folds, n_hidden, n_targets),
-            "output_bias": (n_folds, 1, n_targets),
+            "output_weight": (n_folds, n_hidden, 2 * n_targets),
+            "output_bias": (n_folds, 1, 2 * n_targets),
             "quantile": (n_targets,),
+            "lowest": (n_targets,),
         }
         for name, shape in shapes.items():
             array = getattr(self, name)
-            if array.shape != shape or not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():
+            is_sound = array < np.inf if name == "lowest" else np.isfinite(array)
+            if array.shape != shape or not np.issubdtype(array.dtype, np.floating) or not is_sound.all():
                 raise UncertaintyError(f"{name} must be {shape} finite numbers", field=name)
         if not (self.std > 0.0).all():
             raise UncertaintyError("std must be above 0", field="std", value=float(self.std.min()))
@@ -83,19 +92,21 @@ class Uncertainty:
             message = "each target must have a number of crystals"
             raise UncertaintyError(message, field="n_crystals", value=self.n_crystals)
 
-    def half_width(self, pooled: Float[np.ndarray, "n_crystals d_model"]) -> Float[np.ndarray, "n_crystals n_targets"]:
-        """Half the width of the interval around each prediction, in the target's unit.
+    def ends(
+        self, predicted: Float[np.ndarray, "n_crystals n_targets"], inputs: Float[np.ndarray, "n_crystals n_inputs"]
+    ) -> tuple[Float[np.ndarray, "n_crystals n_targets"], Float[np.ndarray, "n_crystals n_targets"]]:
+        """The lower and the upper end of the interval of each prediction, in the target's unit.
 
         Args:
-            pooled: input of the model's readout (`CrystalFramer.pooled_features`).
+            inputs: those of `training_index.interval_inputs`.
         """
         weights = [torch.from_numpy(getattr(self, name)) for name in _WEIGHTS]
+        standardised = torch.from_numpy((np.asarray(inputs, dtype=np.float32) - self.mean) / self.std)
         with torch.no_grad():
-            log_scale = _log_scale(weights, self._standardised(pooled))
-        return self.quantile * torch.exp(log_scale.mean(dim=0)).double().numpy()
-
-    def _standardised(self, pooled: Float[np.ndarray, "n_crystals d_model"]) -> Float[Tensor, "n_crystals d_model"]:
-        return torch.from_numpy((np.asarray(pooled, dtype=np.float32) - self.mean) / self.std)
+            lengths = torch.exp(_log_lengths(weights, standardised).mean(dim=0)).double().numpy()
+        below, above = np.split(lengths, 2, axis=1)
+        low, high = predicted - self.quantile * below, predicted + self.quantile * above
+        return np.maximum(low, self.lowest), np.maximum(high, self.lowest)
 
     def to_bytes(self, weights: str | None = None) -> bytes:
         """The content of a safetensors file.
@@ -109,7 +120,7 @@ class Uncertainty:
         described = {"coverage": self.coverage, "targets": self.target_names, "n_crystals": self.n_crystals}
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
         if weights is not None:
-            described = seals.sealed(described, weights, _flat(arrays))
+            described = seals.sealed(described, weights, seals.flat(arrays))
         return save(arrays, {"uncertainty": json.dumps(described)})
 
     @classmethod
@@ -130,7 +141,9 @@ class Uncertainty:
             arrays = load(content)
             header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
             described = json.loads(header["__metadata__"]["uncertainty"])
-            described = seals.opened(described, weights, _flat(arrays))
+            described = seals.opened(described, weights, seals.flat(arrays))
+            if "lowest" not in arrays:
+                arrays = _as_now(arrays)
             return cls(
                 coverage=float(described["coverage"]),
                 target_names=tuple(described["targets"]),
@@ -148,19 +161,23 @@ _WEIGHTS = ("hidden_weight", "hidden_bias", "output_weight", "output_bias")
 
 
 def calibrated(
-    pooled: Float[np.ndarray, "n_crystals d_model"],
+    inputs: Float[np.ndarray, "n_crystals n_inputs"],
     errors: Float[np.ndarray, "n_crystals n_targets"],
     target_names: Sequence[str],
     coverage: float = 0.9,
     seed: int = 0,
+    weights: Float[np.ndarray, " n_crystals"] | None = None,
+    lowest: Float[np.ndarray, " n_targets"] | None = None,
 ) -> Uncertainty:
     """Calibrate intervals with the errors of a model on crystals that it was not trained on.
 
     Args:
-        pooled: their features (`CrystalFramer.pooled_features`).
+        inputs: those of `training_index.interval_inputs`.
         errors: prediction - label in the target's unit; NaN where there is no label.
         coverage: fraction of further crystals of this kind whose true value the intervals should contain.
         seed: random seed of the folds and the initial weights.
+        weights: how much each crystal counts. Default: all alike.
+        lowest: the value of each target below which no crystal can lie. Default: none.
 
     Raises:
         UncertaintyError: the coverage is not between 0 and 1, or there are too few labels for it.
@@ -170,7 +187,7 @@ def calibrated(
         raise UncertaintyError(*message, field="coverage", value=coverage)
     has_label = ~np.isnan(errors)
     n_labels = has_label.sum(axis=0)
-    least = max(math.ceil(coverage / (1.0 - coverage) - 1e-9), 2 * N_FOLDS)
+    least = max(math.ceil(coverage / (1.0 - coverage) - 1e-9), FEWEST)
     for name, n in zip(target_names, n_labels.tolist(), strict=True):
         if n < least:
             raise UncertaintyError(
@@ -179,72 +196,105 @@ def calibrated(
                 field=name,
                 value=n,
             )
+    counts = np.ones(len(errors)) if weights is None else weights
     generator = np.random.default_rng(seed)
     fold = generator.permutation(len(errors)) % N_FOLDS
-    mean = pooled.mean(axis=0, dtype=np.float64)
-    std = pooled.std(axis=0, dtype=np.float64) + 1e-6
-    standardised = torch.from_numpy(((pooled - mean) / std).astype(np.float32))
-    size = torch.from_numpy(np.nan_to_num(np.abs(errors))).float()
-    is_known = torch.from_numpy(has_label & (errors != 0.0))  # the logarithm of an error of 0 is infinite
+    mean = inputs.mean(axis=0, dtype=np.float64)
+    std = inputs.std(axis=0, dtype=np.float64) + 1e-6
+    standardised = torch.from_numpy(((inputs - mean) / std).astype(np.float32))
     in_fold = torch.from_numpy(fold[None] == np.arange(N_FOLDS)[:, None])
-    weights = _fitted(standardised, size, is_known, in_fold, generator)
+    counts_of_labels = torch.from_numpy(np.where(has_label, counts[:, None], 0.0)).float()
+    of_targets = [
+        _fitted(standardised, -errors[:, t], counts_of_labels[:, t], in_fold, coverage, generator)
+        for t in range(len(target_names))
+    ]
+    fitted = _side_by_side(of_targets)
     with torch.no_grad():
-        unseen_scale = torch.exp(_log_scale(weights, standardised))[fold, np.arange(len(fold))].double().numpy()
-    scores = np.abs(errors) / unseen_scale
-    quantile = [_conformal_quantile(scores[has_label[:, t], t], coverage) for t in range(len(target_names))]
+        unseen = torch.exp(_log_lengths(fitted, standardised))[fold, np.arange(len(fold))].double().numpy()
+    below, above = np.split(unseen, 2, axis=1)
+    scores = np.where(errors > 0, errors / below, -errors / above)
+    quantile = [
+        _conformal_quantile(scores[has_label[:, t], t], coverage, counts[has_label[:, t]])
+        for t in range(len(target_names))
+    ]
     return Uncertainty(
         coverage,
         tuple(target_names),
         tuple(n_labels.tolist()),
         mean.astype(np.float32),
         std.astype(np.float32),
-        *(weight.numpy() for weight in weights),
+        *(weight.numpy() for weight in fitted),
         quantile=np.array(quantile),
+        lowest=np.full(len(target_names), -np.inf) if lowest is None else lowest,
     )
 
 
-def _flat(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Names, types, shapes and values of arrays, one after another."""
-    parts = []
-    for name, array in sorted(arrays.items()):
-        parts += [f"{name} {array.dtype.str} {array.shape}\n".encode(), array.tobytes()]
-    return b"".join(parts)
+def _as_now(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays of release 0.1, whose intervals reach as far above as below, and know no lowest value."""
+    changed = {name: np.concatenate([arrays[name]] * 2, axis=-1) for name in ("output_weight", "output_bias")}
+    return {**arrays, **changed, "lowest": np.full_like(arrays["quantile"], -np.inf)}
 
 
-def _conformal_quantile(scores: Float[np.ndarray, " n"], coverage: float) -> float:
-    """The ⌈(n + 1)·coverage⌉-th smallest score: a further one is not above it with at least this probability."""
-    rank = math.ceil((len(scores) + 1) * coverage - 1e-9)
-    return float(np.sort(scores)[rank - 1])
+def _conformal_quantile(
+    scores: Float[np.ndarray, " n"], coverage: float, counts: Float[np.ndarray, " n"] | None = None
+) -> float:
+    """The ⌈(n + 1)·coverage⌉-th smallest score: a further one is not above it with at least this probability.
+
+    With counts, the smallest score up to which they reach this share; the further crystal counts as these on average.
+    """
+    counts = np.ones(len(scores)) if counts is None else counts
+    order = np.argsort(scores)
+    reached = np.cumsum(counts[order])
+    wanted = coverage * (reached[-1] + np.square(counts).sum() / reached[-1])
+    return float(scores[order][min(np.searchsorted(reached, wanted * (1.0 - 1e-12)), len(scores) - 1)])
 
 
-def _log_scale(
-    weights: Sequence[Tensor], standardised: Float[Tensor, "n_crystals d_model"]
-) -> Float[Tensor, "n_folds n_crystals n_targets"]:
+def _log_lengths(
+    weights: Sequence[Tensor], standardised: Float[Tensor, "n_crystals n_inputs"]
+) -> Float[Tensor, "n_folds n_crystals n_ends"]:
     hidden_weight, hidden_bias, output_weight, output_bias = weights
     return torch.nn.functional.silu(standardised @ hidden_weight + hidden_bias) @ output_weight + output_bias
 
 
+def _side_by_side(of_targets: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """The perceptrons of all targets as one, in which no hidden number serves two of them."""
+    hidden_weights, hidden_biases, output_weights, output_biases = zip(*of_targets, strict=True)
+    n_targets, n_folds = len(of_targets), len(output_weights[0])
+    output_weight = torch.zeros(n_folds, n_targets, N_HIDDEN, 2, n_targets)
+    output_bias = torch.zeros(n_folds, 1, 2, n_targets)
+    for t in range(n_targets):
+        output_weight[:, t, :, :, t] = output_weights[t]
+        output_bias[..., t] = output_biases[t]
+    hidden = torch.cat(hidden_weights, dim=2), torch.cat(hidden_biases, dim=2)
+    return [*hidden, output_weight.flatten(3).flatten(1, 2), output_bias.flatten(2)]
+
+
 def _fitted(
-    standardised: Float[Tensor, "n_crystals d_model"],
-    size: Float[Tensor, "n_crystals n_targets"],
-    is_known: Bool[Tensor, "n_crystals n_targets"],
+    standardised: Float[Tensor, "n_crystals n_inputs"],
+    deviations: Float[np.ndarray, " n_crystals"],
+    counts: Float[Tensor, " n_crystals"],
     in_fold: Bool[Tensor, "n_folds n_crystals"],
+    coverage: float,
     generator: np.random.Generator,
 ) -> list[Tensor]:
-    """Fit perceptrons that maximise the likelihood of the errors as normally distributed, each without its fold.
+    """Fit perceptrons of one target that minimise the interval score, each without its fold.
 
-    They start from one scale for all crystals. The weights with the best likelihood of the errors in their folds are
-    kept: those of the start, if the crystals are too few to learn from. That likelihood is Laplacian, because a few
-    outliers would dominate a normal one.
+    They start from one width for all crystals. The weights with the best score in their folds are kept: those of the
+    start, if the crystals are too few to learn from.
+
+    Args:
+        deviations: label - prediction; NaN where there is no label.
+        counts: how much each label counts; 0 where there is none.
     """
-    (n_folds, _), d_model, n_targets = in_fold.shape, standardised.shape[1], size.shape[1]
-    root_mean_square = torch.sqrt((size**2).sum(dim=0) / is_known.sum(dim=0))
-    first = generator.normal(0.0, d_model**-0.5, (n_folds, d_model, N_HIDDEN)).astype(np.float32)
+    n_folds, n_inputs = len(in_fold), standardised.shape[1]
+    width = max(float(np.nanquantile(np.abs(deviations), coverage)), 1e-12)
+    deviation = torch.from_numpy(np.nan_to_num(deviations) / width).float()
+    first = generator.normal(0.0, n_inputs**-0.5, (n_folds, n_inputs, N_HIDDEN)).astype(np.float32)
     weights = [
         torch.from_numpy(first),
         torch.zeros(n_folds, 1, N_HIDDEN),
-        torch.zeros(n_folds, N_HIDDEN, n_targets),
-        torch.log(root_mean_square).expand(n_folds, 1, n_targets).clone(),
+        torch.zeros(n_folds, N_HIDDEN, 2),
+        torch.zeros(n_folds, 1, 2),
     ]
     for weight in weights:
         weight.requires_grad_()
@@ -252,17 +302,18 @@ def _fitted(
     groups = [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": biases, "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(groups, lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, N_STEPS)
-    is_unseen = in_fold[:, :, None] & is_known
-    is_seen = ~in_fold[:, :, None] & is_known
+    share = counts / counts.sum()
     best, kept = math.inf, list[Tensor]()
     for _ in range(N_STEPS):
-        log_scale = _log_scale(weights, standardised)
-        score = size * torch.exp(-log_scale)
-        unseen = float((log_scale + score).detach()[is_unseen].mean())
+        below, above = torch.exp(_log_lengths(weights, standardised)).unbind(dim=2)
+        outside = torch.relu(deviation - above) + torch.relu(-deviation - below)
+        score = (below + above + 2.0 / (1.0 - coverage) * outside) * share
+        unseen = float(score.detach()[in_fold].sum())
         if unseen < best:
             best, kept = unseen, [weight.detach().clone() for weight in weights]
         optimiser.zero_grad()
-        ((log_scale + 0.5 * score**2) * is_seen).sum().div(is_seen.sum() / n_folds).backward()
+        score.masked_fill(in_fold, 0.0).sum().backward()
         optimiser.step()
         schedule.step()
+    kept[3] += math.log(width)
     return kept

@@ -29,7 +29,8 @@ from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import prepare
 from crystalframer.datasets.dataset import CrystalDataset
 from crystalframer.elements import SYMBOLS
-from crystalframer.evaluation import pooled_and_predicted
+from crystalframer.evaluation import pooled_and_predicted, score_crystals
+from crystalframer.training_index import interval_inputs
 from crystalframer.uncertainty import calibrated
 
 SYSTEMS = ("triclinic", "monoclinic", "orthorhombic", "tetragonal", "trigonal", "hexagonal", "cubic")
@@ -66,7 +67,8 @@ Materials 1, 011002 (2013), and for the snapshot Chen et al., Chem. Mater. 31, 3
 **Intended use.** Quick estimates for relaxed, ordered, periodic inorganic crystals, with an interval and a flag
 (`outside_training`) for crystals unlike all training crystals. Do not use the model for strained or unrelaxed
 structures, molecules, energies above hull of close competitors, or true (not PBE) band gaps. Intervals hold what they
-promise on crystals like those of the Materials Project; [elsewhere](#away-from-the-training-data) they are too narrow.
+promise on crystals like those of the Materials Project, and widen with the distance from the training crystals; how
+much they hold [elsewhere](#away-from-the-training-data) was measured.
 """
 
 
@@ -76,13 +78,23 @@ class Scored:
 
     model: cf.CrystalFramer
     data: CrystalDataset
-    pooled: np.ndarray
+    inputs: np.ndarray
+    """What intervals follow from (`training_index.interval_inputs`)."""
     predictions: np.ndarray
     labels: np.ndarray
+    """Of the scalar targets, as the predictions."""
     flags: np.ndarray
     """How a crystal differs from the training crystals, or None."""
     system: np.ndarray
     """Crystal system of each, as an index into SYSTEMS."""
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        return tuple(target for target in self.model.config.targets if not target.is_class)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(target.name for target in self.targets)
 
     @property
     def sizes(self) -> np.ndarray:
@@ -98,7 +110,7 @@ def main(checkpoint: Path, data: Path, away: Path | None, runs: list[Path], hard
         "parity": parity_figure(scored),
         "elements": element_figure(scored, elements),
         "coverage": coverage_figure(scored, coverage),
-        **({"training": training_figure(runs, scored.model.config.targets)} if runs else {}),
+        **({"training": training_figure(runs, scored.targets)} if runs else {}),
     }.items():
         figure.savefig(checkpoint / f"{name}.png", dpi=80, bbox_inches="tight", pil_kwargs={"optimize": True})
     (checkpoint / "README.md").write_text(card(scored, elements, coverage, away, runs, hardware), encoding="utf-8")
@@ -107,15 +119,16 @@ def main(checkpoint: Path, data: Path, away: Path | None, runs: list[Path], hard
 
 def score(model: cf.CrystalFramer, path: Path) -> Scored:
     data = cf.dataset(str(path), targets=model.config.targets).labelled()
-    crystals = prepare(data, model.config.radius, model.config.target_names, enlarge=model.config.enlarges_radius)
+    crystals = prepare(data, model.config.radius, model.config.scalar_names, enlarge=model.config.enlarges_radius)
     pooled, predictions = pooled_and_predicted(crystals, model, "scoring")
+    inputs = interval_inputs(model.index, pooled)[0]
     flags = np.full(len(crystals), None)
     if model.domain is not None:
         flags[:] = [model.domain.outside_of(crystal) for crystal in data]
     table = pandas.read_parquet(path)
     groups = table.set_index(table["material_id"].astype(str))["spacegroup"].loc[data.ids.tolist()].to_numpy()
     system = np.searchsorted(FIRST_GROUP, groups, side="right") - 1
-    return Scored(model, data, pooled, predictions, crystals.targets, flags, system)
+    return Scored(model, data, inputs, predictions[:, model.config.scalar_columns], crystals.targets, flags, system)
 
 
 def by_element(scored: Scored) -> pandas.DataFrame:
@@ -128,7 +141,7 @@ def by_element(scored: Scored) -> pandas.DataFrame:
         mine = np.unique(crystal[scored.data.atomic_numbers == z])
         row = {"element": SYMBOLS[z - 1], "training_crystals": trained_on.get(SYMBOLS[z - 1], 0), "crystals": len(mine)}
         mae = np.nanmean(scored.sizes[mine], axis=0)
-        rows.append(row | {f"mae_{target.name}": mae[t] for t, target in enumerate(scored.model.config.targets)})
+        rows.append(row | {f"mae_{target.name}": mae[t] for t, target in enumerate(scored.targets)})
     return pandas.DataFrame(rows)
 
 
@@ -136,23 +149,32 @@ def cross_fitted_coverage(scored: Scored) -> np.ndarray:
     """Coverage by nominal coverage and target."""
     found = []
     for nominal in tqdm(NOMINAL, "coverage"):
-        inside = scored.sizes <= cross_fitted_half_widths(scored, nominal)
-        found.append(np.where(np.isnan(scored.labels), np.nan, inside))
+        found.append(inside(scored, *cross_fitted_ends(scored, nominal)))
     return np.nanmean(found, axis=1)
 
 
-def cross_fitted_half_widths(scored: Scored, nominal: float = 0.9) -> np.ndarray:
-    """Half-widths for each crystal and target, calibrated on the half of the crystals to which it does not belong."""
-    errors, names = scored.predictions - scored.labels, scored.model.config.target_names
+def cross_fitted_ends(scored: Scored, nominal: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the intervals of all crystals, each calibrated on the half of them to which it does not belong.
+
+    As those of the model, but without crystals of other kinds.
+    """
+    errors = scored.predictions - scored.labels
+    lowest = None if scored.model.uncertainty is None else scored.model.uncertainty.lowest
     halves = np.array_split(np.random.default_rng(0).permutation(len(errors)), 2)
-    widths = np.empty_like(errors)
+    low, high = np.empty_like(errors), np.empty_like(errors)
     for rows, others in (halves, halves[::-1]):
-        widths[others] = calibrated(scored.pooled[rows], errors[rows], names, nominal).half_width(scored.pooled[others])
-    return widths
+        found = calibrated(scored.inputs[rows], errors[rows], scored.names, nominal, lowest=lowest)
+        low[others], high[others] = found.ends(scored.predictions[others], scored.inputs[others])
+    return low, high
+
+
+def inside(scored: Scored, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """1 for each label in its interval, 0 for others, NaN where there is none."""
+    return np.where(np.isnan(scored.labels), np.nan, (scored.labels >= low) & (scored.labels <= high))
 
 
 def parity_figure(scored: Scored) -> Figure:
-    targets = scored.model.config.targets
+    targets = scored.targets
     figure, axes = plt.subplots(1, len(targets), figsize=(4.2 * len(targets), 4), squeeze=False)
     for t, (target, axis) in enumerate(zip(targets, axes[0], strict=True)):
         axis.hexbin(scored.labels[:, t], scored.predictions[:, t], gridsize=60, bins="log", mincnt=1, cmap="viridis")
@@ -163,7 +185,7 @@ def parity_figure(scored: Scored) -> Figure:
 
 
 def element_figure(scored: Scored, elements: pandas.DataFrame) -> Figure:
-    targets = scored.model.config.targets
+    targets = scored.targets
     figure, axes = plt.subplots(len(targets), 1, figsize=(8, 4 * len(targets)), squeeze=False)
     for target, axis in zip(targets, axes[:, 0], strict=True):
         grid = np.full((10, 18), np.nan)
@@ -184,7 +206,7 @@ def element_figure(scored: Scored, elements: pandas.DataFrame) -> Figure:
 
 def coverage_figure(scored: Scored, coverage: np.ndarray) -> Figure:
     figure, axis = plt.subplots(figsize=(4, 4))
-    for t, target in enumerate(scored.model.config.targets):
+    for t, target in enumerate(scored.targets):
         axis.plot(NOMINAL, coverage[:, t], marker="o", label=target.name)
     axis.plot((0.45, 1), (0.45, 1), color="0.5", linewidth=1)
     axis.set(xlabel="coverage asked for", ylabel="coverage found (cross-fitted)")
@@ -217,9 +239,10 @@ def card(
     runs: list[Path],
     hardware: str,
 ) -> str:
-    targets, n_atoms = scored.model.config.targets, scored.data.n_atoms
+    targets, n_atoms = scored.targets, scored.data.n_atoms
     n_parameters = sum(parameter.numel() for parameter in scored.model.parameters())
-    predicts = f"They predict {', '.join(target.label for target in targets)} ({n_parameters:,} parameters)"
+    listed = ", ".join(target.label for target in scored.model.config.targets)
+    predicts = f"They predict {listed} ({n_parameters:,} parameters)"
     text = [ABOUT.format(predicts=predicts)]
     domain = scored.model.domain
     if domain is not None:
@@ -238,6 +261,7 @@ def card(
         "after the last one.\n",
         table(scored, masks),
     ]
+    text += of_classes(scored)
     text += ["\n![predictions against labels](parity.png)\n\nBy atoms in the cell:\n"]
     text += [table(scored, {f"{low} to {high}": (n_atoms >= low) & (n_atoms <= high) for low, high in SIZES})]
     text += ["\nBy crystal system:\n", table(scored, {name: scored.system == n for n, name in enumerate(SYSTEMS)})]
@@ -253,7 +277,7 @@ def card(
     text += [
         f"| {n:.0%} | " + " | ".join(f"{x:.1%}" for x in row) + " |" for n, row in zip(NOMINAL, coverage, strict=True)
     ]
-    text += ["\n![coverage](coverage.png)\n", *by_need(scored), *intervals()]
+    text += ["\n![coverage](coverage.png)\n", *by_need(scored)]
     text += ["## Away from the training data\n"]
     if away is not None:
         text += away_from_home(scored.model, away)
@@ -263,12 +287,23 @@ def card(
     return "\n".join(text) + "\n"
 
 
+def of_classes(scored: Scored) -> list[str]:
+    """Scores of the targets of classes."""
+    if len(scored.targets) == len(scored.model.config.targets):
+        return []
+    lines = ["\nClasses:\n", "| | crystals | accuracy | ROC-AUC | log loss | calibration error |", "|---" * 6 + "|"]
+    for name, found in score_crystals(scored.data, scored.model).class_scores.items():
+        figures = found.accuracy, found.roc_auc, found.log_loss, found.calibration_error
+        lines.append(f"| {name} | {found.n_crystals:,} | " + " | ".join(f"{figure:.3f}" for figure in figures) + " |")
+    return [*lines, ""]
+
+
 def wrong_labels(scored: Scored, is_outside: np.ndarray) -> list[str]:
     """What two wrong labels do to the error of the crystals that are flagged."""
     is_wrong = np.isin(scored.data.ids.astype(str), list(WRONG_LABELS)) & is_outside
-    if not is_wrong.any() or ENERGY not in scored.model.config.target_names:
+    if not is_wrong.any() or ENERGY not in scored.names:
         return []
-    sizes = scored.sizes[:, scored.model.config.target_names.index(ENERGY)]
+    sizes = scored.sizes[:, scored.names.index(ENERGY)]
     with_them, without = np.nanmean(sizes[is_outside]), np.nanmean(sizes[is_outside & ~is_wrong])
     return [
         f"\nThe {with_them:.3f} eV/atom of the flagged crystals are mostly wrong labels: "
@@ -278,8 +313,8 @@ def wrong_labels(scored: Scored, is_outside: np.ndarray) -> list[str]:
 
 def by_need(scored: Scored) -> list[str]:
     """Coverage of the 90 % intervals where it is needed: by label of the gap, and by size of the cell."""
-    names, half_widths = scored.model.config.target_names, cross_fitted_half_widths(scored)
-    inside = np.where(np.isnan(scored.labels), np.nan, scored.sizes <= half_widths)
+    names, (low, high) = scored.names, cross_fitted_ends(scored)
+    is_inside = inside(scored, low, high)
     n_atoms = scored.data.n_atoms
     groups = {f"{low} to {high} atoms": (n_atoms >= low) & (n_atoms <= high) for low, high in SMALL_SIZES}
     text = ["The 90 % are a mean over all validation crystals. By group, cross-validated as above:\n"]
@@ -288,16 +323,16 @@ def by_need(scored: Scored) -> list[str]:
         gaps = scored.labels[:, names.index(GAP)]
         groups = {f"gap {name} eV": (gaps > low) & (gaps <= high) for name, low, high in GAPS} | groups
     for name, mask in groups.items():
-        shares = " | ".join(f"{share:.0%}" for share in np.nanmean(inside[mask], axis=0))
+        shares = " | ".join(f"{share:.0%}" for share in np.nanmean(is_inside[mask], axis=0))
         text.append(f"| {name.replace(f' to {SMALL_SIZES[-1][1]}', ' or more')} | {mask.sum():,} | {shares} |")
     if GAP in names:
         t = names.index(GAP)
-        below = (scored.predictions[:, t] - half_widths[:, t] < 0).mean()
+        below = (low[:, t] < 0).mean()
         large = scored.sizes[:, t] > LARGE_GAP_ERROR
         n_flagged = sum(flag is not None for flag in scored.flags[large])
         text.append(
             f"\n{below:.0%} of the intervals of the gap reach below 0 eV. Of {large.sum()} errors of the gap above "
-            f"{LARGE_GAP_ERROR} eV, {n_flagged} have the flag, and {np.nanmean(inside[large, t]):.0%} lie in their "
+            f"{LARGE_GAP_ERROR} eV, {n_flagged} have the flag, and {np.nanmean(is_inside[large, t]):.0%} lie in their "
             "interval."
         )
     return [*text, ""]
@@ -313,13 +348,15 @@ def away_from_home(model: cf.CrystalFramer, path: Path) -> list[str]:
     found = cf.predict(data, model)
     deviation = (found[ENERGY] - data.targets[ENERGY]).to_numpy()
     width = (found[f"{ENERGY}_high"] - found[f"{ENERGY}_low"]).to_numpy()
-    inside = np.abs(deviation) <= width / 2
+    is_inside = (
+        (data.targets[ENERGY] >= found[f"{ENERGY}_low"]) & (data.targets[ENERGY] <= found[f"{ENERGY}_high"])
+    ).mean()
     rank = pandas.Series(width).corr(pandas.Series(np.abs(deviation)), method="spearman")
     return [
         "**Away from home.** WBM crystals were made by substituting elements in crystals of the Materials Project, "
         f"which has none of them. On {len(data)} of them, with labels that need no correction, the formation energy "
         f"has an error of {np.abs(deviation).mean():.3f} {target.unit} (mean of prediction - label: "
-        f"{deviation.mean():+.3f}). **The 90 % interval holds {inside.mean():.0%}**; its mean width is "
+        f"{deviation.mean():+.3f}). **The 90 % interval holds {is_inside:.0%}**; its mean width is "
         f"{width.mean():.3f} {target.unit}. {found['outside_training'].notna().mean():.0%} have the flag. The rank "
         f"correlation of width and error is {rank:.2f}.\n"
     ]
@@ -333,7 +370,7 @@ def small_crystals(scored: Scored) -> list[Crystal]:
 
 def strained(scored: Scored) -> list[str]:
     """How predictions, flags and intervals change when all lengths of a crystal change."""
-    names, crystals = scored.model.config.target_names, small_crystals(scored)
+    names, crystals = scored.names, small_crystals(scored)
     if ENERGY not in names:
         return []
     before = cf.predict(crystals, scored.model, progress=False)
@@ -384,28 +421,6 @@ def senseless(scored: Scored) -> list[str]:
     ]
 
 
-def intervals() -> list[str]:
-    """Comparison of the kinds of intervals from `compare_intervals.py`, if there is one."""
-    path = Path(__file__).parents[1] / "benchmarks" / "results" / "intervals.json"
-    if not path.exists():
-        return []
-    found = json.loads(path.read_text(encoding="utf-8"))
-    text = [
-        "Four kinds of 90 % intervals for the same predictions (`scripts/compare_intervals.py`, "
-        f"{found['date']}): `constant` has one width, `ensemble` is scaled by the spread of an ensemble of readouts, "
-        "`learned` is predicted from the features (the shipped intervals), `noise` is scaled by the spread over tied "
-        "frames. They were calibrated on one half of the validation crystals and measured on the other:\n"
-    ]
-    text += ["| | kind | coverage | mean width | coverage by atoms in the cell |", "|---|---|---|---|---|"]
-    for name, kinds in found["targets"].items():
-        for kind, row in kinds.items():
-            sizes = ", ".join(
-                f"{label.replace('n_atoms <= ', 'to ')}: {x:.1%}" for label, x in row["coverage by atoms"].items()
-            )
-            text.append(f"| {name} | {kind} | {row['coverage']:.1%} | {row['width']:.3f} | {sizes} |")
-    return [*text, ""]
-
-
 def training(run: Path) -> str:
     """A line about a run, from its config and the rows of its epochs."""
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))
@@ -423,7 +438,7 @@ def training(run: Path) -> str:
 
 
 def table(scored: Scored, masks: dict[str, np.ndarray]) -> str:
-    targets = scored.model.config.targets
+    targets = scored.targets
     lines = [
         "| | crystals | " + " | ".join(target.label for target in targets) + " |",
         "|---" * (2 + len(targets)) + "|",

@@ -35,6 +35,8 @@ ELASTIC_OPTICAL = {
     "log10_G_VRH_GPa": "log10_shear_modulus",
     "refractive_index": "refractive_index",
 }
+COPY = "-strained-"
+"""In the ids of copies."""
 SMALLEST_VOLUME, LARGEST_VOLUME = 0.82, 1.10
 """Volumes of the copies, in those of their crystals."""
 N_EXACT, N_OTHERS = 3, 1
@@ -77,7 +79,7 @@ def strained(table: pandas.DataFrame, seed: int = 0) -> pandas.DataFrame:
             copies.append(
                 {name: row[name] for name in STRUCTURE}
                 | {
-                    "material_id": f"{row['material_id']}-strained-{n + 1}",
+                    "material_id": f"{row['material_id']}{COPY}{n + 1}",
                     "lattice": np.asarray(row["lattice"]) * volume ** (1 / 3),
                     "volume": row["volume"] * volume,
                     "formation_energy_per_atom": row["formation_energy_per_atom"] + energy,

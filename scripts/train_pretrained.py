@@ -22,14 +22,17 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas
-from pretraining_data import TARGETS, joined, strained
+from pretraining_data import COPY, TARGETS, joined, strained
 
 import crystalframer as cf
 from crystalframer import checkpoint
-from crystalframer.checkpoint import DOMAIN_FILE, PRETRAINED, UNCERTAINTY_FILE, WEIGHTS_FILE
+from crystalframer.checkpoint import DOMAIN_FILE, INDEX_FILE, PRETRAINED, UNCERTAINTY_FILE, WEIGHTS_FILE
 from crystalframer.config import Config, DataConfig, TrainingConfig
+from crystalframer.crystals.loading import prepare
 from crystalframer.datasets.dataset import CrystalDataset, Splits
+from crystalframer.domain import Domain
 from crystalframer.model.network import CrystalFramer
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -147,8 +150,21 @@ def ship(options: Options) -> None:
 
 
 def replace_shipped(model: CrystalFramer, options: Options) -> None:
-    """Put a model into the package, calibrated on the validation crystals; the logs of trainings stay."""
-    model.uncertainty = cf.calibrate(cf.dataset(str(options.validation), targets=TARGETS), model)
+    """Put a model into the package, with index and intervals; the logs of trainings stay.
+
+    Index and domain are those of the training crystals alone: a strained copy is like none that users should trust.
+    Intervals are calibrated on the validation crystals, and on WBM crystals as crystals of another kind.
+    """
+    train, validation = crystals(options)
+    train = train.select(np.char.find(train.ids.astype(str), COPY) < 0)
+    train = of_size(train, STAGES[-1].max_atoms_per_crystal)
+    model.index = cf.index_training_crystals(train, model)
+    model.domain = Domain.of(prepare(train, model.config.radius, enlarge=model.config.enlarges_radius))
+    away = pandas.read_parquet(options.away)
+    away = away[(away["part"] == "fit") & away["no_correction"]]["material_id"].astype(str)
+    others = cf.dataset(str(options.away), targets=TARGETS[:1])
+    others = others.select(np.isin(others.ids.astype(str), away))
+    model.uncertainty = cf.calibrate(validation, model, away=others)
     logs = PRETRAINED / "training"
     with tempfile.TemporaryDirectory() as name:  # saving replaces the whole folder
         before = shutil.copytree(logs, Path(name) / "training")
@@ -159,7 +175,14 @@ def replace_shipped(model: CrystalFramer, options: Options) -> None:
 def write_card(options: Options) -> None:
     logs = PRETRAINED / "training"
     card = [sys.executable, str(Path(__file__).with_name("model_card.py")), str(PRETRAINED)]
-    card += ["--data", str(options.validation), "--away", str(options.away), "--hardware", options.hardware]
+    card += [
+        "--data",
+        str(options.output / "validation.parquet"),
+        "--away",
+        str(options.away),
+        "--hardware",
+        options.hardware,
+    ]
     card += ["--runs", *map(str, sorted(logs.iterdir()))]
     subprocess.run(card, check=True)
 
@@ -171,7 +194,7 @@ def seal(folder: Path = PRETRAINED) -> None:
         cf.save(cf.load(folder, "cpu"), again)
         if (again / WEIGHTS_FILE).read_bytes() != (folder / WEIGHTS_FILE).read_bytes():
             raise SystemExit("this release of safetensors writes the weights otherwise; seal with the pinned one")
-        for file in (DOMAIN_FILE, UNCERTAINTY_FILE):
+        for file in (DOMAIN_FILE, UNCERTAINTY_FILE, INDEX_FILE):
             shutil.copy(again / file, folder)
 
 

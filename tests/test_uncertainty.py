@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 from dataclasses import replace
 from typing import Any
@@ -26,8 +27,21 @@ def sample(n_crystals: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return pooled, errors, scale
 
 
+def lengths(uncertainty: Uncertainty, pooled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far the intervals reach below and above the predictions."""
+    predicted = np.zeros((len(pooled), len(uncertainty.target_names)))
+    low, high = uncertainty.ends(predicted, pooled)
+    return -low, high
+
+
+def widths(uncertainty: Uncertainty, pooled: np.ndarray) -> np.ndarray:
+    return np.add(*lengths(uncertainty, pooled))
+
+
 def cover(uncertainty: Uncertainty, pooled: np.ndarray, errors: np.ndarray) -> np.ndarray:
-    return np.abs(errors) <= uncertainty.half_width(pooled)
+    """Whether label - prediction lies in the interval."""
+    below, above = lengths(uncertainty, pooled)
+    return (-errors >= -below) & (-errors <= above)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +61,7 @@ def test_coverage_on_further_crystals(uncertainty: Uncertainty) -> None:
 
 def test_easy_crystals_have_narrow_intervals(uncertainty: Uncertainty) -> None:
     pooled, _, scale = sample(2000, seed=2)
-    width = uncertainty.half_width(pooled)
+    width = widths(uncertainty, pooled)
     assert np.corrcoef(np.log(width[:, 0]), np.log(scale))[0, 1] > 0.9
     assert width[:, 1].std() < 0.15 * width[:, 1].mean()  # nothing in the features tells
 
@@ -63,7 +77,7 @@ def test_few_crystals_get_nearly_one_width() -> None:
     """Errors that nothing explains: what is learned of forty crystals must not be noise."""
     rng = np.random.default_rng(3)
     pooled, errors = rng.normal(size=(40, D_MODEL)), rng.normal(size=(40, 1))
-    width = calibrated(pooled, errors, ("energy",)).half_width(rng.normal(size=(500, D_MODEL)))
+    width = widths(calibrated(pooled, errors, ("energy",)), rng.normal(size=(500, D_MODEL)))
     assert width.std() < 0.2 * width.mean()
 
 
@@ -79,7 +93,7 @@ def test_missing_labels_are_left_out() -> None:
 def test_the_same_crystals_give_the_same_intervals(uncertainty: Uncertainty) -> None:
     again = calibrated(*sample(1500, seed=0)[:2], target_names=("energy", "gap"))
     pooled = sample(50, seed=4)[0]
-    assert np.array_equal(again.half_width(pooled), uncertainty.half_width(pooled))
+    assert np.array_equal(widths(again, pooled), widths(uncertainty, pooled))
 
 
 def test_bytes_there_and_back(uncertainty: Uncertainty) -> None:
@@ -87,7 +101,7 @@ def test_bytes_there_and_back(uncertainty: Uncertainty) -> None:
     again = Uncertainty.from_bytes(content)
     assert (again.coverage, again.target_names, again.n_crystals) == (0.9, ("energy", "gap"), (1500, 1500))
     pooled = sample(50, seed=4)[0]
-    assert np.array_equal(again.half_width(pooled), uncertainty.half_width(pooled))
+    assert np.array_equal(widths(again, pooled), widths(uncertainty, pooled))
 
 
 @pytest.mark.parametrize("cut", [0, 5, 100, -1])
@@ -97,9 +111,11 @@ def test_damaged_bytes(uncertainty: Uncertainty, cut: int) -> None:
 
 
 @pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
-@pytest.mark.parametrize("name", ["std", "quantile"])
+@pytest.mark.parametrize("name", ["std", "quantile", "lowest"])
 def test_values_that_cannot_be(name: str, value: float, uncertainty: Uncertainty) -> None:
     """Also in a file without a checksum."""
+    if name == "lowest" and value < 0:
+        return  # any number, and none
     changed = getattr(uncertainty, name).copy()
     changed[-1] = value
     with refused(UncertaintyError, field=name):
@@ -132,11 +148,74 @@ def test_the_rank_of_the_quantile(n_scores: int, coverage: float, rank: int) -> 
     assert _conformal_quantile(scores, coverage) == rank
 
 
+def test_crystals_count_as_much_as_they_are_given() -> None:
+    """The quantile of scores of which the last counts as much as all others."""
+    scores, counts = np.arange(1.0, 102.0), np.append(np.ones(100), 100.0)
+    assert _conformal_quantile(scores, 0.3, counts) > _conformal_quantile(scores[:-1], 0.3) + 20
+    assert _conformal_quantile(scores, 0.9, np.full(101, 7.0)) == _conformal_quantile(scores, 0.9)
+
+
+def test_intervals_reach_farther_to_the_side_of_the_errors() -> None:
+    """Predictions that are too low: the true value lies above."""
+    pooled, errors, _ = sample(1500, seed=0)
+    skewed = calibrated(pooled, np.abs(errors) * [[-1.0, -1.0]], ("energy", "gap"))
+    below, above = lengths(skewed, sample(500, seed=1)[0])
+    assert (np.median(above, axis=0) > 3.0 * np.median(below, axis=0)).all()
+    inside = cover(skewed, *(part if n == 0 else -np.abs(part) for n, part in enumerate(sample(4000, seed=2)[:2])))
+    assert inside.mean(axis=0) == pytest.approx([0.9, 0.9], abs=0.03)
+
+
+def test_crystals_of_another_kind_widen_all_intervals_if_nothing_tells_them() -> None:
+    """Errors of one crystal in fifteen are three times as large; they count as much as all others together."""
+    pooled, errors, _ = sample(1500, seed=0)
+    errors[:, 0] = errors[:, 1] / 5.0
+    rare = np.arange(1500) < 100
+    errors[rare, 0] *= 3.0
+    alike = calibrated(pooled, errors, ("energy", "gap"))
+    chosen = calibrated(pooled, errors, ("energy", "gap"), weights=np.where(rare, 14.0, 1.0))
+    new, old = (widths(which, pooled)[:, 0].mean() for which in (chosen, alike))
+    assert new > 1.5 * old
+    assert cover(alike, pooled, errors)[rare, 0].mean() < 0.6
+    assert cover(chosen, pooled, errors)[rare, 0].mean() > 0.75
+
+
+def test_no_interval_reaches_below_the_lowest_value(uncertainty: Uncertainty) -> None:
+    bounded = replace(uncertainty, lowest=np.array([-np.inf, 0.0]))
+    pooled = sample(50, seed=4)[0]
+    predicted = np.tile([[-1.0, -40.0]], (50, 1))
+    low, high = bounded.ends(predicted, pooled)
+    free_low, free_high = uncertainty.ends(predicted, pooled)
+    assert np.array_equal(low[:, 0], free_low[:, 0])
+    assert (free_high[:, 1] < 0.0).all()
+    assert not low[:, 1].any()
+    assert not high[:, 1].any()
+    again = Uncertainty.from_bytes(bounded.to_bytes())
+    assert again.lowest.tolist() == [-math.inf, 0.0]
+
+
+def test_intervals_of_release_0_1_are_read(uncertainty: Uncertainty) -> None:
+    """Theirs were symmetric, with one output for each target and no bound."""
+    from safetensors.numpy import load, save
+
+    content = uncertainty.to_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    arrays = load(content)
+    del arrays["lowest"]
+    for name in ("output_weight", "output_bias"):
+        arrays[name] = arrays[name][..., :2].copy()
+    old = Uncertainty.from_bytes(save(arrays, header["__metadata__"]))
+    pooled = sample(50, seed=4)[0]
+    below, above = lengths(old, pooled)
+    assert np.array_equal(below, above)
+    np.testing.assert_allclose(below, lengths(uncertainty, pooled)[0], rtol=1e-6)
+
+
 def test_too_few_labels() -> None:
     pooled, errors, _ = sample(100, seed=0)
     errors[12:, 1] = np.nan
-    with refused(UncertaintyError, "12 labelled crystals", "95%", "at least 19", field="gap"):
-        calibrated(pooled, errors, ("energy", "gap"), coverage=0.95)
+    for coverage, least in ((0.95, 20), (0.98, 49)):
+        with refused(UncertaintyError, "12 labelled crystals", f"{coverage:.0%}", f"at least {least}", field="gap"):
+            calibrated(pooled, errors, ("energy", "gap"), coverage=coverage)
 
 
 @pytest.mark.parametrize("coverage", [0.0, 1.0, 90.0])

@@ -32,6 +32,7 @@ from crystalframer.traces import CrystalTrace
 if TYPE_CHECKING:
     from crystalframer.datasets.used import UsedCrystals
     from crystalframer.domain import Domain
+    from crystalframer.training_index import TrainingIndex
     from crystalframer.uncertainty import Uncertainty
 
 
@@ -118,6 +119,8 @@ class CrystalFramer(nn.Module):
         """The range of its training data. Like the uncertainty, it belongs to a checkpoint but not to the network."""
         self.uncertainty: Uncertainty | None = None
         """The error of predictions with these weights. Other weights need another calibration."""
+        self.index: TrainingIndex | None = None
+        """Its training crystals by their features. The uncertainty may need it."""
         self.used: UsedCrystals | None = None
         """The crystals of the run that trained it. It belongs to the run, or to the checkpoint that was saved of it."""
         initialise(self, generator)

@@ -1,0 +1,108 @@
+"""Crystals that are wrong in a known way: a trustworthy model says so, or gives a wide interval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from crystalframer.crystals.crystal import Crystal
+from crystalframer.elements import SYMBOLS
+
+Corruption = Callable[[Crystal, np.random.Generator], Crystal | None]
+"""The wrong crystal; None if this one cannot be made wrong in this way."""
+
+
+def shuffled(crystal: Crystal, generator: np.random.Generator) -> Crystal | None:
+    """The species change places."""
+    numbers = crystal.atomic_numbers
+    if len(np.unique(numbers)) < 2:
+        return None
+    while True:
+        found = generator.permutation(numbers)
+        if (found != numbers).any():
+            return replace(crystal, atomic_numbers=found)
+
+
+def without_a_third(crystal: Crystal, generator: np.random.Generator) -> Crystal | None:
+    """A third of the atoms is missing."""
+    n_atoms = len(crystal)
+    n_missing = round(n_atoms / 3)
+    if n_missing == 0:
+        return None
+    kept = np.sort(generator.permutation(n_atoms)[n_missing:])
+    return replace(crystal, atomic_numbers=crystal.atomic_numbers[kept], positions=crystal.positions[kept])
+
+
+def anion_to_krypton(crystal: Crystal, _: np.random.Generator) -> Crystal:
+    """The most electronegative element becomes krypton."""
+    return _replaced(crystal, max, "Kr")
+
+
+def cation_to_fluorine(crystal: Crystal, _: np.random.Generator) -> Crystal | None:
+    """The least electronegative element becomes fluorine."""
+    return None if len(np.unique(crystal.atomic_numbers)) < 2 else _replaced(crystal, min, "F")
+
+
+def _replaced(crystal: Crystal, of: Callable[..., int], symbol: str) -> Crystal:
+    from pymatgen.core import Element
+
+    numbers = crystal.atomic_numbers
+
+    def electronegativity(z: int) -> float:
+        value = Element.from_Z(z).X
+        return value if value == value else 0.0  # NaN for noble gases
+
+    chosen = of(np.unique(numbers).tolist(), key=electronegativity)
+    return replace(crystal, atomic_numbers=np.where(numbers == chosen, SYMBOLS.index(symbol) + 1, numbers))
+
+
+def moved(distance: float) -> Corruption:
+    """All atoms are moved by this distance (Å), each in a direction of its own."""
+
+    def corrupt(crystal: Crystal, generator: np.random.Generator) -> Crystal:
+        steps = generator.normal(size=crystal.positions.shape)
+        steps *= distance / np.linalg.norm(steps, axis=1, keepdims=True)
+        return replace(crystal, positions=crystal.positions + steps)
+
+    return corrupt
+
+
+def scaled(factor: float) -> Corruption:
+    """All lengths are multiplied by this factor."""
+
+    def corrupt(crystal: Crystal, _: np.random.Generator) -> Crystal:
+        return replace(crystal, positions=crystal.positions * factor, lattice=crystal.lattice * factor)
+
+    return corrupt
+
+
+def sheared(crystal: Crystal, generator: np.random.Generator) -> Crystal:
+    """The cell is strained by 6 % or so, in all components."""
+    strain = generator.normal(scale=0.06, size=(3, 3))
+    deformation = np.eye(3) + (strain + strain.T) / 2
+    return replace(crystal, positions=crystal.positions @ deformation, lattice=crystal.lattice @ deformation)
+
+
+def with_interstitial(crystal: Crystal, generator: np.random.Generator) -> Crystal:
+    """One atom more, of an element of the crystal, at a random place."""
+    place = generator.random(3) @ crystal.lattice
+    return replace(
+        crystal,
+        atomic_numbers=np.append(crystal.atomic_numbers, generator.choice(crystal.atomic_numbers)),
+        positions=np.vstack([crystal.positions, place]),
+    )
+
+
+CORRUPTIONS: Mapping[str, Corruption] = {
+    "species shuffled": shuffled,
+    "a third of the atoms removed": without_a_third,
+    "anion → Kr": anion_to_krypton,
+    "atoms moved by 0.2 Å": moved(0.2),
+    "cation → F": cation_to_fluorine,
+    "an interstitial atom": with_interstitial,
+    "cell strained by 6 %": sheared,
+    "lengths × 0.95": scaled(0.95),
+}
+"""The last four were invented for this benchmark; nothing is fitted or chosen on them."""
