@@ -40,6 +40,7 @@ from .estimator import (
 )
 from .evaluation import (
     calibrate as calibrate,
+    calibrate_probabilities as calibrate_probabilities,
     evaluate as evaluate,
     index_training_crystals as index_training_crystals,
 )

@@ -241,9 +241,7 @@ def _evaluate(
     $ crystalframer evaluate demo --model runs/train
     $ crystalframer evaluate measured.csv --model runs/gap --split all --output comparison.csv
     """
-    from crystalframer.checkpoint import read_config
-
-    labelled = cf.dataset(data, targets=read_config(model).targets)
+    labelled = cf.dataset(data)
     loaded = cf.load(model, device, as_trained=as_trained)
     if split is None and loaded.used is None and labelled.parts is not None:
         split = "test"

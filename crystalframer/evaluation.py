@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import difflib
 import math
 import sys
 from collections.abc import Callable, Mapping
@@ -28,7 +30,7 @@ from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import BATCH_SIZE, MAX_ATOMS, MAX_EDGES, model_second, predict, ready
 from crystalframer.surroundings import plain
 from crystalframer.training_index import TrainingIndex, interval_inputs
-from crystalframer.uncertainty import Uncertainty, calibrated
+from crystalframer.uncertainty import Uncertainty, calibrated, fitted_temperature
 
 if TYPE_CHECKING:
     import pandas
@@ -37,6 +39,8 @@ ENOUGH_FOR_BIAS, LARGE_BIAS = 20, 0.5
 """The summary mentions a mean deviation from this many labels on, if it exceeds this share of the MAE."""
 AWAY = 0.25
 """How much crystals of other kinds count in a calibration, all together, beside all others."""
+ALIKE = 0.7
+"""Similarity of names (`difflib`) from which on a label is thought to be misspelt."""
 OFTEN = 0.01
 """Share of labels that are exactly 0 from which on 0 is a bound, if none is below."""
 
@@ -182,7 +186,8 @@ def evaluate(
     ['band_gap', 'formation_energy_per_atom']
 
     Args:
-        data: a data set, or the name or path of one (see `dataset`). It needs every target of the model, in its unit.
+        data: a data set, or the name or path of one (see `dataset`), with targets of the model, in their units. Those
+            that it lacks are not scored.
         model: a model, or the path of one. Default: the weights that come with the package.
         part: only the crystals in this part of the data set's own split; of the split of the run, if the data set has
             none. Default: all crystals.
@@ -192,22 +197,25 @@ def evaluate(
         progress: show a progress bar if it takes more than 2 s.
 
     Raises:
-        DataError: the data set lacks a target (the nearest is named), has it in another unit, or lacks the part.
+        DataError: the data set has no target of the model, or one in another unit, or lacks the part.
         CheckpointError: the model cannot be loaded.
     """
     model = ready(model, device)
-    data = _labelled(data, model)
+    data = _labelled_in_part(data, model)
     n_train = int((data.parts == "train").sum()) if part is None and data.parts is not None else 0
     data = data if part is None else _part(data, part, model)
     sizes = {"batch_size": batch_size, "max_atoms": max_atoms, "progress": progress}
     if model.used is None:
-        remark = "The model does not say which crystals it was trained on. On any of these, its errors are too small"
-        return dataclasses.replace(score_crystals(data, model, **sizes), n_train=n_train, remarks=(remark,))
+        remarks = (
+            "The model does not say which crystals it was trained on. On any of these, its errors are too small",
+        )
+        remarks += tuple(_not_scored(data, model))
+        return dataclasses.replace(score_crystals(data, model, **sizes), n_train=n_train, remarks=remarks)
     return _score_by_part(data, model, model.used, **sizes)
 
 
 def score_crystals(data: CrystalDataset, model: CrystalFramer, found: Found | None = None, **sizes: Any) -> Evaluation:
-    """Score a model on all crystals of a data set that has its targets.
+    """Score a model on all crystals of a data set, for those targets that it has.
 
     Predictions depend in the last digits on the batches, which are made of consecutive crystals.
 
@@ -231,6 +239,8 @@ def score_crystals(data: CrystalDataset, model: CrystalFramer, found: Found | No
     scores, frames, parts = {}, [], {}
     class_scores, class_parts = {}, {}
     for target, outputs in zip(model.config.targets, model.config.columns, strict=True):
+        if target.name not in data.targets:
+            continue
         columns: dict[str, Any] = {"id": data.ids, "formula": data.formulas, "target": target.name}
         if found is not None:
             columns["part"] = found.role
@@ -327,7 +337,8 @@ def _score_by_part(data: CrystalDataset, model: CrystalFramer, used: UsedCrystal
             "The run started from weights that do not say which crystals they were trained on. On any of these, its "
             "errors are too small"
         )
-    if not found.is_same.all():
+    remarks += _not_scored(data, model)
+    if not found.is_same.all() and len(data.targets) == len(model.config.targets):
         n_changed = int((~found.is_same).sum())
         remarks.append(f"Other labels than in the run, or another structure or id: {n_changed:,} of the crystals")
     evaluation = score_crystals(data, model, found, **sizes)
@@ -386,10 +397,54 @@ def calibrate(
     parts = [data]
     if away is not None:
         parts.append(_without_training(_labelled_in_part(away, model), model))
-    found = [_inputs_and_errors(part, model, progress) for part in parts]
+    found = [inputs_and_errors(part, model, progress) for part in parts]
     inputs, errors, labels = (np.concatenate(values) for values in zip(*found, strict=True))
-    counts = np.ones(len(data)) if away is None else _counts(len(data), len(parts[1]))
+    counts = np.ones(len(data)) if away is None else relative_counts(len(data), len(parts[1]))
     return calibrated(inputs, errors, names, coverage, weights=counts, lowest=_lowest(labels))
+
+
+def calibrate_probabilities(
+    data: CrystalDataset | str | Path,
+    model: CrystalFramer | str | Path | None = None,
+    *,
+    part: Part | None = None,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+) -> CrystalFramer:
+    """A copy of a model whose probabilities of classes are as often right as they say, on crystals like these.
+
+        model = cf.calibrate_probabilities("my.parquet", model, part="validation")
+        cf.save(model, "my-model")
+
+    Networks that are trained to the end are too sure. The logits of each target are divided by the temperature with the
+    smallest log loss (temperature scaling: Guo et al., ICML 2017). It changes no order: the likeliest class and the
+    ROC-AUC stay. Predictions of scalars stay too.
+
+    Args:
+        data, part, device, progress: as in `calibrate`. A missing label is allowed.
+
+    Raises:
+        DataError: as `calibrate`.
+        UncertaintyError: the model has no target of classes, or one of them fewer than 20 labels, or of one class only.
+        CheckpointError: the model cannot be loaded.
+    """
+    model = ready(model, device)
+    data = _labelled_in_part(data, model)
+    data = _without_training(data if part is None else _part(data, part, model), model)
+    names = [target.name for target in model.config.targets if target.is_class]
+    if not names:
+        message = "the model predicts no classes, so there are no probabilities to calibrate; see `calibrate`"
+        raise UncertaintyError(message, field="targets", value=model.config.target_names)
+    prepared = prepare(data, model.config.radius, names, "calibration", enlarge=model.config.enlarges_radius)
+    _, outputs = pooled_and_predicted(prepared, model, "calibrating", progress=progress)
+    calibrated_model = copy.deepcopy(model)
+    for target, columns in zip(model.config.targets, model.config.columns, strict=True):
+        if target.is_class:
+            labels = prepared.targets[:, names.index(target.name)]
+            temperature = fitted_temperature(outputs[:, columns], labels, target.name)
+            calibrated_model.target_mean[columns] /= temperature
+            calibrated_model.target_std[columns] /= temperature
+    return calibrated_model
 
 
 def index_training_crystals(
@@ -424,7 +479,7 @@ def index_training_crystals(
     return TrainingIndex.of(pooled, data.ids.tolist(), data.formulas.tolist(), names, labels, predicted - labels)
 
 
-def _inputs_and_errors(
+def inputs_and_errors(
     data: CrystalDataset, model: CrystalFramer, progress: bool
 ) -> tuple[
     Float[np.ndarray, "n_crystals n_inputs"],
@@ -449,7 +504,7 @@ def _pooled_predicted_labels(
     return pooled, predicted[:, model.config.scalar_columns], prepared.targets
 
 
-def _counts(n_home: int, n_away: int) -> Float[np.ndarray, " n_crystals"]:
+def relative_counts(n_home: int, n_away: int) -> Float[np.ndarray, " n_crystals"]:
     """How much each crystal counts in a calibration."""
     return np.concatenate([np.ones(n_home), np.full(n_away, AWAY * n_home / n_away)])
 
@@ -492,10 +547,20 @@ def _labelled(data: CrystalDataset | str | Path, model: CrystalFramer) -> Crysta
     return data.with_targets(targets) if isinstance(data, CrystalDataset) else dataset(data, targets=targets)
 
 
+def _not_scored(data: CrystalDataset, model: CrystalFramer) -> list[str]:
+    """A remark on the targets of the model that the data set lacks, if there are such."""
+    missing = [name for name in model.config.target_names if name not in data.targets]
+    return [f"The data set has no labels of {', '.join(missing)}: not scored"] if missing else []
+
+
 def _labelled_in_part(data: CrystalDataset | str | Path, model: CrystalFramer) -> CrystalDataset:
-    """The data set with those targets of the model that it has."""
+    """The data set with those targets of the model that it has. A name that is nearly one of these is an error."""
     data = data if isinstance(data, CrystalDataset) else dataset(data)
     known = [target for target in model.config.targets if target.name in data.targets]
+    others = [name for name in data.targets if name not in model.config.target_names]
+    for name in model.config.target_names:
+        if name not in data.targets and difflib.get_close_matches(name, others, cutoff=ALIKE):
+            data.target(name)  # raises, and names it
     if not known:
         names = ", ".join(model.config.target_names)
         raise DataError(f"the data set has no label that the model predicts; it needs one of {names}", field="targets")

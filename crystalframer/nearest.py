@@ -98,7 +98,7 @@ def nearest_training(
                 pooled = model.pooled_features(crystals.to(model.target_mean.device))
         features = pooled.float().cpu().numpy()
         found = index.nearest(index.of_features(np.nan_to_num(features, posinf=0.0, neginf=0.0)), n)
-        is_sound = np.isfinite(features).all(axis=1)
+        is_sound = np.isfinite(features).all(axis=1).tolist()
         return [
             (distances, rows) if sound else Failure("its features are not finite; check the distances between atoms")
             for distances, rows, sound in zip(found.distance.tolist(), found.row.tolist(), is_sound, strict=True)

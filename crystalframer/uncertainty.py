@@ -229,6 +229,40 @@ def calibrated(
     )
 
 
+def fitted_temperature(
+    logits: Float[np.ndarray, "n_crystals n_outputs"], labels: Float[np.ndarray, " n_crystals"], name: str
+) -> float:
+    """By what logits are divided to minimise the log loss: above 1 if their probabilities are too sure.
+
+    Args:
+        labels: numbers of the classes; NaN where there is none.
+        name: that of the target, for messages.
+
+    Raises:
+        UncertaintyError: fewer than 20 labels, or all of one class.
+    """
+    from scipy.optimize import minimize_scalar
+
+    has_label = ~np.isnan(labels)
+    n_labels, classes = int(has_label.sum()), labels[has_label].astype(np.int64)
+    if n_labels < FEWEST:
+        message = f"target {name!r} has {n_labels} labelled crystals; probabilities need at least {FEWEST}"
+        raise UncertaintyError(message, field=name, value=n_labels)
+    if len(np.unique(classes)) < 2:
+        message = f"all {n_labels} labels of {name!r} are of one class; give crystals of another one, too"
+        raise UncertaintyError(message, field=name)
+    given = logits[has_label]
+    given = np.concatenate([np.zeros_like(given), given], axis=1) if given.shape[1] == 1 else given
+
+    def log_loss(log_temperature: float) -> float:
+        scaled = given / math.exp(log_temperature)
+        highest = scaled.max(axis=1, keepdims=True)
+        normaliser = np.log(np.exp(scaled - highest).sum(axis=1)) + highest[:, 0]
+        return float((normaliser - scaled[np.arange(n_labels), classes]).mean())
+
+    return math.exp(minimize_scalar(log_loss, bounds=(-4.0, 4.0), method="bounded").x)
+
+
 def _as_now(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Arrays of release 0.1, whose intervals reach as far above as below, and know no lowest value."""
     changed = {name: np.concatenate([arrays[name]] * 2, axis=-1) for name in ("output_weight", "output_bias")}

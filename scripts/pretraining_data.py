@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas
@@ -58,11 +59,11 @@ def joined(main: Path, elastic_optical: Path, split: str) -> pandas.DataFrame:
     table = pandas.read_parquet(main, columns=[*STRUCTURE, "formation_energy_per_atom", "band_gap"])
     table["is_metal"] = np.where(table["band_gap"] > 0.0, "non-metal", "metal")
     others = pandas.read_parquet(elastic_optical)
-    others = others[(others["split"] == split) & others["material_id"].isin(table["material_id"])]
+    others = others.loc[(others["split"] == split) & others["material_id"].isin(table["material_id"])].copy()
     # The bulk moduli of these compounds are a test of the trained model: all their polymorphs stay without one.
     held_out = others["formula"].isin(others.loc[others["textbook"], "formula"])
     others.loc[held_out, "log10_K_VRH_GPa"] = np.nan
-    columns = others[["material_id", *ELASTIC_OPTICAL]].rename(columns=ELASTIC_OPTICAL)
+    columns = others.loc[:, ["material_id", *ELASTIC_OPTICAL]].rename(columns=ELASTIC_OPTICAL)
     return table.merge(columns, on="material_id", how="left", validate="one_to_one")
 
 
@@ -70,7 +71,7 @@ def strained(table: pandas.DataFrame, seed: int = 0) -> pandas.DataFrame:
     """Copies of the crystals with a bulk modulus at random volumes, labelled with their formation energy."""
     generator = np.random.default_rng(seed)
     copies = []
-    rows = table[table["log10_bulk_modulus"].notna()].to_dict("records")
+    rows = table.loc[table["log10_bulk_modulus"].notna()].to_dict("records")
     for row in tqdm(rows, desc="strained copies", unit=" crystals", delay=2, leave=False):
         modulus = 10.0 ** row["log10_bulk_modulus"] * GPA
         for n in range(N_EXACT if row["spacegroup"] >= 195 and is_fixed(row) else N_OTHERS):
@@ -97,7 +98,7 @@ def strain_energy(modulus: float, volume: float, ratio: float) -> float:
     return 9.0 / 8.0 * volume * modulus * (ratio ** (-2.0 / 3.0) - 1.0) ** 2
 
 
-def is_fixed(row: dict[str, object]) -> bool:
+def is_fixed(row: dict[Any, Any]) -> bool:
     """Whether symmetry fixes the positions of all atoms: no direction is left unchanged by all that keep an atom."""
     import spglib
 

@@ -384,7 +384,7 @@ def test_a_narrower_quantile_is_refused(whole: Path, tmp_path: Path) -> None:
 def test_intervals_that_are_added_belong_to_the_weights(saved: Path, complete: CrystalFramer) -> None:
     assert complete.uncertainty is not None
     before = {path.name: path.read_bytes() for path in saved.iterdir()}
-    checkpoint.add_intervals(saved, complete.uncertainty)
+    checkpoint.add_intervals(saved, complete.uncertainty, None)
     assert {path.name for path in saved.iterdir()} - set(before) == {"uncertainty.safetensors"}
     assert all((saved / name).read_bytes() == content for name, content in before.items())
     assert checkpoint.load(saved).uncertainty is not None

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from refusals import refused
@@ -15,8 +16,10 @@ from crystalframer.class_scores import score_classes
 from crystalframer.config import Config, Target
 from crystalframer.datasets.dataset import CrystalDataset, Splits
 from crystalframer.errors import ConfigError, UncertaintyError
+from crystalframer.model.network import CrystalFramer
 from crystalframer.testing import random_crystal
 from crystalframer.training.optimisation import cross_entropy
+from crystalframer.uncertainty import fitted_temperature
 
 HEAVY = Target("heavy", kind="class", classes=("light", "heavy"))
 SIZE = Target("size", kind="class")
@@ -172,6 +175,42 @@ def test_intervals_of_a_model_of_classes_alone(tmp_path: Path) -> None:
     result = cf.fit(config(SIZE, n_epochs=1, swa_epochs=0), crystals(), tmp_path / "run")
     with refused(UncertaintyError, "classes only"):
         cf.calibrate(crystals(30, first=50), result.model, progress=False)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_the_temperature_is_that_of_labels_drawn_with_it(n_classes: int) -> None:
+    """Logits three times as large as those that drew the labels."""
+    rng = np.random.default_rng(0)
+    true = rng.normal(size=(4000, n_classes))
+    shares = np.exp(true) / np.exp(true).sum(axis=1, keepdims=True)
+    labels = (rng.random(4000)[:, None] > shares.cumsum(axis=1)).sum(axis=1).astype(float)
+    labels[:10] = np.nan
+    logits = 3.0 * (true[:, 1:] - true[:, :1] if n_classes == 2 else true)
+    assert fitted_temperature(logits, labels, "kind") == pytest.approx(3.0, rel=0.1)
+
+
+def test_calibrated_probabilities_change_no_order(tmp_path: Path) -> None:
+    model = cf.fit(config(SIZE, n_epochs=1, swa_epochs=0), crystals(), tmp_path / "run").model
+    data = crystals(40, first=50)
+    calm = cf.calibrate_probabilities(data, model, progress=False)
+    before, after = (cf.predict(data, which, progress=False) for which in (model, calm))
+    assert before["size"].tolist() == after["size"].tolist()
+    names = list(model.config.targets[0].output_names)
+    assert np.abs(before[names] - after[names]).max().max() > 1e-4
+    scores = [cf.evaluate(data, which, progress=False).class_scores["size"].log_loss for which in (model, calm)]
+    assert scores[1] < scores[0]
+    cf.save(calm, tmp_path / "calm")
+    pd.testing.assert_frame_equal(cf.predict(data, tmp_path / "calm", progress=False), after)
+
+
+def test_probabilities_that_cannot_be_calibrated() -> None:
+    labels = np.zeros(30)
+    with refused(UncertaintyError, "of one class", field="kind"):
+        fitted_temperature(np.zeros((30, 1)), labels, "kind")
+    with refused(UncertaintyError, "at least 20", field="kind"):
+        fitted_temperature(np.zeros((10, 1)), np.arange(10) % 2.0, "kind")
+    with refused(UncertaintyError, "no classes"):
+        cf.calibrate_probabilities(crystals(), CrystalFramer(config(ENERGY).model), progress=False)
 
 
 @pytest.mark.parametrize("n_outputs", [1, 3])

@@ -142,6 +142,16 @@ def test_data_for_other_targets_are_refused(
         cf.evaluate(tmp_path / "data.parquet" if from_file else data, model)
 
 
+def test_targets_without_labels_are_not_scored(model: CrystalFramer) -> None:
+    data = labelled([0.0, 1.0, 2.0, 3.0, 4.0]).with_targets(CONFIG.targets[:1])
+    result = cf.evaluate(data, model)
+    assert list(result.scores) == ["energy"]
+    assert set(result.crystals["target"]) == {"energy"}
+    assert any("no labels of gap" in remark for remark in result.remarks)
+    with refused(DataError, "energy, gap", field="targets"):
+        cf.evaluate(CrystalDataset.from_crystals(CRYSTALS, []), model)
+
+
 def test_data_and_model_may_be_paths(model: CrystalFramer, tmp_path: Path) -> None:
     data = labelled([0.0, 1.0, 2.0])
     data.save(tmp_path / "data.parquet")
