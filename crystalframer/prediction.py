@@ -441,14 +441,17 @@ def _predict(crystals: CrystalBatch | ChunkedCrystal, model: CrystalFramer) -> l
     with torch.inference_mode():
         if isinstance(crystals, ChunkedCrystal):
             pooled = model.pooled_features_in_chunks(crystals)
+            predicted = model.read_out(pooled)
+        elif model.uncertainty is None and model.index is None:
+            pooled, predicted = None, model(crystals.to(model.target_mean.device))
         else:
             pooled = model.pooled_features(crystals.to(model.target_mean.device))
-        predicted = model.read_out(pooled)
+            predicted = model.read_out(pooled)
     values = with_probabilities(predicted.double(), model.config).cpu().numpy()
     low, high = np.full_like(values, np.nan), np.full_like(values, np.nan)
     unlike = outside = nearest = [None] * len(values)
     distance = [math.nan] * len(values)
-    if model.uncertainty is not None or model.index is not None:
+    if pooled is not None:
         finite = np.nan_to_num(pooled.float().cpu().numpy(), posinf=0.0, neginf=0.0)
         inputs, found = interval_inputs(model.index, finite)
         if model.uncertainty is not None:

@@ -54,16 +54,17 @@ def main() -> None:
     spread = [float(sizes[changes["id"] == crystal.id].max()) for crystal in some]
     settled = np.array(spread) < SETTLED
     table = cf.predict(some, cf.load(device="cpu").double(), progress=False)
-    names = model.config.target_names
-    widths = np.stack([(table[f"{name}_high"] - table[f"{name}_low"]) / 2 for name in names], axis=1)
+    ends = [f"{name}_{side}" for name in model.config.scalar_names for side in ("low", "high")]
+    intervals = table[ends].to_numpy()
     record = {
         "weights_sha256": digest(),
         "targets": [target.label for target in model.config.targets],
         "averaged": {crystal.id: averaged[row].tolist() for row, crystal in enumerate(some)},
         "chosen": {crystal.id: exact[row].tolist() for row, crystal in enumerate(some)},
         "moved by rotations": {crystal.id: spread[row] for row, crystal in enumerate(some) if not settled[row]},
-        "half widths": {crystal.id: widths[row].tolist() for row, crystal in enumerate(some)},
+        "intervals": {crystal.id: intervals[row].tolist() for row, crystal in enumerate(some)},
         "outside training": dict(zip(table["id"], table["outside_training"], strict=True)),
+        "nearest training": dict(zip(table["id"], table["nearest_training"], strict=True)),
     }
     FILE.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     n_moved = len(some) - settled.sum()
@@ -73,8 +74,8 @@ def main() -> None:
         for ties, golden, compared in (("chosen", exact, settled), ("averaged", averaged, every)):
             way = cf.load(device=device, as_trained=ties == "chosen")
             off = np.abs(predictions(some, way) - golden)[compared].max(axis=0)
-            targets = zip(model.config.targets, off, strict=True)
-            differences = ", ".join(f"{target.label} off by at most {size:.1e}" for target, size in targets)
+            outputs = zip(model.config.outputs, off, strict=True)
+            differences = ", ".join(f"{output.label} off by at most {size:.1e}" for output, size in outputs)
             print(f"{device}, float32, ties {ties}: {differences}")
 
 

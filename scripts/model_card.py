@@ -222,11 +222,12 @@ def training_figure(runs: list[Path], targets: tuple[Target, ...]) -> Figure:
         metrics = pandas.read_csv(run / "metrics.csv")
         hours = start + metrics["seconds"].cumsum() / 3600
         for target, axis in zip(targets, axes[0], strict=True):
-            axis.plot(hours, metrics[f"validation_mae/{target.name}"], marker=".", label=run.name)
+            if f"validation_mae/{target.name}" in metrics:
+                axis.plot(hours, metrics[f"validation_mae/{target.name}"], marker=".", label=run.name)
             axis.set(xlabel="hours of training", ylabel=f"validation MAE ({target.unit})", title=target.name)
             axis.set_ylim(bottom=0)
         start = hours.iloc[-1]
-    axes[0, 0].legend()
+    axes[0, 0].legend(fontsize=6)
     figure.tight_layout()
     return figure
 

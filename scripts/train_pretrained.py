@@ -174,6 +174,7 @@ def replace_shipped(model: CrystalFramer, options: Options) -> None:
     train, validation = crystals(options)
     train = train.select(np.char.find(train.ids.astype(str), COPY) < 0)
     train = of_size(train, STAGES[-1].max_atoms_per_crystal)
+    model = cf.calibrate_probabilities(validation, model)
     model.index = cf.index_training_crystals(train, model)
     model.domain = Domain.of(prepare(train, model.config.radius, enlarge=model.config.enlarges_radius))
     away = pandas.read_parquet(options.away)
