@@ -129,11 +129,13 @@ def at_home(part: Part, train: pandas.DataFrame, to_fit: CrystalDataset, model: 
         probability = part.table["is_metal"].to_numpy()
         bins = np.digitize(probability, np.linspace(0, 1, 11)[1:-1])
         gaps = [abs(probability[bins == b].mean() - is_metal[bins == b].mean()) * (bins == b).mean() for b in set(bins)]
-        report.bars.append(Bar("metal or not, ROC-AUC", float(roc_auc_score(is_metal, probability)), 0.95, "", False))
+        report.bars.append(
+            Bar("metal or not, ROC-AUC", float(roc_auc_score(is_metal, probability)), 0.95, "", at_most=False)
+        )
         report.bars.append(Bar("metal or not, expected calibration error", float(sum(gaps)), 0.03, ""))
-    is_element = labels["formula"].map(lambda formula: "-" not in _system(formula)).to_numpy()
-    ground = is_element & (labels[ENERGY].abs() < 0.005).to_numpy()
-    size = float(part.table.loc[ground, ENERGY].abs().median())
+    is_element = np.array(["-" not in _system(formula) for formula in labels["formula"]])
+    ground = is_element & (np.abs(labels[ENERGY].to_numpy()) < 0.005)
+    size = float(np.median(np.abs(part.table[ENERGY].to_numpy()[ground])))
     details = {"crystals": float(ground.sum())}
     report.rows.append(
         Row("ground states of elements", "crystalframer", cf.__version__, "eV/atom", size, details=details)
@@ -185,8 +187,8 @@ def others(path: Path, model: CrystalFramer, report: Report) -> None:
     for label, (name, limit) in known.items():
         error = (part.table[name] - part.labels[label]).to_numpy()
         has_label = ~np.isnan(error)
-        ends = (part.table[f"{name}_{end}"].to_numpy()[has_label] for end in ("low", "high"))
-        found = scored(error[has_label], *ends, part.labels[label].to_numpy()[has_label])
+        low, high = (part.table[f"{name}_{end}"].to_numpy()[has_label] for end in ("low", "high"))
+        found = scored(error[has_label], low, high, part.labels[label].to_numpy()[has_label])
         unit = dict(zip(model.config.target_names, (t.unit for t in model.config.targets), strict=True))[name]
         report.rows.append(
             Row(f"{name}, validation", "crystalframer", cf.__version__, unit, found["MAE"], details=found)
@@ -197,10 +199,10 @@ def others(path: Path, model: CrystalFramer, report: Report) -> None:
 def wbm(path: Path, model: CrystalFramer, report: Report) -> None:
     """Crystals that are in no database of known ones; intervals saw others of them (the part `fit`)."""
     part = Part(path, model, "part == 'score' and no_correction")
-    ends = (part.table[f"{ENERGY}_{end}"].to_numpy() for end in ("low", "high"))
+    low, high = (part.table[f"{ENERGY}_{end}"].to_numpy() for end in ("low", "high"))
     error = part.error(ENERGY)
-    found = scored(error, *ends, part.labels[ENERGY].to_numpy())
-    found |= {"bias": float(error.mean()), "flagged": float(part.table["outside_training"].notna().mean())}
+    found = scored(error, low, high, part.labels[ENERGY].to_numpy())
+    found |= {"bias": float(error.mean()), "flagged": _flagged(part.table)}
     work = f"{ENERGY}, wbm_val"
     report.rows.append(Row(work, "crystalframer", cf.__version__, "eV/atom", found["MAE"], details=found))
     report.bars += [
@@ -211,22 +213,33 @@ def wbm(path: Path, model: CrystalFramer, report: Report) -> None:
     ]
 
 
+def _flagged(table: pandas.DataFrame) -> float:
+    """Share of the crystals that have a flag or an error."""
+    return float(
+        np.mean(
+            [
+                flag is not None or error is not None
+                for flag, error in zip(table["outside_training"], table["error"], strict=True)
+            ]
+        )
+    )
+
+
 def flags(part: Part, model: CrystalFramer, report: Report) -> None:
     """Crystals that are wrong in a known way, and how many sound ones have the flag."""
-    sound = float(part.table["outside_training"].notna().mean())
+    sound = _flagged(part.table)
     report.bars.append(Bar("flagged, mp2018_val", sound, 0.04, ""))
     small = np.flatnonzero(part.data.n_atoms <= LARGEST_CORRUPTED)
     chosen = np.random.default_rng(0).permutation(small)[:N_CORRUPTED]
     crystals = list(part.data.select(np.sort(chosen)))
-    usual = (part.table[f"{ENERGY}_high"] - part.table[f"{ENERGY}_low"]).iloc[np.sort(chosen)]
+    usual = (part.table[f"{ENERGY}_high"] - part.table[f"{ENERGY}_low"]).to_numpy()[np.sort(chosen)]
     for name, corrupt in CORRUPTIONS.items():
         generator = np.random.default_rng(1)
         changed = [crystal for each in crystals if (crystal := corrupt(each, generator)) is not None]
         found = cf.predict(changed, model)
-        is_seen = found["outside_training"].notna() | found["error"].notna()
-        widths = found[f"{ENERGY}_high"] - found[f"{ENERGY}_low"]
-        details = {"crystals": float(len(changed)), "width / usual": float(widths.median() / usual.median())}
-        share = float(is_seen.mean())
+        widths = (found[f"{ENERGY}_high"] - found[f"{ENERGY}_low"]).to_numpy()
+        details = {"crystals": float(len(changed)), "width / usual": float(np.nanmedian(widths) / np.median(usual))}
+        share = _flagged(found)
         report.rows.append(Row(f"flagged, {name}", "crystalframer", cf.__version__, "", share, details=details))
         report.bars.append(Bar(f"flagged, {name}", share, 0.80, "", at_most=False))
 

@@ -98,10 +98,10 @@ def nearest_training(
                 pooled = model.pooled_features(crystals.to(model.target_mean.device))
         features = pooled.float().cpu().numpy()
         found = index.nearest(index.of_features(np.nan_to_num(features, posinf=0.0, neginf=0.0)), n)
-        is_sound = np.isfinite(features).all(axis=1).tolist()
+        failure = Failure("its features are not finite; check the distances between atoms")
         return [
-            (distances, rows) if sound else Failure("its features are not finite; check the distances between atoms")
-            for distances, rows, sound in zip(found.distance.tolist(), found.row.tolist(), is_sound, strict=True)
+            (distances, rows) if np.isfinite(of_crystal).all() else failure
+            for distances, rows, of_crystal in zip(found.distance.tolist(), found.row.tolist(), features, strict=True)
         ]
 
     def of_batch(records: Sequence[StructureRecord]) -> Iterator[_Neighbours]:

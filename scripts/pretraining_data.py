@@ -106,7 +106,7 @@ def is_fixed(row: dict[Any, Any]) -> bool:
     positions = np.asarray(row["frac_coords"], dtype=float).reshape(-1, 3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        symmetry = spglib.get_symmetry((lattice, positions, row["atomic_numbers"]), symprec=0.01)
+        symmetry = spglib.get_symmetry((lattice, positions, list(row["atomic_numbers"])), symprec=0.01)  # type: ignore[arg-type]
     if symmetry is None:
         return False
     return all(free_directions(symmetry["rotations"], symmetry["translations"], r) == 0 for r in positions)
