@@ -85,7 +85,7 @@ def make_workshop(folder: Path) -> None:
     """Make the files that the pages speak of: `my_cifs/`, `my_data.parquet`, `runs/mine`, `candidates.parquet`, ..."""
     gap = cf.Target("band_gap", "eV")
     demo = cf.dataset("demo")
-    small = demo.select(np.flatnonzero(demo.n_atoms <= 6)[:40])
+    small = demo.select(np.flatnonzero(demo.n_atoms <= 6)[:60])
     cifs = folder / "my_cifs"
     cifs.mkdir()
     for crystal in small:
@@ -95,6 +95,8 @@ def make_workshop(folder: Path) -> None:
     data.save(folder / "my_data.parquet")
     for name in ("candidates.parquet", "oqmd.parquet", "part-1.parquet"):
         data.select(range(8)).save(folder / name)
+    others = demo.select(np.flatnonzero((demo.n_atoms >= 7) & (demo.n_atoms <= 8))[:10])
+    others.with_targets([gap]).save(folder / "other_crystals.parquet")
     phase = cf.Target("phase", kind="class", classes=("cubic", "tetragonal", "other"))
     phases = [crystal.with_targets({"phase": float(row % 3)}) for row, crystal in enumerate(small)]
     cf.CrystalDataset.from_crystals(phases, [phase]).save(folder / "phases.parquet")
