@@ -1,7 +1,7 @@
 """Train the shipped checkpoint: six properties of Materials Project crystals (`pretraining_data.TARGETS`).
 
     python scripts/train_pretrained.py            # reads ../shared/data/
-    python scripts/train_pretrained.py --ship     # and replaces the shipped one, with index, intervals, log and model card
+    python scripts/train_pretrained.py --ship     # and replaces the shipped one and all that belongs to it
     python scripts/train_pretrained.py --seal     # only writes what belongs to the shipped one again
     python scripts/train_pretrained.py --adopt    # gives the shipped weights the settings of the preset, untrained
 
@@ -13,8 +13,8 @@ The crystals are cells of almost all sizes, and the rate falls to zero. After an
 the last complete epoch. The model is tested on all sizes at the end.
 
 The stage `4-six-properties` is complete, in `scripts/stages`, and not shipped: its formation energies are worse than
-those of the shipped weights (0.0400 against 0.0375 eV/atom), though the rest is better (benchmarks/README.md). A further
-stage starts from its weights.
+those of the shipped weights (0.0400 against 0.0375 eV/atom), though the rest is better (benchmarks/README.md). A
+further stage starts from its weights.
 """
 
 from __future__ import annotations

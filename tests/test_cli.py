@@ -523,13 +523,23 @@ def test_calibrating_a_run_gives_its_predictions_intervals(
     """On a copy: other tests read the run as it was."""
     copied = tmp_path / "run"
     shutil.copytree(run_folder, copied)
-    crystals = [random_crystal(seed, n_atoms=2).with_targets({"gap": float(seed)}) for seed in range(12)]
+    crystals = [random_crystal(seed, n_atoms=2).with_targets({"gap": float(seed)}) for seed in range(20)]
     new = cf.CrystalDataset.from_crystals([*crystals, *cf.dataset(salts)], [cf.Target("gap", "eV")])
     new.save(tmp_path / "new.parquet")
     words = ["calibrate", tmp_path / "new.parquet", "--model", copied, "--split", "all", "--coverage"]
-    assert "intervals of 80%, from the errors in gap of 16 crystals" in run(0, *words, "0.8").out
+    assert "intervals of 80%, from the errors in gap of 24 crystals" in run(0, *words, "0.8").out
     run(0, "predict", salts, "--model", copied, "--output", tmp_path / "table.csv")
     frame = pandas.read_csv(tmp_path / "table.csv")
-    assert list(frame.columns) == ["id", "formula", "gap", "gap_low", "gap_high", "outside_training", "error"]
+    columns = [
+        "id",
+        "formula",
+        "gap",
+        "gap_low",
+        "gap_high",
+        "outside_training",
+        "nearest_training",
+        "nearest_distance",
+    ]
+    assert list(frame.columns) == [*columns, "error"]
     assert (frame["gap_low"] < frame["gap"]).all() and (frame["gap"] < frame["gap_high"]).all()  # type: ignore[reportGeneralTypeIssues]
     assert "error: --coverage 90.0 must lie" in run(2, *words, "90").err

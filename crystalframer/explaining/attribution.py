@@ -86,8 +86,8 @@ def explain(
             of two classes that of the second, of more that of the likeliest class (or name one: `TARGET_CLASS`).
         sites: atoms whose edges to neighbours are explained, counted from 0; for large cells. Contributions are those
             of all atoms. Default: all atoms.
-        references: crystals, as in `predict`, whose mean features are the base. Default: those on which the model was
-            calibrated; for a model without intervals, features of 0.
+        references: crystals, as in `predict`, whose mean features are the base. Default: the training crystals; for a
+            model without an index of them, features of 0.
         device: where to compute, as in `predict`.
         progress: show a progress bar if it takes more than 2 s.
 
@@ -213,8 +213,8 @@ def _base(model: CrystalFramer, references: Any) -> Float[Tensor, " d_model"]:
         with torch.no_grad():
             pooled = [model.pooled_features_in_chunks(ChunkedCrystal(packed, n, MAX_EDGES)) for n in range(len(packed))]
         return torch.cat(pooled).double().mean(0)
-    if model.uncertainty is not None:
-        return torch.from_numpy(model.uncertainty.mean).to(model.target_mean.device).double()
+    if model.index is not None:
+        return torch.from_numpy(model.index.mean).to(model.target_mean.device).double()
     return torch.zeros(model.config.d_model, dtype=torch.float64, device=model.target_mean.device)
 
 

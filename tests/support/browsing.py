@@ -70,7 +70,7 @@ def open_page(browser: Browser, width: int = 1100, height: int = 850) -> Iterato
     page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
     yield page
     context.close()
-    assert complaints == []
+    assert complaints == [], complaints
 
 
 def frames_later(page: Page, n: int = 2) -> None:
