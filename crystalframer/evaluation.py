@@ -425,7 +425,7 @@ def calibrate_probabilities(
 
     Raises:
         DataError: as `calibrate`.
-        UncertaintyError: the model has no target of classes, or one of them fewer than 20 labels, or of one class only.
+        UncertaintyError: the model has no target of classes, or one of them fewer than 10 labels, or of one class only.
         CheckpointError: the model cannot be loaded.
     """
     model = ready(model, device)

@@ -31,7 +31,7 @@ N_HIDDEN = 16
 """For each target."""
 N_STEPS = 300
 LEARNING_RATE, WEIGHT_DECAY = 6e-3, 3.0
-FEWEST = 20
+FEWEST = 2 * N_FOLDS
 """Labelled crystals without which there are no intervals."""
 
 

@@ -10,10 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from crystalframer.explanations import Explanation
-from viz.palette import ASIDE, INK, PAPER, mix
+from viz.palette import ASIDE, INK, LOWERS, PAPER, RAISES, mix
 
-ABOVE, BELOW = "#D55E00", "#0072B2"
-"""What raises and what lowers the prediction: told apart with colour blindness; signs and sides say it, too."""
 N_BARS = 24
 """Bars of a chart at most, the largest first."""
 LABEL_WIDTH, BAR_WIDTH, NUMBER_WIDTH, ROW_HEIGHT = 210, 360, 110, 24
@@ -122,7 +120,7 @@ def _chart(title: str, bars: Sequence[_Bar], unit: str) -> str:
             f"<g><title>{html.escape(bar.note)}</title>"
             f'<text x="{LABEL_WIDTH - 8}" y="{top + 16}" text-anchor="end">{html.escape(bar.label)}</text>'
             f'<rect x="{left:.1f}" y="{top + 4}" width="{length:.1f}" height="{ROW_HEIGHT - 8}"'
-            f' fill="{ABOVE if bar.value > 0 else BELOW}"/>'
+            f' fill="{RAISES if bar.value > 0 else LOWERS}"/>'
             f'<text x="{LABEL_WIDTH + BAR_WIDTH + NUMBER_WIDTH}" y="{top + 16}" text-anchor="end">'
             f"{_signed(bar.value)}</text></g>"
         )
@@ -150,7 +148,7 @@ def _heads(explanation: Explanation, unit: str) -> str:
 
 
 def _cell(size: float, largest: float) -> str:
-    return f'<td style="background:{mix(PAPER, ABOVE, 0.6 * size / largest)}">{size:.3g}</td>'
+    return f'<td style="background:{mix(PAPER, RAISES, 0.6 * size / largest)}">{size:.3g}</td>'
 
 
 def _number(value: float) -> str:

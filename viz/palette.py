@@ -40,6 +40,8 @@ HEATMAP_RAMP = (
 """The colours of the same scale, low to high."""
 POLYHEDRON_OPACITY = 0.22
 CELL_COLOR = "#555555"
+RAISES, LOWERS = "#D55E00", "#0072B2"
+"""What raises and what lowers a prediction: told apart with colour blindness; signs and sides say it, too."""
 INK = "#222222"
 PAPER = "#FFFFFF"
 """Background. Distant and weak things are mixed with it."""
