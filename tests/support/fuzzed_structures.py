@@ -391,7 +391,7 @@ def check_trace(trace: CrystalTrace) -> None:
 
 
 def check_home_cell(scene: viz.Scene) -> None:
-    """Atoms lie in the home cell, but for those of a slab that crosses a face, and of molecules whose middle is in it."""
+    """Atoms lie in the home cell, but for those of slabs that cross a face, and of molecules whose middle is in it."""
     bonds = find_bonds(scene.atomic_numbers, scene.positions, scene.lattice)
     _, molecule = _whole(scene.positions, scene.lattice, bonds)
     places = scene.positions.copy()

@@ -11,7 +11,7 @@ import pytest
 from synthetic_explanations import synthetic_explanation
 
 import viz
-from viz.explanation_pages import ABOVE, BAR_WIDTH, BELOW, LABEL_WIDTH
+from viz.explanation_pages import BAR_WIDTH, LABEL_WIDTH, LOWERS, RAISES
 
 EXPLANATION = synthetic_explanation()
 
@@ -32,9 +32,9 @@ def test_bars_have_the_size_and_side_of_the_contributions() -> None:
     titanium, strontium, oxygen = bars(viz.explanation_html(EXPLANATION), 0)
     middle = LABEL_WIDTH + BAR_WIDTH / 2
     assert [bar[0] for bar in (titanium, strontium, oxygen)] == ["Ti, 1 atom", "Sr, 1 atom", "O, 3 atoms"]
-    assert titanium[2:] == (LABEL_WIDTH, middle, BELOW)  # the largest takes half the width
-    assert strontium[2] == pytest.approx(middle - BAR_WIDTH / 2 * 0.4 / 0.9, abs=0.1) and strontium[4] == BELOW
-    assert oxygen[2:] == (middle, pytest.approx(middle + BAR_WIDTH / 2 * 0.3 / 0.9, abs=0.1), ABOVE)
+    assert titanium[2:] == (LABEL_WIDTH, middle, LOWERS)  # the largest takes half the width
+    assert strontium[2] == pytest.approx(middle - BAR_WIDTH / 2 * 0.4 / 0.9, abs=0.1) and strontium[4] == LOWERS
+    assert oxygen[2:] == (middle, pytest.approx(middle + BAR_WIDTH / 2 * 0.3 / 0.9, abs=0.1), RAISES)
     assert oxygen[1] == "sites 2, 3, 4: +0.1 each"
 
 
