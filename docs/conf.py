@@ -68,8 +68,9 @@ html_theme_options = {
     "header_links_before_dropdown": 7,
     "footer_start": ["copyright"],
     "footer_end": [],
-    # Figures of notebooks need the width.
-    "secondary_sidebar_items": {"**": ["page-toc"], "notebooks/*": []},
+    # Figures of notebooks need the width. No page may match two patterns.
+    "secondary_sidebar_items": {"notebooks/*": [], "*": ["page-toc"]}
+    | {f"{folder}/**": ["page-toc"] for folder in ("guide", "how-to", "reference", "development")},
 }
 html_sidebars = {"index": [], "changelog": []}
 html_show_sourcelink = False
