@@ -272,9 +272,9 @@ def _calibrate(data: Any, model: Path, device: Any, coverage: float, away: Any, 
     if split is None and _has_validation(labelled, loaded):
         split = "validation"
     part = None if split == "all" else split
-    training = None if loaded.used is None else labelled.select(loaded.used.find(labelled).of("train"))
-    if loaded.index is None and training is not None and len(training):
-        loaded.index = cf.index_training_crystals(training, loaded)
+    if loaded.index is None and loaded.used is not None:
+        training = labelled.select(loaded.used.find(labelled).of("train"))
+        loaded.index = cf.index_training_crystals(training, loaded) if len(training) else None
     uncertainty = cf.calibrate(labelled, loaded, part=part, coverage=coverage, away=away)
     add_intervals(folder, uncertainty, loaded.index)
     counts = zip(uncertainty.target_names, uncertainty.n_crystals, strict=True)

@@ -92,11 +92,7 @@ def nearest_training(
         crystals: CrystalBatch | ChunkedCrystal, model: CrystalFramer
     ) -> list[tuple[list[float], list[int]] | Failure]:
         with torch.inference_mode():
-            if isinstance(crystals, ChunkedCrystal):
-                pooled = model.pooled_features_in_chunks(crystals)
-            else:
-                pooled = model.pooled_features(crystals.to(model.target_mean.device))
-        features = pooled.float().cpu().numpy()
+            features = model.pooled_features_of(crystals).float().cpu().numpy()
         found = index.nearest(index.of_features(np.nan_to_num(features, posinf=0.0, neginf=0.0)), n)
         failure = Failure("its features are not finite; check the distances between atoms")
         return [

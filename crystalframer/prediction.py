@@ -439,13 +439,10 @@ def _computed(
 
 def _predict(crystals: CrystalBatch | ChunkedCrystal, model: CrystalFramer) -> list[_Prediction | Failure]:
     with torch.inference_mode():
-        if isinstance(crystals, ChunkedCrystal):
-            pooled = model.pooled_features_in_chunks(crystals)
-            predicted = model.read_out(pooled)
-        elif model.uncertainty is None and model.index is None:
+        if isinstance(crystals, CrystalBatch) and model.uncertainty is None and model.index is None:
             pooled, predicted = None, model(crystals.to(model.target_mean.device))
         else:
-            pooled = model.pooled_features(crystals.to(model.target_mean.device))
+            pooled = model.pooled_features_of(crystals)
             predicted = model.read_out(pooled)
     values = with_probabilities(predicted.double(), model.config).cpu().numpy()
     low, high = np.full_like(values, np.nan), np.full_like(values, np.nan)

@@ -56,6 +56,38 @@ def opened(found: Mapping[str, Any], weights: str | None, arrays: bytes = b"") -
     return description
 
 
+def to_bytes(name: str, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray], weights: str | None) -> bytes:
+    """The content of a safetensors file of arrays, with a description that is sealed if `weights` is given.
+
+    Args:
+        name: what the file holds: the key of the description.
+        weights: as in `sealed`; None: without checksums.
+    """
+    from safetensors.numpy import save
+
+    arrays = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+    described = description if weights is None else sealed(description, weights, flat(arrays))
+    return save(arrays, {name: json.dumps(described)})
+
+
+def from_bytes(name: str, content: bytes, weights: str | None) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The description and the arrays of a file that `to_bytes` gave.
+
+    Raises:
+        CheckpointError: as `opened`.
+        ValueError, KeyError, TypeError, AttributeError: the content is not that of such a file, or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        arrays = load(content)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return opened(json.loads(header["__metadata__"][name]), weights, flat(arrays)), arrays
+
+
 def flat(arrays: Mapping[str, np.ndarray]) -> bytes:
     """Names, types, shapes and values of arrays, one after another."""
     parts = []

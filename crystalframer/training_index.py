@@ -167,14 +167,9 @@ class TrainingIndex:
         Args:
             weights: SHA-256 of the weights that these features belong to. With it, the file states both checksums.
         """
-        from safetensors.numpy import save
-
-        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
         arrays |= {name: _bytes_of(getattr(self, name)) for name in ("ids", "formulas")}
-        described = {"targets": self.target_names, "far": self.far}
-        if weights is not None:
-            described = seals.sealed(described, weights, seals.flat(arrays))
-        return save(arrays, {"training_index": json.dumps(described)})
+        return seals.to_bytes("training_index", {"targets": self.target_names, "far": self.far}, arrays, weights)
 
     @classmethod
     def from_bytes(cls, content: bytes, weights: str | None = None) -> TrainingIndex:
@@ -187,20 +182,14 @@ class TrainingIndex:
             UncertaintyError: the content is not that of such a file, or damaged, or has values that cannot be.
             CheckpointError: a checksum in it is not that of its content, or of other weights.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
         try:
-            arrays = load(content)
-            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-            described = json.loads(header["__metadata__"]["training_index"])
-            described = seals.opened(described, weights, seals.flat(arrays))
+            described, arrays = seals.from_bytes("training_index", content, weights)
             texts = {name: _texts_of(arrays.pop(name)) for name in ("ids", "formulas")}
             given = texts | {name: arrays[name] for name in _ARRAYS}
             return cls(tuple(described["targets"]), far=float(described["far"]), **given)
         except UncertaintyError:
             raise
-        except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UncertaintyError(f"not the training index of a model, or damaged ({error!r})") from error
 
 

@@ -13,7 +13,6 @@ scripts/compare_intervals.py compares this method with others.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -115,13 +114,8 @@ class Uncertainty:
             weights: SHA-256 of the weights that these intervals belong to. With it, the file states both checksums
                 (see `seals`).
         """
-        from safetensors.numpy import save
-
         described = {"coverage": self.coverage, "targets": self.target_names, "n_crystals": self.n_crystals}
-        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
-        if weights is not None:
-            described = seals.sealed(described, weights, seals.flat(arrays))
-        return save(arrays, {"uncertainty": json.dumps(described)})
+        return seals.to_bytes("uncertainty", described, {name: getattr(self, name) for name in _ARRAYS}, weights)
 
     @classmethod
     def from_bytes(cls, content: bytes, weights: str | None = None) -> Uncertainty:
@@ -134,14 +128,8 @@ class Uncertainty:
             UncertaintyError: the content is not that of such a file, or damaged, or has values that cannot be.
             CheckpointError: a checksum in it is not that of its content, or of other weights.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
         try:
-            arrays = load(content)
-            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-            described = json.loads(header["__metadata__"]["uncertainty"])
-            described = seals.opened(described, weights, seals.flat(arrays))
+            described, arrays = seals.from_bytes("uncertainty", content, weights)
             if "lowest" not in arrays:
                 arrays = _as_now(arrays)
             return cls(
@@ -152,7 +140,7 @@ class Uncertainty:
             )
         except UncertaintyError:
             raise
-        except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UncertaintyError(f"not the uncertainty of a model, or damaged ({error!r})") from error
 
 

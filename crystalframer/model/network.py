@@ -208,6 +208,12 @@ class CrystalFramer(nn.Module):
         """Features of the last block, averaged over the atoms of each crystal: the input of the readout."""
         return pooled(self.atom_features(batch, len(self.blocks), noise_seed), batch)
 
+    def pooled_features_of(self, crystals: CrystalBatch | ChunkedCrystal) -> Float[Tensor, "n_crystals d_model"]:
+        """The same in evaluation, for a batch on any device, or for one large crystal."""
+        if isinstance(crystals, ChunkedCrystal):
+            return self.pooled_features_in_chunks(crystals)
+        return self.pooled_features(crystals.to(self.target_mean.device))
+
     def pooled_features_in_chunks(self, crystal: ChunkedCrystal) -> Float[Tensor, "1 d_model"]:
         """The same as `pooled_features` in evaluation, for a crystal whose edges do not fit into memory together."""
         return self.atom_features_in_chunks(crystal, len(self.blocks)).mean(0, keepdim=True)
