@@ -26,7 +26,6 @@ from crystalframer.maths.edges import EdgeChunks, Edges
 from crystalframer.model.activation import Perceptron
 from crystalframer.model.attention import Projected
 from crystalframer.model.network import Block, CrystalFramer
-from crystalframer.ops.reference import Change
 from crystalframer.prediction import MAX_EDGES, ready
 from crystalframer.reading.inputs import read, readable
 from crystalframer.surroundings import plain
@@ -35,9 +34,9 @@ EDGES_AT_ONCE = 10_000
 """Edges whose gradients are computed at a time: about a third of a gigabyte for 8 heads."""
 SAME_SITE = 0.01
 """Å by which equivalent atoms may miss the place that the symmetry gives them."""
-MOST_ATOMS = 2_000
-"""A whole explanation of more atoms takes minutes to hours, so it is asked for site by site."""
-SECONDS_PER_EDGE = 2e-4
+MOST_ATOMS = 5_000
+"""A whole explanation of more atoms takes minutes, and gigabytes, so it is asked for site by site."""
+SECONDS_PER_EDGE = 2e-5
 """Rough time for each edge and layer, on one core of 2024, for 8 heads and weighted sets of frames."""
 MOST_FOR_SYMMETRY = 500
 """Symmetry of larger cells is not searched, which takes longer than the explanation."""
@@ -309,7 +308,7 @@ def backward(
 ) -> Found:
     """Gradients layer by layer, from the last to the first, for some query atoms at a time.
 
-    Only the features of the layers are kept; each layer is computed again by the reference, with gradients.
+    Only the features of the layers are kept; each layer is computed again, with gradients (`ops.contracted`).
 
     Args:
         geometry: also with respect to the structure, if the model has these gradients and all sites are asked for.
@@ -373,19 +372,22 @@ class _Backward:
 
     def add(self, given: EdgesOfAtoms) -> None:
         """Compute these query atoms."""
-        edges = Edges.of_atoms(given, self.features.device, self.features.dtype, self.total is not None)
-        leaves = [part.detach().requires_grad_() for part in (self.features, *self.projected)]
-        factors = leaves[0].new_ones(len(edges.query), self.block.attention.config.n_heads, requires_grad=True)
-        attended = self.block.attention.trace(
-            Projected(*leaves[1:]), edges, Change(weights=lambda attention: attention * factors)
-        )
-        output = edges.at_queries(leaves[0]) + attended.features
+        device, dtype, attention = self.features.device, self.features.dtype, self.block.attention
+        edges = Edges.of_atoms(given, device, dtype, self.total is not None)
+        constant = Projected(*(part.detach() for part in self.projected))
+        with torch.no_grad():
+            framed = attention.framed(constant, Edges.of_atoms(given, device, dtype))
+        leaves = [part.detach().requires_grad_() for part in (self.features, *constant)]
+        output = edges.at_queries(leaves[0]) + attention.put_out(framed.requires_grad_())
         output = output + self.block.feedforward(output)
-        wanted = [*leaves, factors] + ([edges.vectors] if self.total is not None else [])
-        found = torch.autograd.grad(output, wanted, edges.at_queries(self.gradient))
+        of_features, of_framed = torch.autograd.grad(output, [leaves[0], framed], edges.at_queries(self.gradient))
+        factors = leaves[0].new_ones(len(edges.query), attention.config.n_heads, requires_grad=True)
+        value, weights = attention.contracted(Projected(*leaves[1:]), edges, of_framed, factors)
+        wanted = [*leaves[1:], factors] + ([edges.vectors] if self.total is not None else [])
+        found = (of_features, *torch.autograd.grad(value, wanted))
         for one, part in zip(self.sums, found, strict=False):
             one += part
-        self._record(given, found[5], attended.framed.attention)
+        self._record(given, found[5], weights)
         if self.total is not None:
             self._add_geometry(given, found[6])
 

@@ -14,7 +14,8 @@ from crystalframer.config import ModelConfig
 from crystalframer.maths.decay import decay_lengths
 from crystalframer.maths.edges import Edges
 from crystalframer.maths.frames import NoiseSeed
-from crystalframer.ops import framed_attention, reference
+from crystalframer.ops import contracted, framed_attention, reference
+from crystalframer.ops.contraction import Contracted
 from crystalframer.ops.reference import UNCHANGED, AttentionInputs, Change
 
 
@@ -70,16 +71,35 @@ class FramedSelfAttention(nn.Module):
         self, projected: Projected, edges: Edges, noise_seed: NoiseSeed | None = None
     ) -> Float[Tensor, "n_atoms d_model"]:
         """Output of the attention for the query atoms of these edges."""
+        return self.put_out(self.framed(projected, edges, noise_seed))
+
+    def framed(
+        self, projected: Projected, edges: Edges, noise_seed: NoiseSeed | None = None
+    ) -> Float[Tensor, "n_atoms n_heads d_head"]:
+        """What each head gathers for the query atoms of these edges."""
         with _full_precision(projected.key):
-            attended = framed_attention(self._inputs(projected, edges, noise_seed))
-        return self.output(rearrange(attended, "n h d -> n (h d)"))
+            return framed_attention(self._inputs(projected, edges, noise_seed))
+
+    def put_out(self, framed: Float[Tensor, "n_atoms n_heads d_head"]) -> Float[Tensor, "n_atoms d_model"]:
+        """The output from what the heads gathered."""
+        return self.output(rearrange(framed, "n h d -> n (h d)"))
+
+    def contracted(
+        self,
+        projected: Projected,
+        edges: Edges,
+        gradient: Float[Tensor, "n_atoms n_heads d_head"],
+        factors: Float[Tensor, "n_edges n_heads"],
+    ) -> Contracted:
+        """What the heads gather times a gradient, with factors on the weights of the edges; see `ops.contraction`."""
+        return contracted(self._inputs(projected, edges), gradient, factors)
 
     def trace(self, projected: Projected, edges: Edges, change: Change = UNCHANGED) -> LayerOutput:
         """The same as `forward` in evaluation, by the reference implementation and with all intermediate results."""
         inputs = self._inputs(projected, edges)
         with _full_precision(projected.key):
             framed = reference.framed_attention(inputs, change)
-        return LayerOutput(self.output(rearrange(framed.output, "n h d -> n (h d)")), inputs.decay_length, framed)
+        return LayerOutput(self.put_out(framed.output), inputs.decay_length, framed)
 
     def calibrate(self, features: Float[Tensor, "n_atoms d_model"]) -> None:
         """Set scale and shift so that the decay logits of these atoms have mean 0 and standard deviation 1."""

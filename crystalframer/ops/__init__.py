@@ -23,7 +23,7 @@ from torch import Tensor
 
 from crystalframer.errors import ConfigError, CrystalError, suggestion
 from crystalframer.maths import segments
-from crystalframer.ops import reference
+from crystalframer.ops import contraction, reference
 from crystalframer.ops.compilers import compiler_is_there
 from crystalframer.ops.operators import constant
 from crystalframer.ops.reference import AttentionInputs
@@ -82,6 +82,14 @@ def framed_attention(given: AttentionInputs) -> Float[Tensor, "n_atoms n_heads d
                 raise
             _say_that_kernels_fail(str(error))
     return reference.framed_attention(given).output
+
+
+def contracted(
+    given: AttentionInputs, gradient: Float[Tensor, "n_atoms n_heads d_head"], factors: Float[Tensor, "n_edges n_heads"]
+) -> contraction.Contracted:
+    """`contraction.contracted`, by tables where kernels for the CPU serve the tensors, else by the reference."""
+    fast = given.query.device.type == "cpu" and serving(given.query.device, given.query.dtype) == "cpu"
+    return contraction.contracted(given, gradient, factors, fast)
 
 
 def segment_mean(

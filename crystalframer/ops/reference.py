@@ -76,11 +76,7 @@ def framed_attention(given: AttentionInputs, change: Change = UNCHANGED) -> Fram
     With `DecayConfig.reach`, an envelope multiplies the weights (`maths.decay`).
     """
     edges, config, n_atoms = given.edges, given.config, given.edges.n_atoms
-    content_logits = (given.query[edges.query] * given.key[edges.key]).sum(-1) / given.query.shape[-1] ** 0.5
-    decay_length = given.decay_length[edges.query]
-    distance_logits = -0.5 * (edges.lengths[:, None] / decay_length).square()
-    if config.decay.reach is not None:
-        distance_logits = distance_logits + log_envelope(edges.lengths[:, None], decay_length, config.decay.reach)
+    content_logits, distance_logits = _logits(given)
     logits = content_logits + distance_logits
     attention = segment_softmax(logits, edges.query, n_atoms)
 
@@ -110,6 +106,24 @@ def framed_attention(given: AttentionInputs, change: Change = UNCHANGED) -> Fram
     cosine_values = einsum(attended_cosines, given.cosine_projection, "n h k m, k h d m -> n h d")
     output = output + config.cosine.coefficient * cosine_values
     return FramedAttention(output, attention, content_logits, distance_logits, frame, attended)
+
+
+def attend(given: AttentionInputs) -> tuple[Float[Tensor, "n_edges n_heads"], Float[Tensor, "n_edges n_heads"]]:
+    """The logits, and their softmax over all edges of each atom."""
+    content_logits, distance_logits = _logits(given)
+    logits = content_logits + distance_logits
+    return logits, segment_softmax(logits, given.edges.query, given.edges.n_atoms)
+
+
+def _logits(given: AttentionInputs) -> tuple[Float[Tensor, "n_edges n_heads"], Float[Tensor, "n_edges n_heads"]]:
+    """Of content and of distance."""
+    edges, reach = given.edges, given.config.decay.reach
+    content_logits = (given.query[edges.query] * given.key[edges.key]).sum(-1) / given.query.shape[-1] ** 0.5
+    decay_length = given.decay_length[edges.query]
+    distance_logits = -0.5 * (edges.lengths[:, None] / decay_length).square()
+    if reach is not None:
+        distance_logits = distance_logits + log_envelope(edges.lengths[:, None], decay_length, reach)
+    return content_logits, distance_logits
 
 
 def cosines_in_weighted_frames(

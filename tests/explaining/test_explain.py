@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import unittest.mock
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from explained_models import CRYSTAL, FRAMES, SETS, model_of, predicted
 from refusals import refused
 
 import crystalframer as cf
+from crystalframer import ops
 from crystalframer.config import Target
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import prepare
@@ -23,6 +26,7 @@ from crystalframer.explanations import shells_of
 from crystalframer.maths.edges import Edges
 from crystalframer.maths.segments import segment_sum
 from crystalframer.model.network import CrystalFramer
+from crystalframer.ops import contraction
 from crystalframer.ops.reference import Change
 from crystalframer.testing import (
     permuted,
@@ -129,6 +133,25 @@ def test_gradients_are_those_of_the_prediction(frame: dict[str, Any]) -> None:
         numerical = (8 * (numbers[2] - numbers[1]) - (numbers[3] - numbers[0])) / (12 * step)
         assert abs(slope) > 1e-3
         assert abs(numerical - slope) < 1e-6 * abs(slope)
+
+
+@pytest.mark.parametrize("frame", SETS, ids=str)
+@pytest.mark.parametrize("crystal", [CRYSTAL, SALT], ids=["random", "rutile"])
+def test_tables_give_what_the_reference_gives(frame: dict[str, Any], crystal: Crystal) -> None:
+    """Explanations in float32 look up what cosines bring; those in float64 compute it."""
+    model = model_of(**frame)
+    exact = cf.explain(crystal, model)
+    single = copy.deepcopy(model).float()
+    with unittest.mock.patch.object(contraction, "follow", wraps=contraction.follow) as follow:
+        follow.overloads = True  # is compiled
+        found = cf.explain(crystal, single)
+    assert follow.call_count >= len(model.blocks)
+    for name in ("edge_relevance", "position_gradient", "strain_gradient", "site_contributions"):
+        one, other = getattr(found, name), getattr(exact, name)
+        assert np.abs(one - other).max() < 3e-5 * np.abs(other).max(), name
+    with ops.use("reference"), unittest.mock.patch.object(contraction, "follow") as unused:
+        cf.explain(crystal, single)
+    unused.assert_not_called()
 
 
 @pytest.mark.parametrize("frame", FRAMES, ids=str)
