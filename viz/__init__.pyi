@@ -5,6 +5,7 @@ from .attention_figures import (
     attention_grid as attention_grid,
     attention_heatmap as attention_heatmap,
 )
+from .dataset_explorer import DatasetExplorer as DatasetExplorer
 from .drawings import Drawing as Drawing, drawing as drawing
 from .errors import FigureError as FigureError, SceneError as SceneError
 from .explanation_pages import explanation_html as explanation_html

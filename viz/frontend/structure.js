@@ -83,6 +83,14 @@ export class Structure {
     else this.#drawAll();
   }
 
+  /** Draw another crystal from the next call of `draw` on. */
+  change(crystal) {
+    this.#crystal = crystal;
+    [this.#state, this.#solids, this.#drawnAs] = [null, null, ""];
+    [this.#lasting, this.#balls, this.#measured] = [[], [], []];
+    this.#place = { atom: -1, image: [0, 0, 0] };
+  }
+
   #drawAll() {
     const viewer = this.#viewer;
     this.#scaleAsDrawn = this.scale;
