@@ -58,7 +58,7 @@ def flat_maps(embedding: Float[np.ndarray, "n_points n_features"]) -> dict[str, 
     directions *= np.sign(directions[np.abs(directions).argmax(axis=0), np.arange(directions.shape[1])])
     maps = {"PCA": features @ directions}
     if find_spec("umap") and len(features) > 3:
-        from umap import UMAP
+        from umap import UMAP  # pyright: ignore[reportMissingImports]
 
         maps["UMAP"] = UMAP(random_state=SEED).fit_transform(features)
     columns = {}
@@ -130,22 +130,20 @@ def listed_neighbors(table: pd.DataFrame, ids: list[str]) -> Neighbors:
         FigureError: the table lacks a column.
     """
     check_columns("the table of neighbours", table, ["id", "rank", "training_id", "training_formula", "distance"])
-    table = table[table["rank"].notna()]
     point_of = {id: point for point, id in enumerate(ids)}
-    places = table["id"].astype(str).map(point_of)
-    table = table[places.notna()]
-    places = places.dropna().to_numpy(dtype=np.int64)
-    named = table.drop_duplicates("training_id")
-    number_of = {id: number for number, id in enumerate(named["training_id"])}
-    ranks = table["rank"].to_numpy(dtype=np.int64) - 1
-    k = int(ranks.max(initial=-1)) + 1
+    rows = [row for row in table.to_dict("records") if row["training_id"] == row["training_id"]]
+    rows = [row | {"point": point_of[str(row["id"])]} for row in rows if str(row["id"]) in point_of]
+    named = {str(row["training_id"]): row for row in rows}
+    number_of = {id: number for number, id in enumerate(named)}
+    k = max((int(row["rank"]) for row in rows), default=0)
     nearest, distance = np.full((len(ids), k), -1), np.full((len(ids), k), np.nan)
-    nearest[places, ranks] = table["training_id"].map(number_of)
-    distance[places, ranks] = table["distance"]
+    for row in rows:
+        place = row["point"], int(row["rank"]) - 1
+        nearest[place], distance[place] = number_of[str(row["training_id"])], row["distance"]
     units = table.attrs.get("units", {})
-    targets = [name for name in named.columns if f"{name}_error" in named.columns]
+    targets = [str(name) for name in table.columns if f"{name}_error" in table.columns]
     details = []
-    for row in named.to_dict("records"):
+    for row in named.values():
         words = [
             f"{name.replace('_', ' ')} {row[name]:.3g} {units.get(name, '')}".rstrip()
             + f" (error {row[f'{name}_error']:+.2g})"
@@ -154,10 +152,10 @@ def listed_neighbors(table: pd.DataFrame, ids: list[str]) -> Neighbors:
         ]
         details.append(", ".join(words))
     return Neighbors(
-        named["training_id"].astype(str).tolist(),
-        named["training_formula"].astype(str).tolist(),
+        list(named),
+        [str(row["training_formula"]) for row in named.values()],
         details,
-        np.array([point_of.get(str(id), -1) for id in named["training_id"]], dtype=np.int64),
+        np.array([point_of.get(id, -1) for id in named], dtype=np.int64),
         nearest,
         distance,
         are_trained=True,

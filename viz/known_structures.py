@@ -209,11 +209,11 @@ def _space_group(crystal: Crystal) -> float:
 
     import spglib
 
-    frac = crystal.positions @ np.linalg.inv(crystal.lattice)
+    cell: Any = (crystal.lattice, crystal.positions @ np.linalg.inv(crystal.lattice), crystal.atomic_numbers)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
-            found = spglib.get_symmetry_dataset((crystal.lattice, frac, crystal.atomic_numbers), symprec=TOLERANCE)
+            found = spglib.get_symmetry_dataset(cell, symprec=TOLERANCE)
         except spglib.SpglibError:
             return float("nan")
     return float("nan") if found is None else float(found.number)

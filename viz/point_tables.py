@@ -167,28 +167,30 @@ def _by_crystal(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of an evaluation, one for each crystal and target, as one row for each crystal."""
     import pandas as pd
 
-    targets = list(dict.fromkeys(rows["target"]))
-    parts: list[pd.DataFrame] = []
+    targets = [str(target) for target in dict.fromkeys(rows["target"])]
     units = dict(rows.attrs.get("units", {}))
+    columns: dict[str, np.ndarray] = {}
     found: dict[str, str] = {}
     for target in targets:
-        of_target = rows[rows["target"] == target].reset_index(drop=True)
-        frame = of_target[[name for name in ("id", "formula", "part") if name in of_target]] if not parts else None
-        values = {
-            name: of_target[name]
+        chosen = (rows["target"] == target).to_numpy()
+        values = {str(name): rows[name].to_numpy()[chosen] for name in rows.columns}
+        columns |= {name: values[name] for name in ("id", "formula", "part") if name in values and name not in columns}
+        own = {
+            name: values[name]
             for name in (LABEL, PREDICTION, DEVIATION, LOW, HIGH, "probability")
-            if name in of_target and of_target[name].notna().any()
+            if name in values and not pd.isna(values[name]).all()
         }
-        if DEVIATION in values:
-            values[ERROR] = values[DEVIATION].abs()
-        if LOW in values and HIGH in values:
-            values[WIDTH] = values[HIGH] - values[LOW]
-        columns = {_of(name, target, targets): column for name, column in values.items()}
-        found |= {name: units.get(target, "") for name in columns if not name.startswith("probability")}
-        parts.append(pd.concat([*([] if frame is None else [frame]), pd.DataFrame(columns)], axis=1))
-        if frame is not None and FAILURE in of_target:
-            parts.append(of_target[[FAILURE]])
-    joined = pd.concat(parts, axis=1)
+        if DEVIATION in own:
+            own[ERROR] = np.abs(own[DEVIATION])
+        if LOW in own and HIGH in own:
+            own[WIDTH] = own[HIGH] - own[LOW]
+        for name, column in own.items():
+            columns[_of(name, target, targets)] = column
+            if name != "probability":
+                found[_of(name, target, targets)] = units.get(target, "")
+        if FAILURE in values and FAILURE not in columns:
+            columns[FAILURE] = values[FAILURE]
+    joined = pd.DataFrame(columns)
     joined.attrs["units"] = found
     joined.attrs["targets"] = targets
     return joined
@@ -208,15 +210,15 @@ def _described(frame: pd.DataFrame, rows: Int[np.ndarray, " n_points"], n_rows: 
     ids = [f"row {row}" for row in rows.tolist()] if given is None else given
     columns: dict[str, Any] = {"id": ids}
     for name in kept.columns:
-        column = kept[name]
+        values, kind = kept[name].to_numpy(), kept[name].dtype
         if name == "id":
             continue
-        if pd.api.types.is_bool_dtype(column):
-            columns[name] = column.map({True: "yes", False: "no"}).to_numpy(dtype=object)
-        elif pd.api.types.is_numeric_dtype(column):
-            columns[name] = column.to_numpy(dtype=float, na_value=np.nan)
-        elif column.map(lambda value: isinstance(value, str) or _is_missing(value)).all():
-            columns[name] = column.astype(object).where(column.notna(), "").to_numpy(dtype=object)
+        if pd.api.types.is_bool_dtype(kind):
+            columns[name] = np.where(values.astype(bool), "yes", "no").astype(object)
+        elif pd.api.types.is_numeric_dtype(kind):
+            columns[name] = kept[name].to_numpy(dtype=float, na_value=np.nan)
+        elif all(isinstance(value, str) for value in values[~pd.isna(values)]):
+            columns[name] = np.where(pd.isna(values), "", values).astype(object)
     if "formula" not in columns:
         columns["formula"] = np.full(len(ids), "", dtype=object)
     for name in [name for name in columns if name.endswith("_low") and f"{name[:-4]}_high" in columns]:
@@ -235,10 +237,6 @@ def _described(frame: pd.DataFrame, rows: Int[np.ndarray, " n_points"], n_rows: 
     targets = frame.attrs.get("targets", [])
     views, flags = _views(table, targets), _flags(table, targets)
     return PointTable(table, units, n_rows, rows, views, flags, embedding, tuple(notes), given is not None)
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and bool(np.isnan(value))) or type(value).__name__ == "NAType"
 
 
 def _ids(frame: pd.DataFrame) -> list[str] | None:
@@ -279,18 +277,15 @@ def _is_number(table: pd.DataFrame, *names: str) -> bool:
 
 def _flags(table: pd.DataFrame, targets: Sequence[str]) -> dict[str, Bool[np.ndarray, " n_points"]]:
     flags: dict[str, Any] = {}
-    if FLAG in table and table[FLAG].dtype == object:
-        flags["outside the training data"] = (table[FLAG] != "").to_numpy()
-    if FAILURE in table and table[FAILURE].dtype == object:
-        flags["no prediction"] = (table[FAILURE] != "").to_numpy()
+    for name, words in ((FLAG, "outside the training data"), (FAILURE, "no prediction")):
+        if name in table and table[name].dtype == object:
+            flags[words] = table[name].to_numpy() != ""
     for target in targets or [""]:
-        label, low, high = (_of(name, target, targets) for name in (LABEL, LOW, HIGH))
+        names = [_of(name, target, targets) for name in (LABEL, LOW, HIGH)]
         words = f" ({target.replace('_', ' ')})" if len(targets) > 1 else ""
-        if _is_number(table, label, low, high):
-            values = table[label].to_numpy()
-            flags[f"label outside the interval{words}"] = (values < table[low]).to_numpy() | (
-                values > table[high]
-            ).to_numpy()
-        if _is_number(table, label) and table[label].isna().any():
-            flags[f"no label{words}"] = table[label].isna().to_numpy()
+        if _is_number(table, *names):
+            label, low, high = (table[name].to_numpy() for name in names)
+            flags[f"label outside the interval{words}"] = (label < low) | (label > high)
+        if _is_number(table, names[0]) and np.isnan(label := table[names[0]].to_numpy()).any():
+            flags[f"no label{words}"] = np.isnan(label)
     return flags

@@ -58,7 +58,7 @@ def test_an_evaluation_of_several_targets_is_one_row_for_each_crystal() -> None:
     evaluation = cf.evaluate(data, progress=False)
     shown = viz.DatasetExplorer(evaluation, data)
     assert shown.frame["id"].tolist() == data.ids.tolist()
-    rows = evaluation.crystals[evaluation.crystals["target"] == "band_gap"]
+    rows = evaluation.crystals.query("target == 'band_gap'")
     assert shown.frame["label of band_gap"].to_numpy() == pytest.approx(rows["label"].to_numpy())
     error = shown.frame["absolute error of band_gap"].to_numpy()
     assert error == pytest.approx(rows["deviation"].abs().to_numpy())

@@ -18,7 +18,7 @@ from synthetic_traces import synthetic_trace
 
 from crystalframer.testing import random_crystal
 from crystalframer.traces import CrystalTrace
-from viz import AttentionExplorer, Scene, SceneError, explorer_html, strongest_edges
+from viz import AttentionExplorer, Scene, SceneError, dataset_page, explorer_html, strongest_edges
 from viz.encoding import encode
 from viz.explorer_page import ENTRIES, FRONTEND, MODULES, frontend_script
 
@@ -136,7 +136,12 @@ def test_modules_import_only_from_those_before_them() -> None:
             text = (FRONTEND / name).read_text(encoding="utf-8")
             imported = re.findall(r'^import .* from "\./(.*)";$', text, re.MULTILINE)
             assert set(imported) <= set(names[:number])
-    assert {path.name for path in FRONTEND.glob("*.js")} == {*MODULES, *ENTRIES}
+    of_map = dataset_page.MODULES
+    for number, name in enumerate(of_map):
+        text = (FRONTEND / name).read_text(encoding="utf-8")
+        imported = re.findall(r'^import .* from "\./(.*)";$', text, re.MULTILINE)
+        assert set(imported) <= {*MODULES, *of_map[:number]}
+    assert {path.name for path in FRONTEND.glob("*.js")} == {*MODULES, *ENTRIES, *of_map}
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
@@ -147,3 +152,13 @@ def test_modules_join_into_one_without_a_name_twice(entry: str) -> None:
     own = "\n".join((FRONTEND / name).read_text(encoding="utf-8") for name in (*MODULES, entry))
     names = re.findall(r"^(?:export )?(?:async )?(?:function|class|const) (\w+)", own, re.MULTILINE)
     assert sorted(names) == sorted(set(names))
+
+
+def test_modules_of_the_map_join_into_one_without_a_name_twice() -> None:
+    script = dataset_page.dataset_script()
+    assert not re.search(r"^import ", script, re.MULTILINE)
+    assert re.findall(r"^export .*", script, re.MULTILINE) == ["export default { render: renderDataset, pageModel };"]
+    own = "\n".join((FRONTEND / name).read_text(encoding="utf-8") for name in dataset_page.MODULES)
+    names = re.findall(r"^(?:export )?(?:async )?(?:function|class|const) (\w+)", own, re.MULTILINE)
+    shared = re.findall(r"^const \{ (.*) \} = crystalExplorer;$", script, re.MULTILINE)[0].split(", ")
+    assert sorted([*names, *shared]) == sorted({*names, *shared})
