@@ -46,6 +46,7 @@ from .evaluation import (
 )
 from .explaining.attribution import explain as explain
 from .explaining.faithfulness import faithfulness as faithfulness
+from .explaining.heads import head_importance as head_importance
 from .explaining.interventions import Intervention as Intervention, intervene as intervene
 from .explaining.substitution import substitute as substitute
 from .explanations import Explanation as Explanation

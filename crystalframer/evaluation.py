@@ -201,7 +201,7 @@ def evaluate(
         CheckpointError: the model cannot be loaded.
     """
     model = ready(model, device)
-    data = _labelled_in_part(data, model)
+    data = labelled_targets(data, model)
     n_train = int((data.parts == "train").sum()) if part is None and data.parts is not None else 0
     data = data if part is None else _part(data, part, model)
     sizes = {"batch_size": batch_size, "max_atoms": max_atoms, "progress": progress}
@@ -396,7 +396,7 @@ def calibrate(
         raise UncertaintyError(message, field="targets", value=model.config.target_names)
     parts = [data]
     if away is not None:
-        parts.append(_without_training(_labelled_in_part(away, model), model))
+        parts.append(_without_training(labelled_targets(away, model), model))
     found = [inputs_and_errors(part, model, progress) for part in parts]
     inputs, errors, labels = (np.concatenate(values) for values in zip(*found, strict=True))
     counts = np.ones(len(data)) if away is None else relative_counts(len(data), len(parts[1]))
@@ -429,7 +429,7 @@ def calibrate_probabilities(
         CheckpointError: the model cannot be loaded.
     """
     model = ready(model, device)
-    data = _labelled_in_part(data, model)
+    data = labelled_targets(data, model)
     data = _without_training(data if part is None else _part(data, part, model), model)
     names = [target.name for target in model.config.targets if target.is_class]
     if not names:
@@ -473,7 +473,7 @@ def index_training_crystals(
         CheckpointError: the model cannot be loaded.
     """
     model = ready(model, device)
-    data = _labelled_in_part(data, model)
+    data = labelled_targets(data, model)
     names = model.config.scalar_names
     pooled, predicted, labels = _pooled_predicted_labels(data, model, "training", "indexing", progress)
     return TrainingIndex.of(pooled, data.ids.tolist(), data.formulas.tolist(), names, labels, predicted - labels)
@@ -553,7 +553,7 @@ def _not_scored(data: CrystalDataset, model: CrystalFramer) -> list[str]:
     return [f"The data set has no labels of {', '.join(missing)}: not scored"] if missing else []
 
 
-def _labelled_in_part(data: CrystalDataset | str | Path, model: CrystalFramer) -> CrystalDataset:
+def labelled_targets(data: CrystalDataset | str | Path, model: CrystalFramer) -> CrystalDataset:
     """The data set with those targets of the model that it has. A name that is nearly one of these is an error."""
     data = data if isinstance(data, CrystalDataset) else dataset(data)
     known = [target for target in model.config.targets if target.name in data.targets]

@@ -12,6 +12,7 @@ from .explanation_pages import explanation_html as explanation_html
 from .explorer import AttentionExplorer as AttentionExplorer
 from .explorer_page import explorer_html as explorer_html
 from .frame_comparison import FrameComparison as FrameComparison
+from .head_figures import head_figure as head_figure
 from .layer_figures import (
     attended_distance_figure as attended_distance_figure,
     axis_turn_figure as axis_turn_figure,
