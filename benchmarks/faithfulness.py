@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for target in model.config.targets:
                 table = cf.faithfulness(model, some, target.name, progress=False)
                 report.rows += [_row(row, half, target) for row in table.to_dict("records")]
-                report.data[f"curves, {half}, {target.name}"] = table.attrs["curves"].to_dict("records")
+                report.data[f"curves, {half}, {target.name}"] = table.attrs["curves"]
                 tested = "deletion, beyond nearest first", "relevance"
                 (beyond,) = (row for row in table.to_dict("records") if (row["test"], row["order"]) == tested)
                 name = f"{half}, {target.name}: area of deletion beyond nearest first, low end of its interval"

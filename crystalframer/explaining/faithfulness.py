@@ -79,7 +79,7 @@ def faithfulness(
           random weights, within crystals, mean over some of them; about 0 if explanations depend on what was learned.
         - `agreement of two models`: the same with `other`.
 
-        `table.attrs["curves"]` has the means behind the areas: `test`, `order`, `share`, `value`.
+        `table.attrs["curves"]` has the means behind the areas, as records: `test`, `order`, `share`, `value`.
 
     Raises:
         ConfigError: the model has no such target.
@@ -117,15 +117,12 @@ def faithfulness(
     if other is not None:
         rows.append(_row("agreement of two models", "relevance", np.array(agreements)))
     table = pandas.DataFrame(rows)
-    table.attrs["curves"] = pandas.DataFrame(
-        [
-            {"test": test, "order": order, "share": share, "value": value}
-            for test, order in curves[0]
-            for share, value in zip(
-                SHARES, np.mean([np.abs(each[test, order]) for each in curves], axis=0), strict=True
-            )
-        ]
-    )
+    # Plain records, so that tables can be joined: pandas compares what stands in `attrs`.
+    table.attrs["curves"] = [
+        {"test": test, "order": order, "share": float(share), "value": float(value)}
+        for test, order in curves[0]
+        for share, value in zip(SHARES, np.mean([np.abs(each[test, order]) for each in curves], axis=0), strict=True)
+    ]
     return table
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from explained_models import CRYSTAL, SETS, model_of
@@ -36,10 +37,11 @@ def test_the_table_has_every_test_and_its_interval() -> None:
     assert area(table, "insertion", "random") > area(table, "insertion", "relevance")
     assert area(table, "agreement of two models", "relevance") == pytest.approx(1.0)
     assert abs(area(table, "agreement with random weights", "relevance")) < 0.5
-    curves = table.attrs["curves"]
+    curves = pandas.DataFrame(table.attrs["curves"])
     one = curves[(curves["test"] == "deletion") & (curves["order"] == "attention")]
     assert one["value"].mean() == pytest.approx(area(table, "deletion", "attention"))
     again = cf.faithfulness(model, CRYSTALS)
+    assert len(pandas.concat([table, again])) == len(table) + len(again)  # as for several targets
     assert area(again, "deletion", "random") == area(table, "deletion", "random")
 
 
