@@ -340,8 +340,11 @@ class DatasetExplorer(anywidget.AnyWidget):
             order = np.argsort(-self.frame[view.error].fillna(-1).to_numpy(), kind="stable")
         is_there = np.zeros(len(order), dtype=bool)
         is_there[offer if isinstance(offer, list) else self._structures.number >= 0] = True
-        first = [self.point] if self.point >= 0 and is_there[self.point] else []
-        points = list(dict.fromkeys([*first, *order[is_there[order]].tolist()]))[:count]
+        first = [self.point] if self.point >= 0 else []
+        # A crystal whose attention was given is there in any case.
+        if kind == "crystal":
+            first += [point for offer in self.offers.values() if isinstance(offer, list) for point in offer]
+        points = [point for point in dict.fromkeys([*first, *order.tolist()]) if is_there[point]][:count]
         return tqdm(points, desc=kind, unit=" crystals", delay=2, leave=False, disable=not progress)
 
     def _repr_mimebundle_(self, **options: Any) -> Any:

@@ -150,7 +150,7 @@ def listed_neighbors(table: pd.DataFrame, ids: list[str]) -> Neighbors:
             for name in targets
             if np.isfinite(row[name])
         ]
-        details.append(", ".join(words))
+        details.append(", ".join(words).replace("-", "−"))
     return Neighbors(
         list(named),
         [str(row["training_formula"]) for row in named.values()],
@@ -168,5 +168,5 @@ def _labels(frame: pd.DataFrame) -> list[str]:
     for name in names:
         for of_point, value in zip(words, frame[name].tolist(), strict=True):
             if np.isfinite(value):
-                of_point.append(f"{str(name).replace('_', ' ')} {value:.3g}")
+                of_point.append(f"{str(name).replace('_', ' ')} {value:.3g}".replace("-", "−"))
     return [", ".join(of_point) for of_point in words]

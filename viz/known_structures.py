@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,15 +146,16 @@ def facts(known: KnownStructures, formulas: Sequence[str], has_groups: bool) -> 
     return Facts(columns, {"volume per atom": "Å³"}, bits, tuple(notes))
 
 
-def numbers_in(formula: str) -> list[int]:
+@cache
+def numbers_in(formula: str) -> tuple[int, ...]:
     """The atomic numbers of the elements in a formula.
 
     Example:
         >>> numbers_in("SrTiO3")
-        [8, 22, 38]
+        (8, 22, 38)
     """
     found = {atomic_number(symbol) for symbol in re.findall(r"[A-Z][a-z]?", formula)}
-    return sorted(number for number in found if number)
+    return tuple(sorted(number for number in found if number))
 
 
 def plain_scene(crystal: Crystal) -> Scene:

@@ -15,6 +15,7 @@ const N_WORST = 20;
 const MOST_COLUMNS = 14;
 const SETTLE = 120; // ms: while points are stepped through by keys, only the last one opens
 const SHAPES = 6;
+const NARROW = 600; // pixels
 const NO_FILTERS = { search: "", elements: "", without: "", group: "", flag: "", part: "", n_atoms: [null, null], error: [null, null], range: { column: "", limits: [null, null] } };
 const KINDS = [["crystal", "Crystal"], ["attention", "Attention"], ["explanation", "Explanation"]];
 const VIEW = { azimuth: -62, elevation: 18 };
@@ -214,6 +215,7 @@ function renderDataset({ model, el }) {
   };
   const stopTheme = followTheme(ui.root, palette, redrawAll);
   const watcher = new ResizeObserver(() => {
+    if (!scatter && ui.root.clientWidth) ui.filtering.open = ui.root.clientWidth >= NARROW; // so that the map is in sight
     if (!scatter && ui.map.clientWidth) {
       try {
         scatter = new Scatter(ui.map, palette, { choose: calls.choose, lasso: calls.lasso, hover });
@@ -281,6 +283,7 @@ function buildDataset(table, calls, error) {
   };
   ui.csv.removeAttribute("aria-label"); // its text says more
   ui.worst.hidden = !error;
+  ui.filtering = make("details", { className: "cf-filtering", open: true }, make("summary", {}, "Filters"), ui.filters.root);
   ui.map = make("div", {
     className: "cf-map",
     tabIndex: 0,
@@ -300,7 +303,7 @@ function buildDataset(table, calls, error) {
       "div",
       { className: "cf-inside" },
       make("div", { className: "cf-controls" }, look.group, x.group, y.group, color.group, ui.worst),
-      ui.filters.root,
+      ui.filtering,
       ...notes,
       make(
         "div",

@@ -23,11 +23,15 @@ in vec4 vColor; flat in int vShape;
 uniform float opacity; uniform float size; uniform vec3 rim;
 out vec4 result;
 void main() {
+  if (size < 6.0 && vShape == 0) { // so small that a circle cannot be told from a square, and so many that it counts
+    result = vec4(vColor.rgb, 1.0) * opacity;
+    return;
+  }
   vec2 p = (gl_PointCoord - 0.5) * 2.0;
   float d = length(p);
   if (vShape == 1) d = max(abs(p.x), abs(p.y)) * 1.15;
   if (vShape == 2) d = abs(p.x) + abs(p.y);
-  if (vShape == 3) d = max(abs(p.x) * 0.9 + p.y * -0.5 + 0.0, p.y) * 1.3;
+  if (vShape == 3) d = max(abs(p.x) * 0.87 - p.y * 0.5, p.y) * 1.3 + 0.05;
   if (vShape == 4) d = min(max(abs(p.x), abs(p.y) * 3.0), max(abs(p.y), abs(p.x) * 3.0));
   if (vShape == 5) { vec2 q = vec2(p.x + p.y, p.x - p.y) * 0.7; d = min(max(abs(q.x), abs(q.y) * 3.0), max(abs(q.y), abs(q.x) * 3.0)); }
   float soft = 2.0 / size;
@@ -45,7 +49,7 @@ export class Scatter {
   #palette;
   #calls;
   #gl = null;
-  #program = null;
+  #uniforms = {};
   #buffers = {};
   #xs = new Float32Array(0);
   #ys = new Float32Array(0);
@@ -238,7 +242,8 @@ export class Scatter {
     const found = [];
     for (let point = 0; point < this.#mask.length; point++) {
       if (!this.#mask[point]) continue;
-      const [u, v] = [this.#places[2 * point], this.#places[2 * point + 1]];
+      const u = this.#places[2 * point];
+      const v = this.#places[2 * point + 1];
       if (u >= left && u <= right && v >= low && v <= high && isInside(polygon, u, v)) found.push(point);
     }
     return found;
@@ -257,25 +262,20 @@ export class Scatter {
   #makeGrid() {
     const [places, mask] = [this.#places, this.#mask];
     const starts = new Uint32Array(CELLS * CELLS + 1);
-    const cellOf = (point) => {
-      const [u, v] = [places[2 * point], places[2 * point + 1]];
-      return mask[point] && !Number.isNaN(u) && !Number.isNaN(v) ? clampCell(v) * CELLS + clampCell(u) : -1;
-    };
+    const cellOf = new Int32Array(mask.length).fill(-1);
     let n = 0;
     for (let point = 0; point < mask.length; point++) {
-      const cell = cellOf(point);
-      if (cell >= 0) {
-        starts[cell + 1] += 1;
-        n += 1;
-      }
+      const u = places[2 * point];
+      const v = places[2 * point + 1];
+      if (!mask[point] || u !== u || v !== v) continue;
+      cellOf[point] = clampCell(v) * CELLS + clampCell(u);
+      starts[cellOf[point] + 1] += 1;
+      n += 1;
     }
     for (let cell = 0; cell < CELLS * CELLS; cell++) starts[cell + 1] += starts[cell];
     const next = starts.slice();
     const cells = new Uint32Array(n);
-    for (let point = 0; point < mask.length; point++) {
-      const cell = cellOf(point);
-      if (cell >= 0) cells[next[cell]++] = point;
-    }
+    for (let point = 0; point < mask.length; point++) if (cellOf[point] >= 0) cells[next[cellOf[point]]++] = point;
     return { cells, starts, n };
   }
 
@@ -313,7 +313,7 @@ export class Scatter {
     gl.linkProgram(program);
     if (!gl.getProgramParameter(program, gl.LINK_STATUS)) throw new Error(gl.getProgramInfoLog(program));
     gl.useProgram(program);
-    this.#program = program;
+    for (const name of ["view", "size", "opacity", "rim"]) this.#uniforms[name] = gl.getUniformLocation(program, name);
     for (const name of ["place", "color", "shape", "order"]) this.#buffers[name] = gl.createBuffer();
     const attribute = (name, size, type, isShare) => {
       const at = gl.getAttribLocation(program, name);
@@ -352,7 +352,7 @@ export class Scatter {
     gl.viewport(0, 0, wide, high);
     gl.clearColor(0, 0, 0, 0);
     gl.clear(gl.COLOR_BUFFER_BIT);
-    const uniform = (name) => gl.getUniformLocation(this.#program, name);
+    const uniform = (name) => this.#uniforms[name];
     const { x, y } = this.#window;
     const [sx, sy] = [2 / (x[1] - x[0]), 2 / (y[1] - y[0])];
     gl.uniform4f(uniform("view"), sx, sy, -sx * x[0] - 1, -sy * y[0] - 1);
@@ -638,8 +638,10 @@ function fitted(pen, text, width) {
 function isInside(polygon, u, v) {
   let inside = false;
   for (let n = 0, before = polygon.length - 1; n < polygon.length; before = n++) {
-    const [[a, b], [c, d]] = [polygon[n], polygon[before]];
-    if (b > v !== d > v && u < ((c - a) * (v - b)) / (d - b) + a) inside = !inside;
+    const a = polygon[n][0];
+    const b = polygon[n][1];
+    const d = polygon[before][1];
+    if (b > v !== d > v && u < ((polygon[before][0] - a) * (v - b)) / (d - b) + a) inside = !inside;
   }
   return inside;
 }
