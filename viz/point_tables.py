@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -169,12 +170,30 @@ def _by_crystal(rows: pd.DataFrame) -> pd.DataFrame:
 
     targets = [str(target) for target in dict.fromkeys(rows["target"])]
     units = dict(rows.attrs.get("units", {}))
-    columns: dict[str, np.ndarray] = {}
+    ids = rows["id"].astype(str).to_numpy(dtype=object)
+    place_of = {id: place for place, id in enumerate(dict.fromkeys(ids.tolist()))}
+    place = np.array([place_of[id] for id in ids.tolist()])
+    columns: dict[str, np.ndarray] = {"id": np.array(list(place_of), dtype=object)}
     found: dict[str, str] = {}
+
+    def placed(name: str, chosen: Bool[np.ndarray, " n_rows"]) -> np.ndarray:
+        """The values of one target, a missing one for crystals that it lacks."""
+        values = rows[name].to_numpy()
+        is_number = values.dtype.kind in "iuf"
+        column = np.full(len(place_of), np.nan if is_number else None, dtype=float if is_number else object)
+        column[place[chosen]] = values[chosen]
+        return column
+
+    everything = np.ones(len(rows), dtype=bool)
+    for name in ("formula", "part"):
+        if name in rows:
+            columns[name] = placed(name, everything)
     for target in targets:
         chosen = (rows["target"] == target).to_numpy()
-        values = {str(name): rows[name].to_numpy()[chosen] for name in rows.columns}
-        columns |= {name: values[name] for name in ("id", "formula", "part") if name in values and name not in columns}
+        twice = [id for id, count in Counter(ids[chosen].tolist()).items() if count > 1]
+        if twice:
+            raise FigureError(f"{target}: crystals with the same id: {', '.join(twice[:5])}", field="table")
+        values = {str(name): placed(str(name), chosen) for name in rows.columns if name not in ("id", *columns)}
         own = {
             name: values[name]
             for name in (LABEL, PREDICTION, DEVIATION, LOW, HIGH, "probability")

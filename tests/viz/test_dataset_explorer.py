@@ -68,6 +68,17 @@ def test_an_evaluation_of_several_targets_is_one_row_for_each_crystal() -> None:
     assert (shown.points.flags or {})["label outside the interval (band gap)"].tolist() == outside.tolist()
 
 
+def test_targets_with_labels_of_different_crystals_share_a_row_by_id() -> None:
+    first = pd.DataFrame({"id": ["a", "b"], "target": "gap", "label": [1.0, 2.0], "prediction": [1.1, 2.1]})
+    second = pd.DataFrame({"id": ["b", "c"], "target": "hull", "label": [0.1, 0.2], "prediction": [0.2, 0.4]})
+    shown = viz.DatasetExplorer(pd.concat([first, second], ignore_index=True)).frame
+    assert shown["id"].tolist() == ["a", "b", "c"]
+    assert shown["label of gap"].fillna(-1).tolist() == [1.0, 2.0, -1.0]
+    assert shown["label of hull"].fillna(-1).tolist() == [-1.0, 0.1, 0.2]
+    with refused(FigureError, "b", field="table"):
+        viz.DatasetExplorer(pd.concat([first, first.iloc[1:]], ignore_index=True))
+
+
 def test_the_folder_of_a_screening_is_shown_with_its_units(tmp_path: Path) -> None:
     crystals = prototypes()[:5]
     cf.screen(crystals, tmp_path / "screened", shard_size=2, progress=False)
