@@ -243,10 +243,11 @@ def test_an_error_of_the_function_reaches_the_browser_in_words() -> None:
 
 def test_a_page_holds_the_largest_errors_first() -> None:
     shown = explorer(traces={crystal.id: synthetic_trace(crystal, n_layers=1, n_heads=2) for crystal in CRYSTALS[:3]})
-    assert list(shown._packed_points("crystal", 3, False)) == [3, 5, 1]
     assert list(shown._packed_points("attention", 10, False)) == [1, 0, 2]
-    shown.chosen = IDS[4]
-    assert list(shown._packed_points("crystal", 2, False)) == [4, 3]
+    # Crystals whose attention was given come first.
+    assert list(shown._packed_points("crystal", 5, False)) == [0, 1, 2, 3, 5]
+    plain = explorer(chosen=IDS[4])
+    assert list(plain._packed_points("crystal", 3, False)) == [4, 3, 5]
 
 
 def test_the_page_is_the_same_each_time_and_holds_no_address(tmp_path: Path) -> None:
