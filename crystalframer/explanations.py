@@ -73,6 +73,9 @@ class Explanation:
     the model chooses frames and has no derivative, or only some sites were asked for."""
     strain_gradient: FloatArray | None = None
     """(3, 3), unit of the prediction: its derivative with respect to a symmetric strain; None as above."""
+    removal_effect: FloatArray | None = None
+    """(n_edges), unit of the prediction: its change if this edge alone is hidden in all layers and heads; NaN where it
+    was not computed. None: it was not asked for (`removals` of `crystalframer.explain`)."""
     sites: IntArray | None = None
     """(n_sites): the atoms whose edges are recorded. None: all."""
     id: str = ""
@@ -276,6 +279,7 @@ _SHAPES: dict[str, tuple[str | int, ...]] = {
 _OPTIONAL: dict[str, tuple[str | int, ...]] = {
     "position_gradient": ("n_atoms", 3),
     "strain_gradient": (3, 3),
+    "removal_effect": ("n_edges",),
     "sites": ("n_sites",),
 }
 _OF_ATOMS = ("edge_index", "sites")

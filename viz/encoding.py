@@ -6,13 +6,17 @@ The browser computes everything that it shows from these arrays (`viz/frontend/c
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from viz import frame_sets, palette
+from crystalframer.explanations import Explanation
+from viz import frame_sets, palette, why
 from viz.scene import TIE, Scene
 from viz.symmetry import symmetry
+
+if TYPE_CHECKING:
+    import pandas
 
 ALIGNMENT = 8
 """Bytes. Every array starts at a multiple of this, as typed arrays of JavaScript require."""
@@ -22,7 +26,9 @@ AXIS_SCALE = 32767
 OPACITY_SCALE = 255
 
 
-def encode(scene: Scene) -> tuple[dict[str, Any], bytes]:
+def encode(
+    scene: Scene, explanation: Explanation | None = None, substitutions: pandas.DataFrame | None = None
+) -> tuple[dict[str, Any], bytes]:
     """Header (plain JSON: texts, colours, position of each array) and arrays as bytes.
 
     Attention is sent as float16: weights are exact to 0.05 %, and equal weights stay equal. Only e₁ and e₂ of a frame
@@ -55,12 +61,19 @@ def encode(scene: Scene) -> tuple[dict[str, Any], bytes]:
         arrays["axes"] = np.round(scene.frames[..., :2, :] * AXIS_SCALE).astype(np.int16)
     texts, of_sets = _sets(scene)
     arrays |= of_sets
+    header = _header(scene, kinds) | {"frameTexts": texts}
+    if explanation is not None:
+        why.check_same_crystal(scene, explanation)
+        arrays |= why.arrays_of(explanation, order)
+        header["explanation"] = why.header_of(explanation)
+        if substitutions is not None:
+            header["substitutions"] = why.substitution_table(substitutions, explanation.target)
     layout, data = {}, bytearray()
     for name, array in arrays.items():
         layout[name] = {"dtype": array.dtype.name, "shape": list(array.shape), "offset": len(data)}
         data += array.astype(array.dtype.newbyteorder("<")).tobytes()
         data += bytes(-len(data) % ALIGNMENT)
-    return _header(scene, kinds) | {"arrays": layout, "frameTexts": texts}, bytes(data)
+    return header | {"arrays": layout}, bytes(data)
 
 
 def _header(scene: Scene, kinds: np.ndarray) -> dict[str, Any]:
@@ -93,6 +106,8 @@ def _header(scene: Scene, kinds: np.ndarray) -> dict[str, Any]:
             "attentionRamp": palette.ATTENTION_RAMP,
             "heatmap": palette.HEATMAP_RAMP,
             "cell": palette.CELL_COLOR,
+            "raises": palette.RAISES,
+            "lowers": palette.LOWERS,
             "ink": palette.INK,
             "paper": palette.PAPER,
             "paleness": palette.PALENESS,

@@ -7,17 +7,22 @@ import html
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import anywidget
 import traitlets
 
+from crystalframer.explanations import Explanation
 from crystalframer.traces import CrystalTrace
 from viz.drawings import Which
 from viz.errors import SceneError, check_option
 from viz.explorer_page import STARTING_VIEW, explorer_html, frontend_script, frontend_style, starting_state
 from viz.first_sight import CLEAREST, Head, clearest_head, find_atom
 from viz.scene import Scene, scene_from_trace
+from viz.why import check_mode
+
+if TYPE_CHECKING:
+    import pandas
 
 MOST_SAVED = 3_000_000
 """Characters. A larger page is not kept in a notebook."""
@@ -42,7 +47,7 @@ class CrystalWidget(anywidget.AnyWidget):
     def _check(self, name: str, value: Any) -> None:
         raise NotImplementedError
 
-    @traitlets.validate("layer", "head", "atom", "frames", "polyhedra")
+    @traitlets.validate("layer", "head", "atom", "frames", "polyhedra", "mode")
     def _accepted(self, proposal: Any) -> Any:
         try:
             self._check(proposal["trait"].name, proposal["value"])
@@ -72,6 +77,7 @@ class AttentionExplorer(CrystalWidget):
     head = traitlets.Int(0, allow_none=True).tag(sync=True)
     frames = traitlets.Unicode("all").tag(sync=True)
     polyhedra = traitlets.Unicode("all").tag(sync=True)
+    mode = traitlets.Unicode("attention").tag(sync=True)
     display = traitlets.Dict().tag(sync=True)
 
     def __init__(
@@ -85,6 +91,9 @@ class AttentionExplorer(CrystalWidget):
         polyhedra: Which | None = None,
         n_lines: int = 12,
         display: Mapping[str, Any] | None = None,
+        explanation: Explanation | None = None,
+        substitutions: pandas.DataFrame | None = None,
+        mode: str = "attention",
     ) -> None:
         """Make the explorer.
 
@@ -101,29 +110,40 @@ class AttentionExplorer(CrystalWidget):
                 or only the selected atom in cells of more than 40.
             n_lines: number of attention lines, strongest first; more if some tie with the last.
             display: what is drawn besides: `bonds`, `edges` (of the cell), `images` and `labels`, each true or false;
-                `hidden`, symbols of elements; `repeats` of the cell, such as `[2, 2, 1]`.
+                `hidden`, symbols of elements; `repeats` of the cell, such as `[2, 2, 1]`; with an explanation
+                `contributions` (colours of atoms) and `gradient` (arrows).
+            explanation: from `crystalframer.explain`, of the same crystal and model. Lines then show relevance or the
+                effect of removal, too; atoms are coloured by their contribution.
+            substitutions: from `crystalframer.substitute`: a periodic table, for the target of the explanation.
+            mode: what lines and heatmap show: `"attention"`, `"relevance"` or `"removal"` (needs
+                `crystalframer.explain(..., removals=12)`).
 
         Raises:
             ChoiceError: there is no such layer, head, atom or option. It is a SceneError and a TraitError.
         """
         self.scene = trace if isinstance(trace, Scene) else scene_from_trace(trace)
-        state = starting_state(self.scene, frames=frames, polyhedra=polyhedra)
+        self.explanation, self.substitutions = explanation, substitutions
+        of_explanation = {"explanation": explanation, "substitutions": substitutions}
+        state = starting_state(self.scene, frames=frames, polyhedra=polyhedra, **of_explanation)
         state |= {"layer": layer, "atom": find_atom(self.scene, atom), "display": dict(display or {})}
         try:
             state["head"] = clearest_head(self.scene, layer, state["atom"]) if head == CLEAREST else head
         except SceneError as error:
             raise ChoiceError(error.message, field=error.field, value=error.value) from None
-        super().__init__(**state, n_lines=n_lines)
+        super().__init__(**state, n_lines=n_lines, mode=mode)
 
     def _check(self, name: str, value: Any) -> None:
         if name in ("frames", "polyhedra"):
             check_option(name, value, get_args(Which))
+        elif name == "mode":
+            check_mode(value, self.explanation)
         else:
             self.scene.check(**{"layer": 0, "head": 0, name: value})
 
     def to_html(self, path: str | Path | None = None) -> str:
         """Return the explorer as it is shown now, as one HTML page (see `explorer_html`). Also write it to `path`."""
-        names = ("layer", "head", "atom", "frames", "polyhedra", "n_lines", "display")
+        names = ("layer", "head", "atom", "frames", "polyhedra", "n_lines", "display", "mode")
+        names += ("explanation", "substitutions")
         page = explorer_html(self.scene, **{name: getattr(self, name) for name in names})
         if path is not None:
             Path(path).write_text(page, encoding="utf-8")

@@ -14,14 +14,19 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from string import Template
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
+from crystalframer.explanations import Explanation
 from viz.drawings import VIEW, Which
 from viz.encoding import encode
 from viz.errors import check_option
 from viz.first_sight import CLEAREST, Head, clearest_head, find_atom
 from viz.scene import Scene
 from viz.structure_views import SCRIPT
+from viz.why import check_mode
+
+if TYPE_CHECKING:
+    import pandas
 
 FRONTEND = Path(__file__).parent / "frontend"
 MODULES = (
@@ -36,6 +41,7 @@ MODULES = (
     "structure.js",
     "heatmap.js",
     "profile.js",
+    "why.js",
 )
 """Each module imports only from those before it."""
 ENTRIES = ("explorer.js", "comparison.js")
@@ -77,6 +83,9 @@ def explorer_html(
     polyhedra: Which | None = None,
     n_lines: int = 12,
     display: Mapping[str, Any] | None = None,
+    explanation: Explanation | None = None,
+    substitutions: pandas.DataFrame | None = None,
+    mode: str = "attention",
 ) -> str:
     """The explorer as one HTML page. It opens from disk without a network, and its sliders work.
 
@@ -93,9 +102,13 @@ def explorer_html(
             the selected atom in cells of more than 40.
         n_lines: number of attention lines, strongest first; more if some tie with the last.
         display: what is drawn besides (see `AttentionExplorer`).
+        explanation: from `crystalframer.explain`, of the same crystal and model, for the modes `relevance` and
+            `removal`, atoms coloured by contribution, and arrows of the gradient.
+        substitutions: from `crystalframer.substitute`: a periodic table, for the target of the explanation.
+        mode: what is shown at first: `attention`, `relevance` or `removal`.
 
     Raises:
-        SceneError: there is no such layer, head, atom or option.
+        SceneError: there is no such layer, head, atom or option, or the explanation is of another crystal.
 
     Example:
         >>> page = viz.explorer_html(scene, layer=1)
@@ -106,11 +119,14 @@ def explorer_html(
     scene.check(layer, None if head == CLEAREST else head, atom)
     if head == CLEAREST:
         head = clearest_head(scene, layer, atom)
-    state = starting_state(scene, frames=frames, polyhedra=polyhedra)
+    check_mode(mode, explanation)
+    state = starting_state(
+        scene, frames=frames, polyhedra=polyhedra, explanation=explanation, substitutions=substitutions
+    )
     for name in ("frames", "polyhedra"):
         check_option(name, state[name], get_args(Which))
     data = state.pop("data")
-    state |= {"view": STARTING_VIEW, "layer": layer, "head": head, "atom": atom, "n_lines": n_lines}
+    state |= {"view": STARTING_VIEW, "layer": layer, "head": head, "atom": atom, "n_lines": n_lines, "mode": mode}
     state["display"] = dict(display or {})
     page = Template((FRONTEND / "page.html").read_text(encoding="utf-8"))
     return page.substitute(
@@ -124,9 +140,16 @@ def explorer_html(
     )
 
 
-def starting_state(scene: Scene, *, frames: str | None, polyhedra: str | None) -> dict[str, Any]:
+def starting_state(
+    scene: Scene,
+    *,
+    frames: str | None,
+    polyhedra: str | None,
+    explanation: Explanation | None = None,
+    substitutions: pandas.DataFrame | None = None,
+) -> dict[str, Any]:
     """Data of a scene for the browser, and whose frames and polyhedra are shown at first."""
-    header, data = encode(scene)
+    header, data = encode(scene, explanation, substitutions)
     few = {
         name: "all" if scene.n_queries <= most else "selected"
         for name, most in (("frames", MANY_FRAMES), ("polyhedra", MANY_POLYHEDRA))

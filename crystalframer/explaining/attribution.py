@@ -18,11 +18,12 @@ from tqdm.auto import tqdm
 from crystalframer.config import ModelConfig
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.large_cells import ChunkedCrystal, EdgesOfAtoms
-from crystalframer.crystals.loading import batch_ends, prepare
+from crystalframer.crystals.loading import PreparedCrystals, batch_ends, prepare
 from crystalframer.datasets.symmetry import equivalent_sites
 from crystalframer.errors import ConfigError, CrystalError, Setting, suggestion
+from crystalframer.explaining.removal import predictions_with
 from crystalframer.explanations import Explanation
-from crystalframer.maths.edges import EdgeChunks, Edges
+from crystalframer.maths.edges import SELF_LENGTH, EdgeChunks, Edges
 from crystalframer.model.activation import Perceptron
 from crystalframer.model.attention import Projected
 from crystalframer.model.network import Block, CrystalFramer
@@ -64,6 +65,7 @@ def explain(
     *,
     sites: Sequence[int] | None = None,
     references: Any = None,
+    removals: int = 0,
     device: torch.device | str | None = None,
     progress: bool = True,
 ) -> Explanation:
@@ -87,6 +89,8 @@ def explain(
             of all atoms. Default: all atoms.
         references: crystals, as in `predict`, whose mean features are the base. Default: the training crystals; for a
             model without an index of them, features of 0.
+        removals: number of edges of each of these atoms, those of the largest relevance first, which are hidden one by
+            one to see how the prediction changes (`Explanation.removal_effect`). Each takes as long as a prediction.
         device: where to compute, as in `predict`.
         progress: show a progress bar if it takes more than 2 s.
 
@@ -111,6 +115,8 @@ def explain(
     start = _base(model, references)
     contributions, base, prediction = _contributions(model, explained, layers[-1], start)
     found = backward(model, explained, chunked, layers, asked, progress)
+    relevant = relevance(found)
+    effect = _removal_effect(model, explained, prepared, found, relevant, removals) if removals else None
     return Explanation(
         atomic_numbers=crystal.atomic_numbers,
         positions=crystal.positions,
@@ -123,10 +129,11 @@ def explain(
         prediction=prediction,
         base=base,
         site_contributions=contributions,
-        edge_relevance=relevance(found),
+        edge_relevance=relevant,
         site_groups=_groups(crystal),
         position_gradient=found.of_positions,
         strain_gradient=found.of_strain,
+        removal_effect=effect,
         sites=asked,
         id=crystal.id,
     )
@@ -285,6 +292,36 @@ def relevance(found: Found) -> Float[np.ndarray, "n_layers n_heads n_edges"]:
     sums = np.zeros((int(query.max(initial=-1)) + 1, *found.products.shape[:2]))
     np.add.at(sums, query, found.products.transpose(2, 0, 1))
     return found.products - found.attention * sums[query].transpose(1, 2, 0)
+
+
+def _removal_effect(
+    model: CrystalFramer,
+    explained: Explained,
+    prepared: PreparedCrystals,
+    found: Found,
+    relevant: Float[np.ndarray, "n_layers n_heads n_edges"],
+    n_each: int,
+) -> Float[np.ndarray, " n_edges"]:
+    """The change of the prediction without some edges, one by one."""
+    weights = model.target_mean
+    batch = prepared.batch([0], weights.dtype).to(weights.device)
+    is_self = (batch.edge_lengths < SELF_LENGTH).cpu().numpy()
+    query = batch.edge_index[0].cpu().numpy()
+    first = np.searchsorted(query, np.arange(batch.n_atoms))
+    effect, size = np.full(found.index.shape[1], np.nan), np.abs(relevant.sum((0, 1)))
+    kept, chosen = [torch.ones(len(query), dtype=torch.bool, device=weights.device)], []
+    start = 0
+    for atom in dict.fromkeys(found.index[0].tolist()):
+        edges = first[atom] + np.arange(int((found.index[0] == atom).sum()))
+        ranked = np.argsort(-np.where(is_self[edges], -1.0, size[start : start + len(edges)]), kind="stable")
+        for number in ranked[: min(n_each, len(edges) - 1)]:
+            chosen.append(start + number)
+            kept.append(kept[0].clone())
+            kept[-1][edges[number]] = False
+        start += len(edges)
+    outputs = explained.of(predictions_with(model, batch, kept)).cpu().numpy()
+    effect[chosen] = outputs[1:] - outputs[0]
+    return effect
 
 
 def features_of(model: CrystalFramer, crystal: ChunkedCrystal) -> list[Float[Tensor, "n_atoms d_model"]]:

@@ -210,6 +210,24 @@ def test_some_sites_have_the_edges_of_the_whole(monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_allclose(pieces.position_gradient, whole.position_gradient, atol=1e-10)
 
 
+def test_removals_are_interventions() -> None:
+    model = model_of(**SETS[0])
+    name = model.config.outputs[0].name
+    whole = cf.explain(CRYSTAL, model, removals=3)
+    assert whole.removal_effect is not None
+    done = np.flatnonzero(~np.isnan(whole.removal_effect))
+    assert np.bincount(whole.edge_index[0, done]).tolist() == [3] * 5 and not whole.is_self[done].any()
+    wanted = cf.intervene(CRYSTAL, model, [cf.Intervention(edges=[edge]) for edge in done])
+    np.testing.assert_allclose(whole.removal_effect[done], wanted[f"{name}_change"], atol=1e-12)
+    of_last = np.flatnonzero((whole.edge_index[0] == 4) & ~whole.is_self)
+    size = np.abs(whole.total_relevance)
+    assert size[np.intersect1d(done, of_last)].min() >= size[np.setdiff1d(of_last, done)].max()
+    part = cf.explain(CRYSTAL, model, sites=[4, 2], removals=3)
+    mine = np.concatenate([np.flatnonzero(whole.edge_index[0] == site) for site in (4, 2)])
+    np.testing.assert_allclose(part.removal_effect, whole.removal_effect[mine], atol=1e-12)
+    assert cf.explain(CRYSTAL, model).removal_effect is None
+
+
 def test_chosen_frames_have_no_derivative() -> None:
     found = cf.explain(CRYSTAL, model_of(method="weighted-pca"))
     assert found.position_gradient is None and found.strain_gradient is None
@@ -245,7 +263,7 @@ def test_the_base_is_the_mean_of_the_references() -> None:
 
 def test_round_trip(tmp_path: Path) -> None:
     for sites in (None, [1]):
-        before = cf.explain(CRYSTAL, model_of(), sites=sites)
+        before = cf.explain(CRYSTAL, model_of(), sites=sites, removals=2)
         after = cf.Explanation.load(before.save(tmp_path / "x.safetensors"))
         np.testing.assert_equal(dataclasses.asdict(after), dataclasses.asdict(before))
         assert repr(after) == repr(before)

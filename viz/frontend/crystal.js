@@ -65,6 +65,26 @@ function edgeLengths(crystal) {
   return lengths;
 }
 
+/** What the lines show: the name of the quantity, its unit, and whether it has a sign. */
+export function quantityOf(crystal, mode) {
+  if (mode === "relevance") return { name: "relevance", unit: crystal.explanation.unit, isSigned: true };
+  if (mode === "removal") return { name: "effect of removal", unit: crystal.explanation.unit, isSigned: true };
+  return { name: "attention", unit: "", isSigned: false };
+}
+
+/** The quantity of every edge. Relevance of all heads (`head` null) is their sum; the effect of removal has no head. */
+export function edgeValues(crystal, mode, layer, head) {
+  if (mode === "removal") return crystal.removal;
+  if (mode !== "relevance") return edgeWeights(crystal, layer, head);
+  const { relevance, nHeads, nEdges, explanation } = crystal;
+  const values = new Float32Array(nEdges);
+  for (let h = head ?? 0; h < (head === null ? nHeads : head + 1); h++) {
+    const first = (layer * nHeads + h) * nEdges;
+    for (let edge = 0; edge < nEdges; edge++) values[edge] += relevance[first + edge] * explanation.relevanceScale;
+  }
+  return values;
+}
+
 /** Attention of every edge in one head, or its mean over heads (`head` null). */
 export function edgeWeights(crystal, layer, head) {
   const { attention, nHeads, nEdges } = crystal;
@@ -78,30 +98,38 @@ export function edgeWeights(crystal, layer, head) {
   return mean;
 }
 
-/** Attention from each query atom (row) to each key atom (column), summed over images, row by row. */
-export function attentionMatrix(crystal, weights) {
-  const { nQueries, edgeStart, edgeKey } = crystal;
+/**
+ * Attention, or another quantity, from each query atom (row) to each key atom (column), summed over images, row by row;
+ * perhaps without what an atom has of itself.
+ */
+export function attentionMatrix(crystal, weights, onlyNeighbors = false) {
+  const { nQueries, edgeStart, edgeKey, edgeLength } = crystal;
   const matrix = new Float32Array(nQueries * nQueries);
   for (let atom = 0; atom < nQueries; atom++) {
     for (let edge = edgeStart[atom]; edge < edgeStart[atom + 1]; edge++) {
-      if (edgeKey[edge] < nQueries) matrix[atom * nQueries + edgeKey[edge]] += weights[edge];
+      if (onlyNeighbors && edgeLength[edge] === 0) continue;
+      if (edgeKey[edge] < nQueries) matrix[atom * nQueries + edgeKey[edge]] += weights[edge] || 0; // 0: not computed
     }
   }
   return matrix;
 }
 
-/** The `nLines` strongest edges of an atom, and all that tie with the last; `itself`: attention to the atom itself. */
+/**
+ * The `nLines` strongest edges of an atom by size, and all that tie with the last; `itself`: attention to the atom itself.
+ * Edges whose value is not known (NaN) are left out.
+ */
 export function strongestEdges(crystal, weights, atom, nLines) {
   const { edgeStart, edgeKey, edgeLength, tie } = crystal;
   const others = [];
   let itself = 0;
   for (let edge = edgeStart[atom]; edge < edgeStart[atom + 1]; edge++) {
     if (edgeKey[edge] === atom && edgeLength[edge] === 0) itself += weights[edge];
-    else others.push(edge);
+    else if (!Number.isNaN(weights[edge])) others.push(edge);
   }
-  others.sort((a, b) => weights[b] - weights[a]);
-  const weakest = nLines > others.length ? 0 : nLines ? weights[others[nLines - 1]] : Infinity;
-  return { edges: others.filter((edge) => weights[edge] >= weakest * (1 - tie)), itself };
+  const size = (edge) => Math.abs(weights[edge]);
+  others.sort((a, b) => size(b) - size(a));
+  const weakest = nLines > others.length ? 0 : nLines ? size(others[nLines - 1]) : Infinity;
+  return { edges: others.filter((edge) => size(edge) >= weakest * (1 - tie)), itself };
 }
 
 /** Attention of an atom in shells of neighbours: a gap of more than `shellWidth` (Å) begins a new shell. */
@@ -160,6 +188,9 @@ export function isTied(crystal, layer, head, atom) {
 export function isDead(crystal, layer, head, atom) {
   return crystal.dead[(layer * crystal.nHeads + head) * crystal.nQueries + atom] === 1;
 }
+
+/** `+0.12`, `−0.0034`: a number with its sign and three digits. */
+export const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toPrecision(3)}`;
 
 export const cross = (a, b) => [
   a[1] * b[2] - a[2] * b[1],

@@ -2,7 +2,9 @@
 // a separate page. `model` holds layer, head (null: mean over heads), atom, frames, polyhedra, number of lines and the
 // display. Texts that come from files are set as text, never as HTML.
 
-import { attentionByDistance, attentionMatrix, edgeWeights, frameText, isTied, strongestEdges, decode } from "./crystal.js";
+import {
+  attentionByDistance, attentionMatrix, decode, edgeValues, frameText, isTied, quantityOf, signed, strongestEdges,
+} from "./crystal.js";
 import {
   button, choice, followTheme, keepKeys, legend, make, onArrows, pageModel, percent, slider, structureBox, tick, tiedBadge, without3D,
 } from "./controls.js";
@@ -10,9 +12,10 @@ import { cif, csv, lineRows, saveAs } from "./files.js";
 import { Heatmap } from "./heatmap.js";
 import { Profile } from "./profile.js";
 import { startingDisplay, Structure } from "./structure.js";
+import { whyPanel } from "./why.js";
 
 const PLAY_INTERVAL = 900; // ms
-const STATE = ["layer", "head", "atom", "frames", "polyhedra", "n_lines", "display"];
+const STATE = ["layer", "head", "atom", "frames", "polyhedra", "n_lines", "display", "mode"];
 const TURN = 10; // degrees for each key
 const ZOOM = 1.15;
 
@@ -22,7 +25,7 @@ function render({ model, el }) {
   const first = startingDisplay(crystal);
   const state = () => {
     const now = Object.fromEntries(STATE.map((name) => [name, model.get(name)]));
-    return { ...now, display: { ...first, ...now.display } };
+    return { ...now, mode: now.mode ?? "attention", display: { ...first, ...now.display } };
   };
   const set = (name, value) => {
     model.set(name, value);
@@ -41,15 +44,18 @@ function render({ model, el }) {
   const draw = () => {
     waiting = 0;
     const now = state();
-    const { layer, head, atom } = now;
-    const weights = edgeWeights(crystal, layer, head);
+    const { layer, head, atom, mode } = now;
+    const weights = edgeValues(crystal, mode, layer, head);
+    const quantity = quantityOf(crystal, mode);
     const lines = strongestEdges(crystal, weights, atom, now.n_lines);
-    shown = { lines, weights };
-    heatmap.draw(attentionMatrix(crystal, weights), atom);
-    const decay = head === null ? null : crystal.decayLength[(layer * crystal.nHeads + head) * crystal.nQueries + atom];
-    profile.draw(attentionByDistance(crystal, weights, atom), decay);
-    structure?.draw(now, { edges: lines.edges, weights });
-    ui.show(now, caption(crystal, now, lines, weights));
+    shown = { lines, weights, quantity };
+    ui.show(now, caption(crystal, now, lines, weights, quantity), quantity);
+    heatmap.draw(attentionMatrix(crystal, weights, quantity.isSigned), atom, quantity);
+    if (!quantity.isSigned) {
+      const decay = head === null ? null : crystal.decayLength[(layer * crystal.nHeads + head) * crystal.nQueries + atom];
+      profile.draw(attentionByDistance(crystal, weights, atom), decay);
+    }
+    structure?.draw(now, { edges: lines.edges, weights, quantity });
     if (ui.table.open) ui.fillTable(lineRows(crystal, lines, weights));
   };
   // Changes before the next frame of the browser are drawn together.
@@ -111,6 +117,9 @@ const KEYS = [
   ["?", "this help"],
 ];
 const MEANINGS = [
+  ["Relevance", "the derivative of the prediction with respect to the logarithm of the weight of a neighbour: to first order what it loses without it. Dashed: lowers the prediction."],
+  ["Effect of removal", "the change of the prediction if this neighbour alone is hidden from this atom, in all layers and heads."],
+  ["Contributions", "colours and numbers of the atoms: they and the base add up to the prediction."],
   ["Lines", "where the chosen atom attends: wide and dark is strong. Pale atoms are in other cells."],
   ["e₁ e₂ e₃", "the axes of the local frame of this head. Pale axes are those of other frames of a weighted set, or of a frame that changes nothing."],
   ["Polyhedra", "around atoms with four or more ligands, by the bond rule of the analysis. Large cations beside a framework have none."],
@@ -145,11 +154,16 @@ function build(crystal, act) {
     cif: button("CIF", "Save the crystal (CIF)"),
   };
   const size = choice("", "Size of the PNG picture", [["4×", 4], ["2×", 2], ["1×", 1], ["4×, clear", "clear"]], () => {});
+  const modes = [["attention", "attention"], ["relevance", "relevance"]];
+  if (crystal.removal) modes.push(["effect of removal", "removal"]);
+  const mode = choice("Lines show", "What lines and heatmap show", modes, (value) => act.set("mode", value));
   const ticks = {
     bonds: tick("bonds", (value) => act.show("bonds", value)),
     edges: tick("cell", (value) => act.show("edges", value)),
     images: tick("images", (value) => act.show("images", value)),
     labels: tick("labels", (value) => act.show("labels", value)),
+    ...(crystal.contribution && { contributions: tick("contributions", (value) => act.show("contributions", value)) }),
+    ...(crystal.gradient && { gradient: tick("gradient", (value) => act.show("gradient", value)) }),
   };
   const nLines = make("input", { type: "number", min: 0, max: 999, attributes: { "aria-label": "Number of attention lines" } });
   nLines.addEventListener("change", () => act.set("n_lines", Math.max(0, Math.round(Number(nLines.value) || 0))));
@@ -183,13 +197,23 @@ function build(crystal, act) {
   const heatmapTitle = make("div", { className: "cf-subtitle" });
   const rows = make("tbody");
   const heads = ["rank", "atom", "image", "distance (Å)", "attention"].map((text) => make("th", { attributes: { scope: "col" } }, text));
+  const tableTitle = make("summary", {}, "Attention lines as a table");
+  const why = whyPanel(crystal);
   const table = make(
     "details",
     { className: "cf-table" },
-    make("summary", {}, "Attention lines as a table"),
+    tableTitle,
     make("table", {}, make("thead", {}, make("tr", {}, ...heads)), rows),
   );
   const elements = elementLegend(crystal, act);
+  const strength = legend(palette, axes, "attention, weak to strong", crystal.otherAxis.length > 0);
+  const signs = make(
+    "div",
+    { className: "cf-legend" },
+    make("span", { className: "cf-raising" }, "raises the prediction"),
+    make("span", { className: "cf-lowering" }, "lowers it"),
+    make("span", {}, "arrows: where a moving atom raises it"),
+  );
 
   const tied = tiedBadge();
   const badge = (text, about) => make("span", { className: "cf-badge", title: about }, text);
@@ -205,6 +229,7 @@ function build(crystal, act) {
   const controls = make(
     "div",
     { className: "cf-controls" },
+    ...(crystal.explanation ? [mode.group] : []),
     layer.group,
     head.group,
     make("label", {}, mean, "mean over heads"),
@@ -242,9 +267,10 @@ function build(crystal, act) {
           bar,
           distance,
           elements.root,
-          legend(palette, axes, "attention, weak to strong", crystal.otherAxis.length > 0),
+          strength,
+          ...(why ? [signs] : []),
         ),
-        make("div", { className: "cf-right" }, heatmapTitle, heatmap, profileTitle, profile),
+        make("div", { className: "cf-right" }, heatmapTitle, heatmap, profileTitle, profile, ...(why ? [why] : [])),
       ),
       table,
       tip,
@@ -254,7 +280,13 @@ function build(crystal, act) {
   keepKeys(root);
   title.textContent = crystal.title;
 
-  const show = (now, text) => {
+  const show = (now, text, quantity) => {
+    mode.input.value = now.mode;
+    strength.querySelector(".cf-lines").hidden = quantity.isSigned;
+    profile.toggleAttribute("hidden", quantity.isSigned);
+    profileTitle.hidden = quantity.isSigned;
+    heads[4].textContent = quantity.unit ? `${quantity.name} (${quantity.unit})` : quantity.name;
+    tableTitle.textContent = quantity.isSigned ? "Lines as a table" : "Attention lines as a table";
     layer.show(now.layer);
     head.show(now.head);
     mean.checked = now.head === null;
@@ -267,8 +299,10 @@ function build(crystal, act) {
     const { repeats, cell: chosen } = now.display;
     cell.input.value = repeats.some((n) => n > 1) ? repeats.join() : String(chosen);
     elements.show(now.display.hidden);
-    const where = `layer ${now.layer}, ${now.head === null ? "mean of all heads" : `head ${now.head}`}`;
-    heatmapTitle.textContent = `Attention, ${where}`;
+    const all = quantity.isSigned ? "all heads together" : "mean of all heads";
+    const where = `layer ${now.layer}, ${now.head === null ? all : `head ${now.head}`}`;
+    const name = quantity.name[0].toUpperCase() + quantity.name.slice(1);
+    heatmapTitle.textContent = now.mode === "removal" ? `${name}, all layers and heads` : `${name}, ${where}`;
     profileTitle.textContent = `Attention of ${labels[now.atom]} by distance (bars: per shell, line: total within)`;
     profile.setAttribute("aria-label", `${profileTitle.textContent}, ${where}`);
     tied.hidden = now.head === null || !isTied(crystal, now.layer, now.head, now.atom);
@@ -426,8 +460,9 @@ function connect(ui, crystal, { set, state }, structure, shown) {
   });
   ui.saves.svg.addEventListener("click", () => saveAs(structure().svg(), name("svg"), "image/svg+xml"));
   ui.saves.csv.addEventListener("click", () => {
-    const { lines, weights } = shown();
-    saveAs(csv(lineRows(crystal, lines, weights), caption(crystal, state(), lines, weights)), name("csv"), "text/csv");
+    const { lines, weights, quantity } = shown();
+    const about = caption(crystal, state(), lines, weights, quantity);
+    saveAs(csv(lineRows(crystal, lines, weights), about, quantity), name("csv"), "text/csv");
   });
   ui.saves.cif.addEventListener("click", () => saveAs(cif(crystal), `${crystal.formula}.cif`, "chemical/x-cif"));
   return () => Object.keys(timers).forEach(stop);
@@ -436,7 +471,8 @@ function connect(ui, crystal, { set, state }, structure, shown) {
 // --- words ------------------------------------------------------------------------------------------------------------
 
 /** The caption; the same as in viz/drawings.py. */
-function caption(crystal, { layer, head, atom }, { edges, itself }, weights) {
+function caption(crystal, { layer, head, atom }, { edges, itself }, weights, quantity) {
+  if (quantity.isSigned) return signedCaption(crystal, { layer, head, atom }, edges, weights, quantity);
   const which = head === null ? "mean of all heads" : `head ${head}`;
   let text = `${crystal.labels[atom]}, layer ${layer}, ${which}`;
   if (edges.length) {
@@ -447,6 +483,13 @@ function caption(crystal, { layer, head, atom }, { edges, itself }, weights) {
   if (!crystal.axes) return `${text}. This model has no frames (method none).`;
   if (head === null) return `${text}. Each head has its own frames: choose a head to see axes.`;
   return `${text}. ${frameText(crystal, layer, head, atom)}`;
+}
+
+function signedCaption(crystal, { layer, head, atom }, edges, weights, { name, unit }) {
+  const of = name === "relevance" ? `, layer ${layer}, ${head === null ? "all heads together" : `head ${head}`}` : "";
+  const sum = (sign) => edges.reduce((total, edge) => total + (sign * weights[edge] > 0 ? weights[edge] : 0), 0);
+  const what = name === "relevance" ? "relevance" : "change of the prediction if each of them alone is hidden";
+  return `${crystal.labels[atom]}${of}: ${what}, ${edges.length} lines, ${signed(sum(1))} and ${signed(sum(-1))} ${unit} in total`;
 }
 
 function fileName(crystal, { layer, head, atom }, ending) {

@@ -11,10 +11,10 @@ export function lineRows(crystal, { edges }, weights) {
   }));
 }
 
-/** Rows as CSV, with a comment line on what they are. */
-export function csv(rows, about) {
+/** Rows as CSV, with a comment line on what they are; `quantity` is what the lines show. */
+export function csv(rows, about, quantity = { name: "attention", unit: "" }) {
   const names = ["rank", "atom", "image", "distance", "attention"];
-  const heads = ["rank", "atom", "image", "distance (Å)", "attention"];
+  const heads = ["rank", "atom", "image", "distance (Å)", quantity.unit ? `${quantity.name} (${quantity.unit})` : quantity.name];
   const cell = (text) => (/[",\n]/.test(text) ? `"${String(text).replace(/"/g, '""')}"` : text);
   return [`# ${about}`, heads.join(","), ...rows.map((row) => names.map((name) => cell(String(row[name]))).join(","))].join("\n") + "\n";
 }

@@ -1,6 +1,7 @@
 // Attention from each query atom (row) to each key atom (column), on a canvas.
 
-import { ramp } from "./structure.js";
+import { signed } from "./crystal.js";
+import { mix, ramp } from "./structure.js";
 
 const FONT = "11px system-ui, sans-serif";
 const MIN_LABEL = 12; // pixels from one atom's label to the next
@@ -11,6 +12,8 @@ export class Heatmap {
   #crystal;
   #colors;
   #matrix = null;
+  #quantity = { name: "attention", unit: "", isSigned: false };
+  #signedColors;
   #selected = 0;
   #plot = { left: 0, top: 0, size: 0 };
 
@@ -19,10 +22,13 @@ export class Heatmap {
     this.#canvas = canvas;
     this.#crystal = crystal;
     // Byte order of ImageData: alpha, blue, green, red from the highest byte down.
-    this.#colors = Uint32Array.from({ length: 256 }, (_, n) => {
-      const [red, green, blue] = [1, 3, 5].map((at) => parseInt(ramp(crystal.palette.heatmap, n / 255).slice(at, at + 2), 16));
-      return 0xff000000 | (blue << 16) | (green << 8) | red;
-    });
+    const table = (colors) =>
+      Uint32Array.from({ length: 256 }, (_, n) => {
+        const [red, green, blue] = [1, 3, 5].map((at) => parseInt(ramp(colors, n / 255).slice(at, at + 2), 16));
+        return 0xff000000 | (blue << 16) | (green << 8) | red;
+      });
+    this.#colors = table(crystal.palette.heatmap);
+    this.#signedColors = table(signedRamp(crystal));
     canvas.addEventListener("click", (event) => {
       const cell = this.#cellAt(event);
       if (cell) onPick(cell.query);
@@ -31,9 +37,10 @@ export class Heatmap {
     canvas.addEventListener("pointerleave", (event) => onPoint(null, event));
   }
 
-  /** Draw a matrix (row by row) with a frame around the row of one atom. */
-  draw(matrix, selected) {
+  /** Draw a matrix (row by row) of a quantity (see `quantityOf`) with a frame around the row of one atom. */
+  draw(matrix, selected, quantity) {
     this.#matrix = matrix;
+    this.#quantity = quantity;
     this.#selected = selected;
     this.redraw();
   }
@@ -58,7 +65,7 @@ export class Heatmap {
     this.#plot = { left, top, size };
 
     let highest = 0;
-    for (const value of this.#matrix) if (value > highest) highest = value;
+    for (const value of this.#matrix) if (Math.abs(value) > highest) highest = Math.abs(value);
     highest ||= 1;
     pen.imageSmoothingEnabled = nQueries > size * density;
     pen.imageSmoothingQuality = "high";
@@ -67,6 +74,7 @@ export class Heatmap {
     pen.lineWidth = 1;
     pen.strokeRect(left - 0.5, top - 0.5, size + 1, size + 1);
 
+    if (this.#quantity.isSigned) this.#drawSigns(pen, highest);
     this.#drawLabels(pen, widest);
     this.#drawBar(pen, highest);
     this.#drawFrame(pen);
@@ -82,12 +90,29 @@ export class Heatmap {
     const { nQueries } = this.#crystal;
     const image = new ImageData(nQueries, nQueries);
     const pixels = new Uint32Array(image.data.buffer);
-    const scale = 255 / highest;
-    for (let n = 0; n < pixels.length; n++) pixels[n] = this.#colors[Math.round(scale * this.#matrix[n])];
+    const isSigned = this.#quantity.isSigned;
+    const [colors, scale, zero] = isSigned ? [this.#signedColors, 127.5 / highest, 127.5] : [this.#colors, 255 / highest, 0];
+    for (let n = 0; n < pixels.length; n++) pixels[n] = colors[Math.round(zero + scale * this.#matrix[n])];
     const canvas = document.createElement("canvas");
     Object.assign(canvas, { width: nQueries, height: nQueries });
     canvas.getContext("2d").putImageData(image, 0, 0);
     return canvas;
+  }
+
+  /** + and − in cells that are not pale, if there is room: signs are seen in grey too. */
+  #drawSigns(pen, highest) {
+    const { nQueries } = this.#crystal;
+    if (this.#plot.size / nQueries < MIN_LABEL) return;
+    pen.textAlign = "center";
+    pen.textBaseline = "middle";
+    this.#matrix.forEach((value, n) => {
+      const share = Math.abs(value) / highest;
+      if (share < 0.02) return;
+      const { x, y } = this.pixelOf(Math.floor(n / nQueries), n % nQueries);
+      pen.fillStyle = share > 0.4 ? "#ffffff" : "#222222";
+      pen.fillText(value < 0 ? "−" : "+", x, y);
+    });
+    pen.fillStyle = this.#crystal.palette.ink;
   }
 
   #drawLabels(pen, widest) {
@@ -126,19 +151,20 @@ export class Heatmap {
     const { left, top, size } = this.#plot;
     const x = left + size + 10;
     const gradient = pen.createLinearGradient(0, top + size, 0, top);
-    const stops = this.#crystal.palette.heatmap;
+    const { isSigned, name } = this.#quantity;
+    const stops = isSigned ? signedRamp(this.#crystal) : this.#crystal.palette.heatmap;
     stops.forEach((color, n) => gradient.addColorStop(n / (stops.length - 1), color));
     pen.fillStyle = gradient;
     pen.fillRect(x, top, BAR, size);
     pen.fillStyle = this.#crystal.palette.ink;
     pen.textAlign = "left";
-    pen.fillText(highest.toPrecision(2), x + BAR + 4, top + 6);
-    pen.fillText("0", x + BAR + 4, top + size - 5);
+    pen.fillText(`${isSigned ? "+" : ""}${highest.toPrecision(2)}`, x + BAR + 4, top + 6);
+    pen.fillText(isSigned ? `−${highest.toPrecision(2)}` : "0", x + BAR + 4, top + size - 5);
     pen.save();
     pen.translate(x + BAR + 12, top + size / 2);
     pen.rotate(Math.PI / 2);
     pen.textAlign = "center";
-    pen.fillText("attention", 0, 0);
+    pen.fillText(name, 0, 0);
     pen.restore();
   }
 
@@ -167,6 +193,11 @@ export class Heatmap {
     if (!cell || cell.key < 0) return null;
     const { labels, nQueries } = this.#crystal;
     const value = this.#matrix[cell.query * nQueries + cell.key];
-    return `${labels[cell.query]} → ${labels[cell.key]}: attention ${value.toFixed(3)} (sum over periodic images)`;
+    const { name, unit, isSigned } = this.#quantity;
+    const number = isSigned ? `${signed(value)} ${unit}` : value.toFixed(3);
+    return `${labels[cell.query]} → ${labels[cell.key]}: ${name} ${number} (sum over periodic images)`;
   }
 }
+
+/** From what lowers the prediction most to what raises it most; no change is pale. */
+const signedRamp = ({ palette }) => [mix(palette.lowers, "#000000", 0.35), palette.lowers, "#ffffff", palette.raises, mix(palette.raises, "#000000", 0.35)];

@@ -2,7 +2,7 @@
 
 import { cameraAt, cameraOf, looking, projector, quaternionOf } from "./camera.js";
 import { ballName, bondsAmong, cellContents } from "./cells.js";
-import { frameOf, isDead, otherAxes, positionOf } from "./crystal.js";
+import { frameOf, isDead, otherAxes, positionOf, signed } from "./crystal.js";
 import { Meshes, toPoint } from "./mesh.js";
 import { fill, node, paint, placed } from "./overlay.js";
 import { Bodies } from "./vector.js";
@@ -22,6 +22,10 @@ const LEAST = { line: 1.5, axis: 1.8, cell: 0.6, length: 44 };
 const MARGIN = 30; // pixels around the crystal at first
 const NEAR = 5; // pixels from a line or an axis within which the pointer is on it
 const RESCALE = 1.3; // after zooming by this factor, the least sizes are applied anew
+const ATTENTION = { name: "attention", unit: "", isSigned: false };
+const DASHES = 7; // pieces of a line that lowers the prediction, every second one coloured: signs are seen in grey too
+const MARKED = 60; // balls; the numbers of more would hide each other
+const LONGEST = 1.6; // Å, of the arrow of the largest gradient
 const FLY = 6; // Å around an atom that are seen after flying to it
 
 /** What is drawn besides layer, head and atom, at first. */
@@ -33,6 +37,8 @@ export const startingDisplay = (crystal) => ({
   hidden: [],
   cell: 0,
   repeats: [1, 1, 1],
+  contributions: Boolean(crystal.contribution),
+  gradient: false,
 });
 
 export class Structure {
@@ -42,7 +48,7 @@ export class Structure {
   #overlay;
   #contents = null;
   #state = null;
-  #lines = { edges: [], weights: [] };
+  #lines = { edges: [], weights: [], quantity: ATTENTION };
   #fleeting = { shapes: [], models: [] };
   #solids = null;
   #drawnAs = "";
@@ -74,11 +80,11 @@ export class Structure {
     this.#listen(onPick, onPoint);
   }
 
-  /** Draw `{layer, head, atom, frames, polyhedra, display}` with the attention lines `{edges, weights}`. */
+  /** Draw `{layer, head, atom, frames, polyhedra, display}` with the lines `{edges, weights, quantity}`. */
   draw(state, lines) {
     const isFirst = !this.#state;
     this.#state = { ...state, display: state.display ?? startingDisplay(this.#crystal) };
-    this.#lines = lines;
+    this.#lines = { quantity: ATTENTION, ...lines };
     if (isFirst) this.reset();
     else this.#drawAll();
   }
@@ -98,7 +104,7 @@ export class Structure {
     this.#clear();
     const meshes = new Meshes();
     this.#rods = [];
-    this.#texts = this.#cellTexts();
+    this.#texts = [...this.#cellTexts(), ...this.#contributionTexts()];
     this.#drawStep(meshes);
     const ghosts = this.#ghosts();
     if (ghosts.length) this.#fleeting.models = [this.#addBalls(ghosts, GHOST, 0.6)];
@@ -251,7 +257,7 @@ export class Structure {
     this.#drawSticks(bodies);
     const { polyhedra, atom } = this.#state;
     if (polyhedra !== "none") this.#fillSolids(bodies, bodies, polyhedra === "all" ? null : atom);
-    for (const { site, point, radius } of this.#balls) bodies.ball(this.#element(site).color, point, radius);
+    for (const { site, point, radius } of this.#balls) bodies.ball(this.#colorOf(site), point, radius);
     const { clientWidth, clientHeight } = this.#container;
     const { texts, lines } = this.#words();
     const { paper } = this.#crystal.palette;
@@ -372,10 +378,13 @@ export class Structure {
     const step = image.map((x, k) => x - origin[k]);
     const away = lengthOf(difference(positionOf(crystal, site, image), this.#positionOf(atom)));
     if (away > 1e-3) words += `, ${away.toFixed(2)} Å`;
-    const { edges, weights } = this.#lines;
+    const { edges, weights, quantity } = this.#lines;
+    if (crystal.contribution) words += `, contribution ${signed(crystal.contribution[site])} ${crystal.explanation.unit}`;
     for (let edge = crystal.edgeStart[atom]; edge < crystal.edgeStart[atom + 1]; edge++) {
       if (crystal.edgeKey[edge] !== site || step.some((x, k) => x !== crystal.edgeImage[3 * edge + k])) continue;
-      words += `, attention ${weights[edge].toFixed(3)}`;
+      if (Number.isNaN(weights[edge])) break;
+      const number = quantity.isSigned ? `${signed(weights[edge])} ${quantity.unit}` : weights[edge].toFixed(3);
+      words += `, ${quantity.name} ${number}`;
       const rank = edges.indexOf(edge);
       if (rank >= 0) words += `, rank ${rank + 1}`;
       break;
@@ -526,6 +535,7 @@ export class Structure {
     this.#drawRings(meshes);
     this.#drawLines(meshes);
     this.#drawFrames(meshes);
+    this.#drawGradient(meshes);
   }
 
   /** Which copy of an atom is meant: the one that was clicked, or else the first that is drawn. */
@@ -560,19 +570,71 @@ export class Structure {
 
   #drawLines(meshes) {
     const crystal = this.#crystal;
-    const { weights, edges } = this.#lines;
+    const { weights, edges, quantity } = this.#lines;
     const start = this.#positionOf(this.#state.atom);
-    const strongest = weights[edges[0]] || 1;
+    const strongest = Math.abs(weights[edges[0]]) || 1;
     const least = LEAST.line / this.scale;
     for (const { edge, site, image } of this.#ends()) {
       const end = positionOf(crystal, site, image);
       // Relative to the strongest line, so that strong neighbours stand out; the caption has the sums.
-      const share = weights[edge] / strongest;
+      const share = Math.abs(weights[edge]) / strongest;
       const step = Math.round(share * RAMP_STEPS) / RAMP_STEPS;
       const radius = Math.max(LINE[0] + (LINE[1] - LINE[0]) * share, least * (1 + share));
-      meshes.rod(ramp(crystal.palette.attentionRamp, step), start, end, radius);
+      if (quantity.isSigned) this.#drawSigned(meshes, start, end, radius, weights[edge], step);
+      else meshes.rod(ramp(crystal.palette.attentionRamp, step), start, end, radius);
       this.#rods.push({ kind: "line", start, end, radius, words: `to ${this.#say({ site, image })}` });
     }
+  }
+
+  /** A line of what raises the prediction, or a dashed one of what lowers it. */
+  #drawSigned(meshes, start, end, radius, value, share) {
+    const { raises, lowers, paper } = this.#crystal.palette;
+    const color = mix(value < 0 ? lowers : raises, paper, 0.45 * (1 - share));
+    if (value >= 0) return meshes.rod(color, start, end, radius);
+    const at = (part) => start.map((x, k) => x + (part / DASHES) * (end[k] - x));
+    // Gaps in the colour of the paper hide the bond below.
+    for (let n = 0; n < DASHES; n++) meshes.rod(n % 2 ? paper : color, at(n), at(n + 1), n % 2 ? 0.8 * radius : radius);
+  }
+
+  /** Arrows along which a moving atom raises the prediction. */
+  #drawGradient(meshes) {
+    const { gradient, explanation, nAtoms, labels, palette } = this.#crystal;
+    if (!gradient || !this.#state.display.gradient) return;
+    const of = (atom) => Array.from(gradient.subarray(3 * atom, 3 * atom + 3));
+    const sizes = Array.from({ length: nAtoms }, (_, atom) => lengthOf(of(atom)));
+    const largest = Math.max(...sizes);
+    for (let atom = 0; atom < nAtoms; atom++) {
+      const length = LONGEST * (sizes[atom] / largest);
+      if (!(length > 0.1) || this.#isHidden(atom)) continue; // shorter than the ball
+      const start = this.#positionOf(atom);
+      const along = of(atom).map((x) => x / sizes[atom]);
+      const from = start.map((x, k) => x + this.#element(atom).ball_radius * along[k]);
+      const end = from.map((x, k) => x + length * along[k]);
+      const radius = Math.max(0.05, LEAST.line / this.scale);
+      meshes.arrow(palette.ink, from, end, radius, Math.min(4 * radius, 0.6 * length), 2.4 * radius);
+      const words = `${labels[atom]}: ${sizes[atom].toPrecision(3)} ${explanation.unit} per Å along the arrow`;
+      this.#rods.push({ kind: "gradient", start: from, end, radius, words });
+    }
+  }
+
+  /** The contribution of each drawn atom. */
+  #contributionTexts() {
+    const { contribution, palette } = this.#crystal;
+    const balls = this.#lasting;
+    if (!contribution || !this.#state.display.contributions || balls.length > MARKED) return [];
+    return balls.map(({ site, point, radius }) => {
+      const value = contribution[site];
+      return { text: `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`, color: palette.ink, at: point, clear: 0.8 * radius, size: 11 };
+    });
+  }
+
+  /** Colour of an atom: that of its element, or its contribution, pale for none. */
+  #colorOf(site) {
+    const { contribution, palette } = this.#crystal;
+    if (!contribution || !this.#state.display.contributions) return this.#element(site).color;
+    const largest = contribution.reduce((most, value) => Math.max(most, Math.abs(value)), 0) || 1;
+    const share = Math.round((8 * Math.abs(contribution[site])) / largest) / 8;
+    return mix("#F2F2F2", contribution[site] < 0 ? palette.lowers : palette.raises, share);
   }
 
   /** Three rings around the chosen atom, visible from all sides and inside a polyhedron. */
@@ -681,11 +743,23 @@ export class Structure {
         bondOrder: [],
       })),
     );
-    for (const { symbol, color, ball_radius } of crystal.elements) {
-      const sphere = { radius: size * ball_radius, color: mix(color, crystal.palette.paper, paleness) };
-      model.setStyle({ elem: symbol }, { sphere });
+    if (crystal.contribution && this.#state.display.contributions) this.#paintContributions(model, balls, size, paleness);
+    else {
+      for (const { symbol, color, ball_radius } of crystal.elements) {
+        const sphere = { radius: size * ball_radius, color: mix(color, crystal.palette.paper, paleness) };
+        model.setStyle({ elem: symbol }, { sphere });
+      }
     }
     return model;
+  }
+
+  #paintContributions(model, balls, size, paleness) {
+    const groups = new Map();
+    balls.forEach(({ site }, serial) => groups.set(site, [...(groups.get(site) ?? []), serial]));
+    for (const [site, serials] of groups) {
+      const color = mix(this.#colorOf(site), this.#crystal.palette.paper, paleness);
+      model.setStyle({ serial: serials }, { sphere: { radius: size * this.#element(site).ball_radius, color } });
+    }
   }
 
   #element(atom) {
