@@ -1,4 +1,4 @@
-"""CrystalFramer: predict crystal properties with a transformer, and see why.
+"""CrystalFramer: predict crystal properties with a transformer, and test what predictions are made of.
 
     import crystalframer as cf
 
