@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from crystalframer.elements import HIGHEST_ATOMIC_NUMBER
+from crystalframer.explanations import Explanation
 from viz import palette
 from viz.embedding_maps import Neighbors
 from viz.encoding import ALIGNMENT
@@ -110,17 +111,22 @@ class Packed:
     """Compressed, as base64."""
 
 
-def described(scene: Scene) -> tuple[dict[str, Any], bytes]:
-    """A scene for the browser, with the atom and head that tell something."""
-    state = starting_state(scene, frames=None, polyhedra=None)
+Content = tuple[dict[str, Any], bytes]
+"""What the browser shows of a crystal: a header (plain JSON) and bytes."""
+
+
+def described(scene: Scene, explanation: Explanation | None = None) -> Content:
+    """A scene for the browser, with the atom and head that tell something; with an explanation, its lines."""
+    state = starting_state(scene, frames=None, polyhedra=None, explanation=explanation)
     data = state.pop("data")
     atom = telling_atom(scene)
-    first = {"layer": 0, "atom": atom, "head": clearest_head(scene, 0, atom)}
+    first: dict[str, Any] = {"layer": 0, "atom": atom, "head": clearest_head(scene, 0, atom)}
+    first["mode"] = "attention" if explanation is None else "relevance"
     return state["header"] | {"first": first | {name: state[name] for name in ("frames", "polyhedra")}}, data
 
 
-def pack_scenes(points: Iterable[int], scene_of: Callable[[int], Scene | None]) -> Packed:
-    """Pack scenes. A block is the length of its header (4 bytes), the header as JSON, and the bytes of its scenes."""
+def pack(points: Iterable[int], content_of: Callable[[int], Content | None]) -> Packed:
+    """Pack contents. A block is the length of its header (4 bytes), the header as JSON, and the bytes of all."""
     places: dict[str, list[int]] = {}
     blocks: list[str] = []
     headers: list[dict[str, Any]] = []
@@ -135,29 +141,17 @@ def pack_scenes(points: Iterable[int], scene_of: Callable[[int], Scene | None]) 
             data.clear()
 
     for point in points:
-        scene = scene_of(point)
-        if scene is None:
+        content = content_of(point)
+        if content is None:
             continue
-        header, content = described(scene)
+        header, own = content
         places[str(point)] = [len(blocks), len(headers)]
-        headers.append(header | {"start": len(data), "length": len(content)})
-        data += content
+        headers.append(header | {"start": len(data), "length": len(own)})
+        data += own
         data += bytes(-len(data) % ALIGNMENT)
         if len(headers) == AT_ONCE:
             close()
     close()
-    return Packed(places, blocks)
-
-
-def pack_texts(points: Iterable[int], text_of: Callable[[int], str | None]) -> Packed:
-    """Pack texts, each in a block of its own."""
-    places: dict[str, list[int]] = {}
-    blocks: list[str] = []
-    for point in points:
-        text = text_of(point)
-        if text is not None:
-            places[str(point)] = [len(blocks), 0]
-            blocks.append(compressed(text.encode()))
     return Packed(places, blocks)
 
 

@@ -7,6 +7,7 @@ import html
 import io
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from tqdm.auto import tqdm
 from crystalframer.errors import CrystalFramerError
 from crystalframer.explanations import Explanation
 from crystalframer.traces import CrystalTrace
-from viz.dataset_encoding import described, encode_table, pack_scenes, pack_texts
+from viz.dataset_encoding import Content, described, encode_table, pack
 from viz.dataset_page import dataset_html, dataset_script, dataset_style
 from viz.embedding_maps import Neighbors, flat_maps, listed_neighbors, nearest_points
 from viz.errors import FigureError, SceneError, check_option
@@ -272,21 +273,31 @@ class DatasetExplorer(anywidget.AnyWidget):
         kind, point = content["kind"], int(content["point"])
         reply = {"kind": kind, "point": point, "question": content.get("question")}
         try:
-            answer, data = self._shown(kind, point)
-            self.send(reply | answer, data)
+            content = self._content(kind, point)
         except Exception as error:  # a function of the user can raise anything; the browser shows it
             words = str(error) if isinstance(error, CrystalFramerError) else f"{type(error).__name__}: {error}"
-            self.send(reply | {"failure": words})
+            return self.send(reply | {"failure": words})
+        if content is None:
+            return self.send(reply | {"failure": f"There is no {kind} of this point."})
+        self.send(reply | {"header": content[0]}, [content[1]])
 
-    def _shown(self, kind: str, point: int) -> tuple[dict[str, Any], list[bytes]]:
-        if kind == "explanation":
-            page = _page_of(self.explanation(point))
-            return {"failure": "There is no explanation."} if page is None else {"page": page}, []
-        scene = self.scene(point) if kind == "crystal" else _scene_of(self.trace(point))
+    def _content(self, kind: str, point: int) -> Content | None:
+        """What is shown of a point: its crystal, its attention, or its explanation.
+
+        An explanation is shown on the crystal, if there is a trace beside it; else as a page.
+        """
+        explanation = None
+        if kind == "crystal":
+            scene = self.scene(point)
+        else:
+            explanation = self.explanation(point) if kind == "explanation" else None
+            if kind == "explanation" and explanation is None:
+                return None
+            trace = self.trace(point)
+            scene = None if trace is None else scene_from_trace(trace)
         if scene is None:
-            return {"failure": "This point has no structure." if kind == "crystal" else "There is no trace."}, []
-        header, data = described(scene)
-        return {"header": header}, [data]
+            return None if explanation is None else ({"page": explanation_html(explanation)}, b"")
+        return described(scene, explanation)
 
     # --- pages --------------------------------------------------------------------------------------------------------
 
@@ -311,15 +322,10 @@ class DatasetExplorer(anywidget.AnyWidget):
             n_explanations: number of these with an explanation, which takes seconds to compute.
             progress: show a progress bar if it takes more than 2 s.
         """
+        counts = {"crystal": n_structures, "attention": n_traces, "explanation": n_explanations}
         packed = {
-            "crystal": pack_scenes(self._packed_points("crystal", n_structures, progress), self.scene),
-            "attention": pack_scenes(
-                self._packed_points("attention", n_traces, progress), lambda point: _scene_of(self.trace(point))
-            ),
-            "explanation": pack_texts(
-                self._packed_points("explanation", n_explanations, progress),
-                lambda point: _page_of(self.explanation(point)),
-            ),
+            kind: pack(self._packed_points(kind, count, progress), partial(self._content, kind))
+            for kind, count in counts.items()
         }
         state = {name: getattr(self, name) for name in ("x", "y", "color", "point", "filters")}
         state["selected"] = np.frombuffer(self.selected, dtype="<u4").tolist()
@@ -383,14 +389,6 @@ class DatasetExplorer(anywidget.AnyWidget):
         target = io.BytesIO()
         figure.savefig(target, format="png", dpi=STILL_DPI)
         return base64.b64encode(target.getvalue()).decode("ascii")
-
-
-def _scene_of(trace: CrystalTrace | None) -> Scene | None:
-    return None if trace is None else scene_from_trace(trace)
-
-
-def _page_of(explanation: Explanation | None) -> str | None:
-    return None if explanation is None else explanation_html(explanation)
 
 
 def _features(embedding: Any, points: PointTable) -> np.ndarray | None:

@@ -43,7 +43,7 @@ def dataset_html(header: dict[str, Any], data: bytes, state: dict[str, Any], pac
         header: of `encode_table`.
         data: of `encode_table`.
         state: what is shown at first.
-        packed: crystals, attention and explanations of points: kind → what `pack_scenes` or `pack_texts` made.
+        packed: crystals, attention and explanations of points: kind → what `pack` made.
     """
     blocks = {
         f"{kind}-{number}": text for kind, of_kind in packed.items() for number, text in enumerate(of_kind.blocks)

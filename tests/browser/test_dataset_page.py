@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from browsing import frames_later, open_page
-from synthetic_explanations import synthetic_explanation
-from synthetic_traces import synthetic_trace
 
+import crystalframer as cf
 import viz
 from crystalframer.testing import prototypes
 
@@ -30,6 +30,7 @@ DRAWN = "document.querySelector('.cf-stage').dataset.shown === '{}'"
 Open = Callable[..., AbstractContextManager["Page"]]
 
 
+@cache
 def explorer() -> viz.DatasetExplorer:
     """Eight crystals with a structure, and two without."""
     rng = np.random.default_rng(0)
@@ -46,8 +47,8 @@ def explorer() -> viz.DatasetExplorer:
     return viz.DatasetExplorer(
         rows,
         CRYSTALS,
-        traces={TRACED.id: synthetic_trace(TRACED, radius=4.5, n_layers=2, n_heads=2)},
-        explanations={TRACED.id: synthetic_explanation()},
+        traces={TRACED.id: cf.trace(TRACED)},
+        explanations={crystal.id: cf.explain(crystal) for crystal in (TRACED, CRYSTALS[4])},
         embedding=features,
     )
 
@@ -178,7 +179,7 @@ def test_a_lasso_selects_and_its_rows_are_saved(opened: Open) -> None:
             page.get_by_role("button", name="CSV of selected").click()
         rows = pd.read_csv(io.BytesIO(Path(saved.value.path()).read_bytes()))
         assert rows["id"].tolist() == [CRYSTALS[n].id for n in (2, 3, 4)]
-        assert rows["label"].to_numpy() == pytest.approx(explorer().frame["label"][[2, 3, 4]].to_numpy(), rel=1e-6)
+        assert rows["label"].to_numpy() == pytest.approx(explorer().frame["label"].to_numpy()[[2, 3, 4]], rel=1e-6)
         page.get_by_label("only selected").check()
         frames_later(page)
         assert page.locator(".cf-rows tr[data-point]").count() == 3
@@ -216,7 +217,7 @@ def test_keys_reach_points_rows_and_selection(opened: Open) -> None:
         page.keyboard.press("ArrowRight")
         page.wait_for_function(f"{ROOT}.model.get('point') !== {first}")
         second = chosen(page)
-        label = explorer().frame["label"]
+        label = explorer().frame["label"].to_numpy()
         assert label[second] > label[first]
         page.keyboard.press("Space")
         assert selected(page) == [second]
@@ -258,10 +259,15 @@ def test_attention_and_explanation_are_packed_and_absent_ones_are_named(opened: 
         assert "strongest lines" in page.locator(".cf-stage .cf-explorer .cf-caption").first.inner_text()
         page.get_by_role("button", name="Explanation", exact=True).click()
         page.wait_for_function(DRAWN.format("explanation 2"))
+        page.wait_for_function("document.querySelector('.cf-stage .cf-explorer').explorer.structure()")
+        assert page.get_by_label("What lines and heatmap show").input_value() == "relevance"
+        # Without a trace beside it, an explanation is a page of bars.
+        page.evaluate(f"{ROOT}.model.set('point', 4)")
+        page.wait_for_function(DRAWN.format("explanation 4"))
         page.frame_locator(".cf-stage iframe").locator("h1").wait_for()
         page.evaluate(f"{ROOT}.model.set('point', 3)")
         page.wait_for_function(DRAWN.format("explanation 3"))
-        assert "1 crystals" in page.locator(".cf-stage").inner_text()
+        assert "2 crystals" in page.locator(".cf-stage").inner_text()
 
 
 def test_a_page_without_traces_says_so(opened: Open) -> None:

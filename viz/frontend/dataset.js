@@ -496,9 +496,9 @@ class CrystalPanel {
     if (question !== `${this.#kind} ${this.#point}`) return;
     if (answer.failure) return this.#say(answer.failure);
     this.#clear();
-    if (answer.page) this.#showPage(answer.page);
-    else if (kind === "attention") this.#showAttention(answer);
-    else this.#showPlain(answer);
+    if (answer.header.page) this.#showPage(answer.header.page);
+    else if (kind === "crystal") this.#showPlain(answer);
+    else this.#showAttention(answer);
     this.#stage.dataset.shown = question;
   }
 

@@ -59,7 +59,6 @@ export class PageSource {
   async ask(kind, point) {
     const [block, number] = this.#packed[kind][point];
     const bytes = await this.#block(`${kind}-${block}`);
-    if (kind === "explanation") return { page: new TextDecoder().decode(bytes) };
     const length = new DataView(bytes).getUint32(0, true);
     const header = JSON.parse(new TextDecoder().decode(new Uint8Array(bytes, 4, length)))[number];
     return { header, data: new Uint8Array(bytes, 4 + length + header.start, header.length) };
