@@ -1,26 +1,33 @@
-"""Processor time of an explanation and of a substitution, with the shipped weights.
+"""Processor time of an explanation and of a substitution, and whether explanations depend on the description.
 
-    python -m benchmarks.explaining [--data FILE] [--crystals 8]
+    python -m benchmarks.explaining [--data FILE] [--crystals 8] [--described 100]
 
-Crystals of 36 to 40 atoms. The same explanation by the reference in plain torch stands beside it.
+Time: crystals of 36 to 40 atoms, with the shipped weights. The same explanation by the reference in plain torch stands
+beside it. Description: small crystals in float64, rotated, in another cell, and twice; with the frames of the shipped
+weights, with `static-max` in weighted sets, and without frames.
 """
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
 import numpy as np
+from tqdm.auto import tqdm
 
 import crystalframer as cf
 from benchmarks.command import parse, parser, session
 from benchmarks.inputs import SEED, add_options, source
 from benchmarks.report import Bar, Row
 from crystalframer import ops
+from crystalframer.explaining.interventions import other_frames
+from crystalframer.testing import random_rotation, rotated, supercell, with_cell
 
 SMALLEST, LARGEST = 36, 40
+SAME = 1e-5
 LIMITS = {"explain": 1.5, "substitute": 2.0}
 """Seconds on one core, once kernels are compiled."""
 
@@ -28,6 +35,7 @@ LIMITS = {"explain": 1.5, "substitute": 2.0}
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parser("explaining", "Processor time of an explanation and of a substitution.")
     add_options(options, n_crystals=8)
+    options.add_argument("--described", type=int, default=100, help="crystals that are described anew (default: 100)")
     options.set_defaults(threads=1)
     chosen = parse(options, arguments)
     model, data = cf.load(), source(chosen)
@@ -47,6 +55,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             report.rows.append(Row(work, candidate, cf.__version__, "s", median(seconds), details=details))
             if candidate == "crystalframer":
                 report.bars.append(Bar(f"{work}, slowest crystal", max(seconds), LIMITS[work], "s"))
+        small = drawn(data, 2 if chosen.quick else chosen.described, 2, 6)
+        for name, changes in described_anew(small, model).items():
+            for what, values in changes.items():
+                details = {"median": median(values), "crystals": float(len(values))}
+                report.rows.append(
+                    Row(f"{name}: {what}", "crystalframer", cf.__version__, "", max(values), details=details)
+                )
+                report.bars.append(Bar(f"{name}: {what}, largest", max(values), SAME, ""))
+        report.notes.append("description: largest change of a contribution, in units of the largest contribution.")
         report.notes.append("substitute: one site by each of 98 elements, with intervals and flags.")
 
 
@@ -55,9 +72,40 @@ def _by_reference(crystal: cf.Crystal, model: cf.CrystalFramer) -> cf.Explanatio
         return cf.explain(crystal, model, progress=False)
 
 
-def drawn(data: str, n: int) -> list[cf.Crystal]:
-    """Crystals of 36 to 40 atoms."""
-    fitting = [crystal for crystal in cf.dataset(data) if SMALLEST <= len(crystal) <= LARGEST]
+def described_anew(crystals: Sequence[cf.Crystal], model: cf.CrystalFramer) -> dict[str, dict[str, list[float]]]:
+    """Frames → description → for each crystal the largest change of a contribution."""
+    exact, found = copy.deepcopy(model).double(), {}
+    frame = exact.evaluation_config.frame
+    for name in ("max", "static-max", "none"):
+        changed = exact if name == frame.method else exact.with_frames(other_frames(frame, name))
+        changes = [_changes(crystal, changed) for crystal in tqdm(crystals, name, delay=2, leave=False)]
+        found[name] = {what: [each[what] for each in changes] for what in changes[0]}
+    return found
+
+
+def _changes(crystal: cf.Crystal, model: cf.CrystalFramer) -> dict[str, float]:
+    plain = cf.explain(crystal, model, progress=False)
+    contributions, groups = plain.site_contributions, plain.site_groups
+    size = float(np.abs(contributions).max())
+
+    def change(other: cf.Crystal, times: int = 1) -> float:
+        again = times * cf.explain(other, model, progress=False).site_contributions
+        return float(np.abs(again - np.tile(contributions, times)).max()) / size
+
+    spread = max(float(np.ptp(contributions[groups == group])) for group in np.unique(groups))
+    whole = abs(plain.base + contributions.sum() - plain.prediction)
+    return {
+        "rotated": change(rotated(crystal, random_rotation(0))),
+        "another cell": change(with_cell(crystal, np.array([[1, 1, 0], [0, 1, 0], [0, 2, 1]]))),
+        "twice the cell": change(supercell(crystal, (2, 1, 1)), 2),
+        "equivalent sites": spread / size,
+        "missing in the sum": whole / size,
+    }
+
+
+def drawn(data: str, n: int, smallest: int = SMALLEST, largest: int = LARGEST) -> list[cf.Crystal]:
+    """Crystals with so many atoms."""
+    fitting = [crystal for crystal in cf.dataset(data) if smallest <= len(crystal) <= largest]
     order = np.random.default_rng(SEED).permutation(len(fitting))
     return [fitting[k] for k in order[:n]]
 

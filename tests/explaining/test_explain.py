@@ -14,6 +14,7 @@ import pytest
 import torch
 from explained_models import CRYSTAL, FRAMES, SETS, model_of, predicted
 from refusals import refused
+from scipy.stats import spearmanr
 
 import crystalframer as cf
 from crystalframer import ops
@@ -23,9 +24,10 @@ from crystalframer.crystals.loading import prepare
 from crystalframer.errors import ConfigError, CrystalError, TraceError
 from crystalframer.explaining import attribution
 from crystalframer.explanations import shells_of
+from crystalframer.frame_methods import FRAME_METHODS
 from crystalframer.maths.edges import Edges
 from crystalframer.maths.segments import segment_sum
-from crystalframer.model.network import CrystalFramer
+from crystalframer.model.network import CrystalFramer, initialise
 from crystalframer.ops import contraction
 from crystalframer.ops.reference import Change
 from crystalframer.testing import (
@@ -38,6 +40,7 @@ from crystalframer.testing import (
 )
 
 SALT = {crystal.id: crystal for crystal in prototypes()}["rutile TiO2"]
+REAL = [crystal for crystal in cf.dataset("demo").select(range(60)) if 4 <= len(crystal) <= 6][:4]
 
 
 @pytest.mark.parametrize("frame", FRAMES, ids=str)
@@ -66,7 +69,7 @@ def test_the_mean_gradient_is_the_integral_along_the_line() -> None:
         torch.testing.assert_close(found @ (end - start), change, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("frame", SETS, ids=str)
+@pytest.mark.parametrize("frame", [{"method": "none"}, *SETS], ids=str)
 @pytest.mark.parametrize("crystal", [CRYSTAL, SALT], ids=["random", "rutile"])
 def test_explanations_do_not_depend_on_the_description(frame: dict[str, Any], crystal: Crystal) -> None:
     model = model_of(**frame)
@@ -86,6 +89,41 @@ def test_explanations_do_not_depend_on_the_description(frame: dict[str, Any], cr
     sizes = [np.abs(each.edge_relevance).sum((1, 2)) for each in (twice, plain)]
     np.testing.assert_allclose(*sizes, rtol=1e-6)
     assert np.abs(plain.edge_relevance).max() > 1e-4
+
+
+@pytest.mark.parametrize("method", [name for name in FRAME_METHODS if name != "none"])
+def test_explanations_by_chosen_frames_follow_the_promises_of_the_method(method: str) -> None:
+    """All turn with the crystal; frames of some methods follow the cell. Eigenvalues and edges are not near a tie."""
+    model = model_of(method=method)
+    plain = cf.explain(CRYSTAL, model)
+    order = np.arange(len(CRYSTAL))
+    _assert_same(cf.explain(rotated(CRYSTAL, random_rotation(3)), model), plain, order)
+    if method not in ("pca", "lattice"):
+        _assert_same(cf.explain(with_cell(CRYSTAL, np.array([[1, 1, 0], [0, 1, 0], [0, 2, 1]])), model), plain)
+        twice = cf.explain(supercell(CRYSTAL, (2, 1, 1)), model)
+        np.testing.assert_allclose(2 * twice.site_contributions, np.tile(plain.site_contributions, 2), atol=1e-8)
+
+
+@pytest.mark.parametrize("crystal", REAL, ids=lambda crystal: crystal.id)
+def test_equivalent_sites_of_real_crystals_have_equal_contributions(crystal: Crystal) -> None:
+    """With the shipped weights, in float64; and all contributions add up."""
+    found = cf.explain(crystal, copy.deepcopy(cf.load(device="cpu")).double())
+    for group in np.unique(found.site_groups):
+        assert np.ptp(found.site_contributions[found.site_groups == group]) < 1e-6
+    assert len(np.unique(found.site_groups)) < len(crystal)
+    assert abs(found.base + found.site_contributions.sum() - found.prediction) < 1e-10
+
+
+def test_random_weights_have_other_explanations() -> None:
+    """The rank correlation of the relevance with that of a network that has learned nothing."""
+    model = cf.load(device="cpu")
+    other = copy.deepcopy(model)
+    initialise(other, torch.Generator().manual_seed(0))
+    ranks = []
+    for crystal in REAL:
+        sizes = [cf.explain(crystal, each, progress=False).total_relevance for each in (model, other)]
+        ranks.append(spearmanr(*sizes).statistic)
+    assert abs(np.mean(ranks)) < 0.3
 
 
 def _assert_same(found: cf.Explanation, plain: cf.Explanation, order: np.ndarray | None = None) -> None:
