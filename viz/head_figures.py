@@ -44,14 +44,14 @@ def head_figure(table: pd.DataFrame, *, width: int = 1180, height: int | None = 
     """
     values = [f"{name}{end}" for name in PANELS for end in ("", "_low", "_high")]
     check_columns("board of heads", table, ["layer", "head", "distance", "itself", *values])
-    panels = {name: title for name, title in PANELS.items() if table[name].notna().any()}
+    panels = {name: title for name, title in PANELS.items() if not np.isnan(table[name].to_numpy(float)).all()}
     figure = make_subplots(1, len(panels), subplot_titles=list(panels.values()), horizontal_spacing=0.06)
     largest = float(np.nanmax(table[list(panels)].to_numpy(), initial=0.0)) or 1.0
     unit = str(table.attrs.get("unit", ""))
     for number, name in enumerate(panels, start=1):
         figure.add_trace(_board(table, name, largest, unit, number == len(panels)), row=1, col=number)
         figure.add_trace(_numbers(table, name, largest), row=1, col=number)
-    n_layers = int(table["layer"].max()) + 1
+    n_layers = int(table["layer"].to_numpy().max()) + 1
     figure.update_xaxes(title="head", dtick=1, showline=False, ticks="")
     figure.update_yaxes(dtick=1, autorange="reversed", showline=False, ticks="")
     figure.update_yaxes(title="layer", col=1)

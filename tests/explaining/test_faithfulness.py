@@ -38,7 +38,7 @@ def test_the_table_has_every_test_and_its_interval() -> None:
     assert area(table, "agreement of two models", "relevance") == pytest.approx(1.0)
     assert abs(area(table, "agreement with random weights", "relevance")) < 0.5
     curves = pandas.DataFrame(table.attrs["curves"])
-    one = curves[(curves["test"] == "deletion") & (curves["order"] == "attention")]
+    one: Any = curves[(curves["test"] == "deletion") & (curves["order"] == "attention")]
     assert one["value"].mean() == pytest.approx(area(table, "deletion", "attention"))
     again = cf.faithfulness(model, CRYSTALS)
     assert len(pandas.concat([table, again])) == len(table) + len(again)  # as for several targets

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas
 import pytest
@@ -23,7 +25,7 @@ def table() -> pandas.DataFrame:
 
 
 def test_each_field_has_its_number(table: pandas.DataFrame) -> None:
-    figure = viz.head_figure(table)
+    figure: Any = viz.head_figure(table)
     boards = [part for part in figure.data if part.type == "heatmap"]
     numbers = [part for part in figure.data if part.type == "scatter"]
     assert len(boards) == len(numbers) == 2
@@ -38,7 +40,7 @@ def test_each_field_has_its_number(table: pandas.DataFrame) -> None:
 
 def test_without_frames_there_is_one_board(table: pandas.DataFrame) -> None:
     names = ["random_frames", "random_frames_low", "random_frames_high"]
-    figure = viz.head_figure(table.assign(**dict.fromkeys(names, np.nan)))
+    figure: Any = viz.head_figure(table.assign(**dict.fromkeys(names, np.nan)))
     assert [part.type for part in figure.data] == ["heatmap", "scatter"]
 
 
