@@ -2,7 +2,8 @@
 
 The folder may also hold `domain.json` (the range of the training crystals) and `uncertainty.safetensors` (calibrated
 prediction intervals). These and `config.json` each state their own checksum and that of the weights that they belong to
-(`seals`). The folder of a run, or a copy of its model, also holds `crystals.parquet` (which crystals trained it).
+(`seals`), and so does `errors.json` (errors by element and size of the cell). The folder of a run, or a copy of its
+model, also holds `crystals.parquet` (which crystals trained it).
 
 Only `load` needs torch: to find a model and to read its settings is quick.
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from crystalframer.domain import Domain
+    from crystalframer.measured_errors import MeasuredErrors
     from crystalframer.model.network import CrystalFramer
     from crystalframer.training_index import TrainingIndex
     from crystalframer.uncertainty import Uncertainty
@@ -59,6 +61,7 @@ whatever the defaults become."""
 CONFIG_FILE, WEIGHTS_FILE, RESUME_FILE = "config.json", "model.safetensors", "resume.ckpt"
 DOMAIN_FILE, UNCERTAINTY_FILE, USED_FILE = "domain.json", "uncertainty.safetensors", "crystals.parquet"
 INDEX_FILE = "training_index.safetensors"
+ERRORS_FILE = "errors.json"
 PRETRAINED = Path(__file__).parent / "pretrained"
 """The checkpoint that comes with the package."""
 PACKAGE = "package"
@@ -123,6 +126,8 @@ def save(model: CrystalFramer, path: Path | str, add: Callable[[Path], None] | N
             files.write(new / INDEX_FILE, model.index.to_bytes(checksum))
         if model.used is not None:
             files.write(new / USED_FILE, model.used.content)
+        if model.errors is not None:
+            files.write(new / ERRORS_FILE, _errors_text(model.errors, checksum))
         if add is not None:
             add(new)
         _flush(new)
@@ -153,6 +158,17 @@ def add_intervals(folder: Path, uncertainty: Uncertainty, index: TrainingIndex |
         if index is not None:
             files.write(folder / INDEX_FILE, index.to_bytes(weights))
         files.write(folder / UNCERTAINTY_FILE, uncertainty.to_bytes(weights))
+
+
+def add_errors(folder: Path, errors: MeasuredErrors) -> None:
+    """Write measured errors beside the weights that they belong to.
+
+    Raises:
+        CheckpointError: nothing can be written there.
+    """
+    weights = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
+    with files.writing(folder, CheckpointError):
+        files.write(folder / ERRORS_FILE, _errors_text(errors, weights))
 
 
 def load(path: Path | str | None, device: torch.device | str = "cpu") -> CrystalFramer:
@@ -190,6 +206,7 @@ def load(path: Path | str | None, device: torch.device | str = "cpu") -> Crystal
     model.index = _read_index(folder / INDEX_FILE, model.config, checksum)
     model.uncertainty = _read_uncertainty(folder / UNCERTAINTY_FILE, model, checksum)
     model.used = _read_used(folder)
+    model.errors = _read_errors(folder / ERRORS_FILE, checksum)
     return model.to(device).eval()
 
 
@@ -375,6 +392,20 @@ def _read_domain(file: Path, weights: str) -> Domain | None:
     with _refusing_extra(file):
         tree = json.loads(file.read_bytes())
         return from_tree(Domain, seals.opened(tree, weights) if isinstance(tree, dict) else tree)
+
+
+def _errors_text(errors: MeasuredErrors, weights: str) -> str:
+    return json.dumps(seals.sealed(dataclasses.asdict(errors), weights))
+
+
+def _read_errors(file: Path, weights: str) -> MeasuredErrors | None:
+    if not file.exists():
+        return None
+    from crystalframer.measured_errors import MeasuredErrors
+
+    with _refusing_extra(file):
+        tree = json.loads(file.read_bytes())
+        return from_tree(MeasuredErrors, seals.opened(tree, weights) if isinstance(tree, dict) else tree)
 
 
 def _read_index(file: Path, config: ModelConfig, weights: str) -> TrainingIndex | None:

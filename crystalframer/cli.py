@@ -23,7 +23,7 @@ from crystalframer.errors import (
     listed,
     suggestion,
 )
-from crystalframer.options import DEFAULT_PRESET, Verb
+from crystalframer.options import DEFAULT_PRESET, Verb, completion
 from crystalframer.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 SHOWN_ERRORS = 5
 """Failed structures that are printed if a table lists all of them."""
+MOST_ERRORS = 20
+"""Failed structures that are printed in a terminal, if no table lists them."""
 SHOWN_SHELLS = 8
 """Shells of neighbours that `explain` prints."""
 CLOSED_PIPE = 141
@@ -135,15 +137,20 @@ def _sweep(search: Any, config: Any, output: Path, preset: str = DEFAULT_PRESET,
 
 
 @verb("predict", "prediction.predict", "prediction.load")
-def _predict(structures: Any, model: Any, device: Any, as_trained: bool, output: Any = None, **sizes: Any) -> int:
-    """Prints the table, or writes it to --output. Takes structure files (CIF, POSCAR, extended XYZ, JSON, ...; they
-    may be compressed), folders of them, patterns in quotes, and tables (CSV, JSON lines, parquet) with a structure in
-    each row. Errors are also counted on standard error. The exit code is 0 if at least one structure could be
-    predicted, and 1 if none could.
+def _predict(
+    structures: Any, model: Any, device: Any, as_trained: bool, output: Any = None, wide: bool = False, **sizes: Any
+) -> int:
+    """Prints the table, or writes it to --output. In a terminal the table fits the window: numbers have as many digits
+    as their intervals have meaning for, and a long table shows its head and tail. --wide prints all rows and columns.
+    What is piped into a program or a file has one line for each structure. Takes structure files (CIF, POSCAR, extended
+    XYZ, JSON, ...; they may be compressed), folders of them, patterns in quotes, and tables (CSV, JSON lines, parquet)
+    with a structure in each row. Errors are also counted on standard error. The exit code is 0 if at least one
+    structure could be predicted, and 1 if none could.
 
     Examples:
     $ crystalframer predict NaCl.cif
     $ crystalframer predict structures/ POSCAR "more/*.cif" --output predictions.csv
+    $ crystalframer predict structures/ --wide | less -S
     $ crystalframer predict candidates.parquet --model runs/gap --output gaps.parquet
     """
     from crystalframer.outcomes import check_sizes
@@ -152,17 +159,47 @@ def _predict(structures: Any, model: Any, device: Any, as_trained: bool, output:
         raise ConfigError("no structures to predict; name files, folders or patterns")
     check_sizes(**sizes)
     # Whether other devices are there, which is to be said before files are read, only torch knows.
-    frame = _unread(structures, model) if device in (None, "cpu") else None
+    frame, coverage = _unread(structures, model) if device in (None, "cpu") else None, None
     if frame is None:
-        frame = cf.predict(list(structures), cf.load(model, device, as_trained=as_trained), **sizes)
+        loaded = cf.load(model, device, as_trained=as_trained)
+        frame = cf.predict(list(structures), loaded, **sizes)
+        coverage = loaded.uncertainty and loaded.uncertainty.coverage
     errors = frame["error"].dropna().tolist()
     if output is None:
-        print(_readable(frame))
-        _report_failures(errors, len(frame), shown=len(errors))
+        is_fitted = _print_table(frame, wide, coverage)
+        _report_failures(errors, len(frame), shown=MOST_ERRORS if is_fitted else len(errors))
     else:
         _save(frame, output, f"{len(frame) - len(errors):,} predictions of {_labels(frame)}")
         _report_failures(errors, len(frame))
     return 1 if len(errors) == len(frame) else 0
+
+
+@verb("explore")
+def _explore(thing: str, model: Any = None, device: Any = None, output: Any = None) -> int:
+    """Look at a structure, a data set or a screening in the browser.
+
+    One structure is shown in 3D with its attention and frames. A folder, table or data set becomes a map of
+    predictions, against labels if there are any, whose points open their crystals. The folder of a screening is shown
+    as it was predicted; traces and explanations (.safetensors) need no model. --output writes the page instead of
+    opening it. A page needs neither Python nor a network.
+
+    Examples:
+    $ crystalframer explore NaCl.cif
+    $ crystalframer explore structures/ --model runs/gap
+    $ crystalframer explore demo --output demo.html
+    $ crystalframer explore screened
+    """
+    from crystalframer import pages
+
+    pages.check_page(output)
+    page = pages.explored(thing, model, device)
+    if output is not None:
+        pages.write(page, output)
+        print(f"page in {output}")
+        return 0
+    path, is_open = pages.show(page, thing)
+    print(f"page in {path}" + ("" if is_open else "; no browser was found here, open it in yours"))
+    return 0
 
 
 @verb("embed", "embedding.embed", "prediction.load")
@@ -193,16 +230,27 @@ def _embed(structures: Any, output: Path, model: Any, device: Any, as_trained: b
 
 @verb("screen", "screening.screening.screen", "screening.screening.read_screen")
 def _screen(
-    structures: Any, output: Path, where: Any, top: Any, by: Any, lowest: Any, selection: Any = None, **options: Any
+    structures: Any,
+    output: Path,
+    where: Any,
+    top: Any,
+    by: Any,
+    lowest: Any,
+    selection: Any = None,
+    report: bool = False,
+    **options: Any,
 ) -> int:
     """Takes what `predict` takes, and databases of ASE (.db) and LMDB with JSON values (.lmdb, .aselmdb; pickled values
     are refused). Writes parquet tables `part-00000.parquet`, ... into a folder; `pandas.read_parquet("FOLDER")` reads
     them all. Every table is either complete or absent, and the same command continues what was stopped. --where, --top
-    and --by choose rows to show at the end. The exit code is 1 if nothing could be predicted.
+    and --by choose rows to show at the end. --report adds a page, `report.html` in the folder: histograms, the lowest
+    and highest values, and what failed. `crystalframer explore FOLDER` shows the rows as a map. The exit code is 1 if
+    nothing could be predicted.
 
     Examples:
     $ crystalframer screen candidates.parquet --output screened
     $ crystalframer screen cifs/ "more/*.extxyz" oqmd.db --output screened --model runs/gap --n-workers 8
+    $ crystalframer screen candidates.parquet --output screened --report
     $ crystalframer screen candidates.parquet --output screened --where "band_gap > 3" --selection insulators.csv
     $ crystalframer screen candidates.parquet --output screened --top 20 --by formation_energy_per_atom --lowest
     """
@@ -218,10 +266,16 @@ def _screen(
         return 1
     result = cf.screen(list(structures), output, **options)
     print(result.summary())
+    if report:
+        from crystalframer.screening import report as reports
+
+        page = result.folder / reports.REPORT
+        reports.screening_report(result.folder, page)
+        print(f"report in {page}")
     if any(choice is not None for choice in (where, top, by, selection)):
         chosen = cf.read_screen(output, where, top, by, lowest)
         if selection is None:
-            print(_readable(chosen))
+            _print_table(chosen, rest="--selection TABLE writes them")
         else:
             _save(chosen, selection, f"{len(chosen):,} rows")
     return 1 if result.n_failed == result.n_structures else 0
@@ -235,12 +289,20 @@ def _evaluate(
     of always predicting the mean of the model's training labels. A run knows its crystals, whatever their order in the
     table: training, validation and test crystals have a row each, and the one of the test crystals shows the error that
     `train` printed. The data set needs every target of the model, under the same name and in the same unit; missing
-    labels are left out.
+    labels are left out. --output writes labels and predictions as a table, or a page (.html): predictions against
+    labels, where each point opens its crystal.
 
     Examples:
     $ crystalframer evaluate demo --model runs/train
+    $ crystalframer evaluate demo --model runs/train --output demo.html
     $ crystalframer evaluate measured.csv --model runs/gap --split all --output comparison.csv
     """
+    from crystalframer import pages
+    from crystalframer.result_tables import check_table_path
+
+    is_page = output is not None and output.suffix == pages.PAGE
+    if output is not None and not is_page:
+        check_table_path(output)
     labelled = cf.dataset(data)
     loaded = cf.load(model, device, as_trained=as_trained)
     if split is None and loaded.used is None and labelled.parts is not None:
@@ -248,7 +310,10 @@ def _evaluate(
     part = None if split == "all" else split
     result = cf.evaluate(labelled, loaded, part=part, **sizes)
     print(f"{data}, {'all crystals' if part is None else f'{part} part'}: {result.summary()}")
-    if output is not None:
+    if is_page:
+        pages.write(pages.evaluation_page(result, labelled, loaded), output)
+        print(f"page in {output}")
+    elif output is not None:
         _save(result.crystals, output, "labels and predictions")
     _report_failures(result.crystals.drop_duplicates("id")["error"].dropna().tolist(), result.n_crystals)
     return 1 if result.n_failed == result.n_crystals else 0
@@ -285,18 +350,27 @@ def _calibrate(data: Any, model: Path, device: Any, coverage: float, away: Any, 
 
 @verb("trace", "prediction.trace")
 def _trace(structure: Any, output: Any = None, **options: Any) -> int:
-    """The file holds all that the figures of the package `viz` need; they do not need the model.
+    """The file holds all that the figures of the package `viz` need; they do not need the model. --output page.html
+    writes a page instead: the crystal in 3D, with its attention and frames.
 
     Examples:
     $ crystalframer trace NaCl.cif
+    $ crystalframer trace NaCl.cif --output NaCl.html
     $ crystalframer trace NaCl.cif --model runs/train --output traces/NaCl.safetensors
     $ crystalframer trace defect.cif --sites 512 --within 4
     """
     if options["within"] and not options["sites"]:
         raise ConfigError("needs ", Setting("sites"), ", the atoms around which to record others", field="within")
+    from crystalframer import pages
+
+    pages.check_page(output, ".safetensors")
     crystal = cf.read(structure)
     record = cf.trace(crystal, **options)
-    path = record.save(output or f"{record.id}.safetensors")
+    path = output or Path(f"{record.id}.safetensors")
+    if path.suffix == pages.PAGE:
+        pages.write(pages.trace_page(record), path)
+    else:
+        record.save(path)
     for name, value in record.prediction.items():
         print(f"{record.id}: {name} = {value:.6g} {record.units[name]}")
     print(
@@ -316,11 +390,11 @@ def _explain(structure: Any, output: Any = None, **options: Any) -> int:
     $ crystalframer explain NaCl.cif --target formation_energy_per_atom --output NaCl.html
     $ crystalframer explain defect.cif --sites 512 --output defect.safetensors
     """
-    if output is not None and output.suffix not in (".html", ".safetensors"):
-        problem = "is neither a page (.html) nor a record (.safetensors); give it one of these suffixes"
-        raise ConfigError(problem, field="output", value=str(output))
     import numpy as np
 
+    from crystalframer import pages
+
+    pages.check_page(output, ".safetensors")
     crystal = cf.read(structure)  # first: a broken file is answered before torch is loaded
     found = cf.explain(crystal, **options)
     print(f"{found!r}\n")
@@ -439,6 +513,21 @@ def _presets() -> int:
         print(f"{name:<16} {found.description}")
         for property, error in found.published_mae.items():
             print(f"{'':<16}   published test MAE {error:<8g} {property}")
+    return 0
+
+
+@verb("completion")
+def _completion(shell: Any) -> int:
+    """Print a script by which the shell completes commands and options.
+
+    Write it to the file that the shell reads, and open a new terminal.
+
+    Examples:
+    $ crystalframer completion bash > ~/.local/share/bash-completion/completions/crystalframer
+    $ crystalframer completion zsh > ~/.zfunc/_crystalframer
+    $ crystalframer completion fish > ~/.config/fish/completions/crystalframer.fish
+    """
+    print(completion(VERBS, shell), end="")
     return 0
 
 
@@ -617,6 +706,27 @@ def _readable(frame: pandas.DataFrame) -> str:
         lines = [f"outside the training data: {row.id}: {row.outside_training}" for row in flagged.itertuples()]
         shown["outside_training"] = ["yes" if flag else "" for flag in frame["outside_training"].notna()]
     return "\n".join([shown.to_string(index=False, na_rep="none", float_format="{:.6g}".format), *lines])
+
+
+def _print_table(
+    frame: pandas.DataFrame,
+    wide: bool = False,
+    coverage: float | None = None,
+    rest: str = "--wide prints them, --output TABLE writes them",
+) -> bool:
+    """Print predictions. In a terminal they fit the window, and the answer is true; scripts get a line for each."""
+    if wide:
+        print(frame.to_string(index=False, na_rep="none", float_format="{:.6g}".format))
+    elif not sys.stdout.isatty():
+        print(_readable(frame))
+    else:
+        from rich.console import Console
+
+        from crystalframer.terminal import print_predictions
+
+        print_predictions(frame, Console(highlight=False), coverage, rest)
+        return True
+    return False
 
 
 def _labels(frame: pandas.DataFrame) -> str:

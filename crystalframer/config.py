@@ -15,6 +15,7 @@ import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
+from importlib import import_module
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from crystalframer.elements import HIGHEST_ATOMIC_NUMBER, SYMBOLS
@@ -135,8 +136,18 @@ class _Checked:
                 error.field = f"{section}.{error.field}" if section else error.field
                 raise
 
+    def __repr__(self) -> str:
+        """The settings that differ from the defaults, as Python makes them."""
+        stated = []
+        for each in dataclasses.fields(self):  # type: ignore[arg-type]  # each subclass is a dataclass
+            value = getattr(self, each.name)
+            made = each.default_factory() if each.default_factory is not dataclasses.MISSING else each.default
+            if value != made:
+                stated.append(f"{each.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(stated)})"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Target(_Checked):
     """A property to predict: the name of its label column, its physical unit, and what kind of label it is.
 
@@ -192,7 +203,7 @@ class Target(_Checked):
         return f"{self.name} ({self.unit})" if self.unit else self.name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DecayConfig(_Checked):
     """The distance decay of attention, exp(-r²/2σᵢ²). Each query atom and head computes its own length σᵢ.
 
@@ -219,7 +230,7 @@ class DecayConfig(_Checked):
         return self.reference_length / math.sqrt(self.floor)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DistanceBasis(_Checked):
     """Gaussians of the distance at m·max_distance/n_centers, m = 1..n_centers (no centre at 0)."""
 
@@ -233,7 +244,7 @@ class DistanceBasis(_Checked):
     """Factor on the projected distance term."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CosineBasis(_Checked):
     """Gaussians of the axis cosine, at n_centers equally spaced positions from -1 to 1."""
 
@@ -245,7 +256,7 @@ class CosineBasis(_Checked):
     """Factor on the projected angle term."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FrameConfig(_Checked):
     """How each atom and head builds its local frame."""
 
@@ -337,7 +348,7 @@ NOT_PROMISED = {
 """Field of `ModelPromises` → what happens without it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelConfig(_Checked):
     """The network: all that is needed to build it, except its weights."""
 
@@ -437,7 +448,7 @@ class ModelConfig(_Checked):
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DataConfig(_Checked):
     """Which crystals to train on, and how to split them."""
 
@@ -477,7 +488,7 @@ class DataConfig(_Checked):
         _check(not no_tail, self, "test_fraction", "must be above 0 for the split 'property-tail'")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainingConfig(_Checked):
     """Optimiser, schedule and run. Defaults: the paper's JARVIS protocol; departures are named."""
 
@@ -554,13 +565,17 @@ class TrainingConfig(_Checked):
         _check(self.swa_epochs <= self.n_epochs, self, "swa_epochs", *too_many)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Config(_Checked):
     """One experiment: model, data and training."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def _repr_html_(self) -> str:
+        # By name: the card compares with the presets, which are made of configs.
+        return import_module("crystalframer.object_cards").config_card(self)
 
 
 T = TypeVar("T")

@@ -25,7 +25,8 @@ from crystalframer.datasets import classes
 from crystalframer.datasets.dataset import PARTS, CrystalDataset
 from crystalframer.datasets.sources import dataset
 from crystalframer.datasets.used import ROLES, TRAINED, Found, Role, UsedCrystals
-from crystalframer.errors import DataError, UncertaintyError
+from crystalframer.errors import DataError, UncertaintyError, listed
+from crystalframer.measured_errors import MeasuredErrors, measured
 from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import BATCH_SIZE, MAX_ATOMS, MAX_EDGES, model_second, predict, ready
 from crystalframer.surroundings import plain
@@ -41,6 +42,8 @@ AWAY = 0.25
 """How much crystals of other kinds count in a calibration, all together, beside all others."""
 ALIKE = 0.7
 """Similarity of names (`difflib`) from which on a label is thought to be misspelt."""
+_SHOWN_TARGETS = 4
+"""In one line."""
 OFTEN = 0.01
 """Share of labels that are exactly 0 from which on 0 is a bound, if none is below."""
 
@@ -71,13 +74,12 @@ class Evaluation:
     """Predictions on labelled crystals, and their scores."""
 
     crystals: pandas.DataFrame
-    """One row per crystal and target: `id`, `formula`, `target`, `label` (NaN if missing), `prediction` (NaN if there
-    is none), `deviation` (prediction - label), all in the target's unit, and `error`: why there is no prediction. Of
-    classes, `label` and `prediction` are their names, `probability` is that of the predicted class, and columns
-    `probability/CLASS` are those of all. A
-    calibrated model adds `low` and `high`, the ends of the prediction interval. A model of a run adds `part`: what the
-    crystal was for the run, `train`, `validation`, `test`, `earlier` (it trained the weights that the run started from)
-    or `other` (the run did not use it)."""
+    """One row per crystal and target: `id`, `formula`, `n_atoms`, `target`, `label` (NaN if missing), `prediction` (NaN
+    if there is none), `deviation` (prediction - label), all in the target's unit, and `error`: why there is no
+    prediction. Of classes, `label` and `prediction` are their names, `probability` is that of the predicted class, and
+    columns `probability/CLASS` are those of all. A calibrated model adds `low` and `high`, the ends of the prediction
+    interval. A model of a run adds `part`: what the crystal was for the run, `train`, `validation`, `test`, `earlier`
+    (it trained the weights that the run started from) or `other` (the run did not use it)."""
     scores: Mapping[str, TargetScore]
     """Name of a scalar target → score. Of a model of a run: over the crystals of its test part; over those that the run
     did not use, if it has no test crystals here; and over all, if there are no such crystals either. Of other models:
@@ -158,8 +160,39 @@ class Evaluation:
             )
         return lines
 
-    def __repr__(self) -> str:
+    @property
+    def scored(self) -> tuple[pandas.DataFrame, str]:
+        """The rows of `crystals` that `scores` are about, and these crystals in words."""
+        if "part" in self.crystals:
+            for role, words in (("test", "test crystals of the run"), ("other", "crystals that the run did not use")):
+                if role in self.parts or role in self.class_parts:
+                    return self.crystals.loc[self.crystals["part"] == role], words
+        return self.crystals, "crystals"
+
+    @property
+    def errors(self) -> MeasuredErrors | None:
+        """The errors by element and by number of atoms, over the crystals that `scores` are about.
+
+        Example:
+            >>> evaluation = cf.evaluate("demo", part="test")
+            >>> [row.group for row in evaluation.errors.of("band_gap", "size")][:2]
+            ['1–10 atoms', '11–20 atoms']
+        """
+        return measured(*self.scored)
+
+    def __str__(self) -> str:
         return f"Evaluation: {self.summary()}"
+
+    def __repr__(self) -> str:
+        scores = [f"{s.target.name} MAE {s.mae:.4g} {s.target.unit}".rstrip() for s in self.scores.values()]
+        scores += [f"{s.target.name} accuracy {s.accuracy:.1%}" for s in self.class_scores.values()]
+        failed = f", {self.n_failed:,} without a prediction" if self.n_failed else ""
+        return f"Evaluation of {self.n_crystals:,} crystals{failed}: {listed(scores, _SHOWN_TARGETS)}"
+
+    def _repr_html_(self) -> str:
+        from crystalframer.object_cards import evaluation_card
+
+        return evaluation_card(self)
 
 
 @model_second
@@ -241,7 +274,8 @@ def score_crystals(data: CrystalDataset, model: CrystalFramer, found: Found | No
     for target, outputs in zip(model.config.targets, model.config.columns, strict=True):
         if target.name not in data.targets:
             continue
-        columns: dict[str, Any] = {"id": data.ids, "formula": data.formulas, "target": target.name}
+        columns: dict[str, Any] = {"id": data.ids, "formula": data.formulas, "n_atoms": data.n_atoms}
+        columns["target"] = target.name
         if found is not None:
             columns["part"] = found.role
         if target.is_class:

@@ -88,6 +88,11 @@ class Explanation:
             f"{self.n_atoms} atoms, {self.n_edges:,} edges, {self.n_layers} layers with {self.n_heads} heads"
         )
 
+    def _repr_html_(self) -> str:
+        from crystalframer.object_cards import explanation_card
+
+        return explanation_card(self)
+
     @property
     def n_atoms(self) -> int:
         return len(self.atomic_numbers)

@@ -10,10 +10,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import tyro
-from tyro.conf import DisallowNone, Positional, arg
+from tyro.conf import DisallowNone, Positional, arg, subcommand
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from crystalframer._old_words import renewed
@@ -28,15 +28,17 @@ HIDDEN = ("progress", "callbacks")
 SHORT = {"--devices": "--training.n-devices", "--nodes": "--training.n-nodes"}
 """Names that other programs have for these options."""
 DEFAULT_PRESET = "demo"
+Shell = Literal["bash", "zsh", "fish"]
 
 
-def _own(kind: Any, metavar: str | None, help: str, default: str | None = None) -> Any:
+def _own(kind: Any, metavar: str | None, help: str, default: str | None = None, short: str | None = None) -> Any:
     hint = f"(default: {default})" if default else default
-    return Annotated[kind, arg(metavar=metavar, help=help, help_behavior_hint=hint)]
+    return Annotated[kind, arg(metavar=metavar, help=help, help_behavior_hint=hint, aliases=short and (short,))]
 
 
 SOURCE = _own(Positional[str], "DATA", "`demo`, or a table, packed data set or folder of structures.")
-TABLE = _own(Path | None, "TABLE", "Table to write: .csv, .jsonl or .parquet.", "")
+TABLE = _own(Path | None, "TABLE", "Table to write: .csv, .jsonl or .parquet.", "", "-o")
+SELECTION = _own(Path | None, "TABLE", "Table to write: .csv, .jsonl or .parquet.", "")
 PART = Literal["train", "validation", "test", "all"] | None
 FILES = Positional[tuple[str, ...]], "FILE ...", "Structure files, folders, patterns or tables."
 PICKLE = _own(Positional[Path], None, "Pickle of this part.")
@@ -65,22 +67,25 @@ OWN = {
     "test": PICKLE,
     "checkpoint": _own(Positional[Path], "CKPT", "Checkpoint of the authors' code."),
     "output": TABLE,
-    "selection": TABLE,
-    "embed output": _own(Path, "TABLE", "Table to write: .csv, .jsonl or .parquet."),
-    "trace output": _own(Path | None, "FILE", "File to write.", "STRUCTURE.safetensors, here"),
-    "explain output": Annotated[
-        Path | None,
-        arg(
-            metavar="FILE",
-            help="Page (.html) or record (.safetensors) to write.",
-            help_behavior_hint="",
-            aliases=("-o",),
-        ),
-    ],
-    "convert output": _own(Path, "FOLDER", "Checkpoint to write."),
-    "data pack output": _own(Path, "FILE.parquet", "Packed file to write."),
-    "data pack-authors output": _own(Path, "FILE.parquet", "Packed file to write."),
-    **{f"{verb} output": _own(Path, "FOLDER", "Folder to write.") for verb in ("train", "ablate", "sweep", "screen")},
+    "wide": _own(bool, None, "Print all rows and columns, however wide they are.", ""),
+    "selection": SELECTION,
+    "embed output": _own(Path, "TABLE", "Table to write: .csv, .jsonl or .parquet.", short="-o"),
+    "shell": Annotated[Positional[Shell], arg(help="The shell.")],
+    "thing": _own(Positional[str], "FILE|FOLDER|TABLE|DATA", "Structures, data set, screening or record to look at."),
+    "explore output": _own(Path | None, "PAGE", "Page to write (.html).", "opened in the browser", "-o"),
+    "evaluate output": _own(Path | None, "FILE", "Table (.csv, .jsonl, .parquet) or page (.html) to write.", "", "-o"),
+    "report": _own(bool, None, "Write report.html into the folder.", ""),
+    "trace output": _own(
+        Path | None, "FILE", "Record (.safetensors) or page (.html) to write.", "STRUCTURE.safetensors, here", "-o"
+    ),
+    "explain output": _own(Path | None, "FILE", "Page (.html) or record (.safetensors) to write.", "", "-o"),
+    "convert output": _own(Path, "FOLDER", "Checkpoint to write.", short="-o"),
+    "data pack output": _own(Path, "FILE.parquet", "Packed file to write.", short="-o"),
+    "data pack-authors output": _own(Path, "FILE.parquet", "Packed file to write.", short="-o"),
+    **{
+        f"{verb} output": _own(Path, "FOLDER", "Folder to write.", short="-o")
+        for verb in ("train", "ablate", "sweep", "screen")
+    },
 }
 """Options that the functions do not have, or that stand for Python objects, by their name or by verb and name."""
 
@@ -193,11 +198,42 @@ class Verb:
 
             find(parsed.model)
         for name, (kind, _) in options.items():
-            if kind is TABLE and getattr(parsed, name) is not None:
+            if kind in (TABLE, SELECTION) and getattr(parsed, name) is not None:
                 from crystalframer.result_tables import check_table_path
 
                 check_table_path(getattr(parsed, name))
         return {name: getattr(parsed, name) for name in options}
+
+
+def completion(verbs: Mapping[str, Verb], shell: Shell) -> str:
+    """A script by which the shell completes commands, options and their choices. tyro writes it."""
+    kinds = {}
+    for name, verb in verbs.items():
+        options = verb.options
+        if "config" in options:
+            options["config"] = options["config"][0], _start(options, ())
+        kinds[name] = make_dataclass(
+            "Options", [_field(option, *rest) for option, rest in options.items()], kw_only=True
+        )
+    groups: dict[str, list[Any]] = {}
+    for name, kind in kinds.items():
+        group, _, word = name.rpartition(" ")
+        groups.setdefault(group, []).append(Annotated[kind, subcommand(word, description=verbs[name].summary)])
+    for group in [group for group in groups if group]:
+        command = Annotated[Union[tuple(groups.pop(group))], arg(name="")]  # noqa: UP007
+        groups[""].append(Annotated[make_dataclass("Group", [("command", command)]), subcommand(group)])
+    whole = Union[tuple(groups[""])]  # noqa: UP007  # made of a list
+    script = io.StringIO()
+    with contextlib.redirect_stdout(script), contextlib.suppress(SystemExit):
+        tyro.cli(
+            whole,
+            prog="crystalframer",
+            args=["--tyro-print-completion", shell],
+            registry=_registry(states_choices=True),
+        )
+    # A description on several lines would be taken for several suggestions.
+    lines = script.getvalue().splitlines(keepends=True)
+    return "".join(line.replace("\\n", " ") if line.startswith("COMPLETION_SPEC = ") else line for line in lines)
 
 
 def _field(name: str, kind: Any, default: Any) -> tuple[str, Any, Any]:
@@ -209,7 +245,7 @@ def _start(options: Mapping[str, tuple[Any, Any]], words: Sequence[str]) -> Conf
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--preset")
     parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--output", type=Path, default=options["output"][1])
+    parser.add_argument("--output", "-o", type=Path, default=options["output"][1])
     asked = parser.parse_known_args(words)[0]
     if "resume" in options and asked.resume and asked.preset is None and (asked.output / "config.json").is_file():
         from crystalframer.training.folder import RunFolder
@@ -244,9 +280,13 @@ def _config_error(error: BaseException) -> ConfigError | None:
     return cause
 
 
-def _registry() -> ConstructorRegistry:
+def _registry(states_choices: bool = False) -> ConstructorRegistry:
     """Teaches tyro the short forms of a target, `band_gap:eV` and `is_metal:class`, and to suggest the nearest of
-    several choices."""
+    several choices.
+
+    Args:
+        states_choices: tell tyro the choices, so that it can complete them; it then words errors itself.
+    """
     registry = ConstructorRegistry()
 
     @registry.primitive_rule
@@ -264,6 +304,7 @@ def _registry() -> ConstructorRegistry:
             instance_from_str=read,
             is_instance=lambda value: isinstance(value, Target) or value in choices,
             str_from_instance=lambda value: [_word(value)],
+            choices=tuple(choices) if states_choices and info.type is not Target else None,
         )
 
     return registry

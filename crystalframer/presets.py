@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
 
 from crystalframer.config import (
     Config,
@@ -174,3 +175,30 @@ def preset(name: str) -> Preset:
     if name not in PRESETS:
         raise ConfigError(f"unknown preset{suggestion(name, PRESETS)}", field="preset", value=name)
     return PRESETS[name]
+
+
+def nearest(config: Config) -> tuple[str, dict[str, tuple[Any, Any]]]:
+    """The preset with the fewest other settings, and these settings: name → value in the preset, value in the config.
+
+    >>> from dataclasses import replace
+    >>> demo = preset("demo").config
+    >>> nearest(replace(demo, training=replace(demo.training, n_epochs=5, swa_epochs=0)))
+    ('demo', {'training.n_epochs': (30, 5), 'training.swa_epochs': (8, 0)})
+    """
+    mine = dict(_settings(config))
+    found = {}
+    for name, known in PRESETS.items():
+        theirs = dict(_settings(known.config))
+        found[name] = {setting: (theirs[setting], value) for setting, value in mine.items() if theirs[setting] != value}
+    name = min(found, key=lambda name: len(found[name]))
+    return name, found[name]
+
+
+def _settings(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted name and value of each setting."""
+    for each in fields(config):
+        value = getattr(config, each.name)
+        if is_dataclass(value):
+            yield from _settings(value, f"{prefix}{each.name}.")
+        else:
+            yield f"{prefix}{each.name}", value

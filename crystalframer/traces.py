@@ -196,6 +196,11 @@ class CrystalTrace:
             f"{self.n_layers} layers{heads}{predicted.rstrip()}"
         )
 
+    def _repr_html_(self) -> str:
+        from crystalframer.object_cards import trace_card
+
+        return trace_card(self)
+
     @property
     def n_atoms(self) -> int:
         return len(self.atomic_numbers)

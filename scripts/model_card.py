@@ -1,4 +1,4 @@
-"""Write the model card of a checkpoint: README.md, by_element.csv and pictures, in its folder.
+"""Write the model card of a checkpoint: README.md, errors.json, by_element.csv and pictures, in its folder.
 
     python scripts/model_card.py crystalframer/pretrained --data ../shared/data/mp2018_val.parquet \\
         --away ../shared/data/wbm_val.parquet --runs crystalframer/pretrained/training/* --hardware "2 CPU cores"
@@ -24,12 +24,14 @@ from pymatgen.core import Element
 from tqdm.auto import tqdm
 
 import crystalframer as cf
+from crystalframer.checkpoint import add_errors
 from crystalframer.config import Target
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import prepare
 from crystalframer.datasets.dataset import CrystalDataset
 from crystalframer.elements import SYMBOLS
 from crystalframer.evaluation import pooled_and_predicted, score_crystals
+from crystalframer.measured_errors import measured
 from crystalframer.training_index import interval_inputs
 from crystalframer.uncertainty import calibrated
 
@@ -103,6 +105,9 @@ class Scored:
 
 def main(checkpoint: Path, data: Path, away: Path | None, runs: list[Path], hardware: str) -> None:
     scored = score(cf.load(checkpoint), data)
+    errors = measured(score_crystals(scored.data, scored.model).crystals, "validation crystals")
+    assert errors is not None
+    add_errors(checkpoint, errors)
     elements = by_element(scored)
     elements.to_csv(checkpoint / "by_element.csv", index=False, float_format="%.4g")
     coverage = cross_fitted_coverage(scored)

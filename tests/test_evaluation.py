@@ -64,7 +64,7 @@ def test_scores_are_those_of_the_hand_calculation() -> None:
 def test_the_frame_has_a_row_per_crystal_and_target() -> None:
     result = cf.evaluate(labelled([0.0, math.nan], [1.0, 2.0]), constant_model(1.0, 1.5))
     frame = result.crystals
-    assert list(frame.columns) == ["id", "formula", "target", "label", "prediction", "deviation", "error"]
+    assert list(frame.columns) == ["id", "formula", "n_atoms", "target", "label", "prediction", "deviation", "error"]
     assert frame["target"].tolist() == ["energy", "energy", "gap", "gap"]
     assert frame["id"].tolist() == ["NaCl", "CsCl"] * 2
     np.testing.assert_allclose(frame["prediction"], [1.0, 1.0, 1.5, 1.5], atol=1e-6)
@@ -83,11 +83,11 @@ def test_a_crystal_without_a_prediction_is_counted_and_left_out(model: CrystalFr
     result = cf.evaluate(labelled([0.0] * 5), model)
     assert (result.n_crystals, result.n_failed, result.scores["energy"].n_crystals) == (5, 2, 3)
     assert math.isfinite(result.scores["energy"].mae)
-    assert "2 of them without a prediction" in repr(result)
+    assert "2 of them without a prediction" in str(result)
 
 
 def test_the_summary_names_target_unit_and_comparison() -> None:
-    text = repr(cf.evaluate(labelled([0.0, 2.0, math.nan, -1.0, 3.0], [1.0] * 5), constant_model(1.0, 1.5)))
+    text = str(cf.evaluate(labelled([0.0, 2.0, math.nan, -1.0, 3.0], [1.0] * 5), constant_model(1.0, 1.5)))
     assert "5 crystals" in text and "energy (eV/atom)" in text and "gap (eV)" in text
     (line,) = [line for line in text.splitlines() if line.startswith("energy")]
     assert line.split()[2:6] == ["4", "1.5", "1.581", "0.000"]
@@ -98,9 +98,9 @@ def test_labels_that_all_lie_to_one_side_are_remarked(monkeypatch: pytest.Monkey
     monkeypatch.setattr("crystalframer.evaluation.ENOUGH_FOR_BIAS", 5)
     result = cf.evaluate(labelled([2.0, 2.5, 1.5, 2.0, 2.0], [1.0, 2.0, 1.0, 2.0, 1.5]), constant_model(1.0, 1.5))
     assert result.scores["energy"].bias == pytest.approx(-1.0) and result.scores["gap"].bias == pytest.approx(0.0)
-    assert "predictions of energy are 1 eV/atom below the labels" in repr(result)
-    assert "predictions of gap" not in repr(result)
-    text = repr(cf.evaluate(labelled([-2.0, 1.0, 1.0, 1.0, 1.0], [0.5, 0.5, 0.5, 0.5, 2.5]), constant_model(1.0, 1.5)))
+    assert "predictions of energy are 1 eV/atom below the labels" in str(result)
+    assert "predictions of gap" not in str(result)
+    text = str(cf.evaluate(labelled([-2.0, 1.0, 1.0, 1.0, 1.0], [0.5, 0.5, 0.5, 0.5, 2.5]), constant_model(1.0, 1.5)))
     assert all(
         f"predictions of {what} above the labels" in text for what in ("energy are 0.6 eV/atom", "gap are 0.6 eV")
     )
@@ -166,7 +166,7 @@ def test_scores_say_how_many_labels_lie_in_their_intervals() -> None:
     labels = [low[0], high[1] + 0.1, 0.5 * (low[2] + high[2]), low[3] - 0.1, math.nan]
     result = cf.evaluate(labelled(labels), aware())
     assert result.scores["energy"].covered == pytest.approx(2 / 4) and math.isnan(result.scores["gap"].covered)
-    assert "labels within their intervals (90% expected): 50.0% of energy" in repr(result)
+    assert "labels within their intervals (90% expected): 50.0% of energy" in str(result)
     energies = result.crystals[result.crystals["target"] == "energy"]
     np.testing.assert_allclose(energies[["low", "high"]], np.stack([low, high], axis=1), rtol=1e-6)
     assert math.isnan(cf.evaluate(labelled(labels), constant_model(1.0, 1.5)).scores["energy"].covered)

@@ -32,11 +32,13 @@ FARTHEST_POSITION = 1e6
 FEW_ATOMS = 500
 """Up to these, to compare all pairs costs no more than a tree, whose import takes as long as hundreds of files."""
 _PAIRS_AT_ONCE = 1 << 14
+_SHOWN_LABELS = 4
+"""In one line."""
 DENSEST = 5.0
 """Atoms in one Å³, thirty times as many as in diamond; a denser cell is an error and has far too many neighbours."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Crystal:
     """One periodic structure.
 
@@ -106,6 +108,18 @@ class Crystal:
 
     def __len__(self) -> int:
         return len(self.atomic_numbers)
+
+    def __repr__(self) -> str:
+        name = f"{self.id!r}: " if self.id else ""
+        volume = abs(float(np.linalg.det(self.lattice)))
+        labels = ", ".join(f"{label} {value:.4g}" for label, value in list(self.targets.items())[:_SHOWN_LABELS])
+        atoms = "1 atom" if len(self) == 1 else f"{len(self):,} atoms"
+        return f"Crystal {name}{self.formula}, {atoms} in {volume:,.4g} Å³{f'; {labels}' if labels else ''}"
+
+    def _repr_html_(self) -> str:
+        from crystalframer.object_cards import crystal_card
+
+        return crystal_card(self)
 
     @property
     def name(self) -> str:

@@ -23,7 +23,7 @@ from crystalframer.datasets.drawn import drawn_parts
 from crystalframer.datasets.duplicates import duplicate_groups
 from crystalframer.datasets.symmetry import space_groups
 from crystalframer.elements import HIGHEST_ATOMIC_NUMBER, SYMBOLS, anonymous_formula, reduced_formula
-from crystalframer.errors import CrystalError, DataError, UnknownTarget
+from crystalframer.errors import CrystalError, DataError, UnknownTarget, listed
 
 if TYPE_CHECKING:
     import pandas
@@ -284,8 +284,20 @@ class CrystalDataset(FlatCrystals):
                 lines.append(f"  {title}: {text}")
         return "\n".join(lines)
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         return f"CrystalDataset: {self.summary()}"
+
+    def __repr__(self) -> str:
+        labels = f"; labels: {listed([self.target(name).label for name in self.targets], 4)}" if self.targets else ""
+        counts = Counter([] if self.parts is None else self.parts.tolist())
+        split = "; " + ", ".join(f"{name} {counts[name]:,}" for name in PARTS) if counts else ""
+        n_elements = len(np.unique(self.atomic_numbers))
+        return f"CrystalDataset of {len(self):,} crystals, {n_elements} elements{labels}{split}"
+
+    def _repr_html_(self) -> str:
+        from crystalframer.object_cards import dataset_card
+
+        return dataset_card(self)
 
     def save(self, path: str | Path) -> None:
         """Write one packed parquet file (see `packed.py`). An existing file stays until the new one is complete.
@@ -345,13 +357,16 @@ class CrystalDataset(FlatCrystals):
             raise
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Splits:
     """The three parts of a data set. No crystal should be in two of them; `n_known` counts those that are."""
 
     train: CrystalDataset
     validation: CrystalDataset
     test: CrystalDataset
+
+    def __repr__(self) -> str:
+        return "Splits: " + ", ".join(f"{name} {len(getattr(self, name)):,}" for name in PARTS)
 
     @cached_property
     def n_known(self) -> int:

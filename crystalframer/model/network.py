@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -32,6 +33,7 @@ from crystalframer.traces import CrystalTrace
 if TYPE_CHECKING:
     from crystalframer.datasets.used import UsedCrystals
     from crystalframer.domain import Domain
+    from crystalframer.measured_errors import MeasuredErrors
     from crystalframer.training_index import TrainingIndex
     from crystalframer.uncertainty import Uncertainty
 
@@ -123,6 +125,8 @@ class CrystalFramer(nn.Module):
         """Its training crystals by their features. The uncertainty may need it."""
         self.used: UsedCrystals | None = None
         """The crystals of the run that trained it. It belongs to the run, or to the checkpoint that was saved of it."""
+        self.errors: MeasuredErrors | None = None
+        """Its errors by element and by size of the cell, on crystals that did not train it."""
         initialise(self, generator)
 
     def with_weighted_sets(self, margin: float) -> CrystalFramer:
@@ -151,8 +155,11 @@ class CrystalFramer(nn.Module):
     def with_frames(self, frame: FrameConfig) -> CrystalFramer:
         """A copy with the same weights whose evaluation builds these frames; `none`: angles bring nothing."""
         if frame.promises.axes is not None:
-            return self._with(self.config, replace(self.evaluation_config, frame=frame))
+            other = self._with(self.config, replace(self.evaluation_config, frame=frame))
+            other.errors = None  # measured with the frames of the model
+            return other
         other = copy.deepcopy(self)
+        other.errors = None
         for block in other.blocks:
             if block.attention.cosine_projection is not None:
                 block.attention.cosine_projection.detach().zero_()
@@ -165,6 +172,7 @@ class CrystalFramer(nn.Module):
             heads: pairs of layer and head, counted from 0.
         """
         other = copy.deepcopy(self)
+        other.errors = None  # measured with all heads
         for layer, head in heads:
             columns = slice(head * self.config.d_head, (head + 1) * self.config.d_head)
             other.blocks[layer].attention.output.weight.detach()[:, columns].zero_()
@@ -182,8 +190,18 @@ class CrystalFramer(nn.Module):
         """What evaluations of this model promise."""
         return self.evaluation_config.promises
 
+    def __repr__(self) -> str:
+        config = self.config
+        size = f"{config.n_layers} layers with {config.n_heads} heads, d_model {config.d_model}"
+        return f"CrystalFramer: {size}\n" + textwrap.indent(self.extra_repr(), "  ")
+
+    def _repr_html_(self) -> str:
+        from crystalframer.object_cards import model_card
+
+        return model_card(self)
+
     def extra_repr(self) -> str:
-        """What is predicted, by which frames, and what that promises: the first lines when a model is printed."""
+        """What is predicted, by which frames, and what that promises."""
         config = self.evaluation_config
         margin, frames = config.frame.weighted_margin, f"{config.frame.method} frames"
         if margin > 0:

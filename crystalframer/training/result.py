@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from crystalframer.checkpoint import add_errors
 from crystalframer.config import Config, Target
 from crystalframer.crystals.loading import PreparedCrystals
 from crystalframer.datasets.dataset import CrystalDataset
-from crystalframer.errors import CrystalFramerError, TrainingError
+from crystalframer.errors import CrystalFramerError, TrainingError, listed
 from crystalframer.evaluation import score_crystals
+from crystalframer.measured_errors import measured
 from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import load
 from crystalframer.training.folder import RunFolder
@@ -43,7 +45,7 @@ class Score:
     test_accuracy: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FitResult:
     """A finished run."""
 
@@ -61,6 +63,21 @@ class FitResult:
     """One row an epoch, as in `metrics.csv`."""
     baseline_accuracy: Mapping[str, float] = field(default_factory=dict)
     """Test accuracy of predicting the most frequent class of the training labels; empty without a test part."""
+
+    def __repr__(self) -> str:
+        score = self.scores[self.chosen]
+        errors = {**score.validation_mae, **score.validation_accuracy} | {**score.test_mae, **score.test_accuracy}
+        part = "test" if score.test_mae or score.test_accuracy else "validation"
+        found = [
+            f"{t.name} {part} {'accuracy' if t.is_class else 'MAE'} {errors[t.name]:.4g} {t.unit}".rstrip()
+            for t in self.model.config.targets
+        ]
+        return f"FitResult in {self.output}, {len(self.history):,} epochs: {listed(found, 4)}"
+
+    def _repr_html_(self) -> str:
+        from crystalframer.object_cards import result_card
+
+        return result_card(self)
 
     @property
     def checkpoint(self) -> Path:
@@ -111,7 +128,7 @@ def conclude(
     if folder.checkpoint("swa").exists():
         rows["swa"] = {column.removeprefix("swa_"): v for column, v in history[-1].items() if column.startswith("swa_")}
     models = {name: load(folder.checkpoint(name), device) for name in rows}
-    tested = {name: {} if test is None else _scores(models[name], test) for name in rows}
+    tested = {name: {} if test is None else _scores(models[name], test, folder.checkpoint(name)) for name in rows}
     scores = {
         name: Score(
             row["validation_loss"],
@@ -173,14 +190,20 @@ def _baseline(
     return found
 
 
-def _scores(model: CrystalFramer, crystals: PreparedCrystals) -> dict[str, dict[str, float]]:
-    """Metric → target → score, as `evaluate` computes them, so that it gives the same numbers to the last digit."""
+def _scores(model: CrystalFramer, crystals: PreparedCrystals, folder: Path) -> dict[str, dict[str, float]]:
+    """Metric → target → score, as `evaluate` computes them, so that it gives the same numbers to the last digit.
+
+    The errors by group go into the checkpoint.
+    """
     assert isinstance(crystals.flat, CrystalDataset)
     evaluation = score_crystals(crystals.flat, model)
     if evaluation.n_failed:
         reason = evaluation.crystals["error"].dropna().iloc[0]
         message = f"{evaluation.n_failed:,} of {len(crystals):,} test crystals have no prediction, the first: {reason}"
         print(message, file=sys.stderr)
+    model.errors = measured(evaluation.crystals, "test crystals of the run")
+    if model.errors is not None:
+        add_errors(folder, model.errors)
     return {
         "mae": {name: score.mae for name, score in evaluation.scores.items()},
         "accuracy": {name: score.accuracy for name, score in evaluation.class_scores.items()},

@@ -67,11 +67,11 @@ def test_columns() -> None:
 
 
 def test_summary_says_what_a_person_asks_for() -> None:
-    text = repr(three())
+    text = str(three())
     numbers = ("3 crystals, 10 atoms, 6 elements", "2 to 5 atoms", "energy (eV): 1 labels", "gap (eV): 2 labels", "1.1")
     for part in (*numbers, "train 1, validation 1, test 1", "licence: CC0", "citation: us"):
         assert part in text
-    assert "0 crystals" in repr(three().select([]))
+    assert "0 crystals" in str(three().select([]))
 
 
 def test_with_targets_chooses_orders_and_states_units() -> None:

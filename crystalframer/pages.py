@@ -1,0 +1,184 @@
+"""Pages for the browser that commands write: they bring predictions together with the pictures of `viz`.
+
+`viz` is named as text: the package works without it.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import webbrowser
+from collections.abc import Sequence
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crystalframer import files
+from crystalframer.errors import ConfigError, CrystalError, CrystalFramerError, DataError, TraceError
+from crystalframer.explanations import Explanation
+from crystalframer.traces import CrystalTrace
+
+if TYPE_CHECKING:
+    import pandas
+
+    from crystalframer.crystals.crystal import Crystal
+    from crystalframer.datasets.dataset import CrystalDataset
+    from crystalframer.evaluation import Evaluation
+    from crystalframer.model.network import CrystalFramer
+
+PAGE = ".html"
+MOST_STRUCTURES = 20_000
+"""Structures that are read for a page; of more, the page has the numbers only."""
+N_TRACES = 40
+"""Crystals of a data set whose attention is in the page."""
+
+
+def check_page(path: Path | None, *others: str) -> None:
+    """Check that the suffix of a file to write is that of a page, or one of the others.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if path is not None and path.suffix not in (PAGE, *others):
+        kinds = " or ".join(f"({suffix})" for suffix in (PAGE, *others))
+        raise ConfigError(
+            f"has none of the suffixes that can be written here: {kinds}", field="output", value=str(path)
+        )
+
+
+def picture(name: str) -> Any:
+    """A function or class of `viz`.
+
+    Raises:
+        ConfigError: a library that it needs is not installed.
+    """
+    try:
+        return getattr(import_module("viz"), name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"pictures need {error.name}: pip install 'crystalframer[viz]'") from error
+
+
+def trace_page(trace: CrystalTrace) -> str:
+    """The crystal in 3D with its attention and frames."""
+    return picture("explorer_html")(picture("scene_from_trace")(trace))
+
+
+def evaluation_page(evaluation: Evaluation, data: CrystalDataset, model: CrystalFramer) -> str:
+    """Predictions against labels; each point opens its crystal."""
+    return _explorer_page(evaluation, dict(zip(data.ids.tolist(), data, strict=True)), model)
+
+
+def explored(source: str, model: str | Path | None, device: Any) -> str:
+    """The page about whatever this is: a record, a screening, one structure, or many.
+
+    Args:
+        source: a trace or an explanation (.safetensors), the folder of a screening, or anything that `predict` takes;
+            also the name of a data set.
+        model: path of the model. Records and screenings need none.
+    """
+    path = Path(source).expanduser()
+    if path.suffix == ".safetensors" and path.is_file():
+        return _record_page(path)
+    if (path / _manifest()).is_file():
+        return _screening_page(path)
+    from crystalframer import prediction
+
+    loaded = prediction.load(model, device)
+    labelled = _labelled(source, loaded)
+    if labelled is not None:
+        from crystalframer.evaluation import evaluate
+
+        return evaluation_page(evaluate(labelled, loaded), labelled, loaded)
+    ids, crystals, table = _predicted(source, loaded)
+    if len(table) == 1 and crystals:
+        return trace_page(prediction.trace(crystals[0], loaded))
+    return _explorer_page(table, dict(zip(ids, crystals, strict=True)), loaded)
+
+
+def show(page: str, name: str) -> tuple[Path, bool]:
+    """Write a page to a folder for temporary files, and open it; returns its path, and whether a browser took it."""
+    path = Path(tempfile.mkdtemp(prefix="crystalframer-")) / f"{Path(name).name or 'page'}{PAGE}"
+    path.write_text(page, encoding="utf-8")
+    return path, webbrowser.open(path.as_uri())
+
+
+def write(page: str, path: Path) -> None:
+    """Write a page.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    with files.writing(path, DataError):
+        files.write(path, page)
+
+
+def _manifest() -> str:
+    return import_module("crystalframer.screening.manifest").MANIFEST
+
+
+def _record_page(path: Path) -> str:
+    """The page of a trace or an explanation, which need no model."""
+    try:
+        return trace_page(CrystalTrace.load(path))
+    except TraceError as error:
+        try:
+            return picture("explanation_html")(Explanation.load(path))
+        except TraceError:
+            raise error from None
+
+
+def _screening_page(folder: Path) -> str:
+    """The tables of a screening, with the structures that its inputs still hold."""
+    from crystalframer.screening import read_screen
+
+    table = read_screen(folder)
+    structures: dict[str, Crystal] = {}
+    if len(table) <= MOST_STRUCTURES and table["id"].is_unique:
+        inputs = json.loads((folder / _manifest()).read_text(encoding="utf-8"))["screening"]["inputs"]
+        structures = _still_there([entry["given"] for entry in inputs], set(table["id"]))
+    return _explorer_page(table, structures, None)
+
+
+def _still_there(inputs: Sequence[str], ids: set[str]) -> dict[str, Crystal]:
+    """The structures with these ids; none if the files have gone."""
+    from crystalframer.reading.inputs import iter_structures
+
+    try:
+        records = list(iter_structures(list(inputs)))
+    except (CrystalFramerError, OSError):
+        return {}
+    return {record.id: record.crystal for record in records if record.crystal is not None and record.id in ids}
+
+
+def _labelled(source: str, model: CrystalFramer) -> CrystalDataset | None:
+    """The data set of this name or path if it has labels that the model predicts, else None."""
+    from crystalframer.datasets.sources import dataset
+
+    try:
+        data = dataset(source)
+    except (DataError, CrystalError):
+        return None
+    return data if len(data) and set(data.targets) & set(model.config.target_names) else None
+
+
+def _predicted(source: str, model: CrystalFramer) -> tuple[list[str], list[Crystal], pandas.DataFrame]:
+    """Ids and crystals of the structures that can be read, and the table of predictions of all."""
+    from crystalframer.prediction import predict
+    from crystalframer.reading.inputs import iter_structures
+
+    records = list(iter_structures([source]))
+    crystals = [record.crystal for record in records if record.crystal is not None]
+    table = predict([source], model)
+    ids = [id for id, record in zip(table["id"], records, strict=True) if record.crystal is not None]
+    return ids, crystals, table
+
+
+def _explorer_page(table: Any, structures: dict[str, Crystal], model: CrystalFramer | None) -> str:
+    """A map of all rows, of which the first ones open their crystal, with attention if a model is there."""
+    from crystalframer import prediction
+
+    traces = None if model is None else partial(prediction.trace, model=model)
+    few = len(structures) <= MOST_STRUCTURES
+    explorer = picture("DatasetExplorer")(table, structures if structures and few else None, traces=traces)
+    return explorer.to_html(n_traces=N_TRACES)
