@@ -13,7 +13,7 @@ MODEL_FIRST = {"evaluate": None, "calibrate": "--data", "check": "--structures"}
 """Verbs whose model came first, and the option that named what comes first now."""
 ENDED = {"--average-ties": (), "--no-average-ties": ("--as-trained",)}
 """Options of release 0.2 of verbs that load a model, and what they are now."""
-FLAGS = ("--as-trained", "--no-as-trained", "--lowest", "--no-lowest", "--help", "-h")
+FLAGS = ("--as-trained", "--no-as-trained", "--lowest", "--no-lowest", "--report", "--no-report", "--help", "-h")
 LISTS = ("--structures", "--targets")
 """Options of these verbs without a value, and with any number of values."""
 
@@ -23,7 +23,7 @@ def renewed(verb: str, words: Sequence[str]) -> list[str]:
     words = _without_ended(words) if verb in ("predict", *MODEL_FIRST) else words
     things, options = _split(words)
     option, now = MODEL_FIRST.get(verb), None
-    if verb in N_INPUTS and len(things) > N_INPUTS[verb] and "--output" not in options:
+    if verb in N_INPUTS and len(things) > N_INPUTS[verb] and not {"--output", "-o"} & options.keys():
         now = things[:-1], {**options, "--output": things[-1:]}
     elif verb in MODEL_FIRST and "--model" not in options:
         if option in options:

@@ -300,8 +300,8 @@ def _evaluate(
     from crystalframer import pages
     from crystalframer.result_tables import check_table_path
 
-    is_page = output is not None and output.suffix == pages.PAGE
-    if output is not None and not is_page:
+    page = output if output is not None and output.suffix == pages.PAGE else None
+    if output is not None and page is None:
         check_table_path(output)
     labelled = cf.dataset(data)
     loaded = cf.load(model, device, as_trained=as_trained)
@@ -310,9 +310,9 @@ def _evaluate(
     part = None if split == "all" else split
     result = cf.evaluate(labelled, loaded, part=part, **sizes)
     print(f"{data}, {'all crystals' if part is None else f'{part} part'}: {result.summary()}")
-    if is_page:
-        pages.write(pages.evaluation_page(result, labelled, loaded), output)
-        print(f"page in {output}")
+    if page is not None:
+        pages.write(pages.evaluation_page(result, labelled, loaded), page)
+        print(f"page in {page}")
     elif output is not None:
         _save(result.crystals, output, "labels and predictions")
     _report_failures(result.crystals.drop_duplicates("id")["error"].dropna().tolist(), result.n_crystals)

@@ -66,8 +66,8 @@ def measured(crystals: pandas.DataFrame, words: str) -> MeasuredErrors | None:
     for target, part in known.groupby("target", sort=False):
         errors = _errors(part)
         rows.append(_group(str(target), "all", "", errors))
-        for kind, groups in (("element", _by_element(part)), ("size", _by_size(part))):
-            rows += [_group(str(target), kind, name, errors[positions]) for name, positions in groups]
+        rows += [_group(str(target), "element", name, errors[chosen]) for name, chosen in _by_element(part)]
+        rows += [_group(str(target), "size", name, errors[chosen]) for name, chosen in _by_size(part)]
     return MeasuredErrors(words, int(known["id"].nunique()), tuple(rows)) if rows else None
 
 

@@ -32,8 +32,8 @@ Shell = Literal["bash", "zsh", "fish"]
 
 
 def _own(kind: Any, metavar: str | None, help: str, default: str | None = None, short: str | None = None) -> Any:
-    hint = f"(default: {default})" if default else default
-    return Annotated[kind, arg(metavar=metavar, help=help, help_behavior_hint=hint, aliases=short and (short,))]
+    hint, aliases = f"(default: {default})" if default else default, (short,) if short else None
+    return Annotated[kind, arg(metavar=metavar, help=help, help_behavior_hint=hint, aliases=aliases)]
 
 
 SOURCE = _own(Positional[str], "DATA", "`demo`, or a table, packed data set or folder of structures.")

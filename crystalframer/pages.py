@@ -76,6 +76,9 @@ def explored(source: str, model: str | Path | None, device: Any) -> str:
         source: a trace or an explanation (.safetensors), the folder of a screening, or anything that `predict` takes;
             also the name of a data set.
         model: path of the model. Records and screenings need none.
+
+    Raises:
+        CrystalFramerError: nothing could be read, or it does not fit the model.
     """
     path = Path(source).expanduser()
     if path.suffix == ".safetensors" and path.is_file():
@@ -91,7 +94,9 @@ def explored(source: str, model: str | Path | None, device: Any) -> str:
 
         return evaluation_page(evaluate(labelled, loaded), labelled, loaded)
     ids, crystals, table = _predicted(source, loaded)
-    if len(table) == 1 and crystals:
+    if not crystals:
+        raise CrystalError(table["error"].tolist()[0] if len(table) else "there are no structures; name another folder")
+    if len(table) == 1:
         return trace_page(prediction.trace(crystals[0], loaded))
     return _explorer_page(table, dict(zip(ids, crystals, strict=True)), loaded)
 

@@ -83,7 +83,7 @@ class _Found:
         import pandas
 
         self.n_structures += len(frame)
-        self.n_outside += int(frame["outside_training"].notna().sum()) if "outside_training" in frame else 0
+        self.n_outside += int(np.count_nonzero(frame["outside_training"].notna())) if "outside_training" in frame else 0
         self.reasons.update(frame["error"].dropna())
         for target in self.targets:
             self.values[target.name].append(frame[target.name].to_numpy())
@@ -138,6 +138,6 @@ class _Found:
             "id": rows["id"].tolist(),
             "formula": rows["formula"].tolist(),
             target.unit or target.name: [cell.strip().replace("-", "−") for cell in cells],
-            "": ["outside the training data" if is_outside else "" for is_outside in outside],
+            "": ["outside" if is_outside else "" for is_outside in outside],
         }
         return cards.table(columns, kind)
