@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import inspect
 import io
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
@@ -222,7 +223,7 @@ def completion(verbs: Mapping[str, Verb], shell: Shell) -> str:
     for group in [group for group in groups if group]:
         command = Annotated[Union[tuple(groups.pop(group))], arg(name="")]  # noqa: UP007
         groups[""].append(Annotated[make_dataclass("Group", [("command", command)]), subcommand(group)])
-    whole = Union[tuple(groups[""])]  # noqa: UP007  # made of a list
+    whole: Any = Union[tuple(groups[""])]  # noqa: UP007
     script = io.StringIO()
     with contextlib.redirect_stdout(script), contextlib.suppress(SystemExit):
         tyro.cli(
@@ -231,9 +232,12 @@ def completion(verbs: Mapping[str, Verb], shell: Shell) -> str:
             args=["--tyro-print-completion", shell],
             registry=_registry(states_choices=True),
         )
-    # A description on several lines would be taken for several suggestions.
+    # A description on several lines would be taken for several suggestions. For fish, the backslash is doubled.
     lines = script.getvalue().splitlines(keepends=True)
-    return "".join(line.replace("\\n", " ") if line.startswith("COMPLETION_SPEC = ") else line for line in lines)
+    is_table = [line.startswith("COMPLETION_SPEC = ") for line in lines]
+    return "".join(
+        re.sub(r"\\{1,2}n", " ", line) if known else line for line, known in zip(lines, is_table, strict=True)
+    )
 
 
 def _field(name: str, kind: Any, default: Any) -> tuple[str, Any, Any]:

@@ -22,6 +22,8 @@ MOST_ROWS, HEAD, TAIL = 50, 20, 10
 MOST_NOTES = 12
 """Notes under a table."""
 LONGEST_FORMULA = 24
+SHORTEST_ID = 14
+"""Letters of an id that stay at least."""
 FAILED = "!"
 """Mark of a row without a prediction."""
 _GAP = 2
@@ -45,14 +47,13 @@ def print_predictions(
     positions = _shown_rows(len(frame))
     shown = frame.iloc[[n for n in positions if n is not None]]
     marks, notes = _marks(shown)
-    id_width = min(max(map(len, ("id", *shown["id"].astype(str)))), max(12, console.width // 3))
-    names = [("id", [shortened(printable(id), id_width) for id in shown["id"].astype(str)])]
-    formulas = [shortened(formula, LONGEST_FORMULA) for formula in shown["formula"].astype(str)]
-    names.append(("formula", formulas))
-    if any(marks):
-        names.append(("", marks))
-    first = [Column(title, cells) for title, cells in names]
     targets = [_target(shown, name, unit) for name, unit in frame.attrs["units"].items()]
+    names = [Column("formula", [shortened(formula, LONGEST_FORMULA) for formula in shown["formula"].astype(str)])]
+    names += [Column("", marks)] if any(marks) else []
+    left = console.width - sum(column.width + _GAP for column in (*names, *targets))
+    # Ids shrink so that all targets fit beside them, if enough of each id stays.
+    most = left if left >= SHORTEST_ID else max(SHORTEST_ID, console.width // 3)
+    first = [Column("id", [shortened(printable(id), most) for id in shown["id"].astype(str)]), *names]
     for block, columns in enumerate(_blocks(first, targets, console.width)):
         if block:
             console.print()
@@ -185,7 +186,7 @@ def _letter(number: int) -> str:
 
 def _target(frame: pandas.DataFrame, name: str, unit: str) -> Column:
     title = printable(name.replace("_", " ")) + (f"\n{unit}" if unit else "")
-    if frame[name].dtype == object:  # the likeliest of several classes
+    if frame[name].dtype.kind != "f":  # the likeliest of several classes
         return Column(title, list(_classes(frame, name)))
     ends = (f"{name}_low", f"{name}_high")
     low, high = (frame[end].tolist() if end in frame else None for end in ends)

@@ -203,6 +203,9 @@ def test_options_change_the_preset_and_nothing_else(config_of: Callable[..., Con
         ("check", "a.cif", None),
         ("screen", "a.cif b/ out --top 3 --by gap --lowest", "a.cif b/ --top 3 --by gap --lowest --output out"),
         ("screen", "a.cif b/ --output out", None),
+        ("screen", "a.cif b/ -o out", None),
+        ("screen", "a.cif b/ out --report", "a.cif b/ --report --output out"),
+        ("convert", "best.ckpt -o model", None),
         ("data pack", "in out.parquet --targets gap:eV n", "in --targets gap:eV n --output out.parquet"),
         ("data pack-authors", "a b c out.parquet", "a b c --output out.parquet"),
         ("convert", "best.ckpt model", "best.ckpt --output model"),
@@ -495,6 +498,59 @@ def test_presets_are_listed_with_the_published_errors(run: Run) -> None:
         assert f"{name} " in text and found.description in text
         for property, error in found.published_mae.items():
             assert f"{error:<8g} {property}" in text
+
+
+def test_every_output_has_a_short_name() -> None:
+    for verb in VERBS.values():
+        if "output" in verb.options:
+            assert "-o" in get_args(verb.options["output"][0])[-1].aliases, verb.name
+
+
+def test_flags_of_verbs_with_an_old_order_are_known_to_take_no_value() -> None:
+    """Else the word after a new flag would be taken for its value, and another word for the output."""
+    for name in (*_old_words.N_INPUTS, *_old_words.MODEL_FIRST):
+        for option, (kind, _) in VERBS[name].options.items():
+            if get_args(kind)[0] is bool:
+                assert f"--{option.replace('_', '-')}" in _old_words.FLAGS, (name, option)
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_a_script_for_completion_names_commands_and_options(shell: str, run: Run) -> None:
+    script = run(0, "completion", shell).out
+    assert not re.search(r"\\ |\\n", re.findall(r"COMPLETION_SPEC = (.*)", script)[0])
+    for word in ("explore", "--training.n-epochs", "pack-authors", "weighted-pca"):
+        assert word in script
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_completes_commands_options_and_choices(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "completion").write_text(run(0, "completion", "bash").out)
+    script = f"""source {tmp_path / "completion"}
+    complete_words() {{
+        COMP_WORDS=(crystalframer "$@"); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMPREPLY=()
+        _tyro_crystalframer
+        echo "${{COMPREPLY[*]}}"
+    }}
+    complete_words expl
+    complete_words data sh
+    complete_words predict --wi
+    complete_words train --training.sched
+    complete_words train --model.frame.method weig
+    """
+    said = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [set(line.split()) for line in said] == [
+        {"explain", "explore"} & {word for word in VERBS if word.startswith("expl")},
+        {"show"},
+        {"--wide"},
+        {"--training.schedule"},
+        {"weighted-pca"},
+    ]
+
+
+def test_wide_prints_every_column_and_row(salts: Path, run_folder: Path, run: Run) -> None:
+    lines = run(0, "predict", salts, "--model", run_folder, "--wide").out.splitlines()
+    assert lines[0].split() == ["id", "formula", "gap", "outside_training", "error"]
+    assert len(lines) == 1 + len(ALKALI) * len(HALOGENS)
 
 
 def test_converting_a_checkpoint_of_the_authors(tmp_path: Path, run: Run) -> None:

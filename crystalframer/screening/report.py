@@ -84,10 +84,11 @@ class _Found:
 
         self.n_structures += len(frame)
         self.n_outside += int(np.count_nonzero(frame["outside_training"].notna())) if "outside_training" in frame else 0
-        self.reasons.update(frame["error"].dropna())
+        failed = frame.loc[frame["error"].notna()]
+        self.reasons.update(shards.reason_of(*row) for row in zip(failed["error"], failed["id"], strict=True))
         for target in self.targets:
             self.values[target.name].append(frame[target.name].to_numpy())
-            if frame[target.name].dtype == object:
+            if frame[target.name].dtype.kind != "f":  # of classes
                 continue
             for kind, ascending in _KINDS.items():
                 before = self.extremes.get((target.name, kind))
@@ -118,7 +119,7 @@ class _Found:
     def of_target(self, target: Target) -> str:
         """Histogram and extremes of one target."""
         values = np.concatenate([np.zeros(0), *self.values[target.name]])
-        if values.dtype == object:
+        if values.dtype.kind != "f":
             counts = Counter(value for value in values.tolist() if isinstance(value, str)).most_common(N_EXTREMES)
             words = [f"{n:,}" for _, n in counts]
             return cards.card(target.label, cards.bars([name for name, _ in counts], [n for _, n in counts], words))
