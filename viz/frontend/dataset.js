@@ -490,7 +490,7 @@ class CrystalPanel {
     this.#stage.dataset.shown = "";
     if (point < 0) return this.#say("No crystal is chosen.");
     if (!this.#source.has(kind, point)) return this.#say(this.#source.why(kind, point));
-    if (kind !== "crystal" || !this.#plain) this.#say(kind === "crystal" ? "Loading …" : "Computing …");
+    if (kind !== "crystal" || !this.#plain) this.#say(kind === "crystal" ? "Loading …" : "Computing …", false);
     const question = `${kind} ${point}`;
     const answer = await this.#source.ask(kind, point);
     if (question !== `${this.#kind} ${this.#point}`) return;
@@ -507,10 +507,10 @@ class CrystalPanel {
     this.#stop = null;
   }
 
-  #say(text) {
+  #say(text, isFinal = true) {
     this.#clear();
     this.#stage.replaceChildren(make("p", { className: "cf-sorry", attributes: { role: "status" } }, text));
-    this.#stage.dataset.shown = `${this.#kind} ${this.#point}`;
+    if (isFinal) this.#stage.dataset.shown = `${this.#kind} ${this.#point}`;
   }
 
   #showPage(page) {
