@@ -178,9 +178,9 @@ def _predict(
 def _explore(thing: str, model: Any = None, device: Any = None, output: Any = None) -> int:
     """Look at a structure, a data set or a screening in the browser.
 
-    One structure is shown in 3D with its attention and frames. A folder, table or data set becomes a map of
-    predictions, against labels if there are any, whose points open their crystals. The folder of a screening is shown
-    as it was predicted; traces and explanations (.safetensors) need no model. --output writes the page instead of
+    One structure is shown in 3D with its attention, frames and explanation. A folder, table or data set becomes a map
+    of predictions, against labels if there are any, whose points open their crystals. The folder of a screening is
+    shown as it was predicted; traces and explanations (.safetensors) need no model. --output writes the page instead of
     opening it. A page needs neither Python nor a network.
 
     Examples:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 PAGE = ".html"
 MOST_STRUCTURES = 20_000
 """Structures that are read for a page; of more, the page has the numbers only."""
+MOST_EXPLAINED = 100
+"""Atoms of a structure that is explained without being asked: it takes a second or so."""
 N_TRACES = 40
 """Crystals of a data set whose attention is in the page."""
 
@@ -59,9 +61,9 @@ def picture(name: str) -> Any:
         raise ConfigError(f"pictures need {error.name}: pip install 'crystalframer[viz]'") from error
 
 
-def trace_page(trace: CrystalTrace) -> str:
-    """The crystal in 3D with its attention and frames."""
-    return picture("explorer_html")(picture("scene_from_trace")(trace))
+def trace_page(trace: CrystalTrace, explanation: Explanation | None = None) -> str:
+    """The crystal in 3D with its attention and frames; with an explanation, also with relevance and contributions."""
+    return picture("explorer_html")(picture("scene_from_trace")(trace), explanation=explanation)
 
 
 def evaluation_page(evaluation: Evaluation, data: CrystalDataset, model: CrystalFramer) -> str:
@@ -86,6 +88,7 @@ def explored(source: str, model: str | Path | None, device: Any) -> str:
     if (path / _manifest()).is_file():
         return _screening_page(path)
     from crystalframer import prediction
+    from crystalframer.explaining.attribution import explain
 
     loaded = prediction.load(model, device)
     labelled = _labelled(source, loaded)
@@ -97,7 +100,8 @@ def explored(source: str, model: str | Path | None, device: Any) -> str:
     if not crystals:
         raise CrystalError(table["error"].tolist()[0] if len(table) else "there are no structures; name another folder")
     if len(table) == 1:
-        return trace_page(prediction.trace(crystals[0], loaded))
+        trace = prediction.trace(crystals[0], loaded)
+        return trace_page(trace, explain(crystals[0], loaded) if len(crystals[0]) <= MOST_EXPLAINED else None)
     return _explorer_page(table, dict(zip(ids, crystals, strict=True)), loaded)
 
 
