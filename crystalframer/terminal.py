@@ -57,7 +57,7 @@ def print_predictions(
     for block, columns in enumerate(_blocks(first, targets, console.width)):
         if block:
             console.print()
-        console.print(_table(columns, positions))
+        console.print(_table(columns, positions, console.width))
     if any(column.has_interval for column in targets):
         share = "" if coverage is None else f"{coverage:.0%} "
         signs = "±" if all(column.is_symmetric for column in targets if column.has_interval) else "[lowest, highest]"
@@ -213,14 +213,30 @@ def _blocks(first: list[Column], targets: list[Column], width: int) -> Iterator[
     yield [*first, *block]
 
 
-def _table(columns: list[Column], positions: list[int | None]) -> Table:
+def _widths(columns: list[Column], width: int) -> list[int | None]:
+    """The width of each column: as its cells need, and more for titles in one line if there is room.
+
+    None: the window is too narrow, and lines are broken wherever it must be.
+    """
+    spare = width - sum(column.width + _GAP for column in columns) + _GAP
+    if spare < 0:
+        return [None] * len(columns)
+    widths: list[int | None] = []
+    for column in columns:
+        more = max(min(max(map(len, column.title.split("\n"))) - column.width, spare), 0)
+        widths.append(column.width + more)
+        spare -= more
+    return widths
+
+
+def _table(columns: list[Column], positions: list[int | None], width: int) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP // 2, 0, 0))
-    for column in columns:
-        table.add_column(Text(column.title), no_wrap=False, min_width=column.width, overflow="fold")
+    for column, letters in zip(columns, _widths(columns, width), strict=True):
+        table.add_column(Text(column.title), width=letters, overflow="fold")
     rows: Iterator[tuple[str, ...]] = zip(*(column.cells for column in columns), strict=True)
     for position in positions:
         cells = ("⋮", *[""] * (len(columns) - 1)) if position is None else next(rows)

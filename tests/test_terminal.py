@@ -47,6 +47,19 @@ def test_no_line_is_wider_than_the_window(width: int) -> None:
         assert max(map(len, printed(frame, width))) <= width
 
 
+@pytest.mark.parametrize("width", range(64, 131, 3))
+def test_no_number_is_cut(width: int) -> None:
+    """Whatever the lengths of ids, titles and numbers."""
+    frame = table(3)
+    frame["id"] = [f"a-name-of-{n}-letters-{'x' * n}" for n in (3, 17, 60)]
+    frame["outside_training"] = ["too dense", None, None]
+    text = "\n".join(printed(frame, width))
+    for target in UNITS:
+        columns = (frame[name].tolist() for name in (target, f"{target}_low", f"{target}_high"))
+        for cell in quantities(*columns)[0]:
+            assert cell.strip() in text
+
+
 def test_targets_that_do_not_fit_go_below_with_the_ids_again() -> None:
     six = {f"property_{n}": "GPa" for n in range(6)}
     narrow, wide = printed(table(2, six), 80), printed(table(2, six), 250)
