@@ -236,7 +236,7 @@ def _described(frame: pd.DataFrame, rows: Int[np.ndarray, " n_points"], n_rows: 
             columns[name] = np.where(values.astype(bool), "yes", "no").astype(object)
         elif pd.api.types.is_numeric_dtype(kind):
             columns[name] = kept[name].to_numpy(dtype=float, na_value=np.nan)
-        elif all(isinstance(value, str) for value in values[~pd.isna(values)]):
+        elif name in (FLAG, FAILURE) or all(isinstance(value, str) for value in values[~pd.isna(values)]):
             columns[name] = np.where(pd.isna(values), "", values).astype(object)
     if "formula" not in columns:
         columns["formula"] = np.full(len(ids), "", dtype=object)
@@ -297,8 +297,8 @@ def _is_number(table: pd.DataFrame, *names: str) -> bool:
 def _flags(table: pd.DataFrame, targets: Sequence[str]) -> dict[str, Bool[np.ndarray, " n_points"]]:
     flags: dict[str, Any] = {}
     for name, words in ((FLAG, "outside the training data"), (FAILURE, "no prediction")):
-        if name in table and table[name].dtype == object:
-            flags[words] = table[name].to_numpy() != ""
+        if name in table and not _is_number(table, name):
+            flags[words] = np.array([text != "" for text in table[name].tolist()])
     for target in targets or [""]:
         names = [_of(name, target, targets) for name in (LABEL, LOW, HIGH)]
         words = f" ({target.replace('_', ' ')})" if len(targets) > 1 else ""

@@ -115,6 +115,16 @@ def test_neighbours_are_training_crystals_where_the_table_names_them() -> None:
     assert not (near.nearest == np.arange(60)[:, None]).any()
 
 
+def test_predictions_are_flagged_as_their_table_says(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.cif"
+    broken.write_text("data_nothing\n", encoding="utf-8")
+    predicted = cf.predict([prototypes()[4], random_crystal(3, n_atoms=3), broken], progress=False)
+    flags = viz.DatasetExplorer(predicted).points.flags or {}
+    assert flags["outside the training data"].tolist() == predicted["outside_training"].notna().tolist()
+    assert flags["no prediction"].tolist() == [False, False, True]
+    assert flags["outside the training data"][1] and not flags["outside the training data"][0]
+
+
 def test_the_neighbours_of_the_model_are_listed_with_their_labels() -> None:
     crystals = prototypes()[:3]
     found = cf.nearest_training(crystals, n=2, progress=False)
