@@ -145,7 +145,7 @@ def save(model: CrystalFramer, path: Path | str, add: Callable[[Path], None] | N
     shutil.rmtree(old, ignore_errors=True)
 
 
-def add_intervals(folder: Path, uncertainty: Uncertainty, index: TrainingIndex | None) -> None:
+def add_intervals(folder: Path, uncertainty: Uncertainty | None, index: TrainingIndex | None) -> None:
     """Write calibrated intervals, and the index that they need, beside the weights that they belong to.
 
     Other files in the folder, such as the state to resume from, stay.
@@ -157,7 +157,8 @@ def add_intervals(folder: Path, uncertainty: Uncertainty, index: TrainingIndex |
     with files.writing(folder, CheckpointError):
         if index is not None:
             files.write(folder / INDEX_FILE, index.to_bytes(weights))
-        files.write(folder / UNCERTAINTY_FILE, uncertainty.to_bytes(weights))
+        if uncertainty is not None:
+            files.write(folder / UNCERTAINTY_FILE, uncertainty.to_bytes(weights))
 
 
 def add_errors(folder: Path, errors: MeasuredErrors) -> None:
@@ -428,7 +429,7 @@ def _read_uncertainty(file: Path, model: CrystalFramer, weights: str) -> Uncerta
     with _refusing_extra(file):
         uncertainty = Uncertainty.from_bytes(file.read_bytes(), weights)
     n_inputs = model.config.d_model if model.index is None else model.index.n_inputs
-    if len(uncertainty.mean) != n_inputs or uncertainty.target_names != model.config.scalar_names:
+    if len(uncertainty.mean) != n_inputs or not set(uncertainty.target_names) <= set(model.config.scalar_names):
         raise CheckpointError(
             f"made for another model (targets {', '.join(uncertainty.target_names)}, {len(uncertainty.mean)} "
             f"features) or without its {INDEX_FILE}; delete the file, and calibrate this model",

@@ -540,6 +540,9 @@ class TrainingConfig(_Checked):
     """Number of batches that set the scale and shift of the decay logits (the authors use 1, quirk Q11)."""
     drop_last: bool = True
     """Leave out the last batch of an epoch if it is incomplete."""
+    intervals: bool = True
+    """End with 90 % prediction intervals from the validation crystals (20 or more with a label), and an index of the
+    training crystals, from which the intervals follow (see `calibrate`). It takes as long as a third of an epoch."""
     seed: int = 123
     """Random seed of initial weights, batches, training noise and random splits."""
     precision: Precision = "32"

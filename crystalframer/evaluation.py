@@ -7,7 +7,7 @@ import dataclasses
 import difflib
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,7 +31,7 @@ from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import BATCH_SIZE, MAX_ATOMS, MAX_EDGES, model_second, predict, ready
 from crystalframer.surroundings import plain
 from crystalframer.training_index import TrainingIndex, interval_inputs
-from crystalframer.uncertainty import Uncertainty, calibrated, fitted_temperature
+from crystalframer.uncertainty import Uncertainty, calibrated, fewest_labels, fitted_temperature
 
 if TYPE_CHECKING:
     import pandas
@@ -401,10 +401,10 @@ def calibrate(
     training crystals are smaller than on others. Those that the model of a run knows are left out. With a few hundred
     crystals, intervals are narrower where predictions are easier, and wider far from the training crystals if the model
     has an index of them; with fewer, all have the same width. No interval reaches below 0 if labels never do and often
-    are 0 (as band gaps).
+    are 0 (as band gaps). A target with fewer than 20 labels gets no intervals, and it is said.
 
     Args:
-        data: a data set, or the name or path of one, with every target of the model in its unit.
+        data: a data set, or the name or path of one, with targets of the model in their units.
         model: a model, or the path of one. Default: the weights that come with the package.
         part: only the crystals in this part of the data set's own split; of the split of the run, if the data set has
             none. Default: all crystals.
@@ -415,14 +415,14 @@ def calibrate(
         progress: show a progress bar if it takes more than 2 s.
 
     Raises:
-        DataError: the data set lacks a target (the nearest is named), has it in another unit, lacks the part, or holds
-            training crystals only.
+        DataError: the data set has no target of the model (the nearest is named), or one in another unit, lacks the
+            part, or holds training crystals only.
         CrystalError: a crystal that the model cannot take.
-        UncertaintyError: too few labels for the coverage, or a coverage outside 0 to 1.
+        UncertaintyError: too few labels of every target for the coverage, or a coverage outside 0 to 1.
         CheckpointError: the model cannot be loaded.
     """
     model = ready(model, device)
-    data = _labelled(data, model)
+    data = _labelled_in_part(data, model)
     data = _without_training((data if part is None else _part(data, part, model)).labelled(), model)
     names = model.config.scalar_names
     if not names:
@@ -434,7 +434,59 @@ def calibrate(
     found = [inputs_and_errors(part, model, progress) for part in parts]
     inputs, errors, labels = (np.concatenate(values) for values in zip(*found, strict=True))
     counts = np.ones(len(data)) if away is None else relative_counts(len(data), len(parts[1]))
-    return calibrated(inputs, errors, names, coverage, weights=counts, lowest=_lowest(labels))
+    return _calibrated(inputs, errors, labels, names, coverage, counts)
+
+
+def index_and_intervals(
+    model: CrystalFramer, train: PreparedCrystals, validation: PreparedCrystals
+) -> tuple[TrainingIndex, Uncertainty | None, str | None]:
+    """The index of the training crystals of a run, 90 % intervals from its validation crystals, and why there are none.
+
+    Args:
+        train, validation: with the labels of all targets of the model.
+    """
+    scalars = [number for number, target in enumerate(model.config.targets) if not target.is_class]
+    names, columns = model.config.scalar_names, model.config.scalar_columns
+    pooled, predicted = pooled_and_predicted(train, model, "indexing the training crystals")
+    labels, flat = train.targets[:, scalars], train.flat
+    assert isinstance(flat, CrystalDataset)
+    index = TrainingIndex.of(
+        pooled, flat.ids.tolist(), flat.formulas.tolist(), names, labels, predicted[:, columns] - labels
+    )
+    if not names:
+        return index, None, None
+    pooled, predicted = pooled_and_predicted(validation, model, "calibrating")
+    labels = validation.targets[:, scalars]
+    inputs = interval_inputs(index, pooled)[0]
+    try:
+        return index, _calibrated(inputs, predicted[:, columns] - labels, labels, names, 0.9), None
+    except UncertaintyError as error:
+        return index, None, str(error)
+
+
+def _calibrated(
+    inputs: Float[np.ndarray, "n_crystals n_inputs"],
+    errors: Float[np.ndarray, "n_crystals n_targets"],
+    labels: Float[np.ndarray, "n_crystals n_targets"],
+    names: Sequence[str],
+    coverage: float,
+    counts: Float[np.ndarray, " n_crystals"] | None = None,
+) -> Uncertainty:
+    """Intervals of those targets that have enough labels. It is said which have not."""
+    n_labels = (~np.isnan(errors)).sum(axis=0)
+    is_enough = n_labels >= fewest_labels(coverage)
+    chosen = np.flatnonzero(is_enough if is_enough.any() else n_labels == n_labels.max())
+    for t in np.setdiff1d(np.arange(len(names)), chosen).tolist():
+        few = f"{n_labels[t]} labelled crystals, fewer than the {fewest_labels(coverage)} that intervals need"
+        print(f"no intervals of {names[t]}: {few}", file=sys.stderr)
+    return calibrated(
+        inputs,
+        errors[:, chosen],
+        [names[t] for t in chosen.tolist()],
+        coverage,
+        weights=counts,
+        lowest=_lowest(labels)[chosen],
+    )
 
 
 def calibrate_probabilities(
@@ -575,12 +627,6 @@ def pooled_and_predicted(
     return np.concatenate(pooled), np.concatenate(predicted)
 
 
-def _labelled(data: CrystalDataset | str | Path, model: CrystalFramer) -> CrystalDataset:
-    """The data set with the model's targets."""
-    targets = model.config.targets
-    return data.with_targets(targets) if isinstance(data, CrystalDataset) else dataset(data, targets=targets)
-
-
 def _not_scored(data: CrystalDataset, model: CrystalFramer) -> list[str]:
     """A remark on the targets of the model that the data set lacks, if there are such."""
     missing = [name for name in model.config.target_names if name not in data.targets]
@@ -649,8 +695,15 @@ def _score(target: Target, rows: pandas.DataFrame, mean: float) -> TargetScore:
         r2=1.0 - squared_error / squares if squares > 0 else float("nan"),
         baseline_mae=_mean(np.abs(label - mean)),
         bias=_mean(error),
-        covered=float(rows["label"].between(rows["low"], rows["high"]).mean()) if "low" in rows else float("nan"),
+        covered=_covered(rows),
     )
+
+
+def _covered(rows: pandas.DataFrame) -> float:
+    """NaN without intervals."""
+    if "low" not in rows or rows["low"].isna().all():
+        return float("nan")
+    return float(rows["label"].between(rows["low"], rows["high"]).mean())
 
 
 def _mean(values: Float[np.ndarray, " n"]) -> float:

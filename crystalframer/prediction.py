@@ -452,8 +452,9 @@ def _predict(crystals: CrystalBatch | ChunkedCrystal, model: CrystalFramer) -> l
         finite = np.nan_to_num(pooled.float().cpu().numpy(), posinf=0.0, neginf=0.0)
         inputs, found = interval_inputs(model.index, finite)
         if model.uncertainty is not None:
-            scalars = model.config.scalar_columns
-            low[:, scalars], high[:, scalars] = model.uncertainty.ends(values[:, scalars], inputs)
+            names = model.config.scalar_names
+            known = [model.config.scalar_columns[names.index(name)] for name in model.uncertainty.target_names]
+            low[:, known], high[:, known] = model.uncertainty.ends(values[:, known], inputs)
         if model.index is not None and found is not None:
             unlike = model.index.unlike(found)
             nearest, distance = (

@@ -30,8 +30,8 @@ N_HIDDEN = 16
 """For each target."""
 N_STEPS = 300
 LEARNING_RATE, WEIGHT_DECAY = 6e-3, 3.0
-FEWEST = 2 * N_FOLDS
-"""Labelled crystals without which there are no intervals."""
+FEWEST = 20
+"""Labelled crystals without which there are no intervals, and no calibrated probabilities."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +41,7 @@ class Uncertainty:
     coverage: float
     """Fraction of crystals whose true value the interval should contain."""
     target_names: tuple[str, ...]
+    """Scalar targets of the model; those without intervals are left out."""
     n_crystals: tuple[int, ...]
     """Number of labelled crystals that each target was calibrated on."""
     mean: Float[np.ndarray, " n_inputs"]
@@ -168,14 +169,11 @@ def calibrated(
         lowest: the value of each target below which no crystal can lie. Default: none.
 
     Raises:
-        UncertaintyError: the coverage is not between 0 and 1, or there are too few labels for it.
+        UncertaintyError: the coverage is not between 0 and 1, or a target has fewer labels than `fewest_labels`.
     """
-    if not 0.0 < coverage < 1.0:
-        message = Setting("coverage", coverage), " must lie between 0 and 1, such as 0.9"
-        raise UncertaintyError(*message, field="coverage", value=coverage)
+    least = fewest_labels(coverage)
     has_label = ~np.isnan(errors)
     n_labels = has_label.sum(axis=0)
-    least = max(math.ceil(coverage / (1.0 - coverage) - 1e-9), FEWEST)
     for name, n in zip(target_names, n_labels.tolist(), strict=True):
         if n < least:
             raise UncertaintyError(
@@ -215,6 +213,21 @@ def calibrated(
         quantile=np.array(quantile),
         lowest=np.full(len(target_names), -np.inf) if lowest is None else lowest,
     )
+
+
+def fewest_labels(coverage: float) -> int:
+    """Labelled crystals that a target needs for intervals of this coverage.
+
+    >>> fewest_labels(0.9), fewest_labels(0.99)
+    (20, 99)
+
+    Raises:
+        UncertaintyError: the coverage is not between 0 and 1.
+    """
+    if not 0.0 < coverage < 1.0:
+        message = Setting("coverage", coverage), " must lie between 0 and 1, such as 0.9"
+        raise UncertaintyError(*message, field="coverage", value=coverage)
+    return max(math.ceil(coverage / (1.0 - coverage) - 1e-9), FEWEST)
 
 
 def fitted_temperature(

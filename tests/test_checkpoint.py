@@ -313,7 +313,7 @@ def test_a_damaged_extra_is_named(saved: Path, file: str, content: bytes) -> Non
 
 
 def test_the_uncertainty_of_another_model_is_refused(tmp_path: Path, complete: CrystalFramer) -> None:
-    model = CrystalFramer(replace(CONFIG, targets=(Target("gap", "eV"), Target("energy", "eV/atom"))))
+    model = CrystalFramer(replace(CONFIG, targets=(Target("gap", "eV"), Target("energy_per_atom", "eV/atom"))))
     model.uncertainty = complete.uncertainty
     checkpoint.save(model, tmp_path / "best")
     with refused(CheckpointError, "energy, gap", path="uncertainty.safetensors"):

@@ -207,8 +207,8 @@ def test_probabilities_that_cannot_be_calibrated() -> None:
     labels = np.zeros(30)
     with refused(UncertaintyError, "of one class", field="kind"):
         fitted_temperature(np.zeros((30, 1)), labels, "kind")
-    with refused(UncertaintyError, "at least 10", field="kind"):
-        fitted_temperature(np.zeros((9, 1)), np.arange(9) % 2.0, "kind")
+    with refused(UncertaintyError, "at least 20", field="kind"):
+        fitted_temperature(np.zeros((19, 1)), np.arange(19) % 2.0, "kind")
     with refused(UncertaintyError, "no classes"):
         cf.calibrate_probabilities(crystals(), CrystalFramer(config(ENERGY).model), progress=False)
 

@@ -18,6 +18,7 @@ from crystalframer.config import Target
 from crystalframer.datasets.dataset import CrystalDataset
 from crystalframer.errors import DataError, UncertaintyError
 from crystalframer.model.network import CrystalFramer
+from crystalframer.testing import random_crystal
 
 
 @pytest.fixture
@@ -176,8 +177,31 @@ def test_calibrating_needs_labels(model: CrystalFramer) -> None:
     few = [crystal.with_targets({"energy": 0.0, "gap": 1.0}) for crystal in CRYSTALS]
     with refused(UncertaintyError, "energy", "5"):
         cf.calibrate(CrystalDataset.from_crystals(few, CONFIG.targets), model)
-    with refused(DataError, "gap"):
-        cf.calibrate(CrystalDataset.from_crystals(few, CONFIG.targets[:1]), model)
+    misspelt = CrystalDataset.from_crystals([crystal.with_targets({"enrgy": 0.0}) for crystal in CRYSTALS])
+    with refused(DataError, "energy"):
+        cf.calibrate(misspelt, model)
+
+
+@pytest.mark.parametrize("n_gaps", [0, 19])
+def test_a_target_with_few_labels_has_no_intervals(
+    model: CrystalFramer, n_gaps: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    crystals = [random_crystal(number).with_targets({"energy": rng.normal()}) for number in range(30)]
+    crystals = [
+        crystal.with_targets({**crystal.targets, "gap": rng.random()}) if number < n_gaps else crystal
+        for number, crystal in enumerate(crystals)
+    ]
+    model = copy.deepcopy(model)
+    model.uncertainty = cf.calibrate(CrystalDataset.from_crystals(crystals), model)
+    assert model.uncertainty.target_names == ("energy",) and model.uncertainty.n_crystals == (30,)
+    assert f"no intervals of gap: {n_gaps} labelled crystals, fewer than the 20" in capsys.readouterr().err
+    cf.save(model, tmp_path / "model")
+    table = cf.predict(CRYSTALS, tmp_path / "model")
+    assert (table["energy_low"] < table["energy_high"]).all()
+    assert table["gap_low"].isna().all() and table["gap_high"].isna().all() and table["gap"].notna().all()
+    covered = cf.evaluate(labelled([0.0, 1.0, 2.0], [0.0, 1.0, 2.0]), model).scores
+    assert math.isnan(covered["gap"].covered) and not math.isnan(covered["energy"].covered)
 
 
 # The order of arguments

@@ -213,7 +213,7 @@ def test_intervals_of_release_0_1_are_read(uncertainty: Uncertainty) -> None:
 def test_too_few_labels() -> None:
     pooled, errors, _ = sample(100, seed=0)
     errors[12:, 1] = np.nan
-    for coverage, least in ((0.95, 19), (0.98, 49)):
+    for coverage, least in ((0.9, 20), (0.95, 20), (0.98, 49)):
         with refused(UncertaintyError, "12 labelled crystals", f"{coverage:.0%}", f"at least {least}", field="gap"):
             calibrated(pooled, errors, ("energy", "gap"), coverage=coverage)
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from crystalframer.checkpoint import add_errors
+from crystalframer.checkpoint import add_errors, add_intervals
 from crystalframer.config import Config, Target
 from crystalframer.crystals.loading import PreparedCrystals
 from crystalframer.datasets.dataset import CrystalDataset
 from crystalframer.errors import CrystalFramerError, TrainingError, listed
-from crystalframer.evaluation import score_crystals
+from crystalframer.evaluation import index_and_intervals, score_crystals
 from crystalframer.measured_errors import measured
 from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import load
@@ -102,6 +102,10 @@ class FitResult:
                     line += f", test MAE {error:.4g} {target.unit}"
                     line += f" ({error / baseline:.1%} of the {baseline:.4g} of predicting the training mean)"
                 lines.append(line + (", chosen" if name == self.chosen else ""))
+        if self.model.uncertainty is not None:
+            counts = zip(self.model.uncertainty.target_names, self.model.uncertainty.n_crystals, strict=True)
+            learned = ", ".join(f"{name} of {n:,} crystals" for name, n in counts)
+            lines.append(f"{self.model.uncertainty.coverage:.0%} intervals, from the validation errors in {learned}")
         return "\n".join(lines)
 
 
@@ -120,7 +124,7 @@ def conclude(
     history: Sequence[Row],
     device: torch.device,
 ) -> FitResult:
-    """Test the best and the averaged weights, choose by validation loss, and write `result.json`."""
+    """Test the best and the averaged weights, choose by validation loss, calibrate, and write `result.json`."""
     import pandas
 
     targets, test = config.model.targets, parts.get("test")
@@ -141,6 +145,12 @@ def conclude(
     }
     baseline = {"mae": {}, "accuracy": {}} if test is None else _baseline(targets, parts["train"], test)
     chosen = min(scores, key=lambda name: scores[name].validation_loss)
+    if config.training.intervals:
+        model = models[chosen]
+        model.index, model.uncertainty, reason = index_and_intervals(model, parts["train"], parts["validation"])
+        add_intervals(folder.checkpoint(chosen), model.uncertainty, model.index)
+        if reason is not None:
+            print(f"no prediction intervals: {reason}", file=sys.stderr)
     numbers = {name: dataclasses.asdict(score) for name, score in scores.items()}
     baselines = {f"baseline_{metric}": values for metric, values in baseline.items()}
     folder.write_result({"chosen": chosen, "scores": numbers, **baselines})

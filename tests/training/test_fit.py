@@ -384,7 +384,8 @@ def test_an_interrupted_run_resumes_to_the_same_numbers(
     (output / "metrics.csv").unlink(missing_ok=True)  # the checkpoint has the rows too
     capfd.readouterr()
     assert_same_run(fit(CONFIG, DATA, output, resume=True), finished)
-    bars = capfd.readouterr().err.strip().splitlines()
+    *bars, reason = capfd.readouterr().err.strip().splitlines()
+    assert reason.startswith("no prediction intervals: ")
     best = finished.history["validation_mae/energy"].min()
     assert f"epoch {moment[0]}.0/5" in bars[0] and f"(best {best:.4g})" in bars[-1]
     saved = pd.read_csv(output / "metrics.csv", engine="pyarrow")
@@ -665,8 +666,9 @@ def test_one_bar_and_no_chatter(tmp_path: Path, capfd: pytest.CaptureFixture[str
     fit(CONFIG, DATA, tmp_path / "run")
     out, err = capfd.readouterr()
     assert out == ""
-    lines = err.strip().splitlines()
+    *lines, reason = err.strip().splitlines()
     assert all(line.startswith("training ") for line in lines)
+    assert reason.startswith("no prediction intervals: target 'energy' has 8 labelled crystals")
     expected = r"training 100%.* epoch 5.0/5 \[\d\d:\d\d<00:00, validation MAE [\d.]+ eV/atom \(best [\d.]+\)\]"
     assert re.fullmatch(expected, lines[-1])
 
