@@ -3,8 +3,8 @@
 Errors on validation crystals of the Materials Project, with their moduli, refractive indices and metals; errors and
 intervals on WBM crystals that no database of known crystals has, and on validation crystals of chemical systems or
 prototypes that no training crystal has; crystals that are wrong in a known way, which a flag should mark; bulk moduli
-from the energies of squeezed cells; energies of elements. Intervals of validation crystals are calibrated again on the
-half of them to which a crystal does not belong.
+from the energies of squeezed cells; energies of elements; gaps of textbook compounds; energies above hull of binaries.
+Intervals of validation crystals are calibrated again on the half of them to which a crystal does not belong.
 
 The command ends with status 1 if a bar is missed.
 """
@@ -38,8 +38,20 @@ ELASTIC_OPTICAL = {
 }
 """Label → target and largest MAE."""
 VOLUMES = np.linspace(0.94, 1.06, 9)
+NEAR_HULL = 0.05
+"""eV/atom, up to which a crystal counts as one that may exist."""
 GPA = 160.2176634
 """GPa in eV/Å³."""
+TEXTBOOK = """
+    mp-149 mp-32 mp-66 mp-2534 mp-804 mp-2490 mp-1156 mp-661 mp-1550 mp-2172 mp-20351 mp-20012 mp-22205 mp-1639
+    mp-1479 mp-10044 mp-8062 mp-2133 mp-10695 mp-1190 mp-2176 mp-672 mp-2691 mp-406 mp-1265 mp-2472 mp-1342
+    mp-1138 mp-22905 mp-682 mp-22862 mp-23251 mp-2741 mp-981 mp-1029 mp-2657 mp-856 mp-5229 mp-5020 mp-20459
+    mp-4019 mp-19717 mp-2201 mp-21276 mp-2815 mp-1143 mp-7000 mp-2858 mp-352 mp-226 mp-34202 mp-1201 mp-1367
+    mp-1249 mp-2542 mp-3614 mp-22922 mp-23167 mp-2652 mp-3731 mp-422 mp-2730 mp-2231 mp-2242 mp-691 mp-641
+    mp-7375 mp-14 mp-19 mp-157 mp-1315 mp-22914
+"""
+"""Materials Project ids of 72 compounds of textbooks, from Si to CuCl. Gaps are those of PBE, in the snapshot of 2018."""
+NAMED = {"mp-149": "Si", "mp-2534": "GaAs", "mp-5020": "BaTiO3", "mp-19717": "PbTe"}
 N_CORRUPTED, LARGEST_CORRUPTED = 500, 60
 """Crystals, and atoms in each at most."""
 
@@ -64,6 +76,8 @@ def measure(options: argparse.Namespace, report: Report) -> None:
     wbm(files["wbm_val"], model, report)
     flags(validation, model, report)
     squeezed(files["elastic_optical"], model, report)
+    stability(options.data, model, report)
+    textbook_gaps(options.data, model, report)
 
 
 class Part:
@@ -214,15 +228,9 @@ def wbm(path: Path, model: CrystalFramer, report: Report) -> None:
 
 
 def _flagged(table: pandas.DataFrame) -> float:
-    """Share of the crystals that have a flag or an error."""
-    return float(
-        np.mean(
-            [
-                flag is not None or error is not None
-                for flag, error in zip(table["outside_training"], table["error"], strict=True)
-            ]
-        )
-    )
+    """Share of the crystals that have one of both flags, or an error."""
+    columns = [name for name in ("outside_training", "not_relaxed", "error") if name in table]
+    return float(table[columns].notna().to_numpy().any(axis=1).mean())
 
 
 def flags(part: Part, model: CrystalFramer, report: Report) -> None:
@@ -280,6 +288,49 @@ def squeezed(path: Path, model: CrystalFramer, report: Report) -> None:
             "",
         ),
     ]
+
+
+def stability(folder: Path, model: CrystalFramer, report: Report) -> None:
+    """Energies above hull of binaries that did not train the model, with predictions or labels of competing phases."""
+    part = Part(folder / "binaries_val.parquet", model, "not in_mp2018_train")
+    references = Part(folder / "binaries_train.parquet", model)
+    label = part.labels["energy_above_hull"].to_numpy()
+    for name, phases in (("predictions", references.table), ("labels", references.labels[["formula", ENERGY]])):
+        found = cf.above_hull(part.table, phases)
+        above, low, high = (found[f"above_hull{end}"].to_numpy() for end in ("", "_low", "_high"))
+        above, high = np.maximum(above, 0.0), np.maximum(high, 0.0)  # phases of the label's hull may be among these
+        stable, said = label <= NEAR_HULL, above <= NEAR_HULL
+        details = {
+            "crystals": float(len(label)),
+            "median": float(np.median(np.abs(above - label))),
+            "coverage": float(((label >= low) & (label <= high)).mean()),
+            f"within {NEAR_HULL:g}": float(stable.mean()),
+            "precision": float((said & stable).sum() / said.sum()),
+            "recall": float((said & stable).sum() / stable.sum()),
+        }
+        work, mae = f"energy above hull, hull of {name}", float(np.abs(above - label).mean())
+        report.rows.append(Row(work, "crystalframer", cf.__version__, "eV/atom", mae, details=details))
+
+
+def textbook_gaps(folder: Path, model: CrystalFramer, report: Report) -> None:
+    """Gaps of compounds that everybody knows. Most of them trained the model."""
+    ids = TEXTBOOK.split()
+    parts = [Part(folder / f"mp2018_{part}.parquet", model, f"material_id in {ids}") for part in ("train", "val")]
+    errors = [part.error(GAP) for part in parts]
+    tables = pandas.concat([part.labels.assign(predicted=part.table[GAP]) for part in parts])
+    tables = tables.set_index("material_id")[[GAP, "predicted"]]
+    named = [f"{name} {tables.loc[key, 'predicted']:.2f} ({tables.loc[key, GAP]:.2f})" for key, name in NAMED.items()]
+    median = float(np.median(np.abs(np.concatenate(errors))))
+    details: dict[str, float | str] = {
+        "crystals": float(len(tables)),
+        "in training": float(len(errors[0])),
+        "median of the others": float(np.median(np.abs(errors[1]))),
+        "predicted (label), eV": ", ".join(named),
+    }
+    report.rows.append(
+        Row("gaps of textbook compounds", "crystalframer", cf.__version__, "eV", median, details=details)
+    )
+    report.bars.append(Bar("gaps of textbook compounds, median error", median, 0.25, "eV"))
 
 
 def bulk_modulus(crystal: Crystal, model: CrystalFramer) -> float:

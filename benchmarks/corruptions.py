@@ -95,6 +95,50 @@ def with_interstitial(crystal: Crystal, generator: np.random.Generator) -> Cryst
     )
 
 
+def glided(crystal: Crystal, generator: np.random.Generator) -> Crystal | None:
+    """The upper half of the cell glides by 1 Å in a random direction along its faces."""
+    fractions = crystal.positions @ np.linalg.inv(crystal.lattice)
+    is_upper = fractions[:, 2] - np.floor(fractions[:, 2] + 1e-6) >= 0.5 - 1e-6
+    if is_upper.all() or not is_upper.any():
+        return None
+    a, b = crystal.lattice[0], crystal.lattice[1]
+    direction = generator.normal() * a / np.linalg.norm(a) + generator.normal() * b / np.linalg.norm(b)
+    steps = is_upper[:, None] * direction / np.linalg.norm(direction)
+    return replace(crystal, positions=crystal.positions + steps)
+
+
+def with_gap(crystal: Crystal, _: np.random.Generator) -> Crystal:
+    """Between two layers of atoms the cell has 3 Å of vacuum more."""
+    a, b, c = crystal.lattice
+    normal = np.cross(a, b) / np.linalg.norm(np.cross(a, b))
+    normal *= np.sign(c @ normal)
+    fractions = crystal.positions @ np.linalg.inv(crystal.lattice)
+    positions = crystal.positions - np.floor(fractions[:, 2:] + 1e-6) * c
+    return replace(crystal, positions=positions, lattice=np.stack([a, b, c + 3.0 * normal]))
+
+
+def hydrogenated(crystal: Crystal, generator: np.random.Generator) -> Crystal:
+    """A hydrogen atom sits 1 Å from one of the atoms."""
+    direction = generator.normal(size=3)
+    place = crystal.positions[generator.integers(len(crystal))] + direction / np.linalg.norm(direction)
+    return replace(
+        crystal,
+        atomic_numbers=np.append(crystal.atomic_numbers, 1),
+        positions=np.vstack([crystal.positions, place]),
+    )
+
+
+def one_element_moved(crystal: Crystal, generator: np.random.Generator) -> Crystal | None:
+    """All atoms of one element move by 0.5 Å in the same direction."""
+    elements = np.unique(crystal.atomic_numbers)
+    if len(elements) == 1:
+        return None
+    direction = generator.normal(size=3)
+    chosen = crystal.atomic_numbers == generator.choice(elements)
+    step = 0.5 * direction / np.linalg.norm(direction)
+    return replace(crystal, positions=crystal.positions + chosen[:, None] * step)
+
+
 CORRUPTIONS: Mapping[str, Corruption] = {
     "species shuffled": shuffled,
     "a third of the atoms removed": without_a_third,
@@ -104,5 +148,10 @@ CORRUPTIONS: Mapping[str, Corruption] = {
     "an interstitial atom": with_interstitial,
     "cell strained by 6 %": sheared,
     "lengths × 0.95": scaled(0.95),
+    "half of the cell glides by 1 Å": glided,
+    "3 Å of vacuum between layers": with_gap,
+    "hydrogen on an atom": hydrogenated,
+    "one element moved by 0.5 Å": one_element_moved,
 }
-"""The last four were invented for this benchmark; nothing is fitted or chosen on them."""
+"""The flags learn from alterations like the first eight (`crystalframer.alterations`). The last four were invented for
+this benchmark; nothing is fitted or chosen on them."""

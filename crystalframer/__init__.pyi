@@ -50,6 +50,7 @@ from .explaining.heads import head_importance as head_importance
 from .explaining.interventions import Intervention as Intervention, intervene as intervene
 from .explaining.substitution import substitute as substitute
 from .explanations import Explanation as Explanation
+from .learning import learn_soundness as learn_soundness
 from .model.network import CrystalFramer as CrystalFramer
 from .nearest import nearest_training as nearest_training
 from .prediction import load as load, predict as predict, trace as trace

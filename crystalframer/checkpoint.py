@@ -1,6 +1,7 @@
 """A trained model on disk: a folder with `config.json` and `model.safetensors`.
 
-The folder may also hold `domain.json` (the range of the training crystals) and `uncertainty.safetensors` (calibrated
+The folder may also hold `domain.json` (the range of the training crystals), `training_index.safetensors` (their
+features), `soundness.safetensors` (a classifier of crystals that are wrong) and `uncertainty.safetensors` (calibrated
 prediction intervals). These and `config.json` each state their own checksum and that of the weights that they belong to
 (`seals`), and so does `errors.json` (errors by element and size of the cell). The folder of a run, or a copy of its
 model, also holds `crystals.parquet` (which crystals trained it).
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from crystalframer.domain import Domain
     from crystalframer.measured_errors import MeasuredErrors
     from crystalframer.model.network import CrystalFramer
+    from crystalframer.soundness import Soundness
     from crystalframer.training_index import TrainingIndex
     from crystalframer.uncertainty import Uncertainty
 
@@ -60,7 +62,7 @@ _ADDED_AFTER: Mapping[int, Mapping[str, Any]] = {
 whatever the defaults become."""
 CONFIG_FILE, WEIGHTS_FILE, RESUME_FILE = "config.json", "model.safetensors", "resume.ckpt"
 DOMAIN_FILE, UNCERTAINTY_FILE, USED_FILE = "domain.json", "uncertainty.safetensors", "crystals.parquet"
-INDEX_FILE = "training_index.safetensors"
+INDEX_FILE, SOUNDNESS_FILE = "training_index.safetensors", "soundness.safetensors"
 ERRORS_FILE = "errors.json"
 PRETRAINED = Path(__file__).parent / "pretrained"
 """The checkpoint that comes with the package."""
@@ -124,6 +126,8 @@ def save(model: CrystalFramer, path: Path | str, add: Callable[[Path], None] | N
             files.write(new / UNCERTAINTY_FILE, model.uncertainty.to_bytes(checksum))
         if model.index is not None:
             files.write(new / INDEX_FILE, model.index.to_bytes(checksum))
+        if model.soundness is not None:
+            files.write(new / SOUNDNESS_FILE, model.soundness.to_bytes(checksum))
         if model.used is not None:
             files.write(new / USED_FILE, model.used.content)
         if model.errors is not None:
@@ -206,6 +210,7 @@ def load(path: Path | str | None, device: torch.device | str = "cpu") -> Crystal
     model.domain = _read_domain(folder / DOMAIN_FILE, checksum)
     model.index = _read_index(folder / INDEX_FILE, model.config, checksum)
     model.uncertainty = _read_uncertainty(folder / UNCERTAINTY_FILE, model, checksum)
+    model.soundness = _read_soundness(folder / SOUNDNESS_FILE, model.config, checksum)
     model.used = _read_used(folder)
     model.errors = _read_errors(folder / ERRORS_FILE, checksum)
     return model.to(device).eval()
@@ -227,7 +232,7 @@ def columns(path: Path | str | None) -> Columns:
         CheckpointError: as `read_config`.
     """
     folder = find(path)
-    has = [(folder / name).exists() for name in (UNCERTAINTY_FILE, DOMAIN_FILE, INDEX_FILE)]
+    has = [(folder / name).exists() for name in (UNCERTAINTY_FILE, DOMAIN_FILE, INDEX_FILE, SOUNDNESS_FILE)]
     return Columns(read_config(folder).targets, *has)
 
 
@@ -436,6 +441,18 @@ def _read_uncertainty(file: Path, model: CrystalFramer, weights: str) -> Uncerta
             path=file,
         )
     return uncertainty
+
+
+def _read_soundness(file: Path, config: ModelConfig, weights: str) -> Soundness | None:
+    if not file.exists():
+        return None
+    from crystalframer.soundness import Soundness
+
+    with _refusing_extra(file):
+        soundness = Soundness.from_bytes(file.read_bytes(), weights)
+    if soundness.layer_weight.shape[:2] != (config.n_layers + 1, config.d_model):
+        raise CheckpointError("made for another model (other layers or features); delete it", path=file)
+    return soundness
 
 
 @contextmanager

@@ -701,7 +701,7 @@ def _score(target: Target, rows: pandas.DataFrame, mean: float) -> TargetScore:
 
 def _covered(rows: pandas.DataFrame) -> float:
     """NaN without intervals."""
-    if "low" not in rows or rows["low"].isna().all():
+    if "low" not in rows or np.isnan(rows["low"].to_numpy()).all():
         return float("nan")
     return float(rows["label"].between(rows["low"], rows["high"]).mean())
 

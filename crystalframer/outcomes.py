@@ -40,6 +40,8 @@ class Outcome:
     """Id and formula of the nearest training crystal; None if there is an error, or the model has no index of them."""
     distance: float = math.nan
     """Its distance (`training_index.Nearest`)."""
+    not_relaxed: str | None = None
+    """Why its atoms seem not to be at rest; None if they do, or if the model cannot tell."""
 
 
 def check_sizes(batch_size: int, max_atoms: int) -> None:
@@ -70,6 +72,8 @@ class Columns:
     """Whether the model knows the range of its training data."""
     has_nearest: bool = False
     """Whether the model has an index of its training crystals."""
+    has_soundness: bool = False
+    """Whether the model tells sound crystals from others."""
 
     @property
     def n_outputs(self) -> int:
@@ -95,8 +99,10 @@ def table(rows: Sequence[Outcome], columns: Columns) -> pandas.DataFrame:
         if columns.has_intervals and not target.is_class:
             frame[f"{target.name}_low"], frame[f"{target.name}_high"] = low[:, first], high[:, first]
         first += target.n_outputs
-    if columns.has_flags or columns.has_nearest:
+    if columns.has_flags or columns.has_nearest or columns.has_soundness:
         frame["outside_training"] = pandas.Series([row.outside_training for row in rows], dtype=object)
+    if columns.has_soundness:
+        frame["not_relaxed"] = pandas.Series([row.not_relaxed for row in rows], dtype=object)
     if columns.has_nearest:
         frame["nearest_training"] = pandas.Series([row.nearest for row in rows], dtype=object)
         frame["nearest_distance"] = [row.distance for row in rows]

@@ -33,7 +33,8 @@ from crystalframer.errors import (
     Setting,
     is_of_machine,
 )
-from crystalframer.model.network import CrystalFramer
+from crystalframer.maths.segments import segment_mean
+from crystalframer.model.network import CrystalFramer, crystal_index
 from crystalframer.model.outputs import with_probabilities
 from crystalframer.outcomes import Columns, Outcome, check_sizes, table, unread
 from crystalframer.reading.entry import StructureRecord
@@ -154,8 +155,10 @@ def predict(
         prediction, else None. A calibrated model (see `calibrate`) adds the prediction interval from `<target>_low` to
         `<target>_high`, which contains the true value for 90 % of crystals like those that it was calibrated on. A
         model that knows its training data adds `outside_training`: how the structure differs from all training
-        crystals, else None. One with an index of them adds `nearest_training`, id and formula of the most similar one,
-        and `nearest_distance`: 1 is the median of the training crystals themselves (see `nearest_training`).
+        crystals, else None. One that knows altered crystals (see `learn_soundness`) also says there if species seem
+        exchanged or atoms missing, and adds `not_relaxed`: why the atoms seem not to be at rest, else None. One with an
+        index of its training data adds `nearest_training`, id and formula of the most similar one, and
+        `nearest_distance`: 1 is the median of the training crystals themselves (see `nearest_training`).
 
     Raises:
         CheckpointError: the model cannot be loaded.
@@ -211,8 +214,8 @@ def tabulated(
 
 def columns(model: CrystalFramer) -> Columns:
     """The columns of the table of its predictions."""
-    has_nearest = model.index is not None
-    return Columns(model.config.targets, model.uncertainty is not None, model.domain is not None, has_nearest)
+    has = [part is not None for part in (model.uncertainty, model.domain, model.index, model.soundness)]
+    return Columns(model.config.targets, *has)
 
 
 def until_error(items: Iterable[Item], stopped: list[Exception]) -> Iterator[Item]:
@@ -323,6 +326,7 @@ class _Prediction(NamedTuple):
     outside_training: str | None
     nearest: str | None
     distance: float
+    not_relaxed: str | None
 
 
 class Failure(NamedTuple):
@@ -439,16 +443,23 @@ def _computed(
 
 def _predict(crystals: CrystalBatch | ChunkedCrystal, model: CrystalFramer) -> list[_Prediction | Failure]:
     with torch.inference_mode():
-        if isinstance(crystals, CrystalBatch) and model.uncertainty is None and model.index is None:
+        kinds = None
+        if model.soundness is not None:
+            layers = list(model.layers_of(crystals))
+            index, n_crystals = crystal_index(crystals, layers[-1].device)
+            kinds = model.soundness.log_probabilities(layers, index, n_crystals)
+            pooled = segment_mean(layers[-1], index, n_crystals)
+            predicted = model.read_out(pooled)
+        elif isinstance(crystals, CrystalBatch) and model.uncertainty is None and model.index is None:
             pooled, predicted = None, model(crystals.to(model.target_mean.device))
         else:
             pooled = model.pooled_features_of(crystals)
             predicted = model.read_out(pooled)
     values = with_probabilities(predicted.double(), model.config).cpu().numpy()
     low, high = np.full_like(values, np.nan), np.full_like(values, np.nan)
-    unlike = outside = nearest = [None] * len(values)
+    unlike = outside = altered = not_relaxed = nearest = [None] * len(values)
     distance = [math.nan] * len(values)
-    if pooled is not None:
+    if pooled is not None and (model.uncertainty is not None or model.index is not None):
         finite = np.nan_to_num(pooled.float().cpu().numpy(), posinf=0.0, neginf=0.0)
         inputs, found = interval_inputs(model.index, finite)
         if model.uncertainty is not None:
@@ -463,9 +474,11 @@ def _predict(crystals: CrystalBatch | ChunkedCrystal, model: CrystalFramer) -> l
             )
     if model.domain is not None:
         outside = model.domain.outside(crystals)
+    if model.soundness is not None and kinds is not None:
+        altered, not_relaxed = model.soundness.flags(kinds)
     why_not = [_why_not_finite(value, model.config) for value in values]
-    flags = ["; ".join(filter(None, reasons)) or None for reasons in zip(outside, unlike, strict=True)]
-    rows = zip(values, low, high, flags, nearest, distance, strict=True)
+    flags = ["; ".join(filter(None, reasons)) or None for reasons in zip(outside, unlike, altered, strict=True)]
+    rows = zip(values, low, high, flags, nearest, distance, not_relaxed, strict=True)
     return [failure or _Prediction(*row) for failure, row in zip(why_not, rows, strict=True)]
 
 

@@ -64,6 +64,7 @@ def main() -> None:
         "moved by rotations": {crystal.id: spread[row] for row, crystal in enumerate(some) if not settled[row]},
         "intervals": {crystal.id: intervals[row].tolist() for row, crystal in enumerate(some)},
         "outside training": dict(zip(table["id"], table["outside_training"], strict=True)),
+        "not relaxed": dict(zip(table["id"], table["not_relaxed"], strict=True)),
         "nearest training": dict(zip(table["id"], table["nearest_training"], strict=True)),
     }
     FILE.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

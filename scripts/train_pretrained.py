@@ -32,7 +32,14 @@ from pretraining_data import COPY, TARGETS, joined, strained
 
 import crystalframer as cf
 from crystalframer import checkpoint
-from crystalframer.checkpoint import DOMAIN_FILE, INDEX_FILE, PRETRAINED, UNCERTAINTY_FILE, WEIGHTS_FILE
+from crystalframer.checkpoint import (
+    DOMAIN_FILE,
+    INDEX_FILE,
+    PRETRAINED,
+    SOUNDNESS_FILE,
+    UNCERTAINTY_FILE,
+    WEIGHTS_FILE,
+)
 from crystalframer.config import Config, DataConfig, TrainingConfig
 from crystalframer.crystals.loading import prepare
 from crystalframer.datasets.dataset import CrystalDataset, Splits
@@ -178,6 +185,7 @@ def replace_shipped(model: CrystalFramer, options: Options) -> None:
         model = cf.calibrate_probabilities(validation, model)
     model.index = cf.index_training_crystals(train, model)
     model.domain = Domain.of(prepare(train, model.config.radius, enlarge=model.config.enlarges_radius))
+    model.soundness = cf.learn_soundness(train, validation, model)
     away = pandas.read_parquet(options.away)
     away = away[(away["part"] == "fit") & away["no_correction"]]["material_id"].astype(str)
     others = cf.dataset(str(options.away), targets=TARGETS[:1])
@@ -212,7 +220,7 @@ def seal(folder: Path = PRETRAINED) -> None:
         cf.save(cf.load(folder, "cpu"), again)
         if (again / WEIGHTS_FILE).read_bytes() != (folder / WEIGHTS_FILE).read_bytes():
             raise SystemExit("this release of safetensors writes the weights otherwise; seal with the pinned one")
-        for file in (DOMAIN_FILE, UNCERTAINTY_FILE, INDEX_FILE):
+        for file in (DOMAIN_FILE, UNCERTAINTY_FILE, INDEX_FILE, SOUNDNESS_FILE):
             shutil.copy(again / file, folder)
 
 

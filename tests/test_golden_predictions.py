@@ -67,7 +67,7 @@ def test_every_golden_crystal_is_compared(script: ModuleType) -> None:
     """By both ways to load; none moves when it is turned, because frames are weighted sets."""
     ids = [crystal.id for crystal in script.crystals()]
     assert len(ids) == 48
-    for kind in ("averaged", "chosen", "intervals", "outside training", "nearest training"):
+    for kind in ("averaged", "chosen", "intervals", "outside training", "not relaxed", "nearest training"):
         assert list(GOLDEN[kind]) == ids
     assert not GOLDEN["moved by rotations"]
 
@@ -78,6 +78,8 @@ def test_intervals_and_flags_do_not_drift(script: ModuleType) -> None:
     table = cf.predict(crystals, device="cpu", progress=False)
     flags = [GOLDEN["outside training"][crystal.id] for crystal in crystals]
     assert [flag if isinstance(flag, str) else None for flag in table["outside_training"]] == flags
+    unrelaxed = [GOLDEN["not relaxed"][crystal.id] for crystal in crystals]
+    assert [flag if isinstance(flag, str) else None for flag in table["not_relaxed"]] == unrelaxed
     assert 5 < sum(flag is not None for flag in flags) < 43
     names = cf.load(device="cpu").config.scalar_names
     ends = table[[f"{name}_{side}" for name in names for side in ("low", "high")]].to_numpy()

@@ -425,14 +425,14 @@ def test_the_command_prints_the_choice_or_writes_it(
 
 def failing_for(test: Callable[[CrystalBatch], bool], error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     """Raise the error where a batch for which the test holds is predicted."""
-    forward = CrystalFramer.pooled_features
+    layers = CrystalFramer.layers
 
-    def predict_or_fail(model: CrystalFramer, batch: CrystalBatch, *given: Any) -> Any:
+    def compute_or_fail(model: CrystalFramer, batch: CrystalBatch, *given: Any) -> Any:
         if test(batch):
             raise error
-        return forward(model, batch, *given)
+        return layers(model, batch, *given)
 
-    monkeypatch.setattr(CrystalFramer, "pooled_features", predict_or_fail)
+    monkeypatch.setattr(CrystalFramer, "layers", compute_or_fail)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from crystalframer.datasets.used import UsedCrystals
     from crystalframer.domain import Domain
     from crystalframer.measured_errors import MeasuredErrors
+    from crystalframer.soundness import Soundness
     from crystalframer.training_index import TrainingIndex
     from crystalframer.uncertainty import Uncertainty
 
@@ -123,6 +125,8 @@ class CrystalFramer(nn.Module):
         """The error of predictions with these weights. Other weights need another calibration."""
         self.index: TrainingIndex | None = None
         """Its training crystals by their features. The uncertainty may need it."""
+        self.soundness: Soundness | None = None
+        """Tells crystals like its training crystals from crystals that were made wrong."""
         self.used: UsedCrystals | None = None
         """The crystals of the run that trained it. It belongs to the run, or to the checkpoint that was saved of it."""
         self.errors: MeasuredErrors | None = None
@@ -240,22 +244,40 @@ class CrystalFramer(nn.Module):
         self, batch: CrystalBatch, n_blocks: int, noise_seed: NoiseSeed | None = None
     ) -> Float[Tensor, "n_atoms d_model"]:
         """Features of the atoms after the first `n_blocks` blocks."""
+        return next(islice(self.layers(batch, noise_seed), n_blocks, None))
+
+    def layers(
+        self, batch: CrystalBatch, noise_seed: NoiseSeed | None = None
+    ) -> Iterator[Float[Tensor, "n_atoms d_model"]]:
+        """Features of the atoms after the embedding, and after each block."""
         features, edges = self.embed(batch.atomic_numbers), Edges.of(batch)
-        for layer, block in enumerate(self.blocks[:n_blocks]):
+        yield features
+        for layer, block in enumerate(self.blocks):
             # Each layer needs other noise, and any integer is a seed.
             features = block(features, edges, None if noise_seed is None else noise_seed + layer)
-        return features
+            yield features
 
     def atom_features_in_chunks(self, crystal: ChunkedCrystal, n_blocks: int) -> Float[Tensor, "n_atoms d_model"]:
         """The same as `atom_features` in evaluation, for a crystal whose edges do not fit into memory together.
 
         Each layer computes the edges of some query atoms at a time. Only these edges are in memory, and all atoms.
         """
+        return next(islice(self.layers_in_chunks(crystal), n_blocks, None))
+
+    def layers_in_chunks(self, crystal: ChunkedCrystal) -> Iterator[Float[Tensor, "n_atoms d_model"]]:
+        """The same as `layers` in evaluation, for such a crystal."""
         with self._chunks(crystal) as chunks:
             features = self.embed(chunks.atomic_numbers)
-            for block in self.blocks[:n_blocks]:
+            yield features
+            for block in self.blocks:
                 features = block.in_chunks(features, chunks)
-        return features
+                yield features
+
+    def layers_of(self, crystals: CrystalBatch | ChunkedCrystal) -> Iterator[Float[Tensor, "n_atoms d_model"]]:
+        """The same as `layers` in evaluation, for a batch on any device, or for one large crystal."""
+        if isinstance(crystals, ChunkedCrystal):
+            return self.layers_in_chunks(crystals)
+        return self.layers(crystals.to(self.target_mean.device))
 
     @torch.no_grad()
     def trace_atoms(self, crystal: ChunkedCrystal, atoms: Int64[np.ndarray, " n_atoms"]) -> CrystalTrace:
@@ -303,6 +325,13 @@ class CrystalFramer(nn.Module):
             features, attended = block.trace(features, edges)
             steps.append((features, attended))
         return crystal_traces(self.evaluation_config, batch, edges, steps, self.read_out(pooled(features, batch)))
+
+
+def crystal_index(crystals: CrystalBatch | ChunkedCrystal, device: torch.device) -> tuple[Int[Tensor, " n_atoms"], int]:
+    """Which crystal each atom belongs to, and the number of crystals."""
+    if isinstance(crystals, CrystalBatch):
+        return crystals.crystal_index.to(device), crystals.n_crystals
+    return torch.zeros(crystals.n_atoms, dtype=torch.int64, device=device), 1
 
 
 def pooled(features: Float[Tensor, "n_atoms d_model"], batch: CrystalBatch) -> Float[Tensor, "n_crystals d_model"]:

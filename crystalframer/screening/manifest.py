@@ -54,7 +54,8 @@ def fingerprint(model: CrystalFramer) -> str:
         content.update(name.encode())
         content.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     content.update(b"" if model.domain is None else to_json(model.domain).encode())
-    content.update(b"" if model.uncertainty is None else model.uncertainty.to_bytes())
+    for part in (model.uncertainty, model.index, model.soundness):
+        content.update(b"" if part is None else part.to_bytes())
     return content.hexdigest()[:16]
 
 
