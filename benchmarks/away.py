@@ -50,7 +50,7 @@ TEXTBOOK = """
     mp-1249 mp-2542 mp-3614 mp-22922 mp-23167 mp-2652 mp-3731 mp-422 mp-2730 mp-2231 mp-2242 mp-691 mp-641
     mp-7375 mp-14 mp-19 mp-157 mp-1315 mp-22914
 """
-"""Materials Project ids of 72 compounds of textbooks, from Si to CuCl. Gaps are those of PBE, in the snapshot of 2018."""
+"""Materials Project ids of 72 compounds of textbooks, from Si to CuCl; gaps by PBE, of the snapshot of 2018."""
 NAMED = {"mp-149": "Si", "mp-2534": "GaAs", "mp-5020": "BaTiO3", "mp-19717": "PbTe"}
 N_CORRUPTED, LARGEST_CORRUPTED = 500, 60
 """Crystals, and atoms in each at most."""

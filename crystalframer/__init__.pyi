@@ -1,6 +1,5 @@
 from ._version import __version__ as __version__
 from .analysis.check import check as check
-from .analysis.stability import above_hull as above_hull
 from .authors import load_authors_checkpoint as load_authors_checkpoint
 from .calculator import CrystalFramerCalculator as CrystalFramerCalculator
 from .checkpoint import save as save
@@ -57,6 +56,7 @@ from .prediction import load as load, predict as predict, trace as trace
 from .presets import PRESETS as PRESETS, preset as preset
 from .reading.inputs import read as read, read_all as read_all
 from .screening import read_screen as read_screen, screen as screen
+from .stability import above_hull as above_hull
 from .studies import Choice as Choice, Range as Range, ablate as ablate, sweep as sweep
 from .traces import CrystalTrace as CrystalTrace
 from .training import fit as fit

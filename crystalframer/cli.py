@@ -236,6 +236,7 @@ def _screen(
     top: Any,
     by: Any,
     lowest: Any,
+    hull: Any,
     selection: Any = None,
     report: bool = False,
     **options: Any,
@@ -243,9 +244,9 @@ def _screen(
     """Takes what `predict` takes, and databases of ASE (.db) and LMDB with JSON values (.lmdb, .aselmdb; pickled values
     are refused). Writes parquet tables `part-00000.parquet`, ... into a folder; `pandas.read_parquet("FOLDER")` reads
     them all. Every table is either complete or absent, and the same command continues what was stopped. --where, --top
-    and --by choose rows to show at the end. --report adds a page, `report.html` in the folder: histograms, the lowest
-    and highest values, and what failed. `crystalframer explore FOLDER` shows the rows as a map. The exit code is 1 if
-    nothing could be predicted.
+    and --by choose rows to show at the end, and --hull adds how far they are above the hull of competing phases. --report
+    adds a page, `report.html` in the folder: histograms, the lowest and highest values, and what failed. `crystalframer
+    explore FOLDER` shows the rows as a map. The exit code is 1 if nothing could be predicted.
 
     Examples:
     $ crystalframer screen candidates.parquet --output screened
@@ -253,6 +254,7 @@ def _screen(
     $ crystalframer screen candidates.parquet --output screened --report
     $ crystalframer screen candidates.parquet --output screened --where "band_gap > 3" --selection insulators.csv
     $ crystalframer screen candidates.parquet --output screened --top 20 --by formation_energy_per_atom --lowest
+    $ crystalframer screen candidates.parquet --output screened --hull phases.csv --top 20 --by above_hull --lowest
     """
     if not structures:
         raise ConfigError("no structures to screen; name files, folders, patterns or databases")
@@ -272,8 +274,8 @@ def _screen(
         page = result.folder / reports.REPORT
         reports.screening_report(result.folder, page)
         print(f"report in {page}")
-    if any(choice is not None for choice in (where, top, by, selection)):
-        chosen = cf.read_screen(output, where, top, by, lowest)
+    if any(choice is not None for choice in (where, top, by, hull, selection)):
+        chosen = cf.read_screen(output, where, top, by, lowest, hull)
         if selection is None:
             _print_table(chosen, rest="--selection TABLE writes them")
         else:

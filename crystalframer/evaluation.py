@@ -422,7 +422,7 @@ def calibrate(
         CheckpointError: the model cannot be loaded.
     """
     model = ready(model, device)
-    data = _labelled_in_part(data, model)
+    data = labelled_targets(data, model)
     data = _without_training((data if part is None else _part(data, part, model)).labelled(), model)
     names = model.config.scalar_names
     if not names:

@@ -29,6 +29,7 @@ from refusals import refused
 
 import crystalframer as cf
 from crystalframer import checkpoint
+from crystalframer.checkpoint import PRETRAINED
 from crystalframer.cli import main
 from crystalframer.crystals.batch import CrystalBatch
 from crystalframer.crystals.crystal import Crystal
@@ -42,7 +43,7 @@ from crystalframer.screening import shards
 from crystalframer.screening.manifest import fingerprint
 from crystalframer.screening.plan import Shard
 from crystalframer.screening.shards import even_batches, reason_of
-from crystalframer.testing import random_crystal
+from crystalframer.testing import prototypes, random_crystal
 
 N = 23
 BROKEN = (4, 11)
@@ -322,6 +323,29 @@ def test_choosing_rows(lines: Path, tmp_path: Path) -> None:
             cf.read_screen(tmp_path, **choice)
     with refused(ScreeningError, path=tmp_path / "none"):
         cf.read_screen(tmp_path / "none")
+
+
+def test_rows_above_a_hull(tmp_path: Path) -> None:
+    """As `above_hull` has it for the whole table, with the rows of several shards; columns to choose by."""
+    crystals = [crystal for crystal in prototypes() if len(set(crystal.atomic_numbers.tolist())) == 2][:7]
+    energy = "formation_energy_per_atom"
+    screening = cf.screen(crystals, tmp_path / "screened", PRETRAINED, shard_size=3, device="cpu", progress=False)
+    assert screening.n_structures == len(crystals)
+    plain = cf.read_screen(tmp_path / "screened")
+    phases = pandas.DataFrame({"formula": plain["formula"][:5], energy: plain[energy][:5] - 0.1})
+    wanted = cf.above_hull(plain, phases)
+    found = cf.read_screen(tmp_path / "screened", hull=phases)
+    assert found[plain.columns.tolist()].equals(plain)
+    for name in ("above_hull", "above_hull_low", "above_hull_high", "decomposes_to"):
+        pandas.testing.assert_series_equal(found[name], wanted[name])
+    assert found["hull_error"].tolist() == wanted["error"].tolist() and wanted["error"].notna().any()
+    assert found.attrs["units"]["above_hull"] == "eV/atom"
+    near = cf.read_screen(tmp_path / "screened", "above_hull < 0.11", 2, "above_hull", lowest=True, hull=phases)
+    assert near["above_hull"].tolist() == sorted(wanted.query("above_hull < 0.11")["above_hull"])[:2]
+    failed = pandas.DataFrame({"formula": ["NaCl"], energy: [np.nan]})
+    pandas.concat([phases, failed]).to_csv(tmp_path / "phases.csv", index=False)
+    from_file = cf.read_screen(tmp_path / "screened", hull=tmp_path / "phases.csv")
+    pandas.testing.assert_series_equal(from_file["above_hull"], wanted["above_hull"])
 
 
 # Processes

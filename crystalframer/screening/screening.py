@@ -15,6 +15,7 @@ import torch
 from tqdm.auto import tqdm
 
 from crystalframer import files
+from crystalframer.datasets.dataset import CrystalDataset
 from crystalframer.errors import ScreeningError, Setting, WorkerError
 from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import MAX_ATOMS, ready
@@ -32,6 +33,7 @@ from crystalframer.screening.shards import (
     path_of,
     read_result,
 )
+from crystalframer.stability import above_hull
 
 if TYPE_CHECKING:
     import pandas
@@ -255,6 +257,7 @@ def read_screen(
     top: int | None = None,
     by: str | None = None,
     lowest: bool = False,
+    hull: pandas.DataFrame | CrystalDataset | str | Path | None = None,
 ) -> pandas.DataFrame:
     """Read the tables of a screening as one table, in the order of the input.
 
@@ -266,12 +269,16 @@ def read_screen(
         top: keep this number of rows: those with the highest values in the column `by`, highest first.
         by: name of the column for `top`.
         lowest: keep the rows with the lowest values instead, lowest first.
+        hull: competing phases, for columns `above_hull` (eV/atom; with its interval), `decomposes_to` and `hull_error`
+            (why there is none), as the references of `above_hull`: a data set with formation energies, or its name or
+            path. `where` and `by` may use these columns.
 
     Returns:
         The rows; `attrs["units"]` maps target to unit.
 
     Raises:
         ScreeningError: the folder holds no screening, a table is damaged, or a column or expression does not fit it.
+        DataError: as `above_hull`, for `hull`.
 
     Example:
         >>> import tempfile
@@ -293,6 +300,8 @@ def read_screen(
     kept: pandas.DataFrame | None = None
     for number in numbers_there(folder):
         frame = shard_files.read(path_of(folder, number))
+        if hull is not None:
+            frame = _with_hull(frame, hull)
         if by is not None and (by not in frame or not pandas.api.types.is_numeric_dtype(frame[by])):
             numeric = frame.select_dtypes("number").columns
             names = ", ".join(numeric)
@@ -308,6 +317,17 @@ def read_screen(
     if kept is None:
         raise ScreeningError("no table is complete yet; let the screening go on", path=folder)
     return kept.reset_index(drop=True)
+
+
+def _with_hull(frame: pandas.DataFrame, references: pandas.DataFrame | CrystalDataset | str | Path) -> pandas.DataFrame:
+    """The rows with what `above_hull` finds for them."""
+    import pandas
+
+    found = above_hull(frame, references).rename(columns={"error": "hull_error"})
+    names = [name for name in found if name.startswith("above_hull") or name in ("decomposes_to", "hull_error")]
+    joined = pandas.concat([frame, found[names]], axis=1)
+    joined.attrs = {**frame.attrs, "units": {**frame.attrs.get("units", {}), **found.attrs["units"]}}
+    return joined
 
 
 def _chosen(frame: pandas.DataFrame, where: str) -> pandas.DataFrame:

@@ -9,8 +9,8 @@ from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 from pymatgen.core import Composition
 
 import crystalframer as cf
-from crystalframer.analysis.stability import ENERGY
 from crystalframer.errors import DataError, UnknownTarget
+from crystalframer.stability import ENERGY
 
 
 def table(*rows: tuple[str, float], **columns: list[float]) -> pandas.DataFrame:

@@ -6,6 +6,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,8 +52,8 @@ def above_hull(
         table: candidates: columns `formula` and the energy in eV/atom, as `predict` returns them. Rows without an
             energy get none above the hull.
         references: competing phases: a table with the same columns, a data set with labels of this name, or the name
-            or path of one. They and the candidates must come from one level of theory, such as predictions of both by
-            one model.
+            or path of one. Of a file, rows without an energy are left out. They and the candidates must come from one
+            level of theory, such as predictions of both by one model.
         energy: name of the column of formation energies.
         progress: show a progress bar if it takes more than 2 s.
 
@@ -104,10 +105,32 @@ class _Phase:
 
 def _as_table(references: pandas.DataFrame | CrystalDataset | str | Path, energy: str) -> pandas.DataFrame:
     if isinstance(references, (str, Path)):
+        table = _formulas_in(Path(references), energy)
+        if table is not None:
+            return table
         references = dataset(references, targets=[energy])
     if isinstance(references, CrystalDataset):
         return references.with_targets([energy]).labelled().to_frame()
     return references
+
+
+def _formulas_in(path: Path, energy: str) -> pandas.DataFrame | None:
+    """The rows with an energy of a table of formulas, such as saved predictions; None if the file is no such table."""
+    import pandas
+
+    readers = {
+        ".csv": pandas.read_csv,
+        ".parquet": pandas.read_parquet,
+        ".jsonl": partial(pandas.read_json, lines=True),
+    }
+    reader = readers.get(path.suffix.lower())
+    if reader is None or not path.is_file():
+        return None
+    try:
+        table = reader(path)
+    except (ValueError, OSError):  # the reading of data sets says what is wrong
+        return None
+    return table[table[energy].notna()] if {"formula", energy} <= set(table) else None
 
 
 def _phases(table: pandas.DataFrame, energy: str, what: str, complete: bool = False) -> list[_Phase]:
