@@ -244,9 +244,9 @@ def _screen(
     """Takes what `predict` takes, and databases of ASE (.db) and LMDB with JSON values (.lmdb, .aselmdb; pickled values
     are refused). Writes parquet tables `part-00000.parquet`, ... into a folder; `pandas.read_parquet("FOLDER")` reads
     them all. Every table is either complete or absent, and the same command continues what was stopped. --where, --top
-    and --by choose rows to show at the end, and --hull adds how far they are above the hull of competing phases. --report
-    adds a page, `report.html` in the folder: histograms, the lowest and highest values, and what failed. `crystalframer
-    explore FOLDER` shows the rows as a map. The exit code is 1 if nothing could be predicted.
+    and --by choose rows to show at the end, and --hull adds how far they are above the hull of competing phases.
+    --report adds a page, `report.html` in the folder: histograms, the lowest and highest values, and what failed.
+    `crystalframer explore FOLDER` shows the rows as a map. The exit code is 1 if nothing could be predicted.
 
     Examples:
     $ crystalframer screen candidates.parquet --output screened
@@ -702,11 +702,14 @@ def _readable(frame: pandas.DataFrame) -> str:
     shown = frame.drop(columns=["error", "nearest_training", "nearest_distance"], errors="ignore").rename(
         columns=labels
     )
+    from crystalframer.outcomes import FLAGS
+
     lines = []
-    if "outside_training" in shown:
-        flagged = frame.loc[frame["outside_training"].notna()]
-        lines = [f"outside the training data: {row.id}: {row.outside_training}" for row in flagged.itertuples()]
-        shown["outside_training"] = ["yes" if flag else "" for flag in frame["outside_training"].notna()]
+    for column, title in FLAGS.items():
+        if column in shown:
+            flagged = frame.loc[frame[column].notna()]
+            lines += [f"{title}: {name}: {why}" for name, why in zip(flagged["id"], flagged[column], strict=True)]
+            shown[column] = ["yes" if flag else "" for flag in frame[column].notna()]
     return "\n".join([shown.to_string(index=False, na_rep="none", float_format="{:.6g}".format), *lines])
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import pandas
 
 _Values = Float[np.ndarray, " n_outputs"]
+FLAGS = {"outside_training": "outside the training data", "not_relaxed": "not relaxed"}
+"""Columns that say why a prediction may be far off, and their titles."""
 
 
 @dataclass(frozen=True)

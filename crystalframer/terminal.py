@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from string import ascii_lowercase
 from typing import TYPE_CHECKING
 
+from crystalframer.outcomes import FLAGS
+
 if TYPE_CHECKING:
     import pandas
     from rich.console import Console
@@ -164,16 +166,20 @@ def _marks(frame: pandas.DataFrame) -> tuple[list[str], list[tuple[str, str]]]:
     """The mark of each row, and the words of each mark. Equal words share a mark."""
     letters: dict[str, str] = {}
     marks = []
-    outside = frame["outside_training"] if "outside_training" in frame else [None] * len(frame)
+    flags = [(title, frame[column].tolist()) for column, title in FLAGS.items() if column in frame]
+    said = [
+        "; ".join(f"{title}: {words[row]}" for title, words in flags if isinstance(words[row], str))
+        for row in range(len(frame))
+    ]
     failed = frame["error"].notna() if "error" in frame else [False] * len(frame)
-    for is_failed, words in zip(failed, outside, strict=True):
+    for is_failed, words in zip(failed, said, strict=True):
         if is_failed:
             marks.append(FAILED)
         else:
-            marks.append(letters.setdefault(words, _letter(len(letters))) if isinstance(words, str) else "")
-    notes = [(mark, f"outside the training data: {printable(words)}") for words, mark in letters.items()]
+            marks.append(letters.setdefault(words, _letter(len(letters))) if words else "")
+    notes = [(mark, printable(words)) for words, mark in letters.items()]
     if len(notes) > MOST_NOTES:
-        left = f"{len(notes) - MOST_NOTES + 1} more notes are in the column `outside_training` of the table"
+        left = f"{len(notes) - MOST_NOTES + 1} more notes are in the columns {' and '.join(FLAGS)} of the table"
         notes = [*notes[: MOST_NOTES - 1], ("", left)]
     return marks, notes + ([(FAILED, "no prediction")] if FAILED in marks else [])
 

@@ -29,8 +29,9 @@ LABEL, PREDICTION, DEVIATION, ERROR = "label", "prediction", "deviation", "absol
 LOW, HIGH, WIDTH = "low", "high", "interval width"
 FAILURE = "error"
 """Column of tables of predictions: why there is no prediction."""
-FLAG = "outside_training"
-"""Column of tables of predictions: how the structure differs from all training crystals."""
+FLAG, NOT_RELAXED = "outside_training", "not_relaxed"
+"""Columns of tables of predictions: how the structure differs from all training crystals, and why its atoms seem not to
+be at rest."""
 _EMBEDDED = re.compile(r"(mean|std|third|feature)_(\d+)")
 _SHARD = re.compile(r"part-(\d+)\.parquet")
 
@@ -296,7 +297,8 @@ def _is_number(table: pd.DataFrame, *names: str) -> bool:
 
 def _flags(table: pd.DataFrame, targets: Sequence[str]) -> dict[str, Bool[np.ndarray, " n_points"]]:
     flags: dict[str, Any] = {}
-    for name, words in ((FLAG, "outside the training data"), (FAILURE, "no prediction")):
+    titles = {FLAG: "outside the training data", NOT_RELAXED: "not relaxed", FAILURE: "no prediction"}
+    for name, words in titles.items():
         if name in table and not _is_number(table, name):
             flags[words] = np.array([text != "" for text in table[name].tolist()])
     for target in targets or [""]:

@@ -12,6 +12,7 @@ import numpy as np
 from crystalframer import cards, files
 from crystalframer.config import Target
 from crystalframer.errors import ScreeningError, listed
+from crystalframer.outcomes import FLAGS
 from crystalframer.screening import shards
 from crystalframer.screening.manifest import MANIFEST
 from crystalframer.terminal import quantities
@@ -73,7 +74,8 @@ class _Found:
             raise ScreeningError("holds no screening; name the output of `crystalframer screen`", path=folder) from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ScreeningError(f"is damaged ({error!r}); screen again", path=folder / MANIFEST) from error
-        self.n_structures = self.n_outside = 0
+        self.n_structures = 0
+        self.n_flagged = dict.fromkeys(FLAGS, 0)
         self.reasons: Counter[str] = Counter()
         self.values: dict[str, list[np.ndarray]] = {target.name: [] for target in self.targets}
         self.extremes: dict[tuple[str, str], pandas.DataFrame] = {}
@@ -83,7 +85,8 @@ class _Found:
         import pandas
 
         self.n_structures += len(frame)
-        self.n_outside += int(np.count_nonzero(frame["outside_training"].notna())) if "outside_training" in frame else 0
+        for column in FLAGS:
+            self.n_flagged[column] += int(np.count_nonzero(frame[column].notna())) if column in frame else 0
         failed = frame.loc[frame["error"].notna()]
         self.reasons.update(shards.reason_of(*row) for row in zip(failed["error"], failed["id"], strict=True))
         for target in self.targets:
@@ -100,12 +103,11 @@ class _Found:
         """Numbers and failures."""
         n_failed = self.reasons.total()
         left = "" if self.n_expected in (None, self.n_structures) else f" of {self.n_expected:,}; it is unfinished"
-        outside = f"{self.n_outside:,} ({self.n_outside / max(self.n_structures, 1):.1%})" if self.n_outside else ""
         rows = {
             "input": listed(self.inputs, 5),
             "structures": f"{self.n_structures:,}{left}",
             "without a prediction": f"{n_failed:,}" if n_failed else "",
-            "outside the training data": outside,
+            **{title: self._share(self.n_flagged[column]) for column, title in FLAGS.items()},
             "predicts": ", ".join(target.label for target in self.targets),
         }
         common = self.reasons.most_common(N_REASONS)
@@ -115,6 +117,9 @@ class _Found:
         }
         parts = [cards.facts(rows), *([cards.table(reasons)] if common else [])]
         return cards.card(f"{self.n_structures:,} structures", *parts)
+
+    def _share(self, n: int) -> str:
+        return f"{n:,} ({n / max(self.n_structures, 1):.1%})" if n else ""
 
     def of_target(self, target: Target) -> str:
         """Histogram and extremes of one target."""
@@ -134,11 +139,12 @@ class _Found:
         ends = (f"{target.name}_low", f"{target.name}_high")
         low, high = (rows[end].tolist() if end in rows else None for end in ends)
         cells, _ = quantities(rows[target.name].tolist(), low, high)
-        outside = rows["outside_training"].notna().tolist() if "outside_training" in rows else [False] * len(rows)
+        short = {"outside_training": "outside", "not_relaxed": "not relaxed"}
+        flags = [(word, rows[column].notna().tolist()) for column, word in short.items() if column in rows]
         columns = {
             "id": rows["id"].tolist(),
             "formula": rows["formula"].tolist(),
             target.unit or target.name: [cell.strip().replace("-", "−") for cell in cells],
-            "": ["outside" if is_outside else "" for is_outside in outside],
+            "": [", ".join(word for word, has_flag in flags if has_flag[row]) for row in range(len(rows))],
         }
         return cards.table(columns, kind)
