@@ -35,6 +35,8 @@ from crystalframer.testing import random_crystal
 ALKALI = ("Li", "Na", "K", "Rb", "Cs")
 HALOGENS = ("F", "Cl", "Br")
 TINY_RUN = ["--preset", "tiny", "--model.targets", "gap:eV", "--training.accelerator", "cpu", "--data.split", "random"]
+COLUMNS = ["id", "formula", "gap", "outside_training", "nearest_training", "nearest_distance", "error"]
+"""Of predictions by a small run, which has too few validation crystals for intervals."""
 
 
 @pytest.fixture(scope="module")
@@ -375,7 +377,7 @@ def test_predictions_are_written_with_the_bad_rows(salts: Path, run_folder: Path
     assert said.out == f"4 predictions of gap (eV) in {table}\n"
     assert "1 of 5 structures could not be predicted" in said.err and "bad.cif: the file is empty" in said.err
     read = pandas.read_csv(table)
-    assert list(read.columns) == ["id", "formula", "gap", "outside_training", "error"]
+    assert list(read.columns) == COLUMNS
     assert read["id"].tolist() == ["NaCl", "bad", "CsBr", "CsCl", "CsF"]
     assert read["gap"].isna().tolist() == read["error"].notna().tolist() == [False, True, False, False, False]
     direct = cf.predict(salts / "NaCl.cif", run_folder)["gap"][0]
@@ -549,7 +551,7 @@ def test_bash_completes_commands_options_and_choices(run: Run, tmp_path: Path) -
 
 def test_wide_prints_every_column_and_row(salts: Path, run_folder: Path, run: Run) -> None:
     lines = run(0, "predict", salts, "--model", run_folder, "--wide").out.splitlines()
-    assert lines[0].split() == ["id", "formula", "gap", "outside_training", "error"]
+    assert lines[0].split() == COLUMNS
     assert len(lines) == 1 + len(ALKALI) * len(HALOGENS)
 
 
