@@ -92,7 +92,7 @@ def _changes(crystal: cf.Crystal, model: cf.CrystalFramer) -> dict[str, float]:
         return float(np.abs(again - np.tile(contributions, times)).max()) / size
 
     spread = max(float(np.ptp(contributions[groups == group])) for group in np.unique(groups))
-    whole = abs(plain.base + contributions.sum() - plain.prediction)
+    whole = float(abs(plain.base + contributions.sum() - plain.prediction))
     return {
         "rotated": change(rotated(crystal, random_rotation(0))),
         "another cell": change(with_cell(crystal, np.array([[1, 1, 0], [0, 1, 0], [0, 2, 1]]))),
