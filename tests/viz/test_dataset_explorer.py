@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,7 @@ import crystalframer as cf
 import viz
 from crystalframer.testing import prototypes, random_crystal
 from viz.dataset_explorer import FILTERS
+from viz.embedding_maps import SEED, flat_maps
 from viz.errors import FigureError, SceneError
 from viz.point_tables import point_table
 
@@ -181,6 +185,28 @@ def test_what_is_no_table_of_crystals_is_refused(source: Any) -> None:
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with refused(FigureError, field="table"):
         viz.DatasetExplorer(tmp_path)
+
+
+def test_umap_makes_another_map_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a stand-in with the interface of umap-learn."""
+
+    class UMAP:
+        def __init__(self, random_state: int) -> None:
+            assert random_state == SEED
+
+        def fit_transform(self, features: np.ndarray) -> np.ndarray:
+            return features[:, :2] + 100.0
+
+    module = ModuleType("umap")
+    module.UMAP = UMAP  # type: ignore[attr-defined]
+    module.__spec__ = ModuleSpec("umap", None)
+    monkeypatch.setitem(sys.modules, "umap", module)
+    features = np.random.default_rng(0).normal(size=(6, 3))
+    features[2] = np.nan
+    maps = flat_maps(features)
+    assert list(maps) == ["PCA 1", "PCA 2", "UMAP 1", "UMAP 2"]
+    centred = features - np.nanmean(features, axis=0)
+    np.testing.assert_allclose(maps["UMAP 1"], centred[:, 0] + 100.0)
 
 
 def test_an_embedding_of_other_crystals_is_refused() -> None:
