@@ -95,7 +95,7 @@ def embed(
         d_model = model.config.d_model
         return _atom_table(results, ids, d_model) if per_atom else _crystal_table(results, ids, d_model)
 
-    return tabulated(structures, of_batch, framed, batch_size, max_atoms, progress)
+    return tabulated(structures, of_batch, framed, batch_size, max_atoms, progress, "embedding")
 
 
 def feature_names(d_model: int) -> list[str]:

@@ -112,7 +112,7 @@ def nearest_training(
     def framed(results: Sequence[_Neighbours], ids: list[str]) -> pandas.DataFrame:
         return _table(results, ids, model)
 
-    return tabulated(structures, of_batch, framed, batch_size, max_atoms, progress)
+    return tabulated(structures, of_batch, framed, batch_size, max_atoms, progress, "comparing")
 
 
 def _table(results: Sequence[_Neighbours], ids: list[str], model: CrystalFramer) -> pandas.DataFrame:

@@ -187,6 +187,7 @@ def tabulated(
     batch_size: int,
     max_atoms: int,
     progress: bool,
+    title: str = "predicting",
 ) -> pandas.DataFrame:
     """The table of what is computed for each structure. It has the index of the structures, if it has their rows.
 
@@ -194,6 +195,7 @@ def tabulated(
         structures, batch_size, max_atoms, progress: as in `predict`.
         of_batch: the results of some structures, in their order.
         framed: makes the table of all results and their ids, which are unique.
+        title: text of the progress bar.
 
     Raises:
         Exception: as `predict`.
@@ -202,7 +204,7 @@ def tabulated(
     stopped: list[Exception] = []
     records = _noting_items(until_error(iter_structures(structures), stopped), items)
     results = _in_batches(records, of_batch, batch_size, max_atoms)
-    found = list(_with_progress(results, expected_count(structures), progress))
+    found = list(_with_progress(results, expected_count(structures), progress, title))
     frame = framed(found, unique_ids([result.id for result in found], {result.formula for result in found}))
     if stopped:
         raise _with_rows_kept(stopped[0], frame)
@@ -566,7 +568,7 @@ def _usable(device: torch.device | str | None) -> torch.device | None:
         raise ConfigError(message, field="device", value=str(device)) from error
 
 
-def _with_progress(outcomes: Iterator[Item], total: int | None, progress: bool) -> Iterator[Item]:
+def _with_progress(outcomes: Iterator[Item], total: int | None, progress: bool, title: str) -> Iterator[Item]:
     # Where nothing can be wiped off (a log file, a pipe) the finished bar stays, and what follows begins a new line.
     leave = not sys.stderr.isatty()
-    yield from tqdm(outcomes, "predicting", total, unit=" crystals", delay=2, leave=leave, disable=not progress)
+    yield from tqdm(outcomes, title, total, unit=" crystals", delay=2, leave=leave, disable=not progress)
