@@ -26,6 +26,7 @@ from crystalframer.errors import ConfigError
 
 TAIL = 1e-3
 """Share of the training crystals that may lie beyond each limit: some structures are wrong."""
+NEARLY_ALL = f"{1.0 - 2.0 * TAIL:.1%}"
 FEW = 5
 """An element in fewer training crystals than this counts as unseen."""
 ENOUGH = 100
@@ -164,7 +165,7 @@ class Domain:
         side = "small" if filling < self.volume.low else "large"
         return (
             f"volume per atom {per_atom:.3g} Å³ is {side}: {filling:,.2f} of what its elements take up in the training "
-            f"crystals ({self.volume} there)"
+            f"crystals ({self.volume} in {NEARLY_ALL} of these)"
         )
 
     def _about_distance(self, geometry: _Geometry, atom: int) -> str:
@@ -174,7 +175,8 @@ class Domain:
         symbol = SYMBOLS[z - 1]
         return (
             f"{symbol} has its nearest neighbour {SYMBOLS[partner - 1]} at {length:.3g} Å, {share:.2f} of the sum of "
-            f"their covalent radii ({Limits(*self._known[2:, z].tolist())} for {symbol} in the training crystals)"
+            f"their covalent radii ({Limits(*self._known[2:, z].tolist())} for {symbol} in {NEARLY_ALL} of the "
+            "training crystals)"
         )
 
     @cached_property

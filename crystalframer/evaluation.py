@@ -348,7 +348,8 @@ def _score_by_part(data: CrystalDataset, model: CrystalFramer, used: UsedCrystal
     fitted += [f"selected by its errors on {n['validation']:,}"] if n["validation"] else []
     fair = " and ".join(f"`{role}`" for role in ("test", "other") if n[role])
     if not fitted:
-        remarks = ["The model was neither trained on these crystals nor selected by its errors on them"]
+        who = "The run of this model" if used.unknown_start else "The model"
+        remarks = [f"{who} was neither trained on these crystals nor selected by its errors on them"]
     elif fair:
         remarks = [f"THE MODEL WAS {' AND '.join(fitted).upper()} OF THESE CRYSTALS. Judge it by {fair} only"]
     else:

@@ -61,6 +61,9 @@ OWN = {
     "away": _own(
         Path | None, "DATA", "Labelled crystals of other kinds; all together count a quarter as much.", "none"
     ),
+    "hull": _own(
+        str | None, "DATA", "Competing phases: a table of formulas and energies, or a labelled data set.", "none"
+    ),
     "targets": _own(tuple[Target, ...], None, "Labels to keep, with units.", "every column of numbers, without units"),
     "name": _own(Positional[str | None], "[NAME]", "Data set.", ""),
     "train": PICKLE,

@@ -30,6 +30,8 @@ N_HIDDEN = 16
 """For each target."""
 N_STEPS = 300
 LEARNING_RATE, WEIGHT_DECAY = 6e-3, 3.0
+ENOUGH = 100
+"""Labelled crystals from which on widths differ; fewer would teach chance."""
 FEWEST = 20
 """Labelled crystals without which there are no intervals, and no calibrated probabilities."""
 
@@ -315,7 +317,7 @@ def _fitted(
     """Fit perceptrons of one target that minimise the interval score, each without its fold.
 
     They start from one width for all crystals. The weights with the best score in their folds are kept: those of the
-    start, if the crystals are too few to learn from.
+    start, if the crystals teach nothing. With fewer than `ENOUGH` labels, the start is all.
 
     Args:
         deviations: label - prediction; NaN where there is no label.
@@ -339,7 +341,7 @@ def _fitted(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, N_STEPS)
     share = counts / counts.sum()
     best, kept = math.inf, list[Tensor]()
-    for _ in range(N_STEPS):
+    for _ in range(N_STEPS if np.isfinite(deviations).sum() >= ENOUGH else 1):
         below, above = torch.exp(_log_lengths(weights, standardised)).unbind(dim=2)
         outside = torch.relu(deviation - above) + torch.relu(-deviation - below)
         score = (below + above + 2.0 / (1.0 - coverage) * outside) * share

@@ -348,6 +348,15 @@ def test_rows_above_a_hull(tmp_path: Path) -> None:
     assert from_file["above_hull"].equals(wanted["above_hull"])
 
 
+def test_a_hull_from_the_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prototypes()[4].write(tmp_path / "salt.cif")
+    (tmp_path / "phases.csv").write_text("formula,formation_energy_per_atom\nNaCl,-2.2\nNa3Cl,-0.1\nCl2,0\n")
+    words = ["screen", str(tmp_path / "salt.cif"), "--output", str(tmp_path / "out"), "--device", "cpu"]
+    chosen = ["--hull", str(tmp_path / "phases.csv"), "--top", "1", "--by", "above_hull", "--lowest"]
+    assert main([*words, *chosen]) == 0
+    assert "above_hull" in capsys.readouterr().out
+
+
 # Processes
 
 

@@ -222,3 +222,10 @@ def test_too_few_labels() -> None:
 def test_a_coverage_that_is_none(coverage: float) -> None:
     with refused(UncertaintyError, field="coverage"):
         calibrated(*sample(100, seed=0)[:2], target_names=("energy", "gap"), coverage=coverage)
+
+
+def test_few_labels_give_one_width() -> None:
+    """What 60 labels say of widths is chance; of 1,500 it is not."""
+    pooled, errors, _ = sample(60, seed=3)
+    few = widths(calibrated(pooled, errors, ("energy", "gap")), sample(200, seed=4)[0])
+    np.testing.assert_allclose(few, np.tile(few[:1], (len(few), 1)), rtol=1e-5)

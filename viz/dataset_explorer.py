@@ -26,7 +26,7 @@ from viz.errors import FigureError, SceneError, check_option
 from viz.explanation_pages import explanation_html
 from viz.explorer import MOST_SAVED, STILL_DPI
 from viz.known_structures import Records, facts, known_structures, plain_scene
-from viz.point_tables import MOST_POINTS, MapView, PointTable, point_table, with_columns
+from viz.point_tables import MOST_POINTS, WIDTH, MapView, PointTable, point_table, with_columns
 from viz.scene import Scene, scene_from_trace
 
 if TYPE_CHECKING:
@@ -217,6 +217,9 @@ class DatasetExplorer(anywidget.AnyWidget):
         numbers = [str(name) for name in self.frame if self.frame[name].dtype == float]
         if not numbers:
             raise FigureError("the table has no column of numbers to draw", field="table")
+        # Targets against each other, rather than a target against an end of its own interval.
+        derived = {f"{name}{end}" for name in numbers for end in ("_low", "_high", f" {WIDTH}")}
+        numbers = [name for name in numbers if name not in derived] or numbers
         view = self.points.views[0] if self.points.views else MapView("", numbers[0], numbers[min(1, len(numbers) - 1)])
         chosen = {
             "x": view.x if x is None else x,

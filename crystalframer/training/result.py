@@ -150,7 +150,8 @@ def conclude(
         model.index, model.uncertainty, reason = index_and_intervals(model, parts["train"], parts["validation"])
         add_intervals(folder.checkpoint(chosen), model.uncertainty, model.index)
         if reason is not None:
-            print(f"no prediction intervals: {reason}", file=sys.stderr)
+            later = f"crystalframer calibrate DATA --model {folder.path}"
+            print(f"no prediction intervals: {reason}. From other labelled crystals: {later}", file=sys.stderr)
     numbers = {name: dataclasses.asdict(score) for name, score in scores.items()}
     baselines = {f"baseline_{metric}": values for metric, values in baseline.items()}
     folder.write_result({"chosen": chosen, "scores": numbers, **baselines})
