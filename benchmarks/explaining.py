@@ -23,6 +23,7 @@ from benchmarks.inputs import SEED, add_options, source
 from benchmarks.report import Bar, Row
 from crystalframer import ops
 from crystalframer.explaining.interventions import other_frames
+from crystalframer.frame_methods import FRAME_METHODS, PROMISES
 from crystalframer.testing import random_rotation, rotated, supercell, with_cell
 
 SMALLEST, LARGEST = 36, 40
@@ -75,7 +76,7 @@ def _by_reference(crystal: cf.Crystal, model: cf.CrystalFramer) -> cf.Explanatio
 def described_anew(crystals: Sequence[cf.Crystal], model: cf.CrystalFramer) -> dict[str, dict[str, list[float]]]:
     """Frames → description → for each crystal the largest change of a contribution."""
     found, frame = {}, model.evaluation_config.frame
-    for name in ("max", "static-max", "none"):
+    for name in (method for method in FRAME_METHODS if PROMISES[method].has_weighted_sets or method == "none"):
         changed = model if name == frame.method else model.with_frames(other_frames(frame, name))
         changes = [_changes(crystal, changed) for crystal in tqdm(crystals, name, delay=2, leave=False)]
         found[name] = {what: [each[what] for each in changes] for what in changes[0]}

@@ -6,7 +6,6 @@ import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from tqdm.auto import tqdm
 from crystalframer.datasets.dataset import CrystalDataset
 from crystalframer.datasets.sources import dataset
 from crystalframer.errors import DataError, UnknownTarget
+from crystalframer.reading.formats import table_rows
 
 if TYPE_CHECKING:
     import pandas
@@ -118,19 +118,14 @@ def _formulas_in(path: Path, energy: str) -> pandas.DataFrame | None:
     """The rows with an energy of a table of formulas, such as saved predictions; None if the file is no such table."""
     import pandas
 
-    readers = {
-        ".csv": pandas.read_csv,
-        ".parquet": pandas.read_parquet,
-        ".jsonl": partial(pandas.read_json, lines=True),
-    }
-    reader = readers.get(path.suffix.lower())
-    if reader is None or not path.is_file():
+    found = table_rows(path) if path.is_file() else None
+    rows = [row for row in found or () if not isinstance(row, DataError)]
+    if not rows or not {"formula", energy} <= set(rows[0]):
         return None
-    try:
-        table = reader(path)
-    except (ValueError, OSError):  # the reading of data sets says what is wrong
-        return None
-    return table[table[energy].notna()] if {"formula", energy} <= set(table) else None
+    names = [name for name in (energy, f"{energy}_low", f"{energy}_high") if name in rows[0]]
+    numbers = {name: pandas.to_numeric([row.get(name) for row in rows], errors="coerce") for name in names}
+    table = pandas.DataFrame({"formula": [row["formula"] for row in rows], **numbers})
+    return table.dropna(subset=[energy])
 
 
 def _phases(table: pandas.DataFrame, energy: str, what: str, complete: bool = False) -> list[_Phase]:

@@ -38,7 +38,8 @@ def head_figure(table: pd.DataFrame, *, width: int = 1180, height: int | None = 
         FigureError: a column is missing.
 
     Example:
-        >>> figure = head_figure(crystalframer.head_importance("demo"))
+        >>> import crystalframer as cf
+        >>> figure = head_figure(cf.head_importance(cf.dataset("demo").select(range(8)), progress=False))
         >>> [note.text for note in figure.layout.annotations[:2]]
         ['without the head', 'with random frames in the head']
     """
@@ -64,7 +65,8 @@ def head_figure(table: pd.DataFrame, *, width: int = 1180, height: int | None = 
 
 def _board(table: pd.DataFrame, name: str, largest: float, unit: str, has_bar: bool) -> go.Heatmap:
     ticks = [largest * share for share in (0.0, 0.04, 0.25, 1.0)]
-    bar = {"tickvals": np.sqrt(ticks), "ticktext": [f"{tick:.2g}" for tick in ticks], "title": literal(unit)}
+    title = {"text": literal(unit), "side": "right"}  # above, it would lie over a label
+    bar = {"tickvals": np.sqrt(ticks), "ticktext": [f"{tick:.2g}" for tick in ticks], "title": title}
     text = [
         f"layer {row['layer']}, head {row['head']}<br>{row[name]:+.4f} ({row[f'{name}_low']:+.4f} to "
         f"{row[f'{name}_high']:+.4f})<br>neighbours at {row['distance']:.2f} Å on average<br>"

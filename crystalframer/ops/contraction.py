@@ -17,9 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from crystalframer.compiled import announced, kernel
-from crystalframer.config import CosineBasis
 from crystalframer.maths.attended import AttendedEdges
-from crystalframer.maths.basis import cosine_centers, distance_centers, expected_gaussians, gaussians
+from crystalframer.maths.basis import CosineBasis, cosine_centers, distance_centers, expected_gaussians, gaussians
 from crystalframer.maths.ties import weighted_frames
 from crystalframer.ops import reference
 from crystalframer.ops.reference import AttentionInputs, Change

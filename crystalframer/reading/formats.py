@@ -20,7 +20,7 @@ from crystalframer.reading.entry import Entry, Start
 from crystalframer.reading.pdb import PDB
 from crystalframer.reading.poscar import POSCAR, XDATCAR
 from crystalframer.reading.shelx import SHELX
-from crystalframer.reading.tables import Table
+from crystalframer.reading.tables import Row, Table
 from crystalframer.reading.unpacking import COMPRESSIONS, unpacked
 
 if TYPE_CHECKING:
@@ -203,6 +203,12 @@ def table_writer(path: Path) -> Callable[[pandas.DataFrame, Path], None]:
     if writer is None:
         raise DataError(f"the suffix must be one of {', '.join(writers)}; it says how to write the table", path=path)
     return writer
+
+
+def table_rows(path: Path) -> Iterator[Row | DataError] | None:
+    """The rows of a table, as its suffix says; None for a file of another kind."""
+    format = TABLES.get(path.suffix.lower())
+    return format.rows(path, Start()) if isinstance(format, Table) else None
 
 
 def write(crystal: Crystal, path: str | Path) -> None:

@@ -121,7 +121,8 @@ def run_cell(page: Page, number: int) -> None:
 
 
 def explorers(page: Page) -> Locator:
-    return page.locator(".cf-explorer")
+    """Those of one crystal each."""
+    return page.locator(".cf-explorer:not(.cf-dataset):not(.cf-dataset .cf-explorer)")
 
 
 def drawn(page: Page, number: int) -> Locator:

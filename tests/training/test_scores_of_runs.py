@@ -28,7 +28,7 @@ from crystalframer.errors import CheckpointError, DataError
 from crystalframer.testing import random_crystal
 
 TARGETS = (cf.Target("energy", "eV/atom"), cf.Target("gap", "eV"))
-N = 60
+N = 72
 TRAIN = ["train", "--preset", "tiny", "--training.accelerator", "cpu", "--data.split", "random"]
 TRAIN += ["--data.test-fraction", "0.2", "--model.targets", "energy:eV/atom", "gap:eV"]
 
