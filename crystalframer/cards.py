@@ -39,7 +39,8 @@ def card(title: str, *parts: str, note: str = "") -> str:
     """
     end = f'<div style="opacity:.75;margin-top:4px">{text(note)}</div>' if note else ""
     inside = "".join(part if isinstance(part, Html) else f"<div>{text(part)}</div>" for part in parts if part)
-    return f'<div style="font-size:13px;line-height:1.45;max-width:760px"><b>{text(title)}</b>{inside}{end}</div>'
+    style = "font-size:13px;line-height:1.45;max-width:760px;overflow-x:auto"
+    return f'<div style="{style}"><b>{text(title)}</b>{inside}{end}</div>'
 
 
 def page(title: str, *parts: str) -> str:
