@@ -34,7 +34,7 @@ class Html(str):
 def card(title: str, *parts: str, note: str = "") -> str:
     """A card: a title, then tables and other parts.
 
-    >>> card("Two <b>", Html("<p>part</p>"))[-32:]
+    >>> card("Two <b>", Html("<p>part</p>"))[-37:]
     '<b>Two &lt;b&gt;</b><p>part</p></div>'
     """
     end = f'<div style="opacity:.75;margin-top:4px">{text(note)}</div>' if note else ""
