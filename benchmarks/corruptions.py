@@ -7,22 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from crystalframer.alterations import exchanged
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.elements import SYMBOLS
 
 Corruption = Callable[[Crystal, np.random.Generator], Crystal | None]
 """The wrong crystal; None if this one cannot be made wrong in this way."""
-
-
-def shuffled(crystal: Crystal, generator: np.random.Generator) -> Crystal | None:
-    """The species change places."""
-    numbers = crystal.atomic_numbers
-    if len(np.unique(numbers)) < 2:
-        return None
-    while True:
-        found = generator.permutation(numbers)
-        if (found != numbers).any():
-            return replace(crystal, atomic_numbers=found)
 
 
 def without_a_third(crystal: Crystal, generator: np.random.Generator) -> Crystal | None:
@@ -140,7 +130,7 @@ def one_element_moved(crystal: Crystal, generator: np.random.Generator) -> Cryst
 
 
 CORRUPTIONS: Mapping[str, Corruption] = {
-    "species shuffled": shuffled,
+    "species shuffled": exchanged,
     "a third of the atoms removed": without_a_third,
     "anion → Kr": anion_to_krypton,
     "atoms moved by 0.2 Å": moved(0.2),

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from crystalframer.errors import CheckpointError
+from crystalframer.errors import CheckpointError, UncertaintyError
 
 OWN, OF_WEIGHTS = "sha256", "weights_sha256"
 
@@ -86,6 +87,21 @@ def from_bytes(name: str, content: bytes, weights: str | None) -> tuple[dict[str
         raise ValueError(str(error)) from error
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     return opened(json.loads(header["__metadata__"][name]), weights, flat(arrays)), arrays
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Say of a file that it is not what it should be, or damaged, where its content does not fit.
+
+    Raises:
+        UncertaintyError: from within, or in place of what a wrong content raises.
+    """
+    try:
+        yield
+    except UncertaintyError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UncertaintyError(f"not {what} of a model, or damaged ({error!r})") from error
 
 
 def flat(arrays: Mapping[str, np.ndarray]) -> bytes:

@@ -147,14 +147,10 @@ class Soundness:
             UncertaintyError: the content is not that of such a file, or damaged, or has values that cannot be.
             CheckpointError: a checksum in it is not that of its content, or of other weights.
         """
-        try:
+        with seals.reading("the classifier"):
             described, arrays = seals.from_bytes("soundness", content, weights)
             given = {name: arrays[name] for name in _ARRAYS}
             return cls(tuple(described["kinds"]), float(described["least"]), **given)
-        except UncertaintyError:
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UncertaintyError(f"not the classifier of a model, or damaged ({error!r})") from error
 
 
 _ARRAYS = ("layer_weight", "layer_bias", "pooled_weight", "pooled_bias", "kind_weight", "kind_bias")

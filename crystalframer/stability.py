@@ -69,7 +69,7 @@ def above_hull(
     import pandas
 
     candidates = _phases(table, energy, "the table")
-    known = _phases(_as_table(references, energy), energy, "the references", complete=True)
+    known = _phases(phase_table(references, energy), energy, "the references", complete=True)
     hulls = _Hulls(known)
     rows = [
         _row(candidate, hulls)
@@ -103,7 +103,8 @@ class _Phase:
         return self.low < self.high
 
 
-def _as_table(references: pandas.DataFrame | CrystalDataset | str | Path, energy: str) -> pandas.DataFrame:
+def phase_table(references: pandas.DataFrame | CrystalDataset | str | Path, energy: str = ENERGY) -> pandas.DataFrame:
+    """The references of `above_hull` as a table of formulas and energies: a file or data set is read here."""
     if isinstance(references, (str, Path)):
         table = _formulas_in(Path(references), energy)
         if table is not None:

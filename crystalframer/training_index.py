@@ -182,15 +182,11 @@ class TrainingIndex:
             UncertaintyError: the content is not that of such a file, or damaged, or has values that cannot be.
             CheckpointError: a checksum in it is not that of its content, or of other weights.
         """
-        try:
+        with seals.reading("the training index"):
             described, arrays = seals.from_bytes("training_index", content, weights)
             texts = {name: _texts_of(arrays.pop(name)) for name in ("ids", "formulas")}
             given = texts | {name: arrays[name] for name in _ARRAYS}
             return cls(tuple(described["targets"]), far=float(described["far"]), **given)
-        except UncertaintyError:
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UncertaintyError(f"not the training index of a model, or damaged ({error!r})") from error
 
 
 def interval_inputs(

@@ -131,7 +131,7 @@ class Uncertainty:
             UncertaintyError: the content is not that of such a file, or damaged, or has values that cannot be.
             CheckpointError: a checksum in it is not that of its content, or of other weights.
         """
-        try:
+        with seals.reading("the uncertainty"):
             described, arrays = seals.from_bytes("uncertainty", content, weights)
             if "lowest" not in arrays:
                 arrays = _as_now(arrays)
@@ -141,10 +141,6 @@ class Uncertainty:
                 n_crystals=tuple(described["n_crystals"]),
                 **{name: arrays[name] for name in _ARRAYS},
             )
-        except UncertaintyError:
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UncertaintyError(f"not the uncertainty of a model, or damaged ({error!r})") from error
 
 
 _ARRAYS = tuple(field.name for field in fields(Uncertainty))[3:]

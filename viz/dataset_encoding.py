@@ -15,7 +15,7 @@ from crystalframer.elements import HIGHEST_ATOMIC_NUMBER
 from crystalframer.explanations import Explanation
 from viz import palette
 from viz.embedding_maps import Neighbors
-from viz.encoding import ALIGNMENT
+from viz.encoding import ALIGNMENT, packed
 from viz.explorer_page import starting_state
 from viz.first_sight import clearest_head, telling_atom
 from viz.palette import element
@@ -93,12 +93,7 @@ def encode_table(table: PointTable, elements: np.ndarray, neighbors: Neighbors |
         arrays["nearest"] = neighbors.nearest.astype(np.int32)
         arrays["distance"] = neighbors.distance.astype(np.float32)
         arrays["neighborPoint"] = neighbors.point.astype(np.int32)
-    layout, data = {}, bytearray()
-    for name, array in arrays.items():
-        layout[name] = {"dtype": array.dtype.name, "shape": list(array.shape), "offset": len(data)}
-        data += array.astype(array.dtype.newbyteorder("<")).tobytes()
-        data += bytes(-len(data) % ALIGNMENT)
-    return header | {"arrays": layout}, bytes(data)
+    return packed(header, arrays)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ The browser computes everything that it shows from these arrays (`viz/frontend/c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,11 @@ def encode(
         header["explanation"] = why.header_of(explanation)
         if substitutions is not None:
             header["substitutions"] = why.substitution_table(substitutions, explanation.target)
+    return packed(header, arrays)
+
+
+def packed(header: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, Any], bytes]:
+    """Arrays one after another, and the header with where each lies."""
     layout, data = {}, bytearray()
     for name, array in arrays.items():
         layout[name] = {"dtype": array.dtype.name, "shape": list(array.shape), "offset": len(data)}

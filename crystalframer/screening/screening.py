@@ -33,7 +33,7 @@ from crystalframer.screening.shards import (
     path_of,
     read_result,
 )
-from crystalframer.stability import above_hull
+from crystalframer.stability import above_hull, phase_table
 
 if TYPE_CHECKING:
     import pandas
@@ -297,11 +297,12 @@ def read_screen(
         raise ScreeningError("holds no screening; name the folder that `crystalframer screen` wrote to", path=folder)
     if (top is None) != (by is None):
         raise ScreeningError("top and by go together: how many rows, and the column that decides", field="by")
+    phases = None if hull is None else phase_table(hull)
     kept: pandas.DataFrame | None = None
     for number in numbers_there(folder):
         frame = shard_files.read(path_of(folder, number))
-        if hull is not None:
-            frame = _with_hull(frame, hull)
+        if phases is not None:
+            frame = _with_hull(frame, phases)
         if by is not None and (by not in frame or not pandas.api.types.is_numeric_dtype(frame[by])):
             numeric = frame.select_dtypes("number").columns
             names = ", ".join(numeric)
@@ -319,11 +320,11 @@ def read_screen(
     return kept.reset_index(drop=True)
 
 
-def _with_hull(frame: pandas.DataFrame, references: pandas.DataFrame | CrystalDataset | str | Path) -> pandas.DataFrame:
+def _with_hull(frame: pandas.DataFrame, phases: pandas.DataFrame) -> pandas.DataFrame:
     """The rows with what `above_hull` finds for them."""
     import pandas
 
-    found = above_hull(frame, references).rename(columns={"error": "hull_error"})
+    found = above_hull(frame, phases).rename(columns={"error": "hull_error"})
     names = [name for name in found if name.startswith("above_hull") or name in ("decomposes_to", "hull_error")]
     joined = pandas.concat([frame, found[names]], axis=1)
     joined.attrs = {**frame.attrs, "units": {**frame.attrs.get("units", {}), **found.attrs["units"]}}
