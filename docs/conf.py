@@ -28,6 +28,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "command_help",
+    "gallery",
     "notebook_outputs",
     "offline",
 ]

@@ -86,6 +86,7 @@ def explorer_html(
     explanation: Explanation | None = None,
     substitutions: pandas.DataFrame | None = None,
     mode: str = "attention",
+    note: str = "",
 ) -> str:
     """The explorer as one HTML page. It opens from disk without a network, and its sliders work.
 
@@ -106,6 +107,7 @@ def explorer_html(
             `removal`, atoms coloured by contribution, and arrows of the gradient.
         substitutions: from `crystalframer.substitute`: a periodic table, for the target of the explanation.
         mode: what is shown at first: `attention`, `relevance` or `removal`.
+        note: plain text above the crystal, such as what to look for.
 
     Raises:
         SceneError: there is no such layer, head, atom or option, or the explanation is of another crystal.
@@ -131,6 +133,7 @@ def explorer_html(
     page = Template((FRONTEND / "page.html").read_text(encoding="utf-8"))
     return page.substitute(
         title=html.escape(f"{scene.formula} {scene.id}".strip()),
+        note=f'<p class="note">{html.escape(note)}</p>' if note else "",
         style=frontend_style(),
         # Inside a script element, a `<` in a text could end the element or begin a comment.
         state=json.dumps(state).replace("<", "\\u003c"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -23,15 +22,6 @@ DASH_GAP = 0.7
 """Gap between two dashes, as a fraction of a dash."""
 
 _CIRCLE = np.linspace(0, 2 * np.pi, 25)[:-1]
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Sizes of text, points."""
-
-    axis: float
-    atom: float
-    words: float
 
 
 class Painter:
@@ -68,16 +58,17 @@ class Painter:
         pieces += [(depth, patch) for shape in self.shapes.solids for depth, patch in self._solid(shape)]
         for order, (_, patch) in enumerate(sorted(pieces, key=lambda piece: piece[0])):
             patch.set_zorder(1 + order / len(pieces))
-            axes.add_patch(patch)
+            # `add_patch` would measure each patch, which takes most of the time; the limits are set anyway.
+            axes.add_artist(patch)
 
-    def name(self, axes: Axes, text: Sizes) -> None:
-        """Label the selected atom and its axes."""
+    def name(self, axes: Axes, size: float) -> None:
+        """Label the selected atom and its axes, in text of this size (points)."""
         for arrow in self.shapes.arrows:
             if arrow.label:
                 beyond = arrow.end + 0.22 * (arrow.end - arrow.start) / np.linalg.norm(arrow.end - arrow.start)
-                write(axes, self.project(beyond), arrow.label, arrow.color, text.axis)
+                write(axes, self.project(beyond), arrow.label, arrow.color, size)
         chosen = self.shapes.balls[self.shapes.selected]
-        write(axes, self.project(chosen.center), chosen.label, INK, text.atom)
+        write(axes, self.project(chosen.center), chosen.label, INK, size)
 
     def _faded(self, color: str, depth: float) -> str:
         nearness = (depth - self.back) / (self.front - self.back) if self.front > self.back else 1.0

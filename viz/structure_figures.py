@@ -11,7 +11,7 @@ import numpy as np
 
 from viz.drawings import AXIS_LENGTH, VIEW, Arrow, Drawing, Which, camera, close_up, drawing
 from viz.errors import SceneError
-from viz.painter import DASH_GAP, Painter, Sizes, dashes, write
+from viz.painter import DASH_GAP, Painter, dashes, write
 from viz.palette import AXIS_COLORS, AXIS_DASHES, AXIS_LABELS, INK, PAPER, element
 from viz.scene import Scene, check_scene
 from viz.text import where
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 
 FULL_WIDTH = 7.0
 """Inches, the text width of a journal page. Sizes of text and lines are given for this width."""
+FULL_TEXT = 10.0
+"""Points, the text of a figure of that width."""
 SMALLEST_TEXT = 7.0
 """Points, the smallest text that journals accept."""
 HANDLE_LENGTH = 2.0
-"""Length of lines in legends, in text sizes."""
+"""Length of lines in legends, in text size."""
 MOST_COLUMNS = 4
 """Largest number of panels in a row."""
 
@@ -43,6 +45,8 @@ def structure_figure(
     polyhedra: Which = "selected",
     view: tuple[float, float] = VIEW,
     width: float = FULL_WIDTH,
+    caption: bool = True,
+    ax: Axes | None = None,
 ) -> Figure:
     """Draw one layer, one head and one atom as a still picture; save it with `figure.savefig("picture.pdf")`.
 
@@ -61,6 +65,8 @@ def structure_figure(
         view: azimuth and elevation of the camera, degrees.
         width: width of the figure, inches; a journal column of 85 mm is 3.35. The height depends on the crystal, and is
             at most 1.2 times the width, plus the legend.
+        caption: whether words below the legend say what is drawn.
+        ax: axes of your own figure to draw into: the picture alone, in their width, without legend and caption.
 
     Raises:
         SceneError: there is no such layer, head, atom or option.
@@ -72,14 +78,16 @@ def structure_figure(
     shapes = drawing(
         scene, layer, head, atom, frames=frames, n_lines=n_lines, axis_length=axis_length, polyhedra=polyhedra
     )
-    scale, sizes = _scaled(width)
+    if ax is not None:
+        return _paint_into(ax, scene, shapes, view)
+    scale, size = _scaled(width)
     painter = Painter(shapes, camera(view), scale)
     low, high = painter.bounds()
     right, up = high - low
     height = min(width * up / right, 1.2 * width)
-    legend = _Legend(width, sizes, textwrap.fill(shapes.caption, _characters(width, sizes)))
-    legend.add(_atom_handles(scene, sizes))
-    legend.add(_axis_handles(shapes, sizes))
+    legend = _Legend(width, size, textwrap.fill(shapes.caption, _characters(width, size)) if caption else "")
+    legend.add(_atom_handles(scene, size))
+    legend.add(_axis_handles(shapes, size))
     points_per_angstrom = 72 * height / up
     legend.add(_attention_handles(shapes, points_per_angstrom))
     figure = _paper()(figsize=(width, height + legend.height), facecolor=PAPER)
@@ -87,11 +95,32 @@ def structure_figure(
     axes = figure.add_axes((0.0, share, 1.0, 1.0 - share))
     # For a tall crystal the height sets the scale, with white space on both sides.
     _fit(axes, (low + high) / 2, right=up * width / height, up=up)
-    painter.paint(axes)
-    painter.name(axes, sizes)
-    _name_cell_vectors(axes, scene, painter, sizes)
+    _paint(axes, scene, painter, size)
     legend.draw(figure)
     return figure
+
+
+def _paint_into(axes: Axes, scene: Scene, shapes: Drawing, view: tuple[float, float]) -> Figure:
+    """Draw the picture alone into axes that are there, as large as they allow."""
+    from matplotlib.figure import Figure
+
+    figure = axes.get_figure(root=True)
+    assert isinstance(figure, Figure)
+    box = axes.get_window_extent()
+    width, height = box.width / figure.dpi, box.height / figure.dpi
+    scale, size = _scaled(width)
+    painter = Painter(shapes, camera(view), scale)
+    low, high = painter.bounds()
+    right, up = high - low
+    _fit(axes, (low + high) / 2, right=max(right, up * width / height), up=max(up, right * height / width))
+    _paint(axes, scene, painter, size)
+    return figure
+
+
+def _paint(axes: Axes, scene: Scene, painter: Painter, size: float) -> None:
+    painter.paint(axes)
+    painter.name(axes, size)
+    _name_cell_vectors(axes, scene, painter, size)
 
 
 def frame_comparison_figure(
@@ -104,6 +133,7 @@ def frame_comparison_figure(
     axis_length: float = AXIS_LENGTH,
     view: tuple[float, float] = VIEW,
     width: float = FULL_WIDTH,
+    caption: bool = True,
 ) -> Figure:
     """Draw one site side by side: with several frame methods, in several layers, or both (then one row for each layer).
 
@@ -119,6 +149,7 @@ def frame_comparison_figure(
         axis_length: length of the axes, Å.
         view: azimuth and elevation of the camera, degrees.
         width: width of the figure, inches.
+        caption: whether words below the legend say what is drawn.
 
     Raises:
         SceneError: no scene or no layer is given, the scenes are of different crystals, or a scene lacks a layer, the
@@ -137,7 +168,7 @@ def frame_comparison_figure(
     is_table = len(scenes) > 1 and len(layers) > 1
     n_columns = len(scenes) if is_table else -(-len(panels) // -(-len(panels) // MOST_COLUMNS))
     n_rows = -(-len(panels) // n_columns)
-    scale, sizes = _scaled(width / np.sqrt(n_columns))
+    scale, size = _scaled(width / np.sqrt(n_columns))
     painters = [
         Painter(
             close_up(drawing(scene, layer, head, atom, n_lines=n_lines, axis_length=axis_length)),
@@ -153,16 +184,16 @@ def frame_comparison_figure(
     right, up = 2 * reach
     panel_width = width / n_columns
     panel_height = min(panel_width * up / right, 1.2 * panel_width)
-    title_height = 2 * sizes.words / 72
-    caption = (
+    title_height = 2 * size / 72
+    words = (
         f"{scenes[0].labels[atom]}: its frame and its {n_lines} strongest attention lines. "
         "Width and darkness of a line are relative to the strongest line of its panel."
     )
     if any(arrow.weight is not None for painter in painters for arrow in painter.shapes.arrows):
-        caption += " Pale axes are those of the other frames of a weighted set."
-    legend = _Legend(width, sizes, textwrap.fill(caption, _characters(width, sizes)))
-    legend.add(_atom_handles(scenes[0], sizes))
-    legend.add(max((_axis_handles(painter.shapes, sizes) for painter in painters), key=len))
+        words += " Pale axes are those of the other frames of a weighted set."
+    legend = _Legend(width, size, textwrap.fill(words, _characters(width, size)) if caption else "")
+    legend.add(_atom_handles(scenes[0], size))
+    legend.add(max((_axis_handles(painter.shapes, size) for painter in painters), key=len))
     height = n_rows * (panel_height + title_height) + legend.height
     figure = _paper()(figsize=(width, height), facecolor=PAPER)
     for number, ((scene, layer), painter, center) in enumerate(zip(panels, painters, centers, strict=True)):
@@ -171,8 +202,8 @@ def frame_comparison_figure(
         axes = figure.add_axes((column / n_columns, bottom / height, 1 / n_columns, panel_height / height))
         _fit(axes, center, right=max(right, up * panel_width / panel_height), up=up)
         painter.paint(axes)
-        painter.name(axes, sizes)
-        axes.set_title(f"{scene.method}, {where(layer, head)}", fontsize=sizes.words, color=INK, pad=2)
+        painter.name(axes, size)
+        axes.set_title(f"{scene.method}, {where(layer, head)}", fontsize=size, color=INK, pad=2)
     legend.draw(figure)
     return figure
 
@@ -209,15 +240,15 @@ def _paper() -> type[Figure]:
     return PaperFigure
 
 
-def _scaled(width: float) -> tuple[float, Sizes]:
-    """Scale of lines and sizes of text for a figure of this width (inches)."""
+def _scaled(width: float) -> tuple[float, float]:
+    """Scale of lines, and size of all text (points), for a figure of this width (inches)."""
     scale = width / FULL_WIDTH
-    return scale, Sizes(*(max(SMALLEST_TEXT, size * scale) for size in (15.0, 11.0, 10.0)))
+    return scale, max(SMALLEST_TEXT, FULL_TEXT * scale)
 
 
-def _characters(width: float, sizes: Sizes) -> int:
+def _characters(width: float, size: float) -> int:
     """Number of characters that fit into a line."""
-    return int(width * 72 / (0.58 * sizes.words))
+    return int(width * 72 / (0.58 * size))
 
 
 def _fit(axes: Axes, center: np.ndarray, *, right: float, up: float) -> None:
@@ -227,7 +258,7 @@ def _fit(axes: Axes, center: np.ndarray, *, right: float, up: float) -> None:
     axes.set_axis_off()
 
 
-def _name_cell_vectors(axes: Axes, scene: Scene, painter: Painter, sizes: Sizes) -> None:
+def _name_cell_vectors(axes: Axes, scene: Scene, painter: Painter, size: float) -> None:
     """Write a, b and c beside the middle of each cell vector, outside the cell."""
     if scene.is_region:
         return
@@ -235,15 +266,15 @@ def _name_cell_vectors(axes: Axes, scene: Scene, painter: Painter, sizes: Sizes)
     for name, vector in zip("abc", scene.lattice, strict=True):
         point = painter.project(vector / 2)[:2]
         outward = point - middle
-        write(axes, point + 0.3 * outward / max(float(np.linalg.norm(outward)), 1e-9), name, INK, sizes.atom)
+        write(axes, point + 0.3 * outward / max(float(np.linalg.norm(outward)), 1e-9), name, INK, size)
 
 
 class _Legend:
     """Rows of legend entries and a caption, below a picture."""
 
-    def __init__(self, width: float, sizes: Sizes, caption: str) -> None:
+    def __init__(self, width: float, size: float, caption: str) -> None:
         self.width = width
-        self.size = sizes.words
+        self.size = size
         self.caption = caption
         self.rows: list[list[Line2D]] = []
 
@@ -255,7 +286,7 @@ class _Legend:
     @property
     def height(self) -> float:
         """Height of the whole legend, inches."""
-        return self.line * (len(self.rows) + self.caption.count("\n") + 1.7)
+        return self.line * (len(self.rows) + (self.caption.count("\n") + 1.7 if self.caption else 0.5))
 
     def add(self, handles: list[Line2D]) -> None:
         """Add these handles, in as many rows as they need."""
@@ -287,22 +318,22 @@ class _Legend:
         figure.text(0.5, top, self.caption, ha="center", va="top", fontsize=self.size, color=INK, linespacing=1.3)
 
 
-def _atom_handles(scene: Scene, sizes: Sizes) -> list[Line2D]:
+def _atom_handles(scene: Scene, size: float) -> list[Line2D]:
     from matplotlib.lines import Line2D
 
     items = [element(z) for z in dict.fromkeys(scene.atomic_numbers.tolist())]
-    look: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": sizes.words, "markeredgecolor": INK}
+    look: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": size, "markeredgecolor": INK}
     return [Line2D([], [], markerfacecolor=item.color, label=item.symbol, **look) for item in items]
 
 
-def _axis_handles(shapes: Drawing, sizes: Sizes) -> list[Line2D]:
+def _axis_handles(shapes: Drawing, size: float) -> list[Line2D]:
     """Lines with the dashes of the axes. (matplotlib measures dashes in line widths.)"""
     from matplotlib.lines import Line2D
 
-    width = 0.4 * sizes.words
+    width = 0.4 * size
     handles = []
     for k in sorted({arrow.axis for arrow in shapes.arrows}):
-        length = HANDLE_LENGTH * sizes.words / width * dashes(AXIS_DASHES[k])[0][1]
+        length = HANDLE_LENGTH * size / width * dashes(AXIS_DASHES[k])[0][1]
         style: Any = (0, (length, DASH_GAP * length)) if AXIS_DASHES[k] > 1 else "solid"
         line = " (no sign)" if any(arrow.is_line for arrow in shapes.arrows if arrow.axis == k) else ""
         handles.append(Line2D([], [], color=AXIS_COLORS[k], linestyle=style, lw=width, label=AXIS_LABELS[k] + line))

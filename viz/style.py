@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 TEXT_SIZE = 14
-"""Pixels. The text stays legible when the picture is shown at half its size."""
-TITLE_SIZE = 16
+"""Pixels, of all text. It stays legible when the picture is shown at half its size."""
 LEGEND_ABOVE = {"orientation": "h", "x": 1.0, "xanchor": "right", "y": 1.0, "yanchor": "bottom"}
 """A legend in one row, above the plot on the right."""
 
@@ -37,7 +36,13 @@ def styled(figure: go.Figure, title: str, width: int, height: int) -> go.Figure:
     figure.update_layout(
         template="simple_white",
         # At the upper edge, so that a legend above the plot has room below it.
-        title={"text": literal(title), "font": {"size": TITLE_SIZE}, "y": 1.0, "yanchor": "top", "pad": {"t": 10}},
+        title={
+            "text": literal(title),
+            "font": {"size": TEXT_SIZE, "weight": "bold"},
+            "y": 1.0,
+            "yanchor": "top",
+            "pad": {"t": 10},
+        },
         font={"color": INK, "size": TEXT_SIZE},
         width=width,
         height=height,

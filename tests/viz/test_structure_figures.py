@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Polygon
+from matplotlib.text import Text
 
 from viz import Scene, drawing, frame_comparison_figure, structure_figure
 from viz.drawings import VIEW, camera
@@ -55,6 +57,36 @@ def test_labels_name_axes_atom_and_cell(perovskite_scene: Scene) -> None:
     assert caption == drawing(perovskite_scene, 0, 1, 1).caption
     names = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
     assert names[:6] == ["Sr", "Ti", "O", "e₁", "e₂", "e₃"] and "strongest" in names[6] and "weakest" in names[7]
+
+
+def test_a_picture_without_caption_keeps_its_legend_and_is_lower(perovskite_scene: Scene) -> None:
+    whole, short = (structure_figure(perovskite_scene, 0, 1, 1, caption=words) for words in (True, False))
+    assert "".join(text.get_text() for text in short.texts) == ""
+    assert len(short.legends) == len(whole.legends) and short.get_figheight() < whole.get_figheight()
+    panels = [frame_comparison_figure([perovskite_scene], 1, caption=words) for words in (True, False)]
+    assert "".join(text.get_text() for text in panels[1].texts) == ""
+    assert panels[1].get_figheight() < panels[0].get_figheight()
+
+
+def test_a_picture_in_axes_of_another_figure_fills_them(perovskite_scene: Scene) -> None:
+    figure = Figure(figsize=(7, 3))
+    left, right = figure.subplots(1, 2)
+    assert structure_figure(perovskite_scene, 0, 1, 1, ax=left) is figure
+    assert left.patches and not right.patches and not figure.legends and not figure.texts
+    lone = structure_figure(perovskite_scene, 0, 1, 1).axes[0]
+    assert len(left.patches) == len(lone.patches)
+    for patch in left.patches:
+        box = patch.get_window_extent()
+        assert left.bbox.x0 <= box.x0 and box.x1 <= left.bbox.x1 and left.bbox.y0 <= box.y0 and box.y1 <= left.bbox.y1
+
+
+def test_all_text_of_a_picture_has_one_size(perovskite_scene: Scene) -> None:
+    for figure in (structure_figure(perovskite_scene, 0, 1, 1), frame_comparison_figure([perovskite_scene], 1)):
+        texts = [text for text in figure.findobj(Text) if isinstance(text, Text) and text.get_text()]
+        assert len({text.get_fontsize() for text in texts if text.get_visible() and text.axes is None}) == 1
+        assert {text.get_fontsize() for axes in figure.axes for text in axes.texts} == {
+            legend.get_texts()[0].get_fontsize() for legend in figure.legends
+        }
 
 
 def test_everything_lies_inside_the_page(scene: Scene) -> None:

@@ -14,7 +14,7 @@ from crystalframer.analysis import coordination_shells, motif_summary, motif_tab
 from crystalframer.traces import CrystalTrace
 from viz import Scene
 from viz.palette import INK
-from viz.style import TEXT_SIZE, TITLE_SIZE, log_axis
+from viz.style import TEXT_SIZE, log_axis
 
 HISTORY = pd.DataFrame({"epoch": [1, 2], "train_mae/gap": [0.9, 0.6], "validation_mae/gap": [1.0, 0.8]})
 
@@ -42,11 +42,18 @@ def figure(request: pytest.FixtureRequest, perovskite_scene: Scene, perovskite_t
 
 def test_all_figures_have_the_same_look(figure: Any) -> None:
     assert figure.layout.font.color == INK and figure.layout.font.family is None
-    assert (
-        figure.layout.title.text and figure.layout.title.font.size == TITLE_SIZE > TEXT_SIZE == figure.layout.font.size
-    )
+    assert figure.layout.title.text and figure.layout.font.size == TEXT_SIZE
+    assert _sizes(figure.to_plotly_json()["layout"]) == {TEXT_SIZE}
     assert figure.layout.template.layout.plot_bgcolor == "white"
     assert figure.layout.width and figure.layout.height
+
+
+def _sizes(part: Any) -> set[float]:
+    """The sizes of all fonts that a layout names."""
+    if isinstance(part, dict):
+        own = {part["font"]["size"]} if "size" in part.get("font", {}) else set()
+        return own.union(*(_sizes(value) for name, value in part.items() if name != "template"))
+    return set().union(*map(_sizes, part)) if isinstance(part, (list, tuple)) else set()
 
 
 def test_heatmaps_are_cividis(figure: Any) -> None:
