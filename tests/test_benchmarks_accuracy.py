@@ -20,7 +20,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.accuracy import budget, command, environment, peer, problems, summary
+from benchmarks.accuracy import budget, command, environment, paired, peer, problems, summary
 from benchmarks.accuracy.environment import InstallError, PeerEnvironment
 from benchmarks.accuracy.figure import draw_learning_curve
 from benchmarks.accuracy.jobs import Finished, Job, JobFolder, Outcome
@@ -433,6 +433,64 @@ def test_rows_and_bars() -> None:
     assert [(bar.name, bar.is_met) for bar in bars] == [
         ("default as accurate as cgcnn", False), ("default as accurate as megnet", True)
     ]  # fmt: skip
+
+
+# --- the same crystals, two models ------------------------------------------------------------------------------------
+
+
+def predicted(model: str, deviations: Sequence[float], seed: int = 1) -> Any:
+    """A finished run of which the predictions of the scored crystals deviate by this much, over and over."""
+    plan, _ = finished(model, 0.0, seed)
+    labels = plan.problem.parts.test.targets[plan.problem.target.name]
+    return plan, Finished(outcome(0.0, predictions=(labels + np.resize(deviations, len(labels))).tolist()), "", 0.0)
+
+
+def test_models_are_compared_crystal_by_crystal() -> None:
+    # Errors spread widely over crystals, and the second model errs by 0.1 more on each of them.
+    first = [0.1, -5.0, 0.3]
+    results = [predicted("default", first), predicted("cgcnn", [0.2, -5.1, 0.4]), predicted("tiny", [-0.1, 5.0, -0.3])]
+    rows = {row.work: row for row in paired.rows(summary.grouped(results))}
+    assert list(rows) == ["demo: default - tiny", "demo: default - cgcnn", "demo: tiny - cgcnn"]
+    assert rows["demo: default - tiny"].value == pytest.approx(0.0)
+    row = rows["demo: default - cgcnn"]
+    assert [row.value, row.details["low"], row.details["high"]] == pytest.approx([-0.1] * 3)
+
+
+def test_the_interval_of_a_difference_holds_the_truth() -> None:
+    generator = np.random.default_rng(0)
+    held = []
+    for trial in range(60):
+        drawn = {str(n): x for n, x in enumerate(generator.normal(0.2, 1.0, 100))}
+        _, low, high, n = paired.difference(drawn, dict.fromkeys(drawn, 0.0), seed=trial)
+        assert n == 100
+        held.append(low < 0.2 < high)
+    assert 50 <= sum(held) < 60
+
+
+def test_runs_without_predictions_are_not_paired() -> None:
+    assert paired.rows(summary.grouped([predicted("default", [0.1]), finished("tiny", 1.0)])) == []
+
+
+def test_seeds_are_averaged_before_they_are_paired() -> None:
+    runs = [predicted("default", [0.1], seed=1), predicted("default", [-0.3], seed=2)]
+    assert list(paired.errors_of(runs).values()) == pytest.approx([0.2] * len(runs[0][0].problem.parts.test))
+
+
+@pytest.mark.skipif(not problems.SHARED.exists(), reason="predictions of published models are not at ../shared/data")
+def test_published_models_are_paired_with_ours() -> None:
+    fold = problems.problems("phonons", quick=True)[0]
+    others = paired.published(fold)
+    assert {name: round(float(np.mean(list(errors.values()))), 2) for name, errors in others.items()} == {
+        "alignn (published)": 29.54,
+        "coNGN (published)": 28.89,
+    }
+    assert set(fold.parts.test.ids.astype(str)) <= others["coNGN (published)"].keys()
+    plan = dataclasses.replace(predicted("default", [0.0])[0], problem=fold)
+    labels = fold.parts.test.targets[fold.target.name].tolist()
+    exact = Finished(outcome(0.0, predictions=labels), "", 0.0)
+    (_, row) = paired.rows({("phonons", "default"): [(plan, exact)]})
+    assert row.work == "phonons: default - coNGN (published)" and row.details["high"] < 0  # type: ignore[operator]
+    assert [bar.is_met for bar in paired.bars([row])] == [True]
 
 
 def test_the_bar_of_the_phonons_needs_all_folds() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import command
-from benchmarks.accuracy import summary
+from benchmarks.accuracy import paired, summary
 from benchmarks.accuracy.environment import PeerEnvironment
 from benchmarks.accuracy.figure import draw_learning_curve
 from benchmarks.accuracy.jobs import Job
@@ -148,8 +148,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "initial_weights": options.initial_weights,
                 "runs": summary.records(results),
             }
-            report.rows = summary.rows(found)
-            report.bars = summary.bars(found, options.data)
+            differences = paired.rows(found)
+            report.rows = summary.rows(found) + differences
+            report.bars = summary.bars(found, options.data) + paired.bars(differences)
             report.notes = summary.notes(results, options.data)
             if options.curve and found and options.output is not None:
                 picture = options.output.with_suffix(".png")

@@ -6,7 +6,7 @@ import json
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,6 +57,8 @@ class Outcome:
     version: str
     history: list[tuple[float, float, float]]
     """Each time the held-out crystals were looked at: seconds of the budget, epochs, their MAE."""
+    predictions: list[float] = field(default_factory=list)
+    """Of the crystals that are kept for scoring, in their order; empty in outcomes of earlier versions."""
 
 
 @dataclass(frozen=True)

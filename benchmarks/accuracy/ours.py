@@ -136,6 +136,7 @@ def run(job: Job, folder: JobFolder) -> Outcome:
         n_parameters=sum(parameter.numel() for parameter in result.model.parameters()),
         version=cf.__version__,
         history=pace.history,
+        predictions=evaluation.crystals.set_index("id")["prediction"].loc[splits.test.ids.astype(str)].tolist(),
     )
 
 

@@ -123,13 +123,17 @@ class Training:
         self.history.append((self.clock.elapsed, self.epochs, error))
 
     def mae(self, part: Part) -> float:
+        return float((self.predictions(part) - part.labels).abs().mean())
+
+    def predictions(self, part: Part) -> Tensor:
+        """In the unit of the labels."""
         self.peer.model.eval()
         found = []
         with torch.no_grad():
             for first in range(0, len(part), LARGEST_PREDICTED):
                 graphs = part.graphs[first : first + LARGEST_PREDICTED]
                 found.append(self.peer.predict(self.peer.batch(graphs)).view(-1))
-        return float((torch.cat(found) * self.std + self.mean - part.labels).abs().mean())
+        return torch.cat(found) * self.std + self.mean
 
 
 def _optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -160,10 +164,10 @@ def run(job: Job, folder: JobFolder) -> Outcome:
     wall, cpu = clock.wall_seconds, clock.cpu_seconds
     peer.model.load_state_dict(training.best)
     scored = Part(peer, saved, "test", say)
-    mae = training.mae(scored)
+    predictions = training.predictions(scored)
     _, best_epoch, holdout_mae = min(training.history, key=lambda row: row[2])
     return Outcome(
-        mae=mae,
+        mae=float((predictions - scored.labels).abs().mean()),
         holdout_mae=holdout_mae,
         n_epochs=training.epochs,
         best_epoch=best_epoch,
@@ -173,6 +177,7 @@ def run(job: Job, folder: JobFolder) -> Outcome:
         n_parameters=sum(parameter.numel() for parameter in peer.model.parameters()),
         version=peer.version,
         history=training.history,
+        predictions=predictions.tolist(),
     )
 
 

@@ -123,14 +123,15 @@ def notes(results: Results, data: str) -> list[str]:
 
 
 def records(results: Results) -> list[dict[str, Any]]:
-    """Every run in full, for the JSON."""
+    """Every run, for the JSON; its predictions stay in the folder of the job."""
     return [
         {"model": plan.job.model, "problem": plan.job.problem, "seed": plan.job.seed, "minutes": plan.job.minutes}
         | {"digest": plan.job.digest[:16], "settings": plan.job.settings}
         | (
             {"error": result}
             if isinstance(result, str)
-            else {"date": result.date, "others": result.others, **asdict(result.outcome)}
+            else {"date": result.date, "others": result.others}
+            | {name: value for name, value in asdict(result.outcome).items() if name != "predictions"}
         )
         for plan, result in results
     ]
