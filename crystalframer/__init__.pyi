@@ -58,6 +58,7 @@ from .reading.inputs import read as read, read_all as read_all
 from .screening import read_screen as read_screen, screen as screen
 from .stability import above_hull as above_hull
 from .studies import Choice as Choice, Range as Range, ablate as ablate, sweep as sweep
+from .submission import submit as submit
 from .traces import CrystalTrace as CrystalTrace
 from .training import fit as fit
 

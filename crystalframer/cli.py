@@ -350,6 +350,21 @@ def _calibrate(data: Any, model: Path, device: Any, coverage: float, away: Any, 
     return 0
 
 
+@verb("submit", "submission.submit")
+def _submit(task: str, runs: Any, output: Path, **options: Any) -> int:
+    """Runs of all five folds are needed. The weights that they started from are named in the file; those that have
+    seen labels of the task are refused, such as --training.initial-weights package for log-kvrh.
+
+    Examples:
+    $ crystalframer submit matbench-phonons runs/fold-* --output results.json.gz
+    $ crystalframer submit matbench-jdft2d runs/fold-* --output results.json --algorithm "CrystalFramer, 5 seeds"
+    """
+    scores = cf.submit(task, runs, output, **options)
+    listed = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
+    print(f"{output}: means of the five folds: {listed}")
+    return 0
+
+
 @verb("trace", "prediction.trace")
 def _trace(structure: Any, output: Any = None, **options: Any) -> int:
     """The file holds all that the figures of the package `viz` need; they do not need the model. --output page.html

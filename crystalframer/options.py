@@ -57,6 +57,9 @@ OWN = {
     "source": SOURCE,
     "evaluate split": _own(PART, None, "Part of the data set.", "all, in a row each; for other models than runs: test"),
     "calibrate split": _own(PART, None, "Part of the data set, or of the run.", "validation if there is one, else all"),
+    "task": _own(Positional[str], "TASK", "matbench-phonons, matbench-jdft2d, ..."),
+    "runs": _own(Positional[tuple[Path, ...]], "RUN ...", "Run folders of the five folds."),
+    "submit output": _own(Path, "FILE", "File to write, .json or .json.gz.", short="-o"),
     "labels": _own(Path | None, "TABLE", "Labels of a folder.", "labels.csv, .json, .jsonl or .parquet in the folder"),
     "away": _own(
         Path | None, "DATA", "Labelled crystals of other kinds; all together count a quarter as much.", "none"

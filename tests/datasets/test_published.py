@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from file_server import FileServer
-from published_formats import gzipped, jarvis_atoms, jarvis_list, matbench_table, zipped
+from published_formats import jarvis_atoms, jarvis_list, matbench, use, zipped
 from refusals import refused
 
 from crystalframer.cli import main
 from crystalframer.config import DataConfig
-from crystalframer.datasets import download, sources
+from crystalframer.datasets import download
 from crystalframer.datasets.published import Source
 from crystalframer.datasets.sources import JARVIS, MEGNET, OQMD, SOURCES, dataset
 from crystalframer.datasets.splits import alignn_parts, fingerprint, matbench_class_folds, matbench_folds
@@ -35,10 +34,6 @@ def small(source: Source, server: FileServer, sizes: tuple[int, int, int], **n_l
             replace(split, n_labelled=n, sizes=of, test_fingerprint="", parts=lambda x, of=of: alignn_parts(len(x), of))
         )
     return replace(source, files=(file, *source.files[1:]), n_crystals=N, splits=tuple(splits))
-
-
-def use(monkeypatch: pytest.MonkeyPatch, source: Source) -> None:
-    monkeypatch.setattr(sources, "SOURCES", {**SOURCES, source.name: source})
 
 
 def jarvis_document() -> list[dict[str, Any]]:
@@ -293,23 +288,6 @@ def test_pickles_run_nothing(server: FileServer, monkeypatch: pytest.MonkeyPatch
     with refused(DataError, "could run any code", path="bulk_megnet_val.pkl"):
         dataset("megnet-bulk")
     assert not (tmp_path / "ran").exists()
-
-
-def matbench(name: str, column: str, values: list[Any], server: FileServer, monkeypatch: pytest.MonkeyPatch) -> Source:
-    """A task as published, with other numbers of crystals and the checksum of its small file."""
-    source, n = SOURCES[name], len(values)
-    content = gzipped(matbench_table(column, values))
-    server.files[source.files[0].name] = content
-    file = replace(source.files[0], url=server.url(source.files[0].name), sha256=hashlib.sha256(content).hexdigest())
-    splits = []
-    for fold, split in enumerate(source.splits):
-        n_test = n // 5 + (fold < n % 5)
-        n_validation = round(0.1 * (n - n_test))
-        sizes = (n - n_test - n_validation, n_validation, n_test)
-        splits.append(replace(split, n_labelled=n, sizes=sizes, test_fingerprint=""))
-    source = replace(source, files=(file,), n_crystals=n, splits=tuple(splits))
-    use(monkeypatch, source)
-    return source
 
 
 def test_matbench_regression(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:

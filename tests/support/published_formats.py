@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import pytest
+from file_server import FileServer
 from pymatgen.core import Structure
 
 from crystalframer.crystals.crystal import Crystal
+from crystalframer.datasets import sources
+from crystalframer.datasets.published import Source
+from crystalframer.datasets.sources import SOURCES
 from crystalframer.elements import SYMBOLS
 from crystalframer.testing import random_crystal
 
@@ -67,3 +74,25 @@ def zipped(member: str, document: Any) -> bytes:
 
 def gzipped(document: Any) -> bytes:
     return gzip.compress(json.dumps(document).encode())
+
+
+def use(monkeypatch: pytest.MonkeyPatch, source: Source) -> None:
+    """Put a source in the place of the published one."""
+    monkeypatch.setattr(sources, "SOURCES", {**SOURCES, source.name: source})
+
+
+def matbench(name: str, column: str, values: list[Any], server: FileServer, monkeypatch: pytest.MonkeyPatch) -> Source:
+    """A task as published, with other numbers of crystals and the checksum of its small file."""
+    source, n = SOURCES[name], len(values)
+    content = gzipped(matbench_table(column, values))
+    server.files[source.files[0].name] = content
+    file = replace(source.files[0], url=server.url(source.files[0].name), sha256=hashlib.sha256(content).hexdigest())
+    splits = []
+    for fold, split in enumerate(source.splits):
+        n_test = n // 5 + (fold < n % 5)
+        n_validation = round(0.1 * (n - n_test))
+        sizes = (n - n_test - n_validation, n_validation, n_test)
+        splits.append(replace(split, n_labelled=n, sizes=sizes, test_fingerprint=""))
+    source = replace(source, files=(file,), n_crystals=n, splits=tuple(splits))
+    use(monkeypatch, source)
+    return source
