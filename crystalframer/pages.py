@@ -67,8 +67,11 @@ def trace_page(trace: CrystalTrace, explanation: Explanation | None = None) -> s
 
 
 def evaluation_page(evaluation: Evaluation, data: CrystalDataset, model: CrystalFramer) -> str:
-    """Predictions against labels; each point opens its crystal."""
-    return _explorer_page(evaluation, dict(zip(data.ids.tolist(), data, strict=True)), model)
+    """Predictions against labels; each point opens its crystal. Below, all targets in one figure for papers."""
+    structures = dict(zip(data.ids.tolist(), data, strict=True))
+    has_scores = any(s.n_crystals for s in (*evaluation.scores.values(), *evaluation.class_scores.values()))
+    figures = [picture("evaluation_figure")(evaluation)] if has_scores else []
+    return _explorer_page(evaluation, structures, model, figures)
 
 
 def explored(source: str, model: str | Path | None, device: Any) -> str:
@@ -183,11 +186,13 @@ def _predicted(source: str, model: CrystalFramer) -> tuple[list[str], list[Cryst
     return ids, crystals, table
 
 
-def _explorer_page(table: Any, structures: dict[str, Crystal], model: CrystalFramer | None) -> str:
+def _explorer_page(
+    table: Any, structures: dict[str, Crystal], model: CrystalFramer | None, figures: Sequence[Any] = ()
+) -> str:
     """A map of all rows, of which the first ones open their crystal, with attention if a model is there."""
     from crystalframer import prediction
 
     traces = None if model is None else partial(prediction.trace, model=model)
     few = len(structures) <= MOST_STRUCTURES
     explorer = picture("DatasetExplorer")(table, structures if structures and few else None, traces=traces)
-    return explorer.to_html(n_traces=N_TRACES)
+    return explorer.to_html(n_traces=N_TRACES, figures=figures)

@@ -95,6 +95,8 @@ def test_a_data_set_with_labels_is_evaluated(
     said = run(0, "evaluate", tmp_path / "data.parquet", "-o", tmp_path / "evaluated.html").out
     assert "MAE" in said and "page in" in said
     assert content(tmp_path / "explored.html") == content(tmp_path / "evaluated.html")
+    below = content(tmp_path / "evaluated.html").partition('<div class="figures">')[2]
+    assert "<svg" in below and "predicted band gap" in below and "RMSE" in below
     for evaluation, structures in tables:
         assert set(evaluation.scores) == {"formation_energy_per_atom", "band_gap"}
         assert list(structures) == data.ids.tolist()

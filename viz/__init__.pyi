@@ -8,6 +8,13 @@ from .attention_figures import (
 from .dataset_explorer import DatasetExplorer as DatasetExplorer
 from .drawings import Drawing as Drawing, drawing as drawing
 from .errors import FigureError as FigureError, SceneError as SceneError
+from .evaluation_figures import (
+    confusion_plot as confusion_plot,
+    evaluation_figure as evaluation_figure,
+    parity_plot as parity_plot,
+    reliability_plot as reliability_plot,
+    roc_plot as roc_plot,
+)
 from .explanation_pages import explanation_html as explanation_html
 from .explorer import AttentionExplorer as AttentionExplorer
 from .explorer_page import explorer_html as explorer_html

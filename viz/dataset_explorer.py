@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,9 +28,11 @@ from viz.explorer import MOST_SAVED, STILL_DPI
 from viz.known_structures import Records, facts, known_structures, plain_scene
 from viz.point_tables import MOST_POINTS, WIDTH, MapView, PointTable, point_table, with_columns
 from viz.scene import Scene, scene_from_trace
+from viz.structure_figures import inline_svg
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 N_TRACES = 200
 """Traces in a page, if no other number is asked for."""
@@ -311,6 +313,7 @@ class DatasetExplorer(anywidget.AnyWidget):
         n_structures: int = MOST_STRUCTURES,
         n_traces: int = N_TRACES,
         n_explanations: int = N_EXPLANATIONS,
+        figures: Sequence[Figure] = (),
         progress: bool = True,
     ) -> str:
         """Return the explorer as it is shown now, as one HTML page. Also write it to `path`.
@@ -323,6 +326,7 @@ class DatasetExplorer(anywidget.AnyWidget):
             n_structures: number of crystals in the page.
             n_traces: number of these with attention.
             n_explanations: number of these with an explanation, which takes seconds to compute.
+            figures: matplotlib figures to show below the map, such as that of `viz.evaluation_figure`.
             progress: show a progress bar if it takes more than 2 s.
         """
         counts = {"crystal": n_structures, "attention": n_traces, "explanation": n_explanations}
@@ -332,7 +336,7 @@ class DatasetExplorer(anywidget.AnyWidget):
         }
         state = {name: getattr(self, name) for name in ("x", "y", "color", "point", "filters")}
         state["selected"] = np.frombuffer(self.selected, dtype="<u4").tolist()
-        page = dataset_html(self.header, self.data, state, packed)
+        page = dataset_html(self.header, self.data, state, packed, "".join(map(inline_svg, figures)))
         if path is not None:
             Path(path).write_text(page, encoding="utf-8")
         return page

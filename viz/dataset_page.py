@@ -36,7 +36,9 @@ def dataset_style() -> str:
     return frontend_style() + (FRONTEND / "dataset.css").read_text(encoding="utf-8")
 
 
-def dataset_html(header: dict[str, Any], data: bytes, state: dict[str, Any], packed: Mapping[str, Packed]) -> str:
+def dataset_html(
+    header: dict[str, Any], data: bytes, state: dict[str, Any], packed: Mapping[str, Packed], figures: str = ""
+) -> str:
     """The page.
 
     Args:
@@ -44,6 +46,7 @@ def dataset_html(header: dict[str, Any], data: bytes, state: dict[str, Any], pac
         data: of `encode_table`.
         state: what is shown at first.
         packed: crystals, attention and explanations of points: kind → what `pack` made.
+        figures: HTML below the map.
     """
     blocks = {
         f"{kind}-{number}": text for kind, of_kind in packed.items() for number, text in enumerate(of_kind.blocks)
@@ -52,6 +55,8 @@ def dataset_html(header: dict[str, Any], data: bytes, state: dict[str, Any], pac
     values = {"header": header, "packed": {kind: of_kind.places for kind, of_kind in packed.items()}, **state}
     return page.substitute(
         title=html.escape(f"{header['nPoints']:,} crystals"),
+        note="",
+        figures=figures,
         style=dataset_style(),
         # Inside a script element, a `<` in a text could end the element or begin a comment.
         state=json.dumps(values).replace("<", "\\u003c"),

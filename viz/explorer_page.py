@@ -139,6 +139,7 @@ def explorer_html(
         state=json.dumps(state).replace("<", "\\u003c"),
         data=_compressed(data),
         module=_compressed(frontend_script().encode()),
+        figures="",
         blocks="",
     )
 

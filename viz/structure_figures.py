@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Sequence
 from functools import cache
@@ -90,7 +91,7 @@ def structure_figure(
     legend.add(_axis_handles(shapes, size))
     points_per_angstrom = 72 * height / up
     legend.add(_attention_handles(shapes, points_per_angstrom))
-    figure = _paper()(figsize=(width, height + legend.height), facecolor=PAPER)
+    figure = paper_figure()(figsize=(width, height + legend.height), facecolor=PAPER)
     share = legend.height / (height + legend.height)
     axes = figure.add_axes((0.0, share, 1.0, 1.0 - share))
     # For a tall crystal the height sets the scale, with white space on both sides.
@@ -195,7 +196,7 @@ def frame_comparison_figure(
     legend.add(_atom_handles(scenes[0], size))
     legend.add(max((_axis_handles(painter.shapes, size) for painter in painters), key=len))
     height = n_rows * (panel_height + title_height) + legend.height
-    figure = _paper()(figsize=(width, height), facecolor=PAPER)
+    figure = paper_figure()(figsize=(width, height), facecolor=PAPER)
     for number, ((scene, layer), painter, center) in enumerate(zip(panels, painters, centers, strict=True)):
         row, column = divmod(number, n_columns)
         bottom = height - (row + 1) * (panel_height + title_height)
@@ -226,7 +227,7 @@ def check_same_crystal(scenes: Sequence[Scene]) -> None:
 
 
 @cache
-def _paper() -> type[Figure]:
+def paper_figure() -> type[Figure]:
     """A figure class that saves text as text, whatever the settings of matplotlib are."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -238,6 +239,18 @@ def _paper() -> type[Figure]:
                 super().savefig(*args, **options)
 
     return PaperFigure
+
+
+def inline_svg(figure: Figure) -> str:
+    """A figure as a part of an HTML page. Its text can be searched and read aloud."""
+    from matplotlib import rc_context
+
+    target = io.StringIO()
+    # The same figure gives the same page.
+    with rc_context({"svg.hashsalt": "crystalframer"}):
+        figure.savefig(target, format="svg", metadata={"Date": None})
+    text = target.getvalue()
+    return f'<div class="figures">{text[text.index("<svg") :]}</div>'
 
 
 def _scaled(width: float) -> tuple[float, float]:

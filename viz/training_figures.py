@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float
 
 from viz.errors import FigureError, check_columns, check_target, target_names
+from viz.evaluation_figures import scalar_score, scored_rows
 from viz.palette import INK, PAPER, SERIES_COLORS, SERIES_MARKERS
+from viz.quantities import axis_html, name_and_unit
 from viz.style import LEGEND_ABOVE, log_axis, styled
 from viz.text import literal
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from crystalframer.evaluation import Evaluation
+
 
 def parity_figure(
-    predicted: Float[np.ndarray, " n_predictions"],
-    actual: Float[np.ndarray, " n_labels"],
+    predicted: Float[np.ndarray, " n_predictions"] | Evaluation,
+    actual: Float[np.ndarray, " n_labels"] | str,
     *,
-    label: str,
+    label: str = "",
     ids: Sequence[str] = (),
     baseline: float | None = None,
     width: int = 520,
@@ -33,9 +37,11 @@ def parity_figure(
     The corner of the plot tells the number of crystals n, the root of the mean squared error (RMSE) and the coefficient
     of determination R². Crystals without a label are left out.
 
+    `parity_figure(evaluation, "band_gap")` takes all from an `Evaluation`. `viz.parity_plot` is the same for papers.
+
     Args:
-        predicted: predictions, in the unit of `label`.
-        actual: labels; NaN if a crystal has none.
+        predicted: predictions, in the unit of `label`; or an `Evaluation`.
+        actual: labels, NaN if a crystal has none; or the name of a target of the evaluation.
         label: name and unit of the target, such as `Target.label`: `formation_energy_per_atom (eV/atom)`.
         ids: names of the crystals, shown when the mouse points at them.
         baseline: MAE if the mean of the training set is always predicted, for comparison.
@@ -43,13 +49,20 @@ def parity_figure(
         height: pixels.
 
     Raises:
-        FigureError: predictions, labels and ids differ in number, or no crystal has a label.
+        FigureError: predictions, labels and ids differ in number, no crystal has a label, or the evaluation has no such
+            target.
 
     Example:
         >>> figure = parity_figure(np.array([1.1, 2.0]), np.array([1.0, 2.2]), label="band_gap (eV)", baseline=0.6)
         >>> figure.layout.title.text
         'MAE 0.15, predicting the training mean 0.6'
     """
+    if isinstance(actual, str):
+        evaluation: Any = predicted
+        score, rows = scalar_score(evaluation, actual), scored_rows(evaluation, actual)
+        baseline = score.baseline_mae if baseline is None else baseline
+        label, ids = label or score.target.label, ids or (rows["id"].astype(str) + " " + rows["formula"]).tolist()
+        predicted, actual = rows["prediction"].to_numpy(), rows["label"].to_numpy()
     predicted, actual = np.asarray(predicted, dtype=float), np.asarray(actual, dtype=float)
     if predicted.shape != actual.shape or (len(ids) and len(ids) != len(predicted)):
         raise FigureError(
@@ -83,7 +96,7 @@ def parity_figure(
             ),
         ]
     )
-    words = literal(label.replace("_", " "))
+    words = axis_html(*name_and_unit(label))
     figure.update_xaxes(title_text=f"actual {words}", range=ends, constrain="domain")
     figure.update_yaxes(title_text=f"predicted {words}", range=ends, scaleanchor="x", constrain="domain")
     figure.update_layout(showlegend=False)

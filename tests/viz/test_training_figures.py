@@ -26,7 +26,7 @@ def test_parity_leaves_unlabelled_crystals_out() -> None:
 
 def test_names_of_targets_are_words() -> None:
     figure: Any = parity_figure(np.array([1.0]), np.array([1.5]), label="formation_energy_per_atom (eV/atom)")
-    assert figure.layout.yaxis.title.text == "predicted formation energy per atom (eV/atom)"
+    assert figure.layout.yaxis.title.text == "predicted formation energy <i>E</i><sub>f</sub> (eV/atom)"
     assert figure.layout.annotations[0].text == "n = 1<br>RMSE 0.5"
     history = pd.DataFrame({"epoch": [1], "train_mae/band_gap": [1.0]})
     assert learning_curve(history, "band_gap").layout.title.text == "band gap"
