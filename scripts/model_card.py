@@ -19,6 +19,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pymatgen.core import Element
 from tqdm.auto import tqdm
@@ -51,7 +52,9 @@ STRAINS = (-0.05, -0.03, -0.01, 0.01, 0.03)
 """Relative changes of all lengths."""
 N_TRIED = 300
 """Number of small crystals that are strained, or made senseless."""
-N_WORST = 20
+N_WORST = 10
+N_COLUMNS = 3
+"""Panels side by side in a picture."""
 WRONG_LABELS = {"mp-675106": "TmPaO4 at +2.0 eV/atom", "mp-582464": "NdGd2 at +1.7 eV/atom"}
 """Validation crystals whose label cannot be right: the structure, or its energy, is not that of the compound."""
 
@@ -102,7 +105,7 @@ class Scored:
         return np.abs(self.predictions - self.labels)
 
 
-def main(checkpoint: Path, data: Path, away: Path | None, runs: list[Path], hardware: str) -> None:
+def main(checkpoint: Path, data: Path, away: Path | None, runs: list[Path], then: list[str], hardware: str) -> None:
     scored = score(cf.load(checkpoint), data)
     errors = measured(score_crystals(scored.data, scored.model).crystals, "validation crystals")
     assert errors is not None
@@ -117,7 +120,8 @@ def main(checkpoint: Path, data: Path, away: Path | None, runs: list[Path], hard
         **({"training": training_figure(runs, scored.targets)} if runs else {}),
     }.items():
         figure.savefig(checkpoint / f"{name}.png", dpi=80, bbox_inches="tight", pil_kwargs={"optimize": True})
-    (checkpoint / "README.md").write_text(card(scored, elements, coverage, away, runs, hardware), encoding="utf-8")
+    words = card(scored, elements, coverage, away, runs, then, hardware)
+    (checkpoint / "README.md").write_text(words, encoding="utf-8")
     print(f"{checkpoint / 'README.md'}, by_element.csv and pictures are written")
 
 
@@ -177,13 +181,25 @@ def inside(scored: Scored, low: np.ndarray, high: np.ndarray) -> np.ndarray:
 
 def parity_figure(scored: Scored) -> Figure:
     targets = scored.targets
-    figure, axes = plt.subplots(1, len(targets), figsize=(4.2 * len(targets), 4), squeeze=False)
-    for t, (target, axis) in enumerate(zip(targets, axes[0], strict=True)):
-        axis.hexbin(scored.labels[:, t], scored.predictions[:, t], gridsize=60, bins="log", mincnt=1, cmap="viridis")
-        ends = [np.nanmin(scored.labels[:, t]), np.nanmax(scored.labels[:, t])]
-        axis.plot(ends, ends, color="0.5", linewidth=1)
+    figure, axes = axes_of(len(targets), height=4.0)
+    for t, (target, axis) in enumerate(zip(targets, axes, strict=True)):
+        known = ~np.isnan(scored.labels[:, t])
+        labels, predictions = scored.labels[known, t], scored.predictions[known, t]
+        axis.hexbin(labels, predictions, gridsize=60, bins="log", mincnt=1, cmap="viridis")
+        axis.plot([labels.min(), labels.max()], [labels.min(), labels.max()], color="0.5", linewidth=1)
         axis.set(xlabel=f"label: {target.label}", ylabel="prediction")
+    figure.tight_layout()
     return figure
+
+
+def axes_of(n: int, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure with this many panels, at most three in a row."""
+    columns = min(n, N_COLUMNS)
+    rows = -(-n // columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(4.2 * columns, height * rows), squeeze=False)
+    for empty in grid.flat[n:]:
+        empty.set_axis_off()
+    return figure, list(grid.flat[:n])
 
 
 def element_figure(scored: Scored, elements: pandas.DataFrame) -> Figure:
@@ -218,18 +234,18 @@ def coverage_figure(scored: Scored, coverage: np.ndarray) -> Figure:
 
 def training_figure(runs: list[Path], targets: tuple[Target, ...]) -> Figure:
     """Validation errors of each run, against the hours of all runs."""
-    figure, axes = plt.subplots(1, len(targets), figsize=(4.2 * len(targets), 3), squeeze=False)
+    figure, axes = axes_of(len(targets), height=3.0)
     start = 0.0
     for run in runs:
         metrics = pandas.read_csv(run / "metrics.csv")
         hours = start + metrics["seconds"].cumsum() / 3600
-        for target, axis in zip(targets, axes[0], strict=True):
+        for target, axis in zip(targets, axes, strict=True):
             if f"validation_mae/{target.name}" in metrics:
                 axis.plot(hours, metrics[f"validation_mae/{target.name}"], marker=".", label=run.name)
             axis.set(xlabel="hours of training", ylabel=f"validation MAE ({target.unit})", title=target.name)
             axis.set_ylim(bottom=0)
         start = hours.iloc[-1]
-    axes[0, 0].legend(fontsize=6)
+    axes[0].legend(fontsize=6)
     figure.tight_layout()
     return figure
 
@@ -240,6 +256,7 @@ def card(
     coverage: np.ndarray,
     away: Path | None,
     runs: list[Path],
+    then: list[str],
     hardware: str,
 ) -> str:
     targets, n_atoms = scored.targets, scored.data.n_atoms
@@ -257,6 +274,7 @@ def card(
         )
     if runs:
         text += [f"## Training\n\nBy `scripts/train_pretrained.py`, on {hardware}:\n", *(training(run) for run in runs)]
+        text += [f"- then {step}" for step in then]
         text += ["\nSettings and errors of all epochs: `training/`.\n\n![validation errors](training.png)"]
     masks = {"all": n_atoms > 0, "at most 20 atoms": n_atoms <= 20}
     text += [
@@ -326,7 +344,7 @@ def by_need(scored: Scored) -> list[str]:
         gaps = scored.labels[:, names.index(GAP)]
         groups = {f"gap {name} eV": (gaps > low) & (gaps <= high) for name, low, high in GAPS} | groups
     for name, mask in groups.items():
-        shares = " | ".join(f"{share:.0%}" for share in np.nanmean(is_inside[mask], axis=0))
+        shares = " | ".join(map(_share, is_inside[mask].T))
         text.append(f"| {name.replace(f' to {SMALL_SIZES[-1][1]}', ' or more')} | {mask.sum():,} | {shares} |")
     if GAP in names:
         t = names.index(GAP)
@@ -339,6 +357,12 @@ def by_need(scored: Scored) -> list[str]:
             "interval."
         )
     return [*text, ""]
+
+
+def _share(is_inside: np.ndarray) -> str:
+    """Of the labels, those in their intervals; a dash where there is no label."""
+    known = is_inside[~np.isnan(is_inside)]
+    return f"{known.mean():.0%}" if len(known) else "–"
 
 
 def away_from_home(model: cf.CrystalFramer, path: Path) -> list[str]:
@@ -474,4 +498,5 @@ if __name__ == "__main__":
     parser.add_argument("--away", type=Path, help="table of WBM crystals, with columns part and no_correction")
     parser.add_argument("--hardware", default="hardware that was not noted", help="description of the training data")
     parser.add_argument("--runs", type=Path, nargs="*", default=[], help="folders of the training runs, in order")
+    parser.add_argument("--then", nargs="*", default=[], help="what was done with the weights of the runs, in words")
     main(**vars(parser.parse_args()))
