@@ -40,6 +40,8 @@ ENOUGH_FOR_BIAS, LARGE_BIAS = 20, 0.5
 """The summary mentions a mean deviation from this many labels on, if it exceeds this share of the MAE."""
 AWAY = 0.25
 """How much crystals of other kinds count in a calibration, all together, beside all others."""
+LOGARITHM = "log10_"
+"""Before the name of a quantity: another quantity, not the same misspelt."""
 ALIKE = 0.7
 """Similarity of names (`difflib`) from which on a label is thought to be misspelt."""
 _SHOWN_TARGETS = 4
@@ -638,7 +640,7 @@ def labelled_targets(data: CrystalDataset | str | Path, model: CrystalFramer) ->
     """The data set with those targets of the model that it has. A name that is nearly one of these is an error."""
     data = data if isinstance(data, CrystalDataset) else dataset(data)
     known = [target for target in model.config.targets if target.name in data.targets]
-    others = [name for name in data.targets if name not in model.config.target_names]
+    others = [name for name in data.targets if not {name, LOGARITHM + name} & {*model.config.target_names}]
     for name in model.config.target_names:
         if name not in data.targets and difflib.get_close_matches(name, others, cutoff=ALIKE):
             data.target(name)  # raises, and names it

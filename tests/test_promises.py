@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 import crystalframer as cf
 from crystalframer.crystals.crystal import Crystal
@@ -46,11 +45,18 @@ def test_mirror_images_of_chiral_crystals() -> None:
         assert energy < 1e-5 and gap < 1e-4, formula
 
 
-def test_strain_is_not_understood() -> None:
-    """Rutile: a squeezed cell has less energy, a stretched one no gap, and neither has the flag."""
+def test_a_squeezed_or_stretched_cell_has_more_energy() -> None:
+    """Rutile. How much more is not known well (docs/limits.md)."""
     rutile = cf.read(RUTILE)
-    found = cf.predict([strained(rutile, strain) for strain in (0.0, -0.02, 0.02, 0.03)])
-    energy, gap = found["formation_energy_per_atom"].to_numpy(), found["band_gap"].to_numpy()
-    assert energy[1] - energy[0] == pytest.approx(-0.033, abs=0.002)
-    np.testing.assert_allclose(gap[[0, 2, 3]], [2.0, 0.7, 0.0], atol=0.05)
-    assert found["outside_training"].isna().to_numpy().all()
+    found = cf.predict([strained(rutile, strain) for strain in (0.0, -0.05, -0.02, 0.03, 0.05)])
+    energy = found["formation_energy_per_atom"].to_numpy()
+    np.testing.assert_allclose(energy[1:] - energy[0], [0.175, 0.041, 0.092, 0.204], atol=0.002)
+    assert found["not_relaxed"].notna().tolist() == [False, True, False, False, True]
+
+
+def test_a_stretched_cell_may_lose_its_gap() -> None:
+    """Rutile, without a flag."""
+    rutile = cf.read(RUTILE)
+    found = cf.predict([strained(rutile, strain) for strain in (0.0, 0.02, 0.03)])
+    np.testing.assert_allclose(found["band_gap"], [2.04, 0.08, 0.0], atol=0.05)
+    assert found[["outside_training", "not_relaxed"]].isna().to_numpy().all()

@@ -26,6 +26,8 @@ LAST = 3
 """Halvings at the end whose fall tells a step from a slope."""
 NOISE = 1e-9
 """Differences of a function of size 1 that may be rounding in 64 bits, which the layers of a model magnify."""
+SMALLEST_STEP = 10 * NOISE
+"""A smaller step cannot be told from rounding, which does not fall either when the distance is halved."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +53,7 @@ class Followed:
     @property
     def steps(self) -> Float[np.ndarray, "n_windows n_values"]:
         """Size of the step that was found in each window; 0 for none."""
-        return np.where((self.fall < 0.5) & (self.sizes[-1] > NOISE), self.sizes[-1], 0.0)
+        return np.where((self.fall < 0.5) & (self.sizes[-1] > SMALLEST_STEP), self.sizes[-1], 0.0)
 
     @property
     def kinks(self) -> Float[np.ndarray, "n_windows n_values"]:
