@@ -152,6 +152,8 @@ def test_a_preset_with_such_a_schedule_keeps_it(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(command.PRESETS, "tuned", tuned)  # type: ignore[arg-type]
     made = config_of("tuned", Target("x"), 100, 1, 1.0, 1).training
     assert (made.learning_rate, made.batch_size) == (7e-4, training.batch_size)
+    fine_tuned = config_of("tuned", Target("x"), 100, 1, 1.0, 1, "package").training
+    assert (fine_tuned.initial_weights, fine_tuned.learning_rate) == ("package", pytest.approx(0.25 * 7e-4))
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

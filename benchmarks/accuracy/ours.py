@@ -27,6 +27,8 @@ from crystalframer.training.task import TrainingTask
 
 FIRST_GUESS = 0.006
 """Seconds that a crystal takes in an epoch, until the first was timed."""
+FINE_TUNED = 0.25
+"""Rate of a training that starts from trained weights, in that of the preset (docs/how-to/transfer-learning.md)."""
 
 
 def config_of(
@@ -55,6 +57,8 @@ def config_of(
             bias_weight_decay=0.0,
             swa_epochs=0,
         )
+    if initial_weights is not None:
+        training = replace(training, learning_rate=FINE_TUNED * training.learning_rate)
     training = replace(
         training,
         n_epochs=max(1, training.swa_epochs, round(60.0 * minutes / (FIRST_GUESS * n_train))),
