@@ -58,7 +58,6 @@ def dataset_html(
         note="",
         figures=figures,
         style=dataset_style(),
-        note="",
         # Inside a script element, a `<` in a text could end the element or begin a comment.
         state=json.dumps(values).replace("<", "\\u003c"),
         data=compressed(data),
