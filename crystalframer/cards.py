@@ -49,7 +49,9 @@ def page(title: str, *parts: str) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="color-scheme" content="light dark">'
         '<meta name="viewport" content="width=device-width"><style>body{font:14px sans-serif;max-width:900px;'
-        "margin:2em auto;padding:0 1em}td,th{padding:2px 8px}section>div{max-width:none!important}</style>"
+        "margin:2em auto;padding:0 1em}td,th{padding:2px 8px}section>div{max-width:none!important}"
+        "@media(max-width:600px){td,th{white-space:normal!important;overflow-wrap:anywhere;padding-right:6px!important}"
+        "section div{margin-right:0!important}}</style>"
         f"<title>{text(title)}</title></head><body><h1>{text(title)}</h1>{blocks}</body></html>\n"
     )
 
@@ -73,13 +75,14 @@ def facts(rows: Mapping[str, Any]) -> Html:
     return Html(f"{_TABLE}{''.join(cells)}</table>")
 
 
-def table(columns: Mapping[str, Sequence[Any]], caption: str = "") -> Html:
-    """A table. Columns of text are aligned to the left, all others to the right.
+def table(columns: Mapping[str, Sequence[Any]], caption: str = "", n_left: int = 1) -> Html:
+    """A table.
 
     Args:
         columns: title → content of each row; numbers as text that is formatted already.
+        n_left: number of columns with text, which come first and are aligned to the left; all others to the right.
     """
-    align = [_LEFT if number == 0 else _RIGHT for number in range(len(columns))]
+    align = [_LEFT if number < n_left else _RIGHT for number in range(len(columns))]
     head = "".join(f'<th style="{how}">{text(name)}</th>' for how, name in zip(align, columns, strict=True))
     body = "".join(
         "<tr>" + "".join(f'<td style="{how}">{text(cell)}</td>' for how, cell in zip(align, row, strict=True)) + "</tr>"

@@ -142,10 +142,10 @@ def _predict(
 ) -> int:
     """Prints the table, or writes it to --output. In a terminal the table fits the window: numbers have as many digits
     as their intervals have meaning for, and a long table shows its head and tail. --wide prints all rows and columns.
-    What is piped into a program or a file has one line for each structure. Takes structure files (CIF, POSCAR, extended
-    XYZ, JSON, ...; they may be compressed), folders of them, patterns in quotes, and tables (CSV, JSON lines, parquet)
-    with a structure in each row. Errors are also counted on standard error. The exit code is 0 if at least one
-    structure could be predicted, and 1 if none could.
+    What goes into a file or another program (`> FILE`, `|`) is CSV, as --output writes it. Takes structure files (CIF,
+    POSCAR, extended XYZ, JSON, ...; they may be compressed), folders of them, patterns in quotes, and tables (CSV, JSON
+    lines, parquet) with a structure in each row. Errors are also counted on standard error. The exit code is 0 if at
+    least one structure could be predicted, and 1 if none could.
 
     Examples:
     $ crystalframer predict NaCl.cif
@@ -167,7 +167,7 @@ def _predict(
     errors = frame["error"].dropna().tolist()
     if output is None:
         is_fitted = _print_table(frame, wide, coverage)
-        _report_failures(errors, len(frame), shown=MOST_ERRORS if is_fitted else len(errors))
+        _report_failures(errors, len(frame), shown=MOST_ERRORS if is_fitted else SHOWN_ERRORS)
     else:
         _save(frame, output, f"{len(frame) - len(errors):,} predictions of {_labels(frame)}")
         _report_failures(errors, len(frame))
@@ -277,7 +277,8 @@ def _screen(
     if any(choice is not None for choice in (where, top, by, hull, selection)):
         chosen = cf.read_screen(output, where, top, by, lowest, hull)
         if selection is None:
-            _print_table(chosen, rest="--selection TABLE writes them")
+            # Below the summary, so never as CSV.
+            _print_table(chosen, wide=not sys.stdout.isatty(), rest="--selection TABLE writes them")
         else:
             _save(chosen, selection, f"{len(chosen):,} rows")
     return 1 if result.n_failed == result.n_structures else 0
@@ -711,34 +712,19 @@ def _save(frame: pandas.DataFrame, path: Path, what: str) -> None:
     print(f"{what} in {path}")
 
 
-def _readable(frame: pandas.DataFrame) -> str:
-    """Predictions for the screen, with units in the header; errors are too long for a column."""
-    labels = {name: Target(name, unit).label for name, unit in frame.attrs["units"].items()}
-    shown = frame.drop(columns=["error", "nearest_training", "nearest_distance"], errors="ignore").rename(
-        columns=labels
-    )
-    from crystalframer.outcomes import FLAGS
-
-    lines = []
-    for column, title in FLAGS.items():
-        if column in shown:
-            flagged = frame.loc[frame[column].notna()]
-            lines += [f"{title}: {name}: {why}" for name, why in zip(flagged["id"], flagged[column], strict=True)]
-            shown[column] = ["yes" if flag else "" for flag in frame[column].notna()]
-    return "\n".join([shown.to_string(index=False, na_rep="none", float_format="{:.6g}".format), *lines])
-
-
 def _print_table(
     frame: pandas.DataFrame,
     wide: bool = False,
     coverage: float | None = None,
     rest: str = "--wide prints them, --output TABLE writes them",
 ) -> bool:
-    """Print predictions. In a terminal they fit the window, and the answer is true; scripts get a line for each."""
+    """Print predictions. In a terminal they fit the window, and the answer is true; programs and files get CSV."""
+    from crystalframer.reading.tables import csv_text
+
     if wide:
         print(frame.to_string(index=False, na_rep="none", float_format="{:.6g}".format))
     elif not sys.stdout.isatty():
-        print(_readable(frame))
+        print(csv_text(frame), end="")
     else:
         from rich.console import Console
 

@@ -315,7 +315,7 @@ class ModelPromises:
     >>> ModelConfig().promises.mirror
     False
     >>> print(ModelConfig(frame=FrameConfig("none")).promises)
-    not exact: a small move of the atoms can make a step
+    a small move of the atoms can make a step in the prediction
     """
 
     rotation: bool
@@ -335,17 +335,20 @@ class ModelPromises:
         return tuple(words for name, words in NOT_PROMISED.items() if not getattr(self, name))
 
     def __str__(self) -> str:
-        """`exact`, or what is not."""
-        return f"not exact: {'; '.join(self.broken)}" if self.broken else "exact"
+        """What holds if all is promised; else what is not, in words."""
+        return "; ".join(self.broken) or ALL_PROMISED
 
 
 NOT_PROMISED = {
     "rotation": "the prediction of a symmetric crystal can change when it is rotated",
     "cell": "the prediction can change with the choice of the cell",
     "mirror": "a mirror image can have another prediction",
-    "continuous": "a small move of the atoms can make a step",
+    "continuous": "a small move of the atoms can make a step in the prediction",
 }
 """Field of `ModelPromises` → what happens without it."""
+ALL_PROMISED = (
+    "rotated crystals, other cells and mirror images have the same prediction; small moves of the atoms make no steps"
+)
 
 
 @dataclass(frozen=True, repr=False)

@@ -12,12 +12,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from crystalframer.crystals.batch import CrystalBatch
 from crystalframer.crystals.crystal import Crystal
+from crystalframer.crystals.extent import directions
 from crystalframer.crystals.large_cells import ChunkedCrystal
 from crystalframer.crystals.loading import PreparedCrystals, batch_ends, make_batch
 from crystalframer.crystals.neighbors import SMALLEST_DISTANCE
@@ -33,6 +35,9 @@ ENOUGH = 100
 """An element in fewer training crystals than this gets the limits of all elements: a small sample has no sure tails."""
 RADIUS = 6.0
 """Å within which the neighbours of a single crystal are searched; an atom without any gets a larger one."""
+_NEAR = 4.0
+"""Å within which the atoms of most crystals connect all of it; the others are looked at again."""
+_ISOLATED = {0: "molecules or atoms", 1: "chains", 2: "layers"}
 _EDGES_PER_BATCH = 500_000
 
 
@@ -187,6 +192,61 @@ class Domain:
             of_element = element.n_crystals, element.volume, element.nearest.low, element.nearest.high
             known[:, SYMBOLS.index(element.symbol) + 1] = of_element
         return known
+
+
+def vacuum(crystals: CrystalBatch | ChunkedCrystal, reach: float = RADIUS) -> list[str | None]:
+    """For each crystal, what of it vacuum surrounds: layers (a slab), chains or molecules; None for bulk crystals.
+
+    Args:
+        crystals: with all edges up to the reach.
+        reach: Å; atoms that are farther from each other, also by way of other atoms, do not belong together.
+    """
+    if isinstance(crystals, ChunkedCrystal):
+        crystal, n_crystals = np.zeros(crystals.n_atoms, np.int64), 1
+        parts = [
+            _edges_within(reach, edges.atoms[edges.index[0]], edges.index[1], edges.image, edges.vectors)
+            for edges in crystals
+        ]
+        edges = _Edges(*map(np.concatenate, zip(*parts, strict=True)))
+    else:
+        crystal, n_crystals = crystals.crystal_index.cpu().numpy(), crystals.n_crystals
+        arrays = (crystals.edge_index[0], crystals.edge_index[1], crystals.edge_image, crystals.edge_vectors)
+        edges = _edges_within(reach, *(array.cpu().numpy() for array in arrays))
+    found = np.zeros(n_crystals, dtype=np.int64)
+    for most in (min(_NEAR, reach), reach):
+        is_left = found < 3
+        atoms = np.flatnonzero(is_left[crystal])
+        number = np.full(len(crystal), -1)
+        number[atoms] = np.arange(len(atoms))
+        chosen = np.flatnonzero((edges.length <= most) & is_left[crystal[edges.query]])
+        index = np.stack([number[edges.query[chosen]], number[edges.key[chosen]]])
+        rows = np.cumsum(is_left) - 1
+        found[is_left] = directions(rows[crystal[atoms]], index, edges.image[chosen], int(is_left.sum()))
+    return [
+        None
+        if n == 3
+        else f"{_ISOLATED[n]} with more than {reach:g} Å of vacuum around them, unlike the training crystals"
+        for n in found.tolist()
+    ]
+
+
+class _Edges(NamedTuple):
+    query: Int[np.ndarray, " n_edges"]
+    key: Int[np.ndarray, " n_edges"]
+    image: Int[np.ndarray, "n_edges 3"]
+    length: Float[np.ndarray, " n_edges"]
+
+
+def _edges_within(
+    reach: float,
+    query: Int[np.ndarray, " n_edges"],
+    key: Int[np.ndarray, " n_edges"],
+    image: Int[np.ndarray, "n_edges 3"],
+    vectors: Float[np.ndarray, "n_edges 3"],
+) -> _Edges:
+    length = np.sqrt(np.einsum("ei,ei->e", vectors, vectors))
+    near = np.flatnonzero(length <= reach)
+    return _Edges(query[near], key[near], image[near], length[near])
 
 
 def _check(condition: bool, field: str, value: object, requirement: str) -> None:

@@ -28,6 +28,7 @@ from crystalframer.datasets.used import ROLES, TRAINED, Found, Role, UsedCrystal
 from crystalframer.errors import DataError, UncertaintyError, listed
 from crystalframer.measured_errors import MeasuredErrors, measured
 from crystalframer.model.network import CrystalFramer
+from crystalframer.outcomes import FLAGS
 from crystalframer.prediction import BATCH_SIZE, MAX_ATOMS, MAX_EDGES, model_second, predict, ready
 from crystalframer.surroundings import plain
 from crystalframer.training_index import TrainingIndex, interval_inputs
@@ -80,7 +81,8 @@ class Evaluation:
     if there is none), `deviation` (prediction - label), all in the target's unit, and `error`: why there is no
     prediction. Of classes, `label` and `prediction` are their names, `probability` is that of the predicted class, and
     columns `probability/CLASS` are those of all. A calibrated model adds `low` and `high`, the ends of the prediction
-    interval. A model of a run adds `part`: what the crystal was for the run, `train`, `validation`, `test`, `earlier`
+    interval. `outside_training` and `not_relaxed` are the flags of `predict`, for models that have them. A model of a
+    run adds `part`: what the crystal was for the run, `train`, `validation`, `test`, `earlier`
     (it trained the weights that the run started from) or `other` (the run did not use it)."""
     scores: Mapping[str, TargetScore]
     """Name of a scalar target → score. Of a model of a run: over the crystals of its test part; over those that the run
@@ -295,7 +297,7 @@ def score_crystals(data: CrystalDataset, model: CrystalFramer, found: Found | No
         columns["deviation"] = columns["prediction"] - columns["label"]
         if model.uncertainty is not None:
             columns |= {end: predicted[f"{target.name}_{end}"].to_numpy() for end in ("low", "high")}
-        rows = pandas.DataFrame(columns | {"error": predicted["error"].to_numpy()})
+        rows = pandas.DataFrame(columns | _about(predicted))
         counts = ~failed & rows["label"].notna().to_numpy()
         scores[target.name] = _score(target, rows.loc[counts & is_scored], means[target.name])
         for role in roles:
@@ -328,12 +330,17 @@ def _class_rows(
     columns["prediction"] = pandas.Series(likeliest(shares, target), dtype=object)
     columns["probability"] = shares.max(axis=1)
     columns |= {f"probability/{name}": share for name, share in zip(target.classes, shares.T, strict=True)}
-    rows = pandas.DataFrame(columns | {"error": predicted["error"].to_numpy()})
+    rows = pandas.DataFrame(columns | _about(predicted))
 
     def score(chosen: Bool[np.ndarray, " n"]) -> ClassScore:
         return score_classes(target, codes[chosen].astype(np.int64), shares[chosen], most_frequent)
 
     return rows, score
+
+
+def _about(predicted: pandas.DataFrame) -> dict[str, np.ndarray]:
+    """The columns about a crystal that all targets share: flags, and why there is no prediction."""
+    return {name: predicted[name].to_numpy() for name in (*FLAGS, "error") if name in predicted}
 
 
 def _most_frequent(logits: Tensor) -> Tensor:
@@ -366,8 +373,8 @@ def _score_by_part(data: CrystalDataset, model: CrystalFramer, used: UsedCrystal
     n_alike = int((np.isin(data.formulas, trained) & (found.role == "other")).sum())
     if n_alike:
         remarks.append(
-            f"{n_alike:,} of `other` have the formula of a training crystal: other compounds, or the same in "
-            "another cell or with fewer digits"
+            f"{n_alike:,} of `other` have the formula of a training crystal. They are other compounds, or training "
+            "crystals that were not recognised, as they are given in another cell or with rounded positions"
         )
     if used.unknown_start:
         remarks.append(

@@ -77,7 +77,7 @@ def model_card(model: CrystalFramer) -> str:
         "predicts": ", ".join(target.label for target in config.targets),
         "network": f"{config.n_layers} layers with {config.n_heads} heads, {_n_parameters(model):,} parameters",
         "frames": f"{frame.method}{sets}",
-        "promises": str(model.promises),
+        "symmetry": str(model.promises),
         "trained on": _training(model),
         "intervals": "" if model.uncertainty is None else f"{model.uncertainty.coverage:.0%}, {_calibration(model)}",
         "index": ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import inspect
 import math
@@ -25,6 +26,7 @@ from crystalframer.crystals.batch import CrystalBatch
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.large_cells import ChunkedCrystal
 from crystalframer.crystals.loading import PreparedCrystals, batch_ends, prepare
+from crystalframer.domain import RADIUS, vacuum
 from crystalframer.errors import (
     ConfigError,
     CrystalError,
@@ -52,6 +54,10 @@ MAX_ATOMS = 1024
 MAX_EDGES = 250_000
 """Neighbour pairs in a batch at most, twice as many as 1,024 atoms usually have: a limit for crystals whose atoms have
 unusually many neighbours."""
+ALMOST_TRAINED = 0.5
+"""Distance from the nearest training crystal up to which vacuum is no reason for a flag: the Materials Project has
+layers in vacuum, too. Of its validation crystals 1.8 % are such layers, nearly all within 0.34, and 40 slabs that were
+cut from others are all beyond 0.55."""
 WEIGHTED_MARGIN = 0.1
 """`FrameConfig.weighted_margin` in evaluations of models that were trained without one. It is far above the rounding of
 float32 logits."""
@@ -95,8 +101,8 @@ def load(
     >>> model = cf.load()
     >>> model.config.frame.weighted_margin, model.evaluation_config.frame.weighted_margin
     (0.3, 0.3)
-    >>> print(model.promises)
-    exact
+    >>> print(model.promises)  # doctest: +ELLIPSIS
+    rotated crystals, other cells and mirror images have the same prediction; ...
 
     Args:
         path: a checkpoint folder, or the folder of a training run (its best checkpoint is taken). Default, and
@@ -152,7 +158,8 @@ def predict(
         One row per structure, in the order of the input, with the index of a DataFrame (of a Series too, unless it has
         unique names, which become the ids, as the keys of a dictionary do): `id`, `formula` (reduced), one column per
         target in its physical unit (`frame.attrs["units"]` maps target to unit), and `error`: why there is no
-        prediction, else None. A calibrated model (see `calibrate`) adds the prediction interval from `<target>_low` to
+        prediction, else None. A calibrated model reports no value below 0 for a target whose labels cannot be negative,
+        such as a band gap. A calibrated model (see `calibrate`) adds the prediction interval from `<target>_low` to
         `<target>_high`, which contains the true value for 90 % of crystals like those that it was calibrated on. A
         model that knows its training data adds `outside_training`: how the structure differs from all training
         crystals, else None. One that knows altered crystals (see `learn_soundness`) also says there if species seem
@@ -291,13 +298,22 @@ def trace(
     weights = model.target_mean
     if sites is None:
         memory.check_trace(crystal, len(crystal), int(prepared.n_edges[0]), model.config, model.target_mean)
-        return model.trace(prepared.batch([0], weights.dtype).to(weights.device))[0]
+        return _bounded(model.trace(prepared.batch([0], weights.dtype).to(weights.device))[0], model)
     chunked = ChunkedCrystal(prepared, 0, MAX_EDGES)
     atoms = _region(crystal, chunked, np.asarray(sites, dtype=np.int64), within, model.config)
     memory.check_trace(
         crystal, len(atoms), int(prepared.neighbors.edges_per_atom[atoms].sum()), model.config, model.target_mean
     )
-    return model.trace_atoms(chunked, atoms)
+    return _bounded(model.trace_atoms(chunked, atoms), model)
+
+
+def _bounded(trace: CrystalTrace, model: CrystalFramer) -> CrystalTrace:
+    """The trace with the prediction that `predict` gives: not below the value below which the target cannot lie."""
+    if model.uncertainty is None:
+        return trace
+    lowest = dict(zip(model.uncertainty.target_names, model.uncertainty.lowest.tolist(), strict=True))
+    prediction = {name: max(value, lowest.get(name, -math.inf)) for name, value in trace.prediction.items()}
+    return dataclasses.replace(trace, prediction=prediction)
 
 
 def _region(
@@ -459,7 +475,7 @@ def _predict(crystals: CrystalBatch | ChunkedCrystal, model: CrystalFramer) -> l
             predicted = model.read_out(pooled)
     values = with_probabilities(predicted.double(), model.config).cpu().numpy()
     low, high = np.full_like(values, np.nan), np.full_like(values, np.nan)
-    unlike = outside = altered = not_relaxed = nearest = [None] * len(values)
+    unlike = outside = isolated = altered = not_relaxed = nearest = [None] * len(values)
     distance = [math.nan] * len(values)
     if pooled is not None and (model.uncertainty is not None or model.index is not None):
         finite = np.nan_to_num(pooled.float().cpu().numpy(), posinf=0.0, neginf=0.0)
@@ -468,6 +484,7 @@ def _predict(crystals: CrystalBatch | ChunkedCrystal, model: CrystalFramer) -> l
             names = model.config.scalar_names
             known = [model.config.scalar_columns[names.index(name)] for name in model.uncertainty.target_names]
             low[:, known], high[:, known] = model.uncertainty.ends(values[:, known], inputs)
+            values[:, known] = model.uncertainty.bounded(values[:, known])
         if model.index is not None and found is not None:
             unlike = model.index.unlike(found)
             nearest, distance = (
@@ -476,10 +493,16 @@ def _predict(crystals: CrystalBatch | ChunkedCrystal, model: CrystalFramer) -> l
             )
     if model.domain is not None:
         outside = model.domain.outside(crystals)
+        isolated = [
+            None if away <= ALMOST_TRAINED else words
+            for words, away in zip(vacuum(crystals, min(RADIUS, model.config.radius)), distance, strict=True)
+        ]
     if model.soundness is not None and kinds is not None:
         altered, not_relaxed = model.soundness.flags(kinds)
     why_not = [_why_not_finite(value, model.config) for value in values]
-    flags = ["; ".join(filter(None, reasons)) or None for reasons in zip(outside, unlike, altered, strict=True)]
+    flags = [
+        "; ".join(filter(None, reasons)) or None for reasons in zip(outside, isolated, unlike, altered, strict=True)
+    ]
     rows = zip(values, low, high, flags, nearest, distance, not_relaxed, strict=True)
     return [failure or _Prediction(*row) for failure, row in zip(why_not, rows, strict=True)]
 

@@ -124,7 +124,9 @@ class Soundness:
             is_unrelaxed = bool(shares[unrelaxed].sum() > shares[~unrelaxed].sum())
             chosen = int(np.where(unrelaxed == is_unrelaxed, shares, -1.0).argmax())
             side, words = (flags.not_relaxed if is_unrelaxed else flags.unlike), ALTERATIONS[self.kinds[chosen]].words
-            side[row] = f"looks like crystals in which {words} ({FLAGGED:.0%} of sound crystals get such a flag)"
+            side[row] = (
+                f"looks like a crystal in which {words} ({FLAGGED:.0%} of correct crystals get this flag by mistake)"
+            )
         return flags
 
     def to_bytes(self, weights: str | None = None) -> bytes:

@@ -49,7 +49,9 @@ def print_predictions(
     positions = _shown_rows(len(frame))
     shown = frame.iloc[[n for n in positions if n is not None]]
     marks, notes = _marks(shown)
-    targets = [_target(shown, name, unit) for name, unit in frame.attrs["units"].items()]
+    units = frame.attrs["units"]
+    ends = {f"{name}{end}" for name in units for end in ("_low", "_high")}
+    targets = [_target(shown, name, unit) for name, unit in units.items() if name not in ends]
     names = [Column("formula", [shortened(formula, LONGEST_FORMULA) for formula in shown["formula"].astype(str)])]
     names += [Column("", marks)] if any(marks) else []
     left = console.width - sum(column.width + _GAP for column in (*names, *targets))

@@ -156,8 +156,9 @@ class TrainingIndex:
         return [
             None
             if distance <= self.far
-            else f"unlike all training crystals: the nearest, {self.name(row)}, is at {distance:.2g} in the model's "
-            f"features ({1.0 - FAR:.1%} of these have another within {self.far:.2g})"
+            else f"unlike all training crystals: the most similar one, {self.name(row)}, has the distance "
+            f"{distance:.2g} in the features of the model (for {1.0 - FAR:.1%} of the training crystals, the most "
+            f"similar other one is closer than {self.far:.2g})"
             for distance, row in zip(nearest.distance[:, 0].tolist(), nearest.row[:, 0].tolist(), strict=True)
         ]
 

@@ -107,8 +107,11 @@ class Uncertainty:
         with torch.no_grad():
             lengths = torch.exp(_log_lengths(weights, standardised).mean(dim=0)).double().numpy()
         below, above = np.split(lengths, 2, axis=1)
-        low, high = predicted - self.quantile * below, predicted + self.quantile * above
-        return np.maximum(low, self.lowest), np.maximum(high, self.lowest)
+        return self.bounded(predicted - self.quantile * below), self.bounded(predicted + self.quantile * above)
+
+    def bounded(self, values: Float[np.ndarray, "n_crystals n_targets"]) -> Float[np.ndarray, "n_crystals n_targets"]:
+        """Values of the targets, cut at the value below which the target cannot lie. Predictions are reported so."""
+        return np.maximum(values, self.lowest)
 
     def to_bytes(self, weights: str | None = None) -> bytes:
         """The content of a safetensors file.

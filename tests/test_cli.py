@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import json
 import pickle
 import re
@@ -384,15 +385,19 @@ def test_predictions_are_written_with_the_bad_rows(salts: Path, run_folder: Path
     assert read["gap"].tolist()[0] == pytest.approx(direct, abs=1e-5)
 
 
-def test_predictions_are_printed_with_units(salts: Path, run_folder: Path, run: Run) -> None:
-    said = run(0, "predict", salts, "--model", run_folder)
-    lines = said.out.splitlines()
-    assert lines[0].split() == ["id", "formula", "gap", "(eV)", "outside_training"]
-    flags = [line for line in lines if line.startswith("outside the training data: ")]
-    rows = lines[1 : len(lines) - len(flags)]
-    assert len(rows) == len(ALKALI) * len(HALOGENS)
-    assert sum(row.endswith("yes") for row in rows) == len(flags) > 0
-    assert said.err == ""
+def test_predictions_go_to_a_program_as_the_table_that_output_writes(
+    salts: Path, run_folder: Path, tmp_path: Path, run: Run
+) -> None:
+    (tmp_path / "bad.cif").write_text("")
+    words = ["predict", salts, tmp_path / "bad.cif", "--model", run_folder]
+    said = run(0, *words)
+    run(0, *words, "--output", tmp_path / "table.csv")
+    assert said.out == (tmp_path / "table.csv").read_text()
+    read = pandas.read_csv(io.StringIO(said.out))
+    assert list(read.columns) == COLUMNS
+    assert len(read) == len(ALKALI) * len(HALOGENS) + 1
+    assert read["error"].notna().tolist() == [False] * (len(read) - 1) + [True]
+    assert "1 of" in said.err
 
 
 def test_only_the_first_failures_are_listed_beside_a_table(run_folder: Path, tmp_path: Path, run: Run) -> None:

@@ -14,8 +14,9 @@ from refusals import refused
 
 from crystalframer.config import from_json, to_json
 from crystalframer.crystals.crystal import Crystal
+from crystalframer.crystals.large_cells import ChunkedCrystal
 from crystalframer.crystals.loading import make_batch, prepare
-from crystalframer.domain import Domain, ElementDomain, Limits, _limits
+from crystalframer.domain import Domain, ElementDomain, Limits, _limits, vacuum
 from crystalframer.elements import SYMBOLS
 from crystalframer.errors import ConfigError
 from crystalframer.reading.objects import to_crystal
@@ -193,3 +194,43 @@ def test_radii_are_those_of_a_chemistry_library() -> None:
     for z, symbol in enumerate(SYMBOLS[:96], start=1):
         if symbol not in chosen_otherwise:
             assert COVALENT_RADII[z] == theirs[symbol], symbol
+
+
+def layer(gap: float, n_vacuum: int) -> Crystal:
+    """Four layers of rock salt, as a slab, a wire or a cluster: vacuum along so many axes (Å)."""
+    block = supercell(rock_salt("Na", "Cl", 5.64), (2, 2, 2))
+    lengths = np.linalg.norm(block.lattice, axis=1)
+    lattice = block.lattice.copy()
+    for axis in range(n_vacuum):
+        lattice[axis] *= 1.0 + gap / lengths[axis]
+    return replace(block, lattice=lattice)
+
+
+@pytest.mark.parametrize(("n_vacuum", "word"), [(0, None), (1, "layers"), (2, "chains"), (3, "molecules")])
+def test_vacuum_around_a_part_of_the_crystal_is_found(n_vacuum: int, word: str | None) -> None:
+    crystal = layer(12.0, n_vacuum)
+    turned = rotated(crystal, random_rotation(0))
+    other_cell = np.array([[1.0, 1.0, 0.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 1.0]])
+    skewed = supercell(replace(crystal, lattice=other_cell @ crystal.lattice), (1, 1, 2))
+    near = layer(1.0, n_vacuum)
+    found = vacuum(make_batch([crystal, turned, skewed, near], RADIUS))
+    assert found[3] is None
+    for said in found[:3]:
+        assert said is None if word is None else word in str(said) and "6 Å" in str(said)
+
+
+def test_vacuum_in_a_large_cell_is_found_in_chunks() -> None:
+    for n_vacuum, word in ((0, None), (1, "layers"), (3, "molecules")):
+        prepared = prepare([layer(12.0, n_vacuum)], RADIUS)
+        (whole,) = vacuum(prepared.batch([0]))
+        (chunked,) = vacuum(ChunkedCrystal(prepared, 0, 500))
+        assert whole == chunked and (whole is None if word is None else word in str(whole))
+
+
+def test_an_atom_alone_is_vacuum_too() -> None:
+    atom = Crystal(np.array([18]), np.zeros((1, 3)), 12.0 * np.eye(3), "Ar")
+    two = Crystal(np.array([7, 7]), np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 1.1]]), np.diag([12.0, 12.0, 4.0]), "N2")
+    assert [
+        "molecules" in str(vacuum(make_batch([atom], RADIUS))[0]),
+        "chains" in str(vacuum(make_batch([two], RADIUS))[0]),
+    ] == [True, True]

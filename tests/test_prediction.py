@@ -22,6 +22,7 @@ from salts import CAESIUM, CONFIG, CRYSTALS, STRUCTURES, aware, trained
 
 import crystalframer as cf
 from crystalframer import checkpoint, ops, prediction
+from crystalframer.analysis.batches import predictions
 from crystalframer.crystals.batch import CrystalBatch
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import make_batch
@@ -424,3 +425,30 @@ def test_an_iterator_that_raises_at_once_leaves_no_file(model: CrystalFramer) ->
     with pytest.raises(ZeroDivisionError) as caught:
         cf.predict((1 // n for n in [0]), model)
     assert not hasattr(caught.value, "__notes__")
+
+
+def test_no_gap_is_below_0_and_no_prediction_outside_its_interval() -> None:
+    """The network gives metals values around 0; what is reported is cut where no label can be."""
+    data = cf.dataset("demo").select(range(0, 502, 5))
+    model = cf.load()
+    table = cf.predict(data, model, progress=False)
+    column = [output.name for output in model.config.outputs].index("band_gap")
+    raw = predictions(list(data), model, progress=False)[:, column]
+    assert (raw < 0.0).any()
+    assert table["band_gap"].to_numpy() == pytest.approx(np.maximum(raw, 0.0), abs=1e-5)
+    for name in model.config.scalar_names:
+        assert (table[f"{name}_low"] <= table[name]).all() and (table[name] <= table[f"{name}_high"]).all()
+    lowest = int(raw.argmin())
+    assert cf.trace(data[lowest], model).prediction["band_gap"] == 0.0
+
+
+def test_a_slab_and_a_molecule_in_vacuum_have_a_flag() -> None:
+    from ase.build import fcc111, molecule
+
+    slab = fcc111("Pt", (1, 1, 5), vacuum=8.0)
+    slab.pbc = True
+    water = molecule("H2O")
+    water.set_cell([9.0, 9.0, 9.0])
+    water.pbc = True
+    said = cf.predict([slab, water], progress=False)["outside_training"].tolist()
+    assert "layers" in str(said[0]) and "molecules" in str(said[1])

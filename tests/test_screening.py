@@ -36,6 +36,7 @@ from crystalframer.crystals.crystal import Crystal
 from crystalframer.errors import DataError, ScreeningError, WorkerError
 from crystalframer.files import LOCK_FILE
 from crystalframer.model.network import CrystalFramer
+from crystalframer.outcomes import best_first
 from crystalframer.processes import pool
 from crystalframer.processes.child import Child
 from crystalframer.reading.entry import StructureRecord
@@ -346,6 +347,17 @@ def test_rows_above_a_hull(tmp_path: Path) -> None:
     pandas.concat([phases, failed]).to_csv(tmp_path / "phases.csv", index=False)
     from_file = cf.read_screen(tmp_path / "screened", hull=tmp_path / "phases.csv")
     assert from_file["above_hull"].equals(wanted["above_hull"])
+
+
+def test_rows_with_a_flag_come_after_all_others_of_the_best() -> None:
+    frame = pandas.DataFrame({"gap": [3.0, 1.0, 9.0, 2.0, np.nan], "nearest_distance": [1.0, 2.0, 3.0, 0.0, 9.0]})
+    frame["outside_training"] = [None, None, "a reason", None, None]
+    frame["not_relaxed"] = [None, "a reason", None, None, None]
+    frame.attrs["units"] = {"gap": "eV"}
+    assert best_first(frame, "gap", lowest=False)["gap"].tolist() == [3.0, 2.0, 9.0, 1.0]
+    assert best_first(frame, "gap", lowest=True)["gap"].tolist() == [2.0, 3.0, 1.0, 9.0]
+    # What is no prediction is trusted as it is.
+    assert best_first(frame, "nearest_distance", lowest=False).index.tolist() == [4, 2, 1, 0, 3]
 
 
 def test_a_hull_from_the_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

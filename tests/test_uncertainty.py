@@ -189,6 +189,7 @@ def test_no_interval_reaches_below_the_lowest_value(uncertainty: Uncertainty) ->
     assert (free_high[:, 1] < 0.0).all()
     assert not low[:, 1].any()
     assert not high[:, 1].any()
+    assert bounded.bounded(predicted).tolist() == [[-1.0, 0.0]] * 50
     again = Uncertainty.from_bytes(bounded.to_bytes())
     assert again.lowest.tolist() == [-math.inf, 0.0]
 

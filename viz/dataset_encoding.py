@@ -38,7 +38,9 @@ def encode_table(table: PointTable, elements: np.ndarray, neighbors: Neighbors |
     for n, name in enumerate(table.frame.columns):
         values = table.frame[name].to_numpy()
         unit = table.units.get(name, "")
-        described = {"name": name, "label": _words(name, unit), "unit": unit, "array": f"column{n}"}
+        words = name.replace("_", " ")
+        label = f"{words} ({unit})" if unit else words
+        described = {"name": name, "words": words, "label": label, "unit": unit, "array": f"column{n}"}
         if values.dtype == float:
             whole = np.abs(values[np.isfinite(values)]).max(initial=0) >= EXACT
             arrays[f"column{n}"] = values.astype(np.float64 if whole else np.float32)
@@ -153,11 +155,6 @@ def pack(points: Iterable[int], content_of: Callable[[int], Content | None]) -> 
 def compressed(data: bytes) -> str:
     """For a page: gzip, without a time stamp so that the same data give the same page, and base64."""
     return base64.b64encode(gzip.compress(data, mtime=0)).decode("ascii")
-
-
-def _words(name: str, unit: str) -> str:
-    words = name.replace("_", " ")
-    return f"{words} ({unit})" if unit else words
 
 
 def _is_whole(values: np.ndarray) -> bool:

@@ -122,7 +122,8 @@ class DatasetExplorer(anywidget.AnyWidget):
             x: column on the horizontal axis at first. Default: that of the first view, such as the labels.
             y: column on the vertical axis.
             color: column that colours the points; an empty text for one colour.
-            chosen: id of the crystal that is shown at first.
+            chosen: id of the crystal that is shown at first. Default: that with the largest error of the first view, or
+                the first row, among those with a structure.
 
         Raises:
             FigureError: a table without rows, or structures, embeddings or neighbours that do not fit the table. The
@@ -157,6 +158,7 @@ class DatasetExplorer(anywidget.AnyWidget):
         header, data = encode_table(self.points, found.elements, self.neighbors)
         starting = self._starting_view(x, y, color)
         super().__init__(header=header, data=data, offers=self._offers(), **starting)
+        self.point = int(self._order(self._structures.number >= 0)[0])
         if chosen is not None:
             self.chosen = chosen
         self.on_msg(self._answer)
@@ -346,19 +348,22 @@ class DatasetExplorer(anywidget.AnyWidget):
         offer = self.offers[kind]
         if not offer or not count:
             return []
-        errors = [view for view in self.points.views if view.error]
-        view = next((view for view in errors if self.y in (view.x, view.y)), errors[0] if errors else None)
-        order = np.arange(len(self.points))
-        if view:
-            order = np.argsort(-self.frame[view.error].fillna(-1).to_numpy(), kind="stable")
-        is_there = np.zeros(len(order), dtype=bool)
+        is_there = np.zeros(len(self.points), dtype=bool)
         is_there[offer if isinstance(offer, list) else self._structures.number >= 0] = True
+        order = self._order(is_there)
         first = [self.point] if self.point >= 0 else []
         # A crystal whose attention was given is there in any case.
         if kind == "crystal":
             first += [point for offer in self.offers.values() if isinstance(offer, list) for point in offer]
         points = [point for point in dict.fromkeys([*first, *order.tolist()]) if is_there[point]][:count]
         return tqdm(points, desc=kind, unit=" crystals", delay=2, leave=False, disable=not progress)
+
+    def _order(self, is_first: np.ndarray) -> np.ndarray:
+        """All points: those marked, then the others; by the errors of the view, else in the order of the table."""
+        errors = [view for view in self.points.views if view.error]
+        view = next((view for view in errors if self.y in (view.x, view.y)), errors[0] if errors else None)
+        error = self.frame[view.error].fillna(-1).to_numpy() if view else np.zeros(len(self.points))
+        return np.lexsort((-error, ~is_first))
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         """The widget; and for readers of a saved notebook, who have no kernel, a page and a still picture."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 N_NEIGHBORS = 5
 MOST_COMPARED = 20_000
 """All pairs of more crystals are not compared in advance: it would take a minute."""
+MOST_FLATTENED = 20_000
+"""Crystals for a map by UMAP, which takes a minute for so many."""
 _AT_ONCE = 1024
 SEED = 0
 
@@ -42,7 +45,8 @@ class Neighbors:
 def flat_maps(embedding: Float[np.ndarray, "n_points n_features"]) -> dict[str, np.ndarray]:
     """Coordinates of each point: two principal components, and those of UMAP if it is installed.
 
-    Points with missing features have none. Principal components are those of the centred features.
+    Points with missing features have none. Principal components are those of the centred features. More than 20,000
+    crystals have none of UMAP.
 
     Example:
         >>> list(flat_maps(np.eye(4)))[:2]
@@ -57,10 +61,8 @@ def flat_maps(embedding: Float[np.ndarray, "n_points n_features"]) -> dict[str, 
     # The sign of a component means nothing: the largest entry is made positive, so that maps are reproducible.
     directions *= np.sign(directions[np.abs(directions).argmax(axis=0), np.arange(directions.shape[1])])
     maps = {"PCA": features @ directions}
-    if find_spec("umap") and len(features) > 3:
-        from umap import UMAP  # pyright: ignore[reportMissingImports]
-
-        maps["UMAP"] = UMAP(random_state=SEED).fit_transform(features)
+    if find_spec("umap") and 3 < len(features) <= MOST_FLATTENED:
+        maps["UMAP"] = _umap(features)
     columns = {}
     for name, places in maps.items():
         for axis in range(places.shape[1]):
@@ -68,6 +70,15 @@ def flat_maps(embedding: Float[np.ndarray, "n_points n_features"]) -> dict[str, 
             column[known] = places[:, axis]
             columns[f"{name} {axis + 1}"] = column
     return columns
+
+
+def _umap(features: Float[np.ndarray, "n_points n_features"]) -> Float[np.ndarray, "n_points 2"]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImportWarning)  # of the part of umap-learn that needs tensorflow
+        from umap import UMAP  # pyright: ignore[reportMissingImports]
+    # One job, as the seed needs it, and no more neighbours than there are: otherwise UMAP warns.
+    made = UMAP(n_neighbors=min(15, len(features) - 1), random_state=SEED, n_jobs=1)
+    return made.fit_transform(features)
 
 
 def nearest_points(

@@ -32,6 +32,9 @@ FAILURE = "error"
 FLAG, NOT_RELAXED = "outside_training", "not_relaxed"
 """Columns of tables of predictions: how the structure differs from all training crystals, and why its atoms seem not to
 be at rest."""
+RAISED = "flag"
+"""Column that names the flags of each point in few words, so that it can colour the points."""
+_TITLES = {FLAG: "outside the training data", NOT_RELAXED: "not relaxed", FAILURE: "no prediction"}
 _EMBEDDED = re.compile(r"(mean|std|third|feature)_(\d+)")
 _SHARD = re.compile(r"part-(\d+)\.parquet")
 
@@ -208,8 +211,7 @@ def _by_crystal(rows: pd.DataFrame) -> pd.DataFrame:
             columns[_of(name, target, targets)] = column
             if name != "probability":
                 found[_of(name, target, targets)] = units.get(target, "")
-        if FAILURE in values and FAILURE not in columns:
-            columns[FAILURE] = values[FAILURE]
+        columns |= {name: values[name] for name in _TITLES if name in values and name not in columns}
     joined = pd.DataFrame(columns)
     joined.attrs["units"] = found
     joined.attrs["targets"] = targets
@@ -237,7 +239,7 @@ def _described(frame: pd.DataFrame, rows: Int[np.ndarray, " n_points"], n_rows: 
             columns[name] = np.where(values.astype(bool), "yes", "no").astype(object)
         elif pd.api.types.is_numeric_dtype(kind):
             columns[name] = kept[name].to_numpy(dtype=float, na_value=np.nan)
-        elif name in (FLAG, FAILURE) or all(isinstance(value, str) for value in values[~pd.isna(values)]):
+        elif name in _TITLES or all(isinstance(value, str) for value in values[~pd.isna(values)]):
             columns[name] = np.where(pd.isna(values), "", values).astype(object)
     if "formula" not in columns:
         columns["formula"] = np.full(len(ids), "", dtype=object)
@@ -251,6 +253,9 @@ def _described(frame: pd.DataFrame, rows: Int[np.ndarray, " n_points"], n_rows: 
         units[ERROR] = units.get(PREDICTION, "")
     order = ["id", "formula", *(name for name in columns if name not in ("id", "formula"))]
     table = pd.DataFrame({name: columns[name] for name in order})
+    if RAISED not in table and (of_model := _flags_of_model(table)):
+        said = [[words for words, raised in of_model.items() if raised[row]] for row in range(len(table))]
+        table[RAISED] = np.array([", ".join(words) for words in said], dtype=object)
     notes = []
     if len(rows) < n_rows:
         notes.append(f"A random sample of {len(rows):,} of {n_rows:,} rows is shown.")
@@ -295,12 +300,17 @@ def _is_number(table: pd.DataFrame, *names: str) -> bool:
     return all(name in table and table[name].dtype == float for name in names)
 
 
+def _flags_of_model(table: pd.DataFrame) -> dict[str, Bool[np.ndarray, " n_points"]]:
+    """Flag → where it is raised, for those that stand in a table of predictions."""
+    return {
+        words: np.array([text != "" for text in table[name].tolist()])
+        for name, words in _TITLES.items()
+        if name in table and not _is_number(table, name)
+    }
+
+
 def _flags(table: pd.DataFrame, targets: Sequence[str]) -> dict[str, Bool[np.ndarray, " n_points"]]:
-    flags: dict[str, Any] = {}
-    titles = {FLAG: "outside the training data", NOT_RELAXED: "not relaxed", FAILURE: "no prediction"}
-    for name, words in titles.items():
-        if name in table and not _is_number(table, name):
-            flags[words] = np.array([text != "" for text in table[name].tolist()])
+    flags = _flags_of_model(table)
     for target in targets or [""]:
         names = [_of(name, target, targets) for name in (LABEL, LOW, HIGH)]
         words = f" ({target.replace('_', ' ')})" if len(targets) > 1 else ""

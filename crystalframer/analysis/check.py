@@ -97,7 +97,7 @@ class CheckReport:
         """The table in words, with a conclusion."""
         lines = [
             f"{self.n_structures} structures; a change of up to {LIMIT:g} standard deviations counts as rounding",
-            f"by its settings, this model is {self.model.promises}",
+            f"what follows from the settings of this model: {self.model.promises}",
             "",
         ]
         for target, rows in self.table.groupby("target", sort=False):

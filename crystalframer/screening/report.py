@@ -12,7 +12,7 @@ import numpy as np
 from crystalframer import cards, files
 from crystalframer.config import Target
 from crystalframer.errors import ScreeningError, listed
-from crystalframer.outcomes import FLAGS
+from crystalframer.outcomes import FLAGS, best_first
 from crystalframer.screening import shards
 from crystalframer.screening.manifest import MANIFEST
 from crystalframer.terminal import quantities
@@ -96,8 +96,8 @@ class _Found:
             for kind, ascending in _KINDS.items():
                 before = self.extremes.get((target.name, kind))
                 both = frame if before is None else pandas.concat([before, frame])
-                both = both.dropna(subset=[target.name]).sort_values(target.name, ascending=ascending, kind="stable")
-                self.extremes[target.name, kind] = both.head(N_EXTREMES)
+                both.attrs = frame.attrs
+                self.extremes[target.name, kind] = best_first(both, target.name, ascending).head(N_EXTREMES)
 
     def overview(self) -> str:
         """Numbers and failures."""
@@ -147,4 +147,4 @@ class _Found:
             target.unit or target.name: [cell.strip().replace("-", "−") for cell in cells],
             "": [", ".join(word for word, has_flag in flags if has_flag[row]) for row in range(len(rows))],
         }
-        return cards.table(columns, kind)
+        return cards.table(columns, f"{kind}; rows with a flag come last" if flags else kind, n_left=2)

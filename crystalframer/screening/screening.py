@@ -18,6 +18,7 @@ from crystalframer import files
 from crystalframer.datasets.dataset import CrystalDataset
 from crystalframer.errors import ScreeningError, Setting, WorkerError
 from crystalframer.model.network import CrystalFramer
+from crystalframer.outcomes import best_first
 from crystalframer.prediction import MAX_ATOMS, ready
 from crystalframer.processes import pool
 from crystalframer.screening import shards as shard_files
@@ -266,7 +267,9 @@ def read_screen(
     Args:
         folder: the `output` of `screen`.
         where: keep the rows for which this expression of columns holds: `"band_gap > 3 and error.isna()"`.
-        top: keep this number of rows: those with the highest values in the column `by`, highest first.
+        top: keep this number of rows: those with the highest values in the column `by`, highest first. If these are
+            predictions (a target, its interval, or the energy above the hull), rows with a flag come after all others:
+            a prediction that may be far off makes no best candidate. `where="outside_training.notna()"` shows them.
         by: name of the column for `top`.
         lowest: keep the rows with the lowest values instead, lowest first.
         hull: competing phases, for columns `above_hull` (eV/atom; with its interval), `decomposes_to` and `hull_error`
@@ -312,9 +315,9 @@ def read_screen(
         if where is not None:
             frame = _chosen(frame, where)
         kept = frame if kept is None else pandas.concat([kept, frame], ignore_index=True)
-        if top is not None and by is not None:
-            kept = kept.dropna(subset=[by]).sort_values([by], ascending=lowest, kind="stable").head(top)
         kept.attrs = frame.attrs
+        if top is not None and by is not None:
+            kept = best_first(kept, by, lowest).head(top)
     if kept is None:
         raise ScreeningError("no table is complete yet; let the screening go on", path=folder)
     return kept.reset_index(drop=True)

@@ -124,7 +124,7 @@ def conclude(
     history: Sequence[Row],
     device: torch.device,
 ) -> FitResult:
-    """Test the best and the averaged weights, choose by validation loss, calibrate, and write `result.json`."""
+    """Choose the best or the averaged weights by validation loss, calibrate, test both, and write `result.json`."""
     import pandas
 
     targets, test = config.model.targets, parts.get("test")
@@ -132,6 +132,14 @@ def conclude(
     if folder.checkpoint("swa").exists():
         rows["swa"] = {column.removeprefix("swa_"): v for column, v in history[-1].items() if column.startswith("swa_")}
     models = {name: load(folder.checkpoint(name), device) for name in rows}
+    chosen = min(rows, key=lambda name: rows[name]["validation_loss"])
+    if config.training.intervals:  # first: what is predicted below the bound of a target is reported as the bound
+        model = models[chosen]
+        model.index, model.uncertainty, reason = index_and_intervals(model, parts["train"], parts["validation"])
+        add_intervals(folder.checkpoint(chosen), model.uncertainty, model.index)
+        if reason is not None:
+            later = f"crystalframer calibrate DATA --model {folder.path}"
+            print(f"no prediction intervals: {reason}. From other labelled crystals: {later}", file=sys.stderr)
     tested = {name: {} if test is None else _scores(models[name], test, folder.checkpoint(name)) for name in rows}
     scores = {
         name: Score(
@@ -144,14 +152,6 @@ def conclude(
         for name, row in rows.items()
     }
     baseline = {"mae": {}, "accuracy": {}} if test is None else _baseline(targets, parts["train"], test)
-    chosen = min(scores, key=lambda name: scores[name].validation_loss)
-    if config.training.intervals:
-        model = models[chosen]
-        model.index, model.uncertainty, reason = index_and_intervals(model, parts["train"], parts["validation"])
-        add_intervals(folder.checkpoint(chosen), model.uncertainty, model.index)
-        if reason is not None:
-            later = f"crystalframer calibrate DATA --model {folder.path}"
-            print(f"no prediction intervals: {reason}. From other labelled crystals: {later}", file=sys.stderr)
     numbers = {name: dataclasses.asdict(score) for name, score in scores.items()}
     baselines = {f"baseline_{metric}": values for metric, values in baseline.items()}
     folder.write_result({"chosen": chosen, "scores": numbers, **baselines})

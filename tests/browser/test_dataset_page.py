@@ -115,6 +115,51 @@ def test_a_click_on_a_point_opens_its_crystal_and_its_row(opened: Open) -> None:
         assert CRYSTALS[1].formula in page.locator(".cf-stage .cf-caption").inner_text()
 
 
+def test_the_page_opens_with_the_largest_error(opened: Open) -> None:
+    error = explorer().frame["absolute error"].to_numpy()[: len(CRYSTALS)]
+    worst = int(error.argmax())
+    with opened() as page:
+        page.wait_for_function(DRAWN.format(f"crystal {worst}"))
+        assert CRYSTALS[worst].id in page.locator("tr[aria-current]").inner_text()
+
+
+def test_flags_colour_the_points_and_their_words_stand_beside_the_crystal(opened: Open) -> None:
+    rows = pd.DataFrame({"id": [crystal.id for crystal in CRYSTALS], "x": 0.0, "y": np.arange(8.0)})
+    rows["outside_training"] = [None] * 6 + ["far from all", None]
+    rows["not_relaxed"] = [None] * 5 + ["strained", None, None]
+    text = viz.DatasetExplorer(rows, CRYSTALS).to_html(progress=False, n_structures=3)
+    with opened(text=text) as page:
+        page.get_by_label("Column that colours the points").select_option("flag")
+        assert "not relaxed" in page.locator(".cf-overview .cf-legend").inner_text()
+        assert page.locator(".cf-warning").is_hidden()
+        page.evaluate(f"{ROOT}.model.set('point', 6)")
+        assert page.locator(".cf-warning").inner_text() == "outside training: far from all"
+        page.get_by_label("Only points with this flag").select_option("outside the training data")
+        assert shown(page) == [6]
+        # The first three have their structure in the page.
+        assert "3 of 8" in page.locator(".cf-notes").inner_text()
+        page.get_by_label("Only points with this flag").select_option("structure in this page")
+        assert shown(page) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_menus_show_all_of_their_words(opened: Open, width: int) -> None:
+    data = cf.dataset("demo").select(range(4))
+    text = viz.DatasetExplorer(cf.evaluate(data, progress=False), data).to_html(progress=False)
+    with opened(width, 740, text=text) as page:
+        cut = page.evaluate(
+            """[...document.querySelectorAll(".cf-choices select")].filter((menu) => {
+              const pen = document.createElement("canvas").getContext("2d");
+              const style = getComputedStyle(menu);
+              pen.font = `${style.fontWeight} ${style.fontSize} ${style.fontFamily}`;
+              const words = pen.measureText(menu.selectedOptions[0].text).width;
+              const room = menu.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+              return menu.offsetParent && words > room;
+            }).map((menu) => menu.selectedOptions[0].text)"""
+        )
+        assert cut == []
+
+
 def test_a_point_without_a_structure_says_so(opened: Open) -> None:
     with opened() as page:
         page.evaluate(f"{ROOT}.model.set('point', 8)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -55,6 +56,16 @@ def test_a_table_of_labels_and_predictions_shows_them_against_each_other_coloure
     assert shown.frame["n_atoms"].tolist() == [len(crystal) for crystal in CRYSTALS]
     assert shown.frame["formula"].tolist() == [crystal.formula for crystal in CRYSTALS]
     assert shown.frame["space_group"].between(1, 230).all()
+
+
+def test_the_first_crystal_is_the_largest_error_or_the_first_row_with_a_structure() -> None:
+    assert explorer().chosen == IDS[3]
+    assert explorer(chosen=IDS[1]).chosen == IDS[1]
+    assert viz.DatasetExplorer(table(), [*CRYSTALS[:3], *CRYSTALS[4:]]).chosen == IDS[5]
+    plain = table()[["id", "label"]]
+    assert viz.DatasetExplorer(plain, CRYSTALS).chosen == IDS[0]
+    assert viz.DatasetExplorer(plain, CRYSTALS[2:]).chosen == IDS[2]
+    assert viz.DatasetExplorer(plain).chosen == IDS[0]
 
 
 def test_an_evaluation_of_several_targets_is_one_row_for_each_crystal() -> None:
@@ -126,6 +137,9 @@ def test_predictions_are_flagged_as_their_table_says(tmp_path: Path) -> None:
     flags = viz.DatasetExplorer(predicted).points.flags or {}
     assert flags["outside the training data"].tolist() == predicted["outside_training"].notna().tolist()
     assert flags["no prediction"].tolist() == [False, False, True]
+    colours = viz.DatasetExplorer(predicted, color="flag").frame["flag"].tolist()
+    assert [bool(words) for words in colours] == [any(raised[n] for raised in flags.values()) for n in range(3)]
+    assert "outside the training data" in colours[1] and colours[2] == "no prediction"
     assert flags["outside the training data"][1] and not flags["outside the training data"][0]
 
 
@@ -191,8 +205,8 @@ def test_umap_makes_another_map_where_it_is_installed(monkeypatch: pytest.Monkey
     """By a stand-in with the interface of umap-learn."""
 
     class UMAP:
-        def __init__(self, random_state: int) -> None:
-            assert random_state == SEED
+        def __init__(self, n_neighbors: int, random_state: int, n_jobs: int) -> None:
+            assert (n_neighbors, random_state, n_jobs) == (4, SEED, 1)
 
         def fit_transform(self, features: np.ndarray) -> np.ndarray:
             return features[:, :2] + 100.0
@@ -207,6 +221,18 @@ def test_umap_makes_another_map_where_it_is_installed(monkeypatch: pytest.Monkey
     assert list(maps) == ["PCA 1", "PCA 2", "UMAP 1", "UMAP 2"]
     centred = features - np.nanmean(features, axis=0)
     np.testing.assert_allclose(maps["UMAP 1"], centred[:, 0] + 100.0)
+    monkeypatch.setattr("viz.embedding_maps.MOST_FLATTENED", 4)
+    assert list(flat_maps(features)) == ["PCA 1", "PCA 2"]
+
+
+def test_umap_itself_makes_a_map_in_silence() -> None:
+    pytest.importorskip("umap", reason="no umap-learn")
+    features = np.random.default_rng(0).normal(size=(40, 6))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        first, second = flat_maps(features), flat_maps(features)
+    assert np.isfinite(first["UMAP 1"]).all()
+    assert first["UMAP 2"].tolist() == second["UMAP 2"].tolist()
 
 
 def test_an_embedding_of_other_crystals_is_refused() -> None:
@@ -280,8 +306,8 @@ def test_an_error_of_the_function_reaches_the_browser_in_words() -> None:
 def test_a_page_holds_the_largest_errors_first() -> None:
     shown = explorer(traces={crystal.id: synthetic_trace(crystal, n_layers=1, n_heads=2) for crystal in CRYSTALS[:3]})
     assert list(shown._packed_points("attention", 10, False)) == [1, 0, 2]
-    # Crystals whose attention was given come first.
-    assert list(shown._packed_points("crystal", 5, False)) == [0, 1, 2, 3, 5]
+    # After the crystal that is shown, those whose attention was given.
+    assert list(shown._packed_points("crystal", 5, False)) == [3, 0, 1, 2, 5]
     plain = explorer(chosen=IDS[4])
     assert list(plain._packed_points("crystal", 3, False)) == [4, 3, 5]
 

@@ -54,6 +54,8 @@ export function choice(text, name, options, onChange) {
   const input = make("select", { attributes: { "aria-label": name } });
   input.append(...options.map((option) => new Option(...option)));
   input.addEventListener("change", () => onChange(input.value));
+  // Where the box is too narrow for its words.
+  input.addEventListener("pointerenter", () => (input.title = input.selectedOptions[0]?.text ?? ""));
   return { input, group: make("label", {}, `${text} `, input) };
 }
 

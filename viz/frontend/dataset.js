@@ -13,6 +13,7 @@ import { mix, ramp, startingDisplay, Structure } from "./structure.js";
 
 const N_WORST = 20;
 const MOST_COLUMNS = 14;
+const MOST_COLOURED = 12; // different texts of a column that can colour the points
 const SETTLE = 120; // ms: while points are stepped through by keys, only the last one opens
 const SHAPES = 6;
 const NARROW = 600; // pixels
@@ -24,6 +25,7 @@ const VIEW = { azimuth: -62, elevation: 18 };
 function renderDataset({ model, el }) {
   const table = decodeTable(model.get("header"), model.get("data"));
   const source = model.send ? new KernelSource(model) : new PageSource(model);
+  source.tell?.(table);
   const set = (name, value) => {
     model.set(name, value);
     model.save_changes();
@@ -254,8 +256,9 @@ function renderDataset({ model, el }) {
 // --- what is on the page ----------------------------------------------------------------------------------------------
 
 function buildDataset(table, calls, error) {
-  const numbers = table.numbers.map(({ name, label }) => [label, name]);
-  const colours = [["one colour", ""], ...numbers, ...table.columns.filter(({ kind, nTexts }) => kind === "text" && nTexts <= 12).map(({ name, label }) => [label, name])];
+  const numbers = table.numbers.map(({ name, words }) => [words, name]);
+  const texts = table.columns.filter(({ name, kind, nTexts }) => kind === "text" && (nTexts <= MOST_COLOURED || name === "flag"));
+  const colours = [["one colour", ""], ...texts.map(({ name, words }) => [words, name]), ...numbers];
   const looks = table.views.map(({ name }, n) => [name, String(n)]);
   const look = choice("View", "What the map shows", [["any columns", "-1"], ...looks], (value) => Number(value) >= 0 && calls.look(Number(value)));
   look.group.hidden = !looks.length;
@@ -302,7 +305,7 @@ function buildDataset(table, calls, error) {
     make(
       "div",
       { className: "cf-inside" },
-      make("div", { className: "cf-controls" }, look.group, x.group, y.group, color.group, ui.worst),
+      make("div", { className: "cf-controls cf-choices" }, look.group, x.group, y.group, color.group, ui.worst),
       ui.filtering,
       ...notes,
       make(
@@ -311,6 +314,7 @@ function buildDataset(table, calls, error) {
         make(
           "div",
           { className: "cf-overview" },
+          heading("Map"),
           ui.map,
           make(
             "div",
@@ -324,6 +328,7 @@ function buildDataset(table, calls, error) {
           ),
           ui.legend,
           ui.said,
+          heading("Table"),
           ui.rows,
         ),
         ui.panel,
@@ -335,9 +340,13 @@ function buildDataset(table, calls, error) {
   return ui;
 }
 
-/** Columns of the table: id and formula, then what the map shows, then the others. */
+function heading(text) {
+  return make("div", { className: "cf-subtitle", attributes: { role: "heading", "aria-level": "2" } }, text);
+}
+
+/** Columns of the table: id and formula, then what the map shows and the flag, then the others. */
 function shownColumns(table, model, error) {
-  const first = ["id", "formula", model.get("x"), model.get("y"), model.get("color"), error?.name ?? ""];
+  const first = ["id", "formula", model.get("x"), model.get("y"), model.get("color"), error?.name ?? "", "flag"];
   const names = [...new Set([...first, ...table.columns.map(({ name }) => name)])];
   return names.map(table.column).filter(Boolean).slice(0, MOST_COLUMNS);
 }
@@ -347,7 +356,8 @@ function pointWords(table, point, view) {
   const names = view ? [view.x, view.y, view.error] : [];
   const numbers = [...new Set(names.filter(Boolean))].map((name) => `${table.column(name).label} ${text(name) || "unknown"}`);
   const head = [text("id"), text("formula")].filter(Boolean).join(", ");
-  return numbers.length ? `${head}: ${numbers.join(", ")}` : head;
+  const flag = text("flag") ? ` (${text("flag")})` : "";
+  return `${head}${numbers.length ? `: ${numbers.join(", ")}` : ""}${flag}`;
 }
 
 /** Colour and shape of each point, and the legend. Texts differ in shape, too. */
@@ -367,12 +377,13 @@ function coloured(table, column, palette, isDark) {
       paint(point, known[column.values[point]]);
       shapes[point] = column.values[point] % SHAPES;
     }
-    const legend = column.texts.map((text, n) => {
+    const legend = column.texts.slice(0, MOST_COLOURED).map((text, n) => {
       const chip = make("span", { className: "cf-kind" }, `${"●■◆▲✚✖"[n % SHAPES]} `);
       chip.style.color = series[n % series.length];
       return make("span", {}, chip, text || "none");
     });
-    return { colors, shapes, legend: [`${column.label}: `, ...legend] };
+    const rest = column.texts.length - legend.length;
+    return { colors, shapes, legend: [`${column.label}: `, ...legend, ...(rest > 0 ? [`and ${rest} more`] : [])] };
   }
   // The darkest colours cannot be seen on a dark page, nor the lightest on a light one.
   const steps = isDark ? palette.heatmap.slice(3) : palette.heatmap.slice(0, -1);
@@ -423,6 +434,7 @@ class CrystalPanel {
   #tabs;
   #stage;
   #title;
+  #warning; // why the prediction may be far off
   #facts;
   #near;
   #plain = null; // the picture without attention: made once
@@ -432,6 +444,7 @@ class CrystalPanel {
   constructor(ui, table, source, palette, calls) {
     [this.#ui, this.#table, this.#source, this.#palette, this.#calls] = [ui, table, source, palette, calls];
     this.#title = make("div", { className: "cf-title" });
+    this.#warning = make("p", { className: "cf-caption cf-warning", hidden: true });
     this.#tabs = Object.fromEntries(
       KINDS.map(([kind, text]) => {
         const tab = make("button", { type: "button", attributes: { "aria-pressed": "false" } }, text);
@@ -446,7 +459,7 @@ class CrystalPanel {
     this.#facts = make("dl", { className: "cf-facts" });
     this.#near = make("div", { className: "cf-near" });
     const bar = make("div", { className: "cf-controls cf-tabs", attributes: { role: "group", "aria-label": "What is shown of the crystal" } }, ...Object.values(this.#tabs));
-    ui.panel.append(this.#title, bar, this.#stage, this.#near, make("details", { open: true }, make("summary", {}, "All columns"), this.#facts));
+    ui.panel.append(heading("Chosen crystal"), this.#title, this.#warning, bar, this.#stage, this.#near, make("details", { open: true }, make("summary", {}, "All columns"), this.#facts));
   }
 
   get isDrawn() {
@@ -460,6 +473,9 @@ class CrystalPanel {
     this.#ui.panel.hidden = false;
     this.#facts.parentElement.hidden = point < 0;
     this.#title.textContent = point < 0 ? "" : [valueText(column("formula"), point), valueText(column("id"), point)].filter(Boolean).join(" · ");
+    const why = point < 0 ? [] : ["outside_training", "not_relaxed"].map((name) => column(name)?.texts && [column(name).words, valueText(column(name), point)]);
+    this.#warning.textContent = why.filter((found) => found?.[1]).map((found) => found.join(": ")).join("; ");
+    this.#warning.hidden = !this.#warning.textContent;
     const facts = point < 0 ? [] : columns.map((each) => [each.label, valueText(each, point)]).filter(([, text]) => text);
     this.#facts.replaceChildren(...facts.flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, text)]));
     this.#showNear();

@@ -30,7 +30,7 @@ export function filterBar(table, errorLabel, change, clear) {
   const flag = choice("Flag", "Only points with this flag", [["all", ""], ...ends], (value) => change("flag", value));
   const part = choice("Part", "Only points of this part", [["all", ""], ...parts.filter(Boolean).map((name) => [name, name])], (value) => change("part", value));
   const range = limits("range", "");
-  const column = choice("Column", "Column whose values are limited", [["any", ""], ...table.numbers.map(({ name, label }) => [label, name])], (value) => change("range", { column: value, limits: range.value() }));
+  const column = choice("Column", "Column whose values are limited", [["any", ""], ...table.numbers.map(({ name, words }) => [words, name])], (value) => change("range", { column: value, limits: range.value() }));
   for (const [n, input] of range.inputs.entries()) input.setAttribute("aria-label", `Column ${["from", "to"][n]}`);
   range.group.setAttribute("aria-label", "Limits of the column");
   const reset = button("Clear filters", "Show all points", clear);

@@ -112,6 +112,7 @@ export class Scatter {
     [this.#colors, this.#shapes] = [colors, shapes];
     this.#fill("color", colors);
     this.#fill("shape", shapes);
+    if (this.#mask.length) this.setShown(this.#mask, this.#selected);
     this.redraw();
   }
 
@@ -121,10 +122,17 @@ export class Scatter {
     const order = new Uint32Array(mask.length);
     let [first, last] = [0, mask.length];
     const places = this.#places;
+    const shapes = this.#shapes;
+    let isMixed = false; // whether some points have another shape than the first one: these are drawn above the others
     for (let point = 0; point < mask.length; point++) {
       if (!mask[point] || Number.isNaN(places[2 * point]) || Number.isNaN(places[2 * point + 1])) continue;
       if (selected?.[point]) order[--last] = point;
+      else if (shapes[point]) isMixed = true;
       else order[first++] = point;
+    }
+    for (let point = 0; isMixed && point < mask.length; point++) {
+      if (!shapes[point] || !mask[point] || selected?.[point]) continue;
+      if (!Number.isNaN(places[2 * point]) && !Number.isNaN(places[2 * point + 1])) order[first++] = point;
     }
     this.#counts = [first, mask.length - last];
     order.copyWithin(first, last);

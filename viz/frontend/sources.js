@@ -1,5 +1,6 @@
 // Where crystals come from: the blocks of a page, or the kernel of a notebook, which computes what is asked for.
 
+const IN_PAGE = "structure in this page";
 const KEPT = 4; // blocks of a page that stay unpacked
 
 /** Asks the kernel. Answers that come too late are given to nobody. */
@@ -47,6 +48,17 @@ export class PageSource {
 
   has(kind, point) {
     return point in this.#packed[kind];
+  }
+
+  /** Say in the table which points have their structure in the page, if not all have it. */
+  tell(table) {
+    const points = Object.keys(this.#packed.crystal).map(Number);
+    if (!points.length || points.length === table.nPoints) return;
+    const raised = new Uint8Array(table.nPoints);
+    for (const point of points) raised[point] = 1;
+    table.flags.push({ name: IN_PAGE, count: points.length, raised });
+    const number = (n) => n.toLocaleString("en");
+    table.notes.push(`This page contains the structures of ${number(points.length)} of ${number(table.nPoints)} points. The filter “Flag” finds them: “${IN_PAGE}”.`);
   }
 
   why(kind) {
