@@ -437,7 +437,8 @@ def test_no_gap_is_below_0_and_no_prediction_outside_its_interval() -> None:
     assert (raw < 0.0).any()
     assert table["band_gap"].to_numpy() == pytest.approx(np.maximum(raw, 0.0), abs=1e-5)
     for name in model.config.scalar_names:
-        assert (table[f"{name}_low"] <= table[name]).all() and (table[name] <= table[f"{name}_high"]).all()
+        low, value, high = (table[f"{name}{end}"].to_numpy() for end in ("_low", "", "_high"))
+        assert ((low <= value) & (value <= high)).all()
     lowest = int(raw.argmin())
     assert cf.trace(data[lowest], model).prediction["band_gap"] == 0.0
 
