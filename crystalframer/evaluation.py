@@ -710,10 +710,9 @@ def _score(target: Target, rows: pandas.DataFrame, mean: float) -> TargetScore:
 
 
 def _covered(rows: pandas.DataFrame) -> float:
-    """NaN without intervals."""
-    if "low" not in rows or np.isnan(rows["low"].to_numpy()).all():
-        return float("nan")
-    return float(rows["label"].between(rows["low"], rows["high"]).mean())
+    """The share of the labels that lie in their intervals; NaN without intervals."""
+    known = rows.loc[rows["low"].notna()] if "low" in rows else rows.iloc[:0]
+    return float(known["label"].between(known["low"], known["high"]).mean()) if len(known) else float("nan")
 
 
 def _mean(values: Float[np.ndarray, " n"]) -> float:

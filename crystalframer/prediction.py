@@ -160,12 +160,13 @@ def predict(
         target in its physical unit (`frame.attrs["units"]` maps target to unit), and `error`: why there is no
         prediction, else None. A calibrated model reports no value below 0 for a target whose labels cannot be negative,
         such as a band gap. A calibrated model (see `calibrate`) adds the prediction interval from `<target>_low` to
-        `<target>_high`, which contains the true value for 90 % of crystals like those that it was calibrated on. A
-        model that knows its training data adds `outside_training`: how the structure differs from all training
-        crystals, else None. One that knows altered crystals (see `learn_soundness`) also says there if species seem
-        exchanged or atoms missing, and adds `not_relaxed`: why the atoms seem not to be at rest, else None. One with an
-        index of its training data adds `nearest_training`, id and formula of the most similar one, and
-        `nearest_distance`: 1 is the median of the training crystals themselves (see `nearest_training`).
+        `<target>_high`, which contains the true value for 90 % of crystals like those that it was calibrated on; the
+        ends are NaN where no similar training crystal has a label of the target. A model that knows its training data
+        adds `outside_training`: how the structure differs from all training crystals, else None. One that knows altered
+        crystals (see `learn_soundness`) also says there if species seem exchanged or atoms missing, and adds
+        `not_relaxed`: why the atoms seem not to be at rest, else None. One with an index of its training data adds
+        `nearest_training`, id and formula of the most similar one, and `nearest_distance`: 1 is the median of the
+        training crystals themselves (see `nearest_training`).
 
     Raises:
         CheckpointError: the model cannot be loaded.
@@ -486,6 +487,9 @@ def _predict(crystals: CrystalBatch | ChunkedCrystal, model: CrystalFramer) -> l
             low[:, known], high[:, known] = model.uncertainty.ends(values[:, known], inputs)
             values[:, known] = model.uncertainty.bounded(values[:, known])
         if model.index is not None and found is not None:
+            columns, is_known = model.config.scalar_columns, model.index.has_label_around(found)
+            for ends in (low, high):
+                ends[:, columns] = np.where(is_known, ends[:, columns], np.nan)
             unlike = model.index.unlike(found)
             nearest, distance = (
                 [model.index.name(row) for row in found.row[:, 0].tolist()],

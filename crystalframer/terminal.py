@@ -28,6 +28,8 @@ SHORTEST_ID = 14
 """Letters of an id that stay at least."""
 FAILED = "!"
 """Mark of a row without a prediction."""
+UNKNOWN = "[?]"
+"""In place of an interval that is not known, where others are."""
 _GAP = 2
 """Letters between columns."""
 _MOST_DECIMALS = 6
@@ -66,6 +68,9 @@ def print_predictions(
         share = "" if coverage is None else f"{coverage:.0%} "
         signs = "±" if all(column.is_symmetric for column in targets if column.has_interval) else "[lowest, highest]"
         console.print(Text(f"{signs}: {share}prediction interval", style="dim"))
+    if any(UNKNOWN in cell for column in targets for cell in column.cells):
+        words = f"{UNKNOWN}: no similar training crystal has a label, so nobody knows how far off the prediction is"
+        console.print(Text(words, style="dim"))
     if len(shown) < len(frame):
         console.print(Text(f"{len(frame) - len(shown):,} of {len(frame):,} rows are left out; {rest}", style="dim"))
     for mark, words in notes:
@@ -109,8 +114,10 @@ def quantities(
     aligned = [" " * (whole - len(row.value.partition(".")[0])) + row.value for row in rows]
     width = max(map(len, aligned), default=0)
     cells = []
-    for row, value in zip(rows, aligned, strict=True):
-        interval = "" if not row.low else f" ± {row.below}" if symmetric else f" [{row.low}, {row.high}]"
+    for row, value, number in zip(rows, aligned, values, strict=True):
+        interval = f" ± {row.below}" if symmetric else f" [{row.low}, {row.high}]"
+        if not row.low:
+            interval = f" {UNKNOWN}" if known and math.isfinite(number) else ""
         cells.append((value.ljust(width) + interval if interval else value).rstrip())
     return cells, symmetric
 

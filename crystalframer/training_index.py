@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64, Shaped
+from jaxtyping import Bool, Float, Float32, Int64, Shaped
 
 from crystalframer import seals
 from crystalframer.crystals.flat import text_array
@@ -25,6 +25,9 @@ from crystalframer.errors import UncertaintyError
 N_COORDINATES = 32
 N_NEAREST = 5
 """Training crystals whose mean distance counts."""
+BY_CHANCE, MOST_AROUND = 0.02, 100
+"""A target of which few crystals have a label: so many of the nearest training crystals are looked at, that all of them
+lack it by chance with this probability; and at most so many."""
 SMALLEST_DISTANCE = 1e-3
 """Of a crystal that is one of the training crystals, before the logarithm."""
 SMALLEST_VARIANCE = 1e-6
@@ -151,6 +154,28 @@ class TrainingIndex:
         """Id and formula of a training crystal: `mp-149 (Si)`."""
         return f"{self.ids[row]} ({self.formulas[row]})"
 
+    @cached_property
+    def n_around(self) -> Int64[np.ndarray, " n_targets"]:
+        """How many of the nearest training crystals tell whether a target is known around a crystal (`BY_CHANCE`)."""
+        share = self._has_label.mean(axis=0)
+        wanted = np.log(BY_CHANCE) / np.log1p(-np.clip(share, 1e-3, 1.0 - 1e-9))
+        return np.clip(np.ceil(wanted).astype(np.int64), 1, MOST_AROUND)
+
+    def has_label_around(self, nearest: Nearest) -> Bool[np.ndarray, "n_crystals n_targets"]:
+        """Whether training crystals around each crystal have a label of each target. Where none has, as for the
+        refractive index of a metal, nothing was learned or calibrated.
+
+        Args:
+            nearest: at least `n_around` of them.
+        """
+        around = [self._has_label[nearest.row[:, :n], t].any(axis=1) for t, n in enumerate(self.n_around.tolist())]
+        # An index without any labels says nothing.
+        return np.stack(around, axis=1) | ~self._has_label.any(axis=0)
+
+    @cached_property
+    def _has_label(self) -> Bool[np.ndarray, "n_training n_targets"]:
+        return ~np.isnan(self.labels)
+
     def unlike(self, nearest: Nearest) -> list[str | None]:
         """For each crystal that is far from all training crystals, a description of how far; None for others."""
         return [
@@ -193,7 +218,8 @@ class TrainingIndex:
 def interval_inputs(
     index: TrainingIndex | None, pooled: Float[np.ndarray, "n_crystals d_model"]
 ) -> tuple[Float32[np.ndarray, "n_crystals n_inputs"], Nearest | None]:
-    """What the width of an interval follows from, and the nearest training crystals.
+    """What the width of an interval follows from, and the nearest training crystals, as many as
+    `TrainingIndex.has_label_around` needs.
 
     Without an index these are the features alone. With one, they are the coordinates, and the logarithms of two
     distances: to the nearest training crystal, and to the nearest few on average.
@@ -201,8 +227,8 @@ def interval_inputs(
     if index is None:
         return np.asarray(pooled, dtype=np.float32), None
     coordinates = index.of_features(pooled)
-    nearest = index.nearest(coordinates)
-    distances = np.stack([nearest.distance[:, 0], nearest.distance.mean(axis=1)], axis=1)
+    nearest = index.nearest(coordinates, max(N_NEAREST, *index.n_around.tolist()))
+    distances = np.stack([nearest.distance[:, 0], nearest.distance[:, :N_NEAREST].mean(axis=1)], axis=1)
     return np.concatenate([coordinates, np.log(np.maximum(distances, SMALLEST_DISTANCE))], axis=1), nearest
 
 

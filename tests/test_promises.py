@@ -54,6 +54,15 @@ def test_a_squeezed_or_stretched_cell_has_more_energy() -> None:
     assert found["not_relaxed"].notna().tolist() == [False, True, False, False, True]
 
 
+def test_a_metal_has_no_interval_of_its_refractive_index() -> None:
+    """No training crystal like it has one."""
+    crystals = {crystal.id: crystal for crystal in prototypes()}
+    found = cf.predict([crystals[name] for name in ("copper (fcc)", "magnesium (hcp)", "rock salt NaCl", "CsCl")])
+    assert found["refractive_index_low"].isna().tolist() == [True, True, False, False]
+    assert found["refractive_index_high"].isna().tolist() == [True, True, False, False]
+    assert found[["formation_energy_per_atom_low", "log10_bulk_modulus_low"]].notna().to_numpy().all()
+
+
 def test_a_stretched_cell_may_lose_its_gap() -> None:
     """Rutile, without a flag."""
     rutile = cf.read(RUTILE)

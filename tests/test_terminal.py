@@ -94,7 +94,13 @@ def symmetric() -> pandas.DataFrame:
 def test_without_an_interval_four_digits_are_shown() -> None:
     assert quantities([1.234567, float("nan")], None, None) == (["1.235", "–"], False)
     nothing = float("nan")
-    assert quantities([1.5, 2.0], [nothing, 1.9], [nothing, 2.1])[0][0] == "1.5"
+    assert quantities([1.5, 2.0], [nothing] * 2, [nothing] * 2)[0] == ["1.5", "2"]
+
+
+def test_an_interval_that_is_not_known_is_marked_where_others_are() -> None:
+    nothing = float("nan")
+    cells = quantities([1.5, 2.0, nothing], [nothing, 1.9, nothing], [nothing, 2.1, nothing])[0]
+    assert cells == ["1.5  [?]", "2.00 ± 0.10", "–"]
 
 
 def test_long_names_lose_their_middle() -> None:

@@ -78,10 +78,29 @@ def test_inputs_are_coordinates_and_distances(index: TrainingIndex) -> None:
     assert nearest is not None
     assert inputs.shape == (5, index.n_inputs)
     np.testing.assert_allclose(inputs[:, -2], np.log(nearest.distance[:, 0]), rtol=1e-5)
-    np.testing.assert_allclose(inputs[:, -1], np.log(nearest.distance.mean(axis=1)), rtol=1e-5)
+    np.testing.assert_allclose(inputs[:, -1], np.log(nearest.distance[:, :N_NEAREST].mean(axis=1)), rtol=1e-5)
     alone, nothing = interval_inputs(None, pooled)
     assert nothing is None
     np.testing.assert_array_equal(alone, pooled)
+
+
+def test_a_target_is_unknown_where_no_crystal_around_has_a_label() -> None:
+    """Half of the training crystals lie apart, and none of them has a label of the second target; no crystal has one of
+    the third."""
+    rng = np.random.default_rng(0)
+    apart = np.repeat([[0.0, 0.0], [1.0, 0.0]], 200, axis=0)
+    pooled = apart + 0.05 * rng.standard_normal((400, 2))
+    labels = np.stack([np.arange(400.0), np.arange(400.0), np.full(400, np.nan)], axis=1)
+    labels[200:, 1] = np.nan
+    labels[rng.permutation(200)[:150], 1] = np.nan
+    names = [str(n) for n in range(400)]
+    index = TrainingIndex.of(pooled, names, names, ["a", "b", "c"], labels, labels)
+    assert index.n_around.tolist() == [1, 30, 100]  # 0.875³⁰ = 0.018
+    nearest = interval_inputs(index, apart[150:250] + 0.05 * rng.standard_normal((100, 2)))[1]
+    assert nearest is not None and nearest.row.shape == (100, 100)
+    found = index.has_label_around(nearest)
+    assert found[:, 0].all() and found[:, 2].all()
+    assert found[:50, 1].mean() > 0.9 and not found[50:, 1].any()
 
 
 @pytest.mark.parametrize("n_training", [1, 3])
