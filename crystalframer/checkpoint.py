@@ -213,7 +213,16 @@ def load(path: Path | str | None, device: torch.device | str = "cpu") -> Crystal
     model.soundness = _read_soundness(folder / SOUNDNESS_FILE, model.config, checksum)
     model.used = _read_used(folder)
     model.errors = _read_errors(folder / ERRORS_FILE, checksum)
+    model.source = f"{_name(folder)} ({checksum[:8]})"
     return model.to(device).eval()
+
+
+def _name(folder: Path) -> str:
+    """Of the weights in a folder: that of the run, if they belong to one."""
+    if folder == PRETRAINED:
+        return "shipped weights"
+    folder = folder.absolute()
+    return f"{folder.parent.parent.name}/{folder.name}" if folder.parent.name == CHECKPOINTS else folder.name
 
 
 def read_config(path: Path | str | None) -> ModelConfig:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from crystalframer.elements import SYMBOLS
 from crystalframer.errors import TraceError
+from crystalframer.notes import PredictionNotes
 from crystalframer.traces import BoolArray, FloatArray, IntArray, read_record, write_record
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ class Explanation:
     sites: IntArray | None = None
     """(n_sites): the atoms whose edges are recorded. None: all."""
     id: str = ""
+    notes: PredictionNotes = field(default_factory=PredictionNotes)
+    """Intervals and flags of the prediction, and which model made it when."""
 
     def __repr__(self) -> str:
         scale = " (logit)" if self.scale == "logit" else ""
@@ -229,6 +232,7 @@ class Explanation:
         """
         arrays = {name: getattr(self, name) for name in (*_SHAPES, *_OPTIONAL) if getattr(self, name) is not None}
         header = {"schema_version": EXPLANATION_VERSION} | {name: getattr(self, name) for name in _TEXTS + _NUMBERS}
+        header["notes"] = self.notes.header()
         return write_record(Path(path), "explanation", "an explanation", arrays, header)
 
     @classmethod
@@ -300,14 +304,15 @@ def _read_header(text: str) -> dict[str, Any]:
         texts = all(isinstance(fields[name], str) for name in _TEXTS if fields)
         numbers = all(type(fields[name]) in (int, float) for name in _NUMBERS if fields)
         newer = type(version) is int and version > EXPLANATION_VERSION
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        notes = PredictionNotes.from_header(header)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise TraceError(f"its header is damaged ({error!r}); {damaged}") from error
     if newer:
         problem = f"schema version {version}; this crystalframer reads versions up to {EXPLANATION_VERSION}"
         raise TraceError(f"{problem}: install a newer one", field="schema_version", value=version)
     if not (fields and texts and numbers):
         raise TraceError(f"its header is damaged; {damaged}")
-    return fields
+    return fields | {"notes": notes}
 
 
 def _check_arrays(arrays: dict[str, np.ndarray]) -> None:

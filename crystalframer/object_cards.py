@@ -140,13 +140,16 @@ def evaluation_card(evaluation: Evaluation) -> str:
 
 def trace_card(trace: CrystalTrace) -> str:
     """Crystal, layers and prediction of a trace, and how much attention leaves the atoms."""
-    predicted = (f"{name} = {number(value)} {trace.units.get(name, '')}" for name, value in trace.prediction.items())
+    predicted = (
+        str(trace.notes.predicted(name, value, trace.units.get(name, ""))) for name, value in trace.prediction.items()
+    )
     region = "" if trace.sites is None else f"{trace.n_queries:,} atoms, and those that they see"
     rows = {
         "crystal": f"{reduced_formula(trace.atomic_numbers)}, {_composition(trace.atomic_numbers)}",
         "recorded": region,
         "neighbour pairs": f"{trace.n_edges:,}, up to {trace.edge_lengths.max(initial=0.0):.3g} Å",
         "prediction": lines(*list(predicted)[:N_TARGETS]),
+        **trace.notes.flags,
     }
     parts = [facts(rows)]
     if trace.layers:
@@ -165,7 +168,8 @@ def explanation_card(explanation: Explanation) -> str:
     """What a prediction is made of: contributions of equivalent atoms, and shells of neighbours."""
     unit = explanation.unit or ("logit" if explanation.scale == "logit" else "")
     rows = {
-        "prediction": f"{explanation.target} = {number(explanation.prediction)} {unit}",
+        "prediction": str(explanation.notes.predicted(explanation.target, explanation.prediction, unit)),
+        **explanation.notes.flags,
         "base": f"{number(explanation.base)} {unit}",
         "crystal": f"{reduced_formula(explanation.atomic_numbers)}, {_composition(explanation.atomic_numbers)}",
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import warnings
 import webbrowser
 from collections.abc import Sequence
 from functools import partial
@@ -32,6 +33,10 @@ MOST_STRUCTURES = 20_000
 """Structures that are read for a page; of more, the page has the numbers only."""
 MOST_EXPLAINED = 100
 """Atoms of a structure that is explained without being asked: it takes a second or so."""
+MOST_TRACED = 1_000
+"""Atoms of a structure that is shown whole with its attention."""
+AROUND = 5.0
+"""Å around the atom in the middle of a larger one that are shown."""
 N_TRACES = 40
 """Crystals of a data set whose attention is in the page."""
 
@@ -59,6 +64,32 @@ def picture(name: str) -> Any:
         return getattr(import_module("viz"), name)
     except ModuleNotFoundError as error:
         raise ConfigError(f"pictures need {error.name}: pip install 'crystalframer[viz]'") from error
+
+
+def shown_trace(structure: Any, model: CrystalFramer | None = None) -> CrystalTrace:
+    """The trace of a structure; of a large one, that of the surroundings of the atom in the middle, with a warning.
+
+    Args:
+        structure: a structure, or the path of a file with one (see `crystalframer.read`).
+        model: default: the weights that come with the package.
+
+    Raises:
+        CrystalError: a structure that cannot be read, or that the model cannot take.
+    """
+    from crystalframer import prediction
+    from crystalframer.reading.inputs import read
+
+    crystal = read(structure)
+    if len(crystal) <= MOST_TRACED:
+        return prediction.trace(crystal, model)
+    middle = (crystal.positions.min(axis=0) + crystal.positions.max(axis=0)) / 2
+    site = int(((crystal.positions - middle) ** 2).sum(axis=1).argmin())
+    warnings.warn(
+        f"{crystal.name} has {len(crystal):,} atoms, too many for one picture: it shows those within {AROUND:g} Å of "
+        f"atom {site:,}; for others: crystalframer.trace(structure, sites=[...], within={AROUND:g})",
+        stacklevel=2,
+    )
+    return prediction.trace(crystal, model, sites=[site], within=AROUND)
 
 
 def trace_page(trace: CrystalTrace, explanation: Explanation | None = None) -> str:
@@ -103,7 +134,7 @@ def explored(source: str, model: str | Path | None, device: Any) -> str:
     if not crystals:
         raise CrystalError(table["error"].tolist()[0] if len(table) else "there are no structures; name another folder")
     if len(table) == 1:
-        trace = prediction.trace(crystals[0], loaded)
+        trace = shown_trace(crystals[0], loaded)
         return trace_page(trace, explain(crystals[0], loaded) if len(crystals[0]) <= MOST_EXPLAINED else None)
     return _explorer_page(table, dict(zip(ids, crystals, strict=True)), loaded)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
+import datetime
 import functools
 import inspect
 import math
@@ -11,6 +11,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
@@ -21,6 +22,7 @@ from tqdm.auto import tqdm
 
 from crystalframer import checkpoint, devices, memory, result_tables
 from crystalframer._moved import moved_names
+from crystalframer._version import __version__
 from crystalframer.config import ModelConfig
 from crystalframer.crystals.batch import CrystalBatch
 from crystalframer.crystals.crystal import Crystal
@@ -38,7 +40,8 @@ from crystalframer.errors import (
 from crystalframer.maths.segments import segment_mean
 from crystalframer.model.network import CrystalFramer, crystal_index
 from crystalframer.model.outputs import with_probabilities
-from crystalframer.outcomes import Columns, Outcome, check_sizes, table, unread
+from crystalframer.notes import PredictionNotes
+from crystalframer.outcomes import FLAGS, Columns, Outcome, check_sizes, table, unread
 from crystalframer.reading.entry import StructureRecord
 from crystalframer.reading.inputs import expected_count, iter_structures, read, unique_ids
 from crystalframer.reading.objects import is_instance
@@ -299,13 +302,15 @@ def trace(
     weights = model.target_mean
     if sites is None:
         memory.check_trace(crystal, len(crystal), int(prepared.n_edges[0]), model.config, model.target_mean)
-        return _bounded(model.trace(prepared.batch([0], weights.dtype).to(weights.device))[0], model)
+        record = _bounded(model.trace(prepared.batch([0], weights.dtype).to(weights.device))[0], model)
+        return replace(record, notes=notes(crystal, model))
     chunked = ChunkedCrystal(prepared, 0, MAX_EDGES)
     atoms = _region(crystal, chunked, np.asarray(sites, dtype=np.int64), within, model.config)
     memory.check_trace(
         crystal, len(atoms), int(prepared.neighbors.edges_per_atom[atoms].sum()), model.config, model.target_mean
     )
-    return _bounded(model.trace_atoms(chunked, atoms), model)
+    record = _bounded(model.trace_atoms(chunked, atoms), model)
+    return replace(record, notes=notes(crystal, model))
 
 
 def _bounded(trace: CrystalTrace, model: CrystalFramer) -> CrystalTrace:
@@ -314,7 +319,25 @@ def _bounded(trace: CrystalTrace, model: CrystalFramer) -> CrystalTrace:
         return trace
     lowest = dict(zip(model.uncertainty.target_names, model.uncertainty.lowest.tolist(), strict=True))
     prediction = {name: max(value, lowest.get(name, -math.inf)) for name, value in trace.prediction.items()}
-    return dataclasses.replace(trace, prediction=prediction)
+    return replace(trace, prediction=prediction)
+
+
+def notes(crystal: Crystal, model: CrystalFramer) -> PredictionNotes:
+    """Intervals and flags of the predictions for a crystal, and which model makes them."""
+    origin = PredictionNotes(model=model.source, version=__version__, date=datetime.date.today().isoformat())
+    has = columns(model)
+    if not (has.has_intervals or has.has_flags or has.has_nearest or has.has_soundness):
+        return origin
+    (outcome,) = outcomes_of_batch([StructureRecord(crystal.id, crystal.name, crystal, None)], model)
+    names = [output.name for output in model.config.outputs]
+    ends = zip(names, outcome.low.tolist(), outcome.high.tolist(), strict=True)
+    reasons = {title: getattr(outcome, column) for column, title in FLAGS.items()}
+    return replace(
+        origin,
+        intervals={name: (low, high) for name, low, high in ends if math.isfinite(low) and math.isfinite(high)},
+        coverage=None if model.uncertainty is None else model.uncertainty.coverage,
+        flags={title: reason for title, reason in reasons.items() if reason},
+    )
 
 
 def _region(

@@ -6,12 +6,12 @@ shortened in the middle, targets that do not fit go below, and words about singl
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from string import ascii_lowercase
 from typing import TYPE_CHECKING
 
+from crystalframer.notes import Quantity
 from crystalframer.outcomes import FLAGS
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ UNKNOWN = "[?]"
 """In place of an interval that is not known, where others are."""
 _GAP = 2
 """Letters between columns."""
-_MOST_DECIMALS = 6
 
 
 def print_predictions(
@@ -107,7 +106,7 @@ def quantities(
         values: NaN where there is no prediction.
         low, high: ends of the intervals; None: there are none.
     """
-    rows = [_Quantity.of(*row) for row in zip(values, low or values, high or values, strict=True)]
+    rows = [Quantity.of(*row) for row in zip(values, low or values, high or values, strict=True)]
     known = [row for row in rows if row.low]
     symmetric = bool(known) and all(row.below == row.above for row in known)
     whole = max((len(row.value.partition(".")[0]) for row in rows), default=0)
@@ -120,31 +119,6 @@ def quantities(
             interval = f" {UNKNOWN}" if known and math.isfinite(number) else ""
         cells.append((value.ljust(width) + interval if interval else value).rstrip())
     return cells, symmetric
-
-
-@dataclass(frozen=True)
-class _Quantity:
-    """A number, the ends of its interval and their distances, as text; the last four are empty without an interval."""
-
-    value: str
-    low: str = ""
-    high: str = ""
-    below: str = ""
-    above: str = ""
-
-    @classmethod
-    def of(cls, value: float, low: float, high: float) -> _Quantity:
-        if not math.isfinite(value):
-            return cls("–")
-        half = (high - low) / 2
-        if not (math.isfinite(half) and half > 0):
-            return cls(f"{value:.4g}")
-        decimals = max(0, 1 - int(f"{half:.1e}".partition("e")[2]))
-        if decimals > _MOST_DECIMALS or max(abs(low), abs(high)) >= 1e7:
-            digits = "{:.4g}".format
-            return cls(*map(digits, (value, low, high, value - low, high - value)))
-        fixed = [f"{number:.{decimals}f}" for number in (value, low, high, value - low, high - value)]
-        return cls(*(text.removeprefix("-") if not text.strip("-0.") else text for text in fixed))
 
 
 def shortened(words: str, width: int) -> str:

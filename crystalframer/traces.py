@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from crystalframer import files
 from crystalframer.errors import TraceError
 from crystalframer.frame_methods import NO_FRAMES
+from crystalframer.notes import PredictionNotes
 
 SCHEMA_VERSION = 3
 
@@ -186,6 +187,8 @@ class CrystalTrace:
     """(n_atoms), in a trace of a region: number of each atom in the structure. The first `n_queries` atoms are the
     region. The others are those that the region sees, each in its image nearest to the first atom. None: the trace
     holds all atoms of the structure, in order."""
+    notes: PredictionNotes = field(default_factory=PredictionNotes)
+    """Intervals and flags of the prediction, and which model made it when."""
 
     def __repr__(self) -> str:
         predicted = "".join(f"; {name} = {value:.4g} {self.units[name]}" for name, value in self.prediction.items())
@@ -270,6 +273,7 @@ class CrystalTrace:
             "prediction": self.prediction,
             "units": self.units,
             "id": self.id,
+            "notes": self.notes.header(),
         }
         return write_record(Path(path), "crystal_trace", "a trace", arrays, header)
 
@@ -309,6 +313,7 @@ class CrystalTrace:
             units=header["units"],
             id=header["id"],
             sites=arrays.get("sites"),
+            notes=header["notes"],
         )
 
 
@@ -420,7 +425,7 @@ def _read_header(text: str) -> dict[str, Any]:
             unsigned = header.get("unsigned_axes", [None] * len(header["frame_methods"]))  # no axis, before version 3
             if len(unsigned) != len(header["frame_methods"]) or not {*unsigned} <= {None, 0, 1, 2}:
                 raise ValueError("no list of axes")
-            return header | {"unsigned_axes": unsigned}
+            return header | {"unsigned_axes": unsigned, "notes": PredictionNotes.from_header(header)}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise TraceError(f"its header is damaged ({error!r}); copy or make the file again") from error
     problem = f"schema version {version}; this crystalframer reads versions up to {SCHEMA_VERSION}: install a newer one"

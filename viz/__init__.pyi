@@ -26,6 +26,7 @@ from .layer_figures import (
     decay_length_figure as decay_length_figure,
     entropy_figure as entropy_figure,
 )
+from .linking import Link as Link, link as link
 from .measures import (
     anchor_distances as anchor_distances,
     attended_distance as attended_distance,
@@ -53,6 +54,7 @@ from .scene import (
     scene_with_shells as scene_with_shells,
     strongest_edges as strongest_edges,
 )
+from .side_by_side import SideBySide as SideBySide
 from .structure_figures import frame_comparison_figure as frame_comparison_figure, structure_figure as structure_figure
 from .structure_views import structure_view as structure_view
 from .sweep_figures import sweep_figure as sweep_figure

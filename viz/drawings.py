@@ -297,7 +297,9 @@ def _caption(scene: Scene, layer: int, head: int | None, atom: int, n_lines: int
     lines = strongest_edges(scene, layer, head, atom, n_lines)
     text = f"{whose(scene, atom)}, {where(layer, head)}"
     if len(lines.edges):
-        text += f": the {len(lines.edges)} strongest lines carry {lines.weight.sum():.0%} of its attention"
+        n = min(n_lines, len(lines.edges))
+        ties = f" and {len(lines.edges) - n} as strong as the last" if len(lines.edges) > n else ""
+        text += f": the {n} strongest lines{ties} carry {lines.weight.sum():.0%} of its attention"
         text += f", {lines.itself:.0%} stays on the atom"
     if scene.frames is None:
         return f"{text}. This model has no frames (method none)."

@@ -13,7 +13,8 @@ import numpy as np
 
 from crystalframer.explanations import Explanation
 from viz import frame_sets, palette, why
-from viz.scene import TIE, Scene
+from viz.scene import FAINT, TIE, Scene
+from viz.site_values import SiteValues
 from viz.symmetry import symmetry
 
 if TYPE_CHECKING:
@@ -28,7 +29,10 @@ OPACITY_SCALE = 255
 
 
 def encode(
-    scene: Scene, explanation: Explanation | None = None, substitutions: pandas.DataFrame | None = None
+    scene: Scene,
+    explanation: Explanation | None = None,
+    substitutions: pandas.DataFrame | None = None,
+    values: SiteValues | None = None,
 ) -> tuple[dict[str, Any], bytes]:
     """Header (plain JSON: texts, colours, position of each array) and arrays as bytes.
 
@@ -62,11 +66,16 @@ def encode(
         arrays["axes"] = np.round(scene.frames[..., :2, :] * AXIS_SCALE).astype(np.int16)
     texts, of_sets = _sets(scene)
     arrays |= of_sets
-    header = _header(scene, kinds) | {"frameTexts": texts}
+    header = _header(scene, kinds) | {"frameTexts": texts, "values": []}
+    for number, (name, (array, unit)) in enumerate((values or {}).items()):
+        arrays[f"value{number}"] = array.astype(np.float32)
+        header["values"].append({"name": name, "unit": unit, "array": f"value{number}"})
     if explanation is not None:
         why.check_same_crystal(scene, explanation)
         arrays |= why.arrays_of(explanation, order)
         header["explanation"] = why.header_of(explanation)
+        unit = header["explanation"]["unit"]
+        header["values"].append({"name": "contribution", "unit": unit, "array": "contribution"})
         if substitutions is not None:
             header["substitutions"] = why.substitution_table(substitutions, explanation.target)
     return packed(header, arrays)
@@ -90,13 +99,15 @@ def _header(scene: Scene, kinds: np.ndarray) -> dict[str, Any]:
         "vacuum": list(scene.vacuum),
         **_symmetry(scene),
         "title": _title(scene),
+        "name": scene.id if scene.id != scene.formula else "",
+        "isRegion": scene.is_region,
         "method": scene.method,
         "labels": list(scene.labels),
-        "prediction": [
-            {"name": name.replace("_", " "), "value": value, "unit": scene.units.get(name, "")}
-            for name, value in scene.prediction.items()
-        ],
+        "prediction": [_predicted(scene, *item) for item in scene.prediction.items()],
+        "flags": [{"title": title, "reason": reason} for title, reason in scene.notes.flags.items()],
+        "origin": scene.notes.origin,
         "tie": TIE,
+        "faint": FAINT,
         "axisScale": AXIS_SCALE,
         "opacityScale": OPACITY_SCALE,
         "unsignedAxis": scene.unsigned_axis,
@@ -119,6 +130,12 @@ def _header(scene: Scene, kinds: np.ndarray) -> dict[str, Any]:
             "paleness": palette.PALENESS,
         },
     }
+
+
+def _predicted(scene: Scene, name: str, value: float) -> dict[str, Any]:
+    said = scene.notes.predicted(name, value, scene.units.get(name, ""))
+    interval = {"text": said.interval, "about": said.about} if said.interval else None
+    return {"name": said.name, "value": said.value, "unit": said.unit, "interval": interval}
 
 
 def _symmetry(scene: Scene) -> dict[str, Any]:

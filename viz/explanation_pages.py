@@ -42,17 +42,21 @@ def explanation_html(explanation: Explanation, path: str | Path | None = None) -
     """
     unit = explanation.unit or ("logit" if explanation.scale == "logit" else "")
     name = html.escape(f"{explanation.target} of {explanation.id or 'the crystal'}")
+    predicted = explanation.notes.predicted(explanation.target, explanation.prediction, unit)
+    interval = f" ({html.escape(predicted.about)} {html.escape(predicted.interval)})" if predicted.interval else ""
     parts = [
         f"<h1>{name}</h1>",
-        f"<p>Prediction <b>{_number(explanation.prediction)} {html.escape(unit)}</b>"
+        f"<p>Prediction <b>{html.escape(predicted.value)} {html.escape(unit)}</b>{interval}"
         f" = base {_number(explanation.base)} + contributions of the atoms"
         f" {_signed(explanation.prediction - explanation.base)}.{_scale(explanation)}</p>",
+        *(f"<p><b>{html.escape(title)}</b>: {html.escape(why)}</p>" for title, why in explanation.notes.flags.items()),
         _chart("Contributions of equivalent atoms", _contributions(explanation), unit),
         "<p>They add up exactly. The base is the prediction for the mean reference crystal.</p>",
         _chart("Relevance of shells of neighbours", _shells(explanation), unit),
         "<p>To first order, what the prediction loses if the atoms of this element do not see this shell.</p>",
         _chart("Relevance of pairs of atoms", _pairs(explanation), unit),
         _heads(explanation, unit),
+        f"<p>{html.escape(explanation.notes.origin)}</p>" if explanation.notes.origin else "",
     ]
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title><style>'

@@ -21,7 +21,9 @@ from viz.drawings import VIEW, Which
 from viz.encoding import encode
 from viz.errors import check_option
 from viz.first_sight import CLEAREST, Head, clearest_head, find_atom
+from viz.opening import opened
 from viz.scene import Scene
+from viz.site_values import site_values as values_by_name
 from viz.structure_views import SCRIPT
 from viz.why import check_mode
 
@@ -39,6 +41,9 @@ MODULES = (
     "controls.js",
     "files.js",
     "structure.js",
+    "sketch.js",
+    "board.js",
+    "panel.js",
     "heatmap.js",
     "profile.js",
     "why.js",
@@ -85,13 +90,15 @@ def explorer_html(
     display: Mapping[str, Any] | None = None,
     explanation: Explanation | None = None,
     substitutions: pandas.DataFrame | None = None,
+    site_values: Any = None,
     mode: str = "attention",
+    pinned: Mapping[str, Any] | None = None,
     note: str = "",
 ) -> str:
     """The explorer as one HTML page. It opens from disk without a network, and its sliders work.
 
     Args:
-        scene: the crystal with its frames and attention.
+        scene: the crystal with its frames and attention; also what `AttentionExplorer` takes.
         layer: first layer to show, counted from 0.
         head: first head to show, counted from 0; None for the mean over heads; `"clearest"` for the head in which least
             attention stays on the atom.
@@ -106,7 +113,9 @@ def explorer_html(
         explanation: from `crystalframer.explain`, of the same crystal and model, for the modes `relevance` and
             `removal`, atoms coloured by contribution, and arrows of the gradient.
         substitutions: from `crystalframer.substitute`: a periodic table, for the target of the explanation.
+        site_values: numbers of the atoms that can colour them (see `AttentionExplorer`).
         mode: what is shown at first: `attention`, `relevance` or `removal`.
+        pinned: a second view beside the first (see `AttentionExplorer`).
         note: plain text above the crystal, such as what to look for.
 
     Raises:
@@ -117,19 +126,25 @@ def explorer_html(
         >>> len(page) < 1_500_000
         True
     """
+    scene = opened(scene)
     atom = find_atom(scene, atom)
     scene.check(layer, None if head == CLEAREST else head, atom)
     if head == CLEAREST:
         head = clearest_head(scene, layer, atom)
     check_mode(mode, explanation)
     state = starting_state(
-        scene, frames=frames, polyhedra=polyhedra, explanation=explanation, substitutions=substitutions
+        scene,
+        frames=frames,
+        polyhedra=polyhedra,
+        explanation=explanation,
+        substitutions=substitutions,
+        site_values=site_values,
     )
     for name in ("frames", "polyhedra"):
         check_option(name, state[name], get_args(Which))
     data = state.pop("data")
     state |= {"view": STARTING_VIEW, "layer": layer, "head": head, "atom": atom, "n_lines": n_lines, "mode": mode}
-    state["display"] = dict(display or {})
+    state |= {"display": dict(display or {}), "pinned": pinned_view(scene, pinned)}
     page = Template((FRONTEND / "page.html").read_text(encoding="utf-8"))
     return page.substitute(
         title=html.escape(f"{scene.formula} {scene.id}".strip()),
@@ -151,9 +166,10 @@ def starting_state(
     polyhedra: str | None,
     explanation: Explanation | None = None,
     substitutions: pandas.DataFrame | None = None,
+    site_values: Any = None,
 ) -> dict[str, Any]:
     """Data of a scene for the browser, and whose frames and polyhedra are shown at first."""
-    header, data = encode(scene, explanation, substitutions)
+    header, data = encode(scene, explanation, substitutions, values_by_name(scene, site_values))
     few = {
         name: "all" if scene.n_queries <= most else "selected"
         for name, most in (("frames", MANY_FRAMES), ("polyhedra", MANY_POLYHEDRA))
@@ -164,6 +180,21 @@ def starting_state(
         "frames": frames or few["frames"],
         "polyhedra": polyhedra or few["polyhedra"],
     }
+
+
+def pinned_view(scene: Scene, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Layer, head and atom of a pinned view; empty without one.
+
+    Raises:
+        SceneError: there is no such layer, head or atom.
+    """
+    if not given:
+        return {}
+    for name in given:
+        check_option("pinned", name, ("layer", "head", "atom"))
+    found = {"layer": given.get("layer", 0), "head": given.get("head", 0), "atom": find_atom(scene, given.get("atom"))}
+    scene.check(**found)
+    return found
 
 
 def _compressed(data: bytes) -> str:

@@ -15,7 +15,8 @@ CLEAREST: Literal["clearest"] = "clearest"
 
 
 def telling_atom(scene: Scene) -> int:
-    """The atom that tells most: a metal in a polyhedron, else a centre, else any; nearest to the middle of the picture.
+    """The atom that tells most, nearest to the middle of the picture: a metal in a polyhedron, else a metal with three
+    bonds or more (as Cu in a plane), else the centre of a polyhedron, else any.
 
     Example:
         >>> scene.labels[telling_atom(scene)]
@@ -26,10 +27,11 @@ def telling_atom(scene: Scene) -> int:
     centers = {hull.center for hull in scene.polyhedra}
     n_bonds = np.bincount(scene.bond_index[0], minlength=scene.n_atoms)
 
-    def rank(atom: int) -> tuple[bool, bool, bool, float, int]:
+    def rank(atom: int) -> tuple[bool, bool, bool, bool, float, int]:
         is_metal = not scene.elements[atom].is_nonmetal
         return (
             not (is_metal and atom in centers),
+            not (is_metal and n_bonds[atom] > 2),
             atom not in centers,
             bool(n_bonds[atom] < 2),
             float(distance[atom]),

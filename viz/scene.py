@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from crystalframer.analysis.bonds import Bonds, find_bonds
 from crystalframer.analysis.motifs import Shell
+from crystalframer.elements import reduced_formula
+from crystalframer.notes import PredictionNotes
 from crystalframer.traces import CrystalTrace, FrameSets, FrameTrace
 from viz.errors import NotATraceError, SceneError, check_index
 from viz.palette import Element, element
@@ -25,6 +27,8 @@ BOUNDARY_TOLERANCE = 0.02
 """Å. An atom this close to a face of the cell is also drawn on the opposite face."""
 TIE = 1e-3
 """Attention weights with a smaller relative difference count as equal."""
+FAINT = 1e-6
+"""An edge with less attention has no line: where all attention stays on the atom, there would be hundreds."""
 FRAME_TIE = 1e-4
 """A frame is tied if scores of its anchors (or eigenvalues, relative to the largest) differ by no more than this. Then
 a tie rule chose the axes. Same value as in `crystalframer.config.FrameConfig`."""
@@ -113,6 +117,8 @@ class Scene:
     """Whether all atoms are metals. Their bonds are drawn only on request."""
     vacuum: tuple[bool, bool, bool] = (False, False, False)
     """Whether there is a vacuum along a, b and c, as around a slab, a layer or a molecule in a box."""
+    notes: PredictionNotes = field(default_factory=PredictionNotes)
+    """Intervals and flags of the prediction, and which model made it when."""
 
     @property
     def n_atoms(self) -> int:
@@ -138,9 +144,8 @@ class Scene:
 
     @property
     def formula(self) -> str:
-        """Formula of the cell or the region, metals before non-metals: `Ti2O4`."""
-        counts = Counter(sorted(self.elements[: self.n_queries], key=lambda item: item.is_nonmetal))
-        return "".join(item.symbol + (str(n) if n > 1 else "") for item, n in counts.items())
+        """Reduced formula of the crystal, or of the atoms of the region: `TiO2`."""
+        return reduced_formula(self.atomic_numbers[: self.n_queries])
 
     @property
     def drawn_positions(self) -> Float[np.ndarray, "n_drawn 3"]:
@@ -271,6 +276,7 @@ def scene_from_trace(trace: CrystalTrace) -> Scene:
         unsigned_axis=frames[0].unsigned_axis if frames and frames[0] else None,
         is_metallic=bonds.is_metallic,
         vacuum=(bool(vacuum[0]), bool(vacuum[1]), bool(vacuum[2])),
+        notes=trace.notes,
     )
 
 
@@ -324,7 +330,8 @@ class AttentionLines:
 def strongest_edges(scene: Scene, layer: int, head: int | None, atom: int, n_lines: int = 12) -> AttentionLines:
     """The `n_lines` edges of `atom` with the largest attention, and all that tie with the last of them.
 
-    Ties are kept together, so that a symmetric shell is always drawn complete.
+    An edge with less than a millionth of the attention is left out. Ties are kept together: a symmetric shell is
+    always drawn complete.
 
     Args:
         scene: any scene.
@@ -348,7 +355,7 @@ def strongest_edges(scene: Scene, layer: int, head: int | None, atom: int, n_lin
     query, key = scene.edge_index
     mine = np.flatnonzero(query == atom)
     is_itself = (key[mine] == atom) & (scene.edge_image[mine] == 0).all(axis=1)
-    others = mine[~is_itself]
+    others = mine[~is_itself & (weights[mine] >= FAINT)]
     others = others[np.argsort(-weights[others], kind="stable")]
     if n_lines < len(others):
         weakest = weights[others[n_lines - 1]] if n_lines else np.inf

@@ -209,6 +209,12 @@ def frame_comparison_figure(
     return figure
 
 
+def is_same_crystal(first: Scene, scene: Scene) -> bool:
+    """Whether both have the same atoms, positions and cell."""
+    same = np.array_equal(scene.atomic_numbers, first.atomic_numbers) and np.allclose(scene.lattice, first.lattice)
+    return bool(same and np.allclose(scene.positions, first.positions, atol=1e-3))
+
+
 def check_same_crystal(scenes: Sequence[Scene]) -> None:
     """Raise SceneError unless there is a scene, and all scenes have the same atoms, positions and cell."""
     if not scenes:
@@ -216,8 +222,7 @@ def check_same_crystal(scenes: Sequence[Scene]) -> None:
     first = scenes[0]
     for number, scene in enumerate(scenes):
         check_scene(scene)
-        same = np.array_equal(scene.atomic_numbers, first.atomic_numbers) and np.allclose(scene.lattice, first.lattice)
-        if not same or not np.allclose(scene.positions, first.positions, atol=1e-3):
+        if not is_same_crystal(first, scene):
             raise SceneError(
                 f"comparison: scene {number} ({scene.id or scene.formula}) is another crystal than the first "
                 f"({first.id or first.formula}); trace the same structure with every model",

@@ -27,7 +27,7 @@ from crystalframer.maths.edges import SELF_LENGTH, EdgeChunks, Edges
 from crystalframer.model.activation import Perceptron
 from crystalframer.model.attention import Projected
 from crystalframer.model.network import Block, CrystalFramer
-from crystalframer.prediction import MAX_EDGES, ready
+from crystalframer.prediction import MAX_EDGES, notes, ready
 from crystalframer.reading.inputs import read, readable
 from crystalframer.surroundings import plain
 
@@ -136,6 +136,7 @@ def explain(
         removal_effect=effect,
         sites=asked,
         id=crystal.id,
+        notes=notes(crystal, model),
     )
 
 

@@ -131,6 +131,8 @@ class CrystalFramer(nn.Module):
         """The crystals of the run that trained it. It belongs to the run, or to the checkpoint that was saved of it."""
         self.errors: MeasuredErrors | None = None
         """Its errors by element and by size of the cell, on crystals that did not train it."""
+        self.source = ""
+        """Name and fingerprint of the checkpoint that its weights were read from."""
         initialise(self, generator)
 
     def with_weighted_sets(self, margin: float) -> CrystalFramer:

@@ -83,17 +83,18 @@ def test_lines_and_table_show_the_strongest_relevance(open_scene: OpenScene) -> 
 
 
 def test_atoms_have_their_contributions_and_arrows(open_scene: OpenScene) -> None:
-    with open_scene(SCENE, explanation=EXPLANATION, mode="relevance", atom=1, head=0) as page:
+    display = {"color": "contribution"}
+    with open_scene(SCENE, explanation=EXPLANATION, mode="relevance", atom=1, head=0, display=display) as page:
         words = [text["text"] for text in page.evaluate(f"{EXPLORER}.structure().layout().texts")]
-        assert {"−0.40", "−0.90", "+0.10"} <= set(words)
+        assert {"Sr −0.40", "Ti −0.90", "O +0.10"} <= set(words)
         assert not [rod for rod in rods(page) if rod["kind"] == "gradient"]
         page.get_by_label("gradient", exact=True).check()
         assert len([rod for rod in rods(page) if rod["kind"] == "gradient"]) == 3  # the others are shorter than a ball
         coloured = page.locator(".cf-structure").screenshot()
-        page.get_by_label("contributions", exact=True).uncheck()
+        page.get_by_label("What colours the atoms").select_option("element")
         frames_later(page)
         words = [text["text"] for text in page.evaluate(f"{EXPLORER}.structure().layout().texts")]
-        assert "−0.90" not in words and page.locator(".cf-structure").screenshot() != coloured
+        assert "Ti −0.90" not in words and page.locator(".cf-structure").screenshot() != coloured
         at = page.evaluate(f"{EXPLORER}.structure().pixelOf(1)")
         page.mouse.move(at["x"], at["y"])
         page.wait_for_function("document.querySelector('.cf-tip').textContent.includes('contribution −0.900 eV/atom')")

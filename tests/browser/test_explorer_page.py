@@ -328,9 +328,11 @@ def test_every_control_has_a_name_and_is_reached_by_tab(open_scene: OpenScene) -
         return e === document.body ? null : [e.tagName, e.getAttribute("aria-label") ?? e.textContent];
     }"""
     with open_scene(SCENE) as page:
+        page.locator(".cf-board").scroll_into_view_if_needed()
+        page.wait_for_function(f"{EXPLORER}.board.isDrawn")  # which names its cells
         controls = page.evaluate(
             "Array.from(document.querySelectorAll('input, select, button, summary, [tabindex]'))"
-            ".filter((e) => !e.closest('dialog'))"
+            ".filter((e) => !e.closest('dialog') && e.tabIndex >= 0)"  # of the board, one cell
             ".map((e) => [e.tagName, e.getAttribute('aria-label') ?? e.textContent])"
         )
         reached = []

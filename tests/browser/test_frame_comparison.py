@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 from browsing import chosen, frames_later, open_page
 from synthetic_traces import perovskite, synthetic_trace
 
-from viz import FrameComparison
+from crystalframer.testing import random_crystal
+from viz import FrameComparison, SideBySide
 from viz.explorer_page import frontend_script, frontend_style
 
 if TYPE_CHECKING:
@@ -36,14 +38,20 @@ def comparison() -> FrameComparison:
     return FrameComparison(traces, atom=1)
 
 
-@pytest.fixture
-def page(browser: Browser, comparison: FrameComparison) -> Iterator[Page]:
-    names = ("headers", "names", "sizes", "view", "n_lines", "layer", "head", "atom")
-    values = {name: getattr(comparison, name) for name in names}
-    data = [base64.b64encode(part).decode() for part in comparison.data]
-    with open_page(browser) as opened:
+@contextmanager
+def shown(browser: Browser, views: SideBySide, width: int = 1100) -> Iterator[Page]:
+    names = ("headers", "names", "sizes", "view", "n_lines", "layer", "head", "atom", "own", "is_same")
+    values = {name: getattr(views, name) for name in names}
+    data = [base64.b64encode(part).decode() for part in views.data]
+    with open_page(browser, width) as opened:
         opened.evaluate(SHOW, [frontend_script("comparison.js"), frontend_style(), values, data])
         opened.wait_for_function(DRAWN)
+        yield opened
+
+
+@pytest.fixture
+def page(browser: Browser, comparison: FrameComparison) -> Iterator[Page]:
+    with shown(browser, comparison) as opened:
         yield opened
 
 
@@ -94,5 +102,39 @@ def test_all_turn_with_the_one_that_is_turned(page: Page) -> None:
 
 def test_every_control_has_a_name(page: Page) -> None:
     controls = page.locator("input, select, button, [tabindex]").all()
-    assert len(controls) == 3 + len(METHODS)
-    assert all(control.get_attribute("aria-label") for control in controls)
+    names = [control.get_attribute("aria-label") for control in controls if control.is_visible()]
+    assert len(names) == 6 + len(METHODS) and all(names) and len(set(names)) == len(names)
+
+
+def test_each_view_gets_its_own_head_and_gives_it_up(page: Page) -> None:
+    page.get_by_label("same head").uncheck()
+    assert page.get_by_role("slider", name="Head", exact=True).count() == 0
+    before = pictures(page)
+    page.get_by_role("slider", name="Head of none").fill("3")
+    after = pictures(page)
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, True, False]
+    assert page.evaluate(f"{COMPARISON}.model.get('own')") == {"head": [0, 0, 3]}
+    page.get_by_label("same head").check()
+    frames_later(page)
+    assert page.evaluate(f"{COMPARISON}.model.get('own')") == {}
+    assert page.get_by_role("slider", name="Head", exact=True).input_value() == "0"
+
+
+def test_two_structures_turn_and_zoom_by_as_much(browser: Browser) -> None:
+    """A cell and another one of twice the volume: both turn alike, and each is zoomed by the same factor."""
+    traces = {"one": synthetic_trace(perovskite()), "two": synthetic_trace(random_crystal(0, 10))}
+    with shown(browser, SideBySide(traces)) as page:
+        frames_later(page, 4)
+        state = f"{COMPARISON}.structures().map((one) => [one.scale, ...one.rows.flat()])"
+        before = np.array(page.evaluate(state))
+        page.evaluate(f"{COMPARISON}.structures()[0].turn(30, 10); {COMPARISON}.structures()[0].zoom(1.5)")
+        frames_later(page, 4)
+        after = np.array(page.evaluate(state))
+        np.testing.assert_allclose(after[0, 1:], after[1, 1:], atol=1e-4)
+        assert not np.allclose(after[0, 1:], before[0, 1:], atol=0.1)
+        np.testing.assert_allclose(after[:, 0] / before[:, 0], 1.5, rtol=1e-3)
+        axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe; pip install -e .[dev]")
+        # The test page has no title, language, heading or main part.
+        page.evaluate("document.title = 'views'; document.documentElement.lang = 'en'")
+        found = axe.Axe().run(page, context=".cf-comparison", options={"rules": {"region": {"enabled": False}}})
+        assert found.violations_count == 0, found.generate_report()

@@ -89,4 +89,4 @@ def test_arrays_are_aligned_and_the_header_is_plain_json(scene: Scene) -> None:
 @pytest.mark.parametrize("name", ["formation energy per atom"])
 def test_predictions_have_their_unit(scene: Scene, name: str) -> None:
     header, _ = encode(scene)
-    assert header["prediction"] == [{"name": name, "value": -3.5, "unit": "eV/atom"}]
+    assert header["prediction"] == [{"name": name, "value": "−3.5", "unit": "eV/atom", "interval": None}]

@@ -1,51 +1,54 @@
-// One site in several models: a 3D picture for each, all with the same layer, head, atom and camera. `model` holds layer,
-// head and atom, and a header and bytes for each scene. Texts that come from files are set as text, never as HTML.
+// Views side by side, of several models, structures, layers, heads or atoms. `model` holds layer, head and atom, which all
+// views share unless `own` has them (a list with one for each view), and a header and bytes for each scene.
 
-import { edgeWeights, frameText, isTied, strongestEdges, decode } from "./crystal.js";
-import { followTheme, keepKeys, legend, make, onArrows, pageModel, percent, slider, structureBox, tiedBadge, without3D } from "./controls.js";
-import { Structure } from "./structure.js";
+import { decode } from "./crystal.js";
+import { followTheme, keepKeys, legend, make, onArrows, pageModel, slider, tick } from "./controls.js";
+import { Panel, turnTogether } from "./panel.js";
 
-const STATE = ["layer", "head", "atom"];
+const CHOICES = ["layer", "head", "atom"];
 
 /** Build the comparison in `el` and keep it up to date with `model`. Returns a function that ends it. */
 function render({ model, el }) {
   const data = model.get("data");
   const crystals = model.get("headers").map((header, n) => decode(header, data[n]));
-  const names = model.get("names");
   const sizes = model.get("sizes");
-  const ui = build(crystals, names, sizes);
-  el.append(ui.root);
-  const state = () => Object.fromEntries(STATE.map((name) => [name, model.get(name)]));
-  const set = (name, value) => {
-    model.set(name, value);
+  const state = (n) => {
+    const own = model.get("own");
+    const now = Object.fromEntries(CHOICES.map((name) => [name, own[name] ? own[name][n] : model.get(name)]));
+    return { ...now, frames: "selected", polyhedra: "selected", mode: "attention", n_lines: model.get("n_lines") };
+  };
+  /** Set a choice of one view, which is that of all views unless they have their own. */
+  const set = (n, name, value) => {
+    const own = model.get("own");
+    if (own[name]) model.set("own", { ...own, [name]: own[name].map((before, k) => (k === n ? value : before)) });
+    else model.set(name, value);
     model.save_changes();
   };
-  const pick = { onPick: (atom) => set("atom", atom) };
-  let structures = [];
+  /** Let all views have the same, that of the first one, or let each have its own. */
+  const share = (name, isShared) => {
+    const { [name]: values, ...others } = model.get("own");
+    if (isShared && values) model.set(name, values[0]);
+    model.set("own", isShared ? others : { ...others, [name]: crystals.map(() => model.get(name)) });
+    model.save_changes();
+  };
+  const ui = build(crystals, model.get("names"), sizes, { set, share });
+  el.append(ui.root);
   let waiting = 0;
+  let isOpen = false;
 
   const draw = () => {
     waiting = 0;
-    const now = state();
-    ui.show(now);
-    crystals.forEach((crystal, n) => {
-      const weights = edgeWeights(crystal, now.layer, now.head);
-      const lines = strongestEdges(crystal, weights, now.atom, model.get("n_lines"));
-      structures[n]?.draw({ ...now, frames: "selected", polyhedra: "selected" }, { edges: lines.edges, weights });
-      ui.panels[n].show(caption(crystal, now, lines, weights), isTied(crystal, now.layer, now.head, now.atom));
-    });
+    ui.show(model.get("own"), state);
+    ui.panels.forEach((panel, n) => panel.draw(state(n)));
   };
   // Changes before the next frame of the browser are drawn together.
   const redraw = () => (waiting ||= requestAnimationFrame(draw));
-  for (const name of STATE) model.on(`change:${name}`, redraw);
+  for (const name of [...CHOICES, "own"]) model.on(`change:${name}`, redraw);
 
-  const step = (name, by) => set(name, Math.min(sizes[name] - 1, Math.max(0, state()[name] + by)));
   const keys = { ArrowUp: ["layer", 1], ArrowDown: ["layer", -1], ArrowRight: ["head", 1], ArrowLeft: ["head", -1] };
-  for (const panel of ui.panels) onArrows(panel.structure, keys, step);
-  for (const name of ["layer", "head"]) {
-    ui[name].input.addEventListener("input", () => set(name, Number(ui[name].input.value)));
-  }
-  ui.atom.addEventListener("change", () => set("atom", Number(ui.atom.value)));
+  ui.panels.forEach((panel, n) => {
+    onArrows(panel.box, keys, (name, by) => set(n, name, Math.min(sizes[name] - 1, Math.max(0, state(n)[name] + by))));
+  });
   const stopThemes = crystals.map(({ palette }) => {
     delete ui.root.dataset.theme;
     return followTheme(ui.root, palette, redraw);
@@ -53,99 +56,81 @@ function render({ model, el }) {
 
   // A 3D viewer needs an element with a size: in a hidden tab it is made when the tab is shown.
   const watcher = new ResizeObserver(() => {
-    if (structures.length || !ui.panels[0].structure.clientWidth) return;
-    structures = crystals.map((crystal, n) => makeStructure(ui.panels[n], crystal, pick, model.get("view")));
-    turnTogether(structures.filter(Boolean));
+    if (isOpen || !ui.panels[0].box.clientWidth) return;
+    isOpen = true;
+    ui.panels.forEach((panel, n) => panel.open({ onPick: (atom) => set(n, "atom", atom) }, model.get("view")));
+    turnTogether(ui.panels.map(({ structure }) => structure).filter(Boolean), model.get("is_same"));
     redraw();
   });
-  watcher.observe(ui.panels[0].structure);
+  watcher.observe(ui.panels[0].box);
   // For tests and for the console.
-  ui.root.comparison = { crystals, model, structures: () => structures };
+  ui.root.comparison = { crystals, model, structures: () => ui.panels.map(({ structure }) => structure).filter(Boolean) };
 
   return () => {
+    cancelAnimationFrame(waiting);
     watcher.disconnect();
     for (const stop of stopThemes) stop();
-    for (const name of STATE) model.off(`change:${name}`, redraw);
+    for (const panel of ui.panels) panel.end();
+    for (const name of [...CHOICES, "own"]) model.off(`change:${name}`, redraw);
   };
-}
-
-function makeStructure(panel, crystal, pick, view) {
-  try {
-    return new Structure(library, panel.structure, crystal, pick, view);
-  } catch (error) {
-    without3D(panel.structure, "frame_comparison_figure");
-    return null;
-  }
-}
-
-/** When one picture is turned or zoomed, all others follow. Redrawing alone moves none. */
-function turnTogether(structures) {
-  let last = "";
-  for (const structure of structures) {
-    structure.onView((view) => {
-      if (view.join() === last) return;
-      last = view.join();
-      for (const other of structures) if (other !== structure) other.lookFrom(view);
-    });
-  }
 }
 
 // --- what is on the page ----------------------------------------------------------------------------------------------
 
-function build(crystals, names, sizes) {
-  const { labels, formula, palette } = crystals[0];
+function build(crystals, names, sizes, { set, share }) {
+  const { palette } = crystals[0];
+  const titles = [...new Set(crystals.map(({ title }) => title))];
   const hasSets = crystals.some(({ otherAxis }) => otherAxis.length);
-  const layer = slider("Layer", sizes.layer);
-  const head = slider("Head", sizes.head);
-  // Methods are compared at one layer and head, so there is no Play button.
-  for (const part of [layer, head]) part.play.remove();
-  const atom = make("select", { attributes: { "aria-label": "Atom whose frame and attention are shown" } });
-  atom.append(...labels.slice(0, sizes.atom).map((label, n) => new Option(label, n)));
-  const panels = names.map(panel);
+  const common = chooser(crystals[0], sizes, "", (name, value) => set(0, name, value));
+  const shared = Object.fromEntries(CHOICES.map((name) => [name, tick(`same ${name}`, (isSame) => share(name, isSame))]));
+  const choosers = names.map((name, n) => chooser(crystals[n], sizes, ` of ${name}`, (what, value) => set(n, what, value)));
+  const panels = names.map((name, n) => new Panel(name, crystals[n], "frame_comparison_figure", choosers[n].root));
   const root = make(
     "div",
     { className: "cf-explorer cf-comparison" },
     make(
       "div",
       { className: "cf-inside" },
-      make("div", { className: "cf-head" }, make("span", { className: "cf-title" }, formula)),
-      make("div", { className: "cf-controls" }, layer.group, head.group, make("label", {}, "Atom ", atom)),
-      make("div", { className: "cf-panels" }, ...panels.map(({ root }) => root)),
+      make("div", { className: "cf-head" }, make("span", { className: "cf-title" }, titles.join(", "))),
+      make("div", { className: "cf-controls" }, common.root, ...CHOICES.map((name) => shared[name].group)),
+      make("div", { className: "cf-panels" }, ...panels.map((panel) => panel.root)),
       legend(palette, true, "attention, weak to strong, relative to the strongest line of each picture", hasSets),
     ),
   );
   keepKeys(root);
-  const show = (now) => {
-    layer.show(now.layer);
-    head.show(now.head);
-    atom.value = now.atom;
+  const show = (own, state) => {
+    for (const name of CHOICES) {
+      shared[name].input.checked = !own[name];
+      common.show(name, state(0)[name], !own[name]);
+      choosers.forEach((one, n) => one.show(name, state(n)[name], Boolean(own[name])));
+    }
   };
-  return { root, layer, head, atom, panels, show };
+  return { root, panels, show };
 }
 
-/** One model: its name, its picture and its caption. */
-function panel(name) {
-  const tied = tiedBadge();
-  const structure = structureBox(name);
-  const said = make("p", { className: "cf-caption", attributes: { "aria-live": "polite" } });
-  const root = make(
-    "div",
-    { className: "cf-panel" },
-    make("div", { className: "cf-head" }, make("span", { className: "cf-subtitle" }, name), tied),
-    structure,
-    said,
-  );
-  const show = (text, isTied) => {
-    said.textContent = text;
-    tied.hidden = !isTied;
+/** Controls of layer, head and atom, of one view or of all; `of` ends their names. */
+function chooser({ labels }, sizes, of, set) {
+  const sliders = {};
+  const parts = {};
+  for (const name of ["layer", "head"]) {
+    const one = slider(name === "layer" ? "Layer" : "Head", sizes[name]);
+    one.play.remove(); // a comparison stays at one place
+    if (of) one.input.setAttribute("aria-label", `${name === "layer" ? "Layer" : "Head"}${of}`);
+    one.input.addEventListener("input", () => set(name, Number(one.input.value)));
+    [sliders[name], parts[name]] = [one, one.group];
+  }
+  const list = make("select", { attributes: { "aria-label": of ? `Atom${of}` : "Atom whose frame and attention are shown" } });
+  list.append(...labels.slice(0, sizes.atom).map((label, n) => new Option(label, n)));
+  list.addEventListener("change", () => set("atom", Number(list.value)));
+  parts.atom = make("label", {}, "Atom ", list);
+  const root = make("span", { className: "cf-controls cf-chooser" }, ...Object.values(parts));
+  const show = (name, value, isThere) => {
+    parts[name].hidden = !isThere;
+    if (name === "atom") list.value = value;
+    else sliders[name].show(value);
+    root.hidden = Object.values(parts).every(({ hidden }) => hidden);
   };
-  return { root, structure, show };
-}
-
-function caption(crystal, { layer, head, atom }, { edges, itself }, weights) {
-  const share = edges.reduce((sum, edge) => sum + weights[edge], 0);
-  const text = `${edges.length} lines carry ${percent(share)} of the attention, ${percent(itself)} stays on the atom.`;
-  return `${text} ${crystal.axes ? frameText(crystal, layer, head, atom) : "This model has no frames."}`;
+  return { root, show };
 }
 
 export default { render, pageModel };

@@ -104,12 +104,22 @@ export function followTheme(root, palette, redraw) {
   };
 }
 
-/** Say in a structure box why it is empty. `figure` is the function of viz that draws a still picture instead. */
+/**
+ * Say in a structure box why there is no crystal in 3D. `figure` is the function of viz that draws a still picture. Returns
+ * a canvas below the words, for the next best picture.
+ */
 export function without3D(box, figure) {
   const text =
     "The crystal cannot be drawn in 3D, because this browser offers no WebGL. Switch on hardware acceleration, use " +
     `another browser, or draw a still picture with viz.${figure}.`;
-  box.replaceChildren(make("p", { className: "cf-sorry" }, text));
+  const canvas = make("canvas", { className: "cf-flat", attributes: { "aria-hidden": "true" } });
+  box.replaceChildren(make("p", { className: "cf-sorry" }, text), canvas);
+  return canvas;
+}
+
+/** A formula with its numbers as subscripts. */
+export function formulaParts(formula) {
+  return formula.split(/(\d+)/).filter(Boolean).map((part) => (/^\d/.test(part) ? make("sub", {}, part) : part));
 }
 
 /** The mark of a frame whose axes were chosen by a tie rule. */

@@ -85,6 +85,47 @@ export function edgeValues(crystal, mode, layer, head) {
   return values;
 }
 
+/**
+ * The largest size of a quantity over all layers and heads, for a fixed scale: of the lines of an atom, or (`atom` null) of
+ * the sums over images that the heatmap shows.
+ */
+export function largestOf(crystal, mode, atom) {
+  const { nLayers, nHeads, edgeStart, edgeLength } = crystal;
+  const isSigned = mode !== "attention";
+  let largest = 0;
+  for (let layer = 0; layer < nLayers; layer++) {
+    for (let head = 0; head < nHeads; head++) {
+      const values = edgeValues(crystal, mode, layer, head);
+      if (atom === null) {
+        for (const value of attentionMatrix(crystal, values, isSigned)) largest = Math.max(largest, Math.abs(value));
+        continue;
+      }
+      for (let edge = edgeStart[atom]; edge < edgeStart[atom + 1]; edge++) {
+        if (edgeLength[edge] > 0 && !Number.isNaN(values[edge])) largest = Math.max(largest, Math.abs(values[edge]));
+      }
+    }
+  }
+  return largest || 1;
+}
+
+/** Where a value stands on a scale from 0 to `highest`: its share, or on a logarithmic scale over four decades. */
+export function shareOf(value, highest, scale) {
+  const share = Math.abs(value) / highest;
+  return Math.min(1, scale === "log" ? Math.max(0, 1 + Math.log10(share || 1e-30) / DECADES) : share);
+}
+export const DECADES = 4;
+
+/** Values of the atoms that can colour them: `{name, unit, values, low, high, isSigned}`. */
+export function siteValues(crystal) {
+  crystal.siteValues ??= crystal.values.map(({ name, unit, array }) => {
+    const values = crystal[array];
+    const known = values.filter((value) => !Number.isNaN(value));
+    const [low, high] = [Math.min(...known), Math.max(...known)];
+    return { name, unit, values, low, high, isSigned: low < 0 };
+  });
+  return crystal.siteValues;
+}
+
 /** Attention of every edge in one head, or its mean over heads (`head` null). */
 export function edgeWeights(crystal, layer, head) {
   const { attention, nHeads, nEdges } = crystal;
@@ -116,7 +157,7 @@ export function attentionMatrix(crystal, weights, onlyNeighbors = false) {
 
 /**
  * The `nLines` strongest edges of an atom by size, and all that tie with the last; `itself`: attention to the atom itself.
- * Edges whose value is not known (NaN) are left out.
+ * Edges whose value is not known (NaN), or next to nothing, are left out.
  */
 export function strongestEdges(crystal, weights, atom, nLines) {
   const { edgeStart, edgeKey, edgeLength, tie } = crystal;
@@ -124,7 +165,7 @@ export function strongestEdges(crystal, weights, atom, nLines) {
   let itself = 0;
   for (let edge = edgeStart[atom]; edge < edgeStart[atom + 1]; edge++) {
     if (edgeKey[edge] === atom && edgeLength[edge] === 0) itself += weights[edge];
-    else if (!Number.isNaN(weights[edge])) others.push(edge);
+    else if (Math.abs(weights[edge]) >= crystal.faint) others.push(edge); // not NaN
   }
   const size = (edge) => Math.abs(weights[edge]);
   others.sort((a, b) => size(b) - size(a));

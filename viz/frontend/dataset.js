@@ -547,14 +547,7 @@ class CrystalPanel {
     const inside = pageModel(values);
     this.#state = () => ({ layer: inside.get("layer"), head: inside.get("head") });
     this.#stage.replaceChildren();
-    const end = crystalExplorer.render({ model: inside, el: this.#stage });
-    this.#stop = () => {
-      end();
-      for (const canvas of this.#stage.querySelectorAll("canvas")) {
-        const gl = canvas.getContext("webgl2");
-        gl?.getExtension("WEBGL_lose_context")?.loseContext();
-      }
-    };
+    this.#stop = crystalExplorer.render({ model: inside, el: this.#stage });
   }
 
   #showPlain({ header, data }) {
@@ -571,6 +564,7 @@ class CrystalPanel {
   end() {
     clearTimeout(this.#timer);
     this.#clear();
+    this.#plain?.end();
   }
 }
 
@@ -636,6 +630,10 @@ class PlainPicture {
       return without3D(this.#box, "structure_figure");
     }
     this.#draw();
+  }
+
+  end() {
+    this.#structure?.end();
   }
 
   recolour() {

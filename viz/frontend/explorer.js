@@ -2,30 +2,56 @@
 // a separate page. `model` holds layer, head (null: mean over heads), atom, frames, polyhedra, number of lines and the
 // display. Texts that come from files are set as text, never as HTML.
 
+import { Board } from "./board.js";
+import { cameraAt } from "./camera.js";
 import {
-  attentionByDistance, attentionMatrix, decode, edgeValues, frameText, isTied, quantityOf, signed, strongestEdges,
+  attentionByDistance, attentionMatrix, decode, edgeValues, frameText, isTied, largestOf, quantityOf, signed, siteValues, strongestEdges,
 } from "./crystal.js";
 import {
-  button, choice, followTheme, keepKeys, legend, make, onArrows, pageModel, percent, slider, structureBox, tick, tiedBadge, without3D,
+  button, choice, followTheme, formulaParts, keepKeys, legend, make, onArrows, pageModel, percent, slider, structureBox, tick, tiedBadge, without3D,
 } from "./controls.js";
 import { cif, csv, lineRows, saveAs } from "./files.js";
 import { Heatmap } from "./heatmap.js";
+import { Panel, turnTogether } from "./panel.js";
 import { Profile } from "./profile.js";
-import { startingDisplay, Structure } from "./structure.js";
+import { drawFlat } from "./sketch.js";
+import { ELEMENT, startingDisplay, Structure, valueColor } from "./structure.js";
 import { whyPanel } from "./why.js";
 
 const PLAY_INTERVAL = 900; // ms
-const STATE = ["layer", "head", "atom", "frames", "polyhedra", "n_lines", "display", "mode"];
+const STATE = ["layer", "head", "atom", "frames", "polyhedra", "n_lines", "display", "mode", "pinned"];
+const SETTLE = 150; // ms after which a turned crystal has come to rest
 const TURN = 10; // degrees for each key
 const ZOOM = 1.15;
 
 /** Build the explorer in `el` and keep it up to date with `model`. Returns a function that ends it. */
 function render({ model, el }) {
+  let end = renderCrystal({ model, el });
+  // Another crystal: its header and data change together.
+  let isWaiting = false;
+  const replace = () => {
+    isWaiting = false;
+    end();
+    end = renderCrystal({ model, el });
+  };
+  const soon = () => {
+    if (!isWaiting) queueMicrotask(replace);
+    isWaiting = true;
+  };
+  for (const name of ["header", "data"]) model.on(`change:${name}`, soon);
+  return () => {
+    for (const name of ["header", "data"]) model.off(`change:${name}`, soon);
+    end();
+    end = () => {};
+  };
+}
+
+function renderCrystal({ model, el }) {
   const crystal = decode(model.get("header"), model.get("data"));
   const first = startingDisplay(crystal);
   const state = () => {
     const now = Object.fromEntries(STATE.map((name) => [name, model.get(name)]));
-    return { ...now, mode: now.mode ?? "attention", display: { ...first, ...now.display } };
+    return { ...now, mode: now.mode ?? "attention", pinned: now.pinned ?? {}, display: { ...first, ...now.display } };
   };
   const set = (name, value) => {
     model.set(name, value);
@@ -37,9 +63,23 @@ function render({ model, el }) {
   const pick = (atom) => set("atom", atom);
   const heatmap = new Heatmap(ui.heatmap, crystal, pick, ui.point);
   const profile = new Profile(ui.profile, crystal, ui.point);
+  const board = new Board(crystal, (layer, head) => {
+    model.set("layer", layer);
+    set("head", head);
+  });
+  ui.boardPlace.replaceWith(board.root);
+  keepKeys(board.root);
+  const pins = new Pins(ui, crystal, model);
   let structure = null;
   let waiting = 0;
   let shown = { lines: { edges: [] }, weights: [] };
+  let flat = null; // a canvas instead of the structure, without WebGL
+  const fixed = new Map(); // ends of fixed scales
+  const fixedEnd = (mode, atom) => {
+    const name = `${mode} ${atom}`;
+    if (!fixed.has(name)) fixed.set(name, largestOf(crystal, mode, atom));
+    return fixed.get(name);
+  };
 
   const draw = () => {
     waiting = 0;
@@ -50,12 +90,17 @@ function render({ model, el }) {
     const lines = strongestEdges(crystal, weights, atom, now.n_lines);
     shown = { lines, weights, quantity };
     ui.show(now, caption(crystal, now, lines, weights, quantity), quantity);
-    heatmap.draw(attentionMatrix(crystal, weights, quantity.isSigned), atom, quantity);
+    const { scale } = now.display;
+    const ends = scale === "fixed" ? [fixedEnd(mode, null), fixedEnd(mode, atom)] : [null, undefined];
+    heatmap.draw(attentionMatrix(crystal, weights, quantity.isSigned), atom, quantity, { name: scale, highest: ends[0] });
     if (!quantity.isSigned) {
       const decay = head === null ? null : crystal.decayLength[(layer * crystal.nHeads + head) * crystal.nQueries + atom];
       profile.draw(attentionByDistance(crystal, weights, atom), decay);
     }
-    structure?.draw(now, { edges: lines.edges, weights, quantity });
+    structure?.draw(now, { edges: lines.edges, weights, quantity, highest: ends[1] });
+    if (flat) drawFlat(flat, crystal, now, { edges: lines.edges, weights, isSigned: quantity.isSigned }, cameraAt(model.get("view")));
+    pins.draw(now, structure);
+    board.show(now);
     if (ui.table.open) ui.fillTable(lineRows(crystal, lines, weights));
   };
   // Changes before the next frame of the browser are drawn together.
@@ -67,9 +112,16 @@ function render({ model, el }) {
   ui.table.addEventListener("toggle", redraw);
 
   // A 3D viewer needs an element with a size: in a hidden tab it is made when the tab is shown.
+  let settling = 0;
+  const settle = () => {
+    clearTimeout(settling);
+    settling = setTimeout(() => structure && board.turn(structure.rows.map((row) => row.map((x) => Math.round(1e4 * x) / 1e4))), SETTLE);
+  };
   const watcher = new ResizeObserver(() => {
-    if (!structure && ui.structure.clientWidth) {
-      structure = makeStructure(ui, crystal, pick, model.get("view"));
+    if (!structure && !flat && ui.structure.clientWidth) {
+      [structure, flat] = makeStructure(ui, crystal, pick, model.get("view"));
+      structure?.onView(() => settle());
+      if (flat) board.turn(cameraAt(model.get("view")));
       redraw();
     }
     heatmap.redraw();
@@ -77,23 +129,88 @@ function render({ model, el }) {
   });
   for (const element of [ui.structure, ui.heatmap, ui.profile]) watcher.observe(element);
   // For tests and for the console.
-  ui.root.explorer = { crystal, heatmap, model, structure: () => structure };
+  ui.root.explorer = { board, crystal, heatmap, model, pinned: () => pins.structure, structure: () => structure };
 
   return () => {
     watcher.disconnect();
+    cancelAnimationFrame(waiting);
+    clearTimeout(settling);
     stopControls();
     stopTheme();
+    board.end();
+    pins.end();
+    structure?.end();
+    ui.root.remove();
     for (const name of STATE) model.off(`change:${name}`, redraw);
   };
 }
 
+/** The picture in 3D; without WebGL a canvas instead. */
 function makeStructure(ui, crystal, onPick, view) {
   try {
-    return new Structure(library, ui.structure, crystal, { onPick, onPoint: ui.point }, view);
+    return [new Structure(library, ui.structure, crystal, { onPick, onPoint: ui.point }, view), null];
   } catch (error) {
-    without3D(ui.structure, "structure_figure");
     for (const element of ui.needs3D) element.disabled = true;
-    return null;
+    return [null, without3D(ui.structure, "structure_figure")];
+  }
+}
+
+/** A second picture beside the first: of the layer, head and atom that were pinned. */
+class Pins {
+  #ui;
+  #crystal;
+  #model;
+  #panel = null;
+  #part = () => {}; // ends turning together
+
+  constructor(ui, crystal, model) {
+    [this.#ui, this.#crystal, this.#model] = [ui, crystal, model];
+  }
+
+  get structure() {
+    return this.#panel?.structure ?? null;
+  }
+
+  draw(now, structure) {
+    const isPinned = Number.isInteger(now.pinned.layer);
+    this.#ui.root.classList.toggle("cf-has-pin", isPinned);
+    this.#ui.view.pin.setAttribute("aria-pressed", String(isPinned));
+    if (!isPinned || !structure) return this.end();
+    if (!this.#panel) this.#open(structure);
+    const { layer, head, atom } = now.pinned;
+    const which = head === null ? "mean over heads" : `head ${head}`;
+    this.#panel.call(`Pinned: ${this.#crystal.labels[atom]}, layer ${layer}, ${which}`);
+    this.#panel.draw({ ...now, layer, head, atom });
+  }
+
+  #open(structure) {
+    const unpin = button("✕", "Take the pinned view away", () => this.#set({}));
+    const swap = button("⇄", "Exchange the two views", () => {
+      const pinned = this.#model.get("pinned");
+      const now = Object.fromEntries(["layer", "head", "atom"].map((name) => [name, this.#model.get(name)]));
+      for (const [name, value] of Object.entries(pinned)) this.#model.set(name, value);
+      this.#set(now);
+    });
+    this.#panel = new Panel("Pinned view", this.#crystal, "structure_figure", make("span", { className: "cf-controls" }, swap, unpin));
+    this.#ui.pinned.replaceChildren(this.#panel.root);
+    keepKeys(this.#ui.pinned);
+    const pick = (atom) => this.#set({ ...this.#model.get("pinned"), atom });
+    this.#panel.open({ onPick: pick, onPoint: this.#ui.point }, this.#model.get("view"));
+    if (!this.structure) return;
+    this.#part = turnTogether([structure, this.structure], true);
+  }
+
+  #set(pinned) {
+    this.#model.set("pinned", pinned);
+    this.#model.save_changes();
+  }
+
+  end() {
+    this.#part();
+    this.#part = () => {};
+    this.#panel?.end();
+    this.#panel = null;
+    this.#ui.pinned.replaceChildren();
   }
 }
 
@@ -111,7 +228,9 @@ const KEYS = [
   ["0, double click", "the view at first"],
   ["a b c", "look along a lattice vector"],
   ["f", "fly to the chosen atom, and turn about it"],
+  ["u", "the view before the last change"],
   ["n p", "next or previous unique site"],
+  ["s", "pin this layer, head and atom beside; again: take the pinned view away"],
   ["m, Shift + click", "measure: two atoms a distance, three an angle, four a dihedral angle"],
   ["Esc", "forget the measurement"],
   ["?", "this help"],
@@ -144,6 +263,8 @@ function build(crystal, act) {
     b: button("b", "Look along b"),
     c: button("c", "Look along c"),
     fly: button("◎", "Fly to the chosen atom (f)"),
+    undo: button("↶", "The view before the last change (u)"),
+    pin: button("pin", "Pin this layer, head and atom beside (s)"),
     full: button("full", "Fill the screen"),
     help: button("?", "Keys and meanings (?)"),
   };
@@ -162,7 +283,6 @@ function build(crystal, act) {
     edges: tick("cell", (value) => act.show("edges", value)),
     images: tick("images", (value) => act.show("images", value)),
     labels: tick("labels", (value) => act.show("labels", value)),
-    ...(crystal.contribution && { contributions: tick("contributions", (value) => act.show("contributions", value)) }),
     ...(crystal.gradient && { gradient: tick("gradient", (value) => act.show("gradient", value)) }),
   };
   const nLines = make("input", { type: "number", min: 0, max: 999, attributes: { "aria-label": "Number of attention lines" } });
@@ -175,6 +295,11 @@ function build(crystal, act) {
     const repeats = value.includes(",") ? value.split(",").map(Number) : [1, 1, 1];
     act.set("display", { ...act.state().display, cell: value.includes(",") ? 0 : Number(value), repeats });
   });
+
+  const colors = [["elements", ELEMENT], ...siteValues(crystal).map(({ name }) => [name, name])];
+  const color = choice("Colour", "What colours the atoms", colors, (value) => act.show("color", value));
+  const scales = [["of this head", "own"], ["fixed", "fixed"], ["logarithmic", "log"]];
+  const scale = choice("Scale", "Scale of heatmap and lines: of this head, the same for all layers and heads, or logarithmic", scales, (value) => act.show("scale", value));
 
   const structure = structureBox("Crystal structure");
   const heatmap = make("canvas", {
@@ -192,7 +317,8 @@ function build(crystal, act) {
   const said = make("p", { className: "cf-caption", attributes: { "aria-live": "polite" } });
   const distance = make("p", { className: "cf-measure", hidden: true, attributes: { "aria-live": "polite" } });
   const tip = make("div", { className: "cf-tip", hidden: true });
-  const title = make("span", { className: "cf-title" });
+  const name = crystal.name ? ` · ${crystal.name}` : "";
+  const title = make("span", { className: "cf-title" }, ...(crystal.isRegion ? [crystal.title] : [...formulaParts(crystal.formula), name]));
   const profileTitle = make("div", { className: "cf-subtitle" });
   const heatmapTitle = make("div", { className: "cf-subtitle" });
   const rows = make("tbody");
@@ -214,6 +340,7 @@ function build(crystal, act) {
     make("span", { className: "cf-lowering" }, "lowers it"),
     make("span", {}, "arrows: where a moving atom raises it"),
   );
+  const valueScale = make("div", { className: "cf-values", hidden: true });
 
   const tied = tiedBadge();
   const badge = (text, about) => make("span", { className: "cf-badge", title: about }, text);
@@ -225,6 +352,7 @@ function build(crystal, act) {
     badge(`frames: ${crystal.method}`, "Frame method"),
     tied,
     ...crystal.prediction.map(prediction),
+    ...crystal.flags.map(({ title: text, reason }) => make("span", { className: "cf-badge cf-flag" }, `${text}: ${reason}`)),
   );
   const controls = make(
     "div",
@@ -237,6 +365,7 @@ function build(crystal, act) {
     frames.group,
     polyhedra.group,
     make("label", {}, "Lines ", nLines),
+    scale.group,
   );
   const bar = make(
     "div",
@@ -244,9 +373,12 @@ function build(crystal, act) {
     make("span", { className: "cf-group" }, ...Object.values(view)),
     ...Object.values(ticks).map(({ group }) => group),
     cell.group,
+    ...(colors.length > 1 ? [color.group] : []),
     make("span", { className: "cf-group" }, saves.png, size.group, saves.svg, saves.csv, saves.cif),
   );
   const help = helpDialog();
+  const pinned = make("div", { className: "cf-pinned" });
+  const boardPlace = make("div");
 
   const root = make(
     "div",
@@ -267,18 +399,27 @@ function build(crystal, act) {
           bar,
           distance,
           elements.root,
+          valueScale,
           strength,
           ...(why ? [signs] : []),
         ),
-        make("div", { className: "cf-right" }, heatmapTitle, heatmap, profileTitle, profile, ...(why ? [why] : [])),
+        pinned,
+        make(
+          "div",
+          { className: "cf-right" },
+          make("div", {}, heatmapTitle, heatmap),
+          make("div", {}, profileTitle, profile),
+          ...(why ? [why] : []),
+        ),
       ),
+      boardPlace,
       table,
+      make("p", { className: "cf-footer" }, crystal.origin),
       tip,
       help,
     ),
   );
   keepKeys(root);
-  title.textContent = crystal.title;
 
   const show = (now, text, quantity) => {
     mode.input.value = now.mode;
@@ -299,6 +440,12 @@ function build(crystal, act) {
     const { repeats, cell: chosen } = now.display;
     cell.input.value = repeats.some((n) => n > 1) ? repeats.join() : String(chosen);
     elements.show(now.display.hidden);
+    const shown = siteValues(crystal).find((value) => value.name === now.display.color);
+    elements.root.classList.toggle("cf-uncoloured", Boolean(shown));
+    color.input.value = shown?.name ?? ELEMENT;
+    scale.input.value = now.display.scale;
+    valueScale.hidden = !shown;
+    if (shown) valueScale.replaceChildren(...valueLegend(crystal, shown));
     const all = quantity.isSigned ? "all heads together" : "mean of all heads";
     const where = `layer ${now.layer}, ${now.head === null ? all : `head ${now.head}`}`;
     const name = quantity.name[0].toUpperCase() + quantity.name.slice(1);
@@ -324,10 +471,11 @@ function build(crystal, act) {
     distance.hidden = !text;
     distance.textContent = text;
   };
-  const needs3D = [...Object.values(view).slice(0, 5), saves.png, saves.svg];
+  const { full: _full, help: _help, ...ofPicture } = view;
+  const needs3D = [...Object.values(ofPicture), saves.png, saves.svg];
   return {
     root, layer, head, mean, atom, structure, heatmap, profile, table, view, saves, size: size.input, help, needs3D,
-    show, point, fillTable, say,
+    show, point, fillTable, say, pinned, boardPlace, state: act.state,
   };
 }
 
@@ -374,8 +522,22 @@ function helpDialog() {
   return dialog;
 }
 
-function prediction({ name, value, unit }) {
-  return make("span", { className: "cf-prediction" }, `${name} `, make("b", {}, value.toPrecision(4)), ` ${unit}`);
+/** A prediction in words from Python, with its interval if there is one. */
+function prediction({ name, value, unit, interval }) {
+  const range = interval ? make("span", { className: "cf-interval", title: interval.about }, ` (${interval.text})`) : "";
+  return make("span", { className: "cf-prediction" }, `${name} `, make("b", {}, value), ` ${unit}`, range);
+}
+
+/** The colours of a value of the atoms. */
+function valueLegend(crystal, shown) {
+  const { name, unit, low, high, isSigned } = shown;
+  const most = Math.max(-low, high);
+  const ends = isSigned ? [-most, most] : [low, high];
+  const colors = Array.from({ length: 9 }, (_, n) => valueColor(crystal, shown, ends[0] + (n / 8) * (ends[1] - ends[0])));
+  const bar = make("span", { className: "cf-value-scale" });
+  bar.style.background = `linear-gradient(to right, ${colors.join(", ")})`;
+  const number = (value) => (isSigned ? signed(value) : value.toPrecision(3));
+  return [make("span", {}, `atoms: ${name}${unit ? ` (${unit})` : ""} `), make("span", {}, number(ends[0])), bar, make("span", {}, number(ends[1]))];
 }
 
 /** Let controls and keys set values of the model. Returns a function that stops playing. */
@@ -425,6 +587,11 @@ function connect(ui, crystal, { set, state }, structure, shown) {
     "+": () => structure()?.zoom(ZOOM),
     "=": () => structure()?.zoom(ZOOM),
     "-": () => structure()?.zoom(1 / ZOOM),
+    u: () => structure()?.undo(),
+    s: () => {
+      const { layer, head, atom, pinned } = state();
+      set("pinned", Number.isInteger(pinned.layer) ? {} : { layer, head, atom });
+    },
     n: () => nextSite(1),
     p: () => nextSite(-1),
     m: measure,
@@ -446,7 +613,7 @@ function connect(ui, crystal, { set, state }, structure, shown) {
     if (event.shiftKey) ui.say(structure()?.measurement() ?? "");
   });
 
-  for (const [name, key] of [["reset", "0"], ["a", "a"], ["b", "b"], ["c", "c"], ["fly", "f"], ["help", "?"]]) {
+  for (const [name, key] of [["reset", "0"], ["a", "a"], ["b", "b"], ["c", "c"], ["fly", "f"], ["undo", "u"], ["pin", "s"], ["help", "?"]]) {
     ui.view[name].addEventListener("click", actions[key]);
   }
   ui.view.full.addEventListener("click", () => {
@@ -471,13 +638,15 @@ function connect(ui, crystal, { set, state }, structure, shown) {
 // --- words ------------------------------------------------------------------------------------------------------------
 
 /** The caption; the same as in viz/drawings.py. */
-function caption(crystal, { layer, head, atom }, { edges, itself }, weights, quantity) {
+function caption(crystal, { layer, head, atom, n_lines: nLines }, { edges, itself }, weights, quantity) {
   if (quantity.isSigned) return signedCaption(crystal, { layer, head, atom }, edges, weights, quantity);
   const which = head === null ? "mean of all heads" : `head ${head}`;
   let text = `${crystal.labels[atom]}, layer ${layer}, ${which}`;
   if (edges.length) {
     const share = edges.reduce((sum, edge) => sum + weights[edge], 0);
-    text += `: the ${edges.length} strongest lines carry ${percent(share)} of its attention`;
+    const n = Math.min(nLines, edges.length);
+    const ties = edges.length > n ? ` and ${edges.length - n} as strong as the last` : "";
+    text += `: the ${n} strongest lines${ties} carry ${percent(share)} of its attention`;
     text += `, ${percent(itself)} stays on the atom`;
   }
   if (!crystal.axes) return `${text}. This model has no frames (method none).`;

@@ -1,6 +1,6 @@
 // Attention from each query atom (row) to each key atom (column), on a canvas.
 
-import { signed } from "./crystal.js";
+import { DECADES, shareOf, signed } from "./crystal.js";
 import { mix, ramp } from "./structure.js";
 
 const FONT = "11px system-ui, sans-serif";
@@ -14,6 +14,7 @@ export class Heatmap {
   #matrix = null;
   #quantity = { name: "attention", unit: "", isSigned: false };
   #signedColors;
+  #scale = { highest: null, name: "own" };
   #selected = 0;
   #plot = { left: 0, top: 0, size: 0 };
 
@@ -37,9 +38,13 @@ export class Heatmap {
     canvas.addEventListener("pointerleave", (event) => onPoint(null, event));
   }
 
-  /** Draw a matrix (row by row) of a quantity (see `quantityOf`) with a frame around the row of one atom. */
-  draw(matrix, selected, quantity) {
+  /**
+   * Draw a matrix (row by row) of a quantity (see `quantityOf`) with a frame around the row of one atom. `scale` is the
+   * name of a scale, and the value at its end: the largest of the matrix if it is null.
+   */
+  draw(matrix, selected, quantity, scale) {
     this.#matrix = matrix;
+    this.#scale = scale;
     this.#quantity = quantity;
     this.#selected = selected;
     this.redraw();
@@ -64,8 +69,8 @@ export class Heatmap {
     const top = 6;
     this.#plot = { left, top, size };
 
-    let highest = 0;
-    for (const value of this.#matrix) if (Math.abs(value) > highest) highest = Math.abs(value);
+    let { highest } = this.#scale;
+    if (highest === null) for (const value of this.#matrix) if (Math.abs(value) > highest) highest = Math.abs(value);
     highest ||= 1;
     pen.imageSmoothingEnabled = nQueries > size * density;
     pen.imageSmoothingQuality = "high";
@@ -91,8 +96,10 @@ export class Heatmap {
     const image = new ImageData(nQueries, nQueries);
     const pixels = new Uint32Array(image.data.buffer);
     const isSigned = this.#quantity.isSigned;
-    const [colors, scale, zero] = isSigned ? [this.#signedColors, 127.5 / highest, 127.5] : [this.#colors, 255 / highest, 0];
-    for (let n = 0; n < pixels.length; n++) pixels[n] = colors[Math.round(zero + scale * this.#matrix[n])];
+    const [colors, half, zero] = isSigned ? [this.#signedColors, 127.5, 127.5] : [this.#colors, 255, 0];
+    this.#matrix.forEach((value, n) => {
+      pixels[n] = colors[Math.round(zero + half * Math.sign(value) * shareOf(value, highest, this.#scale.name))];
+    });
     const canvas = document.createElement("canvas");
     Object.assign(canvas, { width: nQueries, height: nQueries });
     canvas.getContext("2d").putImageData(image, 0, 0);
@@ -106,7 +113,7 @@ export class Heatmap {
     pen.textAlign = "center";
     pen.textBaseline = "middle";
     this.#matrix.forEach((value, n) => {
-      const share = Math.abs(value) / highest;
+      const share = shareOf(value, highest, this.#scale.name);
       if (share < 0.02) return;
       const { x, y } = this.pixelOf(Math.floor(n / nQueries), n % nQueries);
       pen.fillStyle = share > 0.4 ? "#ffffff" : "#222222";
@@ -159,7 +166,8 @@ export class Heatmap {
     pen.fillStyle = this.#crystal.palette.ink;
     pen.textAlign = "left";
     pen.fillText(`${isSigned ? "+" : ""}${highest.toPrecision(2)}`, x + BAR + 4, top + 6);
-    pen.fillText(isSigned ? `−${highest.toPrecision(2)}` : "0", x + BAR + 4, top + size - 5);
+    const least = this.#scale.name === "log" ? (highest / 10 ** DECADES).toExponential(0) : "0";
+    pen.fillText(isSigned ? `−${highest.toPrecision(2)}` : least, x + BAR + 4, top + size - 5);
     pen.save();
     pen.translate(x + BAR + 12, top + size / 2);
     pen.rotate(Math.PI / 2);

@@ -2,7 +2,7 @@
 
 import { cameraAt, cameraOf, looking, projector, quaternionOf } from "./camera.js";
 import { ballName, bondsAmong, cellContents } from "./cells.js";
-import { frameOf, isDead, otherAxes, positionOf, signed } from "./crystal.js";
+import { frameOf, isDead, otherAxes, positionOf, shareOf, signed, siteValues } from "./crystal.js";
 import { Meshes, toPoint } from "./mesh.js";
 import { fill, node, paint, placed } from "./overlay.js";
 import { Bodies } from "./vector.js";
@@ -28,6 +28,13 @@ const MARKED = 60; // balls; the numbers of more would hide each other
 const LONGEST = 1.6; // Å, of the arrow of the largest gradient
 const FLY = 6; // Å around an atom that are seen after flying to it
 
+/** The colour of an atom if no value colours it. */
+export const ELEMENT = "element";
+const NO_VALUE = "#9A9A9A";
+const PALEST = "#F2F2F2"; // no contribution
+const KEPT_VIEWS = 50;
+const LIVING = new Set(); // the pictures that there are
+
 /** What is drawn besides layer, head and atom, at first. */
 export const startingDisplay = (crystal) => ({
   bonds: !crystal.isMetallic,
@@ -37,7 +44,8 @@ export const startingDisplay = (crystal) => ({
   hidden: [],
   cell: 0,
   repeats: [1, 1, 1],
-  contributions: Boolean(crystal.contribution),
+  color: ELEMENT,
+  scale: "own",
   gradient: false,
 });
 
@@ -62,6 +70,9 @@ export class Structure {
   #listeners = [];
   #first;
   #redraw = 0;
+  #before = []; // views to go back to
+  #companions = []; // pictures of the same crystal, which show the same part of it
+  #ears = new AbortController();
 
   /**
    * `library` is 3Dmol, `container` an element with a size. `onPick(atom, image, event)` is called on a click on an atom,
@@ -77,7 +88,23 @@ export class Structure {
     container.append(this.#overlay);
     this.#viewer.setViewChangeCallback((seen) => this.#moved(seen));
     this.#first = cameraAt(view);
+    LIVING.add(this);
     this.#listen(onPick, onPoint);
+  }
+
+  /** Take the picture away. The last one gives back the WebGL context that all share: a browser has about 16 of them. */
+  end() {
+    if (!LIVING.delete(this)) return;
+    this.#ears.abort();
+    cancelAnimationFrame(this.#redraw);
+    this.#state = null;
+    if (!LIVING.size) this.context?.getExtension("WEBGL_lose_context")?.loseContext();
+    this.#container.replaceChildren();
+  }
+
+  /** The WebGL context. 3Dmol draws all pictures of a page, or of a widget, with one. */
+  get context() {
+    return this.#viewer.getRenderer().getContext();
   }
 
   /** Draw `{layer, head, atom, frames, polyhedra, display}` with the lines `{edges, weights, quantity}`. */
@@ -85,7 +112,7 @@ export class Structure {
     const isFirst = !this.#state;
     this.#state = { ...state, display: state.display ?? startingDisplay(this.#crystal) };
     this.#lines = { quantity: ATTENTION, ...lines };
-    if (isFirst) this.reset();
+    if (isFirst) this.#turnTo(this.#first);
     else this.#drawAll();
   }
 
@@ -93,7 +120,7 @@ export class Structure {
   change(crystal) {
     this.#crystal = crystal;
     [this.#state, this.#solids, this.#drawnAs] = [null, null, ""];
-    [this.#lasting, this.#balls, this.#measured] = [[], [], []];
+    [this.#lasting, this.#balls, this.#measured, this.#before] = [[], [], [], []];
     this.#place = { atom: -1, image: [0, 0, 0] };
   }
 
@@ -104,7 +131,7 @@ export class Structure {
     this.#clear();
     const meshes = new Meshes();
     this.#rods = [];
-    this.#texts = [...this.#cellTexts(), ...this.#contributionTexts()];
+    this.#texts = [...this.#cellTexts(), ...this.#valueTexts()];
     this.#drawStep(meshes);
     const ghosts = this.#ghosts();
     if (ghosts.length) this.#fleeting.models = [this.#addBalls(ghosts, GHOST, 0.6)];
@@ -120,19 +147,42 @@ export class Structure {
     return cameraOf(this.#viewer, this.#container.clientWidth).scale;
   }
 
+  /** Directions of the camera: to the right, up, and towards the viewer. */
+  get rows() {
+    return cameraOf(this.#viewer, this.#container.clientWidth).rows;
+  }
+
   /** The view at first: everything that is drawn fills the picture. */
   reset() {
+    this.#keepView();
     this.#turnTo(this.#first);
+  }
+
+  /** Go back to the view before the last change. */
+  undo() {
+    const view = this.#before.pop();
+    if (!view) return;
+    this.#viewer.setView(view);
+    this.#viewer.render();
+  }
+
+  #keepView() {
+    const view = this.#viewer.getView();
+    if (view.join() === this.#before[this.#before.length - 1]?.join()) return;
+    this.#before.push([...view]);
+    if (this.#before.length > KEPT_VIEWS) this.#before.shift();
   }
 
   /** Look along the lattice vector `axis` (0, 1 or 2) of the drawn cell. */
   lookAlong(axis) {
     const { axes } = this.#contents;
+    this.#keepView();
     this.#turnTo(looking(axes[axis], axes[(axis + 2) % 3]));
   }
 
   /** Turn by degrees to the right and up. */
   turn(right, up) {
+    this.#keepView();
     this.#viewer.rotate(right, "vy");
     this.#viewer.rotate(-up, "vx");
     this.#viewer.render();
@@ -140,6 +190,7 @@ export class Structure {
 
   /** Zoom in by a factor. */
   zoom(factor) {
+    this.#keepView();
     this.#viewer.zoom(factor);
     this.#viewer.render();
   }
@@ -147,6 +198,7 @@ export class Structure {
   /** Bring the chosen atom to the middle, and turn about it from now on. */
   fly() {
     const size = Math.min(this.#container.clientWidth, this.#container.clientHeight);
+    this.#keepView();
     this.#lookAt(this.#positionOf(this.#state.atom), size / (2 * FLY));
   }
 
@@ -155,14 +207,28 @@ export class Structure {
     return this.#viewer.getView();
   }
 
-  /** Call `call(view)` whenever the picture is drawn, turned or zoomed. */
+  /** Call `call(view)` whenever the picture is drawn, turned or zoomed. Returns a function that ends this. */
   onView(call) {
     this.#listeners.push(call);
+    return () => (this.#listeners = this.#listeners.filter((other) => other !== call));
   }
 
   /** Use the camera of another picture. */
   lookFrom(view) {
     this.#viewer.setView(view);
+  }
+
+  /** From now on, the view at first holds what these pictures show, too. */
+  fitWith(companions) {
+    this.#companions = companions;
+  }
+
+  /** Turn as the camera of another picture, and zoom by a factor. */
+  follow(view, factor) {
+    const [x, y, z, distance] = this.#viewer.getView();
+    this.#viewer.setView([x, y, z, distance, ...view.slice(4)]);
+    this.#viewer.zoom(factor);
+    this.#viewer.render();
   }
 
   #turnTo(rows) {
@@ -179,7 +245,7 @@ export class Structure {
 
   #fit(rows) {
     const { clientWidth, clientHeight } = this.#container;
-    const points = this.#seen();
+    const points = [this, ...this.#companions].flatMap((picture) => picture.seen());
     const spans = rows.map((row) => {
       const along = points.map((point) => row[0] * point[0] + row[1] * point[1] + row[2] * point[2]);
       return [Math.min(...along), Math.max(...along)];
@@ -195,14 +261,15 @@ export class Structure {
     const viewer = this.#viewer;
     const [, , , distance, ...turn] = viewer.getView();
     viewer.setView([...center.map((x) => -x), distance, ...turn]);
-    const depth = 20 + Math.max(...this.#seen().map((point) => Math.hypot(...point.map((x, k) => x - center[k]))));
+    const depth = 20 + Math.max(...this.seen().map((point) => Math.hypot(...point.map((x, k) => x - center[k]))));
     viewer.setSlab(-depth, depth);
     viewer.zoom(scale / this.scale);
     viewer.render();
   }
 
   /** What must be in the picture: balls, the cell if it is full, lines and axes of the chosen atom. */
-  #seen() {
+  seen() {
+    if (!this.#state) return [];
     const { edges } = this.#contents;
     const isFull = !this.#crystal.vacuum.some(Boolean);
     const cell = isFull && this.#state.display.edges ? edges.flat() : [];
@@ -289,6 +356,7 @@ export class Structure {
 
   #listen(onPick, onPoint) {
     const container = this.#container;
+    const { signal } = this.#ears;
     let [active, pressed, waiting] = [false, null, 0];
     const hint = Object.assign(document.createElement("div"), { className: "cf-hint", hidden: true });
     hint.textContent = "Click the picture first; then the wheel zooms.";
@@ -307,12 +375,13 @@ export class Structure {
       event.preventDefault();
       this.zoom(Math.exp(-Math.sign(event.deltaY) * Math.min(Math.abs(event.deltaY), 100) * 0.002));
     };
-    container.addEventListener("wheel", wheel, { capture: true, passive: false });
+    container.addEventListener("wheel", wheel, { capture: true, passive: false, signal });
     container.addEventListener("pointerdown", (event) => {
       [active, pressed] = [true, at(event)];
+      this.#keepView();
       hint.hidden = true;
       container.focus({ preventScroll: true });
-    }, { capture: true });
+    }, { capture: true, signal });
     container.addEventListener("pointerup", (event) => {
       const place = at(event);
       const still = pressed && Math.hypot(place[0] - pressed[0], place[1] - pressed[1]) < 4;
@@ -326,24 +395,24 @@ export class Structure {
         onPick(ball.site);
         if (ball.site === this.#state.atom) this.#drawAll();
       }
-    }, { capture: true });
-    container.addEventListener("dblclick", () => this.reset());
+    }, { capture: true, signal });
+    container.addEventListener("dblclick", () => this.reset(), { signal });
     container.addEventListener("pointermove", (event) => {
       if (event.buttons) return onPoint(null, event);
       waiting ||= requestAnimationFrame(() => {
         waiting = 0;
         onPoint(this.#state ? this.#wordsAt(at(event)) : null, event);
       });
-    });
+    }, { signal });
     container.addEventListener("pointerleave", (event) => {
       cancelAnimationFrame(waiting);
       [active, waiting] = [false, 0];
       hint.hidden = true;
       onPoint(null, event);
-    });
+    }, { signal });
     container.addEventListener("keydown", (event) => {
       if (event.key === "Escape") active = false;
-    });
+    }, { signal });
   }
 
   #ballAt([x, y]) {
@@ -379,7 +448,9 @@ export class Structure {
     const away = lengthOf(difference(positionOf(crystal, site, image), this.#positionOf(atom)));
     if (away > 1e-3) words += `, ${away.toFixed(2)} Å`;
     const { edges, weights, quantity } = this.#lines;
-    if (crystal.contribution) words += `, contribution ${signed(crystal.contribution[site])} ${crystal.explanation.unit}`;
+    for (const { name, unit, values, isSigned } of siteValues(crystal)) {
+      words += `, ${name} ${isSigned ? signed(values[site]) : values[site].toPrecision(3)} ${unit}`.trimEnd();
+    }
     for (let edge = crystal.edgeStart[atom]; edge < crystal.edgeStart[atom + 1]; edge++) {
       if (crystal.edgeKey[edge] !== site || step.some((x, k) => x !== crystal.edgeImage[3 * edge + k])) continue;
       if (Number.isNaN(weights[edge])) break;
@@ -572,12 +643,12 @@ export class Structure {
     const crystal = this.#crystal;
     const { weights, edges, quantity } = this.#lines;
     const start = this.#positionOf(this.#state.atom);
-    const strongest = Math.abs(weights[edges[0]]) || 1;
+    const { highest = Math.abs(weights[edges[0]]) || 1 } = this.#lines;
     const least = LEAST.line / this.scale;
     for (const { edge, site, image } of this.#ends()) {
       const end = positionOf(crystal, site, image);
       // Relative to the strongest line, so that strong neighbours stand out; the caption has the sums.
-      const share = Math.abs(weights[edge]) / strongest;
+      const share = shareOf(weights[edge], highest, this.#state.display.scale);
       const step = Math.round(share * RAMP_STEPS) / RAMP_STEPS;
       const radius = Math.max(LINE[0] + (LINE[1] - LINE[0]) * share, least * (1 + share));
       if (quantity.isSigned) this.#drawSigned(meshes, start, end, radius, weights[edge], step);
@@ -617,24 +688,27 @@ export class Structure {
     }
   }
 
-  /** The contribution of each drawn atom. */
-  #contributionTexts() {
-    const { contribution, palette } = this.#crystal;
+  /** The value that colours the atoms; null if their elements do. */
+  #shownValue() {
+    return siteValues(this.#crystal).find(({ name }) => name === this.#state.display.color) ?? null;
+  }
+
+  /** Element and value of each drawn atom. */
+  #valueTexts() {
+    const shown = this.#shownValue();
     const balls = this.#lasting;
-    if (!contribution || !this.#state.display.contributions || balls.length > MARKED) return [];
+    if (!shown || balls.length > MARKED) return [];
     return balls.map(({ site, point, radius }) => {
-      const value = contribution[site];
-      return { text: `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`, color: palette.ink, at: point, clear: 0.8 * radius, size: 11 };
+      const value = shown.values[site];
+      const number = shown.isSigned ? `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}` : value.toPrecision(3);
+      return { text: `${this.#element(site).symbol} ${number}`, color: this.#crystal.palette.ink, at: point, clear: 0.8 * radius, size: 11 };
     });
   }
 
-  /** Colour of an atom: that of its element, or its contribution, pale for none. */
+  /** Colour of an atom: that of its element, or of its value. */
   #colorOf(site) {
-    const { contribution, palette } = this.#crystal;
-    if (!contribution || !this.#state.display.contributions) return this.#element(site).color;
-    const largest = contribution.reduce((most, value) => Math.max(most, Math.abs(value)), 0) || 1;
-    const share = Math.round((8 * Math.abs(contribution[site])) / largest) / 8;
-    return mix("#F2F2F2", contribution[site] < 0 ? palette.lowers : palette.raises, share);
+    const shown = this.#shownValue();
+    return shown ? valueColor(this.#crystal, shown, shown.values[site]) : this.#element(site).color;
   }
 
   /** Three rings around the chosen atom, visible from all sides and inside a polyhedron. */
@@ -743,7 +817,7 @@ export class Structure {
         bondOrder: [],
       })),
     );
-    if (crystal.contribution && this.#state.display.contributions) this.#paintContributions(model, balls, size, paleness);
+    if (this.#shownValue()) this.#paintValues(model, balls, size, paleness);
     else {
       for (const { symbol, color, ball_radius } of crystal.elements) {
         const sphere = { radius: size * ball_radius, color: mix(color, crystal.palette.paper, paleness) };
@@ -753,7 +827,7 @@ export class Structure {
     return model;
   }
 
-  #paintContributions(model, balls, size, paleness) {
+  #paintValues(model, balls, size, paleness) {
     const groups = new Map();
     balls.forEach(({ site }, serial) => groups.set(site, [...(groups.get(site) ?? []), serial]));
     for (const [site, serials] of groups) {
@@ -804,6 +878,13 @@ function toSegment([x, y], [a, b], [c, d]) {
   const size = (c - a) ** 2 + (d - b) ** 2;
   const share = size ? Math.min(1, Math.max(0, ((x - a) * (c - a) + (y - b) * (d - b)) / size)) : 0;
   return Math.hypot(x - a - share * (c - a), y - b - share * (d - b));
+}
+
+/** The colour of a value of `siteValues`: pale for 0 if it has a sign, else on the scale of the heatmap. */
+export function valueColor({ palette }, { isSigned, low, high }, value) {
+  if (Number.isNaN(value)) return NO_VALUE;
+  if (!isSigned) return ramp(palette.heatmap, (value - low) / (high - low || 1));
+  return mix(PALEST, value < 0 ? palette.lowers : palette.raises, Math.abs(value) / Math.max(-low, high));
 }
 
 /** Mix two colours (`#RRGGBB`): `color` for fraction 0, `other` for fraction 1. */
