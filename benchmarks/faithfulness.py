@@ -27,9 +27,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser("faithfulness", "Test whether the explanations of the shipped model are faithful.")
     add_options(options, n_crystals=200)
     options.add_argument("--half", choices=HALVES, help="only one half (default: both)")
+    options.add_argument(
+        "--targets", nargs="+", metavar="NAME", help="targets that are explained (default: all of the shipped model)"
+    )
     options.set_defaults(threads=1, largest_cell=LARGEST)
     chosen = parse(options, arguments)
     model = cf.load()
+    names = chosen.targets or model.config.target_names
+    if unknown := set(names) - {*model.config.target_names}:
+        raise SystemExit(f"--targets: the model has no {', '.join(sorted(unknown))}")
+    targets = [target for target in model.config.targets if target.name in names]
     data = source(chosen)
     crystals = drawn(data, 2 if chosen.quick else chosen.crystals, chosen.largest_cell)
     with session(chosen) as report:
@@ -37,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for half, some in zip(HALVES, crystals, strict=True):
             if chosen.half not in (None, half):
                 continue
-            for target in model.config.targets:
+            for target in targets:
                 table = cf.faithfulness(model, some, target.name, progress=False)
                 report.rows += [_row(row, half, target) for row in table.to_dict("records")]
                 report.data[f"curves, {half}, {target.name}"] = table.attrs["curves"]
