@@ -97,12 +97,19 @@ class Part:
 
 
 def scored(error: np.ndarray, low: np.ndarray, high: np.ndarray, label: np.ndarray) -> dict[str, float]:
-    """Coverage, mean width, interval score for 90 %, and rank correlation of width and error."""
+    """Coverage, mean width, interval score for 90 %, and rank correlation of width and error, for crystals with an
+    interval.
+
+    The MAE is that of all crystals, and `no interval` the share that has none.
+    """
+    crystals, mae, is_known = float(len(error)), float(np.abs(error).mean()), ~np.isnan(low)
+    error, low, high, label = error[is_known], low[is_known], high[is_known], label[is_known]
     width, outside = high - low, np.maximum(low - label, 0.0) + np.maximum(label - high, 0.0)
     ranks = pandas.DataFrame({"width": width, "error": np.abs(error)}).corr(method="spearman")
     return {
-        "crystals": float(len(error)),
-        "MAE": float(np.abs(error).mean()),
+        "crystals": crystals,
+        "MAE": mae,
+        "no interval": float((~is_known).mean()),
         "coverage": float((outside == 0.0).mean()),
         "width": float(width.mean()),
         "interval score": float((width + 20.0 * outside).mean()),
