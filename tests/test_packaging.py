@@ -34,7 +34,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 CONDA_NAMES = {"lmdb": "python-lmdb", "ray": "ray-data", "torch": "pytorch"}
 """Where conda-forge names a package otherwise than PyPI."""
-IMPORT_NAMES = {"py3dmol": "py3Dmol", "scikit-learn": "sklearn"}
+IMPORT_NAMES = {"ipython": "IPython", "py3dmol": "py3Dmol", "scikit-learn": "sklearn"}
 """Where a package is imported under another name than that of its distribution."""
 IMPORTERS = ("import_module", "require")
 """Functions that import the module whose name they get."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import anywidget
 import numpy as np
 import traitlets
 from tqdm.auto import tqdm
@@ -24,9 +22,10 @@ from viz.dataset_page import dataset_html, dataset_script, dataset_style
 from viz.embedding_maps import Neighbors, flat_maps, listed_neighbors, nearest_points
 from viz.errors import FigureError, SceneError, check_option
 from viz.explanation_pages import explanation_html
-from viz.explorer import MOST_SAVED, STILL_DPI
+from viz.explorer import STILL_DPI
 from viz.known_structures import Records, facts, known_structures, plain_scene
 from viz.point_tables import MOST_POINTS, WIDTH, MapView, PointTable, point_table, with_columns
+from viz.saved_outputs import HIDES_COPY, MOST_SAVED, SavedWidget
 from viz.scene import Scene, scene_from_trace
 from viz.structure_figures import inline_svg
 
@@ -54,10 +53,9 @@ FILTERS: dict[str, Any] = {
     "range": {"column": "", "limits": [None, None]},
 }
 """No filter: all points are shown."""
-FRAME_STYLE = "width: 100%; height: 900px; border: 0"
 
 
-class DatasetExplorer(anywidget.AnyWidget):
+class DatasetExplorer(SavedWidget):
     """Explore a data set: a map of all crystals, their table, and the crystal of each point, linked.
 
     Write the explorer on the last line of a cell to show it. Choose a point on the map or a row of the table to see its
@@ -79,7 +77,8 @@ class DatasetExplorer(anywidget.AnyWidget):
     """
 
     _esm = dataset_script()
-    _css = dataset_style()
+    _css = dataset_style() + HIDES_COPY
+    title = "Data set explorer"
     header = traitlets.Dict().tag(sync=True)
     data = traitlets.Bytes().tag(sync=True)
     offers = traitlets.Dict().tag(sync=True)
@@ -365,20 +364,10 @@ class DatasetExplorer(anywidget.AnyWidget):
         error = self.frame[view.error].fillna(-1).to_numpy() if view else np.zeros(len(self.points))
         return np.lexsort((-error, ~is_first))
 
-    def _repr_mimebundle_(self, **options: Any) -> Any:
-        """The widget; and for readers of a saved notebook, who have no kernel, a page and a still picture."""
-        found = super()._repr_mimebundle_(**options)
-        if found is None:
-            return None
-        data, metadata = found
-        if len(self.data) < MOST_SAVED:
-            page = self.to_html(n_structures=N_SAVED, n_traces=0, n_explanations=0, progress=False)
-            if len(page) <= MOST_SAVED:
-                frame = (
-                    f'<iframe srcdoc="{html.escape(page)}" title="Data set explorer" style="{FRAME_STYLE}"></iframe>'
-                )
-                data = {**data, "text/html": frame}
-        return {**data, "image/png": self._still()}, metadata
+    def _page(self) -> str:
+        if len(self.data) >= MOST_SAVED:
+            return ""
+        return self.to_html(n_structures=N_SAVED, n_traces=0, n_explanations=0, progress=False)
 
     def _still(self) -> str:
         """The map as a still picture: PNG in base64."""

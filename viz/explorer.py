@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,18 +26,16 @@ from viz.explorer_page import (
 )
 from viz.first_sight import CLEAREST, Head, clearest_head, find_atom
 from viz.opening import opened
+from viz.saved_outputs import HIDES_COPY, SavedWidget
 from viz.scene import Scene
 from viz.why import check_mode
 
 if TYPE_CHECKING:
     import pandas
 
-MOST_SAVED = 3_000_000
-"""Characters. A larger page is not kept in a notebook."""
 MOST_PAINTED = 150
 """Atoms. The still picture of a larger cell would take seconds, and show little."""
 STILL_DPI = 90
-FRAME_STYLE = "width: 100%; height: 860px; border: 0"
 
 
 class ChoiceError(SceneError, traitlets.TraitError):
@@ -72,7 +69,7 @@ class CrystalWidget(anywidget.AnyWidget):
         return proposal["value"]
 
 
-class AttentionExplorer(CrystalWidget):
+class AttentionExplorer(SavedWidget, CrystalWidget):
     """Explore layers, heads and atoms: the crystal in 3D, the attention heatmap, and attention against distance.
 
     Write the explorer on the last line of a cell to show it. Its attributes `layer`, `head` (None: mean over heads),
@@ -87,7 +84,8 @@ class AttentionExplorer(CrystalWidget):
     """
 
     _esm = frontend_script()
-    _css = frontend_style()
+    _css = frontend_style() + HIDES_COPY
+    title = "Attention explorer"
     header = traitlets.Dict().tag(sync=True)
     data = traitlets.Bytes().tag(sync=True)
     head = traitlets.Int(0, allow_none=True).tag(sync=True)
@@ -205,22 +203,12 @@ class AttentionExplorer(CrystalWidget):
             Path(path).write_text(page, encoding="utf-8")
         return page
 
-    def _repr_mimebundle_(self, **options: Any) -> Any:
-        """The widget; and for readers of a saved notebook, who have no kernel, the page and a still picture."""
-        found = super()._repr_mimebundle_(**options)
-        if found is None:
-            return None
-        data, metadata = found
-        page = self.to_html()
-        if len(page) <= MOST_SAVED:
-            frame = f'<iframe srcdoc="{html.escape(page)}" title="Attention explorer" style="{FRAME_STYLE}"></iframe>'
-            data = {**data, "text/html": frame}
-        if self.scene.n_queries <= MOST_PAINTED:
-            data = {**data, "image/png": self._still()}
-        return data, metadata
+    def _page(self) -> str:
+        return self.to_html()
 
     def _still(self) -> str:
-        """What is chosen as a still picture: PNG in base64."""
+        if self.scene.n_queries > MOST_PAINTED:
+            return ""
         from viz.structure_figures import structure_figure
 
         target = io.BytesIO()

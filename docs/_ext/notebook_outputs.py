@@ -19,6 +19,8 @@ import nbformat
 from nbformat import NotebookNode
 from sphinx.application import Sphinx
 
+from viz.saved_outputs import MARK
+
 STATE = "application/vnd.jupyter.widget-state+json"
 VIEW = "application/vnd.jupyter.widget-view+json"
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -55,6 +57,8 @@ def read(text: str) -> NotebookNode:
 def _shown(output: NotebookNode, widgets: dict[str, Any]) -> Iterator[NotebookNode]:
     data = output.get("data", {})
     data.pop(PY3DMOL, None)
+    if data.get("text/html", "").startswith(MARK):
+        return  # the copy of a widget that is shown itself
     if VIEW in data:
         yield from _shown_widget(data[VIEW]["model_id"], widgets)
     elif PLOTLY in data:

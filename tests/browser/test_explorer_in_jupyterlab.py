@@ -1,4 +1,4 @@
-"""Widgets in a real JupyterLab with a real kernel, started from this environment."""
+"""Widgets in a real JupyterLab and a real Notebook 7 with a real kernel, started from this environment."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.error import URLError
@@ -17,8 +18,11 @@ from urllib.request import urlopen
 import nbformat
 import pytest
 from browsing import frames_later, open_page
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 from synthetic_traces import perovskite, skewed, synthetic_trace
+
+import viz
+from crystalframer.traces import CrystalTrace
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -47,15 +51,26 @@ COLORS = """async (canvas) => {
 """Number of colours on a canvas."""
 
 
+APPS = {"lab": "lab/tree", "notebook": "notebooks"}
+"""Where each application opens a notebook."""
+ERRORS_OF_NOTEBOOK = ("(reading 'schema')", "'filebrowser:open-path' not registered")
+"""Notebook 7 says so of itself where JupyterLab is served beside it."""
+
+
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a JupyterLab over a folder with one notebook and the two traces that it shows."""
-    folder = tmp_path_factory.mktemp("lab")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("lab")
+
+
+@pytest.fixture(scope="module")
+def lab(folder: Path) -> Iterator[str]:
+    """Address of a server of JupyterLab and Notebook 7 over a folder with one notebook and the traces that it shows."""
     synthetic_trace(perovskite()).save(folder / "first.safetensors")
     synthetic_trace(skewed()).save(folder / "second.safetensors")
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook = new_notebook(cells=[new_code_cell(cell) for cell in CELLS], metadata={"kernelspec": kernel})
-    nbformat.write(notebook, folder / "explorer.ipynb")
+    for name in APPS:
+        nbformat.write(notebook, folder / f"{name}.ipynb")
     shutil.copytree(ROOT / "notebooks" / "structures", folder / "structures")
     nbformat.write(shortened("01_train"), folder / "01_train.ipynb")
     with socket.socket() as probe:
@@ -66,7 +81,14 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     places = {f"JUPYTER{name}_DIR": str(folder / f".jupyter{name.lower()}") for name in ("_CONFIG", "_RUNTIME")}
     environment = os.environ | places | {"JUPYTER_CONFIG_PATH": str(ROOT / ".jupyter")}
     options = [
-        *("--no-browser", "--allow-root", "--expose-app-in-browser", f"--port={port}", "--ip=127.0.0.1"),
+        *(
+            "--no-browser",
+            "--allow-root",
+            "--expose-app-in-browser",
+            "--JupyterNotebookApp.expose_app_in_browser=True",
+            f"--port={port}",
+            "--ip=127.0.0.1",
+        ),
         *("--IdentityProvider.token=", f"--ServerApp.root_dir={folder}", "--ServerApp.port_retries=0"),
         *(f"--LabApp.{kind}_dir={folder / kind}" for kind in ("workspaces", "user_settings")),
     ]
@@ -108,6 +130,19 @@ def open_notebook(page: Page, address: str) -> None:
     page.evaluate("jupyterapp.shell.currentWidget.sessionContext.ready")
 
 
+@contextmanager
+def without_kernels(browser: Browser, address: str) -> Iterator[Page]:
+    """A notebook as it was saved: no kernel can be started."""
+    page = browser.new_page(viewport={"width": 1400, "height": 2400})
+    page.set_default_timeout(300_000)
+    for name in ("kernels", "sessions"):
+        page.route(f"**/api/{name}**", lambda route: route.abort())
+    page.goto(address)
+    page.wait_for_function("window.jupyterapp?.shell.currentWidget?.content?.widgets?.length > 1")
+    yield page
+    page.close()
+
+
 def run_cell(page: Page, number: int) -> None:
     page.evaluate(
         """async (number) => {
@@ -140,10 +175,11 @@ def pixels(page: Page, explorer: Locator) -> str:
     return explorer.locator(".cf-structure canvas").evaluate("(canvas) => canvas.toDataURL()")
 
 
-def test_the_explorer_in_a_notebook(browser: Browser, lab: str) -> None:
+@pytest.mark.parametrize("app", APPS)
+def test_the_explorer_in_a_notebook(browser: Browser, lab: str, app: str) -> None:
     # High enough for both explorers: JupyterLab hides the cells that are out of sight.
-    with open_page(browser, width=1400, height=2400) as page:
-        open_notebook(page, f"{lab}/lab/tree/explorer.ipynb")
+    with open_page(browser, width=1400, height=2400, ignored=ERRORS_OF_NOTEBOOK) as page:
+        open_notebook(page, f"{lab}/{APPS[app]}/{app}.ipynb")
         for number in (0, 1, 2):
             run_cell(page, number)
         first, second = drawn(page, 0), drawn(page, 1)
@@ -179,6 +215,28 @@ def test_the_explorer_in_a_notebook(browser: Browser, lab: str) -> None:
         page.evaluate("jupyterapp.commands.execute('docmanager:save')")
         page.reload()
         drawn(page, 0).get_by_text("O2, layer 2, head 3").wait_for()
+        assert page.locator(".cf-saved").first.is_hidden()
+
+    with without_kernels(browser, f"{lab}/{APPS[app]}/{app}.ipynb?reset") as page:
+        canvas = page.frame_locator(".cf-saved iframe").first.locator(".cf-structure canvas")
+        canvas.wait_for()
+        assert canvas.evaluate(COLORS) > 10
+        assert page.locator(".cf-saved img").first.is_hidden()
+        assert page.get_by_text("Error displaying widget").count() == 0
+
+
+def test_a_notebook_of_someone_else_has_the_picture(browser: Browser, lab: str, folder: Path) -> None:
+    """JupyterLab runs no scripts of a notebook that it does not trust."""
+    explorer = viz.AttentionExplorer(CrystalTrace.load(folder / "first.safetensors"))
+    copy = new_output("display_data", data=explorer._copy())
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    cells = [new_code_cell("explorer", outputs=[copy]), new_code_cell("1")]
+    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), folder / "strange.ipynb")
+    with without_kernels(browser, f"{lab}/lab/tree/strange.ipynb?reset") as page:
+        picture = page.locator(".cf-saved img")
+        picture.wait_for()
+        assert page.locator(".cf-saved iframe").count() == 0
+        assert picture.evaluate("(image) => image.naturalWidth") > 300
 
 
 def test_the_first_notebook_from_top_to_bottom(browser: Browser, lab: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -49,8 +49,11 @@ def _missing(what: str) -> NoReturn:
 
 
 @contextmanager
-def open_page(browser: Browser, width: int = 1100, height: int = 850) -> Iterator[Page]:
-    """A page that may only connect to this machine. Any other request, or an error in its console, fails the test."""
+def open_page(browser: Browser, width: int = 1100, height: int = 850, ignored: Sequence[str] = ()) -> Iterator[Page]:
+    """A page that may only connect to this machine. Any other request, or an error in its console, fails the test.
+
+    Args: ignored: parts of errors that the program around our widgets makes by itself.
+    """
     context = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True)
     context.set_default_timeout(300_000)  # on a busy machine everything takes longer
     page = context.new_page()
@@ -70,6 +73,7 @@ def open_page(browser: Browser, width: int = 1100, height: int = 850) -> Iterato
     page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
     yield page
     context.close()
+    complaints = [said for said in complaints if not any(part in said for part in ignored)]
     assert complaints == [], complaints
 
 

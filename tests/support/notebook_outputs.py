@@ -17,6 +17,8 @@ from browsing import chromium, open_page
 from nbformat import NotebookNode
 from overlaps import overlaps, texts_of_page
 
+from viz.saved_outputs import MARK
+
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGETS = "application/vnd.jupyter.widget-state+json"
 NOT_A_NUMBER = re.compile(r"(?<![\w.])(?:nan|NaN|NaT|<NA>|inf|Infinity|∞)(?!\w)")
@@ -111,7 +113,7 @@ def _texts(notebook: NotebookNode) -> Iterator[tuple[str, str]]:
         data = output.get("data", {})
         # A table is there as HTML and as text; a py3Dmol view is HTML that holds a script.
         for kind in TEXTS:
-            if kind in data and "<script" not in data[kind]:
+            if kind in data and "<script" not in data[kind] and not data[kind].startswith(MARK):
                 yield from ((where, line) for line in data[kind].splitlines())
                 break
 
