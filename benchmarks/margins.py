@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def measure(options: argparse.Namespace, report: Report) -> None:
     trained = cf.load(options.model, device=options.device)
     trained.used = None  # the error on all crystals, not on a part
-    data = cf.dataset(inputs.source(options), targets=trained.config.targets)
+    data = cf.dataset(inputs.source(options))  # which may lack labels of some targets
     allowed = np.flatnonzero(data.n_atoms <= options.largest_cell)
     n = min(len(allowed), 6 if options.quick else options.crystals)
     data = data.select(np.sort(np.random.default_rng(inputs.SEED).permutation(allowed)[:n]))
