@@ -38,6 +38,8 @@ CELLS = (
     'first.layer, first.atom = 2, 3\nprint("set from Python")',
     "first.head = 9",
     "viz.structure_view(first.scene, 0, 0, 1)",
+    'linked = viz.link(first, second, choices=["layer"])\nprint("linked")',
+    'second.show(CrystalTrace.load("first.safetensors"))\nprint("another crystal")',
 )
 
 
@@ -178,7 +180,7 @@ def pixels(page: Page, explorer: Locator) -> str:
 @pytest.mark.parametrize("app", APPS)
 def test_the_explorer_in_a_notebook(browser: Browser, lab: str, app: str) -> None:
     # High enough for both explorers: JupyterLab hides the cells that are out of sight.
-    with open_page(browser, width=1400, height=2400, ignored=ERRORS_OF_NOTEBOOK) as page:
+    with open_page(browser, width=1400, height=4200, ignored=ERRORS_OF_NOTEBOOK) as page:
         open_notebook(page, f"{lab}/{APPS[app]}/{app}.ipynb")
         for number in (0, 1, 2):
             run_cell(page, number)
@@ -210,6 +212,17 @@ def test_the_explorer_in_a_notebook(browser: Browser, lab: str, app: str) -> Non
         view = page.locator(".jp-OutputArea-output div[id^='3dmolviewer'] canvas").first
         view.wait_for()
         assert view.evaluate(COLORS) > 10
+
+        # Linked explorers step together, and one shows another crystal in its place.
+        run_cell(page, 7)
+        page.get_by_text("linked", exact=True).wait_for()
+        first.get_by_role("slider", name="Layer", exact=True).fill("0")
+        second.get_by_text("Ca1, layer 0, head 2").wait_for()
+        first.get_by_role("slider", name="Layer", exact=True).fill("2")
+        assert "SrTiO3" not in second.locator(".cf-title").inner_text()
+        run_cell(page, 8)
+        second.get_by_text("Ti1, layer 2, head 2").wait_for()
+        assert "SrTiO3" in second.locator(".cf-title").inner_text() and explorers(page).count() == 2
 
         # A page that is loaded again shows what the kernel has.
         page.evaluate("jupyterapp.commands.execute('docmanager:save')")

@@ -16,6 +16,7 @@ from PIL import Image
 from refusals import refused
 from synthetic_traces import synthetic_trace
 
+from crystalframer.crystals.crystal import Crystal
 from crystalframer.testing import random_crystal
 from crystalframer.traces import CrystalTrace
 from viz import AttentionExplorer, Scene, SceneError, dataset_page, explorer_html, strongest_edges
@@ -61,6 +62,17 @@ def test_the_first_sight_is_a_metal_in_its_polyhedron_and_a_head_that_looks_away
     assert explorer.head == int(np.argmin(stays))
     state = json.loads(element(explorer_html(explorer.scene), "state"))
     assert (state["atom"], state["head"]) == (explorer.atom, explorer.head)
+
+
+def test_a_metal_in_a_plane_comes_before_other_atoms() -> None:
+    """It has no polyhedron; in frameworks of paddle wheels it is what chemists look for."""
+    oxygen = [[1.95, 0, 0], [-1.95, 0, 0], [0, 1.95, 0], [0, -1.95, 0]]
+    carbon = [[2.85, 0.7, 0], [2.85, -0.7, 0], [4.05, 0, 0], [5.4, 0.7, 0], [5.4, -0.7, 0], [6.6, 0, 0]]
+    places = np.add([[0.0, 0.0, 0.0], *oxygen, *carbon], [3.0, 4.0, 4.0])
+    crystal = Crystal(np.array([29, *[8] * 4, *[6] * 6]), places, np.diag([14.0, 8.0, 8.0]))
+    scene = AttentionExplorer(synthetic_trace(crystal, n_layers=1, n_heads=1)).scene
+    assert not any(hull.center == 0 for hull in scene.polyhedra)
+    assert AttentionExplorer(scene).atom == 0
 
 
 def test_atoms_by_their_label(perovskite_trace: CrystalTrace) -> None:

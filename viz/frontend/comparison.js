@@ -2,7 +2,7 @@
 // views share unless `own` has them (a list with one for each view), and a header and bytes for each scene.
 
 import { decode } from "./crystal.js";
-import { followTheme, keepKeys, legend, make, onArrows, pageModel, slider, tick } from "./controls.js";
+import { followTheme, formulaParts, keepKeys, legend, make, onArrows, pageModel, slider, tick } from "./controls.js";
 import { Panel, turnTogether } from "./panel.js";
 
 const CHOICES = ["layer", "head", "atom"];
@@ -79,7 +79,8 @@ function render({ model, el }) {
 
 function build(crystals, names, sizes, { set, share }) {
   const { palette } = crystals[0];
-  const titles = [...new Set(crystals.map(({ title }) => title))];
+  const formulas = [...new Set(crystals.map(({ formula }) => formula))];
+  const title = formulas.flatMap((formula, n) => [...(n ? [", "] : []), ...formulaParts(formula)]);
   const hasSets = crystals.some(({ otherAxis }) => otherAxis.length);
   const common = chooser(crystals[0], sizes, "", (name, value) => set(0, name, value));
   const shared = Object.fromEntries(CHOICES.map((name) => [name, tick(`same ${name}`, (isSame) => share(name, isSame))]));
@@ -91,7 +92,7 @@ function build(crystals, names, sizes, { set, share }) {
     make(
       "div",
       { className: "cf-inside" },
-      make("div", { className: "cf-head" }, make("span", { className: "cf-title" }, titles.join(", "))),
+      make("div", { className: "cf-head" }, make("span", { className: "cf-title" }, ...title)),
       make("div", { className: "cf-controls" }, common.root, ...CHOICES.map((name) => shared[name].group)),
       make("div", { className: "cf-panels" }, ...panels.map((panel) => panel.root)),
       legend(palette, true, "attention, weak to strong, relative to the strongest line of each picture", hasSets),

@@ -114,6 +114,7 @@ export function without3D(box, figure) {
     `another browser, or draw a still picture with viz.${figure}.`;
   const canvas = make("canvas", { className: "cf-flat", attributes: { "aria-hidden": "true" } });
   box.replaceChildren(make("p", { className: "cf-sorry" }, text), canvas);
+  box.classList.add("cf-no-3d");
   return canvas;
 }
 
