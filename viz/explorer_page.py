@@ -111,7 +111,7 @@ def explorer_html(
         n_lines: number of attention lines, strongest first; more if some tie with the last.
         display: what is drawn besides (see `AttentionExplorer`).
         explanation: from `crystalframer.explain`, of the same crystal and model, for the modes `relevance` and
-            `removal`, atoms coloured by contribution, and arrows of the gradient.
+            `removal`, contributions as colours of atoms, and arrows of the gradient.
         substitutions: from `crystalframer.substitute`: a periodic table, for the target of the explanation.
         site_values: numbers of the atoms that can colour them (see `AttentionExplorer`).
         mode: what is shown at first: `attention`, `relevance` or `removal`.
