@@ -19,7 +19,7 @@ import torch
 from benchmarks.machine import Peak
 from crystalframer.config import ModelConfig
 from crystalframer.crystals.batch import CrystalBatch
-from crystalframer.maths.basis import chebyshev_of_gaussians
+from crystalframer.maths.chebyshev import chebyshev_of_gaussians
 
 EXPONENTIAL = 16
 FLOAT = 4

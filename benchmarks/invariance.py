@@ -27,9 +27,9 @@ import crystalframer as cf
 from benchmarks import command, inputs
 from benchmarks.report import Bar, Report, Row
 from crystalframer.analysis.invariance import Kind, invariance
+from crystalframer.batched import WEIGHTED_MARGIN
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.model.network import CrystalFramer
-from crystalframer.prediction import WEIGHTED_MARGIN
 from crystalframer.reading.inputs import read
 
 STEADY = 1e-4

@@ -20,7 +20,7 @@ from benchmarks import command
 from benchmarks.report import Bar, Report, timed_rows
 from benchmarks.scaling import can_measure, high_water, rock_salt, start_high_water
 from benchmarks.timing import Timing, synchronise
-from crystalframer import prediction
+from crystalframer import batched
 from crystalframer.testing import supercell
 
 SMALL = 64
@@ -41,7 +41,7 @@ def measure(options: argparse.Namespace, report: Report) -> None:
     differences, peaks = [], {}
     for n in (2, 3) if options.quick else REPEATS:
         crystal = supercell(small, (n, n, n))
-        bounds = {"crystalframer": 10_000 if options.quick else prediction.MAX_EDGES}
+        bounds = {"crystalframer": 10_000 if options.quick else batched.MAX_EDGES}
         if len(crystal) <= options.whole_up_to:
             bounds["whole"] = 10**12
         timings: dict[str, Timing] = {}
@@ -49,7 +49,7 @@ def measure(options: argparse.Namespace, report: Report) -> None:
         for name, bound in bounds.items():
             before = start_high_water(device) if can_measure(options.device) else 0.0
             start = time.perf_counter()
-            with mock.patch.object(prediction, "MAX_EDGES", bound):
+            with mock.patch.object(batched, "MAX_EDGES", bound):
                 (row,) = cf.predict(crystal, model, progress=not options.quick).to_dict("records")
             synchronise(device)
             timings[name] = Timing((time.perf_counter() - start,))

@@ -30,7 +30,7 @@ from benchmarks import command, inputs
 from benchmarks.ours import SEARCH_NOTE
 from benchmarks.report import Bar, Report, Row, timed_rows
 from benchmarks.timing import Candidate, alternate, synchronise
-from crystalframer import prediction
+from crystalframer import batched
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import make_batch
 from crystalframer.model.network import CrystalFramer
@@ -130,11 +130,11 @@ class Stages:
             self.seconds["model"] += time.perf_counter() - self._started
 
         hooks = model.register_forward_pre_hook(start), model.register_forward_hook(stop)
-        reading = self._iterating("reading and parsing", prediction.iter_structures)
-        preparing = self._calling("neighbours", prediction.prepare)
+        reading = self._iterating("reading and parsing", batched.iter_structures)
+        preparing = self._calling("neighbours", batched.prepare)
         total = time.perf_counter()
         try:
-            with mock.patch.multiple(prediction, iter_structures=reading, prepare=preparing):
+            with mock.patch.multiple(batched, iter_structures=reading, prepare=preparing):
                 yield
         finally:
             for hook in hooks:

@@ -30,11 +30,11 @@ from tqdm.auto import tqdm
 import crystalframer as cf
 from benchmarks import command, inputs
 from benchmarks.report import Bar, Report, Row
-from crystalframer import prediction
 from crystalframer.crystals.batch import CrystalBatch
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.datasets.dataset import CrystalDataset, Provenance
 from crystalframer.model.network import CrystalFramer
+from crystalframer.model.outputs import Evaluated
 
 N_KILLS = 2
 N_TABLES = 50
@@ -111,11 +111,11 @@ def processor_time(base: Sequence[Crystal], folder: Path, n_crystals: int, with_
     """
     model, n_threads = cf.load(device="cpu"), torch.get_num_threads()
 
-    def nothing(crystals: CrystalBatch, _: CrystalFramer) -> tuple[np.ndarray, np.ndarray]:
-        zeros = np.zeros((crystals.n_crystals, len(model.config.targets)))
-        return zeros, zeros
+    def nothing(_: CrystalFramer, crystals: CrystalBatch) -> Evaluated:
+        sizes = len(model.config.outputs), model.config.d_model
+        return Evaluated(*(np.zeros((crystals.n_crystals, size), np.float32) for size in sizes), None)
 
-    patched = nullcontext() if with_network else mock.patch.object(prediction, "_evaluate", nothing)
+    patched = nullcontext() if with_network else mock.patch.object(CrystalFramer, "evaluate", nothing)
     torch.set_num_threads(1)
     try:
         with patched:

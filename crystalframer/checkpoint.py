@@ -21,24 +21,26 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from crystalframer import files, seals
 from crystalframer._version import __version__
 from crystalframer.config import ModelConfig, from_tree
-from crystalframer.datasets.used import UsedCrystals
 from crystalframer.errors import CheckpointError, ConfigError, listed
 from crystalframer.outcomes import Columns
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
+    from crystalframer.datasets.used import UsedCrystals
     from crystalframer.domain import Domain
     from crystalframer.measured_errors import MeasuredErrors
+    from crystalframer.model.arrays import ArrayModel
     from crystalframer.model.network import CrystalFramer
     from crystalframer.soundness import Soundness
     from crystalframer.training_index import TrainingIndex
@@ -189,11 +191,50 @@ def load(path: Path | str | None, device: torch.device | str = "cpu") -> Crystal
         CheckpointError: no checkpoint there, a file that is missing, damaged or of other weights, a newer format, or
             tensors that do not fit the config (each is named).
     """
+    from safetensors.torch import load_file
+
     from crystalframer.model.network import without_weights
 
     folder = find(path)
-    config, checksum = _read_description(folder)
-    weights = _read_weights(folder / WEIGHTS_FILE)
+    config, checksum, weights = _read_network(folder, load_file)
+    model = without_weights(config, "cpu")
+    model.load_state_dict(weights)
+    model.domain, model.index, model.uncertainty, model.soundness = _read_extras(folder, config, checksum)
+    model.used = _read_used(folder)
+    model.errors = _read_errors(folder / ERRORS_FILE, checksum)
+    model.source = f"{_name(folder)} ({checksum[:8]})"
+    return model.to(device).eval()
+
+
+def load_arrays(path: Path | str | None) -> ArrayModel | None:
+    """The model saved at `path`, for evaluations on the CPU without torch; None if these need torch.
+
+    Raises:
+        CheckpointError: as `load`.
+    """
+    from safetensors.numpy import load_file
+
+    from crystalframer.model.arrays import ArrayModel, is_served
+
+    folder = find(path)
+    if not is_served(_read_description(folder)[0]):
+        return None
+    config, checksum, weights = _read_network(folder, load_file)
+    if any(array.dtype != np.float32 for array in weights.values()):
+        return None
+    return ArrayModel(config, weights, *_read_extras(folder, config, checksum))
+
+
+def _read_network(folder: Path, load_file: Callable[[Path], dict[str, Any]]) -> tuple[ModelConfig, str, dict[str, Any]]:
+    """Settings, SHA-256 of the weights, and the weights as arrays or tensors; their shapes are those of the settings.
+
+    Raises:
+        CheckpointError: as `load`.
+    """
+    from crystalframer.model.arrays import weight_shapes
+
+    config, stated = _read_description(folder)
+    weights = _read_weights(folder / WEIGHTS_FILE, load_file)
     if config.n_layers > len(weights):
         raise CheckpointError(
             f"model.n_layers = {config.n_layers:,}, but {WEIGHTS_FILE} holds only {len(weights):,} tensors; the two "
@@ -203,18 +244,18 @@ def load(path: Path | str | None, device: torch.device | str = "cpu") -> Crystal
             value=config.n_layers,
         )
     # Sizes alone: before they are compared, the config may ask for any amount of memory.
-    weights = _matching(weights, without_weights(config, "meta").state_dict(), folder)
-    model = without_weights(config, "cpu")
-    model.load_state_dict(weights)
-    checksum = _checked_weights(folder / WEIGHTS_FILE, checksum)
-    model.domain = _read_domain(folder / DOMAIN_FILE, checksum)
-    model.index = _read_index(folder / INDEX_FILE, model.config, checksum)
-    model.uncertainty = _read_uncertainty(folder / UNCERTAINTY_FILE, model, checksum)
-    model.soundness = _read_soundness(folder / SOUNDNESS_FILE, model.config, checksum)
-    model.used = _read_used(folder)
-    model.errors = _read_errors(folder / ERRORS_FILE, checksum)
-    model.source = f"{_name(folder)} ({checksum[:8]})"
-    return model.to(device).eval()
+    _check_shapes(weights, weight_shapes(config), folder)
+    return config, _checked_weights(folder / WEIGHTS_FILE, stated), weights
+
+
+def _read_extras(
+    folder: Path, config: ModelConfig, checksum: str
+) -> tuple[Domain | None, TrainingIndex | None, Uncertainty | None, Soundness | None]:
+    """What predictions show beside their values, as far as the files are there."""
+    index = _read_index(folder / INDEX_FILE, config, checksum)
+    uncertainty = _read_uncertainty(folder / UNCERTAINTY_FILE, config, index, checksum)
+    soundness = _read_soundness(folder / SOUNDNESS_FILE, config, checksum)
+    return _read_domain(folder / DOMAIN_FILE, checksum), index, uncertainty, soundness
 
 
 def _name(folder: Path) -> str:
@@ -377,9 +418,8 @@ def _settings(tree: Any, prefix: str = "model") -> Iterator[str]:
             yield f"{prefix}.{name}"
 
 
-def _read_weights(file: Path) -> dict[str, Tensor]:
+def _read_weights(file: Path, load_file: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     if not file.exists():
         raise CheckpointError(f"{WEIGHTS_FILE} is missing; copy the whole folder", path=file.parent)
@@ -435,15 +475,15 @@ def _read_index(file: Path, config: ModelConfig, weights: str) -> TrainingIndex 
     return index
 
 
-def _read_uncertainty(file: Path, model: CrystalFramer, weights: str) -> Uncertainty | None:
+def _read_uncertainty(file: Path, config: ModelConfig, index: TrainingIndex | None, weights: str) -> Uncertainty | None:
     if not file.exists():
         return None
     from crystalframer.uncertainty import Uncertainty
 
     with _refusing_extra(file):
         uncertainty = Uncertainty.from_bytes(file.read_bytes(), weights)
-    n_inputs = model.config.d_model if model.index is None else model.index.n_inputs
-    if len(uncertainty.mean) != n_inputs or not set(uncertainty.target_names) <= set(model.config.scalar_names):
+    n_inputs = config.d_model if index is None else index.n_inputs
+    if len(uncertainty.mean) != n_inputs or not set(uncertainty.target_names) <= set(config.scalar_names):
         raise CheckpointError(
             f"made for another model (targets {', '.join(uncertainty.target_names)}, {len(uncertainty.mean)} "
             f"features) or without its {INDEX_FILE}; delete the file, and calibrate this model",
@@ -480,6 +520,8 @@ def _read_used(folder: Path) -> UsedCrystals | None:
     if folder.absolute().parent.name == CHECKPOINTS:
         found.append(folder.absolute().parents[1] / USED_FILE)
     file = next(filter(Path.exists, found), None)
+    from crystalframer.datasets.used import UsedCrystals
+
     try:
         return None if file is None else UsedCrystals(file.read_bytes(), file)
     except OSError as error:
@@ -494,23 +536,22 @@ def _check_replaceable(path: Path) -> None:
     raise CheckpointError(f"this is {what}, which a checkpoint would replace; choose another folder", path=path)
 
 
-def _matching(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], folder: Path) -> Mapping[str, Tensor]:
-    """The weights, once their names and shapes are those of the model."""
+def _check_shapes(weights: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], folder: Path) -> None:
+    """Check that names and shapes of the weights are those of the model."""
     problems = [f"{name} is missing (expected shape {_shape(expected[name])})" for name in expected.keys() - weights]
     problems += [f"{name} is not part of the model" for name in weights.keys() - expected]
     problems += [
-        f"{name} has shape {_shape(weights[name])}, expected {_shape(expected[name])}"
+        f"{name} has shape {_shape(weights[name].shape)}, expected {_shape(expected[name])}"
         for name in weights.keys() & expected
-        if weights[name].shape != expected[name].shape
+        if tuple(weights[name].shape) != expected[name]
     ]
     if problems:
         listed = "; ".join(sorted(problems)[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
         raise CheckpointError(f"does not fit {CONFIG_FILE}: {listed}; {_COPY_BOTH}", path=folder / WEIGHTS_FILE)
-    return weights
 
 
-def _shape(tensor: Tensor) -> str:
-    return " × ".join(map(str, tensor.shape)) or "scalar"
+def _shape(shape: Sequence[int]) -> str:
+    return " × ".join(map(str, shape)) or "scalar"
 
 
 def _beside(path: Path, kind: str) -> Path:

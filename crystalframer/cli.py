@@ -29,6 +29,8 @@ from crystalframer.presets import PRESETS
 if TYPE_CHECKING:
     import pandas
 
+    from crystalframer.outcomes import Table
+
 SHOWN_ERRORS = 5
 """Failed structures that are printed if a table lists all of them."""
 MOST_ERRORS = 20
@@ -144,8 +146,9 @@ def _predict(
     as their intervals have meaning for, and a long table shows its head and tail. --wide prints all rows and columns.
     What goes into a file or another program (`> FILE`, `|`) is CSV, as --output writes it. Takes structure files (CIF,
     POSCAR, extended XYZ, JSON, ...; they may be compressed), folders of them, patterns in quotes, and tables (CSV, JSON
-    lines, parquet) with a structure in each row. Errors are also counted on standard error. The exit code is 0 if at
-    least one structure could be predicted, and 1 if none could.
+    lines, parquet) with a structure in each row. Errors are also counted on standard error. Up to 50 structures are
+    predicted on the CPU without torch, which starts sooner, unless --device is given. The exit code is 0 if at least
+    one structure could be predicted, and 1 if none could.
 
     Examples:
     $ crystalframer predict NaCl.cif
@@ -159,19 +162,22 @@ def _predict(
         raise ConfigError("no structures to predict; name files, folders or patterns")
     check_sizes(**sizes)
     # Whether other devices are there, which is to be said before files are read, only torch knows.
-    frame, coverage = _unread(structures, model) if device in (None, "cpu") else None, None
-    if frame is None:
-        loaded = cf.load(model, device, as_trained=as_trained)
-        frame = cf.predict(list(structures), loaded, **sizes)
+    table, coverage = _unread(structures, model) if device in (None, "cpu") else None, None
+    if table is None:
+        from crystalframer import batched
+
+        loaded = batched.without_torch(structures, model, device, as_trained)
+        loaded = loaded or cf.load(model, device, as_trained=as_trained)
+        table = batched.predicted(list(structures), loaded, **sizes, progress=True)
         coverage = loaded.uncertainty and loaded.uncertainty.coverage
-    errors = frame["error"].dropna().tolist()
+    errors = [error for error in table["error"] if error is not None]
     if output is None:
-        is_fitted = _print_table(frame, wide, coverage)
-        _report_failures(errors, len(frame), shown=MOST_ERRORS if is_fitted else SHOWN_ERRORS)
+        is_fitted = _print_table(table, wide, coverage)
+        _report_failures(errors, len(table), shown=MOST_ERRORS if is_fitted else SHOWN_ERRORS)
     else:
-        _save(frame, output, f"{len(frame) - len(errors):,} predictions of {_labels(frame)}")
-        _report_failures(errors, len(frame))
-    return 1 if len(errors) == len(frame) else 0
+        _save(table.frame(), output, f"{len(table) - len(errors):,} predictions of {_labels(table)}")
+        _report_failures(errors, len(table))
+    return 1 if len(errors) == len(table) else 0
 
 
 @verb("explore")
@@ -275,10 +281,12 @@ def _screen(
         reports.screening_report(result.folder, page)
         print(f"report in {page}")
     if any(choice is not None for choice in (where, top, by, hull, selection)):
+        from crystalframer.outcomes import Table
+
         chosen = cf.read_screen(output, where, top, by, lowest, hull)
         if selection is None:
             # Below the summary, so never as CSV.
-            _print_table(chosen, wide=not sys.stdout.isatty(), rest="--selection TABLE writes them")
+            _print_table(Table.of(chosen), wide=not sys.stdout.isatty(), rest="--selection TABLE writes them")
         else:
             _save(chosen, selection, f"{len(chosen):,} rows")
     return 1 if result.n_failed == result.n_structures else 0
@@ -676,7 +684,7 @@ def _overview(purpose: str, group: str = "") -> str:
     return "\n".join(lines)
 
 
-def _unread(structures: Sequence[str], model: Path | None) -> pandas.DataFrame | None:
+def _unread(structures: Sequence[str], model: Path | None) -> Table | None:
     """The table of structures of which none can be read, without torch, whose import takes seconds; None if one can."""
     from crystalframer.checkpoint import columns
     from crystalframer.outcomes import table, unread
@@ -686,8 +694,9 @@ def _unread(structures: Sequence[str], model: Path | None) -> pandas.DataFrame |
     if records is None:
         return None
     found = columns(model)
-    frame = table([unread(record, found.n_outputs) for record in records], found)
-    return frame.assign(id=unique_ids(frame["id"].tolist()))
+    return table([unread(record, found.n_outputs) for record in records], found).called(
+        unique_ids([record.id for record in records])
+    )
 
 
 def _has_validation(data: cf.CrystalDataset, model: cf.CrystalFramer) -> bool:
@@ -713,30 +722,31 @@ def _save(frame: pandas.DataFrame, path: Path, what: str) -> None:
 
 
 def _print_table(
-    frame: pandas.DataFrame,
+    table: Table,
     wide: bool = False,
     coverage: float | None = None,
     rest: str = "--wide prints them, --output TABLE writes them",
 ) -> bool:
     """Print predictions. In a terminal they fit the window, and the answer is true; programs and files get CSV."""
     from crystalframer.reading.tables import csv_text
+    from crystalframer.terminal import plain_table
 
     if wide:
-        print(frame.to_string(index=False, na_rep="none", float_format="{:.6g}".format))
+        print(plain_table(table.columns))
     elif not sys.stdout.isatty():
-        print(csv_text(frame), end="")
+        print(csv_text(table.columns), end="")
     else:
         from rich.console import Console
 
         from crystalframer.terminal import print_predictions
 
-        print_predictions(frame, Console(highlight=False), coverage, rest)
+        print_predictions(table, Console(highlight=False), coverage, rest)
         return True
     return False
 
 
-def _labels(frame: pandas.DataFrame) -> str:
-    return ", ".join(Target(name, unit).label for name, unit in frame.attrs["units"].items())
+def _labels(table: Table) -> str:
+    return ", ".join(Target(name, unit).label for name, unit in table.units.items())
 
 
 def _report_missing_labels(data: cf.CrystalDataset, where: str) -> None:

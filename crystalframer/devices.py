@@ -1,9 +1,13 @@
-"""Names of devices. Needs no torch."""
+"""Names of devices, and which are surely missing. Needs no torch."""
 
 from __future__ import annotations
 
+import ctypes
+import os
 import re
+import sys
 from importlib.metadata import entry_points
+from pathlib import Path
 
 from crystalframer.errors import ConfigError
 
@@ -25,6 +29,29 @@ def check_name(device: str | None) -> None:
     if not entry_points(group="torch.backends"):  # which add devices of other names
         problem = "cannot be used here (torch knows no such device); choose another, such as cpu or cuda"
         raise ConfigError(problem, field="device", value=device)
+
+
+def check_present(device: str | None, field: str = "device") -> None:
+    """Check that a device is not surely missing: that it has a driver. What else is wrong, only torch can tell.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    kind = (device or "").partition(":")[0]
+    if (kind == "cuda" and not _has_gpu_driver()) or (kind == "mps" and sys.platform != "darwin"):
+        message = f"cannot be used here (there is no driver for it); {remedy(kind)}"
+        raise ConfigError(message, field=field, value=device)
+
+
+def _has_gpu_driver() -> bool:
+    """Whether the library is there by which torch reaches NVIDIA GPUs, or a device of ROCm, called cuda, too."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
+        return False
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return Path("/dev/kfd").exists()
+    return True
 
 
 def remedy(device: str) -> str:

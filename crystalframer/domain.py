@@ -12,19 +12,22 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from crystalframer.crystals.batch import CrystalBatch
+from crystalframer.crystals.arrays import BatchArrays
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.extent import directions
 from crystalframer.crystals.large_cells import ChunkedCrystal
-from crystalframer.crystals.loading import PreparedCrystals, batch_ends, make_batch
+from crystalframer.crystals.loading import PreparedCrystals, batch_ends, prepare
 from crystalframer.crystals.neighbors import SMALLEST_DISTANCE
 from crystalframer.elements import COVALENT_RADII, HIGHEST_ATOMIC_NUMBER, SYMBOLS
 from crystalframer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from crystalframer.crystals.batch import CrystalBatch
 
 TAIL = 1e-3
 """Share of the training crystals that may lie beyond each limit: some structures are wrong."""
@@ -127,9 +130,12 @@ class Domain:
         sizes = int(n_atoms.min()), int(np.median(n_atoms)), int(n_atoms.max())
         return cls(len(crystals), sizes, tuple(elements), _limits(filling, filling), overall)
 
-    def outside(self, crystals: CrystalBatch | ChunkedCrystal) -> list[str | None]:
+    def outside(self, crystals: CrystalBatch | BatchArrays | ChunkedCrystal) -> list[str | None]:
         """For each crystal, a description of what lies outside the domain; None if nothing does."""
-        geometry = _Geometry.of_chunks(crystals) if isinstance(crystals, ChunkedCrystal) else _Geometry.of(crystals)
+        if isinstance(crystals, ChunkedCrystal):
+            geometry = _Geometry.of_chunks(crystals)
+        else:
+            geometry = _Geometry.of(crystals if isinstance(crystals, BatchArrays) else crystals.arrays())
         numbers, crystal, n_crystals = geometry.numbers, geometry.crystal_index, len(geometry.volume)
         counts, volumes, lowest, highest = self._known[:, numbers]
         is_strange = counts < FEW
@@ -158,7 +164,7 @@ class Domain:
 
     def outside_of(self, crystal: Crystal) -> str | None:
         """A description of what lies outside the domain for one crystal; None if nothing does."""
-        return self.outside(make_batch([crystal], RADIUS))[0]
+        return self.outside(prepare([crystal], RADIUS).arrays([0]))[0]
 
     def _about_element(self, z: int) -> str:
         count = int(self._known[0, z])
@@ -194,7 +200,7 @@ class Domain:
         return known
 
 
-def vacuum(crystals: CrystalBatch | ChunkedCrystal, reach: float = RADIUS) -> list[str | None]:
+def vacuum(crystals: CrystalBatch | BatchArrays | ChunkedCrystal, reach: float = RADIUS) -> list[str | None]:
     """For each crystal, what of it vacuum surrounds: layers (a slab), chains or molecules; None for bulk crystals.
 
     Args:
@@ -209,9 +215,9 @@ def vacuum(crystals: CrystalBatch | ChunkedCrystal, reach: float = RADIUS) -> li
         ]
         edges = _Edges(*map(np.concatenate, zip(*parts, strict=True)))
     else:
-        crystal, n_crystals = crystals.crystal_index.cpu().numpy(), crystals.n_crystals
-        arrays = (crystals.edge_index[0], crystals.edge_index[1], crystals.edge_image, crystals.edge_vectors)
-        edges = _edges_within(reach, *(array.cpu().numpy() for array in arrays))
+        batch = crystals if isinstance(crystals, BatchArrays) else crystals.arrays()
+        crystal, n_crystals = batch.crystal_index, batch.n_crystals
+        edges = _edges_within(reach, *batch.edge_index, batch.edge_image, batch.edge_vectors)
     found = np.zeros(n_crystals, dtype=np.int64)
     for most in (min(_NEAR, reach), reach):
         is_left = found < 3
@@ -268,11 +274,11 @@ class _Geometry:
     """Å³."""
 
     @classmethod
-    def of(cls, batch: CrystalBatch) -> _Geometry:
-        numbers = batch.atomic_numbers.cpu().numpy()
-        found = _nearest(numbers, numbers, batch.edge_index.cpu().numpy(), batch.edge_vectors.cpu().numpy())
-        volume = np.abs(np.linalg.det(batch.lattice.cpu().double().numpy()))
-        return cls(numbers, batch.crystal_index.cpu().numpy(), *found, volume)
+    def of(cls, batch: BatchArrays) -> _Geometry:
+        numbers = batch.atomic_numbers
+        found = _nearest(numbers, numbers, batch.edge_index, batch.edge_vectors)
+        volume = np.abs(np.linalg.det(batch.lattice.astype(np.float64)))
+        return cls(numbers, batch.crystal_index, *found, volume)
 
     @classmethod
     def of_chunks(cls, crystal: ChunkedCrystal) -> _Geometry:
@@ -309,7 +315,7 @@ def _geometries(crystals: PreparedCrystals) -> Iterator[_Geometry]:
     ends = batch_ends([(crystals.n_edges, _EDGES_PER_BATCH)], len(crystals), len(crystals))
     with tqdm(total=len(crystals), desc="training domain", unit=" crystals", delay=2, leave=False) as bar:
         for rows in np.split(np.arange(len(crystals)), ends[:-1]):
-            yield _Geometry.of(crystals.batch(rows))
+            yield _Geometry.of(crystals.arrays(rows))
             bar.update(len(rows))
 
 

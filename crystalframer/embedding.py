@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32
 
+from crystalframer.batched import BATCH_SIZE, MAX_ATOMS, Failure, for_each, tabulated
 from crystalframer.crystals.batch import CrystalBatch
 from crystalframer.crystals.large_cells import ChunkedCrystal
 from crystalframer.elements import SYMBOLS
 from crystalframer.errors import ConfigError
 from crystalframer.model.network import CrystalFramer
-from crystalframer.prediction import BATCH_SIZE, MAX_ATOMS, Failure, for_each, ready, tabulated
+from crystalframer.prediction import ready
 from crystalframer.reading.entry import StructureRecord
 
 if TYPE_CHECKING:

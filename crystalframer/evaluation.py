@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from crystalframer.batched import BATCH_SIZE, MAX_ATOMS, MAX_EDGES
 from crystalframer.class_scores import ClassScore, likeliest, probabilities, score_classes, summary_lines
 from crystalframer.config import Target
 from crystalframer.crystals.loading import PreparedCrystals, batch_ends, prepare
@@ -29,7 +30,7 @@ from crystalframer.errors import DataError, UncertaintyError, listed
 from crystalframer.measured_errors import MeasuredErrors, measured
 from crystalframer.model.network import CrystalFramer
 from crystalframer.outcomes import FLAGS
-from crystalframer.prediction import BATCH_SIZE, MAX_ATOMS, MAX_EDGES, model_second, predict, ready
+from crystalframer.prediction import model_second, predict, ready
 from crystalframer.surroundings import plain
 from crystalframer.training_index import TrainingIndex, interval_inputs
 from crystalframer.uncertainty import Uncertainty, calibrated, fewest_labels, fitted_temperature

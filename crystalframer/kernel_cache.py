@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.runtime import rtsys
 from numba.core.serialize import dumps
 
 from crystalframer import files
 
-ROOMS = ("maths", "ops")
+ROOMS = ("kernels", "maths", "ops")
 _SIZE = hashlib.sha256().digest_size
 
 
@@ -27,6 +28,19 @@ class CheckedCache(FunctionCache):
         locator = self._impl.locator
         stamp = (locator.get_source_stamp(), sources())
         self._cache_file = _Files(locator.get_cache_path(), self._impl.filename_base, stamp)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """A compiled function, without what Numba needs to compile one: to load that takes longer than most functions.
+
+        A function that is not on the disk is compiled next. So that is loaded then.
+        """
+        rtsys.initialize(target_context)  # the memory of arrays, which compiled functions use
+        with self._guard_against_spurious_io_errors():
+            found = self._load_overload(sig, target_context)
+            if found is not None:
+                return found
+        target_context.refresh()
+        return None
 
 
 @cache

@@ -10,6 +10,7 @@ import torch
 from tqdm.auto import tqdm
 
 from crystalframer.alterations import ALTER
+from crystalframer.batched import Failure, for_each
 from crystalframer.crystals.batch import CrystalBatch
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.large_cells import ChunkedCrystal
@@ -17,7 +18,7 @@ from crystalframer.datasets.dataset import CrystalDataset
 from crystalframer.datasets.sources import dataset
 from crystalframer.errors import ConfigError, UncertaintyError
 from crystalframer.model.network import CrystalFramer, crystal_index
-from crystalframer.prediction import Failure, for_each, ready
+from crystalframer.prediction import ready
 from crystalframer.soundness import ALTERATIONS, N_EPOCHS, SOUND, AtomFeatures, Soundness, fitted
 from crystalframer.surroundings import plain
 

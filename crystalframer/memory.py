@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import Any
 
 from crystalframer.config import ModelConfig
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.errors import CrystalError, Setting
-from crystalframer.ops.compilers import compiler_is_there
 
 
 def batch_memory(
@@ -44,17 +42,18 @@ def memory_needed(
     config: ModelConfig,
     n_atoms: int,
     n_edges: int,
-    device: torch.device,
-    dtype: torch.dtype,
+    device: Any,
+    dtype: Any,
     training: bool = False,
     max_edges: int | None = None,
 ) -> int:
     """Bytes that a batch takes on this device (see `batch_memory`).
 
     Args:
+        device, dtype: those of a tensor or array of the model.
         max_edges: if a single crystal has more edges, so many are formed at a time (`ChunkedCrystal`).
     """
-    compiled = dtype == torch.float32 and compiler_is_there(device.type)
+    compiled = dtype.itemsize == 4 and _compiles(_type_of(device))
     kept = 0
     if max_edges is not None and n_edges > max_edges:
         kept = n_atoms * dtype.itemsize * 6 * config.d_model  # features, twice, and what attention sees of atoms
@@ -62,7 +61,7 @@ def memory_needed(
     return kept + batch_memory(config, n_atoms, n_edges, training, compiled, dtype.itemsize)
 
 
-def check_trace(crystal: Crystal, n_atoms: int, n_edges: int, config: ModelConfig, weights: Tensor) -> None:
+def check_trace(crystal: Crystal, n_atoms: int, n_edges: int, config: ModelConfig, weights: Any) -> None:
     """Check that a trace of these atoms fits into memory: the reference computes it, and keeps three numbers per edge,
     head and layer.
 
@@ -79,23 +78,41 @@ def check_trace(crystal: Crystal, n_atoms: int, n_edges: int, config: ModelConfi
         raise CrystalError(f"{problem}; choose fewer atoms with ", Setting("sites"))
 
 
-def free_memory(device: torch.device) -> int | None:
+def _type_of(device: Any) -> str:
+    """`cpu`, `cuda`, ..., also of the device of an array, which is `"cpu"`."""
+    return getattr(device, "type", device)
+
+
+def _compiles(device_type: str) -> bool:
+    if device_type == "cpu":
+        return True
+    from crystalframer.ops.compilers import compiler_is_there
+
+    return compiler_is_there(device_type)
+
+
+def free_memory(device: Any) -> int | None:
     """Bytes that are free for a batch on this device; None if unknown."""
-    if device.type == "cuda":
+    kind = _type_of(device)
+    if kind == "cuda":
+        import torch
+
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
-    if device.type == "mps":
+    if kind == "mps":
+        import torch
+
         return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
     known = [free for free in (_free_in_machine(), _free_in_container(), _free_in_process()) if free is not None]
-    return min(known) if device.type == "cpu" and known else None
+    return min(known) if kind == "cpu" and known else None
 
 
 def shortage(
     config: ModelConfig,
     n_atoms: int,
     n_edges: int,
-    device: torch.device,
-    dtype: torch.dtype,
+    device: Any,
+    dtype: Any,
     training: bool = False,
     max_edges: int | None = None,
 ) -> str | None:
@@ -104,7 +121,7 @@ def shortage(
     return _shortage(f"{n_atoms:,} atoms and {n_edges:,} edges need", needed, device)
 
 
-def _shortage(what_needs: str, needed: int, device: torch.device) -> str | None:
+def _shortage(what_needs: str, needed: int, device: Any) -> str | None:
     free = free_memory(device)
     if free is None or needed <= free:
         return None
@@ -113,7 +130,9 @@ def _shortage(what_needs: str, needed: int, device: torch.device) -> str | None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, in Python, NumPy or torch (whose CPU allocator has no type of error for it)."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "alloc_cpu" in str(error)
+    torch = sys.modules.get("torch")
+    of_torch = torch is not None and isinstance(error, torch.OutOfMemoryError)
+    return of_torch or isinstance(error, MemoryError) or "alloc_cpu" in str(error)
 
 
 def _free_in_process() -> int | None:

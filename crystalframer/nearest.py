@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from crystalframer.batched import BATCH_SIZE, MAX_ATOMS, Failure, for_each, tabulated
 from crystalframer.crystals.batch import CrystalBatch
 from crystalframer.crystals.large_cells import ChunkedCrystal
 from crystalframer.errors import CheckpointError, ConfigError
 from crystalframer.model.network import CrystalFramer
-from crystalframer.prediction import BATCH_SIZE, MAX_ATOMS, Failure, for_each, ready, tabulated
+from crystalframer.prediction import ready
 from crystalframer.reading.entry import StructureRecord
 from crystalframer.surroundings import plain
 

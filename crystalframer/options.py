@@ -19,7 +19,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from crystalframer._old_words import renewed
 from crystalframer.config import Config, Target, sections
-from crystalframer.devices import check_name
+from crystalframer.devices import check_name, check_present
 from crystalframer.errors import ConfigError, Setting, suggestion
 from crystalframer.presets import preset
 from crystalframer.signatures import REQUIRED, Parameter, signature
@@ -200,6 +200,9 @@ class Verb:
             raise
         if "device" in options:
             check_name(parsed.device)
+            check_present(parsed.device)
+        if has_config:
+            check_present(parsed.config.training.accelerator, "training.accelerator")
         if "model" in options:
             from crystalframer.checkpoint import find
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
 from crystalframer.class_scores import likeliest
 from crystalframer.config import Target
+from crystalframer.crystals.flat import text_array
 from crystalframer.errors import ConfigError
 from crystalframer.reading.entry import StructureRecord
 
@@ -82,11 +83,56 @@ class Columns:
         return sum(target.n_outputs for target in self.targets)
 
 
-def table(rows: Sequence[Outcome], columns: Columns) -> pandas.DataFrame:
-    """The table that `predict` returns."""
-    import pandas
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Rows as columns of equal length, which need no pandas."""
 
-    frame = pandas.DataFrame({"id": [row.id for row in rows], "formula": [row.formula for row in rows]})
+    columns: dict[str, Sequence[Any]]
+    """Those of words that may be None are arrays of objects."""
+    units: dict[str, str]
+    """Target → unit."""
+
+    @classmethod
+    def of(cls, frame: pandas.DataFrame) -> Table:
+        """The columns of a frame that `frame` made, or of some of its rows."""
+        words = frame.select_dtypes(exclude="number")
+        known = {name: words[name].astype(object).where(words[name].notna(), None) for name in words}
+        return cls({name: known.get(name, frame[name]).tolist() for name in frame}, frame.attrs["units"])
+
+    def __len__(self) -> int:
+        return len(self.columns["id"])
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.columns
+
+    def __getitem__(self, name: str) -> list[Any]:
+        """A column."""
+        return list(self.columns[name])
+
+    def called(self, ids: Sequence[str]) -> Table:
+        """The same with other ids."""
+        return Table({**self.columns, "id": ids}, self.units)
+
+    def rows(self, numbers: Sequence[int]) -> Table:
+        """Some of the rows."""
+        return Table({name: [values[n] for n in numbers] for name, values in self.columns.items()}, self.units)
+
+    def frame(self) -> pandas.DataFrame:
+        """The same as pandas has it; `attrs["units"]` are the units."""
+        import pandas
+
+        def column(values: Any) -> Any:
+            is_words = isinstance(values, np.ndarray) and values.dtype == object
+            return pandas.Series(values, dtype=object) if is_words else values
+
+        frame = pandas.DataFrame({name: column(values) for name, values in self.columns.items()})
+        frame.attrs["units"] = self.units
+        return frame
+
+
+def table(rows: Sequence[Outcome], columns: Columns) -> Table:
+    """The columns of the table that `predict` returns."""
+    found: dict[str, Sequence[Any]] = {"id": [row.id for row in rows], "formula": [row.formula for row in rows]}
     values, low, high = (
         np.array([getattr(row, name) for row in rows], dtype=np.float64).reshape(len(rows), columns.n_outputs)
         for name in ("values", "low", "high")
@@ -95,22 +141,20 @@ def table(rows: Sequence[Outcome], columns: Columns) -> pandas.DataFrame:
     for target in columns.targets:
         of_target = values[:, first : first + target.n_outputs]
         if target.n_outputs > 1:
-            frame[target.name] = pandas.Series(likeliest(of_target, target), dtype=object)
-        for name, values_of_output in zip(target.output_names, of_target.T, strict=True):
-            frame[name] = values_of_output
+            found[target.name] = text_array(likeliest(of_target, target))
+        found |= zip(target.output_names, of_target.T, strict=True)
         if columns.has_intervals and not target.is_class:
-            frame[f"{target.name}_low"], frame[f"{target.name}_high"] = low[:, first], high[:, first]
+            found |= {f"{target.name}_low": low[:, first], f"{target.name}_high": high[:, first]}
         first += target.n_outputs
     if columns.has_flags or columns.has_nearest or columns.has_soundness:
-        frame["outside_training"] = pandas.Series([row.outside_training for row in rows], dtype=object)
+        found["outside_training"] = text_array([row.outside_training for row in rows])
     if columns.has_soundness:
-        frame["not_relaxed"] = pandas.Series([row.not_relaxed for row in rows], dtype=object)
+        found["not_relaxed"] = text_array([row.not_relaxed for row in rows])
     if columns.has_nearest:
-        frame["nearest_training"] = pandas.Series([row.nearest for row in rows], dtype=object)
-        frame["nearest_distance"] = [row.distance for row in rows]
-    frame["error"] = pandas.Series([row.error for row in rows], dtype=object)
-    frame.attrs["units"] = {target.name: target.unit for target in columns.targets}
-    return frame
+        found["nearest_training"] = text_array([row.nearest for row in rows])
+        found["nearest_distance"] = np.array([row.distance for row in rows], dtype=np.float64)
+    found["error"] = text_array([row.error for row in rows])
+    return Table(found, {target.name: target.unit for target in columns.targets})
 
 
 def best_first(frame: pandas.DataFrame, by: str, lowest: bool) -> pandas.DataFrame:

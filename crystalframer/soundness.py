@@ -10,18 +10,16 @@ Like predictions, the probability is the same for every description of a crystal
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float, Float32, Int
-from torch import Tensor, nn
 
-from crystalframer import seals
+from crystalframer import functional, seals
 from crystalframer.errors import UncertaintyError
-from crystalframer.maths.segments import segment_max, segment_mean
 
 N_HIDDEN = 64
 SOUND = "sound"
@@ -97,23 +95,33 @@ class Soundness:
 
     def log_probabilities(
         self,
-        layers: Iterable[Float[Tensor, "n_atoms d_model"]],
-        crystal_index: Int[Tensor, " n_atoms"],
+        layers: Iterable[Float[Any, "n_atoms d_model"]],
+        crystal_index: Int[Any, " n_atoms"],
         n_crystals: int,
     ) -> Float[np.ndarray, "n_crystals n_kinds"]:
         """Logarithms of the probabilities of each kind.
 
         Args:
-            layers: features of the atoms after the embedding and after each block (`CrystalFramer.layers`).
-            crystal_index: which crystal each atom belongs to, on the device of the features.
+            layers: features of the atoms after the embedding and after each block (`CrystalFramer.layers`), as
+                arrays or tensors.
+            crystal_index: which crystal each atom belongs to, likewise.
         """
-        parts = [torch.from_numpy(getattr(self, name)) for name in _ARRAYS]
-        weights = [part.to(crystal_index.device) for part in parts]
+        weights = [getattr(self, name) for name in _ARRAYS]
+        if isinstance(crystal_index, np.ndarray):
+            found = self._logits(layers, crystal_index, n_crystals, weights, functional)
+            return functional.log_softmax(found, dim=1).astype(np.float64)
+        import torch
+
+        weights = [torch.from_numpy(array).to(crystal_index.device) for array in weights]
         with torch.no_grad():
-            hidden = sum(features.float() @ weight for features, weight in zip(layers, weights[0], strict=True))
-            assert isinstance(hidden, Tensor)
-            found = _kinds(hidden + weights[1], crystal_index, n_crystals, weights[2:])
+            features = (layer.float() for layer in layers)
+            found = self._logits(features, crystal_index, n_crystals, weights, _on_tensors())
         return torch.log_softmax(found, dim=1).double().cpu().numpy()
+
+    @staticmethod
+    def _logits(layers: Iterable[Any], crystal_index: Any, n_crystals: int, weights: Sequence[Any], by: Any) -> Any:
+        hidden = sum(features @ weight for features, weight in zip(layers, weights[0], strict=True)) + weights[1]
+        return _kinds(hidden, crystal_index, n_crystals, weights[2:], by)
 
     def flags(self, found: Float[np.ndarray, "n_crystals n_kinds"]) -> Flags:
         """What to say of crystals with these logarithms of probabilities."""
@@ -178,6 +186,9 @@ def fitted(
         seed: of the weights and of the order of the crystals.
         epochs: as many passes; a progress bar, perhaps.
     """
+    import torch
+    from torch import nn
+
     sound = of_kinds[SOUND].features.astype(np.float32)
     mean, std = sound.mean(axis=0), sound.std(axis=0) + 1e-4
     features = torch.from_numpy(np.concatenate([kind.features for kind in of_kinds.values()]))
@@ -186,7 +197,7 @@ def fitted(
     starts = np.concatenate([[0], np.cumsum(n_atoms)])
     counts = torch.ones(len(of_kinds))
     counts[0] = WEIGHT_OF_SOUND
-    n_steps = max(1, len(n_atoms) // BATCH_SIZE)
+    n_steps, by = max(1, len(n_atoms) // BATCH_SIZE), _on_tensors()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         layers = nn.Linear(features.shape[1], N_HIDDEN)
@@ -202,7 +213,7 @@ def fitted(
                 index = torch.from_numpy(np.repeat(np.arange(len(rows)), n_atoms[rows]))
                 given = dropout((features[atoms].float() - shift) / scale)
                 weights = (pooled.weight.T, pooled.bias, kinds.weight.T, kinds.bias)
-                found = _kinds(layers(given), index, len(rows), weights, dropout)
+                found = _kinds(layers(given), index, len(rows), weights, by, dropout)
                 optimiser.zero_grad()
                 nn.functional.cross_entropy(found, labels[batch], weight=counts).backward()
                 optimiser.step()
@@ -221,18 +232,36 @@ def fitted(
 
 
 def _kinds(
-    hidden: Float[Tensor, "n_atoms n_hidden"],
-    crystal_index: Int[Tensor, " n_atoms"],
+    hidden: Float[Any, "n_atoms n_hidden"],
+    crystal_index: Int[Any, " n_atoms"],
     n_crystals: int,
-    weights: Sequence[Tensor],
-    dropout: nn.Dropout | None = None,
-) -> Float[Tensor, "n_crystals n_kinds"]:
-    """Logits of the kinds. What is pooled is the same for a supercell."""
+    weights: Sequence[Any],
+    by: Any,
+    dropout: Callable[[Any], Any] = lambda pooled: pooled,
+) -> Float[Any, "n_crystals n_kinds"]:
+    """Logits of the kinds. What is pooled is the same for a supercell.
+
+    Args:
+        by: has the functions for these arrays (`functional`) or tensors.
+    """
     pooled_weight, pooled_bias, kind_weight, kind_bias = weights
-    hidden = nn.functional.silu(hidden)
-    mean = segment_mean(hidden, crystal_index, n_crystals)
-    variance = segment_mean((hidden - mean[crystal_index]).square(), crystal_index, n_crystals)
-    highest = segment_max(hidden, crystal_index, n_crystals)
-    pooled = torch.cat([mean, torch.sqrt(variance + 1e-8), highest], dim=1)
-    pooled = nn.functional.silu(pooled @ pooled_weight + pooled_bias)
-    return (pooled if dropout is None else dropout(pooled)) @ kind_weight + kind_bias
+    hidden = by.silu(hidden)
+    mean = by.segment_mean(hidden, crystal_index, n_crystals)
+    variance = by.segment_mean((hidden - mean[crystal_index]) ** 2, crystal_index, n_crystals)
+    highest = by.segment_max(hidden, crystal_index, n_crystals)
+    pooled = by.concatenate([mean, (variance + 1e-8) ** 0.5, highest], axis=1)
+    return dropout(by.silu(pooled @ pooled_weight + pooled_bias)) @ kind_weight + kind_bias
+
+
+def _on_tensors() -> Any:
+    """The functions of `_kinds` for tensors."""
+    import torch
+
+    from crystalframer.maths import segments
+
+    return SimpleNamespace(
+        silu=torch.nn.functional.silu,
+        segment_mean=segments.segment_mean,
+        segment_max=segments.segment_max,
+        concatenate=torch.concatenate,
+    )

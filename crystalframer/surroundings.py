@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import numpy as np
-import torch
 
 from crystalframer.processes.forks import note_thread
 
@@ -29,14 +29,25 @@ def plain() -> Iterator[None]:
     multiplies them in float32 (neither TF32 nor bfloat16), and NumPy reports errors of arithmetic as it does by
     default. Also serves as a decorator.
 
+    >>> import torch
     >>> with torch.autocast("cpu", dtype=torch.bfloat16), plain():
     ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
     torch.float32
     """
     note_thread()
     with ExitStack() as stack:
-        stack.enter_context(_of_process)
         stack.enter_context(np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"))
+        if "torch" in sys.modules:  # else nobody has changed its settings
+            stack.enter_context(_plain_torch())
+        yield
+
+
+@contextmanager
+def _plain_torch() -> Iterator[None]:
+    import torch
+
+    with ExitStack() as stack:
+        stack.enter_context(_of_process)
         for device in filter(torch.is_autocast_enabled, _DEVICES_WITH_AUTOCAST):
             torch.set_autocast_enabled(device, False)
             stack.callback(torch.set_autocast_enabled, device, True)
@@ -52,6 +63,7 @@ def left_alone() -> Iterator[None]:
     """Give back the random states of Python, NumPy and torch, the environment variables and the current GPU, however
     the work ends. Also serves as a decorator.
 
+    >>> import torch
     >>> torch.manual_seed(0).initial_seed()
     0
     >>> with left_alone():
@@ -59,6 +71,8 @@ def left_alone() -> Iterator[None]:
     >>> bool(torch.rand(1) == first)
     True
     """
+    import torch
+
     of_python, of_numpy, of_torch = random.getstate(), np.random.get_state(), torch.get_rng_state()
     on_gpu = torch.cuda.is_initialized()
     of_gpus = torch.cuda.get_rng_state_all() if on_gpu else []
@@ -101,6 +115,8 @@ class _SettingsOfProcess:
                 self._given_back.close()
 
     def _set(self) -> None:
+        import torch
+
         if (dtype := torch.get_default_dtype()) != torch.float32:
             self._change(torch.set_default_dtype, torch.float32, dtype)
         # One for each backend; `torch.get_float32_matmul_precision` fails where they differ.

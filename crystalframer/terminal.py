@@ -6,18 +6,18 @@ shortened in the middle, targets that do not fit go below, and words about singl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from string import ascii_lowercase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crystalframer.notes import Quantity
-from crystalframer.outcomes import FLAGS
+from crystalframer.outcomes import FLAGS, Table
 
 if TYPE_CHECKING:
-    import pandas
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Table as RichTable
 
 MOST_ROWS, HEAD, TAIL = 50, 20, 10
 """A table with more rows shows its head and its tail."""
@@ -34,31 +34,54 @@ _GAP = 2
 """Letters between columns."""
 
 
+def plain_table(columns: Mapping[str, Sequence[Any]]) -> str:
+    """Columns with their names as text, a line for each row, aligned to the right.
+
+    >>> print(plain_table({"id": ["salt"], "band_gap": [8.25]}))
+      id  band_gap
+    salt      8.25
+    """
+    texts = [[name, *map(_plain, values)] for name, values in columns.items()]
+    widths = [max(map(len, column)) for column in texts]
+    rows = zip(*texts, strict=True)
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+
+
+def _plain(value: Any) -> str:
+    """A cell on one line."""
+    if isinstance(value, float):
+        return "none" if math.isnan(value) else f"{value:.6g}"
+    return "none" if value is None else str(value).translate(_ESCAPES)
+
+
+_ESCAPES = str.maketrans({"\n": "\\n", "\r": "\\r", "\t": "\\t"})
+
+
 def print_predictions(
-    frame: pandas.DataFrame, console: Console, coverage: float | None = None, rest: str = "--output TABLE writes them"
+    table: Table, console: Console, coverage: float | None = None, rest: str = "--output TABLE writes them"
 ) -> None:
     """Print predictions in the width of the console.
 
     Args:
-        frame: a table of `predict`, whose `attrs["units"]` names the targets.
+        table: a table of predictions.
         console: where to print.
         coverage: share of true values that intervals contain; None: not known.
         rest: how to get what is left out.
     """
     from rich.text import Text
 
-    positions = _shown_rows(len(frame))
-    shown = frame.iloc[[n for n in positions if n is not None]]
+    positions = _shown_rows(len(table))
+    shown = table.rows([n for n in positions if n is not None])
     marks, notes = _marks(shown)
-    units = frame.attrs["units"]
+    units = table.units
     ends = {f"{name}{end}" for name in units for end in ("_low", "_high")}
     targets = [_target(shown, name, unit) for name, unit in units.items() if name not in ends]
-    names = [Column("formula", [shortened(formula, LONGEST_FORMULA) for formula in shown["formula"].astype(str)])]
+    names = [Column("formula", [shortened(str(formula), LONGEST_FORMULA) for formula in shown["formula"]])]
     names += [Column("", marks)] if any(marks) else []
     left = console.width - sum(column.width + _GAP for column in (*names, *targets))
     # Ids shrink so that all targets fit beside them, if enough of each id stays.
     most = left if left >= SHORTEST_ID else max(SHORTEST_ID, console.width // 3)
-    first = [Column("id", [shortened(printable(id), most) for id in shown["id"].astype(str)]), *names]
+    first = [Column("id", [shortened(printable(str(id)), most) for id in shown["id"]]), *names]
     for block, columns in enumerate(_blocks(first, targets, console.width)):
         if block:
             console.print()
@@ -70,8 +93,8 @@ def print_predictions(
     if any(UNKNOWN in cell for column in targets for cell in column.cells):
         words = f"{UNKNOWN}: no similar training crystal has a label, so nobody knows how far off the prediction is"
         console.print(Text(words, style="dim"))
-    if len(shown) < len(frame):
-        console.print(Text(f"{len(frame) - len(shown):,} of {len(frame):,} rows are left out; {rest}", style="dim"))
+    if len(shown) < len(table):
+        console.print(Text(f"{len(table) - len(shown):,} of {len(table):,} rows are left out; {rest}", style="dim"))
     for mark, words in notes:
         console.print(Text(f"{mark}  {words}", style="yellow"), soft_wrap=False)
 
@@ -145,16 +168,16 @@ def _shown_rows(n_rows: int) -> list[int | None]:
     return [*range(HEAD), None, *range(n_rows - TAIL, n_rows)]
 
 
-def _marks(frame: pandas.DataFrame) -> tuple[list[str], list[tuple[str, str]]]:
+def _marks(table: Table) -> tuple[list[str], list[tuple[str, str]]]:
     """The mark of each row, and the words of each mark. Equal words share a mark."""
     letters: dict[str, str] = {}
     marks = []
-    flags = [(title, frame[column].tolist()) for column, title in FLAGS.items() if column in frame]
+    flags = [(title, table[column]) for column, title in FLAGS.items() if column in table]
     said = [
         "; ".join(f"{title}: {words[row]}" for title, words in flags if isinstance(words[row], str))
-        for row in range(len(frame))
+        for row in range(len(table))
     ]
-    failed = frame["error"].notna() if "error" in frame else [False] * len(frame)
+    failed = [isinstance(error, str) for error in table["error"]] if "error" in table else [False] * len(table)
     for is_failed, words in zip(failed, said, strict=True):
         if is_failed:
             marks.append(FAILED)
@@ -173,21 +196,21 @@ def _letter(number: int) -> str:
     return above + ascii_lowercase[number % len(ascii_lowercase)]
 
 
-def _target(frame: pandas.DataFrame, name: str, unit: str) -> Column:
+def _target(table: Table, name: str, unit: str) -> Column:
     title = printable(name.replace("_", " ")) + (f"\n{unit}" if unit else "")
-    if frame[name].dtype.kind != "f":  # the likeliest of several classes
-        return Column(title, list(_classes(frame, name)))
-    ends = (f"{name}_low", f"{name}_high")
-    low, high = (frame[end].tolist() if end in frame else None for end in ends)
-    cells, symmetric = quantities(frame[name].tolist(), low, high)
-    return Column(title, cells, low is not None, symmetric)
+    values = table[name]
+    if f"{name}_low" not in table and any(not isinstance(value, float) for value in values):
+        return Column(title, list(_classes(table, name)))  # the likeliest of several
+    if f"{name}_low" not in table:
+        return Column(title, quantities(values, None, None)[0])
+    cells, symmetric = quantities(values, table[f"{name}_low"], table[f"{name}_high"])
+    return Column(title, cells, True, symmetric)
 
 
-def _classes(frame: pandas.DataFrame, name: str) -> Iterator[str]:
+def _classes(table: Table, name: str) -> Iterator[str]:
     """The likeliest class of each row, with its probability."""
-    for row in frame.to_dict("records"):
-        found = row[name]
-        yield "–" if not isinstance(found, str) else f"{printable(found)} ({row[f'{name}_{found}']:.0%})"
+    for row, found in enumerate(table[name]):
+        yield "–" if not isinstance(found, str) else f"{printable(found)} ({table[f'{name}_{found}'][row]:.0%})"
 
 
 def _blocks(first: list[Column], targets: list[Column], width: int) -> Iterator[list[Column]]:
@@ -218,7 +241,7 @@ def _widths(columns: list[Column], width: int) -> list[int | None]:
     return widths
 
 
-def _table(columns: list[Column], positions: list[int | None], width: int) -> Table:
+def _table(columns: list[Column], positions: list[int | None], width: int) -> RichTable:
     from rich import box
     from rich.table import Table
     from rich.text import Text

@@ -15,7 +15,6 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Float32, Int64, Shaped
 
 from crystalframer import seals
@@ -138,17 +137,18 @@ class TrainingIndex:
     ) -> Nearest:
         """The nearest training crystals of each crystal; as many as there are, if they are fewer."""
         known, squares = self._known
-        given = torch.from_numpy(np.ascontiguousarray(coordinates))
         # |x - y|² = |x|² + |y|² - 2xy. Of nearly equal vectors it loses digits, so the distances are computed again.
-        row = (squares - 2.0 * given @ known.T).topk(min(n_nearest, len(squares)), largest=False).indices
-        distance = torch.linalg.vector_norm(given[:, None] - known[row], dim=2)
-        distance, order = distance.sort(dim=1, stable=True)
-        return Nearest(distance.numpy(), row.gather(1, order).numpy())
+        n_nearest = min(n_nearest, len(squares))
+        row = np.argpartition(squares - 2.0 * coordinates @ known.T, n_nearest - 1, axis=1)[:, :n_nearest]
+        row.sort(axis=1)
+        distance = np.linalg.norm(coordinates[:, None] - known[row], axis=2)
+        order = distance.argsort(axis=1, kind="stable")
+        return Nearest(np.take_along_axis(distance, order, 1), np.take_along_axis(row, order, 1))
 
     @cached_property
-    def _known(self) -> tuple[torch.Tensor, torch.Tensor]:
-        known = torch.from_numpy(self.coordinates.astype(np.float32))
-        return known, known.square().sum(dim=1)
+    def _known(self) -> tuple[Float32[np.ndarray, "n_training n_coordinates"], Float32[np.ndarray, " n_training"]]:
+        known = self.coordinates.astype(np.float32)
+        return known, np.square(known).sum(axis=1)
 
     def name(self, row: int) -> str:
         """Id and formula of a training crystal: `mp-149 (Si)`."""
@@ -234,6 +234,8 @@ def interval_inputs(
 
 def _distances_among(coordinates: Float[np.ndarray, "n n_coordinates"]) -> Float[np.ndarray, " n_sample"]:
     """The distance of each crystal of a sample to the nearest other; 0 if there is no other."""
+    import torch
+
     known = torch.from_numpy(coordinates).float()
     chosen = np.random.default_rng(0).permutation(len(coordinates))[:_SAMPLE]
     if len(coordinates) < 2:

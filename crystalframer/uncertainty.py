@@ -16,14 +16,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
 
 from crystalframer import seals
 from crystalframer.errors import Setting, UncertaintyError
+from crystalframer.functional import functional
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 N_FOLDS = 5
 N_HIDDEN = 16
@@ -102,10 +105,9 @@ class Uncertainty:
         Args:
             inputs: those of `training_index.interval_inputs`.
         """
-        weights = [torch.from_numpy(getattr(self, name)) for name in _WEIGHTS]
-        standardised = torch.from_numpy((np.asarray(inputs, dtype=np.float32) - self.mean) / self.std)
-        with torch.no_grad():
-            lengths = torch.exp(_log_lengths(weights, standardised).mean(dim=0)).double().numpy()
+        weights = [getattr(self, name) for name in _WEIGHTS]
+        standardised = (np.asarray(inputs, dtype=np.float32) - self.mean) / self.std
+        lengths = np.exp(_log_lengths(weights, standardised).mean(axis=0)).astype(np.float64)
         below, above = np.split(lengths, 2, axis=1)
         return self.bounded(predicted - self.quantile * below), self.bounded(predicted + self.quantile * above)
 
@@ -172,6 +174,8 @@ def calibrated(
     Raises:
         UncertaintyError: the coverage is not between 0 and 1, or a target has fewer labels than `fewest_labels`.
     """
+    import torch
+
     least = fewest_labels(coverage)
     has_label = ~np.isnan(errors)
     n_labels = has_label.sum(axis=0)
@@ -286,14 +290,16 @@ def _conformal_quantile(
 
 
 def _log_lengths(
-    weights: Sequence[Tensor], standardised: Float[Tensor, "n_crystals n_inputs"]
-) -> Float[Tensor, "n_folds n_crystals n_ends"]:
+    weights: Sequence[Any], standardised: Float[Any, "n_crystals n_inputs"]
+) -> Float[Any, "n_folds n_crystals n_ends"]:
     hidden_weight, hidden_bias, output_weight, output_bias = weights
-    return torch.nn.functional.silu(standardised @ hidden_weight + hidden_bias) @ output_weight + output_bias
+    return functional(standardised).silu(standardised @ hidden_weight + hidden_bias) @ output_weight + output_bias
 
 
 def _side_by_side(of_targets: Sequence[Sequence[Tensor]]) -> list[Tensor]:
     """The perceptrons of all targets as one, in which no hidden number serves two of them."""
+    import torch
+
     hidden_weights, hidden_biases, output_weights, output_biases = zip(*of_targets, strict=True)
     n_targets, n_folds = len(of_targets), len(output_weights[0])
     output_weight = torch.zeros(n_folds, n_targets, N_HIDDEN, 2, n_targets)
@@ -306,10 +312,10 @@ def _side_by_side(of_targets: Sequence[Sequence[Tensor]]) -> list[Tensor]:
 
 
 def _fitted(
-    standardised: Float[Tensor, "n_crystals n_inputs"],
+    standardised: Float[Any, "n_crystals n_inputs"],
     deviations: Float[np.ndarray, " n_crystals"],
-    counts: Float[Tensor, " n_crystals"],
-    in_fold: Bool[Tensor, "n_folds n_crystals"],
+    counts: Float[Any, " n_crystals"],
+    in_fold: Bool[Any, "n_folds n_crystals"],
     coverage: float,
     generator: np.random.Generator,
 ) -> list[Tensor]:
@@ -322,6 +328,8 @@ def _fitted(
         deviations: label - prediction; NaN where there is no label.
         counts: how much each label counts; 0 where there is none.
     """
+    import torch
+
     n_folds, n_inputs = len(in_fold), standardised.shape[1]
     width = max(float(np.nanquantile(np.abs(deviations), coverage)), 1e-12)
     deviation = torch.from_numpy(np.nan_to_num(deviations) / width).float()
@@ -339,7 +347,7 @@ def _fitted(
     optimiser = torch.optim.AdamW(groups, lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, N_STEPS)
     share = counts / counts.sum()
-    best, kept = math.inf, list[Tensor]()
+    best, kept = math.inf, weights
     for _ in range(N_STEPS if np.isfinite(deviations).sum() >= ENOUGH else 1):
         below, above = torch.exp(_log_lengths(weights, standardised)).unbind(dim=2)
         outside = torch.relu(deviation - above) + torch.relu(-deviation - below)

@@ -51,7 +51,7 @@ from crystalframer.config import (
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.loading import make_batch
 from crystalframer.crystals.neighbors import neighbor_list
-from crystalframer.maths.basis import chebyshev_of_gaussians
+from crystalframer.maths.chebyshev import chebyshev_of_gaussians
 from crystalframer.model.network import CrystalFramer
 from crystalframer.testing import random_crystal
 

@@ -17,7 +17,7 @@ import pytest
 
 from crystalframer import compiled
 from crystalframer.kernel_cache import ROOMS, CheckedCache, sources
-from crystalframer.ops import kernels
+from crystalframer.kernels import attention as kernels
 
 EXAMPLE = """
 from crystalframer.compiled import kernel
@@ -123,7 +123,7 @@ def test_kernels_are_compiled_anew_when_a_constant_of_another_module_changes(tmp
     shutil.copytree(Path(compiled.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     assert sources(package) == sources()
     changed = package.rename(tmp_path / "changed")
-    constants = changed / "maths" / "ties.py"
+    constants = changed / "maths" / "constants.py"
     constants.write_text(constants.read_text(encoding="utf-8").replace("COLLINEAR = 0.9999", "COLLINEAR = 0.999"))
     assert sources(changed) != sources()
     kept = CheckedCache(inspect.unwrap(kernels.attend.py_func))._cache_file  # type: ignore[attr-defined]  # of Numba

@@ -14,7 +14,7 @@ from refusals import refused
 from salts import CAESIUM, CONFIG, CRYSTALS, STRUCTURES, trained
 
 import crystalframer as cf
-from crystalframer import cli, prediction
+from crystalframer import batched, cli
 from crystalframer.crystals.batch import CrystalBatch
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.embedding import CUMULANTS, cumulants, feature_names
@@ -103,7 +103,7 @@ def test_a_crystal_has_one_embedding_however_it_is_described(description: str, l
 
 def test_a_large_cell_is_embedded_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     expected, atoms = cf.embed(CRYSTALS, trained()), cf.embed(CRYSTALS, trained(), per_atom=True)
-    monkeypatch.setattr(prediction, "MAX_EDGES", 30)
+    monkeypatch.setattr(batched, "MAX_EDGES", 30)
     np.testing.assert_allclose(features(cf.embed(CRYSTALS, trained())), features(expected), atol=1e-5)
     np.testing.assert_allclose(features(cf.embed(CRYSTALS, trained(), per_atom=True)), features(atoms), atol=1e-5)
 

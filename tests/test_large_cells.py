@@ -58,7 +58,7 @@ def test_chunks_give_what_the_whole_gives(method: FrameMethod, implementation: o
 def test_weighted_sets_are_summed_in_chunks_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert SHIPPED.evaluation_config.frame.weighted_margin > 0
     whole = cf.predict(SALT, SHIPPED)
-    monkeypatch.setattr("crystalframer.prediction.MAX_EDGES", 300)
+    monkeypatch.setattr("crystalframer.batched.MAX_EDGES", 300)
     parts = cf.predict(SALT, SHIPPED)
     np.testing.assert_allclose(parts[["band_gap"]], whole[["band_gap"]], atol=1e-5)
 
@@ -66,7 +66,7 @@ def test_weighted_sets_are_summed_in_chunks_too(monkeypatch: pytest.MonkeyPatch)
 def test_a_large_cell_is_predicted_like_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Value, interval and flag, beside crystals that go in batches; one of them is too close to be predicted."""
     strange = Crystal(SALT.atomic_numbers, SALT.positions * 0.7, SALT.lattice * 0.7, "squeezed")
-    monkeypatch.setattr("crystalframer.prediction.MAX_EDGES", 5000)
+    monkeypatch.setattr("crystalframer.batched.MAX_EDGES", 5000)
     structures = [SALT, cube(SALT, 3), random_crystal(3, 4), cube(strange, 2), strange]
     table = cf.predict(structures, SHIPPED).set_index("id")
     assert table.error.isna().all()
@@ -92,7 +92,7 @@ def test_memory_is_that_of_a_chunk_and_of_what_belongs_to_atoms(monkeypatch: pyt
     crystal = cube(SALT, 3)
     monkeypatch.setattr("crystalframer.memory.free_memory", lambda device: 5_000_000)
     assert "does not fit into memory" in cf.predict(crystal, SHIPPED).error[0]
-    monkeypatch.setattr("crystalframer.prediction.MAX_EDGES", 2000)
+    monkeypatch.setattr("crystalframer.batched.MAX_EDGES", 2000)
     assert cf.predict(crystal, SHIPPED).error[0] is None
 
 

@@ -28,10 +28,12 @@ from crystalframer import ops
 from crystalframer.config import CosineBasis, DecayConfig, DistanceBasis, FrameConfig, FrameMethod, ModelConfig
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.errors import ConfigError
+from crystalframer.kernels import attention as kernels, layer
 from crystalframer.maths import frames
-from crystalframer.maths.basis import chebyshev_of_gaussians, cosine_centers, gaussians
+from crystalframer.maths.basis import cosine_centers, gaussians
+from crystalframer.maths.chebyshev import chebyshev_of_gaussians
 from crystalframer.maths.edges import Edges
-from crystalframer.ops import cpu, kernels
+from crystalframer.ops import cpu
 from crystalframer.ops.reference import AttentionInputs
 from crystalframer.testing import random_crystal
 
@@ -97,15 +99,16 @@ def test_noise_is_that_of_the_reference() -> None:
     edges = edges_of(random_crystal(1, 6))
     layout = cpu._layout(edges)
     attention = torch.softmax(torch.randn(4, len(layout.squared)), dim=1)
-    seen = frames.AttendedEdges(edges, attention.log()[:, layout.index].T, attention[:, layout.index].T)
+    index = torch.from_numpy(layout.arrays.index)
+    seen = frames.AttendedEdges(edges, attention.log()[:, index].T, attention[:, index].T)
     given, n_seen = replace(random_inputs(edges), noise_seed=3), layout.pairs.first_edge.diff().expand(4, -1)
-    found = cpu._axes(attention.log(), attention, n_seen, given, layout)
+    found = cpu._Steps.axes(attention.log(), attention, n_seen, layout, given)
     torch.testing.assert_close(found, frames.build_frames(seen, CONFIG.frame, 3).axes, atol=1e-5, rtol=0)
 
 
 def test_number_of_threads_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bit for bit: each atom, and each head where key atoms are written to, is one thread's work."""
-    monkeypatch.setattr(cpu, "SMALLEST_SHARE", 100)
+    monkeypatch.setattr(layer, "SMALLEST_SHARE", 100)
     edges = edges_of(random_crystal(1, 60))
     layout = cpu._layout(edges)
     before = torch.get_num_threads()
@@ -168,7 +171,7 @@ def test_operators_pass_torchs_own_checks() -> None:
     attention = torch.rand(2, len(layout.squared), requires_grad=True)
     axes, blocks = torch.randn(3, 2, 3, 3), layout.blocks(DistanceBasis(n_centers=4))
     n_seen = layout.pairs.n_edges.expand(2, -1).contiguous()
-    geometry = layout.directions, layout.is_self, layout.lengths, *blocks, *layout.pairs
+    geometry = *layout.geometry, *blocks, *layout.pairs
     arguments = (attention, n_seen, v, axes, *geometry, 4, 3.5, 3.5, 4 + 3 * kernels.CHUNK)
     torch.library.opcheck(cpu.accumulate, arguments, test_utils=tests)
 

@@ -21,7 +21,7 @@ from refusals import refused
 from salts import CAESIUM, CONFIG, CRYSTALS, STRUCTURES, aware, trained
 
 import crystalframer as cf
-from crystalframer import checkpoint, ops, prediction
+from crystalframer import batched, checkpoint, ops
 from crystalframer.analysis.batches import predictions
 from crystalframer.crystals.batch import CrystalBatch
 from crystalframer.crystals.crystal import Crystal
@@ -286,7 +286,7 @@ def bars(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         seen.append({"total": total, **options})
         return rows
 
-    monkeypatch.setattr(prediction, "tqdm", bar)
+    monkeypatch.setattr(batched, "tqdm", bar)
     return seen
 
 

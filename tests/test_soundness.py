@@ -12,7 +12,7 @@ import torch
 from refusals import refused
 
 import crystalframer as cf
-from crystalframer import alterations, prediction
+from crystalframer import alterations, batched
 from crystalframer.alterations import ALTER
 from crystalframer.checkpoint import SOUNDNESS_FILE
 from crystalframer.config import FrameConfig, ModelConfig
@@ -212,7 +212,7 @@ def test_the_columns_of_predictions(model: CrystalFramer, tmp_path: Path) -> Non
 def test_large_cells_have_flags_too(model: CrystalFramer, monkeypatch: pytest.MonkeyPatch) -> None:
     crystals = [*prototypes()[:6], *data(6)]
     wanted = cf.predict(crystals, model, progress=False)[["outside_training", "not_relaxed"]]
-    monkeypatch.setattr(prediction, "MAX_EDGES", 30)
+    monkeypatch.setattr(batched, "MAX_EDGES", 30)
     assert cf.predict(crystals, model, progress=False)[["outside_training", "not_relaxed"]].equals(wanted)
 
 

@@ -13,6 +13,7 @@ import pandas
 import pytest
 from rich.console import Console
 
+from crystalframer.outcomes import Table
 from crystalframer.terminal import MOST_NOTES, print_predictions, printable, quantities, shortened
 
 UNITS = {"formation_energy_per_atom": "eV/atom", "band_gap": "eV"}
@@ -36,7 +37,7 @@ def table(n: int, targets: dict[str, str] | None = None, intervals: bool = True)
 
 def printed(frame: pandas.DataFrame, width: int = 80, coverage: float | None = 0.9) -> list[str]:
     out = io.StringIO()
-    print_predictions(frame, Console(file=out, width=width), coverage)
+    print_predictions(Table.of(frame), Console(file=out, width=width), coverage)
     return out.getvalue().splitlines()
 
 
@@ -168,9 +169,9 @@ def test_the_ends_of_an_interval_have_no_column_of_their_own() -> None:
 def test_a_terminal_gets_the_fitted_table_and_a_pipe_csv(tmp_path: Path) -> None:
     script = (
         "import sys; sys.path[:0] = sys.argv[1:]\n"
-        "from crystalframer.cli import _print_table\n"
+        "from crystalframer.cli import _print_table\nfrom crystalframer.outcomes import Table\n"
         "from test_terminal import table\n"
-        "_print_table(table(3), coverage=0.9)"
+        "_print_table(Table.of(table(3)), coverage=0.9)"
     )
     words = [sys.executable, "-c", script, str(Path(__file__).parent)]
     piped = subprocess.run(words, capture_output=True, text=True, check=True).stdout

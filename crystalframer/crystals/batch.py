@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
+
+from crystalframer.crystals.arrays import BatchArrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +61,21 @@ class CrystalBatch:
     @property
     def edge_lengths(self) -> Float[Tensor, " n_edges"]:
         return torch.linalg.vector_norm(self.edge_vectors, dim=-1)
+
+    @classmethod
+    def of(
+        cls, arrays: BatchArrays, targets: Float[np.ndarray, "n_crystals n_targets"], dtype: torch.dtype
+    ) -> CrystalBatch:
+        """The same with labels as tensors, those of floating-point numbers of type `dtype`."""
+        given = {**vars(arrays), "targets": targets}
+        ids = given.pop("ids")
+        tensors = {name: torch.from_numpy(array) for name, array in given.items()}
+        return cls(**{name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}, ids=ids)
+
+    def arrays(self) -> BatchArrays:
+        """The same without labels as arrays."""
+        names = (field.name for field in fields(BatchArrays) if field.name != "ids")
+        return BatchArrays(**{name: getattr(self, name).detach().cpu().numpy() for name in names}, ids=self.ids)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> CrystalBatch:
         """Move to a device; `dtype` changes the floating-point tensors only."""

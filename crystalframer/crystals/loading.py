@@ -19,18 +19,20 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int, Int64
 
 from crystalframer.config import TrainingConfig
-from crystalframer.crystals.batch import CrystalBatch
+from crystalframer.crystals.arrays import BatchArrays
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.flat import FlatCrystals
 from crystalframer.crystals.neighbors import NeighborError, NeighborTable, batch_edges, first_edges, ranges, search
 from crystalframer.errors import CrystalError
 
 if TYPE_CHECKING:
+    import torch
     from torch.utils.data import DataLoader
+
+    from crystalframer.crystals.batch import CrystalBatch
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,24 +67,35 @@ class PreparedCrystals:
         """The batch of these crystals, in this order (float32)."""
         return self.batch(rows)
 
-    def batch(
-        self, rows: Sequence[int] | Int[np.ndarray, " n_rows"], dtype: torch.dtype = torch.float32
-    ) -> CrystalBatch:
-        """The batch of these crystals, in this order, its floating-point tensors of type `dtype`."""
+    def batch(self, rows: Sequence[int] | Int[np.ndarray, " n_rows"], dtype: torch.dtype | None = None) -> CrystalBatch:
+        """The batch of these crystals, in this order, its floating-point tensors of type `dtype` (default: float32)."""
+        import torch
+
+        from crystalframer.crystals.batch import CrystalBatch
+
+        vectors = np.float64 if dtype == torch.float64 else np.float32
+        return CrystalBatch.of(self.arrays(rows, vectors), self.targets[rows], dtype or torch.float32)
+
+    def arrays(
+        self, rows: Sequence[int] | Int[np.ndarray, " n_rows"], vector_type: type[np.floating] = np.float32
+    ) -> BatchArrays:
+        """The same without torch and without labels.
+
+        Args:
+            vector_type: type of the edge vectors.
+        """
         rows = np.asarray(rows, dtype=np.int64)
         n_atoms = self.n_atoms[rows]
         atoms = ranges(self.flat.offsets[rows], n_atoms)
-        vector_type = np.float64 if dtype == torch.float64 else np.float32
         index, image, vectors = batch_edges(self.neighbors, self.flat, self._first_edge, rows, vector_type)
-        return CrystalBatch(
-            atomic_numbers=torch.from_numpy(self.flat.atomic_numbers[atoms].astype(np.int64)),
-            positions=torch.from_numpy(self.flat.positions[atoms]).to(dtype),
-            lattice=torch.from_numpy(self.flat.lattice[rows]).to(dtype),
-            crystal_index=torch.from_numpy(np.repeat(np.arange(len(rows)), n_atoms)),
-            edge_index=torch.from_numpy(index),
-            edge_image=torch.from_numpy(image),
-            edge_vectors=torch.from_numpy(vectors).to(dtype),
-            targets=torch.from_numpy(self.targets[rows]).to(dtype),
+        return BatchArrays(
+            atomic_numbers=self.flat.atomic_numbers[atoms].astype(np.int64),
+            positions=self.flat.positions[atoms],
+            lattice=self.flat.lattice[rows],
+            crystal_index=np.repeat(np.arange(len(rows)), n_atoms),
+            edge_index=index,
+            edge_image=image,
+            edge_vectors=vectors,
             ids=tuple(self.ids[row] for row in rows),
         )
 
@@ -138,7 +151,7 @@ def make_batch(
     crystals: Sequence[Crystal],
     radius: float,
     target_names: Sequence[str] = (),
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     *,
     enlarge: bool = True,
 ) -> CrystalBatch:
@@ -147,7 +160,7 @@ def make_batch(
     Args:
         radius: neighbour radius in Å (`ModelConfig.radius`).
         target_names: labels to carry, in this order.
-        dtype: type of the floating-point tensors.
+        dtype: type of the floating-point tensors (default: float32).
         enlarge: as in `prepare`.
 
     Raises:
@@ -286,7 +299,7 @@ class _Shares:
         if len(rows):
             return self.crystals[rows]
         smallest = self.crystals[[int(self.crystals.n_edges.argmin())]]
-        return replace(smallest, targets=torch.full_like(smallest.targets, torch.nan))
+        return replace(smallest, targets=smallest.targets.new_full(smallest.targets.shape, np.nan))
 
 
 def _loader(crystals: PreparedCrystals, order: BatchOrder, n_workers: int, pin_memory: bool) -> DataLoader:

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from crystalframer.batched import MAX_EDGES
 from crystalframer.config import ModelConfig
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.large_cells import ChunkedCrystal, EdgesOfAtoms
@@ -27,7 +28,7 @@ from crystalframer.maths.edges import SELF_LENGTH, EdgeChunks, Edges
 from crystalframer.model.activation import Perceptron
 from crystalframer.model.attention import Projected
 from crystalframer.model.network import Block, CrystalFramer
-from crystalframer.prediction import MAX_EDGES, notes, ready
+from crystalframer.prediction import notes, ready
 from crystalframer.reading.inputs import read, readable
 from crystalframer.surroundings import plain
 

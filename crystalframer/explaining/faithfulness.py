@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
+from crystalframer.batched import MAX_EDGES
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.large_cells import ChunkedCrystal
 from crystalframer.crystals.loading import prepare
@@ -21,7 +22,7 @@ from crystalframer.explaining.attribution import Explained, Found, backward, exp
 from crystalframer.explaining.removal import predictions_with
 from crystalframer.maths.edges import SELF_LENGTH
 from crystalframer.model.network import CrystalFramer, initialise
-from crystalframer.prediction import MAX_EDGES, ready
+from crystalframer.prediction import ready
 from crystalframer.reading.inputs import readable
 from crystalframer.surroundings import left_alone, plain
 

@@ -137,7 +137,7 @@ def intervene(
         _check(each, model)
     before = predictions_with(model, batch, [torch.ones_like(batch.edge_index[0], dtype=torch.bool)])
     found = torch.cat([before, _computed(asked, masks, model, batch, seed)])
-    values = with_probabilities(found, model.config).cpu().numpy()
+    values = with_probabilities(found.cpu().numpy(), model.config)
     is_self = batch.edge_lengths < SELF_LENGTH
     alone = [
         _n_alone(kept, is_self, batch) if each.rule == "renormalise" else 0

@@ -1,27 +1,17 @@
-"""How attention falls with distance: decay lengths of heads, and the smooth end of what a head sees."""
+"""How logits of the attention depend on queries and keys: decay lengths of heads, and bounded contents."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
-import torch
 from jaxtyping import Float
-from torch import Tensor
-from torch.nn import functional
 
 from crystalframer.config import DecayConfig
-
-WHOLE = 0.8
-"""Share of the squared reach up to which the envelope is 1."""
-SMALLEST_REST = 1e-6
-"""Rounding of the envelope's argument, for kernels."""
-NEGLIGIBLE = 1e-7
-"""Attention below which kernels leave out the last edges of an atom, if heads have a reach: each less than rounding."""
+from crystalframer.functional import functional
 
 
-def decay_lengths(
-    decay_logits: Float[Tensor, "n_atoms n_heads"], config: DecayConfig
-) -> Float[Tensor, "n_atoms n_heads"]:
+def decay_lengths(decay_logits: Float[Any, "n_atoms n_heads"], config: DecayConfig) -> Float[Any, "n_atoms n_heads"]:
     """σᵢ = r₀/√ρ(s), Å, with ρ(s) = b + (1-b)·g(βs/(1-b)): 1 at s = 0, slope β there, above b everywhere.
 
     g(u) is ELU(u) + 1 (Crystalformer), or the softplus log(1 + (e-1)·exp(u·e/(e-1))), which has all derivatives.
@@ -29,27 +19,16 @@ def decay_lengths(
     room = 1.0 - config.floor
     u = config.slope * decay_logits / room
     if config.shape == "smooth":
-        u = functional.softplus(u * math.e / (math.e - 1.0) + math.log(math.e - 1.0)) - 1.0
+        u = functional(u).softplus(u * math.e / (math.e - 1.0) + math.log(math.e - 1.0)) - 1.0
     else:
-        u = functional.elu(u)
-    return config.reference_length * (room * u + 1.0).rsqrt()
+        u = functional(u).elu(u)
+    return config.reference_length * (room * u + 1.0) ** -0.5
 
 
-def log_envelope(
-    lengths: Float[Tensor, "n_edges 1"], decay_length: Float[Tensor, "n_edges n_heads"], reach: float
-) -> Float[Tensor, "n_edges n_heads"]:
-    """Logarithm of the envelope φ((y-w)/(1-w)), y = r²/(kσ)², of every edge: 0 up to y = w, -inf from y = 1.
+def bounded(vectors: Float[Any, "n_atoms n_heads d_head"], largest: float) -> Float[Any, "n_atoms n_heads d_head"]:
+    """v/√(1 + |v|²/(C√d)), shorter than √(C√d), so that q·k/√d of two such vectors lies between -C and C.
 
-    It multiplies the weights of the attention. At r = kσ it has a zero of third order, so that energies and their first
-    two derivatives are continuous when a neighbour comes or goes.
+    Short vectors stay as they are. (A soft form of the normalised queries and keys of Henry et al., EMNLP 2020.)
     """
-    squared = (lengths / (reach * decay_length)).square()
-    envelope = falling((squared - WHOLE) / (1.0 - WHOLE))
-    is_within = envelope > 0.0
-    return torch.log(torch.where(is_within, envelope, 1.0)).masked_fill(~is_within, -torch.inf)
-
-
-def falling(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    """φ: 1 for x ≤ 0, 0 for x ≥ 1, and between them (1-x)³(1 + 3x + 6x²), twice differentiable everywhere."""
-    x = x.clamp(0.0, 1.0)
-    return (1.0 - x) ** 3 * (1.0 + x * (3.0 + 6.0 * x))
+    squared = (vectors * vectors).sum(-1)[..., None]
+    return vectors * (1.0 + squared / (largest * vectors.shape[-1] ** 0.5)) ** -0.5

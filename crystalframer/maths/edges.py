@@ -12,9 +12,7 @@ from torch import Tensor
 
 from crystalframer.crystals.batch import CrystalBatch, IncomingEdges
 from crystalframer.crystals.large_cells import ChunkedCrystal, EdgesOfAtoms
-
-SELF_LENGTH = 1e-2
-"""Å: shorter edges join an atom to itself; they have no direction (the authors' d² <= 1e-5 Å²)."""
+from crystalframer.maths.constants import SELF_LENGTH
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,7 @@ from torch.nn.functional import normalize
 from crystalframer.config import FrameConfig
 from crystalframer.maths import ties
 from crystalframer.maths.attended import AttendedEdges, outer_power
+from crystalframer.maths.constants import MULTIPLIERS
 from crystalframer.maths.edges import Edges
 from crystalframer.maths.segments import segment_argmax, segment_max, segment_mean, segment_sum
 from crystalframer.maths.ties import off_axis, right_handed
@@ -103,9 +104,6 @@ def _strongest(
 
 
 # --- noise of training ------------------------------------------------------------------------------------------------
-
-MULTIPLIERS = (0x7FEB352D, 0x846CA68B)
-"""Factors of a 32-bit hash: xor-shift by 16, multiply, by 15, multiply, by 16 (C. Wellons, hash-prospector)."""
 
 _BITS = 0xFFFFFFFF
 _Bits = TypeVar("_Bits", int, Tensor)

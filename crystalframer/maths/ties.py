@@ -21,31 +21,19 @@ from torch.nn.functional import normalize
 
 from crystalframer.config import FrameConfig, SecondAxis
 from crystalframer.maths.attended import POWERS, AttendedEdges, products_of
-from crystalframer.maths.decay import falling
-from crystalframer.maths.edges import Edges
-from crystalframer.maths.segments import segment_argmax, segment_first, segment_max, segment_sum
-
-COLLINEAR = 0.9999
-"""|cosine| to the first axis above which an edge cannot set the second."""
-SMALLEST_SINE_SCORE = 1e-5
-SMALLEST_SINE = 1e-6
-"""An edge that is closer to the line of e₁ is on it, but for rounding."""
-SMALLEST_SQUARED_SINE = 1e-30
-"""Lower bound of sin² θ, so that an edge on the line of e₁ has a score."""
-ONE_LINE = 1e-6
-"""Unit vectors that differ by less are one axis, along which kernels sum moments once."""
-TIE_WEIGHTS = (
-    (1.00, 0.38, 0.47, 0.29, 0.21),
-    (0.31, 0.12, 0.19, 0.10, 0.14),
-    (0.13, 0.05, 0.11, 0.08, 0.06),
+from crystalframer.maths.constants import (
+    COLLINEAR,
+    EQUIVALENT,
+    LARGEST_UNIFORM,
+    SMALLEST_SINE,
+    SMALLEST_SINE_SCORE,
+    SMALLEST_SQUARED_SINE,
+    TIE_WEIGHTS,
+    UNIFORM_STEP,
 )
-"""Weights of the five moments along e₁, e₂ and e₃ that decide ties. Any numbers without simple ratios would do."""
-UNIFORM_STEP = 2.0**-25
-"""Half the step between random numbers, so that none is 0."""
-LARGEST_UNIFORM = 1.0 - 2.0**-24
-"""The largest number below 1 in float32, so that no logarithm is 0."""
-EQUIVALENT = 1e-6
-"""Frames whose moments differ by less are equivalent for the head, and the first of them is taken."""
+from crystalframer.maths.edges import Edges
+from crystalframer.maths.envelope import falling
+from crystalframer.maths.segments import segment_argmax, segment_first, segment_max, segment_sum
 
 
 def off_axis(

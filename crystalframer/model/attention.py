@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from crystalframer.config import ModelConfig
-from crystalframer.maths.decay import decay_lengths
+from crystalframer.maths.decay import bounded, decay_lengths
 from crystalframer.maths.edges import Edges
 from crystalframer.maths.frames import NoiseSeed
 from crystalframer.ops import contracted, framed_attention, reference
@@ -137,17 +137,6 @@ class FramedSelfAttention(nn.Module):
 
     def _raw_decay_logits(self, query: Float[Tensor, "n_atoms n_heads d_head"]) -> Float[Tensor, "n_atoms n_heads"]:
         return (query * self.decay_projection).sum(-1)
-
-
-def bounded(
-    vectors: Float[Tensor, "n_atoms n_heads d_head"], largest: float
-) -> Float[Tensor, "n_atoms n_heads d_head"]:
-    """v/√(1 + |v|²/(C√d)), shorter than √(C√d), so that q·k/√d of two such vectors lies between -C and C.
-
-    Short vectors stay as they are. (A soft form of the normalised queries and keys of Henry et al., EMNLP 2020.)
-    """
-    squared = vectors.square().sum(-1, keepdim=True)
-    return vectors * (1.0 + squared / (largest * vectors.shape[-1] ** 0.5)).rsqrt()
 
 
 def _full_precision(features: Tensor) -> torch.autocast:

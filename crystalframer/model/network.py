@@ -27,11 +27,13 @@ from crystalframer.maths.edges import EdgeChunks, Edges
 from crystalframer.maths.frames import NoiseSeed
 from crystalframer.model.activation import Perceptron
 from crystalframer.model.attention import FramedSelfAttention, LayerOutput
+from crystalframer.model.outputs import Evaluated
 from crystalframer.model.tracing import crystal_traces, region_trace
 from crystalframer.ops import lookup, segment_mean
 from crystalframer.traces import CrystalTrace
 
 if TYPE_CHECKING:
+    from crystalframer.crystals.loading import PreparedCrystals
     from crystalframer.datasets.used import UsedCrystals
     from crystalframer.domain import Domain
     from crystalframer.measured_errors import MeasuredErrors
@@ -305,6 +307,25 @@ class CrystalFramer(nn.Module):
 
     def embed(self, atomic_numbers: Int[Tensor, " n_atoms"]) -> Float[Tensor, "n_atoms d_model"]:
         return lookup(self.embedding.weight, atomic_numbers - 1)
+
+    def batch_of(self, crystals: PreparedCrystals, rows: Sequence[int] | Int64[np.ndarray, " n_rows"]) -> CrystalBatch:
+        """The batch of these crystals, in numbers of the model's type."""
+        return crystals.batch(rows, self.target_mean.dtype)
+
+    @torch.inference_mode()
+    def evaluate(self, crystals: CrystalBatch | ChunkedCrystal) -> Evaluated:
+        """The outputs for a batch or one large crystal, and what else is said of a prediction."""
+        kinds, needs_no_features = None, self.soundness is None and self.index is None and self.uncertainty is None
+        if needs_no_features and isinstance(crystals, CrystalBatch):
+            return Evaluated(self(crystals.to(self.target_mean.device)).double().cpu().numpy(), None, None)
+        if self.soundness is None:
+            pooled = self.pooled_features_of(crystals)
+        else:
+            layers = list(self.layers_of(crystals))
+            index, n_crystals = crystal_index(crystals, layers[-1].device)
+            kinds = self.soundness.log_probabilities(layers, index, n_crystals)
+            pooled = segment_mean(layers[-1], index, n_crystals)
+        return Evaluated(self.read_out(pooled).double().cpu().numpy(), pooled.float().cpu().numpy(), kinds)
 
     def read_out(self, pooled: Float[Tensor, "n_crystals d_model"]) -> Float[Tensor, "n_crystals n_outputs"]:
         """The outputs in physical units from pooled features."""

@@ -101,7 +101,7 @@ def region_trace(
 
 def _predicted(config: ModelConfig, prediction: Float[Tensor, " n_outputs"]) -> dict[str, Any]:
     """Of classes, probabilities: of the second of two, or of each."""
-    (values,) = with_probabilities(prediction[None], config).tolist()
+    (values,) = with_probabilities(prediction[None].detach().cpu().numpy(), config).tolist()
     return {
         "prediction": dict(zip((output.name for output in config.outputs), values, strict=True)),
         "units": {output.name: output.unit for output in config.outputs},

@@ -21,7 +21,7 @@ from torch import Tensor
 from crystalframer.config import CosineBasis, DistanceBasis, FrameConfig
 from crystalframer.crystals.batch import IncomingEdges
 from crystalframer.maths.attended import AttendedEdges
-from crystalframer.maths.basis import chebyshev_of_gaussians
+from crystalframer.maths.chebyshev import chebyshev_of_gaussians
 from crystalframer.maths.edges import Edges
 from crystalframer.maths.frames import NoiseSeed, build_frames, frames_from_edges
 from crystalframer.ops import triton_frames, triton_kernels, triton_ties

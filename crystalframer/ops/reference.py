@@ -13,8 +13,8 @@ from torch import Tensor
 from crystalframer.config import ModelConfig
 from crystalframer.maths.attended import AttendedEdges
 from crystalframer.maths.basis import cosine_centers, distance_centers, expected_gaussians
-from crystalframer.maths.decay import log_envelope
 from crystalframer.maths.edges import Edges
+from crystalframer.maths.envelope import log_envelope
 from crystalframer.maths.frames import Frame, NoiseSeed, build_frames
 from crystalframer.maths.segments import segment_softmax, segment_sum
 from crystalframer.maths.ties import edges_around, weighted_frames

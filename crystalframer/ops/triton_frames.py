@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import triton.language as tl
 
-from crystalframer.maths import frames, ties
+from crystalframer.maths import constants
 from crystalframer.ops.triton_kernels import _by_edge, kernel, three
 
-COLLINEAR = tl.constexpr(ties.COLLINEAR)
-SMALLEST_SINE = tl.constexpr(ties.SMALLEST_SINE)
-SMALLEST_SINE_SCORE = tl.constexpr(ties.SMALLEST_SINE_SCORE)
-SMALLEST_SQUARED_SINE = tl.constexpr(ties.SMALLEST_SQUARED_SINE)
-UNIFORM_STEP = tl.constexpr(ties.UNIFORM_STEP)
-LARGEST_UNIFORM = tl.constexpr(ties.LARGEST_UNIFORM)
-FIRST_MULTIPLIER = tl.constexpr(frames.MULTIPLIERS[0])
-SECOND_MULTIPLIER = tl.constexpr(frames.MULTIPLIERS[1])
+COLLINEAR = tl.constexpr(constants.COLLINEAR)
+SMALLEST_SINE = tl.constexpr(constants.SMALLEST_SINE)
+SMALLEST_SINE_SCORE = tl.constexpr(constants.SMALLEST_SINE_SCORE)
+SMALLEST_SQUARED_SINE = tl.constexpr(constants.SMALLEST_SQUARED_SINE)
+UNIFORM_STEP = tl.constexpr(constants.UNIFORM_STEP)
+LARGEST_UNIFORM = tl.constexpr(constants.LARGEST_UNIFORM)
+FIRST_MULTIPLIER = tl.constexpr(constants.MULTIPLIERS[0])
+SECOND_MULTIPLIER = tl.constexpr(constants.MULTIPLIERS[1])
 
 
 @kernel

@@ -36,12 +36,12 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from crystalframer.maths import decay
+from crystalframer.maths import constants
 
-WHOLE = tl.constexpr(decay.WHOLE)
-SLOPE = tl.constexpr(1.0 / (1.0 - decay.WHOLE))
-SMALLEST_REST = tl.constexpr(decay.SMALLEST_REST)
-NEGLIGIBLE = tl.constexpr(decay.NEGLIGIBLE)
+WHOLE = tl.constexpr(constants.WHOLE)
+SLOPE = tl.constexpr(1.0 / (1.0 - constants.WHOLE))
+SMALLEST_REST = tl.constexpr(constants.SMALLEST_REST)
+NEGLIGIBLE = tl.constexpr(constants.NEGLIGIBLE)
 
 
 def kernel(function: Callable[..., Any]) -> Any:

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import triton.language as tl
 
-from crystalframer.maths import ties
+from crystalframer.maths import constants
 from crystalframer.ops.triton_frames import end_of_members, lags, orthogonal, products, strongest
 from crystalframer.ops.triton_kernels import kernel, three
 
-ONE_LINE = tl.constexpr(ties.ONE_LINE)
+ONE_LINE = tl.constexpr(constants.ONE_LINE)
 
 
 @kernel

@@ -6,7 +6,7 @@ import csv
 import io
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -252,7 +252,7 @@ def _save_json_lines(table: pandas.DataFrame, path: Path) -> None:
         table.to_json(file, orient="records", lines=True, double_precision=15, force_ascii=False)
 
 
-def csv_text(table: pandas.DataFrame, delimiter: str = ",") -> str:
+def csv_text(table: pandas.DataFrame | Mapping[str, Sequence[Any]], delimiter: str = ",") -> str:
     """A table as CSV. A spreadsheet program shows its text, and computes none of it: text that would begin a formula
     gets a quote before it, which our reader takes off again.
 
@@ -260,12 +260,28 @@ def csv_text(table: pandas.DataFrame, delimiter: str = ",") -> str:
     >>> csv_text(pandas.DataFrame({"id": ["=1+1"], "gap": [-1.5]}))
     "id,gap\\n'=1+1,-1.5\\n"
     """
-    of_text = table.select_dtypes(exclude=["number", "bool"])
-    quoted = table.assign(**{str(name): cells.map(_with_quote) for name, cells in of_text.items()})
+    columns = [[_cell(value) for value in np.asarray(values, dtype=_type_of(values))] for _, values in table.items()]
     # Python before 3.13 does not quote a carriage return by itself, at which other programs end a line.
-    has_return = of_text.map(lambda cell: "\r" in str(cell)).to_numpy().any()
+    has_return = any(isinstance(cell, str) and "\r" in cell for column in columns for cell in column)
+    text = io.StringIO()
     quoting = csv.QUOTE_NONNUMERIC if has_return else csv.QUOTE_MINIMAL
-    return quoted.rename(columns=_with_quote).to_csv(index=False, quoting=quoting, sep=delimiter)
+    writer = csv.writer(text, delimiter=delimiter, quoting=quoting, lineterminator="\n")
+    writer.writerow([_with_quote(str(name)) for name, _ in table.items()])
+    writer.writerows(zip(*columns, strict=True))
+    return text.getvalue()
+
+
+def _type_of(values: Any) -> Any:
+    """Numbers keep their type, by which they are written with few digits; all else are objects."""
+    kind = getattr(values, "dtype", None)
+    return kind if isinstance(kind, np.dtype) and kind.kind in "iufb" else object
+
+
+def _cell(value: Any) -> Any:
+    """A number, or text; none of NaN and the like."""
+    if isinstance(value, str):
+        return _with_quote(value)
+    return "" if value is None or str(value) in ("nan", "<NA>", "NaT") else value
 
 
 def without_quote(cell: str) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from crystalframer.batched import until_error
 from crystalframer.errors import CrystalError, DataError
-from crystalframer.prediction import until_error
 from crystalframer.reading.entry import BEGINNING, Entry, Start, StructureRecord
 from crystalframer.reading.inputs import (
     Span,

@@ -15,11 +15,12 @@ import torch
 from tqdm.auto import tqdm
 
 from crystalframer import files
+from crystalframer.batched import MAX_ATOMS
 from crystalframer.datasets.dataset import CrystalDataset
 from crystalframer.errors import ScreeningError, Setting, WorkerError
 from crystalframer.model.network import CrystalFramer
 from crystalframer.outcomes import best_first
-from crystalframer.prediction import MAX_ATOMS, ready
+from crystalframer.prediction import ready
 from crystalframer.processes import pool
 from crystalframer.screening import shards as shard_files
 from crystalframer.screening.cluster import compute_on_ray

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from crystalframer import files
+from crystalframer.batched import MAX_EDGES, columns, is_working, outcomes_of_batch
 from crystalframer.crystals.loading import batch_ends
 from crystalframer.errors import ScreeningError
 from crystalframer.model.network import CrystalFramer
 from crystalframer.outcomes import Outcome, table
-from crystalframer.prediction import MAX_EDGES, columns, is_working, outcomes_of_batch
 from crystalframer.reading.entry import StructureRecord
 from crystalframer.reading.formats import PARQUET_SUFFIX
 from crystalframer.screening.plan import Shard
@@ -112,7 +112,7 @@ class Screener:
             is_cut_short=shard.is_cut_short,
         )
         if rows and len(rows) >= n_rows_there(path_of(self.folder, shard.number), self.run):
-            frame = table([outcomes[row] for row in rows], columns(model))
+            frame = table([outcomes[row] for row in rows], columns(model)).frame()
             frame.insert(0, "index", shard.first + np.array(rows))
             write(frame, result, self.folder, self.run)
         return result

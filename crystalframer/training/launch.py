@@ -44,6 +44,7 @@ def check_device(device_kind: str) -> None:
     Raises:
         ConfigError: it does not; the error says what is needed.
     """
+    devices.check_present(device_kind, "training.accelerator")
     import torch
 
     found = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}

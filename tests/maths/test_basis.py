@@ -12,12 +12,12 @@ import torch
 from crystalframer.config import CosineBasis, DistanceBasis
 from crystalframer.maths import basis
 from crystalframer.maths.basis import (
-    chebyshev_products,
     cosine_centers,
     distance_centers,
     expected_gaussians,
     gaussians,
 )
+from crystalframer.maths.chebyshev import chebyshev_products
 
 
 def test_distance_centers_start_one_step_above_zero() -> None:

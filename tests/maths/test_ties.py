@@ -24,8 +24,8 @@ from crystalframer.errors import ConfigError
 from crystalframer.maths import ties
 from crystalframer.maths.attended import AttendedEdges
 from crystalframer.maths.basis import cosine_centers, gaussians
-from crystalframer.maths.decay import falling
 from crystalframer.maths.edges import Edges
+from crystalframer.maths.envelope import falling
 from crystalframer.maths.ties import _lowered, drawn_from_set, weighted_frames
 from crystalframer.model.network import CrystalFramer
 from crystalframer.ops.reference import AttentionInputs, cosines_in_weighted_frames, framed_attention

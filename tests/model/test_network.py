@@ -15,8 +15,9 @@ from crystalframer.config import FRAME_METHODS, DecayConfig, FrameConfig, FrameM
 from crystalframer.crystals.batch import CrystalBatch
 from crystalframer.crystals.loading import make_batch
 from crystalframer.maths import frames
-from crystalframer.maths.decay import decay_lengths, log_envelope
+from crystalframer.maths.decay import decay_lengths
 from crystalframer.maths.edges import Edges
+from crystalframer.maths.envelope import log_envelope
 from crystalframer.model.activation import Swish
 from crystalframer.model.attention import bounded
 from crystalframer.model.network import CrystalFramer

@@ -25,7 +25,7 @@ from crystalframer.config import FrameConfig, Target, TrainingConfig
 from crystalframer.crystals.batch import CrystalBatch
 from crystalframer.crystals.loading import BatchOrder, prepare, train_loader
 from crystalframer.crystals.on_gpu import CrystalRows, ResidentCrystals, RowLoader
-from crystalframer.maths.basis import chebyshev_of_gaussians
+from crystalframer.maths.chebyshev import chebyshev_of_gaussians
 from crystalframer.model import attention
 from crystalframer.model.network import without_weights
 from crystalframer.ops import cuda

@@ -11,20 +11,20 @@ import math
 import numpy as np
 
 from crystalframer.compiled import kernel
-from crystalframer.maths import frames, ties
-from crystalframer.ops.kernels import MATHS, NEXT, NOWHERE, aligned, copy_directions, mark_others, most_items
-from crystalframer.ops.vectors import any_at_least, load
+from crystalframer.kernels.attention import MATHS, NEXT, NOWHERE, aligned, copy_directions, mark_others, most_items
+from crystalframer.kernels.vectors import any_at_least, load
+from crystalframer.maths import constants
 
-COLLINEAR = np.float32(ties.COLLINEAR)
-SMALLEST_SINE_SCORE = np.float32(ties.SMALLEST_SINE_SCORE)
-MULTIPLIERS = tuple(np.uint32(number) for number in frames.MULTIPLIERS)
-TIE_WEIGHTS = tuple(tuple(np.float32(weight) for weight in of_axis) for of_axis in ties.TIE_WEIGHTS)
-EQUIVALENT = np.float32(ties.EQUIVALENT)
-SMALLEST_SINE = np.float32(ties.SMALLEST_SINE)
-SMALLEST_SQUARED_SINE = np.float32(ties.SMALLEST_SQUARED_SINE)
-UNIFORM_STEP = np.float32(ties.UNIFORM_STEP)
-LARGEST_UNIFORM = np.float32(ties.LARGEST_UNIFORM)
-ONE_LINE = np.float32(ties.ONE_LINE)
+COLLINEAR = np.float32(constants.COLLINEAR)
+SMALLEST_SINE_SCORE = np.float32(constants.SMALLEST_SINE_SCORE)
+MULTIPLIERS = tuple(np.uint32(number) for number in constants.MULTIPLIERS)
+TIE_WEIGHTS = tuple(tuple(np.float32(weight) for weight in of_axis) for of_axis in constants.TIE_WEIGHTS)
+EQUIVALENT = np.float32(constants.EQUIVALENT)
+SMALLEST_SINE = np.float32(constants.SMALLEST_SINE)
+SMALLEST_SQUARED_SINE = np.float32(constants.SMALLEST_SQUARED_SINE)
+UNIFORM_STEP = np.float32(constants.UNIFORM_STEP)
+LARGEST_UNIFORM = np.float32(constants.LARGEST_UNIFORM)
+ONE_LINE = np.float32(constants.ONE_LINE)
 SMALLEST_WEIGHT = np.float32(2.0**-90)
 """Weights below this are computed again from their logarithms, relative to the largest."""
 NEGLIGIBLE = np.float32(1e-9)

@@ -16,8 +16,7 @@ import math
 import numpy as np
 
 from crystalframer.compiled import kernel
-from crystalframer.maths import decay
-from crystalframer.ops.vectors import (
+from crystalframer.kernels.vectors import (
     FLAGS as MATHS,
     LANES,
     add_totals,
@@ -29,6 +28,7 @@ from crystalframer.ops.vectors import (
     store_totals,
     total,
 )
+from crystalframer.maths import constants
 
 PAD = LANES
 """The number of edges of an atom is a multiple of this."""
@@ -36,8 +36,8 @@ REACH = 5.5
 """Standard deviations beyond which a Gaussian may be left out: it is 3e-7."""
 
 STEP, CHUNK = 8, 40
-"""Moments of the cosines are those of T_40c · T_8k · T_j, k < 5, j < 8 (see `maths.basis.chebyshev_products`): as many
-sums as registers hold, half of them at a time. First come the chunk's even j, of all k, and then its odd j."""
+"""Moments of the cosines are those of T_40c · T_8k · T_j, k < 5, j < 8 (see `maths.chebyshev.chebyshev_products`): as
+many sums as registers hold, half of them at a time. First come the chunk's even j, of all k, and then its odd j."""
 ROW = 256
 """Items of a row of scratch memory."""
 CACHE_LINE = 64
@@ -46,10 +46,10 @@ CACHE_LINE = 64
 LOG2_E = np.float32(math.log2(math.e))
 FAR = np.float32(1e30)
 """Squared length of edges that pad, Å²."""
-NEGLIGIBLE = np.float32(decay.NEGLIGIBLE)
-WHOLE, SLOPE = np.float32(decay.WHOLE), np.float32(1.0 / (1.0 - decay.WHOLE))
+NEGLIGIBLE = np.float32(constants.NEGLIGIBLE)
+WHOLE, SLOPE = np.float32(constants.WHOLE), np.float32(1.0 / (1.0 - constants.WHOLE))
 """Of the envelope; see `maths.decay`."""
-SMALLEST_REST = np.float32(decay.SMALLEST_REST)
+SMALLEST_REST = np.float32(constants.SMALLEST_REST)
 ZERO, ONE, TWO = np.float32(0.0), np.float32(1.0), np.float32(2.0)
 NOWHERE, NEXT = np.uint64(0), np.uint64(LANES)
 """First place of an array, and the step to the next vector."""

@@ -12,17 +12,7 @@ import math
 import numpy as np
 
 from crystalframer.compiled import kernel
-from crystalframer.ops.frame_kernels import (
-    ONE_LINE,
-    SMALLEST_WEIGHT,
-    candidates_within,
-    form_anew,
-    largest_of,
-    odds,
-    off_axis,
-    orthogonal,
-)
-from crystalframer.ops.kernels import (
+from crystalframer.kernels.attention import (
     MATHS,
     NEGLIGIBLE,
     NEXT,
@@ -37,7 +27,17 @@ from crystalframer.ops.kernels import (
     mark_others,
     most_items,
 )
-from crystalframer.ops.vectors import any_at_least, clamp, load, splat, store
+from crystalframer.kernels.frames import (
+    ONE_LINE,
+    SMALLEST_WEIGHT,
+    candidates_within,
+    form_anew,
+    largest_of,
+    odds,
+    off_axis,
+    orthogonal,
+)
+from crystalframer.kernels.vectors import any_at_least, clamp, load, splat, store
 
 MANY_AXES = 64
 """Number of different axes that are gathered before their moments are summed."""

@@ -25,7 +25,6 @@ from numba.core.datamodel import models
 from numba.core.datamodel.registry import register_default
 from numba.core.typing import templates
 from numba.extending import lower_builtin
-from numba.np.arrayobj import make_array
 
 LANES = 16
 """Numbers in a vector."""
@@ -222,6 +221,8 @@ def _neighbors_added(builder: Any, one: Any, other: Any) -> Any:
 
 def _pointer(context: Any, builder: Any, type: Any, where: Sequence[Any], size: int) -> Any:
     """To this many numbers of an array of this type, from a place on."""
+    from numba.np.arrayobj import make_array  # compiled kernels do without
+
     array, place = where
     first = builder.gep(make_array(type)(context, builder, array).data, [place])
     return builder.bitcast(first, ir.PointerType(ir.VectorType(_Single, size)))
