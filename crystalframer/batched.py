@@ -201,7 +201,7 @@ def _in_batches(
     max_atoms: int,
 ) -> Iterator[Named]:
     """Results in the order of the records; at most one batch of them is in memory."""
-    check_sizes(batch_size, max_atoms)
+    check_sizes(batch_size=batch_size, max_atoms=max_atoms)
     waiting: list[StructureRecord] = []
     n_atoms = 0
     for record in records:

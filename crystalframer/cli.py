@@ -219,13 +219,21 @@ def _embed(structures: Any, output: Path, model: Any, device: Any, as_trained: b
     $ crystalframer embed candidates.parquet --model runs/gap --layer 1 --output embeddings.csv
     $ crystalframer embed NaCl.cif --per-atom --output atoms.parquet
     """
+    from crystalframer.checkpoint import read_config
     from crystalframer.outcomes import check_sizes
+    from crystalframer.reading.inputs import none_readable
     from crystalframer.result_tables import check_table_path
 
     if not structures:
         raise ConfigError("no structures to embed; name files, folders or patterns")
-    check_sizes(options["batch_size"], options["max_atoms"])
+    check_sizes(batch_size=options["batch_size"], max_atoms=options["max_atoms"])
     check_table_path(output)
+    read_config(model).check_layer(options["layer"])
+    unread = none_readable(structures) if device in (None, "cpu") else None
+    if unread is not None and not any(record.of_machine for record in unread):
+        _report_failures([str(record.error) for record in unread], len(unread), done="embedded")
+        print("no table is written", file=sys.stderr)
+        return 1
     frame = cf.embed(list(structures), cf.load(model, device, as_trained=as_trained), **options)
     n_structures, errors = len(set(frame["id"].tolist())), frame["error"].dropna().tolist()
     rows = "atoms" if options["per_atom"] else "structures"
@@ -264,8 +272,12 @@ def _screen(
     """
     if not structures:
         raise ConfigError("no structures to screen; name files, folders, patterns or databases")
+    from crystalframer.outcomes import check_sizes
     from crystalframer.reading.inputs import check_exist, none_readable
 
+    check_sizes(**{name: options[name] for name in ("shard_size", "n_workers", "max_atoms")})
+    if (top is None) != (by is None):
+        raise ConfigError("go together: how many rows, and the column that decides", field="top and by")
     check_exist(structures)
     unread = none_readable(structures)
     if unread is not None and not any(record.of_machine for record in unread):

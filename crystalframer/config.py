@@ -408,6 +408,17 @@ class ModelConfig(_Checked):
         """An atom with few neighbours, or coplanar ones, gets a larger radius."""
         return self.decay.reach is None
 
+    def check_layer(self, layer: int) -> None:
+        """Check that there is a layer of this number, from 0 on, or from -1 backwards.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if not -self.n_layers <= layer < self.n_layers:
+            choices = f"choose from 0 to {self.n_layers - 1}, or -1 for the last"
+            message = f"is none of the {self.n_layers} layers of the model; {choices}"
+            raise ConfigError(message, field="layer", value=layer)
+
     @property
     def target_names(self) -> tuple[str, ...]:
         return tuple(target.name for target in self.targets)

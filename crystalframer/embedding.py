@@ -15,7 +15,6 @@ from crystalframer.batched import BATCH_SIZE, MAX_ATOMS, Failure, for_each, tabu
 from crystalframer.crystals.batch import CrystalBatch
 from crystalframer.crystals.large_cells import ChunkedCrystal
 from crystalframer.elements import SYMBOLS
-from crystalframer.errors import ConfigError
 from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import ready
 from crystalframer.reading.entry import StructureRecord
@@ -147,11 +146,8 @@ def _embedded(record: StructureRecord, result: _Features | Failure | None) -> _E
 
 
 def _n_blocks(layer: int, model: CrystalFramer) -> int:
-    n_layers = model.config.n_layers
-    if not -n_layers <= layer < n_layers:
-        choices = f"choose from 0 to {n_layers - 1}, or -1 for the last"
-        raise ConfigError(f"is none of the {n_layers} layers of the model; {choices}", field="layer", value=layer)
-    return layer % n_layers + 1
+    model.config.check_layer(layer)
+    return layer % model.config.n_layers + 1
 
 
 def _atom_features(

@@ -204,9 +204,9 @@ class Verb:
         if has_config:
             check_present(parsed.config.training.accelerator, "training.accelerator")
         if "model" in options:
-            from crystalframer.checkpoint import find
+            from crystalframer.checkpoint import read_config
 
-            find(parsed.model)
+            read_config(parsed.model)
         for name, (kind, _) in options.items():
             if kind in (TABLE, SELECTION) and getattr(parsed, name) is not None:
                 from crystalframer.result_tables import check_table_path

@@ -47,13 +47,13 @@ class Outcome:
     """Why its atoms seem not to be at rest; None if they do, or if the model cannot tell."""
 
 
-def check_sizes(batch_size: int, max_atoms: int) -> None:
-    """Check the largest sizes of a batch.
+def check_sizes(**sizes: int) -> None:
+    """Check sizes, such as `batch_size` and `max_atoms`.
 
     Raises:
         ConfigError: one is below 1.
     """
-    for name, value in (("batch_size", batch_size), ("max_atoms", max_atoms)):
+    for name, value in sizes.items():
         if value < 1:
             raise ConfigError("must be at least 1", field=name, value=value)
 

@@ -121,18 +121,22 @@ def explored(source: str, model: str | Path | None, device: Any) -> str:
         return _record_page(path)
     if (path / _manifest()).is_file():
         return _screening_page(path)
+    from crystalframer.checkpoint import read_config
+    from crystalframer.reading.inputs import none_readable
+
+    labelled = _labelled(source, read_config(model).target_names)
+    unread = none_readable([source]) if labelled is None else None
+    if unread is not None:  # said before torch is loaded
+        raise CrystalError(unread[0].error or "" if unread else "there are no structures; name another folder")
     from crystalframer import prediction
     from crystalframer.explaining.attribution import explain
 
     loaded = prediction.load(model, device)
-    labelled = _labelled(source, loaded)
     if labelled is not None:
         from crystalframer.evaluation import evaluate
 
         return evaluation_page(evaluate(labelled, loaded), labelled, loaded)
     ids, crystals, table = _predicted(source, loaded)
-    if not crystals:
-        raise CrystalError(table["error"].tolist()[0] if len(table) else "there are no structures; name another folder")
     if len(table) == 1:
         trace = shown_trace(crystals[0], loaded)
         return trace_page(trace, explain(crystals[0], loaded) if len(crystals[0]) <= MOST_EXPLAINED else None)
@@ -194,15 +198,15 @@ def _still_there(inputs: Sequence[str], ids: set[str]) -> dict[str, Crystal]:
     return {record.id: record.crystal for record in records if record.crystal is not None and record.id in ids}
 
 
-def _labelled(source: str, model: CrystalFramer) -> CrystalDataset | None:
-    """The data set of this name or path if it has labels that the model predicts, else None."""
+def _labelled(source: str, target_names: Sequence[str]) -> CrystalDataset | None:
+    """The data set of this name or path if it has labels of these targets, else None."""
     from crystalframer.datasets.sources import dataset
 
     try:
         data = dataset(source)
     except (DataError, CrystalError):
         return None
-    return data if len(data) and set(data.targets) & set(model.config.target_names) else None
+    return data if len(data) and set(data.targets) & set(target_names) else None
 
 
 def _predicted(source: str, model: CrystalFramer) -> tuple[list[str], list[Crystal], pandas.DataFrame]:

@@ -11,9 +11,11 @@ from pathlib import Path
 import grimp
 import pytest
 
+from crystalframer import devices
 from crystalframer.checkpoint import PRETRAINED
 from crystalframer.testing import prototypes
 
+SIX_TARGETS = Path(__file__).parents[1] / "scripts" / "stages" / "4-six-properties" / "weights"
 IMPORT_SECONDS = 0.5
 """Processor time that `import crystalframer` may add to `import torch`."""
 COMPILER = ("torch._dynamo", "torch._inductor", "sympy")
@@ -116,6 +118,14 @@ def test_help_loads_nothing_slow(words: str, tmp_path: Path) -> None:
         "screen broken.cif --output screened",
         "screen broken.csv --output screened",
         "predict broken.cif --device cpu",
+        "predict salt.cif --model spoilt",
+        "embed missing.cif --output table.csv",
+        "embed salt.cif --output table.csv --layer 99",
+        "explore broken.cif",
+        "screen salt.cif --output screened --shard-size 0",
+        "screen salt.cif --output screened --top 3",
+        "train --training.n-epochs 0",
+        "ablate --model.n-layers 0",
         "train --data.source unlabelled.csv",
         "train --data.source words.csv",
         "train --data.source broken.csv",
@@ -134,9 +144,39 @@ def test_a_wrong_file_or_option_is_answered_without_slow_libraries(words: str, t
     }
     for name, text in tables.items():
         (tmp_path / f"{name}.csv").write_text(text)
+    (tmp_path / "spoilt").mkdir()
+    (tmp_path / "spoilt" / "config.json").write_text("{}")
     (tmp_path / "broken.cif").write_text("data_broken\n_cell_length_a five\nloop_\n")
     prototypes()[0].write(tmp_path / "salt.cif")
     assert not imported_by(*words.split(), folder=tmp_path).intersection(SLOW)
+
+
+@pytest.mark.skipif(devices._has_gpu_driver(), reason="there is a driver of GPUs")
+@pytest.mark.parametrize(
+    "words",
+    [
+        "predict salt.cif --device cuda",
+        "train --training.accelerator cuda",
+        "ablate --training.accelerator cuda",
+        "sweep --search training.batch-size=16,32 --training.accelerator cuda",
+    ],
+)
+def test_a_missing_gpu_is_answered_before_data_are_read(words: str, tmp_path: Path) -> None:
+    prototypes()[0].write(tmp_path / "salt.cif")
+    assert not imported_by(*words.split(), folder=tmp_path).intersection((*SLOW, "pandas", "pyarrow", "gemmi"))
+
+
+@pytest.mark.parametrize("folder", [PRETRAINED, SIX_TARGETS], ids=["shipped", "six targets"])
+def test_one_structure_is_predicted_without_torch(folder: Path, tmp_path: Path) -> None:
+    """Nor without what Numba needs to compile: kernels are read from the disk, at the latest the second time."""
+    prototypes()[0].write(tmp_path / "salt.cif")
+    words = ["predict", "salt.cif", "--model", str(folder)]
+    imported_by(*words, folder=tmp_path)
+    loaded = imported_by(*words, folder=tmp_path)
+    assert "crystalframer.model.arrays" in loaded
+    assert not loaded.intersection(
+        ("torch", "lightning", "pandas", "pyarrow", "pymatgen", "ase", "spglib", "scipy.linalg", "numba.np.arraymath")
+    )
 
 
 def test_training_and_predicting_load_no_compiler_of_torch() -> None:
