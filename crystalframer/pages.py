@@ -119,7 +119,7 @@ def explored(source: str, model: str | Path | None, device: Any) -> str:
     path = Path(source).expanduser()
     if path.suffix == ".safetensors" and path.is_file():
         return _record_page(path)
-    if (path / _manifest()).is_file():
+    if path.is_dir() and (path / _manifest()).is_file():
         return _screening_page(path)
     from crystalframer.checkpoint import read_config
     from crystalframer.reading.inputs import none_readable
