@@ -38,7 +38,7 @@ CELLS = (
     'first.layer, first.atom = 2, 3\nprint("set from Python")',
     "first.head = 9",
     "viz.structure_view(first.scene, 0, 0, 1)",
-    'linked = viz.link(first, second, choices=["layer"])\nprint("linked")',
+    'linked = viz.link(first, second, choices=["layer"])\nprint(linked)',
     'second.show(CrystalTrace.load("first.safetensors"))\nprint("another crystal")',
 )
 
@@ -214,7 +214,7 @@ def test_the_explorer_in_a_notebook(browser: Browser, lab: str, app: str) -> Non
 
         # Linked explorers step together, and one shows another crystal in its place.
         run_cell(page, 7)
-        page.get_by_text("linked", exact=True).wait_for()
+        page.get_by_text("Link of 2 widgets: layer").wait_for()
         first.get_by_role("slider", name="Layer", exact=True).fill("0")
         second.get_by_text("Ca1, layer 0, head 2").wait_for()
         first.get_by_role("slider", name="Layer", exact=True).fill("2")
