@@ -49,7 +49,6 @@ WEIGHTED_MARGIN = 0.1
 float32 logits."""
 
 Item = TypeVar("Item")
-Framed = TypeVar("Framed")
 _Values = Float[np.ndarray, " n_outputs"]
 
 
@@ -104,12 +103,12 @@ def predicted(structures: Any, model: Any, batch_size: int, max_atoms: int, prog
 def tabulated(
     structures: Any,
     of_batch: Callable[[Sequence[StructureRecord]], Iterator[Named]],
-    framed: Callable[[Sequence[Named], list[str]], Framed],
+    framed: Callable[[Sequence[Named], list[str]], Any],
     batch_size: int,
     max_atoms: int,
     progress: bool,
     title: str = "predicting",
-) -> Framed:
+) -> Any:
     """The table of what is computed for each structure. It has the index of the structures, if it has their rows.
 
     Args:

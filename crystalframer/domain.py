@@ -217,7 +217,8 @@ def vacuum(crystals: CrystalBatch | BatchArrays | ChunkedCrystal, reach: float =
     else:
         batch = crystals if isinstance(crystals, BatchArrays) else crystals.arrays()
         crystal, n_crystals = batch.crystal_index, batch.n_crystals
-        edges = _edges_within(reach, *batch.edge_index, batch.edge_image, batch.edge_vectors)
+        query, key = batch.edge_index
+        edges = _edges_within(reach, query, key, batch.edge_image, batch.edge_vectors)
     found = np.zeros(n_crystals, dtype=np.int64)
     for most in (min(_NEAR, reach), reach):
         is_left = found < 3

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from numba.core.caching import FunctionCache, IndexDataCacheFile
-from numba.core.runtime import rtsys
+from numba.core.runtime import rtsys  # type: ignore[attr-defined]  # Numba's annotations do not export it
 from numba.core.serialize import dumps
 
 from crystalframer import files

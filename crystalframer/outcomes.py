@@ -87,7 +87,7 @@ class Columns:
 class Table:
     """Rows as columns of equal length, which need no pandas."""
 
-    columns: dict[str, Sequence[Any]]
+    columns: dict[str, Any]
     """Those of words that may be None are arrays of objects."""
     units: dict[str, str]
     """Target → unit."""
@@ -132,7 +132,7 @@ class Table:
 
 def table(rows: Sequence[Outcome], columns: Columns) -> Table:
     """The columns of the table that `predict` returns."""
-    found: dict[str, Sequence[Any]] = {"id": [row.id for row in rows], "formula": [row.formula for row in rows]}
+    found: dict[str, Any] = {"id": [row.id for row in rows], "formula": [row.formula for row in rows]}
     values, low, high = (
         np.array([getattr(row, name) for row in rows], dtype=np.float64).reshape(len(rows), columns.n_outputs)
         for name in ("values", "low", "high")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,7 +71,8 @@ class CrystalBatch:
         given = {**vars(arrays), "targets": targets}
         ids = given.pop("ids")
         tensors = {name: torch.from_numpy(array) for name, array in given.items()}
-        return cls(**{name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}, ids=ids)
+        moved: Any = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
+        return cls(**moved, ids=ids)
 
     def arrays(self) -> BatchArrays:
         """The same without labels as arrays."""

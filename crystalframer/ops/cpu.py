@@ -126,7 +126,7 @@ class _Steps:
         return torch.from_numpy(layer.cosines_of_sets(*strengths, layout.arrays, config, size))
 
 
-def _arrays(*tensors: Tensor) -> tuple[np.ndarray, ...]:
+def _arrays(*tensors: Tensor) -> Any:
     """NumPy views; the kernels want contiguous memory."""
     return tuple(tensor.detach().contiguous().numpy() for tensor in tensors)
 
@@ -254,12 +254,12 @@ def _backward_of_accumulate(ctx: Any, grad_values: Tensor, grad_moments: Tensor,
 torch.library.register_autograd(accumulate, _backward_of_accumulate, setup_context=_keep_for_accumulate)
 
 
-def _given(rest: Sequence[Any]) -> list[Any]:
+def _given(rest: Sequence[Any]) -> Any:
     """The last arguments of an operator for the kernels: tensors as arrays, and numbers as they are."""
     return [_arrays(each)[0] if isinstance(each, Tensor) else each for each in rest]
 
 
-def _grouped(rest: Sequence[Any], n_before: int = 3) -> list[Any]:
+def _grouped(rest: Sequence[Any], n_before: int = 3) -> Any:
     """The same, with blocks and pairs each as one; before them are so many arrays of the geometry."""
     given, n = _given(rest), n_before + len(Blocks._fields)
     end = n + len(Pairs._fields)
