@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -70,8 +69,8 @@ class _Steps:
 
     @staticmethod
     @uncompiled
-    @lru_cache
     def cosine_basis(config: CosineBasis) -> Tensor:
+        """Made anew each time: a tensor of an inference could not take part in a training."""
         return torch.from_numpy(layer.cosine_basis(config))
 
     @staticmethod
