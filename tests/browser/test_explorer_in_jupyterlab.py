@@ -22,6 +22,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from synthetic_traces import perovskite, skewed, synthetic_trace
 
 import viz
+from crystalframer.testing import prototypes
 from crystalframer.traces import CrystalTrace
 
 if TYPE_CHECKING:
@@ -41,6 +42,16 @@ CELLS = (
     'linked = viz.link(first, second, choices=["layer"])\nprint(linked)',
     'second.show(CrystalTrace.load("first.safetensors"))\nprint("another crystal")',
 )
+
+
+DATA_SET_CELLS = (
+    "import crystalframer as cf\nimport viz\nfrom crystalframer.testing import prototypes",
+    "crystals = prototypes()[:5]\ntable = cf.predict(crystals, progress=False)",
+    "explorer = viz.DatasetExplorer(table, crystals, traces=cf.trace)\nexplorer",
+    'print("chosen", explorer.chosen, "selected", len(explorer.selection))',
+    'explorer.chosen = crystals[3].id\nexplorer.filters = {"elements": "O"}\nprint("set from Python")',
+)
+"""As in the notebooks 05 and 07, on five crystals."""
 
 
 COLORS = """async (canvas) => {
@@ -70,8 +81,8 @@ def lab(folder: Path) -> Iterator[str]:
     synthetic_trace(perovskite()).save(folder / "first.safetensors")
     synthetic_trace(skewed()).save(folder / "second.safetensors")
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook = new_notebook(cells=[new_code_cell(cell) for cell in CELLS], metadata={"kernelspec": kernel})
-    for name in APPS:
+    for name, cells in {**dict.fromkeys(APPS, CELLS), "data_set": DATA_SET_CELLS}.items():
+        notebook = new_notebook(cells=[new_code_cell(cell) for cell in cells], metadata={"kernelspec": kernel})
         nbformat.write(notebook, folder / f"{name}.ipynb")
     shutil.copytree(ROOT / "notebooks" / "structures", folder / "structures")
     nbformat.write(shortened("01_train"), folder / "01_train.ipynb")
@@ -249,6 +260,36 @@ def test_a_notebook_of_someone_else_has_the_picture(browser: Browser, lab: str, 
         picture.wait_for()
         assert page.locator(".cf-saved iframe").count() == 0
         assert picture.evaluate("(image) => image.naturalWidth") > 300
+
+
+def test_the_data_set_explorer_in_a_notebook(browser: Browser, lab: str) -> None:
+    crystals = prototypes()[:5]
+    with open_page(browser, width=1400, height=2400) as page:
+        open_notebook(page, f"{lab}/lab/tree/data_set.ipynb?reset")
+        for number in (0, 1, 2):
+            run_cell(page, number)
+        explorer = page.locator(".cf-dataset")
+        explorer.locator(".cf-rows td").first.wait_for()
+        # The first crystal comes from the kernel, and so does attention, when it is asked for.
+        explorer.locator(".cf-stage[data-shown='crystal 0'] canvas").wait_for()
+        explorer.get_by_role("button", name="Attention", exact=True).click()
+        explorer.locator(".cf-stage[data-shown='attention 0'] .cf-structure canvas").wait_for()
+        explorer.get_by_role("button", name="Crystal", exact=True).click()
+
+        # Python hears of a choice and of a selection.
+        explorer.locator(".cf-rows tr[data-point='2']").click()
+        explorer.locator(".cf-stage[data-shown='crystal 2'] canvas").wait_for()
+        explorer.get_by_role("button", name="Select all points that are shown").click()
+        explorer.get_by_text("5 selected").wait_for()
+        run_cell(page, 3)
+        page.get_by_text(f"chosen {crystals[2].id} selected 5").last.wait_for()
+
+        # It sets them itself.
+        run_cell(page, 4)
+        explorer.locator(".cf-stage[data-shown='crystal 3'] canvas").wait_for()
+        n_oxides = sum(8 in crystal.atomic_numbers for crystal in crystals)
+        explorer.get_by_text(f"{n_oxides} of 5 points shown").wait_for()
+        assert page.get_by_text("Traceback").count() == 0
 
 
 def test_the_first_notebook_from_top_to_bottom(browser: Browser, lab: str) -> None:
