@@ -101,7 +101,8 @@ def measure_ewald(chosen: argparse.Namespace, report: Report) -> None:
         ]
         for model in models
     ]
-    details = {"R² of the model": score(models[0], rest, "ewald"), "crystals": float(len(rest))}
+    first, second = (score(model, rest, "ewald") for model in models)
+    details = {"R² of the model": first, "R² of the second seed": second, "crystals": float(len(rest))}
     pairs = {"contribution, true shares": (found[0], true), "contributions of two seeds": (found[0], found[1])}
     for name, (ours, others) in pairs.items():
         within = [_rank_correlation(*pair) for pair in zip(ours, others, strict=True)]

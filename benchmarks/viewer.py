@@ -33,6 +33,12 @@ FIRST_VIEW_BARS = {40: 3.0, 300: 6.0, 500: 6.0}
 """Allowed time of the first view, s."""
 PAGE_BARS = {40: 1.5, 300: 3.0}
 """Allowed size of the page with 4 layers and 8 heads, MB."""
+EXPLAINED = 40
+"""Atoms of the crystal whose page has an explanation, too."""
+MODES = ("relevance", "removal")
+N_REMOVALS = 12
+LARGEST_EXPLANATION = 2.0
+"""Allowed size of that page, MB. A step in its modes may take as long as in the mode of attention."""
 N_STEPS = 20
 N_QUICK_STEPS = 2
 FLAGS = ("--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
@@ -88,8 +94,27 @@ def measure(report: Report, options: argparse.Namespace, folder: Path, executabl
             page = browser.new_page(viewport={"width": 1100, "height": 850})
             page.context.set_offline(True)
             _add(report, page, path, n_atoms, *((2, N_QUICK_STEPS) if options.quick else (options.passes, N_STEPS)))
+            if n_atoms == EXPLAINED:
+                _add_modes(report, page, path, n_atoms, model, options.passes)
             page.close()
         browser.close()
+
+
+def _add_modes(report: Report, page: Page, path: Path, n_atoms: int, model: cf.CrystalFramer, passes: int) -> None:
+    """Slider steps of a page with an explanation, in each of its modes, and its size."""
+    crystal = random_crystal(0, n_atoms)
+    scene, found = scene_from_trace(cf.trace(crystal, model)), cf.explain(crystal, model, removals=N_REMOVALS)
+    for mode in MODES:
+        path.write_text(explorer_html(scene, explanation=found, mode=mode), encoding="utf-8")
+        _first_view(page, path)
+        step = Timing(tuple(median(page.evaluate(_STEPS, N_STEPS)) for _ in range(passes)))
+        work = f"{n_atoms} atoms: step until drawn, {mode}"
+        report.rows.append(Row(work, "crystalframer", cf.__version__, "ms", step.median * 1e3, step))
+        report.bars.append(
+            Bar(f"step until drawn, {n_atoms} atoms, {mode}", step.median * 1e3, STEP_BARS[n_atoms], "ms")
+        )
+    megabytes = path.stat().st_size / 1e6
+    report.bars.append(Bar(f"page with an explanation, {n_atoms} atoms", megabytes, LARGEST_EXPLANATION, "MB"))
 
 
 def _add(report: Report, page: Page, path: Path, n_atoms: int, passes: int, n_steps: int) -> None:

@@ -87,7 +87,7 @@ class DatasetExplorer(SavedWidget):
     color = traitlets.Unicode().tag(sync=True)
     point = traitlets.Int(-1).tag(sync=True)
     filters = traitlets.Dict(FILTERS).tag(sync=True)
-    selected = traitlets.Bytes().tag(sync=True)
+    selected = traitlets.Bytes().tag(sync=True, from_json=lambda given, widget: bytes(given))
 
     def __init__(
         self,
@@ -378,14 +378,17 @@ class DatasetExplorer(SavedWidget):
         figure = Figure(figsize=(6.4, 4.8), layout="constrained")
         axes = figure.add_subplot()
         units = self.points.units
-        colors = self.frame[self.color] if self.color and self.frame[self.color].dtype == float else SERIES_COLORS[0]
-        dots = axes.scatter(self.frame[self.x], self.frame[self.y], c=colors, s=8, alpha=0.7, cmap="cividis")
+        has_numbers = bool(self.color) and self.frame[self.color].dtype == float
+        colors: dict[str, Any] = (
+            {"c": self.frame[self.color], "cmap": "cividis"} if has_numbers else {"color": SERIES_COLORS[0]}
+        )
+        dots = axes.scatter(self.frame[self.x], self.frame[self.y], s=8, alpha=0.7, **colors)
         names = [
             f"{name.replace('_', ' ')} ({units[name]})" if units.get(name) else name.replace("_", " ")
             for name in (self.x, self.y)
         ]
         axes.set(xlabel=names[0], ylabel=names[1], title=f"{len(self.points):,} crystals")
-        if not isinstance(colors, str):
+        if has_numbers:
             figure.colorbar(dots, label=self.color.replace("_", " "))
         target = io.BytesIO()
         figure.savefig(target, format="png", dpi=STILL_DPI)

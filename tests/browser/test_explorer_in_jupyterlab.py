@@ -264,7 +264,7 @@ def test_a_notebook_of_someone_else_has_the_picture(browser: Browser, lab: str, 
 
 def test_the_data_set_explorer_in_a_notebook(browser: Browser, lab: str) -> None:
     crystals = prototypes()[:5]
-    with open_page(browser, width=1400, height=2400) as page:
+    with open_page(browser, width=1400, height=3600) as page:
         open_notebook(page, f"{lab}/lab/tree/data_set.ipynb?reset")
         for number in (0, 1, 2):
             run_cell(page, number)
@@ -279,6 +279,11 @@ def test_the_data_set_explorer_in_a_notebook(browser: Browser, lab: str) -> None
         # Python hears of a choice and of a selection.
         explorer.locator(".cf-rows tr[data-point='2']").click()
         explorer.locator(".cf-stage[data-shown='crystal 2'] canvas").wait_for()
+        # Names and values stand beside each other, whatever the style of JupyterLab.
+        names, values = explorer.locator(".cf-facts span").all()[:2]
+        (name, value) = (place.bounding_box() for place in (names, values))
+        assert name and value and abs(name["y"] - value["y"]) < 3 and name["x"] + name["width"] <= value["x"]
+        assert page.get_by_text("UserWarning").count() == 0
         explorer.get_by_role("button", name="Select all points that are shown").click()
         explorer.get_by_text("5 selected").wait_for()
         run_cell(page, 3)

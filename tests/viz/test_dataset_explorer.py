@@ -271,6 +271,9 @@ def test_the_selection_is_read_and_set_by_rows() -> None:
     assert shown.selection.empty
     shown.selection = shown.frame["absolute error"] > 0.15
     assert shown.selection["id"].tolist() == [IDS[1], IDS[3], IDS[5]]
+    # A browser sends bytes in a view of a buffer.
+    shown.set_state({"selected": memoryview(np.array([2, 4], dtype="<u4").tobytes())})
+    assert shown.selection["id"].tolist() == [IDS[2], IDS[4]]
     shown.chosen = IDS[3]
     assert shown.point == 3
     shown.filters = {"elements": "O"}
@@ -325,7 +328,10 @@ def test_names_from_files_stay_text() -> None:
     assert "<img src" not in viz.DatasetExplorer(rows).to_html(progress=False)
 
 
-def test_a_saved_notebook_keeps_a_page_and_a_picture() -> None:
-    data = explorer()._repr_mimebundle_()
+@pytest.mark.parametrize("color", ["label", "formula", ""])
+def test_a_saved_notebook_keeps_a_page_and_a_picture(color: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        data = explorer(color=color)._repr_mimebundle_()
     assert data is not None
     assert "iframe" in data[0]["text/html"] and data[0]["image/png"]

@@ -456,7 +456,7 @@ class CrystalPanel {
       }),
     );
     this.#stage = make("div", { className: "cf-stage" });
-    this.#facts = make("dl", { className: "cf-facts" });
+    this.#facts = make("div", { className: "cf-facts" }); // JupyterLab gives lists of definitions a form of its own
     this.#near = make("div", { className: "cf-near" });
     const bar = make("div", { className: "cf-controls cf-tabs", attributes: { role: "group", "aria-label": "What is shown of the crystal" } }, ...Object.values(this.#tabs));
     ui.panel.append(heading("Chosen crystal"), this.#title, this.#warning, bar, this.#stage, this.#near, make("details", { open: true }, make("summary", {}, "All columns"), this.#facts));
@@ -477,7 +477,7 @@ class CrystalPanel {
     this.#warning.textContent = why.filter((found) => found?.[1]).map((found) => found.join(": ")).join("; ");
     this.#warning.hidden = !this.#warning.textContent;
     const facts = point < 0 ? [] : columns.map((each) => [each.label, valueText(each, point)]).filter(([, text]) => text);
-    this.#facts.replaceChildren(...facts.flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, text)]));
+    this.#facts.replaceChildren(...facts.flatMap(([name, text]) => [make("span", {}, name), make("span", {}, text)]));
     this.#showNear();
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#open(), performance.now() - this.#last < SETTLE ? SETTLE : 0);
