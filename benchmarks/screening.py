@@ -113,7 +113,7 @@ def processor_time(base: Sequence[Crystal], folder: Path, n_crystals: int, with_
 
     def nothing(_: CrystalFramer, crystals: CrystalBatch) -> Evaluated:
         sizes = len(model.config.outputs), model.config.d_model
-        return Evaluated(*(np.zeros((crystals.n_crystals, size), np.float32) for size in sizes), None)
+        return Evaluated(*(np.zeros((crystals.n_crystals, size), np.float32) for size in sizes), kinds=None)
 
     patched = nullcontext() if with_network else mock.patch.object(CrystalFramer, "evaluate", nothing)
     torch.set_num_threads(1)

@@ -43,9 +43,10 @@ class _Tensors:
     @classmethod
     def of(cls, edges: Edges) -> _Tensors:
         given = _arrays(edges.query, edges.key, edges.lengths, edges.directions, edges.is_self)
-        found = Layout.of(*given, edges.n_atoms, edges.n_keys)
+        found = Layout.of(*given, n_atoms=edges.n_atoms, n_keys=edges.n_keys)
         geometry = found.directions, found.is_self, found.lengths
-        return cls(found, Pairs(*_tensors(found.pairs)), *_tensors([found.squared]), _tensors(geometry))
+        pairs, squared = Pairs(*_tensors(found.pairs)), torch.from_numpy(found.squared)
+        return cls(found, pairs, squared, _tensors(geometry))
 
     @uncompiled
     def blocks(self, config: DistanceBasis) -> tuple[Tensor, ...]:
@@ -113,7 +114,8 @@ class _Steps:
             noise, margin = (0.0, config.weighted_margin) if is_set else (config.noise, 2.0 * config.noise)
         is_drawn = noise_seed is not None and config.weighted_margin > 0
         strengths = _arrays(logits, attention, n_seen)
-        return torch.from_numpy(layer.max_frames(*strengths, layout.arrays, config, margin, noise, keys, is_drawn))
+        drawn = {"margin": margin, "noise": noise, "keys": keys, "is_drawn": is_drawn}
+        return torch.from_numpy(layer.max_frames(*strengths, layout=layout.arrays, config=config, **drawn))
 
     @staticmethod
     @uncompiled
@@ -122,7 +124,7 @@ class _Steps:
     ) -> Tensor:
         """(n_heads, n_atoms, size). No gradient."""
         strengths = _arrays(logits, attention, n_seen)
-        return torch.from_numpy(layer.cosines_of_sets(*strengths, layout.arrays, config, size))
+        return torch.from_numpy(layer.cosines_of_sets(*strengths, layout=layout.arrays, config=config, size=size))
 
 
 def _arrays(*tensors: Tensor) -> Any:
@@ -149,7 +151,8 @@ _BLOCKS = ", ".join(f"Tensor {name}" for name in Blocks._fields)
 )
 def attend(query: Tensor, key: Tensor, precision: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     *pairs, squared, steepness = _given(rest)
-    return _tensors(layer.attend(*_arrays(query, key, precision), Pairs(*pairs), squared, steepness))
+    inputs = _arrays(query, key, precision)
+    return _tensors(layer.attend(*inputs, p=Pairs(*pairs), squared=squared, steepness=steepness))
 
 
 @torch.library.register_fake(attend)
@@ -170,7 +173,7 @@ def attend_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     *pairs, squared, steepness = _given(rest)
     inputs = _arrays(grad_attention, query, key, precision, attention, n_seen)
-    return _tensors(layer.attend_backward(*inputs, Pairs(*pairs), squared, steepness))
+    return _tensors(layer.attend_backward(*inputs, p=Pairs(*pairs), squared=squared, steepness=steepness))
 
 
 @torch.library.register_fake(attend_backward)
