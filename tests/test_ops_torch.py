@@ -26,8 +26,8 @@ from torch.utils.data import DataLoader
 
 from crystalframer import ops
 from crystalframer.config import FRAME_METHODS, FrameMethod
+from crystalframer.kernels import layer
 from crystalframer.model import attention
-from crystalframer.ops import cpu
 from crystalframer.ops.reference import AttentionInputs
 
 
@@ -103,7 +103,7 @@ def test_two_processes_give_the_gradients_of_one(tmp_path: Path) -> None:
 @pytest.fixture
 def _two_threads(monkeypatch: pytest.MonkeyPatch) -> Any:
     """However small the batch."""
-    monkeypatch.setattr(cpu, "SMALLEST_SHARE", 10)
+    monkeypatch.setattr(layer, "SMALLEST_SHARE", 10)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
