@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,7 @@ def submit(
         CheckpointError: a run has no model.
     """
     source = _task(task)
-    if not str(output).endswith((".json", ".json.gz")):
+    if not re.search(r"\.json(\.gz)?$", str(output)):
         raise ConfigError("must end with .json or .json.gz", field="output", value=str(output))
     found = _one_for_each_fold([_run(Path(folder), source) for folder in runs], source)
     folds = {f"fold_{run.fold}": _fold(run, source, device, progress) for run in found}

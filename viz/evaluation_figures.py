@@ -58,7 +58,7 @@ def evaluation_figure(evaluation: Evaluation, *, targets: Sequence[str] | None =
         >>> evaluation = cf.evaluate(cf.dataset("demo").select(range(8)), progress=False)
         >>> figure = evaluation_figure(evaluation, targets=["band_gap"])
         >>> figure.axes[0].get_ylabel()
-        'predicted band gap $E_\\\\mathrm{g}$ (eV)'
+        'predicted band gap\\n$E_\\\\mathrm{g}$ (eV)'
     """
     names = [*evaluation.scores, *evaluation.class_scores] if targets is None else targets
     draws = [(draw, name) for name in names for draw in _panels(evaluation, name)]
@@ -88,6 +88,11 @@ def parity_plot(evaluation: Evaluation, target: str, *, ax: Axes | None = None, 
 
     Raises:
         FigureError: there is no such target, or it has no labels.
+
+    Example:
+        >>> import crystalframer as cf
+        >>> evaluation = cf.evaluate(cf.dataset("demo").select(range(8)), progress=False)
+        >>> parity_plot(evaluation, "band_gap").savefig("parity.pdf")
     """
     return _drawn(_parity, evaluation, target, ax, width)
 
@@ -105,6 +110,16 @@ def roc_plot(evaluation: Evaluation, target: str, *, ax: Axes | None = None, wid
 
     Raises:
         FigureError: there is no such target, it has no labels, or all labels are of one class.
+
+    Example:
+        >>> import crystalframer as cf
+        >>> metal = cf.Target("is_metal", kind="class", classes=("non-metal", "metal"))
+        >>> crystals = [
+        ...     crystal.with_targets({"is_metal": float(crystal.targets["band_gap"] < 0.01)})
+        ...     for crystal in cf.dataset("demo").select(range(12))
+        ... ]
+        >>> evaluation = cf.evaluate(cf.CrystalDataset.from_crystals(crystals, [metal]), progress=False)
+        >>> roc_plot(evaluation, "is_metal").savefig("roc.pdf")
     """
     return _drawn(_roc, evaluation, target, ax, width)
 
@@ -123,6 +138,16 @@ def reliability_plot(evaluation: Evaluation, target: str, *, ax: Axes | None = N
 
     Raises:
         FigureError: there is no such target, or it has no labels.
+
+    Example:
+        >>> import crystalframer as cf
+        >>> metal = cf.Target("is_metal", kind="class", classes=("non-metal", "metal"))
+        >>> crystals = [
+        ...     crystal.with_targets({"is_metal": float(crystal.targets["band_gap"] < 0.01)})
+        ...     for crystal in cf.dataset("demo").select(range(12))
+        ... ]
+        >>> evaluation = cf.evaluate(cf.CrystalDataset.from_crystals(crystals, [metal]), progress=False)
+        >>> reliability_plot(evaluation, "is_metal").savefig("reliability.pdf")
     """
     return _drawn(_reliability, evaluation, target, ax, width)
 
@@ -138,6 +163,16 @@ def confusion_plot(evaluation: Evaluation, target: str, *, ax: Axes | None = Non
 
     Raises:
         FigureError: there is no such target, or it has no labels.
+
+    Example:
+        >>> import crystalframer as cf
+        >>> metal = cf.Target("is_metal", kind="class", classes=("non-metal", "metal"))
+        >>> crystals = [
+        ...     crystal.with_targets({"is_metal": float(crystal.targets["band_gap"] < 0.01)})
+        ...     for crystal in cf.dataset("demo").select(range(12))
+        ... ]
+        >>> evaluation = cf.evaluate(cf.CrystalDataset.from_crystals(crystals, [metal]), progress=False)
+        >>> confusion_plot(evaluation, "is_metal").savefig("confusion.pdf")
     """
     return _drawn(_confusion, evaluation, target, ax, width)
 

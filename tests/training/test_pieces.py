@@ -28,6 +28,7 @@ from crystalframer.config import Config, FrameConfig
 from crystalframer.crystals.batch import CrystalBatch
 from crystalframer.crystals.loading import BatchOrder, prepare, train_loader
 from crystalframer.errors import ConfigError, CrystalError
+from crystalframer.ops import compilers
 from crystalframer.training import FitResult, Interrupted, fit, ranks
 from crystalframer.training.folder import RunFolder
 from crystalframer.training.inputs import check_memory, in_pieces_that_fit
@@ -148,7 +149,7 @@ def test_pieces_follow_from_the_estimate(monkeypatch: pytest.MonkeyPatch, capsys
     crystals = prepare(DATA.train.with_targets(MODEL.targets).labelled(), MODEL.radius, MODEL.target_names)
     largest = memory.batch_memory(MODEL, *crystals.sizes(np.arange(8)), training=True)
     monkeypatch.setattr(memory, "free_memory", lambda device: largest // 2)
-    monkeypatch.setattr(memory, "compiler_is_there", lambda device_type: True)
+    monkeypatch.setattr(compilers, "compiler_is_there", lambda device_type: True)
     with refused(ConfigError, "training.n_pieces"):
         check_memory(CONFIG, {"train": crystals}, torch.device("cpu"), 1)
     found = in_pieces_that_fit(CONFIG, crystals, torch.device("cuda"))
