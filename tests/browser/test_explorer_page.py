@@ -305,6 +305,24 @@ def test_the_camera_stays_where_it_is(open_scene: OpenScene) -> None:
         assert page.evaluate(f"{EXPLORER}.structure().view()") == turned
 
 
+def test_a_crystal_that_changes_out_of_sight_is_drawn_when_it_comes_back(open_scene: OpenScene) -> None:
+    with open_scene(SCENE) as page:
+        slide(page, "Layer", 1)
+        page.evaluate(f"{EXPLORER}.structure().reset()")
+        before = page.evaluate(f"{EXPLORER}.structure().view()"), pixels(page, ".cf-structure")
+        page.evaluate("document.querySelector('.cf-structure').style.display = 'none'")
+        page.evaluate(f"{EXPLORER}.structure().change({EXPLORER}.crystal)")
+        slide(page, "Layer", 2)
+        page.evaluate(f"{EXPLORER}.structure().reset()")
+        page.evaluate("document.querySelector('.cf-structure').style.display = ''")
+        frames_later(page, 3)
+        assert pixels(page, ".cf-structure") != before[1]
+        slide(page, "Layer", 1)
+        page.evaluate(f"{EXPLORER}.structure().reset()")
+        np.testing.assert_allclose(page.evaluate(f"{EXPLORER}.structure().view()"), before[0], atol=1e-6)
+        assert pixels(page, ".cf-structure") == before[1]
+
+
 def test_play_steps_until_it_is_stopped(open_scene: OpenScene) -> None:
     with open_scene(SCENE) as page:
         page.clock.install(time=0)

@@ -108,6 +108,7 @@ def test_every_control_has_a_name(page: Page) -> None:
 
 def test_each_view_gets_its_own_head_and_gives_it_up(page: Page) -> None:
     page.get_by_label("same head").uncheck()
+    frames_later(page)
     assert page.get_by_role("slider", name="Head", exact=True).count() == 0
     before = pictures(page)
     page.get_by_role("slider", name="Head of none").fill("3")

@@ -653,7 +653,7 @@ class PlainPicture {
   }
 
   #draw() {
-    if (!this.#structure || !this.#box.clientWidth) return;
+    if (!this.#structure) return;
     const display = { ...startingDisplay(this.#crystal), ...this.#shown };
     this.#structure.draw({ ...this.#state, display }, { edges: [], weights: [] });
   }

@@ -73,6 +73,8 @@ export class Structure {
   #before = []; // views to go back to
   #companions = []; // pictures of the same crystal, which show the same part of it
   #ears = new AbortController();
+  #late = null; // what to draw as soon as the container has a size
+  #watcher = new ResizeObserver(() => this.#late && this.#hasSize && this.#late());
 
   /**
    * `library` is 3Dmol, `container` an element with a size. `onPick(atom, image, event)` is called on a click on an atom,
@@ -90,12 +92,14 @@ export class Structure {
     this.#first = cameraAt(view);
     LIVING.add(this);
     this.#listen(onPick, onPoint);
+    this.#watcher.observe(container);
   }
 
   /** Take the picture away. The last one gives back the WebGL context that all share: a browser has about 16 of them. */
   end() {
     if (!LIVING.delete(this)) return;
     this.#ears.abort();
+    this.#watcher.disconnect();
     cancelAnimationFrame(this.#redraw);
     this.#state = null;
     if (!LIVING.size) this.context?.getExtension("WEBGL_lose_context")?.loseContext();
@@ -107,8 +111,13 @@ export class Structure {
     return this.#viewer.getRenderer().getContext();
   }
 
-  /** Draw `{layer, head, atom, frames, polyhedra, display}` with the lines `{edges, weights, quantity}`. */
+  /**
+   * Draw `{layer, head, atom, frames, polyhedra, display}` with the lines `{edges, weights, quantity}`; where the picture
+   * is out of sight and has no size, once it has one.
+   */
   draw(state, lines) {
+    this.#late = this.#hasSize ? null : () => this.draw(state, lines);
+    if (this.#late) return;
     const isFirst = !this.#state;
     this.#state = { ...state, display: state.display ?? startingDisplay(this.#crystal) };
     this.#lines = { quantity: ATTENTION, ...lines };
@@ -141,6 +150,15 @@ export class Structure {
   }
 
   // --- the camera ---------------------------------------------------------------------------------------------------
+
+  /** JupyterLab takes the size of a cell that is scrolled out of sight, and a page that of what it hides. */
+  get #hasSize() {
+    return this.#container.clientWidth > 0 && this.#container.clientHeight > 0;
+  }
+
+  get #isSeen() {
+    return this.#state && this.#hasSize;
+  }
 
   /** Pixels per Å. */
   get scale() {
@@ -197,6 +215,7 @@ export class Structure {
 
   /** Bring the chosen atom to the middle, and turn about it from now on. */
   fly() {
+    if (!this.#isSeen) return;
     const size = Math.min(this.#container.clientWidth, this.#container.clientHeight);
     this.#keepView();
     this.#lookAt(this.#positionOf(this.#state.atom), size / (2 * FLY));
@@ -232,6 +251,7 @@ export class Structure {
   }
 
   #turnTo(rows) {
+    if (!this.#isSeen) return;
     const turn = quaternionOf(rows);
     const [x, y, z, distance] = this.#viewer.getView();
     this.#viewer.setView([x, y, z, distance, ...turn]);
@@ -278,14 +298,14 @@ export class Structure {
   }
 
   #moved(seen) {
-    if (!this.#state) return;
+    if (!this.#isSeen) return;
     this.#label();
     for (const call of this.#listeners) call(seen);
     const change = this.scale / this.#scaleAsDrawn;
     if (change < RESCALE && change > 1 / RESCALE) return;
     this.#redraw ||= requestAnimationFrame(() => {
       this.#redraw = 0;
-      this.#drawAll();
+      if (this.#isSeen) this.#drawAll();
     });
   }
 
@@ -512,7 +532,7 @@ export class Structure {
   }
 
   #label() {
-    if (!this.#state) return;
+    if (!this.#isSeen) return;
     const { texts, lines, paper } = this.#words();
     fill(this.#overlay, texts, lines, paper);
   }
