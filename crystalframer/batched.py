@@ -87,14 +87,21 @@ def without_torch(
     return found if found is None or as_trained else summing(found)
 
 
-def predicted(structures: Any, model: Any, batch_size: int, max_atoms: int, progress: bool) -> Table:
-    """The table of predictions, as columns."""
+def predicted(
+    structures: Any,
+    model: Any,
+    batch_size: int,
+    max_atoms: int,
+    progress: bool,
+    form: Callable[[Table], Any] = lambda rows: rows,
+) -> Any:
+    """The table of predictions, in the form that `form` gives it: as columns, if it is left out."""
 
     def of_batch(records: Sequence[StructureRecord]) -> Iterator[Outcome]:
         return outcomes_of_batch(records, model)
 
-    def framed(outcomes: Sequence[Outcome], ids: list[str]) -> Table:
-        return table(outcomes, columns(model)).called(ids)
+    def framed(outcomes: Sequence[Outcome], ids: list[str]) -> Any:
+        return form(table(outcomes, columns(model)).called(ids))
 
     return tabulated(structures, of_batch, framed, batch_size, max_atoms, progress)
 

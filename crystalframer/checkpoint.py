@@ -309,7 +309,7 @@ def find(path: Path | str | None) -> Path:
     return found
 
 
-def used_by(path: Path | str) -> UsedCrystals | None:
+def used_by(path: Path | str | None) -> UsedCrystals | None:
     """The crystals of the run whose weights are there; None if nothing says which they are.
 
     Raises:

@@ -18,6 +18,7 @@ from crystalframer.errors import (
     ConfigError,
     CrystalFramerError,
     CrystalWarning,
+    ScreeningError,
     Setting,
     UnknownTarget,
     listed,
@@ -272,13 +273,23 @@ def _screen(
     """
     if not structures:
         raise ConfigError("no structures to screen; name files, folders, patterns or databases")
+    from crystalframer import checkpoint
     from crystalframer.outcomes import check_sizes
     from crystalframer.reading.inputs import check_exist, none_readable
+    from crystalframer.result_tables import check_table_path
+    from crystalframer.selection import Choice
 
     check_sizes(**{name: options[name] for name in ("shard_size", "n_workers", "max_atoms")})
-    if (top is None) != (by is None):
-        raise ConfigError("go together: how many rows, and the column that decides", field="top and by")
     check_exist(structures)
+    if output.is_file():
+        raise ScreeningError("is a file, and the tables need a folder; name another one", path=output)
+    if selection is not None:
+        check_table_path(selection)
+    # What is asked for at the end is checked at the beginning: between the two may be hours.
+    is_chosen = any(choice is not None for choice in (where, top, by, hull))
+    choice = Choice.of(where, top, by, lowest, hull) if is_chosen else None
+    if choice is not None:
+        choice.check(checkpoint.columns(options["model"]))
     unread = none_readable(structures)
     if unread is not None and not any(record.of_machine for record in unread):
         _report_failures([str(record.error) for record in unread], len(unread))
@@ -292,10 +303,10 @@ def _screen(
         page = result.folder / reports.REPORT
         reports.screening_report(result.folder, page)
         print(f"report in {page}")
-    if any(choice is not None for choice in (where, top, by, hull, selection)):
+    if choice is not None or selection is not None:
         from crystalframer.outcomes import Table
 
-        chosen = cf.read_screen(output, where, top, by, lowest, hull)
+        chosen = cf.read_screen(output, where, top, by, lowest, None if choice is None else choice.phases)
         if selection is None:
             # Below the summary, so never as CSV.
             _print_table(Table.of(chosen), wide=not sys.stdout.isatty(), rest="--selection TABLE writes them")
@@ -320,17 +331,22 @@ def _evaluate(
     $ crystalframer evaluate demo --model runs/train --output demo.html
     $ crystalframer evaluate measured.csv --model runs/gap --split all --output comparison.csv
     """
-    from crystalframer import pages
+    from crystalframer import checkpoint, pages
+    from crystalframer.datasets.scored import labelled_targets, part_of
     from crystalframer.result_tables import check_table_path
 
     page = output if output is not None and output.suffix == pages.PAGE else None
     if output is not None and page is None:
         check_table_path(output)
-    labelled = cf.dataset(data)
-    loaded = cf.load(model, device, as_trained=as_trained)
-    if split is None and loaded.used is None and labelled.parts is not None:
+    # What does not fit is said before torch is loaded.
+    used = checkpoint.used_by(model)
+    labelled = labelled_targets(data, checkpoint.read_config(model).targets)
+    if split is None and used is None and labelled.parts is not None:
         split = "test"
     part = None if split == "all" else split
+    if part is not None:
+        part_of(labelled, part, used)
+    loaded = cf.load(model, device, as_trained=as_trained)
     result = cf.evaluate(labelled, loaded, part=part, **sizes)
     print(f"{data}, {'all crystals' if part is None else f'{part} part'}: {result.summary()}")
     if page is not None:
@@ -403,6 +419,8 @@ def _trace(structure: Any, output: Any = None, **options: Any) -> int:
 
     pages.check_page(output, ".safetensors")
     crystal = cf.read(structure)
+    if options["sites"] is not None:
+        crystal.check_sites(options["sites"])
     record = cf.trace(crystal, **options)
     path = output or Path(f"{record.id}.safetensors")
     if path.suffix == pages.PAGE:
@@ -431,9 +449,15 @@ def _explain(structure: Any, output: Any = None, **options: Any) -> int:
     import numpy as np
 
     from crystalframer import pages
+    from crystalframer.checkpoint import read_config
 
+    # What is wrong is said before torch is loaded.
     pages.check_page(output, ".safetensors")
-    crystal = cf.read(structure)  # first: a broken file is answered before torch is loaded
+    config = read_config(options["model"])
+    config.check_output(options["target"] or config.target_names[0])
+    crystal = cf.read(structure)
+    if options["sites"] is not None:
+        crystal.check_sites(options["sites"])
     found = cf.explain(crystal, **options)
     print(f"{found!r}\n")
     print("contributions of equivalent atoms, which add up to the prediction minus the base")

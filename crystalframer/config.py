@@ -419,6 +419,17 @@ class ModelConfig(_Checked):
             message = f"is none of the {self.n_layers} layers of the model; {choices}"
             raise ConfigError(message, field="layer", value=layer)
 
+    def check_output(self, name: str) -> None:
+        """Check that a name is that of a target, or of one class of a target.
+
+        Raises:
+            ConfigError: it is neither (the nearest name is given).
+        """
+        classes = (name for each in self.targets if each.n_outputs > 1 for name in each.output_names)
+        known = [*self.target_names, *classes]
+        if name not in known:
+            raise ConfigError(f"the model does not predict it{suggestion(name, known)}", field="target", value=name)
+
     @property
     def target_names(self) -> tuple[str, ...]:
         return tuple(target.name for target in self.targets)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import difflib
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,8 +22,8 @@ from crystalframer.class_scores import ClassScore, likeliest, probabilities, sco
 from crystalframer.config import Target
 from crystalframer.crystals.loading import PreparedCrystals, batch_ends, prepare
 from crystalframer.datasets import classes
-from crystalframer.datasets.dataset import PARTS, CrystalDataset
-from crystalframer.datasets.sources import dataset
+from crystalframer.datasets.dataset import CrystalDataset
+from crystalframer.datasets.scored import Part, labelled_targets, part_of
 from crystalframer.datasets.used import ROLES, TRAINED, Found, Role, UsedCrystals
 from crystalframer.errors import DataError, UncertaintyError, listed
 from crystalframer.measured_errors import MeasuredErrors, measured
@@ -42,16 +41,10 @@ ENOUGH_FOR_BIAS, LARGE_BIAS = 20, 0.5
 """The summary mentions a mean deviation from this many labels on, if it exceeds this share of the MAE."""
 AWAY = 0.25
 """How much crystals of other kinds count in a calibration, all together, beside all others."""
-LOGARITHM = "log10_"
-"""Before the name of a quantity: another quantity, not the same misspelt."""
-ALIKE = 0.7
-"""Similarity of names (`difflib`) from which on a label is thought to be misspelt."""
 _SHOWN_TARGETS = 4
 """In one line."""
 OFTEN = 0.01
 """Share of labels that are exactly 0 from which on 0 is a bound, if none is below."""
-
-Part = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True)
@@ -239,9 +232,9 @@ def evaluate(
         CheckpointError: the model cannot be loaded.
     """
     model = ready(model, device)
-    data = labelled_targets(data, model)
+    data = labelled_targets(data, model.config.targets)
     n_train = int((data.parts == "train").sum()) if part is None and data.parts is not None else 0
-    data = data if part is None else _part(data, part, model)
+    data = data if part is None else part_of(data, part, model.used)
     sizes = {"batch_size": batch_size, "max_atoms": max_atoms, "progress": progress}
     if model.used is None:
         remarks = (
@@ -433,15 +426,15 @@ def calibrate(
         CheckpointError: the model cannot be loaded.
     """
     model = ready(model, device)
-    data = labelled_targets(data, model)
-    data = _without_training((data if part is None else _part(data, part, model)).labelled(), model)
+    data = labelled_targets(data, model.config.targets)
+    data = _without_training((data if part is None else part_of(data, part, model.used)).labelled(), model)
     names = model.config.scalar_names
     if not names:
         message = "the model predicts classes only, whose probabilities need no intervals"
         raise UncertaintyError(message, field="targets", value=model.config.target_names)
     parts = [data]
     if away is not None:
-        parts.append(_without_training(labelled_targets(away, model), model))
+        parts.append(_without_training(labelled_targets(away, model.config.targets), model))
     found = [inputs_and_errors(part, model, progress) for part in parts]
     inputs, errors, labels = (np.concatenate(values) for values in zip(*found, strict=True))
     counts = np.ones(len(data)) if away is None else relative_counts(len(data), len(parts[1]))
@@ -526,8 +519,8 @@ def calibrate_probabilities(
         CheckpointError: the model cannot be loaded.
     """
     model = ready(model, device)
-    data = labelled_targets(data, model)
-    data = _without_training(data if part is None else _part(data, part, model), model)
+    data = labelled_targets(data, model.config.targets)
+    data = _without_training(data if part is None else part_of(data, part, model.used), model)
     names = [target.name for target in model.config.targets if target.is_class]
     if not names:
         message = "the model predicts no classes, so there are no probabilities to calibrate; see `calibrate`"
@@ -570,7 +563,7 @@ def index_training_crystals(
         CheckpointError: the model cannot be loaded.
     """
     model = ready(model, device)
-    data = labelled_targets(data, model)
+    data = labelled_targets(data, model.config.targets)
     names = model.config.scalar_names
     pooled, predicted, labels = _pooled_predicted_labels(data, model, "training", "indexing", progress)
     return TrainingIndex.of(pooled, data.ids.tolist(), data.formulas.tolist(), names, labels, predicted - labels)
@@ -644,20 +637,6 @@ def _not_scored(data: CrystalDataset, model: CrystalFramer) -> list[str]:
     return [f"The data set has no labels of {', '.join(missing)}: not scored"] if missing else []
 
 
-def labelled_targets(data: CrystalDataset | str | Path, model: CrystalFramer) -> CrystalDataset:
-    """The data set with those targets of the model that it has. A name that is nearly one of these is an error."""
-    data = data if isinstance(data, CrystalDataset) else dataset(data)
-    known = [target for target in model.config.targets if target.name in data.targets]
-    others = [name for name in data.targets if not {name, LOGARITHM + name} & {*model.config.target_names}]
-    for name in model.config.target_names:
-        if name not in data.targets and difflib.get_close_matches(name, others, cutoff=ALIKE):
-            data.target(name)  # raises, and names it
-    if not known:
-        names = ", ".join(model.config.target_names)
-        raise DataError(f"the data set has no label that the model predicts; it needs one of {names}", field="targets")
-    return data.with_targets(known)
-
-
 def _without_training(data: CrystalDataset, model: CrystalFramer) -> CrystalDataset:
     """The crystals that did not train the model. It is said how many did."""
     trained = np.zeros(len(data), dtype=bool) if model.used is None else np.isin(model.used.find(data).role, TRAINED)
@@ -670,26 +649,6 @@ def _without_training(data: CrystalDataset, model: CrystalFramer) -> CrystalData
         file=sys.stderr,
     )
     return data.select(~trained)
-
-
-def _part(data: CrystalDataset, part: Part, model: CrystalFramer) -> CrystalDataset:
-    if data.parts is None and model.used is not None:
-        chosen = data.select(model.used.find(data).of(part))
-        if not len(chosen):
-            message = f"the data set holds no crystal of the {part} part of the run; choose another part"
-            raise DataError(message, field="part", value=part)
-        return chosen
-    if data.parts is None:
-        raise DataError(
-            f"the data set has no {part} part, because it has no split of its own (a column `split` with "
-            f"{', '.join(PARTS)}); use all of it",
-            field="part",
-            value=part,
-        )
-    chosen = data.select(data.parts == part)
-    if not len(chosen):
-        raise DataError(f"the {part} part of the data set is empty; choose another part", field="part", value=part)
-    return chosen
 
 
 def _score(target: Target, rows: pandas.DataFrame, mean: float) -> TargetScore:

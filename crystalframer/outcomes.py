@@ -155,19 +155,3 @@ def table(rows: Sequence[Outcome], columns: Columns) -> Table:
         found["nearest_distance"] = np.array([row.distance for row in rows], dtype=np.float64)
     found["error"] = text_array([row.error for row in rows])
     return Table(found, {target.name: target.unit for target in columns.targets})
-
-
-def best_first(frame: pandas.DataFrame, by: str, lowest: bool) -> pandas.DataFrame:
-    """The rows with a value in a column, in its order. If it holds predictions, rows with a flag come last.
-
-    Args:
-        frame: a table of predictions; `attrs["units"]` names what is predicted.
-        by: a column of numbers.
-        lowest: whether the lowest values come first.
-    """
-    frame = frame.dropna(subset=[by])
-    predicted = {f"{name}{end}" for name in frame.attrs.get("units", {}) for end in ("", "_low", "_high")}
-    flags = [frame[column].notna() for column in FLAGS if column in frame and by in predicted]
-    is_flagged = np.logical_or.reduce([np.zeros(len(frame), dtype=bool), *flags])
-    value = frame[by].to_numpy(dtype=np.float64)
-    return frame.iloc[np.lexsort((value if lowest else -value, is_flagged))]

@@ -8,7 +8,7 @@ import functools
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,7 +20,7 @@ from jaxtyping import Int64
 from crystalframer import checkpoint, devices, memory
 from crystalframer._moved import moved_names
 from crystalframer._version import __version__
-from crystalframer.batched import BATCH_SIZE, MAX_ATOMS, MAX_EDGES, columns, outcomes_of_batch, summing, tabulated
+from crystalframer.batched import BATCH_SIZE, MAX_ATOMS, MAX_EDGES, columns, outcomes_of_batch, predicted, summing
 from crystalframer.config import ModelConfig
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.large_cells import ChunkedCrystal
@@ -28,7 +28,7 @@ from crystalframer.crystals.loading import prepare
 from crystalframer.errors import ConfigError, CrystalError, Setting
 from crystalframer.model.network import CrystalFramer
 from crystalframer.notes import PredictionNotes
-from crystalframer.outcomes import FLAGS, Outcome, table
+from crystalframer.outcomes import FLAGS, Table
 from crystalframer.reading.entry import StructureRecord
 from crystalframer.reading.inputs import read
 from crystalframer.surroundings import plain
@@ -117,10 +117,10 @@ def predict(
         One row per structure, in the order of the input, with the index of a DataFrame (of a Series too, unless it has
         unique names, which become the ids, as the keys of a dictionary do): `id`, `formula` (reduced), one column per
         target in its physical unit (`frame.attrs["units"]` maps target to unit), and `error`: why there is no
-        prediction, else None. A calibrated model reports no value below 0 for a target whose labels cannot be negative,
-        such as a band gap. A calibrated model (see `calibrate`) adds the prediction interval from `<target>_low` to
+        prediction, else None. A calibrated model (see `calibrate`) adds the prediction interval from `<target>_low` to
         `<target>_high`, which contains the true value for 90 % of crystals like those that it was calibrated on; the
-        ends are NaN where no similar training crystal has a label of the target. A model that knows its training data
+        ends are NaN where no similar training crystal has a label of the target. It reports no value below 0 for a
+        target whose labels cannot be negative, such as a band gap. A model that knows its training data
         adds `outside_training`: how the structure differs from all training crystals, else None. One that knows altered
         crystals (see `learn_soundness`) also says there if species seem exchanged or atoms missing, and adds
         `not_relaxed`: why the atoms seem not to be at rest, else None. One with an index of its training data adds
@@ -136,15 +136,7 @@ def predict(
     """
     if isinstance(structures, CrystalFramer):
         raise TypeError("the first argument is a model; the order is predict(structures, model)")
-    model = ready(model, device)
-
-    def of_batch(records: Sequence[StructureRecord]) -> Iterator[Outcome]:
-        return outcomes_of_batch(records, model)
-
-    def framed(outcomes: Sequence[Outcome], ids: list[str]) -> pandas.DataFrame:
-        return table(outcomes, columns(model)).called(ids).frame()
-
-    return tabulated(structures, of_batch, framed, batch_size, max_atoms, progress)
+    return predicted(structures, ready(model, device), batch_size, max_atoms, progress, Table.frame)
 
 
 @plain()
@@ -226,13 +218,7 @@ def _region(
     crystal: Crystal, chunked: ChunkedCrystal, sites: Int64[np.ndarray, " n_sites"], within: float, config: ModelConfig
 ) -> Int64[np.ndarray, " n_atoms"]:
     """These sites in the order given, then the others around them."""
-    bad = sites[(sites < 0) | (sites >= len(crystal))]
-    if bad.size:
-        raise CrystalError(
-            f"{crystal.name}: there is no site {bad[0]}; choose from 0 to {len(crystal) - 1:,}", site=int(bad[0])
-        )
-    if not sites.size:
-        raise CrystalError(f"{crystal.name}: no sites are named; name at least one, or leave them out for all atoms")
+    crystal.check_sites(sites.tolist())
     if not 0.0 <= within <= config.radius:
         limits = f" Å: must be from 0 to the neighbour radius of the model, {config.radius:.2f} Å; name more sites"
         raise CrystalError(f"{crystal.name}: ", Setting("within", within), limits, field="within", value=within)

@@ -76,7 +76,7 @@ def above_hull(
         for candidate in tqdm(candidates, desc="hulls", unit=" candidates", delay=2, leave=False, disable=not progress)
     ]
     names = ["above_hull", "above_hull_low", "above_hull_high", "decomposes_to", "error"]
-    found = pandas.DataFrame(rows, columns=names)
+    found = pandas.DataFrame(rows, columns=names).astype(dict.fromkeys(names[:3], np.float64))
     for place, name in enumerate(names[3:], start=3):  # None stays None where all others are text
         found[name] = pandas.Series([row[place] for row in rows], dtype=object)
     if not any(phase.has_interval for phase in (*candidates, *known)):

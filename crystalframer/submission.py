@@ -12,12 +12,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
 
 from crystalframer import checkpoint, files
 from crystalframer._version import __version__
@@ -27,8 +25,10 @@ from crystalframer.datasets.published import Source
 from crystalframer.datasets.sources import dataset
 from crystalframer.datasets.splits import N_FOLDS
 from crystalframer.errors import CheckpointError, ConfigError, DataError, listed, suggestion
-from crystalframer.prediction import predict
 from crystalframer.training.folder import RunFolder
+
+if TYPE_CHECKING:
+    import torch
 
 RANDOM = "random weights"
 _MATBENCH_VERSION = "0.6"
@@ -141,6 +141,8 @@ def scores_of(
         predictions: numbers, or probabilities of the second class.
     """
     if target.is_class:
+        from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
+
         likeliest = predictions >= 0.5
         return {
             "accuracy": float(accuracy_score(labels, likeliest)),
@@ -235,6 +237,8 @@ def _one_for_each_fold(runs: Sequence[FoldRun], source: Source) -> list[FoldRun]
 
 
 def _fold(run: FoldRun, source: Source, device: torch.device | str | None, progress: bool) -> dict[str, Any]:
+    from crystalframer.prediction import predict
+
     (target,) = source.targets
     data = dataset(f"{source.name}:fold-{run.fold}")
     assert data.parts is not None

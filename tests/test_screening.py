@@ -36,7 +36,6 @@ from crystalframer.crystals.crystal import Crystal
 from crystalframer.errors import DataError, ScreeningError, WorkerError
 from crystalframer.files import LOCK_FILE
 from crystalframer.model.network import CrystalFramer
-from crystalframer.outcomes import best_first
 from crystalframer.processes import pool
 from crystalframer.processes.child import Child
 from crystalframer.reading.entry import StructureRecord
@@ -44,6 +43,7 @@ from crystalframer.screening import shards
 from crystalframer.screening.manifest import fingerprint
 from crystalframer.screening.plan import Shard
 from crystalframer.screening.shards import even_batches, reason_of
+from crystalframer.selection import best_first
 from crystalframer.testing import prototypes, random_crystal
 
 N = 23
@@ -463,6 +463,38 @@ def test_the_command_prints_the_choice_or_writes_it(
     assert "tables have 10,000 structures each, not 7" in capsys.readouterr().err
     empty = write_lines(tmp_path / "bad.jsonl", [random_crystal(0, 2)], (0,))
     assert main(["screen", str(empty), str(tmp_path / "bad"), "--model", str(saved), "--device", "cpu"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--hull", "missing.csv"], "'missing.csv' is neither a name nor an existing path"),
+        (["--hull", "phases.csv"], "has no label column 'formation_energy_per_atom'"),
+        (["--where", "gap > 1"], "--where gap > 1 cannot be evaluated"),
+        (["--top", "3", "--by", "gap"], "--by gap is no column of numbers"),
+        (["--top", "3"], "top and by go together"),
+        (["--top", "3", "--by", "above_hull"], "is no column of numbers"),
+        (["--where", "index < 2", "--selection", "best.xyz"], "best.xyz"),
+    ],
+)
+def test_a_wrong_choice_is_refused_before_hours_of_screening(
+    lines: Path,
+    tmp_path: Path,
+    words: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "phases.csv").write_text("formula,id\nNaCl,1\n")
+    assert main(["screen", str(lines), "--output", "out", *words]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_in_place_of_the_folder(lines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["screen", str(lines), "--output", str(lines)]) == 2
+    assert "is a file, and the tables need a folder" in capsys.readouterr().err
 
 
 # Failures of the machine

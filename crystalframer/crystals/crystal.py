@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -108,6 +108,19 @@ class Crystal:
 
     def __len__(self) -> int:
         return len(self.atomic_numbers)
+
+    def check_sites(self, sites: Collection[int]) -> None:
+        """Check that sites are named, counted from 0, and that the crystal has them.
+
+        Raises:
+            CrystalError: none is named, or there is none of a number (`site`).
+        """
+        if not sites:
+            raise CrystalError(f"{self.name}: no sites are named; name at least one, or leave them out for all atoms")
+        for site in sites:
+            if not 0 <= site < len(self):
+                message = f"{self.name}: there is no site {site}; choose from 0 to {len(self) - 1:,}"
+                raise CrystalError(message, site=int(site))
 
     def __repr__(self) -> str:
         name = f"{self.id!r}: " if self.id else ""

@@ -21,7 +21,7 @@ from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.large_cells import ChunkedCrystal, EdgesOfAtoms
 from crystalframer.crystals.loading import PreparedCrystals, batch_ends, prepare
 from crystalframer.datasets.symmetry import equivalent_sites
-from crystalframer.errors import ConfigError, CrystalError, Setting, suggestion
+from crystalframer.errors import CrystalError, Setting
 from crystalframer.explaining.removal import predictions_with
 from crystalframer.explanations import Explanation
 from crystalframer.maths.edges import SELF_LENGTH, EdgeChunks, Edges
@@ -147,13 +147,8 @@ def explained_output(target: str | None, config: ModelConfig) -> Explained:
     Raises:
         ConfigError: the model has no such target.
     """
-    known = [
-        *config.target_names,
-        *(name for each in config.targets if each.n_outputs > 1 for name in each.output_names),
-    ]
-    name = known[0] if target is None else target
-    if name not in known:
-        raise ConfigError(f"the model does not predict it{suggestion(name, known)}", field="target", value=name)
+    name = config.target_names[0] if target is None else target
+    config.check_output(name)
     for each, columns in zip(config.targets, config.columns, strict=True):
         weights = np.zeros(len(config.outputs))
         if name == each.name or name in each.output_names:
@@ -196,11 +191,7 @@ def _asked(
             raise CrystalError(problem, Setting("sites"))
         return None
     asked = np.array(list(dict.fromkeys(sites)), dtype=np.int64)
-    bad = asked[(asked < 0) | (asked >= len(crystal))]
-    if bad.size or not asked.size:
-        which = f"has no site {bad[0]}" if bad.size else "no sites are named"
-        problem = f"{crystal.name}: {which}; sites are counted from 0 to {len(crystal) - 1}"
-        raise CrystalError(problem, field="sites", value=list(sites))
+    crystal.check_sites(asked.tolist())
     return asked
 
 

@@ -17,8 +17,8 @@ from tqdm.auto import tqdm
 from crystalframer.crystals.batch import CrystalBatch
 from crystalframer.crystals.loading import PreparedCrystals, batch_ends, prepare
 from crystalframer.datasets.dataset import CrystalDataset
+from crystalframer.datasets.scored import labelled_targets
 from crystalframer.errors import ConfigError, DataError, suggestion
-from crystalframer.evaluation import labelled_targets
 from crystalframer.explaining.interventions import random_axes
 from crystalframer.explaining.removal import EDGES_AT_ONCE
 from crystalframer.maths.edges import Edges
@@ -92,7 +92,7 @@ def head_importance(
     import pandas
 
     model = ready(model, device)
-    data = labelled_targets(data, model)
+    data = labelled_targets(data, model.config.targets)
     asked = _asked(target, data, model)
     data = data.select(np.flatnonzero(~np.isnan(data.targets[asked.name])))
     if len(data) < 2:

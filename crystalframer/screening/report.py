@@ -12,9 +12,10 @@ import numpy as np
 from crystalframer import cards, files
 from crystalframer.config import Target
 from crystalframer.errors import ScreeningError, listed
-from crystalframer.outcomes import FLAGS, best_first
+from crystalframer.outcomes import FLAGS
 from crystalframer.screening import shards
 from crystalframer.screening.manifest import MANIFEST
+from crystalframer.selection import best_first
 from crystalframer.terminal import quantities
 
 if TYPE_CHECKING:

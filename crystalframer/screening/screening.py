@@ -19,7 +19,6 @@ from crystalframer.batched import MAX_ATOMS
 from crystalframer.datasets.dataset import CrystalDataset
 from crystalframer.errors import ScreeningError, Setting, WorkerError
 from crystalframer.model.network import CrystalFramer
-from crystalframer.outcomes import best_first
 from crystalframer.prediction import ready
 from crystalframer.processes import pool
 from crystalframer.screening import shards as shard_files
@@ -35,7 +34,7 @@ from crystalframer.screening.shards import (
     path_of,
     read_result,
 )
-from crystalframer.stability import above_hull, phase_table
+from crystalframer.selection import Choice
 
 if TYPE_CHECKING:
     import pandas
@@ -299,54 +298,17 @@ def read_screen(
     folder = Path(folder).expanduser()
     if not (folder / MANIFEST).is_file():
         raise ScreeningError("holds no screening; name the folder that `crystalframer screen` wrote to", path=folder)
-    if (top is None) != (by is None):
-        raise ScreeningError("top and by go together: how many rows, and the column that decides", field="by")
-    phases = None if hull is None else phase_table(hull)
+    choice = Choice.of(where, top, by, lowest, hull)
     kept: pandas.DataFrame | None = None
     for number in numbers_there(folder):
         frame = shard_files.read(path_of(folder, number))
-        if phases is not None:
-            frame = _with_hull(frame, phases)
-        if by is not None and (by not in frame or not pandas.api.types.is_numeric_dtype(frame[by])):
-            numeric = frame.select_dtypes("number").columns
-            names = ", ".join(numeric)
-            raise ScreeningError(
-                Setting("by", by), f" is no column of numbers; choose from {names}", field="by", value=by
-            )
-        if where is not None:
-            frame = _chosen(frame, where)
+        frame = choice.filtered(frame)
         kept = frame if kept is None else pandas.concat([kept, frame], ignore_index=True)
         kept.attrs = frame.attrs
-        if top is not None and by is not None:
-            kept = best_first(kept, by, lowest).head(top)
+        kept = choice.best(kept)
     if kept is None:
         raise ScreeningError("no table is complete yet; let the screening go on", path=folder)
     return kept.reset_index(drop=True)
-
-
-def _with_hull(frame: pandas.DataFrame, phases: pandas.DataFrame) -> pandas.DataFrame:
-    """The rows with what `above_hull` finds for them."""
-    import pandas
-
-    found = above_hull(frame, phases).rename(columns={"error": "hull_error"})
-    names = [name for name in found if name.startswith("above_hull") or name in ("decomposes_to", "hull_error")]
-    joined = pandas.concat([frame, found[names]], axis=1)
-    joined.attrs = {**frame.attrs, "units": {**frame.attrs.get("units", {}), **found.attrs["units"]}}
-    return joined
-
-
-def _chosen(frame: pandas.DataFrame, where: str) -> pandas.DataFrame:
-    try:
-        chosen = frame.query(where, engine="python")
-    except Exception as error:  # pandas and Python's parser raise what they like
-        raise ScreeningError(
-            Setting("where", where),
-            f" cannot be evaluated ({error}); the columns are {', '.join(frame)}",
-            field="where",
-            value=where,
-        ) from error
-    chosen.attrs = frame.attrs
-    return chosen
 
 
 def _left(work: FilePlan | StreamPlan, folder: Path, done: dict[int, ShardResult]) -> Iterator[Shard]:
