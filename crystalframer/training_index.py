@@ -24,6 +24,8 @@ from crystalframer.errors import UncertaintyError
 N_COORDINATES = 32
 N_NEAREST = 5
 """Training crystals whose mean distance counts."""
+N_ROWS = 64
+"""Of the table in which distances to all training crystals stand."""
 BY_CHANCE, MOST_AROUND = 0.02, 100
 """A target of which few crystals have a label: so many of the nearest training crystals are looked at, that all of them
 lack it by chance with this probability; and at most so many."""
@@ -136,19 +138,31 @@ class TrainingIndex:
         self, coordinates: Float32[np.ndarray, "n_crystals n_coordinates"], n_nearest: int = N_NEAREST
     ) -> Nearest:
         """The nearest training crystals of each crystal; as many as there are, if they are fewer."""
-        known, squares = self._known
+        n_crystals, n_nearest = len(coordinates), min(n_nearest, len(self.coordinates))
+        n_columns = self._products.shape[1] // N_ROWS
         # |x - y|² = |x|² + |y|² - 2xy. Of nearly equal vectors it loses digits, so the distances are computed again.
-        n_nearest = min(n_nearest, len(squares))
-        row = np.argpartition(squares - 2.0 * coordinates @ known.T, n_nearest - 1, axis=1)[:, :n_nearest]
+        squares = coordinates @ self._products[:-1]
+        squares += self._products[-1]
+        squares = squares.reshape(n_crystals, N_ROWS, n_columns)
+        # The n smallest of a table are in the n columns with the smallest values: few are to be sorted.
+        column = _smallest(squares.min(axis=1), min(n_nearest, n_columns))
+        near = np.take_along_axis(squares, column[:, None], 2).reshape(n_crystals, -1)
+        place = _smallest(near, n_nearest)
+        row = place // column.shape[1] * n_columns + np.take_along_axis(column, place % column.shape[1], 1)
         row.sort(axis=1)
-        distance = np.linalg.norm(coordinates[:, None] - known[row], axis=2)
+        row = np.minimum(row, len(self.coordinates) - 1)  # where numbers overflow, all places are alike
+        distance = np.linalg.norm(coordinates[:, None] - self.coordinates[row].astype(np.float32), axis=2)
         order = distance.argsort(axis=1, kind="stable")
         return Nearest(np.take_along_axis(distance, order, 1), np.take_along_axis(row, order, 1))
 
     @cached_property
-    def _known(self) -> tuple[Float32[np.ndarray, "n_training n_coordinates"], Float32[np.ndarray, " n_training"]]:
-        known = self.coordinates.astype(np.float32)
-        return known, np.square(known).sum(axis=1)
+    def _products(self) -> Float32[np.ndarray, "n_terms n_places"]:
+        """Terms of -2xy and of |y|² of each training crystal, then places that fill the table."""
+        known = self.coordinates.astype(np.float32).T
+        products = np.concatenate([-2.0 * known, np.square(known).sum(axis=0, keepdims=True)])
+        filled = np.pad(products, ((0, 0), (0, -products.shape[1] % N_ROWS)))
+        filled[-1, products.shape[1] :] = np.inf
+        return filled
 
     def name(self, row: int) -> str:
         """Id and formula of a training crystal: `mp-149 (Si)`."""
@@ -232,6 +246,13 @@ def interval_inputs(
     nearest = index.nearest(coordinates, max([N_NEAREST, *index.n_around.tolist()]))
     distances = np.stack([nearest.distance[:, 0], nearest.distance[:, :N_NEAREST].mean(axis=1)], axis=1)
     return np.concatenate([coordinates, np.log(np.maximum(distances, SMALLEST_DISTANCE))], axis=1), nearest
+
+
+def _smallest(
+    values: Float32[np.ndarray, "n_crystals n_values"], n_smallest: int
+) -> Int64[np.ndarray, "n_crystals n_smallest"]:
+    """The columns of the smallest values of each row, in no order."""
+    return np.argpartition(values, n_smallest - 1, axis=1)[:, :n_smallest]
 
 
 def _distances_among(coordinates: Float[np.ndarray, "n n_coordinates"]) -> Float[np.ndarray, " n_sample"]:

@@ -111,6 +111,24 @@ def test_few_or_equal_training_crystals(n_training: int) -> None:
     assert np.isfinite(found.distance).all()
 
 
+@pytest.mark.parametrize("n_training", [1, 64, 65, 1000])
+@pytest.mark.parametrize("n_nearest", [1, 5, 60])
+def test_the_nearest_are_those_of_all_distances(n_training: int, n_nearest: int) -> None:
+    index = index_of(features(n_training, seed=0))
+    coordinates = index.of_features(features(7, seed=1))
+    found = index.nearest(coordinates, n_nearest)
+    distances = np.linalg.norm(coordinates[:, None] - index.coordinates.astype(np.float32), axis=2)
+    np.testing.assert_allclose(found.distance, np.sort(distances, axis=1)[:, :n_nearest], rtol=1e-6)
+    np.testing.assert_array_equal(np.take_along_axis(distances, found.row, 1), found.distance)
+
+
+def test_features_that_overflow_have_neighbours_too() -> None:
+    index = index_of(features(70, seed=0))
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = index.nearest(np.full((1, index.coordinates.shape[1]), np.float32(1e30)))
+    assert (found.row < 70).all()
+
+
 def test_bytes_there_and_back(index: TrainingIndex) -> None:
     again = TrainingIndex.from_bytes(index.to_bytes("ab"), "ab")
     assert (again.target_names, again.far) == (index.target_names, index.far)
