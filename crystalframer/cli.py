@@ -157,7 +157,7 @@ def _predict(
     $ crystalframer predict structures/ --wide | less -S
     $ crystalframer predict candidates.parquet --model runs/gap --output gaps.parquet
     """
-    from crystalframer.outcomes import check_sizes
+    from crystalframer.outcomes import FLAGS, check_sizes
 
     if not structures:
         raise ConfigError("no structures to predict; name files, folders or patterns")
@@ -177,6 +177,10 @@ def _predict(
         _report_failures(errors, len(table), shown=MOST_ERRORS if is_fitted else SHOWN_ERRORS)
     else:
         _save(table.frame(), output, f"{len(table) - len(errors):,} predictions of {_labels(table)}")
+        flags = [table[name] for name in FLAGS if name in table]
+        n_flagged = sum(any(reasons) for reasons in zip(*flags, strict=True))
+        if n_flagged:
+            print(f"{n_flagged:,} have a flag ({' or '.join(FLAGS)} says why): their predictions may be far off")
         _report_failures(errors, len(table))
     return 1 if len(errors) == len(table) else 0
 
@@ -260,7 +264,7 @@ def _screen(
     are refused). Writes parquet tables `part-00000.parquet`, ... into a folder; `pandas.read_parquet("FOLDER")` reads
     them all. Every table is either complete or absent, and the same command continues what was stopped. --where, --top
     and --by choose rows to show at the end, and --hull adds how far they are above the hull of competing phases.
-    --report adds a page, `report.html` in the folder: histograms, the lowest and highest values, and what failed.
+    --report adds a page, `_report.html` in the folder: histograms, the lowest and highest values, and what failed.
     `crystalframer explore FOLDER` shows the rows as a map. The exit code is 1 if nothing could be predicted.
 
     Examples:

@@ -57,6 +57,17 @@ class Limits:
     def __str__(self) -> str:
         return f"{self.low:.3g} to {self.high:.3g}"
 
+    def beside(self, value: float) -> tuple[str, str]:
+        """A value outside the limits and the limits in words, with digits enough to see that it is outside.
+
+        >>> Limits(0.689, 1.1578).beside(1.1591)
+        ('1.159', '0.689 to 1.158')
+        """
+        end = self.low if value < self.low else self.high
+        digits = next((n for n in range(3, 8) if f"{value:.{n}g}" != f"{end:.{n}g}"), 8)
+        shown = f"{value:.{digits}g}" if value < 1000 else f"{value:,.0f}"
+        return shown, f"{self.low:.{digits}g} to {self.high:.{digits}g}"
+
 
 @dataclass(frozen=True)
 class ElementDomain:
@@ -174,20 +185,21 @@ class Domain:
 
     def _about_volume(self, per_atom: float, filling: float) -> str:
         side = "small" if filling < self.volume.low else "large"
+        share, limits = self.volume.beside(filling)
         return (
-            f"volume per atom {per_atom:.3g} Å³ is {side}: {filling:,.2f} of what its elements take up in the training "
-            f"crystals ({self.volume} in {NEARLY_ALL} of these)"
+            f"volume per atom {per_atom:.3g} Å³ is {side}: {share} of what its elements take up in the training "
+            f"crystals ({limits} in {NEARLY_ALL} of these)"
         )
 
     def _about_distance(self, geometry: _Geometry, atom: int) -> str:
         z, partner = int(geometry.numbers[atom]), int(geometry.partner[atom])
-        share = float(geometry.nearest[atom])
-        length = share * (COVALENT_RADII[z] + COVALENT_RADII[partner])
+        found = float(geometry.nearest[atom])
+        length = found * (COVALENT_RADII[z] + COVALENT_RADII[partner])
         symbol = SYMBOLS[z - 1]
+        share, limits = Limits(*self._known[2:, z].tolist()).beside(found)
         return (
-            f"{symbol} has its nearest neighbour {SYMBOLS[partner - 1]} at {length:.3g} Å, {share:.2f} of the sum of "
-            f"their covalent radii ({Limits(*self._known[2:, z].tolist())} for {symbol} in {NEARLY_ALL} of the "
-            "training crystals)"
+            f"{symbol} has its nearest neighbour {SYMBOLS[partner - 1]} at {length:.3g} Å, {share} of the sum of "
+            f"their covalent radii ({limits} for {symbol} in {NEARLY_ALL} of the training crystals)"
         )
 
     @cached_property

@@ -115,7 +115,13 @@ class Evaluation:
                     f"{score.target.unit} {side} the labels. Do the labels come from another level of theory, or the "
                     "crystals from another class, than those that the model was trained on?"
                 )
-        if self.n_train and not self.parts:
+            if score.n_crystals >= ENOUGH_FOR_BIAS and score.covered < self.coverage / 2:
+                lines.append(
+                    f"note: {score.covered:.0%} of the labels of {score.target.name} lie in the intervals that should "
+                    f"hold {self.coverage:.0%}. Are the labels in {score.target.unit or 'the unit of the model'}, and "
+                    "computed or measured as those that the model was trained on?"
+                )
+        if self.n_train and not (self.parts or self.class_parts):
             lines.append(
                 f"note: {self.n_train:,} of these crystals are in the train part of the data set's own split; a model "
                 "trained on them does better on them than on others. Score the test part alone for a fair number"

@@ -81,7 +81,7 @@ OWN = {
     "thing": _own(Positional[str], "FILE|FOLDER|TABLE|DATA", "Structures, data set, screening or record to look at."),
     "explore output": _own(Path | None, "PAGE", "Page to write (.html).", "opened in the browser", "-o"),
     "evaluate output": _own(Path | None, "FILE", "Table (.csv, .jsonl, .parquet) or page (.html) to write.", "", "-o"),
-    "report": _own(bool, None, "Write report.html into the folder.", ""),
+    "report": _own(bool, None, "Write _report.html into the folder.", ""),
     "trace output": _own(
         Path | None, "FILE", "Record (.safetensors) or page (.html) to write.", "STRUCTURE.safetensors, here", "-o"
     ),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from crystalframer.datasets.dataset import CrystalDataset
     from crystalframer.evaluation import Evaluation
     from crystalframer.model.network import CrystalFramer
+    from crystalframer.reading.entry import StructureRecord
 
 PAGE = ".html"
 MOST_STRUCTURES = 20_000
@@ -177,25 +178,31 @@ def _record_page(path: Path) -> str:
 
 def _screening_page(folder: Path) -> str:
     """The tables of a screening, with the structures that its inputs still hold."""
+    from crystalframer.reading.inputs import unique_ids
     from crystalframer.screening import read_screen
 
     table = read_screen(folder)
     structures: dict[str, Crystal] = {}
-    if len(table) <= MOST_STRUCTURES and table["id"].is_unique:
+    if len(table) <= MOST_STRUCTURES:
         inputs = json.loads((folder / _manifest()).read_text(encoding="utf-8"))["screening"]["inputs"]
-        structures = _still_there([entry["given"] for entry in inputs], set(table["id"]))
+        records = _still_there([entry["given"] for entry in inputs])
+        numbers, ids = table["index"].tolist(), table["id"].tolist()
+        table["id"] = unique_ids(ids)  # files of two folders may have one name
+        for number, id, unique in zip(numbers, ids, table["id"], strict=True):
+            record = records[number] if number < len(records) else None
+            if record is not None and record.id == id and record.crystal is not None:
+                structures[unique] = record.crystal
     return _explorer_page(table, structures, None)
 
 
-def _still_there(inputs: Sequence[str], ids: set[str]) -> dict[str, Crystal]:
-    """The structures with these ids; none if the files have gone."""
+def _still_there(inputs: Sequence[str]) -> list[StructureRecord]:
+    """The structures of a screening in their order; none if the files have gone."""
     from crystalframer.reading.inputs import iter_structures
 
     try:
-        records = list(iter_structures(list(inputs)))
+        return list(iter_structures(list(inputs)))
     except (CrystalFramerError, OSError):
-        return {}
-    return {record.id: record.crystal for record in records if record.crystal is not None and record.id in ids}
+        return []
 
 
 def _labelled(source: str, target_names: Sequence[str]) -> CrystalDataset | None:

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from crystalframer.datasets.dataset import CrystalDataset
 from crystalframer.datasets.sources import dataset
 from crystalframer.errors import DataError, UnknownTarget
+from crystalframer.outcomes import FLAGS
 from crystalframer.reading.formats import table_rows
 
 if TYPE_CHECKING:
@@ -58,9 +59,9 @@ def above_hull(
         progress: show a progress bar if it takes more than 2 s.
 
     Returns:
-        The columns `id` (if the table has it), `formula`, the energy, `above_hull` (eV/atom), `above_hull_low` and
-        `above_hull_high` (with intervals), `decomposes_to` (competing phases with their shares of the atoms) and
-        `error`: why there is none. `attrs["units"]` maps column to unit.
+        The columns `id` and the flags of `predict` (if the table has them), `formula`, the energy, `above_hull`
+        (eV/atom), `above_hull_low` and `above_hull_high` (with intervals), `decomposes_to` (competing phases with their
+        shares of the atoms) and `error`: why there is none. `attrs["units"]` maps column to unit.
 
     Raises:
         DataError: the table or the references lack a column (the nearest is named), a formula cannot be read, or a
@@ -81,7 +82,7 @@ def above_hull(
         found[name] = pandas.Series([row[place] for row in rows], dtype=object)
     if not any(phase.has_interval for phase in (*candidates, *known)):
         found = found.drop(columns=["above_hull_low", "above_hull_high"])
-    kept = [name for name in ("id", "formula", energy) if name in table]
+    kept = [name for name in ("id", "formula", energy, *FLAGS) if name in table]
     result = pandas.concat([table[kept].reset_index(drop=True), found], axis=1)
     result.index = table.index
     values = [name for name in result if name == energy or str(name).startswith("above_hull")]

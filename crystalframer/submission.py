@@ -164,7 +164,7 @@ def _task(name: str) -> Source:
     known = {source.name: source for source in MATBENCH}
     wanted = name if name.startswith("matbench-") else f"matbench-{name}"
     if wanted not in known:
-        raise DataError(f"is no task of Matbench{suggestion(wanted, known)}", field="task", value=name)
+        raise DataError(f"{name!r} is no task of Matbench{suggestion(wanted, known)}", field="task", value=name)
     return known[wanted]
 
 
@@ -231,8 +231,8 @@ def _one_for_each_fold(runs: Sequence[FoldRun], source: Source) -> list[FoldRun]
         by_fold[run.fold] = run
     missing = [str(fold) for fold in range(N_FOLDS) if fold not in by_fold]
     if missing:
-        message = f"lack fold {listed(missing, N_FOLDS)} of {source.name}"
-        raise ConfigError(message, field="runs", value=[str(run.folder) for run in runs])
+        message = f"there is no run of fold {listed(missing, N_FOLDS)} of {source.name}; all {N_FOLDS} folds are needed"
+        raise DataError(message, field="runs", value=[str(run.folder) for run in runs])
     return [by_fold[fold] for fold in range(N_FOLDS)]
 
 

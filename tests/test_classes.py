@@ -260,6 +260,19 @@ def test_scores_by_hand() -> None:
     ]
 
 
+def test_classes_in_a_column_of_text_are_evaluated(run: Any, tmp_path: Path) -> None:
+    """`train` takes such a column where its target asks for it; the model asks for it in `evaluate` and `calibrate`."""
+    data = crystals()
+    for crystal in data:
+        crystal.write(tmp_path / f"{crystal.id}.cif")
+    names = [("light", "heavy")[int(code)] for code in data.targets["heavy"]]
+    pd.DataFrame({"id": data.ids, "heavy": names}).to_csv(tmp_path / "labels.csv", index=False)
+    found = cf.evaluate(tmp_path, run.model, progress=False)
+    expected = cf.evaluate(data, run.model, progress=False)
+    assert found.class_scores["heavy"].accuracy == expected.class_scores["heavy"].accuracy
+    assert "own split" not in found.summary()
+
+
 def test_the_command_line_names_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from crystalframer.cli import main
 

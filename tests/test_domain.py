@@ -90,7 +90,7 @@ def test_a_strained_cell(domain: Domain, factor: float, volume: str) -> None:
     assert stated is not None and float(stated[1]) == pytest.approx(factor**3, rel=0.05)
     # Na 1.66 Å, Cl 1.02 Å
     nearest = 0.5 * factor * 5.64
-    assert f"Na has its nearest neighbour Cl at {nearest:.3g} Å, {nearest / 2.68:.2f} of the sum" in said
+    assert f"Na has its nearest neighbour Cl at {nearest:.3g} Å, {nearest / 2.68:.3g} of the sum" in said
 
 
 def test_one_atom_out_of_place_in_a_large_cell(domain: Domain) -> None:
@@ -101,7 +101,7 @@ def test_one_atom_out_of_place_in_a_large_cell(domain: Domain) -> None:
     positions[1] += np.array([1.3, 0.0, 0.0])
     said = domain.outside_of(replace(crystal, positions=positions))
     assert said is not None and "volume" not in said
-    assert "Cl has its nearest neighbour Na at 1.52 Å, 0.57 of the sum" in said
+    assert "Cl has its nearest neighbour Na at 1.52 Å, 0.567 of the sum" in said
 
 
 @pytest.mark.parametrize("factor", [0.85, 1.0, 1.3])
@@ -173,6 +173,11 @@ def test_a_thousandth_at_each_end_is_beyond_the_limits() -> None:
 def test_values_that_no_crystals_have_are_refused(part: Limits | ElementDomain, changes: dict[str, Any]) -> None:
     with refused(ConfigError):
         replace(part, **changes)
+
+
+def test_a_value_just_outside_is_written_with_enough_digits() -> None:
+    assert Limits(0.689, 1.1578).beside(1.1591) == ("1.159", "0.689 to 1.158")
+    assert Limits(0.5, 1.0).beside(2500.4) == ("2,500", "0.5 to 1")
 
 
 def test_an_element_twice_or_more_crystals_than_there_are(domain: Domain) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 from refusals import refused
 from synthetic_explanations import synthetic_explanation
@@ -107,12 +108,25 @@ def test_a_screening_is_shown_with_the_structures_that_are_still_there(
 ) -> None:
     inputs = shutil.copytree(STRUCTURES, tmp_path / "structures")
     said = run(0, "screen", inputs, "-o", tmp_path / "screened", "--report").out
-    assert f"report in {tmp_path / 'screened' / 'report.html'}" in said
+    assert f"report in {tmp_path / 'screened' / '_report.html'}" in said
     tables = _watched(monkeypatch)
     run(0, "explore", tmp_path / "screened", "-o", tmp_path / "page.html")
     shutil.rmtree(inputs)
     run(0, "explore", tmp_path / "screened", "-o", tmp_path / "without.html")
     assert sorted(tables[0][1]) == ["SrTiO3", "TiO2"] and tables[1][1] is None
+
+
+def test_structures_of_one_name_are_told_apart(
+    tmp_path: Path, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two"):
+        shutil.copytree(STRUCTURES, tmp_path / name)
+    run(0, "screen", tmp_path / "one", tmp_path / "two", "-o", tmp_path / "screened", "--report")
+    assert len(pandas.read_parquet(tmp_path / "screened")) == 4  # the report beside the tables is none of them
+    tables = _watched(monkeypatch)
+    run(0, "explore", tmp_path / "screened", "-o", tmp_path / "page.html")
+    assert sorted(tables[0][1]) == ["SrTiO3", "SrTiO3-2", "TiO2", "TiO2-2"]
+    assert tables[0][0]["id"].tolist() == list(tables[0][1])
 
 
 def test_what_cannot_be_read_is_an_error_and_no_page(tmp_path: Path, run: Callable[..., Any]) -> None:

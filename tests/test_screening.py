@@ -114,7 +114,7 @@ def test_a_complete_screening_is_not_done_again(lines: Path, tmp_path: Path) -> 
     again = cf.screen(lines, tmp_path, MODEL, shard_size=5, progress=False)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.parquet")} == times
     assert (again.n_new, again.n_structures, again.failures) == (0, N, first.failures)
-    assert "all of them were predicted earlier" in again.summary() and "2  has no" in again.summary()
+    assert "all of them were done earlier" in again.summary() and "2  has no" in again.summary()
 
 
 @pytest.mark.parametrize(

@@ -116,11 +116,14 @@ class Crystal:
             CrystalError: none is named, or there is none of a number (`site`).
         """
         if not sites:
-            raise CrystalError(f"{self.name}: no sites are named; name at least one, or leave them out for all atoms")
+            message = (
+                f"{self.name}: no sites are named; choose from 0 to {len(self) - 1:,}, or leave them out for all atoms"
+            )
+            raise CrystalError(message, field="sites", value=list(sites))
         for site in sites:
             if not 0 <= site < len(self):
                 message = f"{self.name}: there is no site {site}; choose from 0 to {len(self) - 1:,}"
-                raise CrystalError(message, site=int(site))
+                raise CrystalError(message, field="sites", value=list(sites), site=int(site))
 
     def __repr__(self) -> str:
         name = f"{self.id!r}: " if self.id else ""

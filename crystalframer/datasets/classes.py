@@ -65,7 +65,7 @@ def numbered(
     names: Sequence[str | None], target: Target, path: Path | str | None = None
 ) -> tuple[Target, Float[np.ndarray, " n"]]:
     """A target of classes with their names, those that were found if it names none; and the number of each label's
-    class, NaN where it is missing.
+    class, NaN where it is missing. Of two classes with other names, false is the first one and true the second.
 
     Raises:
         DataError: a label is none of the classes that the target names, or there are more than `MOST_CLASSES`.
@@ -76,6 +76,8 @@ def numbered(
         problem = f"{target.name} has {len(classes):,} different labels; {MOST_CLASSES} classes are the most"
         raise DataError(f"{problem}. Is it a number, or a name?", path=path, field=target.name)
     number = {name: float(n) for n, name in enumerate(classes)}
+    if len(classes) == len(TRUTHS) and not set(TRUTHS) & set(classes):
+        number |= {truth: float(n) for n, truth in enumerate(TRUTHS)}
     for row, name in enumerate(names, start=1):
         if name is not None and name not in number:
             problem = f"{target.name} is {name!r}, which is none of its classes ({', '.join(classes)})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -11,12 +12,12 @@ from crystalframer.config import Target
 from crystalframer.datasets.dataset import PARTS, CrystalDataset
 from crystalframer.datasets.sources import dataset
 from crystalframer.datasets.used import UsedCrystals
-from crystalframer.errors import DataError
+from crystalframer.errors import DataError, UnknownTarget
 
 Part = Literal["train", "validation", "test"]
 LOGARITHM = "log10_"
 """Before the name of a quantity: another quantity, not the same misspelt."""
-ALIKE = 0.7
+ALIKE = 0.8
 """Similarity of names (`difflib`) from which on a label is thought to be misspelt."""
 
 
@@ -26,7 +27,7 @@ def labelled_targets(data: CrystalDataset | str | Path, targets: Sequence[Target
     Raises:
         DataError: it has none of them, or the name of a label is nearly that of a target.
     """
-    data = data if isinstance(data, CrystalDataset) else dataset(data)
+    data = data if isinstance(data, CrystalDataset) else _with_classes(data, targets)
     names = [target.name for target in targets]
     known = [target for target in targets if target.name in data.targets]
     others = [name for name in data.targets if not {name, LOGARITHM + name} & {*names}]
@@ -37,6 +38,16 @@ def labelled_targets(data: CrystalDataset | str | Path, targets: Sequence[Target
         message = f"the data set has no label that the model predicts; it needs one of {', '.join(names)}"
         raise DataError(message, field="targets")
     return data.with_targets(known)
+
+
+def _with_classes(source: str | Path, targets: Sequence[Target]) -> CrystalDataset:
+    """The data set, with columns of text that are classes of the model: text is a label only where it is asked for."""
+    data = dataset(source)
+    for target in targets:
+        if target.is_class and target.name not in data.targets:
+            with suppress(UnknownTarget):
+                data = dataset(source, targets=[*map(data.target, data.targets), target])
+    return data
 
 
 def part_of(data: CrystalDataset, part: Part, used: UsedCrystals | None) -> CrystalDataset:

@@ -68,6 +68,8 @@ _CIF_2_TOKEN = re.compile(
     r"""|(?P<open>[\[{])|(?P<close>[\]}])|(?P<name>_\S*)|(?P<word>[^\s\[\]{}]+)|(?P<gap>\s+)|(?P<other>.)""",
     re.MULTILINE | re.DOTALL,
 )
+_WITH_COMMA = re.compile(r"""(?<=\s)('[^'\n]*'|"[^"\n]*"),(?=[^\S\n]*$)""", re.MULTILINE)
+"""A quoted text and a comma at the end of a line, as in some lists of authors. CIF has no such commas."""
 CIF_2_LIST = "[list or table of CIF 2]"
 """Stands for one."""
 _NUMBER = re.compile(r"\s*[+-]?(\d++\.?\d*+|\.\d++)([eEdD][+-]?\d++)?(\(\d*+\.?\d*+\))?\s*")
@@ -245,12 +247,19 @@ def _blocks(text: str) -> list[Block]:
     if not text.isascii():
         text = re.sub(r"[^\x00-\x7f]", lambda match: " " if match[0].isspace() else "~", text)
     try:
-        document = gemmi.cif.read_string(text[_BLOCK.search(text).start() :], 0)  # type: ignore[union-attr] (see above)
+        document = _document(text)
     except (ValueError, RuntimeError) as error:
-        raise CrystalError(
-            f"{_where(str(error), text)}; correct that, or get the file again if it was cut short"
-        ) from error
+        try:
+            document = _document(_WITH_COMMA.sub(r"\1", text))
+        except (ValueError, RuntimeError):
+            raise CrystalError(
+                f"{_where(str(error), text)}; correct that, or get the file again if it was cut short"
+            ) from error
     return [Block(block, is_cif_2) for block in document]
+
+
+def _document(text: str) -> gemmi.cif.Document:
+    return gemmi.cif.read_string(text[_BLOCK.search(text).start() :], 0)  # type: ignore[union-attr] (see `_blocks`)
 
 
 def _as_cif_1(text: str) -> str:

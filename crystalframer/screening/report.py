@@ -21,7 +21,8 @@ from crystalframer.terminal import quantities
 if TYPE_CHECKING:
     import pandas
 
-REPORT = "report.html"
+REPORT = "_report.html"
+"""Readers of a folder of tables (`pandas.read_parquet`) pass over names that begin with `_`."""
 N_EXTREMES, N_REASONS, N_TARGETS = 15, 20, 12
 """Rows of each table, and targets, at most."""
 _KINDS = {"lowest": True, "highest": False}

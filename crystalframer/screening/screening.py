@@ -68,10 +68,10 @@ class Screening:
         if self.n_new:
             rate = self.n_new / max(self.seconds, 1e-9)
             before = self.n_structures - self.n_new
-            kept = f" ({before:,} were predicted earlier)" if before else ""
-            lines.append(f"{self.n_new:,} predicted in {_duration(self.seconds)}, {rate:,.4g} a second{kept}")
+            kept = f" ({before:,} were done earlier)" if before else ""
+            lines.append(f"{self.n_new:,} done in {_duration(self.seconds)}, {rate:,.4g} a second{kept}")
         else:
-            lines.append("all of them were predicted earlier")
+            lines.append("all of them were done earlier")
         if self.n_failed:
             lines.append(f"{self.n_failed:,} without a prediction (column `error` says why):")
             shown = Counter(self.failures).most_common(_SHOWN_REASONS)

@@ -57,6 +57,15 @@ def test_a_packed_file_keeps_classes_and_their_order(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.select([1, 4]).with_targets([PHASE]).targets["phase"], [2, 0])
 
 
+def test_truths_are_the_two_classes_of_a_target_that_names_them(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, is_metal=[True, False, None, True, False])
+    metal = Target("is_metal", kind="class", classes=("non-metal", "metal"))
+    np.testing.assert_array_equal(cf.dataset(folder, targets=[metal]).targets["is_metal"], [1, 0, NAN, 1, 0])
+    packed = cf.dataset(folder)
+    assert packed.target("is_metal").classes == ("false", "true")
+    np.testing.assert_array_equal(packed.with_targets([metal]).targets["is_metal"], [1, 0, NAN, 1, 0])
+
+
 def test_another_order_of_classes_numbers_the_labels_anew() -> None:
     labels = [{"phase": float(n)} for n in (0, 1, 1, 2, 0)]
     crystals = [crystal.with_targets(label) for crystal, label in zip(CRYSTALS, labels, strict=True)]

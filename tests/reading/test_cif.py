@@ -149,6 +149,17 @@ def test_formulas_in_parts_name_the_elements(formula: str) -> None:
         assert len(read(with_stated(cif("Na1 Na 0 0 0"), formula=same))) == 4
 
 
+@pytest.mark.parametrize(
+    "line", ["_citation_author_name 'M. Eddaoud',", "loop_\n_publ_author_name\n'M. Eddaoud',\n'O. M. Yaghi'"]
+)
+def test_commas_in_lists_of_authors_are_passed_over(line: str) -> None:
+    expected = read(cif("Na1 Na 0 0 0"))
+    found = read(cif("Na1 Na 0 0 0").replace("loop_", f"{line}\nloop_", 1))
+    assert (found.formula, found.lattice.tolist()) == (expected.formula, expected.lattice.tolist())
+    with refused(CrystalError, "line"):
+        read(cif("Na1 Na 0 0 0").replace("loop_", "_citation_author_name 'M. Eddaoud', 7\nloop_", 1))
+
+
 @pytest.mark.parametrize("symbol", ["O2-", "O-2", "O-", "H+"])
 def test_charges_of_type_symbols_are_said_to_be_left_out(symbol: str) -> None:
     with pytest.warns(CrystalWarning, match="oxidation states"):
