@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ from crystalframer.explanations import Explanation
 from viz import palette
 from viz.embedding_maps import Neighbors
 from viz.encoding import ALIGNMENT, packed
-from viz.explorer_page import starting_state
+from viz.explorer_page import compressed, starting_state
 from viz.first_sight import clearest_head, telling_atom
 from viz.palette import element
 from viz.point_tables import PointTable
@@ -150,11 +148,6 @@ def pack(points: Iterable[int], content_of: Callable[[int], Content | None]) -> 
             close()
     close()
     return Packed(places, blocks)
-
-
-def compressed(data: bytes) -> str:
-    """For a page: gzip, without a time stamp so that the same data give the same page, and base64."""
-    return base64.b64encode(gzip.compress(data, mtime=0)).decode("ascii")
 
 
 def _is_whole(values: np.ndarray) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -22,10 +20,9 @@ from viz.dataset_page import dataset_html, dataset_script, dataset_style
 from viz.embedding_maps import Neighbors, flat_maps, listed_neighbors, nearest_points
 from viz.errors import FigureError, SceneError, check_option
 from viz.explanation_pages import explanation_html
-from viz.explorer import STILL_DPI
 from viz.known_structures import Records, facts, known_structures, plain_scene
 from viz.point_tables import MOST_POINTS, WIDTH, MapView, PointTable, point_table, with_columns
-from viz.saved_outputs import HIDES_COPY, MOST_SAVED, SavedWidget
+from viz.saved_outputs import HIDES_COPY, MOST_SAVED, SavedWidget, png_in_base64
 from viz.scene import Scene, scene_from_trace
 from viz.structure_figures import inline_svg
 
@@ -390,9 +387,7 @@ class DatasetExplorer(SavedWidget):
         axes.set(xlabel=names[0], ylabel=names[1], title=f"{len(self.points):,} crystals")
         if has_numbers:
             figure.colorbar(dots, label=self.color.replace("_", " "))
-        target = io.BytesIO()
-        figure.savefig(target, format="png", dpi=STILL_DPI)
-        return base64.b64encode(target.getvalue()).decode("ascii")
+        return png_in_base64(figure)
 
 
 def _features(embedding: Any, points: PointTable) -> np.ndarray | None:

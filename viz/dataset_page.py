@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import html
-import json
 import re
 from collections.abc import Mapping
 from functools import cache
-from string import Template
 from typing import Any
 
-from viz.dataset_encoding import Packed, compressed
-from viz.explorer_page import FRONTEND, frontend_script, frontend_style
+from viz.dataset_encoding import Packed
+from viz.explorer_page import FRONTEND, frontend_script, frontend_style, widget_page
 
 MODULES = ("records.js", "scatter.js", "rows.js", "sources.js", "filters.js", "dataset.js")
 """Each imports only from those before it, and from the modules of the crystal explorer."""
@@ -51,18 +48,6 @@ def dataset_html(
     blocks = {
         f"{kind}-{number}": text for kind, of_kind in packed.items() for number, text in enumerate(of_kind.blocks)
     }
-    page = Template((FRONTEND / "page.html").read_text(encoding="utf-8"))
     values = {"header": header, "packed": {kind: of_kind.places for kind, of_kind in packed.items()}, **state}
-    return page.substitute(
-        title=html.escape(f"{header['nPoints']:,} crystals"),
-        note="",
-        figures=figures,
-        style=dataset_style(),
-        # Inside a script element, a `<` in a text could end the element or begin a comment.
-        state=json.dumps(values).replace("<", "\\u003c"),
-        data=compressed(data),
-        module=compressed(dataset_script().encode()),
-        blocks="\n".join(
-            f'<script type="application/octet-stream" id="{name}">{text}</script>' for name, text in blocks.items()
-        ),
-    )
+    title = f"{header['nPoints']:,} crystals"
+    return widget_page(title, values, data, dataset_script(), dataset_style(), figures=figures, blocks=blocks)

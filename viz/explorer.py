@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +24,7 @@ from viz.explorer_page import (
 )
 from viz.first_sight import CLEAREST, Head, clearest_head, find_atom
 from viz.opening import opened
-from viz.saved_outputs import HIDES_COPY, SavedWidget
+from viz.saved_outputs import HIDES_COPY, SavedWidget, png_in_base64
 from viz.scene import Scene
 from viz.why import check_mode
 
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
 
 MOST_PAINTED = 150
 """Atoms. The still picture of a larger cell would take seconds, and show little."""
-STILL_DPI = 90
 
 
 class ChoiceError(SceneError, traitlets.TraitError):
@@ -194,11 +191,16 @@ class AttentionExplorer(SavedWidget, CrystalWidget):
         else:
             self.scene.check(**{"layer": 0, "head": 0, name: value})
 
-    def to_html(self, path: str | Path | None = None) -> str:
-        """Return the explorer as it is shown now, as one HTML page (see `explorer_html`). Also write it to `path`."""
+    def to_html(self, path: str | Path | None = None, *, note: str = "") -> str:
+        """Return the explorer as it is shown now, as one HTML page (see `explorer_html`).
+
+        Args:
+            path: where to write the page, too.
+            note: a sentence above the explorer.
+        """
         names = ("layer", "head", "atom", "frames", "polyhedra", "n_lines", "display", "mode")
         names += ("explanation", "substitutions", "site_values", "pinned")
-        page = explorer_html(self.scene, **{name: getattr(self, name) for name in names})
+        page = explorer_html(self.scene, **{name: getattr(self, name) for name in names}, note=note)
         if path is not None:
             Path(path).write_text(page, encoding="utf-8")
         return page
@@ -211,8 +213,5 @@ class AttentionExplorer(SavedWidget, CrystalWidget):
             return ""
         from viz.structure_figures import structure_figure
 
-        target = io.BytesIO()
         chosen = {"frames": self.frames, "polyhedra": self.polyhedra, "n_lines": self.n_lines}
-        figure = structure_figure(self.scene, self.layer, self.head, self.atom, **chosen)
-        figure.savefig(target, format="png", dpi=STILL_DPI)
-        return base64.b64encode(target.getvalue()).decode("ascii")
+        return png_in_base64(structure_figure(self.scene, self.layer, self.head, self.atom, **chosen))

@@ -145,17 +145,46 @@ def explorer_html(
     data = state.pop("data")
     state |= {"view": STARTING_VIEW, "layer": layer, "head": head, "atom": atom, "n_lines": n_lines, "mode": mode}
     state |= {"display": dict(display or {}), "pinned": pinned_view(scene, pinned)}
+    return widget_page(
+        f"{scene.formula} {scene.id}".strip(), state, data, frontend_script(), frontend_style(), note=note
+    )
+
+
+def widget_page(
+    title: str,
+    state: Mapping[str, Any],
+    data: bytes,
+    script: str,
+    style: str,
+    *,
+    note: str = "",
+    figures: str = "",
+    blocks: Mapping[str, str] | None = None,
+) -> str:
+    """A widget as one HTML page.
+
+    Args:
+        title: name of the page.
+        state: values of the model at first.
+        data: its bytes.
+        script: of `frontend_script` or `dataset_script`.
+        style: its style sheet.
+        note: a sentence above it.
+        figures: HTML below it.
+        blocks: compressed data that the widget reads when it needs them, by their names.
+    """
     page = Template((FRONTEND / "page.html").read_text(encoding="utf-8"))
+    block = '<script type="application/octet-stream" id="{}">{}</script>'
     return page.substitute(
-        title=html.escape(f"{scene.formula} {scene.id}".strip()),
+        title=html.escape(title),
         note=f'<p class="note">{html.escape(note)}</p>' if note else "",
-        style=frontend_style(),
+        style=style,
         # Inside a script element, a `<` in a text could end the element or begin a comment.
         state=json.dumps(state).replace("<", "\\u003c"),
-        data=_compressed(data),
-        module=_compressed(frontend_script().encode()),
-        figures="",
-        blocks="",
+        data=compressed(data),
+        module=compressed(script.encode()),
+        figures=figures,
+        blocks="\n".join(block.format(*item) for item in (blocks or {}).items()),
     )
 
 
@@ -197,6 +226,6 @@ def pinned_view(scene: Scene, given: Mapping[str, Any] | None) -> dict[str, Any]
     return found
 
 
-def _compressed(data: bytes) -> str:
-    # Without a time stamp, so that the same scene gives the same page.
+def compressed(data: bytes) -> str:
+    """For a page: gzip, without a time stamp so that the same data give the same page, and base64."""
     return base64.b64encode(gzip.compress(data, mtime=0)).decode("ascii")

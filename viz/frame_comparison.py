@@ -26,6 +26,8 @@ class FrameComparison(SideBySide):
         ['max, layer 2, head 3', 'max, layer 2, head 3']
     """
 
+    title = "Frames of one site"
+
     def __init__(self, traces: Mapping[str, Any] | Iterable[Any], **options: Any) -> None:
         """Make the comparison.
 

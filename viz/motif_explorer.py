@@ -17,6 +17,7 @@ from crystalframer.traces import CrystalTrace
 from viz.errors import SceneError, check_index
 from viz.motif_figures import motif_angle_figure, motif_overview, motif_share_figure, motif_summary_figure
 from viz.palette import element
+from viz.saved_outputs import Saved
 from viz.scene import Scene, scene_from_trace, scene_with_shells
 from viz.text import atom_names
 from viz.widgets import plotly_bundle, show_in
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from viz.explorer import AttentionExplorer
 
 
-class MotifExplorer:
+class MotifExplorer(Saved):
     """Choose a structure and a site, and compare its frames and attention with its coordination polyhedron.
 
     Write the explorer on the last line of a cell to show it. The upper part shows the structure in 3D with the
@@ -46,6 +47,8 @@ class MotifExplorer:
         >>> explorer.overview["motif"].tolist()
         ['L:2', 'C:12', 'O:6']
     """
+
+    title = "Motif explorer"
 
     def __init__(
         self, traces: Sequence[CrystalTrace], *, structure: int = 0, site: int = 0, either_sign: bool = False
@@ -196,11 +199,10 @@ class MotifExplorer:
         assert self.view is not None
         self.view.atom = self.site
         found = self._shells()[self.site]
+        self._words.value = _paragraph(self._sentence())
         if isinstance(found, MotifError):
-            self._words.value = _paragraph(str(found))
             self._angles.outputs = self._shares.outputs = ()
             return
-        self._words.value = _paragraph(describe_shell(self.trace, found))
         angles = _bundle(lambda: motif_angle_figure(self.trace, found, either_sign=self.either_sign))
         show_in(self._angles, angles)
         show_in(self._shares, plotly_bundle(motif_share_figure(self.trace, found, height=400)))
@@ -220,8 +222,20 @@ class MotifExplorer:
             bundle = _bundle(lambda: motif_summary_figure(motif_summary(table), label))
             self._comparison.outputs += ({"output_type": "display_data", "data": bundle, "metadata": {}},)
 
-    def _repr_mimebundle_(self, **options: Any) -> Any:
-        return self.widget._repr_mimebundle_(**options)
+    def _sentence(self) -> str:
+        """What surrounds the chosen site, or why that is not known."""
+        found = self._shells()[self.site]
+        return str(found) if isinstance(found, MotifError) else describe_shell(self.trace, found)
+
+    def _live(self, **options: Any) -> Any:
+        found = self.widget._repr_mimebundle_(**options)
+        return None if found is None else (found, {})
+
+    def _page(self) -> str:
+        return self.view.to_html(note=self._sentence()) if self.view else ""
+
+    def _still(self) -> str:
+        return self.view._still() if self.view else ""
 
 
 def describe_shell(trace: CrystalTrace, shell: Shell) -> str:

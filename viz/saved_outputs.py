@@ -6,11 +6,17 @@ is there. Without a kernel the widget is missing: then the copy shows the page w
 
 from __future__ import annotations
 
+import base64
 import html
-from typing import Any
+import io
+from typing import TYPE_CHECKING, Any
 
 import anywidget
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STILL_DPI = 90
 MOST_SAVED = 3_000_000
 """Characters. A larger page is not kept in a notebook."""
 MARK = '<div class="cf-saved"'
@@ -28,14 +34,18 @@ _STYLE = """<style>
 """Paper has the picture. The last rule hides the message that a widget without a kernel leaves."""
 
 
-class SavedWidget(anywidget.AnyWidget):
-    """A widget with a copy in saved notebooks."""
+class Saved:
+    """What is shown in a notebook, with a copy for the saved notebook."""
 
     title: str
     """What it is, in words: for screen readers, and where only text is shown."""
 
     def __repr__(self) -> str:
         return self.title
+
+    def _live(self, **options: Any) -> Any:
+        """The widget by its types, with metadata; None where there is no notebook."""
+        raise NotImplementedError
 
     def _page(self) -> str:
         """The widget as it is now, as a page; empty for none."""
@@ -60,7 +70,7 @@ class SavedWidget(anywidget.AnyWidget):
         """Called by IPython: the widget, and its copy as an output of its own."""
         from IPython.display import publish_display_data
 
-        found = super()._repr_mimebundle_()
+        found = self._live()
         if found is not None:
             publish_display_data(*found)
         copy = self._copy()
@@ -69,8 +79,22 @@ class SavedWidget(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         """For programs that show one output: the widget and the copy in one."""
-        found = super()._repr_mimebundle_(**options)
+        found = self._live(**options)
         if found is None:
             return None
         data, metadata = found
         return {**data, **self._copy()}, metadata
+
+
+class SavedWidget(Saved, anywidget.AnyWidget):
+    """A widget with a copy in saved notebooks."""
+
+    def _live(self, **options: Any) -> Any:
+        return anywidget.AnyWidget._repr_mimebundle_(self, **options)
+
+
+def png_in_base64(figure: Figure) -> str:
+    """A figure as a still picture of a notebook."""
+    target = io.BytesIO()
+    figure.savefig(target, format="png", dpi=STILL_DPI)
+    return base64.b64encode(target.getvalue()).decode("ascii")

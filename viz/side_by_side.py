@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import traitlets
 
 from viz.encoding import encode
 from viz.errors import SceneError, check_index, check_option
-from viz.explorer import CrystalWidget
-from viz.explorer_page import frontend_script, frontend_style
+from viz.explorer import MOST_PAINTED, CrystalWidget
+from viz.explorer_page import frontend_script, frontend_style, widget_page
 from viz.first_sight import find_atom
 from viz.opening import opened
-from viz.structure_figures import is_same_crystal
+from viz.saved_outputs import HIDES_COPY, SavedWidget, png_in_base64
+from viz.structure_figures import is_same_crystal, structure_figure
+from viz.text import where
 
 CHOICES = ("layer", "head", "atom")
+PANEL = 3.5
+"""Width of a view in a still picture, inches."""
 
 
-class SideBySide(CrystalWidget):
+class SideBySide(SavedWidget, CrystalWidget):
     """Compare views side by side: two heads, two structures or two models, all turned together.
 
     Write it on the last line of a cell to show it. All views have the same layer, head and atom, unless they get their
@@ -30,10 +35,12 @@ class SideBySide(CrystalWidget):
         >>> views.own
         {'head': [0, 3]}
         >>> views.layer = 2
+        >>> page = views.to_html()
     """
 
     _esm = frontend_script("comparison.js")
-    _css = frontend_style()
+    _css = frontend_style() + HIDES_COPY
+    title = "Views side by side"
     headers = traitlets.List(traitlets.Dict()).tag(sync=True)
     data = traitlets.List(traitlets.Bytes()).tag(sync=True)
     names = traitlets.List(traitlets.Unicode()).tag(sync=True)
@@ -93,6 +100,35 @@ class SideBySide(CrystalWidget):
             own=own,
             **shared,
         )
+
+    def to_html(self, path: str | Path | None = None) -> str:
+        """Return the views as they are now, as one HTML page that needs no network. Also write it to `path`."""
+        names = ("headers", "names", "sizes", "view", "n_lines", *CHOICES, "own", "is_same")
+        state = {name: getattr(self, name) for name in names} | {"bytes": [len(part) for part in self.data]}
+        title = ", ".join(self.names)
+        page = widget_page(title, state, b"".join(self.data), frontend_script("comparison.js"), frontend_style())
+        if path is not None:
+            Path(path).write_text(page, encoding="utf-8")
+        return page
+
+    def _page(self) -> str:
+        return self.to_html()
+
+    def _still(self) -> str:
+        """The views in a row: PNG in base64."""
+        from matplotlib.figure import Figure
+
+        if sum(scene.n_queries for scene in self.scenes) > MOST_PAINTED:
+            return ""
+        figure = Figure(figsize=(PANEL * len(self.scenes), PANEL), layout="constrained")
+        panels = figure.subplots(1, len(self.scenes), squeeze=False)[0]
+        for number, (panel, scene) in enumerate(zip(panels, self.scenes, strict=True)):
+            layer, head, atom = (
+                self.own[name][number] if name in self.own else getattr(self, name) for name in CHOICES
+            )
+            structure_figure(scene, layer, head, atom, n_lines=self.n_lines, ax=panel)
+            panel.set_title(f"{self.names[number]}\n{scene.labels[atom]}, {where(layer, head)}", fontsize=10)
+        return png_in_base64(figure)
 
     def _check(self, name: str, value: Any) -> None:
         if name != "own":

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from browsing import chosen, frames_later
+from browsing import SCREENS, chosen, complaints, frames_later
 from synthetic_explanations import synthetic_explanation
 from synthetic_traces import perovskite, synthetic_trace
 
@@ -31,18 +31,12 @@ EVERYTHING: dict[str, Any] = {
 }
 
 
-def complaints(page: Page) -> str:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe; pip install -e .[dev]")
-    found = axe.Axe().run(page)
-    return found.generate_report() if found.violations_count else ""
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_fits_and_axe_finds_nothing(open_scene: OpenScene, scheme: Any) -> None:
     with open_scene(SCENE, **EVERYTHING) as page:
         page.emulate_media(color_scheme=scheme)
         page.locator(".cf-table summary").click()
-        for width, height in ((1280, 800), (800, 600), (360, 740)):
+        for width, height in SCREENS:
             page.set_viewport_size({"width": width, "height": height})
             frames_later(page, 3)
             assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -23,6 +23,8 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+SCREENS = ((1280, 800), (800, 600), (360, 740))
+"""Width and height: a laptop, a half of a screen, a phone."""
 REQUIRED = "CRYSTALFRAMER_REQUIRE_BROWSER"
 LOCAL = ("file:", "blob:", "data:", "http://127.0.0.1:", "ws://127.0.0.1:")
 
@@ -85,3 +87,10 @@ def frames_later(page: Page, n: int = 2) -> None:
 def chosen(page: Page, widget: str) -> dict[str, Any]:
     """Layer, head and atom of a widget (a JavaScript expression)."""
     return page.evaluate(f"Object.fromEntries(['layer', 'head', 'atom'].map((k) => [k, {widget}.model.get(k)]))")
+
+
+def complaints(page: Page) -> str:
+    """What axe finds on a page, of any severity."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe; pip install -e .[dev]")
+    found = axe.Axe().run(page)
+    return found.generate_report() if found.violations_count else ""

@@ -160,7 +160,8 @@ def test_modules_import_only_from_those_before_them() -> None:
 def test_modules_join_into_one_without_a_name_twice(entry: str) -> None:
     script = frontend_script(entry)
     assert not re.search(r"^import ", script, re.MULTILINE)
-    assert re.findall(r"^export .*", script, re.MULTILINE) == ["export default { render, pageModel };"]
+    (exported,) = re.findall(r"^export .*", script, re.MULTILINE)
+    assert exported.startswith("export default { render, pageModel")
     own = "\n".join((FRONTEND / name).read_text(encoding="utf-8") for name in (*MODULES, entry))
     names = re.findall(r"^(?:export )?(?:async )?(?:function|class|const) (\w+)", own, re.MULTILINE)
     assert sorted(names) == sorted(set(names))

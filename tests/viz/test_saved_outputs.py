@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -39,9 +40,49 @@ def test_a_notebook_has_the_widget_and_a_copy_of_it(
     assert copy["image/png"] in copy["text/html"]
 
 
+OTHERS: dict[str, Callable[[CrystalTrace], Any]] = {
+    "heads": lambda trace: viz.SideBySide([trace, trace], head=[0, 3], atom=1),
+    "methods": lambda trace: viz.FrameComparison({"max": trace, "again": trace}, layer=1, atom=1),
+    "motifs": lambda trace: viz.MotifExplorer([trace], site=1),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_so_has_a_notebook_with_other_widgets(
+    perovskite_trace: CrystalTrace, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    explorer = OTHERS[name](perovskite_trace)
+    widget, copy = shown(explorer, monkeypatch)
+    assert WIDGET in widget and not {"text/html", "image/png"} & set(widget) and WIDGET not in copy
+    assert copy["text/html"].startswith(MARK) and html.escape(explorer._page()) in copy["text/html"]
+    assert explorer.title in copy["text/html"] and repr(explorer) == explorer.title
+    picture = Image.open(io.BytesIO(base64.b64decode(copy["image/png"])))
+    assert min(picture.size) > 300 and len(picture.convert("RGB").getcolors(1 << 24) or ()) > 100
+
+
+def test_a_still_picture_shows_what_each_view_has(perovskite_trace: CrystalTrace) -> None:
+    views = viz.SideBySide([perovskite_trace, perovskite_trace], head=0, atom=1)
+    shared = views._still()
+    views.own = {"head": [0, 3]}
+    assert views._still() != shared
+
+
+def test_views_of_large_cells_leave_their_page_alone(
+    perovskite_trace: CrystalTrace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("viz.side_by_side.MOST_PAINTED", 9)
+    (_, copy) = shown(viz.SideBySide([perovskite_trace, perovskite_trace]), monkeypatch)
+    assert set(copy) == {"text/html"} and "<iframe" in copy["text/html"] and "<img" not in copy["text/html"]
+
+
+def test_the_copy_of_the_motif_explorer_says_what_surrounds_the_site(perovskite_trace: CrystalTrace) -> None:
+    assert "Ti1: octahedron (O:6)" in viz.MotifExplorer([perovskite_trace], site=1)._page()
+
+
 def test_the_style_of_a_live_widget_hides_its_copy(perovskite_trace: CrystalTrace) -> None:
     table = pd.DataFrame({"id": ["a", "b"], "y": [1.0, 2.0]})
-    for widget in (viz.AttentionExplorer(perovskite_trace), viz.DatasetExplorer(table)):
+    views = viz.SideBySide([perovskite_trace])
+    for widget in (viz.AttentionExplorer(perovskite_trace), viz.DatasetExplorer(table), views):
         assert ":has(.cf-explorer) .cf-saved" in widget._css
 
 

@@ -49,10 +49,7 @@ function render({ model, el }) {
   ui.panels.forEach((panel, n) => {
     onArrows(panel.box, keys, (name, by) => set(n, name, Math.min(sizes[name] - 1, Math.max(0, state(n)[name] + by))));
   });
-  const stopThemes = crystals.map(({ palette }) => {
-    delete ui.root.dataset.theme;
-    return followTheme(ui.root, palette, redraw);
-  });
+  const stopThemes = crystals.map(({ palette }) => followTheme(ui.root, palette, redraw));
 
   // A 3D viewer needs an element with a size: in a hidden tab it is made when the tab is shown.
   const watcher = new ResizeObserver(() => {
@@ -134,4 +131,11 @@ function chooser({ labels }, sizes, of, set) {
   return { root, show };
 }
 
-export default { render, pageModel };
+/** The model on a page: the bytes of all scenes follow each other, `bytes` says how many each has. */
+function comparisonModel({ bytes, data, ...values }) {
+  let end = 0;
+  const parts = bytes.map((size) => new DataView(data.buffer, data.byteOffset + (end += size) - size, size));
+  return pageModel({ ...values, data: parts });
+}
+
+export default { render, pageModel: comparisonModel };
