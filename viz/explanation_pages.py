@@ -14,8 +14,24 @@ from viz.palette import ASIDE, INK, LOWERS, PAPER, RAISES, mix
 
 N_BARS = 24
 """Bars of a chart at most, the largest first."""
-LABEL_WIDTH, BAR_WIDTH, NUMBER_WIDTH, ROW_HEIGHT = 210, 360, 110, 24
-"""Pixels."""
+_STYLE = f"""
+body {{ font: 15px/1.4 system-ui, sans-serif; color: {INK}; background: {PAPER}; margin: 0; }}
+main {{ max-width: 700px; margin: 0 auto; padding: 1em; overflow-wrap: anywhere; }}
+h1 {{ font-size: 20px; }}
+h2 {{ font-size: 16px; margin: 1.6em 0 0.4em; }}
+table {{ border-collapse: collapse; font-size: 14px; }}
+td {{ white-space: nowrap; }}
+th, td {{ padding: 3px 6px; text-align: right; font-weight: normal; font-variant-numeric: tabular-nums; }}
+.bars {{ width: 100%; table-layout: fixed; }}
+.bars th {{ width: 34%; }}
+.bars td:last-child {{ width: 5.5em; }}
+.track {{ padding: 3px 0; background: linear-gradient({ASIDE}, {ASIDE}) center / 1px 100% no-repeat; }}
+.track div {{ height: 16px; }}
+.heads {{ width: 100%; table-layout: fixed; }}
+.heads td {{ color: {INK}; }}
+@media (max-width: 500px) {{ .heads th, .heads td {{ padding: 3px 1px; font-size: 11px; }} }}
+@media (prefers-color-scheme: dark) {{ body {{ color: #eeeeee; background: #1b1e23; }} }}
+"""
 
 
 class _Bar(NamedTuple):
@@ -41,7 +57,7 @@ def explanation_html(explanation: Explanation, path: str | Path | None = None) -
         True
     """
     unit = explanation.unit or ("logit" if explanation.scale == "logit" else "")
-    name = html.escape(f"{explanation.target} of {explanation.id or 'the crystal'}")
+    name = html.escape(f"{explanation.target.replace('_', ' ')} of {explanation.id or 'the crystal'}")
     predicted = explanation.notes.predicted(explanation.target, explanation.prediction, unit)
     interval = f" ({html.escape(predicted.about)} {html.escape(predicted.interval)})" if predicted.interval else ""
     parts = [
@@ -51,18 +67,17 @@ def explanation_html(explanation: Explanation, path: str | Path | None = None) -
         f" {_signed(explanation.prediction - explanation.base)}.{_scale(explanation)}</p>",
         *(f"<p><b>{html.escape(title)}</b>: {html.escape(why)}</p>" for title, why in explanation.notes.flags.items()),
         _chart("Contributions of equivalent atoms", _contributions(explanation), unit),
-        "<p>They add up exactly. The base is the prediction for the mean reference crystal.</p>",
+        "<p>Their sum and the base give the prediction. The base is the prediction for the mean reference crystal.</p>",
         _chart("Relevance of shells of neighbours", _shells(explanation), unit),
-        "<p>To first order, what the prediction loses if the atoms of this element do not see this shell.</p>",
+        "<p>To first order, this part of the prediction is lost if the atoms of this element lose this shell.</p>",
         _chart("Relevance of pairs of atoms", _pairs(explanation), unit),
         _heads(explanation, unit),
         f"<p>{html.escape(explanation.notes.origin)}</p>" if explanation.notes.origin else "",
     ]
     page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title><style>'
-        f"body{{font:15px sans-serif;color:{INK};background:{PAPER};max-width:760px;margin:2em auto;padding:0 1em}}"
-        "h1{font-size:20px}h2{font-size:16px;margin:1.6em 0 .4em}td,th{padding:4px 6px;text-align:right}"
-        f"</style></head><body>{''.join(parts)}</body></html>\n"
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{name}</title><style>{_STYLE}</style></head><body><main>{''.join(parts)}</main></body></html>\n"
     )
     if path is not None:
         Path(path).write_text(page, encoding="utf-8")
@@ -115,44 +130,35 @@ def _chart(title: str, bars: Sequence[_Bar], unit: str) -> str:
     """Horizontal bars on a scale that is centred at 0, the largest first."""
     shown = sorted(bars, key=lambda bar: -abs(bar.value))[:N_BARS]
     largest = max((abs(bar.value) for bar in shown), default=0.0) or 1.0
-    middle, height = LABEL_WIDTH + BAR_WIDTH / 2, ROW_HEIGHT * len(shown) + 4
     rows = []
-    for number, bar in enumerate(shown):
-        top, length = number * ROW_HEIGHT, abs(bar.value) / largest * BAR_WIDTH / 2
-        left = middle if bar.value > 0 else middle - length
+    for bar in shown:
+        length = 50 * abs(bar.value) / largest
+        left, color = (50, RAISES) if bar.value > 0 else (50 - length, LOWERS)
         rows.append(
-            f"<g><title>{html.escape(bar.note)}</title>"
-            f'<text x="{LABEL_WIDTH - 8}" y="{top + 16}" text-anchor="end">{html.escape(bar.label)}</text>'
-            f'<rect x="{left:.1f}" y="{top + 4}" width="{length:.1f}" height="{ROW_HEIGHT - 8}"'
-            f' fill="{RAISES if bar.value > 0 else LOWERS}"/>'
-            f'<text x="{LABEL_WIDTH + BAR_WIDTH + NUMBER_WIDTH}" y="{top + 16}" text-anchor="end">'
-            f"{_signed(bar.value)}</text></g>"
+            f'<tr title="{html.escape(bar.note)}"><th scope="row">{html.escape(bar.label)}</th>'
+            f'<td class="track"><div style="margin-left:{left:.2f}%;width:{length:.2f}%;background:{color}"></div></td>'
+            f"<td>{_signed(bar.value)}</td></tr>"
         )
-    axis = f'<line x1="{middle}" x2="{middle}" y1="0" y2="{height}" stroke="{ASIDE}"/>'
     left_out = f"<p>{len(bars) - len(shown)} smaller ones are not shown.</p>" if len(bars) > len(shown) else ""
     heading = html.escape(f"{title} ({unit})" if unit else title)
-    width = LABEL_WIDTH + BAR_WIDTH + NUMBER_WIDTH
-    drawing = (
-        f'<svg width="{width}" height="{height}" font-size="14" fill="{INK}" role="img">{"".join(rows)}{axis}</svg>'
-    )
-    return f"<h2>{heading}</h2>{drawing}{left_out}"
+    return f'<h2>{heading}</h2><table class="bars">{"".join(rows)}</table>{left_out}'
 
 
 def _heads(explanation: Explanation, unit: str) -> str:
     """Size of the relevance in each layer and head, as a table."""
     sizes = np.abs(explanation.edge_relevance).sum(axis=2)
     largest = float(sizes.max()) or 1.0
-    heading = "".join(f"<th>head {head}</th>" for head in range(explanation.n_heads))
+    heading = "".join(f'<th scope="col">head {head}</th>' for head in range(explanation.n_heads))
     rows = [
-        f"<tr><th>layer {layer}</th>{''.join(_cell(float(size), largest) for size in of_layer)}</tr>"
+        f'<tr><th scope="row">layer {layer}</th>{"".join(_cell(float(size), largest) for size in of_layer)}</tr>'
         for layer, of_layer in enumerate(sizes)
     ]
     title = html.escape(f"Size of the relevance by layer and head ({unit})" if unit else "Size of the relevance")
-    return f"<h2>{title}</h2><table><tr><th></th>{heading}</tr>{''.join(rows)}</table>"
+    return f'<h2>{title}</h2><table class="heads"><tr><td></td>{heading}</tr>{"".join(rows)}</table>'
 
 
 def _cell(size: float, largest: float) -> str:
-    return f'<td style="background:{mix(PAPER, RAISES, 0.6 * size / largest)}">{size:.3g}</td>'
+    return f'<td style="background:{mix(PAPER, RAISES, 0.6 * size / largest)}">{size:.2g}</td>'
 
 
 def _number(value: float) -> str:

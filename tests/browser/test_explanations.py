@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas
-from browsing import frames_later
+import pytest
+from browsing import SCREENS, complaints, frames_later, open_page
 from synthetic_explanations import synthetic_explanation
 from synthetic_traces import perovskite, synthetic_trace
 
 import viz
+from crystalframer.notes import PredictionNotes
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from pathlib import Path
+
+    from playwright.sync_api import Browser, Page
 
 OpenScene = Callable[..., AbstractContextManager["Page"]]
 SCENE = viz.scene_from_trace(synthetic_trace(perovskite()))
@@ -113,3 +117,22 @@ def test_without_an_explanation_nothing_of_it_is_offered(open_scene: OpenScene) 
     with open_scene(SCENE) as page:
         assert not page.get_by_label("What lines and heatmap show").is_visible()
         assert page.locator(".cf-why").count() == 0 and page.get_by_label("gradient", exact=True).count() == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_of_an_explanation_fits_and_axe_finds_nothing(browser: Browser, tmp_path: Path, scheme: Any) -> None:
+    path = tmp_path / "page.html"
+    viz.explanation_html(replace(EXPLANATION, notes=PredictionNotes(flags={"not relaxed": "why"})), path)
+    with open_page(browser) as page:
+        page.emulate_media(color_scheme=scheme)
+        page.goto(path.as_uri())
+        for width, height in SCREENS:
+            page.set_viewport_size({"width": width, "height": height})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert complaints(page) == ""
+            middles = {
+                round(box["x"] + box["width"] / 2)
+                for box in (track.bounding_box() for track in page.locator(".track").all())
+                if box is not None
+            }
+            assert len(middles) == 1  # bars of all charts have one zero

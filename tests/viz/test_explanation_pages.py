@@ -11,30 +11,30 @@ import pytest
 from synthetic_explanations import synthetic_explanation
 
 import viz
-from viz.explanation_pages import BAR_WIDTH, LABEL_WIDTH, LOWERS, RAISES
+from viz.palette import LOWERS, RAISES
 
 EXPLANATION = synthetic_explanation()
 
 
 def bars(page: str, chart: int) -> list[tuple[str, str, float, float, str]]:
-    """Label, note, left and right end, and colour of each bar of a chart."""
-    drawing = ElementTree.fromstring(re.findall(r"<svg.*?</svg>", page)[chart])
+    """Label, note, left and right end (in percent), and colour of each bar of a chart."""
+    table = ElementTree.fromstring(re.findall(r'<table class="bars">.*?</table>', page)[chart])
     found = []
-    for group in drawing.iter("g"):
-        (rect,) = group.iter("rect")
-        left, width = float(rect.attrib["x"]), float(rect.attrib["width"])
-        label, note = next(group.iter("text")).text or "", next(group.iter("title")).text or ""
-        found.append((label, note, left, left + width, rect.attrib["fill"]))
+    for row in table.iter("tr"):
+        (bar,) = row.iter("div")
+        style = dict(part.split(":") for part in bar.attrib["style"].split(";"))
+        left, width = float(style["margin-left"].rstrip("%")), float(style["width"].rstrip("%"))
+        label = next(row.iter("th")).text or ""
+        found.append((label, row.attrib["title"], left, left + width, style["background"]))
     return found
 
 
 def test_bars_have_the_size_and_side_of_the_contributions() -> None:
     titanium, strontium, oxygen = bars(viz.explanation_html(EXPLANATION), 0)
-    middle = LABEL_WIDTH + BAR_WIDTH / 2
     assert [bar[0] for bar in (titanium, strontium, oxygen)] == ["Ti, 1 atom", "Sr, 1 atom", "O, 3 atoms"]
-    assert titanium[2:] == (LABEL_WIDTH, middle, LOWERS)  # the largest takes half the width
-    assert strontium[2] == pytest.approx(middle - BAR_WIDTH / 2 * 0.4 / 0.9, abs=0.1) and strontium[4] == LOWERS
-    assert oxygen[2:] == (middle, pytest.approx(middle + BAR_WIDTH / 2 * 0.3 / 0.9, abs=0.1), RAISES)
+    assert titanium[2:] == (0, 50, LOWERS)  # the largest takes half the width
+    assert strontium[2] == pytest.approx(50 - 50 * 0.4 / 0.9, abs=0.1) and strontium[4] == LOWERS
+    assert oxygen[2:] == (50, pytest.approx(50 + 50 * 0.3 / 0.9, abs=0.1), RAISES)
     assert oxygen[1] == "sites 2, 3, 4: +0.1 each"
 
 
