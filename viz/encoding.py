@@ -5,14 +5,16 @@ The browser computes everything that it shows from these arrays (`viz/frontend/c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from crystalframer.explanations import Explanation
 from viz import frame_sets, palette, why
+from viz.quantities import without_logarithm
 from viz.scene import FAINT, TIE, Scene
 from viz.site_values import SiteValues
 from viz.symmetry import symmetry
@@ -133,7 +135,17 @@ def _header(scene: Scene, kinds: np.ndarray) -> dict[str, Any]:
 
 
 def _predicted(scene: Scene, name: str, value: float) -> dict[str, Any]:
-    said = scene.notes.predicted(name, value, scene.units.get(name, ""))
+    """A prediction in words: of a logarithm the quantity itself (151 GPa), of a class its probability."""
+    notes, unit = scene.notes, scene.units.get(name, "")
+    if name.startswith("is_") and not unit and 0 <= value <= 1:
+        words = f"probability that it {name.replace('_', ' ')}"
+        return {"name": words, "value": f"{value:.2f}", "unit": "", "interval": None}
+    plain, plain_unit = without_logarithm(name, unit)
+    if plain != name:
+        low, high = notes.intervals.get(name, (math.nan, math.nan))
+        notes = replace(notes, intervals={plain: (10.0**low, 10.0**high)})
+        name, value, unit = plain, 10.0**value, plain_unit
+    said = notes.predicted(name, value, unit)
     interval = {"text": said.interval, "about": said.about} if said.interval else None
     return {"name": said.name, "value": said.value, "unit": said.unit, "interval": interval}
 

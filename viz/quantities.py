@@ -63,11 +63,19 @@ def name_and_unit(label: str) -> tuple[str, str]:
     return (name, unit.removesuffix(")")) if unit.endswith(")") else (label, "")
 
 
+def without_logarithm(name: str, unit: str) -> tuple[str, str]:
+    """Name and unit of the quantity of which a property may be the logarithm.
+
+    >>> without_logarithm("log10_bulk_modulus", "log10(GPa)")
+    ('bulk_modulus', 'GPa')
+    """
+    inner = re.fullmatch(rf"{_LOGARITHM}(?: (.*)|\((.*)\))", unit)
+    return name.removeprefix(f"{_LOGARITHM}_"), (inner[1] or inner[2]) if inner else unit
+
+
 def _read(name: str, unit: str) -> tuple[_Quantity, str, bool]:
-    is_log = name.startswith(f"{_LOGARITHM}_")
-    plain = name.removeprefix(f"{_LOGARITHM}_")
-    inner = re.fullmatch(rf"{_LOGARITHM}\((.*)\)", unit)
-    return _KNOWN.get(plain, _Quantity(plain.replace("_", " "))), inner[1] if inner else unit, is_log
+    plain, unit = without_logarithm(name, unit)
+    return _KNOWN.get(plain, _Quantity(plain.replace("_", " "))), unit, plain != name
 
 
 def _title(words: str, symbol: str, unit: str, logarithm: str) -> str:

@@ -7,12 +7,13 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from browsing import frames_later
+from browsing import SCREENS, frames_later
 from PIL import Image
 from synthetic_traces import synthetic_trace
 from textbook_crystals import TEXTBOOK
@@ -132,9 +133,33 @@ def test_the_first_sight_shows_the_atom_its_axes_and_its_lines(open_scene: OpenS
         texts = [text for text in shown["texts"] if text["text"] not in "abc"]
         assert len(texts) == 4
         for text in texts:
-            assert inside(text["x"], text["y"])
             box = max(abs(text["x"] - ball["at"][0]) - 4 * len(text["text"]), abs(text["y"] - ball["at"][1]) - 8)
             assert box >= 0.6 * ball["radius"]
+        assert all(inside(text["x"], text["y"]) for text in shown["texts"])
+        for one, other in combinations(shown["texts"], 2):
+            across = abs(one["x"] - other["x"]) - 0.31 * sum(len(text["text"]) * text["size"] for text in (one, other))
+            down = abs(one["y"] - other["y"]) - (one["size"] + other["size"]) / 2
+            assert max(across, down) >= 0
+
+
+def test_a_picture_that_becomes_smaller_shows_as_much(open_scene: OpenScene) -> None:
+    with open_scene(scene_of("rutile"), width=1280) as page:
+        page.locator(".cf-structure").focus()
+        page.keyboard.press("Shift+ArrowRight")
+        for width in (360, 1280):
+            page.set_viewport_size({"width": width, "height": 700})
+            shown, (wide, high) = layout(page), frame(page)
+            places = np.array([ball["at"][:2] for ball in shown["balls"]])
+            assert (places > 0).all() and (places < (wide, high)).all()
+
+
+def test_the_picture_is_on_the_first_screen(open_scene: OpenScene) -> None:
+    for width, height in SCREENS:
+        with open_scene(scene_of("rutile"), width=width) as page:
+            page.set_viewport_size({"width": width, "height": height})
+            frames_later(page)
+            box = page.locator(".cf-structure").bounding_box()
+            assert box is not None and box["y"] + box["height"] <= height
 
 
 def test_atoms_are_drawn_where_the_layout_says(open_scene: OpenScene) -> None:

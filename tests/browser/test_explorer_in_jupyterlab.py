@@ -207,6 +207,14 @@ def test_the_explorer_in_a_notebook(browser: Browser, lab: str, app: str) -> Non
         assert after[0] != before[0]
         assert after[1] == before[1]
 
+        # Keys and meanings stand beside each other, whatever the style of the application.
+        first.get_by_role("button", name="Keys and meanings (?)").click()
+        keys, meanings = (first.locator(f".cf-help {tag}").all() for tag in ("dt", "dd"))
+        for pair in zip(keys, meanings, strict=True):
+            key, meaning = (place.bounding_box() for place in pair)
+            assert key and meaning and abs(key["y"] - meaning["y"]) < 3 and key["x"] + key["width"] <= meaning["x"]
+        first.get_by_role("button", name="Close the help").click()
+
         # Python hears of it, sets values itself, and refuses wrong ones.
         second.get_by_role("slider", name="Head", exact=True).fill("2")
         run_cell(page, 3)

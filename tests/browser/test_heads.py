@@ -241,6 +241,25 @@ def test_interval_flag_and_origin_stand_beside_the_prediction(open_scene: OpenSc
         assert not page.locator(".cf-footer").is_visible()
 
 
+def test_logarithms_and_classes_are_said_in_plain_units(open_scene: OpenScene) -> None:
+    notes = PredictionNotes({"log10_bulk_modulus": (2.0, 2.301)}, 0.9)
+    prediction = {"log10_bulk_modulus": 2.176, "is_metal": 0.066, "log10_life": 3.0}
+    units = {"log10_bulk_modulus": "log10 GPa", "log10_life": "log10(h)"}
+    with open_scene(replace(SCENE, prediction=prediction, units=units, notes=notes)) as page:
+        said = page.locator(".cf-prediction").all_inner_texts()
+        assert [text.replace("\u00a0", " ") for text in said] == [
+            "bulk modulus 150 GPa (100 to 200)",
+            "probability that it is metal 0.07",
+            "life 1000 h",
+        ]
+
+
+def test_a_space_group_is_printed_as_in_the_tables(open_scene: OpenScene) -> None:
+    with open_scene(SCENE) as page:
+        badge = page.get_by_title("Space group")
+        assert badge.inner_html() == 'Pm<span class="cf-bar-over">3</span>m (221)'
+
+
 def test_the_title_is_the_reduced_formula_with_subscripts(open_scene: OpenScene) -> None:
     with open_scene(replace(SCENE, id="mine")) as page:
         assert page.locator(".cf-title").inner_html() == "SrTiO<sub>3</sub> · mine"

@@ -80,10 +80,11 @@ export function isDark(element) {
 /** Give an explorer the colours of the page around it, now and when they change. Returns a function that ends it. */
 export function followTheme(root, palette, redraw) {
   const light = { ...palette };
+  let shown = "";
   const apply = () => {
     const name = isDark(root) ? "dark" : "light";
-    if (root.dataset.theme === name) return;
-    root.dataset.theme = name;
+    if (shown === name) return;
+    root.dataset.theme = shown = name;
     Object.assign(palette, light, name === "dark" ? DARK : {});
     root.style.setProperty("--ink", palette.ink);
     root.style.setProperty("--paper", palette.paper);
@@ -121,6 +122,14 @@ export function without3D(box, figure) {
 /** A formula with its numbers as subscripts. */
 export function formulaParts(formula) {
   return formula.split(/(\d+)/).filter(Boolean).map((part) => (/^\d/.test(part) ? make("sub", {}, part) : part));
+}
+
+/** A space group as it is printed: screw axes with subscripts, inversions with a bar (`P4_2/mnm`, `Fd-3m`). */
+export function spaceGroupParts(symbol) {
+  return symbol.split(/(_\d|-\d)/).filter(Boolean).map((part) => {
+    if (part.startsWith("_")) return make("sub", {}, part.slice(1));
+    return part.startsWith("-") ? make("span", { className: "cf-bar-over" }, part.slice(1)) : part;
+  });
 }
 
 /** The mark of a frame whose axes were chosen by a tie rule. */

@@ -8,7 +8,7 @@ import {
   attentionByDistance, attentionMatrix, decode, edgeValues, frameText, isTied, largestOf, quantityOf, signed, siteValues, strongestEdges,
 } from "./crystal.js";
 import {
-  button, choice, followTheme, formulaParts, keepKeys, legend, make, onArrows, pageModel, percent, slider, structureBox, tick, tiedBadge, without3D,
+  button, choice, followTheme, formulaParts, keepKeys, legend, make, onArrows, pageModel, percent, slider, spaceGroupParts, structureBox, tick, tiedBadge, without3D,
 } from "./controls.js";
 import { cif, csv, lineRows, saveAs } from "./files.js";
 import { Heatmap } from "./heatmap.js";
@@ -343,17 +343,17 @@ function build(crystal, act) {
   const valueScale = make("div", { className: "cf-values", hidden: true });
 
   const tied = tiedBadge();
-  const badge = (text, about) => make("span", { className: "cf-badge", title: about }, text);
+  const badge = (text, about) => make("span", { className: "cf-badge", title: about }, ...[text].flat());
   const head_line = make(
     "div",
     { className: "cf-head" },
     title,
-    ...(crystal.spaceGroup ? [badge(crystal.spaceGroup, "Space group")] : []),
+    ...(crystal.spaceGroup ? [badge(spaceGroupParts(crystal.spaceGroup), "Space group")] : []),
     badge(`frames: ${crystal.method}`, "Frame method"),
     tied,
-    ...crystal.prediction.map(prediction),
-    ...crystal.flags.map(({ title: text, reason }) => make("span", { className: "cf-badge cf-flag" }, `${text}: ${reason}`)),
   );
+  const predictions = make("p", { className: "cf-predictions" }, ...crystal.prediction.map(prediction));
+  const flags = crystal.flags.map(({ title: text, reason }) => make("p", { className: "cf-badge cf-flag" }, `${text}: ${reason}`));
   const controls = make(
     "div",
     { className: "cf-controls" },
@@ -362,16 +362,16 @@ function build(crystal, act) {
     head.group,
     make("label", {}, mean, "mean over heads"),
     make("label", {}, "Atom ", atom),
-    frames.group,
-    polyhedra.group,
-    make("label", {}, "Lines ", nLines),
-    scale.group,
   );
   const bar = make(
     "div",
     { className: "cf-controls cf-bar" },
     make("span", { className: "cf-group" }, ...Object.values(view)),
     ...Object.values(ticks).map(({ group }) => group),
+    frames.group,
+    polyhedra.group,
+    make("label", {}, "Lines ", nLines),
+    scale.group,
     cell.group,
     ...(colors.length > 1 ? [color.group] : []),
     make("span", { className: "cf-group" }, saves.png, size.group, saves.svg, saves.csv, saves.cif),
@@ -387,8 +387,9 @@ function build(crystal, act) {
       "div",
       { className: "cf-inside" },
       head_line,
+      predictions,
+      ...flags,
       controls,
-      said,
       make(
         "div",
         { className: "cf-pictures" },
@@ -396,6 +397,7 @@ function build(crystal, act) {
           "div",
           { className: "cf-left" },
           structure,
+          said,
           bar,
           distance,
           elements.root,
@@ -525,7 +527,7 @@ function helpDialog() {
 /** A prediction in words from Python, with its interval if there is one. */
 function prediction({ name, value, unit, interval }) {
   const range = interval ? make("span", { className: "cf-interval", title: interval.about }, ` (${interval.text})`) : "";
-  return make("span", { className: "cf-prediction" }, `${name} `, make("b", {}, value), ` ${unit}`, range);
+  return make("span", { className: "cf-prediction" }, `${name} `, make("b", {}, value), unit && `\u00a0${unit}`, range);
 }
 
 /** The colours of a value of the atoms. */

@@ -1,19 +1,23 @@
 // Words and measurements over a picture, as SVG: sharp at any size, beside the things that they name.
 
 const LETTER = 0.62; // width of a letter, in font sizes
+const PARTS = 40; // along a line of which only a part is in the picture
+const RIM = 12; // pixels
 export const WORDS = "600 14px system-ui, sans-serif";
 
 /**
- * Where texts stand: `{text, color, x, y, size}` in pixels. Each text has `at` (Å), and `away` (Å), the direction in which
- * it may move; `clear` is the radius (Å) around `at` that stays free. Texts without `away` look for a free place.
+ * Where texts stand: `{text, color, x, y, size}` in pixels. Each text has `at` (Å); `clear` is the radius (Å) around it that
+ * stays free. It stands in the direction `away` (Å), or near it where another text is; without `away`, where there is room.
+ * A text with `from` (Å) names the line from there to `at`, and moves along it into the picture. The first have first choice;
+ * one with `isOptional` is left out where there is no room.
  */
 export function placed(texts, project, scale, width, height) {
   const taken = [];
-  return texts.map(({ text, color, at, away, clear = 0, size = 14 }) => {
-    const [x, y] = project(at);
+  return texts.flatMap(({ text, color, at, from, away, clear = 0, size = 14, isOptional = false }) => {
     const half = [(text.length * LETTER * size) / 2 + 2, size / 2 + 2];
+    const [x, y] = from ? lastInside(from, at, project, width, height) : project(at);
     let best = null;
-    for (const [dx, dy] of away ? [direction(project, at, away)] : AROUND) {
+    for (const [dx, dy] of away ? beside(direction(project, at, away)) : AROUND) {
       // From the centre far enough that the box of the text does not touch the circle to be left free.
       const reach = clear * scale + 3 + Math.abs(dx) * half[0] + Math.abs(dy) * half[1];
       const center = [
@@ -24,8 +28,9 @@ export function placed(texts, project, scale, width, height) {
       const overlap = taken.reduce((sum, other) => sum + shared(box, other), 0);
       if (!best || overlap < best.overlap - 1) best = { overlap, center, box };
     }
+    if (isOptional && best.overlap > 0) return [];
     taken.push(best.box);
-    return { text, color, size, x: best.center[0], y: best.center[1] };
+    return [{ text, color, size, x: best.center[0], y: best.center[1] }];
   });
 }
 
@@ -88,6 +93,24 @@ function direction(project, at, away) {
   const [u, v] = project(at.map((part, k) => part + away[k]));
   const length = Math.hypot(u - x, v - y);
   return length > 2 ? [(u - x) / length, (v - y) / length] : [0, -1];
+}
+
+/** A direction, and those beside it. */
+function beside([dx, dy]) {
+  return [0, 0.6, -0.6, 1.2, -1.2].map((turn) => {
+    const [cos, sin] = [Math.cos(turn), Math.sin(turn)];
+    return [cos * dx - sin * dy, sin * dx + cos * dy];
+  });
+}
+
+/** The end of the part of a line that is in the picture, in pixels. */
+function lastInside(start, end, project, width, height) {
+  let last = project(start);
+  for (let step = 1; step <= PARTS; step++) {
+    const point = project(start.map((x, k) => x + (step / PARTS) * (end[k] - x)));
+    if (point[0] > RIM && point[0] < width - RIM && point[1] > RIM && point[1] < height - RIM) last = point;
+  }
+  return last;
 }
 
 function shared(a, b) {

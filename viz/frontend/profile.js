@@ -1,6 +1,6 @@
 // Attention of one atom by distance: a bar for each shell, and the total within each distance as a curve.
 
-const [LEFT, RIGHT, TOP, BELOW] = [44, 12, 10, 36];
+const [LEFT, RIGHT, TOP, BELOW] = [44, 12, 20, 36];
 
 export class Profile {
   #svg;
@@ -48,7 +48,7 @@ export class Profile {
     if (decayLength !== null && decayLength < farthest) {
       const at = x(decayLength);
       this.#add("line", { x1: at, x2: at, y1: y(0), y2: y(1), stroke: ink, "stroke-dasharray": "4 3", "stroke-opacity": 0.7 });
-      this.#text(`σ ${decayLength.toFixed(2)} Å`, at + 4, y(1) + 10, "start");
+      this.#text(`σ ${decayLength.toFixed(2)} Å`, Math.max(at, LEFT + 30), y(1) - 5, "middle");
     }
     for (const shell of shells) {
       const bar = { x: x(shell.distance) - 2.5, y: y(shell.attention), width: 5, height: y(0) - y(shell.attention) };

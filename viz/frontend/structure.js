@@ -65,6 +65,7 @@ export class Structure {
   #lasting = []; // the balls of the cell, which stay from step to step
   #balls = []; // all that can be picked: {site, image, point, radius}
   #rods = []; // attention lines and axes: {start, end, words}
+  #tips = []; // ends of the axes of all frames that are drawn
   #texts = [];
   #measured = [];
   #listeners = [];
@@ -74,7 +75,11 @@ export class Structure {
   #companions = []; // pictures of the same crystal, which show the same part of it
   #ears = new AbortController();
   #late = null; // what to draw as soon as the container has a size
-  #watcher = new ResizeObserver(() => this.#late && this.#hasSize && this.#late());
+  #shownAt = null; // size of the container and scale, as last seen
+  #watcher = new ResizeObserver(() => {
+    if (this.#late && this.#hasSize) this.#late();
+    else this.#resized();
+  });
 
   /**
    * `library` is 3Dmol, `container` an element with a size. `onPick(atom, image, event)` is called on a click on an atom,
@@ -140,7 +145,8 @@ export class Structure {
     this.#clear();
     const meshes = new Meshes();
     this.#rods = [];
-    this.#texts = [...this.#cellTexts(), ...this.#valueTexts()];
+    this.#tips = [];
+    this.#texts = [...this.#valueTexts(), ...this.#cellTexts()];
     this.#drawStep(meshes);
     const ghosts = this.#ghosts();
     if (ghosts.length) this.#fleeting.models = [this.#addBalls(ghosts, GHOST, 0.6)];
@@ -287,18 +293,37 @@ export class Structure {
     viewer.render();
   }
 
-  /** What must be in the picture: balls, the cell if it is full, lines and axes of the chosen atom. */
+  /** What must be in the picture: balls, the cell if it is full, lines, and axes. */
   seen() {
     if (!this.#state) return [];
     const { edges } = this.#contents;
     const isFull = !this.#crystal.vacuum.some(Boolean);
     const cell = isFull && this.#state.display.edges ? edges.flat() : [];
     const balls = this.#balls.flatMap(({ point, radius }) => [point.map((x) => x - radius), point.map((x) => x + radius)]);
-    return [...balls, ...cell, ...this.#rods.flatMap(({ start, end }) => [start, end])];
+    return [...balls, ...cell, ...this.#tips, ...this.#rods.flatMap(({ start, end }) => [start, end])];
+  }
+
+  /** In a container of another size, show at least what was to be seen before. */
+  #resized() {
+    if (!this.#isSeen) return;
+    const { clientWidth: width, clientHeight: height } = this.#container;
+    const before = this.#shownAt;
+    this.#viewer.resize();
+    if (before) {
+      const scale = before.scale * Math.min(width / before.width, height / before.height);
+      this.#viewer.zoom(scale / this.scale);
+    }
+    this.#shownAt = { width, height, scale: this.scale };
+    this.#viewer.render();
   }
 
   #moved(seen) {
     if (!this.#isSeen) return;
+    const { clientWidth: width, clientHeight: height } = this.#container;
+    // After a change of size, `#resized` is still to come.
+    if (!this.#shownAt || (width === this.#shownAt.width && height === this.#shownAt.height)) {
+      this.#shownAt = { width, height, scale: this.scale };
+    }
     this.#label();
     for (const call of this.#listeners) call(seen);
     const change = this.scale / this.#scaleAsDrawn;
@@ -521,7 +546,8 @@ export class Structure {
     const { clientWidth, clientHeight } = this.#container;
     const { ink, paper, attention } = this.#crystal.palette;
     const points = this.#measured.map(({ site, image }) => positionOf(this.#crystal, site, image));
-    const texts = this.#state?.display.labels ? [...this.#texts] : [];
+    // Axes choose their places first, then the name of the atom, letters of the cell, and values.
+    const texts = this.#state?.display.labels ? [...this.#texts].reverse() : [];
     if (points.length > 1) {
       const middle = points[0].map((_, k) => points.reduce((sum, point) => sum + point[k], 0) / points.length);
       texts.unshift({ text: measured(points), color: ink, at: middle, size: 15 });
@@ -541,10 +567,8 @@ export class Structure {
     const { origin, axes, edges } = this.#contents;
     if (!edges.length || !this.#state.display.edges) return [];
     const { ink } = this.#crystal.palette;
-    // Beside the middle of an edge where the end of the cell is out of sight, beyond its end otherwise.
     return axes.map((axis, k) => {
-      const share = this.#crystal.vacuum[k] ? 0 : 1;
-      return { text: "abc"[k], color: ink, at: origin.map((x, n) => x + share * axis[n]), clear: 0.6, away: share ? axis : axis.map((x) => -x), size: 13 };
+      return { text: "abc"[k], color: ink, from: origin, at: origin.map((x, n) => x + axis[n]), clear: 0.6, away: axis, size: 13 };
     });
   }
 
@@ -721,7 +745,7 @@ export class Structure {
     return balls.map(({ site, point, radius }) => {
       const value = shown.values[site];
       const number = shown.isSigned ? `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}` : value.toPrecision(3);
-      return { text: `${this.#element(site).symbol} ${number}`, color: this.#crystal.palette.ink, at: point, clear: 0.8 * radius, size: 11 };
+      return { text: `${this.#element(site).symbol} ${number}`, color: this.#crystal.palette.ink, at: point, clear: 0.8 * radius, size: 11, isOptional: true };
     });
   }
 
@@ -789,6 +813,7 @@ export class Structure {
     const reach = Math.max(AXIS_LENGTH, LEAST.length / this.scale);
     const least = LEAST.axis / this.scale;
     const owners = frames === "all" ? Array.from({ length: crystal.nQueries }, (_, n) => n) : [atom];
+    const { unsignedAxis } = crystal;
     const { paper, paleness: pale, axisLabels, axes } = crystal.palette;
     for (const owner of owners) {
       if (this.#isHidden(owner) && owner !== atom) continue;
@@ -800,6 +825,7 @@ export class Structure {
         if (!axis.some(Boolean)) return; // neighbours on a line fix only one axis
         const radius = selected ? Math.max(AXIS_RADIUS, least) : 0.045;
         this.#drawAxis(meshes, start, k, axis, length, radius, paleness);
+        this.#tips.push(...[length, -length].map((far) => start.map((x, n) => x + far * axis[n])).slice(0, k === unsignedAxis ? 2 : 1));
         if (!selected) return;
         const end = start.map((x, n) => x + length * axis[n]);
         const words = `${axisLabels[k]} = (${axis.map((x) => x.toFixed(3)).join(", ")})`;
