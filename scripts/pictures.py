@@ -1,6 +1,7 @@
 """Draw the pictures of the documentation: the explorer, a motif, an ablation.
 
-    python scripts/pictures.py
+    python scripts/pictures.py                  # all three
+    python scripts/pictures.py explorer motif   # without training
 
 Writes docs/explorer.png, docs/motif.png and docs/ablation.png. The explorer and the ablation are screenshots of
 Chromium (which must be installed; no network is used). The ablation trains with the settings of the notebook
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 DOCS = Path(__file__).parents[1] / "docs"
+PICTURES = ["explorer", "motif", "ablation"]
 N_EPOCHS, SEEDS, MAX_ATOMS = 10, (0, 1, 2), 10
 SHORT = {"learning_rate": 2e-3, "schedule": "warmup-stable-decay", "warmup_steps": 20, "swa_epochs": 0}
 """Settings of the ablation, as in the notebook."""
@@ -31,17 +33,28 @@ SHORT = {"learning_rate": 2e-3, "schedule": "warmup-stable-decay", "warmup_steps
 FLAGS = ("--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 
 
-def main(ablation: Path) -> None:
-    model = cf.load()
-    spinel = cf.trace(spinel_structure(), model)
+def main(wanted: list[str], ablation: Path) -> None:
+    if {"explorer", "motif"} & set(wanted):
+        of_spinel(wanted)
+    if "ablation" in wanted:
+        of_ablation(ablation)
+
+
+def of_spinel(wanted: list[str]) -> None:
+    """What the shipped weights attend to in spinel: the explorer, and a still picture of an octahedron."""
+    spinel = cf.trace(spinel_structure(), cf.load())
     scene = viz.scene_from_trace(spinel)
     aluminium = scene.labels.index("Al1")
+    if "motif" in wanted:
+        figure = viz.structure_figure(scene, layer=3, head=0, atom=aluminium, polyhedra="selected")
+        figure.savefig(DOCS / "motif.png", dpi=150)
+    if "explorer" in wanted:
+        explorer = viz.AttentionExplorer(spinel, layer=3, head=0, atom=aluminium, frames="selected")
+        photograph(explorer.to_html(), DOCS / "explorer.png", width=1180, height=830, ready=".cf-structure canvas")
 
-    figure = viz.structure_figure(scene, layer=3, head=0, atom=aluminium, polyhedra="selected")
-    figure.savefig(DOCS / "motif.png", dpi=150)
-    explorer = viz.AttentionExplorer(spinel, layer=3, head=0, atom=aluminium, frames="selected")
-    photograph(explorer.to_html(), DOCS / "explorer.png", width=1180, height=640, ready="canvas")
 
+def of_ablation(folder: Path) -> None:
+    """Frame methods on the same crystals; trains them, unless the folder has the runs."""
     config = cf.preset("demo").config
     config = replace(
         config,
@@ -49,7 +62,7 @@ def main(ablation: Path) -> None:
         training=replace(config.training, n_epochs=N_EPOCHS, **SHORT),
     )
     splits = cf.dataset("demo").split(config.data, seed=config.training.seed)
-    result = cf.ablate(config, seeds=SEEDS, data=splits, output=ablation)
+    result = cf.ablate(config, seeds=SEEDS, data=splits, output=folder)
     print(result)
     page = viz.ablation_figure(result.table, result.histories).to_html(include_plotlyjs=True)
     photograph(page, DOCS / "ablation.png", width=1200, height=470, ready=".plot-container")
@@ -85,5 +98,9 @@ def photograph(page_text: str, path: Path, width: int, height: int, ready: str) 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "pictures", nargs="*", choices=PICTURES, default=PICTURES, help="which ones; all if none is named"
+    )
     parser.add_argument("--ablation", type=Path, default=Path("runs/ablation"), help="folder of the ablation runs")
-    main(parser.parse_args().ablation)
+    arguments = parser.parse_args()
+    main(arguments.pictures, arguments.ablation)
