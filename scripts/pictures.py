@@ -50,7 +50,7 @@ def of_spinel(wanted: list[str]) -> None:
         figure.savefig(DOCS / "motif.png", dpi=150)
     if "explorer" in wanted:
         explorer = viz.AttentionExplorer(spinel, layer=3, head=0, atom=aluminium, frames="selected")
-        photograph(explorer.to_html(), DOCS / "explorer.png", width=1180, height=830, ready=".cf-structure canvas")
+        photograph(explorer.to_html(), DOCS / "explorer.png", width=1180, height=818, ready=".cf-structure canvas")
 
 
 def of_ablation(folder: Path) -> None:
