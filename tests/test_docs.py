@@ -138,5 +138,16 @@ def test_a_wide_figure_of_a_notebook_is_not_cut() -> None:
     assert figure["layout"]["width"] == 1100
 
 
+def test_no_renderer_of_plotly_is_chosen() -> None:
+    """Plotly chooses one that the application draws; one for JupyterLab leaves figures out in Colab."""
+    sources = [
+        *(ROOT / "notebooks").glob("*.ipynb"),
+        *(ROOT / "viz").glob("*.py"),
+        *(ROOT / "crystalframer").rglob("*.py"),
+    ]
+    assert len(sources) > 100
+    assert [path.name for path in sources if "renderers.default" in path.read_text(encoding="utf-8")] == []
+
+
 ERRORS = {name for name, value in vars(cf.errors).items() if isinstance(value, type)}
 """Listed by `automodule`."""

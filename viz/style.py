@@ -26,7 +26,9 @@ def log_axis(values: Iterable[float]) -> dict[str, Any]:
 
     powers = np.log10([value for value in values if np.isfinite(value) and value > 0] or [1.0])
     decades = powers.max() - powers.min()
-    steps = (1, 1.5, 2, 3, 5, 7) if decades < 1.2 else (1, 2, 5) if decades < 3 else (1,)
+    steps: tuple[float, ...] = (1, 1.5, 2, 3, 5, 7) if decades < 1.2 else (1, 2, 5) if decades < 3 else (1,)
+    if decades < 0.35:
+        steps = (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9)
     around = range(int(np.floor(powers.min())) - 1, int(np.ceil(powers.max())) + 2)
     return {"type": "log", "tickvals": [step * 10.0**power for power in around for step in steps], "tickformat": "~g"}
 
