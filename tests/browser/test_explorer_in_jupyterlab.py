@@ -256,18 +256,22 @@ def test_the_explorer_in_a_notebook(browser: Browser, lab: str, app: str) -> Non
         assert page.get_by_text("Error displaying widget").count() == 0
 
 
-def test_a_notebook_of_someone_else_has_the_picture(browser: Browser, lab: str, folder: Path) -> None:
+def test_a_notebook_of_someone_else_has_the_pictures(browser: Browser, lab: str, folder: Path) -> None:
     """JupyterLab runs no scripts of a notebook that it does not trust."""
-    explorer = viz.AttentionExplorer(CrystalTrace.load(folder / "first.safetensors"))
-    copy = new_output("display_data", data=explorer._copy())
+    trace = CrystalTrace.load(folder / "first.safetensors")
+    widgets = (viz.AttentionExplorer(trace), viz.SideBySide([trace, trace]), viz.MotifExplorer([trace], site=1))
+    gone = {"application/vnd.jupyter.widget-view+json": {"version_major": 2, "version_minor": 0, "model_id": "gone"}}
+    outputs = [[new_output("display_data", data=data) for data in (gone, widget._copy())] for widget in widgets]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    cells = [new_code_cell("explorer", outputs=[copy]), new_code_cell("1")]
+    cells = [new_code_cell("explorer", outputs=shown) for shown in outputs]
     nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), folder / "strange.ipynb")
     with without_kernels(browser, f"{lab}/lab/tree/strange.ipynb?reset") as page:
-        picture = page.locator(".cf-saved img")
-        picture.wait_for()
+        pictures = page.locator(".cf-saved img")
+        pictures.nth(len(widgets) - 1).wait_for()
         assert page.locator(".cf-saved iframe").count() == 0
-        assert picture.evaluate("(image) => image.naturalWidth") > 300
+        assert pictures.count() == len(widgets)
+        assert all(picture.evaluate("(image) => image.naturalWidth") > 300 for picture in pictures.all())
+        assert page.get_by_text("Error displaying widget").count() == 0
 
 
 def test_the_data_set_explorer_in_a_notebook(browser: Browser, lab: str) -> None:
