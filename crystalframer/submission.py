@@ -232,7 +232,7 @@ def _one_for_each_fold(runs: Sequence[FoldRun], source: Source) -> list[FoldRun]
     missing = [str(fold) for fold in range(N_FOLDS) if fold not in by_fold]
     if missing:
         message = f"there is no run of fold {listed(missing, N_FOLDS)} of {source.name}; all {N_FOLDS} folds are needed"
-        raise DataError(message, field="runs", value=[str(run.folder) for run in runs])
+        raise ConfigError(message, field="runs")
     return [by_fold[fold] for fold in range(N_FOLDS)]
 
 
