@@ -24,7 +24,7 @@ from crystalframer.crystals.loading import PreparedCrystals, batch_ends, prepare
 from crystalframer.domain import RADIUS, vacuum
 from crystalframer.errors import ConfigError, CrystalFramerError, DataError, is_of_machine
 from crystalframer.model.arrays import ArrayModel
-from crystalframer.model.outputs import with_probabilities
+from crystalframer.model.outputs import Evaluated, with_probabilities
 from crystalframer.outcomes import Columns, Outcome, Table, check_sizes, table, unread
 from crystalframer.reading.entry import StructureRecord
 from crystalframer.reading.inputs import expected_count, iter_structures, unique_ids
@@ -180,7 +180,7 @@ def _noting_items(records: Iterable[StructureRecord], items: list[int | None]) -
         yield record
 
 
-class _Prediction(NamedTuple):
+class Prediction(NamedTuple):
     """These fields of an `Outcome`."""
 
     values: _Values
@@ -304,8 +304,18 @@ def _computed(
     return [results[row] for row in range(len(packed))]
 
 
-def _predict(crystals: Any, model: Any) -> list[_Prediction | Failure]:
-    outputs, pooled, kinds = model.evaluate(crystals)
+def _predict(crystals: Any, model: Any) -> list[Prediction | Failure]:
+    return predictions(model.evaluate(crystals), crystals, model)
+
+
+def predictions(evaluated: Evaluated, crystals: Any, model: Any) -> list[Prediction | Failure]:
+    """What is said of each crystal of a batch, or of one large crystal.
+
+    Args:
+        evaluated: what the model computes for them (`evaluate`).
+        crystals: a batch in the memory of the CPU, or a `ChunkedCrystal`.
+    """
+    outputs, pooled, kinds = evaluated
     values = with_probabilities(outputs, model.config)
     low, high = np.full_like(values, np.nan), np.full_like(values, np.nan)
     unlike = outside = isolated = altered = not_relaxed = nearest = [None] * len(values)
@@ -340,7 +350,7 @@ def _predict(crystals: Any, model: Any) -> list[_Prediction | Failure]:
         "; ".join(filter(None, reasons)) or None for reasons in zip(outside, isolated, unlike, altered, strict=True)
     ]
     rows = zip(values, low, high, flags, nearest, distance, not_relaxed, strict=True)
-    return [failure or _Prediction(*row) for failure, row in zip(why_not, rows, strict=True)]
+    return [failure or Prediction(*row) for failure, row in zip(why_not, rows, strict=True)]
 
 
 def _too_large(packed: PreparedCrystals, model: Any) -> dict[int, Failure]:

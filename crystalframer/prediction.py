@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
+from torch import Tensor
 
 from crystalframer import checkpoint, devices, memory
 from crystalframer._moved import moved_names
 from crystalframer._version import __version__
-from crystalframer.batched import BATCH_SIZE, MAX_ATOMS, MAX_EDGES, columns, outcomes_of_batch, predicted, summing
+from crystalframer.batched import BATCH_SIZE, MAX_ATOMS, MAX_EDGES, Failure, predicted, predictions, summing
 from crystalframer.config import ModelConfig
+from crystalframer.crystals.batch import CrystalBatch
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.large_cells import ChunkedCrystal
 from crystalframer.crystals.loading import prepare
@@ -29,7 +31,6 @@ from crystalframer.errors import ConfigError, CrystalError, Setting
 from crystalframer.model.network import CrystalFramer
 from crystalframer.notes import PredictionNotes
 from crystalframer.outcomes import FLAGS, Table
-from crystalframer.reading.entry import StructureRecord
 from crystalframer.reading.inputs import read
 from crystalframer.surroundings import plain
 from crystalframer.traces import CrystalTrace
@@ -176,15 +177,19 @@ def trace(
     weights = model.target_mean
     if sites is None:
         memory.check_trace(crystal, len(crystal), int(prepared.n_edges[0]), model.config, model.target_mean)
-        record = _bounded(model.trace(prepared.batch([0], weights.dtype).to(weights.device))[0], model)
-        return replace(record, notes=notes(crystal, model))
+        batch = prepared.batch([0], weights.dtype)
+        (record,) = model.trace(batch.to(weights.device))
+        layers = [model.embed(batch.atomic_numbers.to(weights.device))]
+        layers += [torch.from_numpy(layer.atom_features).to(weights.device) for layer in record.layers]
+        return replace(_bounded(record, model), notes=notes(layers, batch, model))
     chunked = ChunkedCrystal(prepared, 0, MAX_EDGES)
     atoms = _region(crystal, chunked, np.asarray(sites, dtype=np.int64), within, model.config)
     memory.check_trace(
         crystal, len(atoms), int(prepared.neighbors.edges_per_atom[atoms].sum()), model.config, model.target_mean
     )
-    record = _bounded(model.trace_atoms(chunked, atoms), model)
-    return replace(record, notes=notes(crystal, model))
+    layers = list(model.layers_in_chunks(chunked))
+    record = _bounded(model.trace_atoms(chunked, atoms, layers), model)
+    return replace(record, notes=notes(layers, chunked, model))
 
 
 def _bounded(trace: CrystalTrace, model: CrystalFramer) -> CrystalTrace:
@@ -196,16 +201,22 @@ def _bounded(trace: CrystalTrace, model: CrystalFramer) -> CrystalTrace:
     return replace(trace, prediction=prediction)
 
 
-def notes(crystal: Crystal, model: CrystalFramer) -> PredictionNotes:
-    """Intervals and flags of the predictions for a crystal, and which model makes them."""
+def notes(
+    layers: Sequence[Float[Tensor, "n_atoms d_model"]], crystal: CrystalBatch | ChunkedCrystal, model: CrystalFramer
+) -> PredictionNotes:
+    """Intervals and flags of the predictions for a crystal, and which model makes them.
+
+    Args:
+        layers: features of its atoms (`CrystalFramer.layers_of`).
+        crystal: a batch of one, in the memory of the CPU, or a `ChunkedCrystal`.
+    """
     origin = PredictionNotes(model=model.source, version=__version__, date=datetime.date.today().isoformat())
-    has = columns(model)
-    if not (has.has_intervals or has.has_flags or has.has_nearest or has.has_soundness):
+    (found,) = predictions(model.evaluated(layers, crystal), crystal, model)
+    if isinstance(found, Failure):
         return origin
-    (outcome,) = outcomes_of_batch([StructureRecord(crystal.id, crystal.name, crystal, None)], model)
     names = [output.name for output in model.config.outputs]
-    ends = zip(names, outcome.low.tolist(), outcome.high.tolist(), strict=True)
-    reasons = {title: getattr(outcome, column) for column, title in FLAGS.items()}
+    ends = zip(names, found.low.tolist(), found.high.tolist(), strict=True)
+    reasons = {title: getattr(found, column) for column, title in FLAGS.items()}
     return replace(
         origin,
         intervals={name: (low, high) for name, low, high in ends if math.isfinite(low) and math.isfinite(high)},

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from synthetic_traces import perovskite, synthetic_trace
 
 import crystalframer as cf
 import viz
+from crystalframer.model.network import CrystalFramer
 from crystalframer.notes import PredictionNotes
 from crystalframer.testing import random_crystal
 
@@ -40,6 +42,25 @@ def test_notes_of_a_trace_and_an_explanation_are_those_of_predict(model: cf.Crys
             np.testing.assert_allclose(ends, table.loc[0, [f"{name}_low", f"{name}_high"]].tolist(), rtol=1e-4)
         assert record.notes.intervals and not record.notes.flags
         assert record.notes.model == model.source and "shipped weights" in record.notes.origin
+
+
+def test_notes_come_from_the_evaluation_that_is_recorded(model: cf.CrystalFramer) -> None:
+    """The crystal is not computed a second time; also where only some atoms are recorded."""
+    whole = cf.trace(SRTIO3, model)
+    with (
+        patch.object(CrystalFramer, "layers", side_effect=AssertionError) as again,
+        patch.object(
+            CrystalFramer, "layers_in_chunks", autospec=True, side_effect=CrystalFramer.layers_in_chunks
+        ) as once,
+    ):
+        assert cf.trace(SRTIO3, model).notes == whole.notes
+        assert cf.explain(SRTIO3, model, progress=False).notes.intervals.keys() == whole.notes.intervals.keys()
+        assert not once.called
+        region = cf.trace(SRTIO3, model, sites=[1])
+        assert once.call_count == 1 and not again.called
+    assert region.notes.flags == whole.notes.flags
+    for name, ends in region.notes.intervals.items():
+        np.testing.assert_allclose(ends, whole.notes.intervals[name], rtol=1e-4)
 
 
 def test_a_crystal_unlike_the_training_data_has_a_flag(model: cf.CrystalFramer) -> None:

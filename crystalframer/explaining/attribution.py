@@ -109,10 +109,10 @@ def explain(
     prepared = prepare([crystal], model.config.radius, enlarge=model.config.enlarges_radius)
     chunked = ChunkedCrystal(prepared, 0, MAX_EDGES)
     asked = _asked(crystal, sites, int(prepared.n_edges[0]), model)
-    if explained.scale == "logit" and target in model.config.target_names:
-        explained = _likeliest(explained, target, chunked, model)
     with torch.no_grad():
         layers = features_of(model, chunked)
+    if explained.scale == "logit" and target in (None, *model.config.target_names):
+        explained = _likeliest(explained, target, layers[-1], model)
     start = _base(model, references)
     contributions, base, prediction = _contributions(model, explained, layers[-1], start)
     found = backward(model, explained, chunked, layers, asked, progress)
@@ -137,7 +137,7 @@ def explain(
         removal_effect=effect,
         sites=asked,
         id=crystal.id,
-        notes=notes(crystal, model),
+        notes=notes(layers, chunked, model),
     )
 
 
@@ -160,14 +160,20 @@ def explained_output(target: str | None, config: ModelConfig) -> Explained:
     raise AssertionError("a known name is that of a target or of one of its classes")
 
 
-def _likeliest(explained: Explained, target: str | None, crystal: ChunkedCrystal, model: CrystalFramer) -> Explained:
-    """Of more than two classes, the likeliest."""
+def _likeliest(
+    explained: Explained, target: str | None, features: Float[Tensor, "n_atoms d_model"], model: CrystalFramer
+) -> Explained:
+    """Of more than two classes, the likeliest.
+
+    Args:
+        features: of the last block.
+    """
     config = model.config
     number = 0 if target is None else config.target_names.index(target)
     if config.targets[number].n_outputs == 1:
         return explained
     with torch.no_grad():
-        outputs = model.read_out(model.pooled_features_in_chunks(crystal))[0]
+        outputs = model.read_out(features.mean(0, keepdim=True))[0]
     likeliest = int(outputs[config.columns[number]].argmax())
     return explained_output(config.targets[number].output_names[likeliest], config)
 

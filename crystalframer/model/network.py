@@ -284,18 +284,22 @@ class CrystalFramer(nn.Module):
         return self.layers(crystals.to(self.target_mean.device))
 
     @torch.no_grad()
-    def trace_atoms(self, crystal: ChunkedCrystal, atoms: Int64[np.ndarray, " n_atoms"]) -> CrystalTrace:
-        """The attention of some atoms in every layer, for a crystal that may be too large to trace as a whole."""
+    def trace_atoms(
+        self,
+        crystal: ChunkedCrystal,
+        atoms: Int64[np.ndarray, " n_traced"],
+        layers: Sequence[Float[Tensor, "n_atoms d_model"]],
+    ) -> CrystalTrace:
+        """The attention of some atoms in every layer, for a crystal that may be too large to trace as a whole.
+
+        Args:
+            layers: the features of all its atoms (`layers_in_chunks`).
+        """
         given = crystal.edges_from(atoms)
         edges = Edges.of_atoms(given, self.target_mean.device, self.target_mean.dtype)
-        with self._chunks(crystal) as chunks:
-            features, steps = self.embed(chunks.atomic_numbers), []
-            for block in self.blocks:
-                steps.append(block.trace(features, edges))
-                features = block.in_chunks(features, chunks)
-        return region_trace(
-            self.evaluation_config, given, edges, steps, self.read_out(features.mean(0, keepdim=True))[0]
-        )
+        steps = [block.trace(features, edges) for block, features in zip(self.blocks, layers[:-1], strict=True)]
+        prediction = self.read_out(layers[-1].mean(0, keepdim=True))[0]
+        return region_trace(self.evaluation_config, given, edges, steps, prediction)
 
     @contextmanager
     def _chunks(self, crystal: ChunkedCrystal) -> Iterator[EdgeChunks]:
@@ -315,17 +319,20 @@ class CrystalFramer(nn.Module):
     @torch.inference_mode()
     def evaluate(self, crystals: CrystalBatch | ChunkedCrystal) -> Evaluated:
         """The outputs for a batch or one large crystal, and what else is said of a prediction."""
-        kinds, needs_no_features = None, self.soundness is None and self.index is None and self.uncertainty is None
+        needs_no_features = self.soundness is None and self.index is None and self.uncertainty is None
         if needs_no_features and isinstance(crystals, CrystalBatch):
             return Evaluated(self(crystals.to(self.target_mean.device)).double().cpu().numpy(), None, None)
-        if self.soundness is None:
-            pooled = self.pooled_features_of(crystals)
-        else:
-            layers = list(self.layers_of(crystals))
-            index, n_crystals = crystal_index(crystals, layers[-1].device)
-            kinds = self.soundness.log_probabilities(layers, index, n_crystals)
-            pooled = segment_mean(layers[-1], index, n_crystals)
-        return Evaluated(self.read_out(pooled).double().cpu().numpy(), pooled.float().cpu().numpy(), kinds)
+        return self.evaluated(list(self.layers_of(crystals)), crystals)
+
+    @torch.no_grad()
+    def evaluated(
+        self, layers: Sequence[Float[Tensor, "n_atoms d_model"]], crystals: CrystalBatch | ChunkedCrystal
+    ) -> Evaluated:
+        """The same, once the features of all layers are known (`layers_of`)."""
+        index, n_crystals = crystal_index(crystals, layers[-1].device)
+        means = segment_mean(layers[-1], index, n_crystals)
+        kinds = None if self.soundness is None else self.soundness.log_probabilities(layers, index, n_crystals)
+        return Evaluated(self.read_out(means).double().cpu().numpy(), means.float().cpu().numpy(), kinds)
 
     def read_out(self, pooled: Float[Tensor, "n_crystals d_model"]) -> Float[Tensor, "n_crystals n_outputs"]:
         """The outputs in physical units from pooled features."""

@@ -284,6 +284,9 @@ def test_classes_are_explained_on_the_scale_of_logits() -> None:
     likeliest = int(outputs[2:].argmax())
     assert three.target == f"system_{system.classes[likeliest]}"
     assert abs(three.prediction - (outputs[2:].max() - outputs[2:].mean())) < 1e-10
+    alone = cf.explain(CRYSTAL, model_of(system))
+    outputs_alone = predicted(model_of(system), CRYSTAL)
+    assert alone.target == f"system_{system.classes[int(outputs_alone.argmax())]}"
     named = cf.explain(CRYSTAL, model, "system_other")
     assert abs(named.base + named.site_contributions.sum() - (outputs[4] - outputs[2:].mean())) < 1e-10
     assert cf.explain(CRYSTAL, model).target == "energy"
