@@ -3,8 +3,8 @@
 The folder may also hold `domain.json` (the range of the training crystals), `training_index.safetensors` (their
 features), `soundness.safetensors` (a classifier of crystals that are wrong) and `uncertainty.safetensors` (calibrated
 prediction intervals). These and `config.json` each state their own checksum and that of the weights that they belong to
-(`seals`), and so does `errors.json` (errors by element and size of the cell). The folder of a run, or a copy of its
-model, also holds `crystals.parquet` (which crystals trained it).
+(`seals`), and so do `errors.json` (errors by element and size of the cell) and `order_tests.json` (tests of
+explanations). The folder of a run, or a copy of its model, also holds `crystals.parquet` (which crystals trained it).
 
 Only `load` needs torch: to find a model and to read its settings is quick.
 
@@ -24,7 +24,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -32,6 +32,7 @@ from crystalframer import files, seals
 from crystalframer._version import __version__
 from crystalframer.config import ModelConfig, from_tree
 from crystalframer.errors import CheckpointError, ConfigError, listed
+from crystalframer.order_tests import OrderTests
 from crystalframer.outcomes import Columns
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ whatever the defaults become."""
 CONFIG_FILE, WEIGHTS_FILE, RESUME_FILE = "config.json", "model.safetensors", "resume.ckpt"
 DOMAIN_FILE, UNCERTAINTY_FILE, USED_FILE = "domain.json", "uncertainty.safetensors", "crystals.parquet"
 INDEX_FILE, SOUNDNESS_FILE = "training_index.safetensors", "soundness.safetensors"
-ERRORS_FILE = "errors.json"
+ERRORS_FILE, ORDER_TESTS_FILE = "errors.json", "order_tests.json"
 PRETRAINED = Path(__file__).parent / "pretrained"
 """The checkpoint that comes with the package."""
 PACKAGE = "package"
@@ -80,6 +81,8 @@ _AGAIN = "copy the whole folder again, or use another checkpoint"
 _COPY_BOTH = f"copy {CONFIG_FILE} and {WEIGHTS_FILE} together from one checkpoint"
 _MODEL_FOLDER = f"A model is a folder with {CONFIG_FILE} and {WEIGHTS_FILE}"
 _SHOWN_NAMES = 10
+
+Record = TypeVar("Record")
 
 
 def save(model: CrystalFramer, path: Path | str, add: Callable[[Path], None] | None = None) -> None:
@@ -122,8 +125,7 @@ def save(model: CrystalFramer, path: Path | str, add: Callable[[Path], None] | N
         files.write(new / CONFIG_FILE, json.dumps(seals.sealed(description, checksum), indent=2))
         files.write(new / WEIGHTS_FILE, weights)
         if model.domain is not None:
-            domain = seals.sealed(dataclasses.asdict(model.domain), checksum)
-            files.write(new / DOMAIN_FILE, json.dumps(domain, indent=2))
+            files.write(new / DOMAIN_FILE, _tree_text(model.domain, checksum, indent=2))
         if model.uncertainty is not None:
             files.write(new / UNCERTAINTY_FILE, model.uncertainty.to_bytes(checksum))
         if model.index is not None:
@@ -133,7 +135,9 @@ def save(model: CrystalFramer, path: Path | str, add: Callable[[Path], None] | N
         if model.used is not None:
             files.write(new / USED_FILE, model.used.content)
         if model.errors is not None:
-            files.write(new / ERRORS_FILE, _errors_text(model.errors, checksum))
+            files.write(new / ERRORS_FILE, _tree_text(model.errors, checksum))
+        if model.order_tests is not None:
+            files.write(new / ORDER_TESTS_FILE, _tree_text(model.order_tests, checksum))
         if add is not None:
             add(new)
         _flush(new)
@@ -173,9 +177,16 @@ def add_errors(folder: Path, errors: MeasuredErrors) -> None:
     Raises:
         CheckpointError: nothing can be written there.
     """
-    weights = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
-    with files.writing(folder, CheckpointError):
-        files.write(folder / ERRORS_FILE, _errors_text(errors, weights))
+    _add_tree(folder / ERRORS_FILE, errors)
+
+
+def add_order_tests(folder: Path, tests: OrderTests) -> None:
+    """Write tests of explanations beside the weights that they belong to.
+
+    Raises:
+        CheckpointError: nothing can be written there.
+    """
+    _add_tree(folder / ORDER_TESTS_FILE, tests)
 
 
 def load(path: Path | str | None, device: torch.device | str = "cpu") -> CrystalFramer:
@@ -193,6 +204,7 @@ def load(path: Path | str | None, device: torch.device | str = "cpu") -> Crystal
     """
     from safetensors.torch import load_file
 
+    from crystalframer.measured_errors import MeasuredErrors
     from crystalframer.model.network import without_weights
 
     folder = find(path)
@@ -201,7 +213,8 @@ def load(path: Path | str | None, device: torch.device | str = "cpu") -> Crystal
     model.load_state_dict(weights)
     model.domain, model.index, model.uncertainty, model.soundness = _read_extras(folder, config, checksum)
     model.used = _read_used(folder)
-    model.errors = _read_errors(folder / ERRORS_FILE, checksum)
+    model.errors = _read_tree(folder / ERRORS_FILE, MeasuredErrors, checksum)
+    model.order_tests = _read_tree(folder / ORDER_TESTS_FILE, OrderTests, checksum)
     model.source = f"{_name(folder)} ({checksum[:8]})"
     return model.to(device).eval()
 
@@ -252,10 +265,12 @@ def _read_extras(
     folder: Path, config: ModelConfig, checksum: str
 ) -> tuple[Domain | None, TrainingIndex | None, Uncertainty | None, Soundness | None]:
     """What predictions show beside their values, as far as the files are there."""
+    from crystalframer.domain import Domain
+
     index = _read_index(folder / INDEX_FILE, config, checksum)
     uncertainty = _read_uncertainty(folder / UNCERTAINTY_FILE, config, index, checksum)
     soundness = _read_soundness(folder / SOUNDNESS_FILE, config, checksum)
-    return _read_domain(folder / DOMAIN_FILE, checksum), index, uncertainty, soundness
+    return _read_tree(folder / DOMAIN_FILE, Domain, checksum), index, uncertainty, soundness
 
 
 def _name(folder: Path) -> str:
@@ -439,28 +454,23 @@ def _checked_weights(file: Path, stated: str | None) -> str:
     return found
 
 
-def _read_domain(file: Path, weights: str) -> Domain | None:
+def _tree_text(record: Domain | MeasuredErrors | OrderTests, weights: str, indent: int | None = None) -> str:
+    return json.dumps(seals.sealed(dataclasses.asdict(record), weights), indent=indent)
+
+
+def _add_tree(file: Path, record: MeasuredErrors | OrderTests) -> None:
+    weights = hashlib.sha256((file.parent / WEIGHTS_FILE).read_bytes()).hexdigest()
+    with files.writing(file.parent, CheckpointError):
+        files.write(file, _tree_text(record, weights))
+
+
+def _read_tree(file: Path, kind: type[Record], weights: str) -> Record | None:
+    """A dataclass in a JSON file; None without the file."""
     if not file.exists():
         return None
-    from crystalframer.domain import Domain
-
     with _refusing_extra(file):
         tree = json.loads(file.read_bytes())
-        return from_tree(Domain, seals.opened(tree, weights) if isinstance(tree, dict) else tree)
-
-
-def _errors_text(errors: MeasuredErrors, weights: str) -> str:
-    return json.dumps(seals.sealed(dataclasses.asdict(errors), weights))
-
-
-def _read_errors(file: Path, weights: str) -> MeasuredErrors | None:
-    if not file.exists():
-        return None
-    from crystalframer.measured_errors import MeasuredErrors
-
-    with _refusing_extra(file):
-        tree = json.loads(file.read_bytes())
-        return from_tree(MeasuredErrors, seals.opened(tree, weights) if isinstance(tree, dict) else tree)
+        return from_tree(kind, seals.opened(tree, weights) if isinstance(tree, dict) else tree)
 
 
 def _read_index(file: Path, config: ModelConfig, weights: str) -> TrainingIndex | None:

@@ -463,16 +463,18 @@ def _explain(structure: Any, output: Any = None, **options: Any) -> int:
     if options["sites"] is not None:
         crystal.check_sites(options["sites"])
     found = cf.explain(crystal, **options)
-    print(f"{found!r}\n")
-    print("contributions of equivalent atoms, which add up to the prediction minus the base")
+    print("\n".join(filter(None, (repr(found), found.about_scale))) + "\n")
+    unit = f" ({found.shown_unit})" if found.shown_unit else ""
+    print(f"contributions of equivalent atoms{unit}, which add up to the prediction minus the base")
     groups = found.by_site_group()
     groups["sites"] = [listed([str(site) for site in sites], 6) for sites in groups["sites"]]
     print(groups.to_string(index=False, float_format="{:.4f}".format))
     shells = found.by_shell().query("shell > 0")
     largest = np.argsort(-np.abs(shells["relevance"].to_numpy()), kind="stable")[:SHOWN_SHELLS]
     shells = shells.iloc[largest]
-    print("\nshells of neighbours, by their relevance")
+    print(f"\nshells of neighbours, by their relevance{unit}")
     print(shells.to_string(index=False, float_format="{:.4f}".format))
+    print(f"\n{found.about_order}")
     if output is not None and output.suffix == ".html":
         importlib.import_module("viz").explanation_html(found, output)  # by name, as in `_draw`
     elif output is not None:

@@ -147,6 +147,10 @@ class _Checked:
         return f"{type(self).__name__}({', '.join(stated)})"
 
 
+LOGARITHM = "log10_"
+"""Before the name of a quantity: another quantity, not the same misspelt."""
+
+
 @dataclass(frozen=True, repr=False)
 class Target(_Checked):
     """A property to predict: the name of its label column, its physical unit, and what kind of label it is.
@@ -181,6 +185,11 @@ class Target(_Checked):
     @property
     def is_class(self) -> bool:
         return self.kind == "class"
+
+    @property
+    def is_logarithm(self) -> bool:
+        """Whether it is the logarithm (base 10) of a quantity, as its name or its unit says."""
+        return not self.is_class and (self.name.startswith(LOGARITHM) or self.unit.startswith(LOGARITHM[:-1]))
 
     @property
     def n_outputs(self) -> int:

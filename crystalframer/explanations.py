@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,17 @@ import numpy as np
 from crystalframer.elements import SYMBOLS
 from crystalframer.errors import TraceError
 from crystalframer.notes import PredictionNotes
+from crystalframer.order_tests import UNTESTED, OrderTest
 from crystalframer.traces import BoolArray, FloatArray, IntArray, read_record, write_record
 
 if TYPE_CHECKING:
     import pandas
 
 EXPLANATION_VERSION = 1
+_SCALES = {
+    "logit": "The scale is that of logits: a contribution of +1 makes the odds of the class 2.7 times as large.",
+    "log10": "The scale is that of logarithms (base 10): a contribution of +0.3 makes the quantity twice as large.",
+}
 SHELL_WIDTH = 1.1
 """Neighbours up to this multiple of the distance of the nearest one are its shell; the next one begins another."""
 
@@ -55,9 +60,11 @@ class Explanation:
     unit: str
     """Unit of the prediction; empty on the logit scale."""
     scale: str
-    """`value`: the prediction itself. `logit`: of two classes, the logit of the second, whose probability is
-    1/(1 + exp(-logit)); of more, the logit of one class minus the mean logit of all."""
+    """`value`: the prediction itself. `log10`: its target is a logarithm. `logit`: of two classes, the logit of the
+    second, whose probability is 1/(1 + exp(-logit)); of more, the logit of one class minus the mean logit of all."""
     prediction: float
+    """Of the network. `predict` of a calibrated model reports 0 in place of a negative value for a target that cannot
+    be negative, such as a gap."""
     base: float
     """Prediction for the mean features of reference crystals."""
     site_contributions: FloatArray
@@ -82,9 +89,11 @@ class Explanation:
     id: str = ""
     notes: PredictionNotes = field(default_factory=PredictionNotes)
     """Intervals and flags of the prediction, and which model made it when."""
+    order_test: OrderTest | None = None
+    """Whether the model orders neighbours better than distance does; None: it was not tested."""
 
     def __repr__(self) -> str:
-        scale = " (logit)" if self.scale == "logit" else ""
+        scale = "" if self.scale == "value" else f" ({self.scale} scale)"
         unit = f" {self.unit}" if self.unit else ""
         return (
             f"Explanation {self.id!r}: {self.target}{scale} = {self.prediction:.4g}{unit}; base {self.base:.4g}, "
@@ -95,6 +104,21 @@ class Explanation:
         from crystalframer.object_cards import explanation_card
 
         return explanation_card(self)
+
+    @property
+    def shown_unit(self) -> str:
+        """Unit of the prediction, contributions and relevance; `logit` on the logit scale."""
+        return "logit" if self.scale == "logit" else self.unit
+
+    @property
+    def about_scale(self) -> str:
+        """What a contribution means, in words; empty where it is a part of the prediction itself."""
+        return _SCALES.get(self.scale, "")
+
+    @property
+    def about_order(self) -> str:
+        """Whether the order of neighbours by relevance was tested, and what came out, in words."""
+        return UNTESTED if self.order_test is None else str(self.order_test)
 
     @property
     def n_atoms(self) -> int:
@@ -151,7 +175,8 @@ class Explanation:
         edges = self._edge_table().query("not is_self")
         groups = edges.groupby(["site", "element", "neighbour", "neighbour_element"], sort=True)
         table = groups.agg(n_images=("relevance", "size"), distance=("distance", "min"), relevance=("relevance", "sum"))
-        return table.reset_index().sort_values("relevance", key=np.abs, ascending=False, ignore_index=True)
+        table = table.reset_index().sort_values("relevance", key=np.abs, ascending=False, ignore_index=True)
+        return self._with_units(table, "relevance")
 
     def by_shell(self) -> pandas.DataFrame:
         """The relevance of each shell of neighbours, by elements. Shell 0 is the atom itself: what its neighbours have
@@ -162,7 +187,7 @@ class Explanation:
         """
         groups = self._edge_table().groupby(["element", "shell", "neighbour_element"], sort=True)
         table = groups.agg(n_edges=("relevance", "size"), distance=("distance", "mean"), relevance=("relevance", "sum"))
-        return table.reset_index()
+        return self._with_units(table.reset_index(), "relevance")
 
     def by_element(self) -> pandas.DataFrame:
         """Contributions and relevance of each element.
@@ -177,9 +202,10 @@ class Explanation:
         relevance, key = np.where(self.is_self, 0.0, self.total_relevance), self.edge_index[1]
         sites["relevance"] = np.bincount(key, relevance, self.n_atoms)
         groups = sites.groupby("element")
-        return groups.agg(
+        table = groups.agg(
             n_sites=("contribution", "size"), contribution=("contribution", "sum"), relevance=("relevance", "sum")
         ).reset_index()
+        return self._with_units(table, "contribution", "relevance")
 
     def by_site_group(self) -> pandas.DataFrame:
         """Contributions of groups of equivalent sites.
@@ -204,7 +230,13 @@ class Explanation:
             n_sites=("site", "size"),
             contribution=("contribution", "sum"),
         )
-        return groups.assign(contribution_per_site=groups["contribution"] / groups["n_sites"]).reset_index()
+        groups = groups.assign(contribution_per_site=groups["contribution"] / groups["n_sites"]).reset_index()
+        return self._with_units(groups, "contribution", "contribution_per_site")
+
+    def _with_units(self, table: pandas.DataFrame, *columns: str) -> pandas.DataFrame:
+        """The table, which states the unit of these columns (`table.attrs["units"]`)."""
+        table.attrs["units"] = dict.fromkeys(columns, self.shown_unit)
+        return table
 
     def _edge_table(self) -> pandas.DataFrame:
         import pandas
@@ -233,6 +265,7 @@ class Explanation:
         arrays = {name: getattr(self, name) for name in (*_SHAPES, *_OPTIONAL) if getattr(self, name) is not None}
         header = {"schema_version": EXPLANATION_VERSION} | {name: getattr(self, name) for name in _TEXTS + _NUMBERS}
         header["notes"] = self.notes.header()
+        header["order_test"] = None if self.order_test is None else asdict(self.order_test)
         return write_record(Path(path), "explanation", "an explanation", arrays, header)
 
     @classmethod
@@ -305,6 +338,8 @@ def _read_header(text: str) -> dict[str, Any]:
         numbers = all(type(fields[name]) in (int, float) for name in _NUMBERS if fields)
         newer = type(version) is int and version > EXPLANATION_VERSION
         notes = PredictionNotes.from_header(header)
+        tested = header.get("order_test")  # older records lack it
+        order_test = None if tested is None else OrderTest(**tested)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise TraceError(f"its header is damaged ({error!r}); {damaged}") from error
     if newer:
@@ -312,7 +347,7 @@ def _read_header(text: str) -> dict[str, Any]:
         raise TraceError(f"{problem}: install a newer one", field="schema_version", value=version)
     if not (fields and texts and numbers):
         raise TraceError(f"its header is damaged; {damaged}")
-    return fields | {"notes": notes}
+    return fields | {"notes": notes, "order_test": order_test}
 
 
 def _check_arrays(arrays: dict[str, np.ndarray]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -166,7 +167,7 @@ def trace_card(trace: CrystalTrace) -> str:
 
 def explanation_card(explanation: Explanation) -> str:
     """What a prediction is made of: contributions of equivalent atoms, and shells of neighbours."""
-    unit = explanation.unit or ("logit" if explanation.scale == "logit" else "")
+    unit = explanation.shown_unit
     rows = {
         "prediction": str(explanation.notes.predicted(explanation.target, explanation.prediction, unit)),
         **explanation.notes.flags,
@@ -194,7 +195,8 @@ def explanation_card(explanation: Explanation) -> str:
             f"relevance of shells of neighbours ({unit})",
         ),
     ]
-    return card(f"Explanation of {explanation.id or 'a crystal'}", facts(rows), side_by_side(parts))
+    said = Html(html.escape(f"{explanation.about_scale} {explanation.about_order}"))  # in full
+    return card(f"Explanation of {explanation.id or 'a crystal'}", facts(rows), side_by_side(parts), note=said)
 
 
 def config_card(config: Config) -> str:

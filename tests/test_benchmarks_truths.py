@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import crystalframer as cf
-from benchmarks import truths
+from benchmarks import explaining, truths
+from crystalframer.datasets.symmetry import symmetry_of
 from crystalframer.testing import prototypes
 
 SALT = prototypes()[4]
@@ -43,3 +46,18 @@ def test_salts_are_neutral_and_structures_have_a_bond_to_find() -> None:
         assert sum(truths.CHARGES[number] for number in crystal.atomic_numbers.tolist()) == 0
     for crystal in truths.drawn(5, seed=1):
         assert {truths.TITANIUM, truths.OXYGEN} <= set(crystal.atomic_numbers.tolist())
+
+
+def test_a_crystal_that_nearly_obeys_its_symmetry_obeys_it_exactly() -> None:
+    """Lattice and positions are averaged over the operations; the volume stays nearly as it was."""
+    rng = np.random.default_rng(0)
+    shear = np.eye(3) + 2e-4 * rng.normal(size=(3, 3))
+    nearly = replace(
+        SALT,
+        lattice=SALT.lattice @ shear,
+        positions=SALT.positions @ shear + 2e-4 * rng.normal(size=SALT.positions.shape),
+    )
+    exact = explaining.symmetric(nearly)
+    before, after = (symmetry_of(each.lattice, each.positions, each.atomic_numbers, 1e-6) for each in (nearly, exact))
+    assert before.number < after.number == 225
+    assert abs(np.linalg.det(exact.lattice)) == pytest.approx(abs(np.linalg.det(nearly.lattice)), rel=1e-4)

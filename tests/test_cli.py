@@ -494,6 +494,7 @@ def test_explaining_prints_what_adds_up_and_writes_a_page_or_a_record(
     run(0, *words, "--output", tmp_path / "record.safetensors")
     record = cf.Explanation.load(tmp_path / "record.safetensors")
     assert record.target == "gap" and record.n_atoms == 2
+    assert "contributions of equivalent atoms (eV)" in said and record.about_order in said
     assert f"{record.site_contributions[0]:.4f}" in said
     assert "did you mean 'gap'" in run(2, *words, "--target", "gpa").err
     assert "--output" in run(2, *words, "--output", "page.pdf").err

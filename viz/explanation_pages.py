@@ -56,7 +56,7 @@ def explanation_html(explanation: Explanation, path: str | Path | None = None) -
         >>> len(page) < 100_000
         True
     """
-    unit = explanation.unit or ("logit" if explanation.scale == "logit" else "")
+    unit = explanation.shown_unit
     name = html.escape(f"{explanation.target.replace('_', ' ')} of {explanation.id or 'the crystal'}")
     predicted = explanation.notes.predicted(explanation.target, explanation.prediction, unit)
     interval = f" ({html.escape(predicted.about)} {html.escape(predicted.interval)})" if predicted.interval else ""
@@ -64,12 +64,13 @@ def explanation_html(explanation: Explanation, path: str | Path | None = None) -
         f"<h1>{name}</h1>",
         f"<p>Prediction <b>{html.escape(predicted.value)} {html.escape(unit)}</b>{interval}"
         f" = base {_number(explanation.base)} + contributions of the atoms"
-        f" {_signed(explanation.prediction - explanation.base)}.{_scale(explanation)}</p>",
+        f" {_signed(explanation.prediction - explanation.base)}. {html.escape(explanation.about_scale)}</p>",
         *(f"<p><b>{html.escape(title)}</b>: {html.escape(why)}</p>" for title, why in explanation.notes.flags.items()),
         _chart("Contributions of equivalent atoms", _contributions(explanation), unit),
         "<p>Their sum and the base give the prediction. The base is the prediction for the mean reference crystal.</p>",
         _chart("Relevance of shells of neighbours", _shells(explanation), unit),
-        "<p>To first order, this part of the prediction is lost if the atoms of this element lose this shell.</p>",
+        "<p>To first order, this part of the prediction is lost if the atoms of this element lose this shell. "
+        f"{html.escape(explanation.about_order)}</p>",
         _chart("Relevance of pairs of atoms", _pairs(explanation), unit),
         _heads(explanation, unit),
         f"<p>{html.escape(explanation.notes.origin)}</p>" if explanation.notes.origin else "",
@@ -82,12 +83,6 @@ def explanation_html(explanation: Explanation, path: str | Path | None = None) -
     if path is not None:
         Path(path).write_text(page, encoding="utf-8")
     return page
-
-
-def _scale(explanation: Explanation) -> str:
-    if explanation.scale != "logit":
-        return ""
-    return " The scale is that of logits: above 0, the class is likelier than not."
 
 
 def _contributions(explanation: Explanation) -> list[_Bar]:

@@ -79,9 +79,15 @@ def header_of(explanation: Explanation) -> dict[str, Any]:
     elements = explanation.by_element().to_dict("records")
     shells = [row for row in explanation.by_shell().to_dict("records") if row["shell"] > 0]
     shells = sorted(shells, key=lambda row: -abs(row["relevance"]))
+    target = explanation.target.replace("_", " ")
+    is_class = explanation.scale == "logit"
     return {
-        "target": explanation.target.replace("_", " "),
-        "unit": explanation.unit or "logit",
+        "target": target,
+        "predicted": {"name": f"probability of {target}" if is_class else target, "unit": explanation.unit},
+        "unit": explanation.shown_unit,
+        "aboutScale": explanation.about_scale,
+        "aboutOrder": explanation.about_order,
+        "isOrderBetter": explanation.order_test is not None and explanation.order_test.is_better,
         "prediction": explanation.prediction,
         "base": explanation.base,
         "relevanceScale": largest_relevance(explanation),

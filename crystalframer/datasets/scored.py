@@ -8,15 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from crystalframer.config import Target
+from crystalframer.config import LOGARITHM, Target
 from crystalframer.datasets.dataset import PARTS, CrystalDataset
 from crystalframer.datasets.sources import dataset
 from crystalframer.datasets.used import UsedCrystals
 from crystalframer.errors import DataError, UnknownTarget
 
 Part = Literal["train", "validation", "test"]
-LOGARITHM = "log10_"
-"""Before the name of a quantity: another quantity, not the same misspelt."""
 ALIKE = 0.8
 """Similarity of names (`difflib`) from which on a label is thought to be misspelt."""
 

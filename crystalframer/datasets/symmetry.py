@@ -57,7 +57,7 @@ def equivalent_sites(
     Args:
         tolerance: Å by which atoms may miss the place that the symmetry gives them.
     """
-    found = _symmetry(lattice, positions, atomic_numbers, tolerance)
+    found = symmetry_of(lattice, positions, atomic_numbers, tolerance)
     orbits = np.arange(len(positions)) if found is None else np.asarray(found.crystallographic_orbits)
     _, first, number = np.unique(orbits, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[number].astype(np.int64)
@@ -68,20 +68,24 @@ def _space_group(
     positions: Float[np.ndarray, "n_atoms 3"],
     atomic_numbers: Int[np.ndarray, " n_atoms"],
 ) -> int:
-    found = _symmetry(lattice, positions, atomic_numbers, TOLERANCE)
+    found = symmetry_of(lattice, positions, atomic_numbers, TOLERANCE)
     if found is None:
         return NO_SYMMETRY
     number = int(found.number)
     return OTHER_HAND.get(number, number)
 
 
-def _symmetry(
+def symmetry_of(
     lattice: Float[np.ndarray, "3 3"],
     positions: Float[np.ndarray, "n_atoms 3"],
     atomic_numbers: Int[np.ndarray, " n_atoms"],
     tolerance: float,
 ) -> Any:
-    """What spglib finds; None if it finds nothing."""
+    """The symmetry as spglib describes it; None if it finds nothing.
+
+    Args:
+        tolerance: Å by which atoms may miss the place that the symmetry gives them.
+    """
     import spglib
 
     cell = lattice, positions @ np.linalg.inv(lattice), atomic_numbers

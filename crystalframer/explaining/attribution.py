@@ -85,7 +85,8 @@ def explain(
         structure: a structure, or the path of a file with one (see `read`).
         model: a model, or the path of one. Default: the weights that come with the package.
         target: the target to explain. Default: the first one. A target of classes is explained on the scale of logits:
-            of two classes that of the second, of more that of the likeliest class (or name one: `TARGET_CLASS`).
+            of two classes that of the second, of more that of the likeliest class (or name one: `TARGET_CLASS`); a
+            target that is a logarithm, on its scale of logarithms.
         sites: atoms whose edges to neighbours are explained, counted from 0; for large cells. Contributions are those
             of all atoms. Default: all atoms.
         references: crystals, as in `predict`, whose mean features are the base. Default: the training crystals; for a
@@ -138,6 +139,7 @@ def explain(
         sites=asked,
         id=crystal.id,
         notes=notes(layers, chunked, model),
+        order_test=None if model.order_tests is None else model.order_tests.of(explained.name),
     )
 
 
@@ -156,7 +158,8 @@ def explained_output(target: str | None, config: ModelConfig) -> Explained:
             weights[columns.start + number] = 1.0
             if each.n_outputs > 1:
                 weights[columns] -= 1.0 / each.n_outputs
-            return Explained(name, each.unit, "logit" if each.is_class else "value", weights)
+            scale = "logit" if each.is_class else "log10" if each.is_logarithm else "value"
+            return Explained(name, each.unit, scale, weights)
     raise AssertionError("a known name is that of a target or of one of its classes")
 
 

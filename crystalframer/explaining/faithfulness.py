@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
 from crystalframer.batched import MAX_EDGES
+from crystalframer.config import Target
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.large_cells import ChunkedCrystal
 from crystalframer.crystals.loading import prepare
@@ -22,6 +23,7 @@ from crystalframer.explaining.attribution import Explained, Found, backward, exp
 from crystalframer.explaining.removal import predictions_with
 from crystalframer.maths.edges import SELF_LENGTH
 from crystalframer.model.network import CrystalFramer, initialise
+from crystalframer.order_tests import OrderTest
 from crystalframer.prediction import ready
 from crystalframer.reading.inputs import readable
 from crystalframer.surroundings import left_alone, plain
@@ -125,6 +127,14 @@ def faithfulness(
         for share, value in zip(SHARES, np.mean([np.abs(each[test, order]) for each in curves], axis=0), strict=True)
     ]
     return table
+
+
+def order_test(table: pandas.DataFrame, target: Target) -> OrderTest:
+    """What a table of `faithfulness` says of the order of neighbours, for a model to keep."""
+    row = table[(table["test"] == f"deletion, beyond {BASELINE}") & (table["order"] == "relevance")].iloc[0]
+    mean, low, high = (float(row[name]) for name in ("value", "low", "high"))
+    unit = "logit" if target.is_class else target.unit
+    return OrderTest(target.name, unit, mean, low, high, int(row["n_crystals"]))
 
 
 def _found(model: CrystalFramer, crystal: Crystal, explained: Explained) -> Found:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from crystalframer.datasets.used import UsedCrystals
     from crystalframer.domain import Domain
     from crystalframer.measured_errors import MeasuredErrors
+    from crystalframer.order_tests import OrderTests
     from crystalframer.soundness import Soundness
     from crystalframer.training_index import TrainingIndex
     from crystalframer.uncertainty import Uncertainty
@@ -133,6 +134,8 @@ class CrystalFramer(nn.Module):
         """The crystals of the run that trained it. It belongs to the run, or to the checkpoint that was saved of it."""
         self.errors: MeasuredErrors | None = None
         """Its errors by element and by size of the cell, on crystals that did not train it."""
+        self.order_tests: OrderTests | None = None
+        """Whether its explanations order neighbours better than distance does."""
         self.source = ""
         """Name and fingerprint of the checkpoint that its weights were read from."""
         initialise(self, generator)
@@ -164,10 +167,10 @@ class CrystalFramer(nn.Module):
         """A copy with the same weights whose evaluation builds these frames; `none`: angles bring nothing."""
         if frame.promises.axes is not None:
             other = self._with(self.config, replace(self.evaluation_config, frame=frame))
-            other.errors = None  # measured with the frames of the model
+            other.errors = other.order_tests = None  # measured with the frames of the model
             return other
         other = copy.deepcopy(self)
-        other.errors = None
+        other.errors = other.order_tests = None
         for block in other.blocks:
             if block.attention.cosine_projection is not None:
                 block.attention.cosine_projection.detach().zero_()
@@ -180,7 +183,7 @@ class CrystalFramer(nn.Module):
             heads: pairs of layer and head, counted from 0.
         """
         other = copy.deepcopy(self)
-        other.errors = None  # measured with all heads
+        other.errors = other.order_tests = None  # measured with all heads
         for layer, head in heads:
             columns = slice(head * self.config.d_head, (head + 1) * self.config.d_head)
             other.blocks[layer].attention.output.weight.detach()[:, columns].zero_()

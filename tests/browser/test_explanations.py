@@ -72,6 +72,7 @@ def test_lines_and_table_show_the_strongest_relevance(open_scene: OpenScene) -> 
         assert not page.locator(".cf-profile").is_visible()
         text = page.locator(".cf-caption").inner_text()
         assert "relevance" in text and "eV/atom" in text and "head 0" in text
+        assert EXPLANATION.about_order in text and EXPLANATION.about_order in page.locator(".cf-why").inner_text()
         page.get_by_label("Mean over heads").check()
         frames_later(page)
         cells = page.locator(".cf-table tbody tr td:last-child").all_inner_texts()
@@ -111,6 +112,15 @@ def test_a_click_in_the_periodic_table_tells_value_interval_and_flag(open_scene:
         said = page.locator(".cf-said").inner_text()
         assert said.startswith("La: −3.00 eV/atom (−3.40 to −2.50)") and "far from all training crystals" in said
         assert page.locator(".cf-why-row").count() == 3 + min(14, len(EXPLANATION.by_shell().query("shell > 0")))
+
+
+def test_substitutions_of_a_class_are_probabilities(open_scene: OpenScene) -> None:
+    metal = replace(EXPLANATION, target=TARGET, scale="logit", unit="")
+    with open_scene(SCENE, explanation=metal, substitutions=SUBSTITUTIONS) as page:
+        assert page.locator(".cf-said").inner_text() == "Ti: −3.50 (−3.60 to −3.40)"
+        said = page.locator(".cf-why").inner_text()
+        assert "probability of formation energy per atom" in said
+        assert "Contributions by element (logit)" in said and "odds" in said
 
 
 def test_without_an_explanation_nothing_of_it_is_offered(open_scene: OpenScene) -> None:

@@ -292,6 +292,26 @@ def test_classes_are_explained_on_the_scale_of_logits() -> None:
     assert cf.explain(CRYSTAL, model).target == "energy"
 
 
+def test_logarithms_are_explained_on_their_scale_and_units_are_said() -> None:
+    targets = Target("energy", "eV"), Target("log10_k", "log10 GPa"), Target("n"), Target("metal", kind="class")
+    model = model_of(*targets[:3], replace(targets[3], classes=("no", "yes")))
+    known = {
+        "energy": ("value", "eV"),
+        "log10_k": ("log10", "log10 GPa"),
+        "n": ("value", ""),
+        "metal": ("logit", "logit"),
+    }
+    for name, (scale, unit) in known.items():
+        found = cf.explain(CRYSTAL, model, name)
+        assert (found.scale, found.shown_unit) == (scale, unit)
+        assert (f"({scale} scale)" in repr(found)) == (scale != "value") == bool(found.about_scale)
+        assert abs(found.base + found.site_contributions.sum() - found.prediction) < 1e-10
+        assert found.by_site_group().attrs["units"] == {"contribution": unit, "contribution_per_site": unit}
+        for table in (found.by_shell(), found.by_neighbour(), found.by_element()):
+            assert table.attrs["units"]["relevance"] == unit
+    assert "twice" in cf.explain(CRYSTAL, model, "log10_k").about_scale
+
+
 def test_the_base_is_the_mean_of_the_references() -> None:
     model = model_of()
     alone = cf.explain(CRYSTAL, model, references=[CRYSTAL])

@@ -11,6 +11,7 @@ import pytest
 from synthetic_explanations import synthetic_explanation
 
 import viz
+from crystalframer.order_tests import OrderTest
 from viz.palette import LOWERS, RAISES
 
 EXPLANATION = synthetic_explanation()
@@ -49,6 +50,18 @@ def test_the_page_asks_no_network_and_escapes_names(tmp_path: Path) -> None:
 def test_logits_are_said_to_be_logits() -> None:
     logit = replace(EXPLANATION, scale="logit", unit="")
     assert "logits" in viz.explanation_html(logit) and "logits" not in viz.explanation_html(EXPLANATION)
+
+
+def test_the_page_says_whether_the_order_of_neighbours_was_tested() -> None:
+    tested = replace(EXPLANATION, order_test=OrderTest("gap", "eV", -0.01, -0.03, 0.01, 200))
+    assert "Quote no ranking of neighbours" in viz.explanation_html(tested)
+    assert "has not been tested" in viz.explanation_html(EXPLANATION)
+
+
+def test_logarithms_are_said_to_be_logarithms() -> None:
+    log = replace(EXPLANATION, scale="log10", unit="log10 GPa")
+    page = viz.explanation_html(log)
+    assert "Contributions of equivalent atoms (log10 GPa)" in page and "twice as large" in page
 
 
 def test_what_is_left_out_is_counted() -> None:

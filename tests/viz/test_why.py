@@ -13,11 +13,12 @@ from synthetic_traces import perovskite, skewed, synthetic_trace
 
 import viz
 from crystalframer.elements import ATOMIC_NUMBERS, SYMBOLS
+from crystalframer.order_tests import OrderTest
 from crystalframer.traces import CrystalTrace
 from viz.encoding import encode
 from viz.errors import FigureError, SceneError
 from viz.explorer import ChoiceError
-from viz.why import place
+from viz.why import header_of, place
 
 TRACE = synthetic_trace(perovskite())
 SCENE = viz.scene_from_trace(TRACE)
@@ -63,6 +64,27 @@ def test_bars_are_the_tables_of_the_explanation() -> None:
     assert header["byElement"][0]["label"] == "O × 3" and header["nShells"] == len(shells)
     strongest = sorted(shells["relevance"].tolist(), key=lambda value: -abs(value))
     assert [bar["value"] for bar in header["byShell"]] == strongest[:14]
+
+
+def test_units_are_those_of_the_scale_and_of_what_is_predicted() -> None:
+    """A refractive index has no unit and is no logit; substitution tells probabilities of a class."""
+    known = [
+        ("value", "eV", "eV", "", {"name": "x y", "unit": "eV"}),
+        ("value", "", "", "", {"name": "x y", "unit": ""}),
+        ("log10", "log10 GPa", "log10 GPa", "twice", {"name": "x y", "unit": "log10 GPa"}),
+        ("logit", "", "logit", "odds", {"name": "probability of x y", "unit": ""}),
+    ]
+    for scale, unit, shown, said, predicted in known:
+        header = header_of(replace(EXPLANATION, target="x_y", scale=scale, unit=unit))
+        assert (header["unit"], header["predicted"]) == (shown, predicted)
+        assert said in header["aboutScale"] and bool(header["aboutScale"]) == bool(said)
+
+
+def test_the_header_says_what_the_test_of_the_order_found() -> None:
+    better, worse = (OrderTest("x", "eV", mean, mean - 0.01, mean + 0.01, 9) for mean in (0.02, 0.0))
+    for test, is_better in ((None, False), (better, True), (worse, False)):
+        header = header_of(replace(EXPLANATION, order_test=test))
+        assert header["isOrderBetter"] is is_better and header["aboutOrder"]
 
 
 def test_the_periodic_table_has_a_place_for_each_element() -> None:

@@ -660,7 +660,10 @@ function signedCaption(crystal, { layer, head, atom }, edges, weights, { name, u
   const of = name === "relevance" ? `, layer ${layer}, ${head === null ? "all heads together" : `head ${head}`}` : "";
   const sum = (sign) => edges.reduce((total, edge) => total + (sign * weights[edge] > 0 ? weights[edge] : 0), 0);
   const what = name === "relevance" ? "relevance" : "change of the prediction if each of them alone is hidden";
-  return `${crystal.labels[atom]}${of}: ${what}, ${edges.length} lines, ${signed(sum(1))} and ${signed(sum(-1))} ${unit} in total`;
+  const { isOrderBetter, aboutOrder } = crystal.explanation;
+  const caution = name === "relevance" && !isOrderBetter ? `. ${aboutOrder}` : "";
+  const inTotal = `${signed(sum(1))} and ${signed(sum(-1))}${unit && ` ${unit}`} in total`;
+  return `${crystal.labels[atom]}${of}: ${what}, ${edges.length} lines, ${inTotal}${caution}`;
 }
 
 function fileName(crystal, { layer, head, atom }, ending) {

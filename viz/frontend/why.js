@@ -8,15 +8,18 @@ import { mix } from "./structure.js";
 export function whyPanel(crystal) {
   const { explanation, substitutions } = crystal;
   if (!explanation) return null;
-  const { target, unit, prediction, base, byElement, byShell, nShells } = explanation;
+  const { target, unit, prediction, base, byElement, byShell, nShells, aboutScale, aboutOrder } = explanation;
+  const inUnit = unit ? ` (${unit})` : "";
   const sum = `${target} ${prediction.toPrecision(4)} ${unit} = base ${base.toPrecision(4)} + contributions ${signed(prediction - base)}`;
   const shells = nShells > byShell.length ? `, the ${byShell.length} largest of ${nShells}` : "";
   return make(
     "div",
     { className: "cf-why" },
     make("p", { className: "cf-sum" }, sum.replace(/-/g, "−")),
-    ...bars(`Contributions by element (${unit})`, byElement),
-    ...bars(`Relevance by shell (${unit})${shells}`, byShell),
+    ...(aboutScale ? [make("p", { className: "cf-about" }, aboutScale)] : []),
+    ...bars(`Contributions by element${inUnit}`, byElement),
+    ...bars(`Relevance by shell${inUnit}${shells}`, byShell),
+    make("p", { className: "cf-about" }, aboutOrder),
     ...(substitutions ? periodicTable(crystal) : []),
   );
 }
@@ -42,7 +45,7 @@ function bars(title, rows) {
 
 /** Cells that can be clicked: value, interval and flag of each element on the site. */
 function periodicTable({ substitutions, explanation, palette }) {
-  const { unit, target } = explanation;
+  const { name, unit } = explanation.predicted;
   const original = substitutions.find(({ isOriginal }) => isOriginal) ?? substitutions[0];
   const known = substitutions.filter(({ value }) => value !== null);
   const most = Math.max(...known.map(({ value }) => Math.abs(value - original.value))) || 1;
@@ -50,7 +53,7 @@ function periodicTable({ substitutions, explanation, palette }) {
   const say = ({ element, value, low, high, flag }) => {
     const minus = (number) => number.toPrecision(3).replace("-", "−");
     const range = low === null || high === null ? "" : ` (${minus(low)} to ${minus(high)})`;
-    said.textContent = `${element}: ${value === null ? "no prediction" : `${minus(value)} ${unit}${range}`}${flag ? `. Unlike the training data: ${flag}` : ""}`;
+    said.textContent = `${element}: ${value === null ? "no prediction" : `${minus(value)}${unit && ` ${unit}`}${range}`}${flag ? `. Unlike the training data: ${flag}` : ""}`;
   };
   const cells = substitutions.map((entry) => {
     const { element, column, row, value, flag, isOriginal } = entry;
@@ -61,13 +64,13 @@ function periodicTable({ substitutions, explanation, palette }) {
     if (isOriginal) cell.classList.add("cf-original");
     if (flag) cell.classList.add("cf-flagged");
     cell.append(make("sub", {}, share < -0.005 ? "−" : share > 0.005 ? "+" : ""));
-    cell.setAttribute("aria-label", `${element}, ${value === null ? "no prediction" : value.toPrecision(3)} ${unit}`);
+    cell.setAttribute("aria-label", `${element}, ${value === null ? "no prediction" : value.toPrecision(3)} ${unit}`.trim());
     cell.addEventListener("click", () => say(entry));
     return cell;
   });
   say(original);
   return [
-    make("div", { className: "cf-subtitle" }, `Other elements on the site: ${target} (+ higher, − lower; dotted: unlike the training data)`),
+    make("div", { className: "cf-subtitle" }, `Other elements on the site: ${name} (+ higher, − lower; dotted: unlike the training data)`),
     make("div", { className: "cf-periodic", attributes: { role: "group", "aria-label": "Periodic table" } }, ...cells),
     said,
   ];
