@@ -173,6 +173,8 @@ def trace(
     """
     model = ready(model, device)
     crystal = read(structure)
+    if sites is not None:
+        crystal.check_sites(sites)
     prepared = prepare([crystal], model.config.radius, enlarge=model.config.enlarges_radius)
     weights = model.target_mean
     if sites is None:
@@ -229,7 +231,6 @@ def _region(
     crystal: Crystal, chunked: ChunkedCrystal, sites: Int64[np.ndarray, " n_sites"], within: float, config: ModelConfig
 ) -> Int64[np.ndarray, " n_atoms"]:
     """These sites in the order given, then the others around them."""
-    crystal.check_sites(sites.tolist())
     if not 0.0 <= within <= config.radius:
         limits = f" Å: must be from 0 to the neighbour radius of the model, {config.radius:.2f} Å; name more sites"
         raise CrystalError(f"{crystal.name}: ", Setting("within", within), limits, field="within", value=within)

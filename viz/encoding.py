@@ -71,13 +71,14 @@ def encode(
     header = _header(scene, kinds) | {"frameTexts": texts, "values": []}
     for number, (name, (array, unit)) in enumerate((values or {}).items()):
         arrays[f"value{number}"] = array.astype(np.float32)
-        header["values"].append({"name": name, "unit": unit, "array": f"value{number}"})
+        is_signed = bool((array < 0).any())
+        header["values"].append({"name": name, "unit": unit, "array": f"value{number}", "isSigned": is_signed})
     if explanation is not None:
         why.check_same_crystal(scene, explanation)
         arrays |= why.arrays_of(explanation, order)
         header["explanation"] = why.header_of(explanation)
         unit = header["explanation"]["unit"]
-        header["values"].append({"name": "contribution", "unit": unit, "array": "contribution"})
+        header["values"].append({"name": "contribution", "unit": unit, "array": "contribution", "isSigned": True})
         if substitutions is not None:
             header["substitutions"] = why.substitution_table(substitutions, explanation.target)
     return packed(header, arrays)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from crystalframer.explanations import Explanation
-from viz.palette import ASIDE, INK, LOWERS, PAPER, RAISES, mix
+from viz.palette import ASIDE, INK, LOWERS, NIGHT, NIGHT_INK, PAPER, RAISES, mix
 
 N_BARS = 24
 """Bars of a chart at most, the largest first."""
@@ -30,7 +30,7 @@ th, td {{ padding: 3px 6px; text-align: right; font-weight: normal; font-variant
 .heads {{ width: 100%; table-layout: fixed; }}
 .heads td {{ color: {INK}; }}
 @media (max-width: 500px) {{ .heads th, .heads td {{ padding: 3px 1px; font-size: 11px; }} }}
-@media (prefers-color-scheme: dark) {{ body {{ color: #eeeeee; background: #1b1e23; }} }}
+@media (prefers-color-scheme: dark) {{ body {{ color: {NIGHT_INK}; background: {NIGHT}; }} }}
 """
 
 

@@ -45,6 +45,8 @@ RAISES, LOWERS = "#D55E00", "#0072B2"
 INK = "#222222"
 PAPER = "#FFFFFF"
 """Background. Distant and weak things are mixed with it."""
+NIGHT, NIGHT_INK = "#1B1E23", "#EEEEEE"
+"""Background and text of pages where the system is set to dark."""
 ASIDE = "#888888"
 """For results that do not count, such as trials that were stopped early."""
 PALENESS = 0.7

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,15 +111,16 @@ class Crystal:
         return len(self.atomic_numbers)
 
     def check_sites(self, sites: Collection[int]) -> None:
-        """Check that sites are named, counted from 0, and that the crystal has them.
+        """Check that sites are named by whole numbers, counted from 0, and that the crystal has them.
 
         Raises:
-            CrystalError: none is named, or there is none of a number (`site`).
+            CrystalError: they are no list of whole numbers, none is named, or there is none of a number (`site`).
         """
-        if not sites:
-            message = (
-                f"{self.name}: no sites are named; choose from 0 to {len(self) - 1:,}, or leave them out for all atoms"
-            )
+        if not (isinstance(sites, Collection) and all(isinstance(site, Integral) for site in sites)):
+            message = f"{self.name}: sites are a list of whole numbers from 0 to {len(self) - 1:,}"
+            raise CrystalError(message, field="sites", value=sites)
+        if not len(sites):
+            message = f"{self.name}: no sites are named; choose from 0 to {len(self) - 1:,}"
             raise CrystalError(message, field="sites", value=list(sites))
         for site in sites:
             if not 0 <= site < len(self):

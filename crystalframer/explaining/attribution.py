@@ -21,7 +21,7 @@ from crystalframer.crystals.crystal import Crystal
 from crystalframer.crystals.large_cells import ChunkedCrystal, EdgesOfAtoms
 from crystalframer.crystals.loading import PreparedCrystals, batch_ends, prepare
 from crystalframer.datasets.symmetry import equivalent_sites
-from crystalframer.errors import CrystalError, Setting
+from crystalframer.errors import ConfigError, CrystalError, Setting
 from crystalframer.explaining.removal import predictions_with
 from crystalframer.explanations import Explanation
 from crystalframer.maths.edges import SELF_LENGTH, EdgeChunks, Edges
@@ -100,10 +100,12 @@ def explain(
         The record (NumPy arrays).
 
     Raises:
-        ConfigError: the model has no such target.
+        ConfigError: the model has no such target, or `removals` is below 0.
         CrystalError: a structure that the model cannot take, no such site, or so many atoms that `sites` is needed.
         CheckpointError: the model cannot be loaded.
     """
+    if removals < 0:
+        raise ConfigError("must not be below 0", field="removals", value=removals)
     model = ready(model, device)
     explained = explained_output(target, model.config)
     crystal = read(structure)
@@ -194,14 +196,13 @@ def _asked(
             minutes = SECONDS_PER_EDGE * n_edges * model.config.n_layers / 60.0
             size = 4e-9 * n_edges * model.config.n_layers * model.config.n_heads
             problem = (
-                f"{crystal.name}: to explain all of {len(crystal):,} atoms takes about {minutes:.0f} minutes, and "
+                f"{crystal.name}: to explain all of {len(crystal):,} atoms takes about {minutes:.1f} minutes, and "
             )
             problem += f"the record {size:.1f} GB; name the atoms of interest with "
             raise CrystalError(problem, Setting("sites"))
         return None
-    asked = np.array(list(dict.fromkeys(sites)), dtype=np.int64)
-    crystal.check_sites(asked.tolist())
-    return asked
+    crystal.check_sites(sites)
+    return np.array(list(dict.fromkeys(sites)), dtype=np.int64)
 
 
 def _groups(crystal: Crystal) -> Int64[np.ndarray, " n_atoms"]:

@@ -13,7 +13,7 @@ import torch
 from crystalframer.crystals.crystal import Crystal
 from crystalframer.datasets.symmetry import equivalent_sites
 from crystalframer.elements import ATOMIC_NUMBERS, COVALENT_RADII, HIGHEST_ATOMIC_NUMBER, SYMBOLS
-from crystalframer.errors import ConfigError, CrystalError, suggestion
+from crystalframer.errors import ConfigError, suggestion
 from crystalframer.explaining.attribution import SAME_SITE
 from crystalframer.model.network import CrystalFramer
 from crystalframer.prediction import predict, ready
@@ -78,12 +78,8 @@ def substitute(
 
 
 def _replaced(crystal: Crystal, sites: Sequence[int], orbit: bool) -> np.ndarray:
+    crystal.check_sites(sites)
     asked = np.unique(np.asarray(sites, dtype=np.int64))
-    bad = asked[(asked < 0) | (asked >= len(crystal))]
-    if bad.size or not asked.size:
-        which = f"has no site {bad[0]}" if bad.size else "no sites are named"
-        problem = f"{crystal.name}: {which}; sites are counted from 0 to {len(crystal) - 1}"
-        raise CrystalError(problem, field="sites", value=list(sites))
     if not orbit:
         return asked
     groups = equivalent_sites(crystal.lattice, crystal.positions, crystal.atomic_numbers, SAME_SITE)

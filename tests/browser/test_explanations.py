@@ -105,6 +105,17 @@ def test_atoms_have_their_contributions_and_arrows(open_scene: OpenScene) -> Non
         page.wait_for_function("document.querySelector('.cf-tip').textContent.includes('contribution −0.900 eV/atom')")
 
 
+def test_contributions_of_one_sign_have_a_scale_that_is_centred_at_0(open_scene: OpenScene) -> None:
+    """So that no atom looks as if it lowered the prediction."""
+    raising = replace(EXPLANATION, site_contributions=np.abs(EXPLANATION.site_contributions))
+    with open_scene(SCENE, explanation=raising, atom=1, head=0, display={"color": "contribution"}) as page:
+        assert page.locator(".cf-values").inner_text().split("\n")[0].startswith("atoms: contribution")
+        legend = page.locator(".cf-values").inner_text()
+        assert "−0.900" in legend and "+0.900" in legend
+        words = [text["text"] for text in page.evaluate(f"{EXPLORER}.structure().layout().texts")]
+        assert "Ti +0.90" in words
+
+
 def test_a_click_in_the_periodic_table_tells_value_interval_and_flag(open_scene: OpenScene) -> None:
     with open_scene(SCENE, explanation=EXPLANATION, substitutions=SUBSTITUTIONS) as page:
         assert page.locator(".cf-said").inner_text() == "Ti: −3.50 eV/atom (−3.60 to −3.40)"

@@ -379,13 +379,17 @@ def test_a_shell_ends_ten_per_cent_beyond_its_nearest_neighbour() -> None:
     assert shells_of(query, lengths, lengths == 0).tolist() == [1, 0, 1, 1, 2, 2]
 
 
-def test_what_cannot_be_explained_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_explained_is_refused(monkeypatch: pytest.MonkeyPatch, as_in_production: None) -> None:
     model = model_of(Target("energy", "eV"))
     with refused(ConfigError, "did you mean 'energy'", field="target"):
         cf.explain(CRYSTAL, model, "enrgy")
-    for sites in ([5], [-1], []):
-        with refused(CrystalError, "0 to 4", field="sites"):
-            cf.explain(CRYSTAL, model, sites=sites)
+    wrong: list[Any] = [[5], [-1], [], [1.5], ["Ti"], 1, "1"]
+    for sites in wrong:
+        for ask in (cf.explain, cf.trace, cf.substitute):
+            with refused(CrystalError, "0 to 4", field="sites"):
+                ask(CRYSTAL, model, sites=sites)
+    with refused(ConfigError, field="removals"):
+        cf.explain(CRYSTAL, model, removals=-1)
     monkeypatch.setattr(attribution, "MOST_ATOMS", 4)
     with refused(CrystalError, "minutes", "GB", "sites"):
         cf.explain(CRYSTAL, model)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import viz
-from viz.palette import ATTENTION_RAMP, element, mix, ramp
+from viz.palette import ATTENTION_RAMP, LOWERS, PAPER, RAISES, element, mix, ramp
 
 
 def luminance(color: str) -> float:
@@ -31,6 +31,13 @@ def test_mix_and_ramp() -> None:
 def test_stronger_attention_is_darker_in_grey() -> None:
     shades = [luminance(ramp(ATTENTION_RAMP, step / 10)) for step in range(11)]
     assert shades == sorted(shades, reverse=True) and shades[0] - shades[-1] > 0.4
+
+
+def test_both_ends_of_a_signed_scale_stand_out_in_grey() -> None:
+    """Sizes are told from the middle of the scale without colours. Which end it is, signs, sides and dashes tell."""
+    for end in (RAISES, LOWERS):
+        shades = [luminance(mix(PAPER, end, step / 10)) for step in range(11)]
+        assert shades == sorted(shades, reverse=True) and shades[0] - shades[-1] > 0.4
 
 
 def test_no_colour_stands_outside_the_palette() -> None:

@@ -117,11 +117,11 @@ export const DECADES = 4;
 
 /** Values of the atoms that can colour them: `{name, unit, values, low, high, isSigned}`. */
 export function siteValues(crystal) {
-  crystal.siteValues ??= crystal.values.map(({ name, unit, array }) => {
+  crystal.siteValues ??= crystal.values.map(({ name, unit, array, isSigned }) => {
     const values = crystal[array];
     const known = values.filter((value) => !Number.isNaN(value));
     const [low, high] = [Math.min(...known), Math.max(...known)];
-    return { name, unit, values, low, high, isSigned: low < 0 };
+    return { name, unit, values, low, high, isSigned };
   });
   return crystal.siteValues;
 }
