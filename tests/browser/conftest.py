@@ -39,13 +39,18 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_scene(browser: Browser, tmp_path: Path) -> OpenScene:
-    """`with open_scene(scene, layer=1, width=1100) as page`: the exported page from disk, drawn, the network off."""
+    """`with open_scene(scene, layer=1, width=1100) as page`: the exported page from disk, drawn, the network off.
+
+    A telephone has fingers instead of a mouse.
+    """
 
     @contextmanager
-    def opened(scene: Scene, *, width: int = 1100, **options: Any) -> Iterator[Page]:
+    def opened(
+        scene: Scene, *, width: int = 1100, height: int = 850, is_phone: bool = False, **options: Any
+    ) -> Iterator[Page]:
         path = tmp_path / "explorer.html"
         path.write_text(explorer_html(scene, **options), encoding="utf-8")
-        with open_page(browser, width) as page:
+        with open_page(browser, width, height, has_touch=is_phone, is_mobile=is_phone) as page:
             page.context.set_offline(True)
             page.goto(path.as_uri())
             page.wait_for_function(DRAWN)

@@ -51,12 +51,16 @@ def _missing(what: str) -> NoReturn:
 
 
 @contextmanager
-def open_page(browser: Browser, width: int = 1100, height: int = 850, ignored: Sequence[str] = ()) -> Iterator[Page]:
+def open_page(
+    browser: Browser, width: int = 1100, height: int = 850, ignored: Sequence[str] = (), **options: Any
+) -> Iterator[Page]:
     """A page that may only connect to this machine. Any other request, or an error in its console, fails the test.
 
-    Args: ignored: parts of errors that the program around our widgets makes by itself.
+    Args:
+        ignored: parts of errors that the program around our widgets makes by itself.
+        options: of the context of the browser, such as `has_touch`.
     """
-    context = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True)
+    context = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True, **options)
     context.set_default_timeout(300_000)  # on a busy machine everything takes longer
     page = context.new_page()
     complaints: list[str] = []

@@ -231,7 +231,7 @@ const KEYS = [
   ["u", "the view before the last change"],
   ["n p", "next or previous unique site"],
   ["s", "pin this layer, head and atom beside; again: take the pinned view away"],
-  ["m, Shift + click", "measure: two atoms a distance, three an angle, four a dihedral angle"],
+  ["m, Shift + click", "measure; also the button, then clicks: two atoms a distance, three an angle, four a dihedral angle"],
   ["Esc", "forget the measurement"],
   ["?", "this help"],
 ];
@@ -264,6 +264,7 @@ function build(crystal, act) {
     c: button("c", "Look along c"),
     fly: button("◎", "Fly to the chosen atom (f)"),
     undo: button("↶", "The view before the last change (u)"),
+    measure: button("measure", "Measure by clicks on atoms: two a distance, three an angle, four a dihedral angle"),
     pin: button("pin", "Pin this layer, head and atom beside (s)"),
     full: button("full", "Fill the screen"),
     help: button("?", "Keys and meanings (?)"),
@@ -576,9 +577,16 @@ function connect(ui, crystal, { set, state }, structure, shown) {
     set("atom", sites[(here + by + sites.length) % sites.length].atoms[0]);
   };
   const measure = () => ui.say(structure()?.measure() ?? "");
+  const measureByClick = (isMeasuring) => {
+    const picture = structure();
+    if (!picture) return;
+    picture.isMeasuring = isMeasuring;
+    ui.view.measure.setAttribute("aria-pressed", String(isMeasuring));
+    ui.say(isMeasuring ? "Choose the first atom" : "");
+  };
   const forget = () => {
     structure()?.forget();
-    ui.say("");
+    measureByClick(false);
   };
   const actions = {
     0: () => structure()?.reset(),
@@ -612,8 +620,10 @@ function connect(ui, crystal, { set, state }, structure, shown) {
   onArrows(ui.structure, { ArrowUp: ["layer", 1], ArrowDown: ["layer", -1], ArrowRight: ["head", 1], ArrowLeft: ["head", -1] }, step);
   onArrows(ui.heatmap, { ArrowUp: ["atom", -1], ArrowDown: ["atom", 1] }, step);
   ui.structure.addEventListener("pointerup", (event) => {
-    if (event.shiftKey) ui.say(structure()?.measurement() ?? "");
+    const words = (event.shiftKey || structure()?.isMeasuring) && structure()?.measurement();
+    if (words) ui.say(words);
   });
+  ui.view.measure.addEventListener("click", () => (structure()?.isMeasuring ? forget() : measureByClick(true)));
 
   for (const [name, key] of [["reset", "0"], ["a", "a"], ["b", "b"], ["c", "c"], ["fly", "f"], ["undo", "u"], ["pin", "s"], ["help", "?"]]) {
     ui.view[name].addEventListener("click", actions[key]);

@@ -74,6 +74,8 @@ export class Structure {
   #before = []; // views to go back to
   #companions = []; // pictures of the same crystal, which show the same part of it
   #ears = new AbortController();
+  /** Whether a click on an atom measures instead of choosing it. */
+  isMeasuring = false;
   #late = null; // what to draw as soon as the container has a size
   #shownAt = null; // size of the container and scale, as last seen
   #watcher = new ResizeObserver(() => {
@@ -216,6 +218,15 @@ export class Structure {
   zoom(factor) {
     this.#keepView();
     this.#viewer.zoom(factor);
+    this.#viewer.render();
+  }
+
+  /** Move the crystal by pixels to the right and down. */
+  #slide(right, down) {
+    const { rows, scale } = cameraOf(this.#viewer, this.#container.clientWidth);
+    const view = this.#viewer.getView();
+    const moved = [0, 1, 2].map((k) => view[k] + (right * rows[0][k] - down * rows[1][k]) / scale);
+    this.#viewer.setView([...moved, ...view.slice(3)]);
     this.#viewer.render();
   }
 
@@ -422,7 +433,8 @@ export class Structure {
     };
     container.addEventListener("wheel", wheel, { capture: true, passive: false, signal });
     container.addEventListener("pointerdown", (event) => {
-      [active, pressed] = [true, at(event)];
+      // A second finger begins a zoom, and chooses nothing.
+      [active, pressed] = [true, event.isPrimary ? at(event) : null];
       this.#keepView();
       hint.hidden = true;
       container.focus({ preventScroll: true });
@@ -432,8 +444,10 @@ export class Structure {
       const still = pressed && Math.hypot(place[0] - pressed[0], place[1] - pressed[1]) < 4;
       pressed = null;
       const ball = still && !event.button && this.#ballAt(place);
+      // A finger cannot point without touching.
+      if (still && event.pointerType === "touch") onPoint(this.#wordsAt(place), event);
       if (!ball) return;
-      if (event.shiftKey) this.measure(ball);
+      if (event.shiftKey || this.isMeasuring) this.measure(ball);
       // Atoms around a region cannot be chosen: the trace does not hold their attention.
       else if (ball.site < this.#crystal.nQueries) {
         this.#place = { atom: ball.site, image: ball.image };
@@ -453,11 +467,38 @@ export class Structure {
       cancelAnimationFrame(waiting);
       [active, waiting] = [false, 0];
       hint.hidden = true;
-      onPoint(null, event);
+      if (event.pointerType !== "touch") onPoint(null, event);
     }, { signal });
+    document.addEventListener("pointerdown", (event) => onPoint(null, event), { capture: true, signal });
+    this.#listenToFingers(signal);
     container.addEventListener("keydown", (event) => {
       if (event.key === "Escape") active = false;
     }, { signal });
+  }
+
+  /** Two fingers zoom by as much as they part, and move the crystal along. One finger turns it: 3Dmol does that. */
+  #listenToFingers(signal) {
+    let [isPinched, before] = [false, null];
+    const options = { capture: true, passive: false, signal };
+    const pair = ([a, b]) => {
+      const apart = Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY);
+      return { apart: Math.max(apart, 1), x: (a.clientX + b.clientX) / 2, y: (a.clientY + b.clientY) / 2 };
+    };
+    const count = ({ targetTouches }) => {
+      before = targetTouches.length === 2 ? pair(targetTouches) : null;
+      isPinched = targetTouches.length > 1 || (isPinched && targetTouches.length > 0);
+    };
+    for (const name of ["touchstart", "touchend", "touchcancel"]) this.#container.addEventListener(name, count, options);
+    this.#container.addEventListener("touchmove", (event) => {
+      if (!isPinched) return;
+      event.preventDefault();
+      event.stopImmediatePropagation();
+      if (!before) return;
+      const now = pair(event.targetTouches);
+      this.#viewer.zoom(now.apart / before.apart);
+      this.#slide(now.x - before.x, now.y - before.y);
+      before = now;
+    }, options);
   }
 
   #ballAt([x, y]) {
