@@ -1,10 +1,18 @@
-"""A crystal as a crystal-toolkit scene, for Dash apps and pages of the Materials Project."""
+"""A crystal as a crystal-toolkit scene, for notebooks, Dash apps and pages of the Materials Project."""
 
 from __future__ import annotations
 
+import base64
+import gzip
+import html
+import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from string import Template
 from typing import Any
 
 import numpy as np
@@ -17,6 +25,70 @@ PATCHED = ("to_plotly_json", "_repr_mimebundle_", "display_json", "_ipython_disp
 """Attributes that the import of crystal-toolkit sets on pymatgen classes (`core.jupyter.patch_msonable`)."""
 HEAD = 0.28
 """Length of the head of an arrow, as a fraction of the arrow."""
+SIZE = 520
+"""Pixels: the picture of a scene is a square."""
+_PAGE = Template(
+    """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>$title</title>
+<style>
+body { margin: 0; background: #ffffff; font: 14px system-ui, sans-serif; color: #222222; }
+main { position: relative; width: ${size}px; height: ${size}px; }
+.mpc-button-bar { position: absolute; right: 0; z-index: 1; }
+</style>
+</head>
+<body>
+<main></main>
+<script type="application/json" id="scene">$scene</script>
+<script type="application/octet-stream" id="module">$module</script>
+<script type="module">
+const text = (id) => document.getElementById(id).textContent;
+const bytes = Uint8Array.from(atob(text("module")), (letter) => letter.charCodeAt(0));
+const source = await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+document.head.append(Object.assign(document.createElement("script"), { text: source }));
+const data = JSON.parse(text("scene"));
+// The component draws nothing until it is told what is visible, or the mouse turns the scene.
+const toggleVisibility = Object.fromEntries(data.contents.map(({ name }) => [name, 1]));
+const given = { data, toggleVisibility, sceneSize: $size, showExportButton: false, setProps() {} };
+const scene = React.createElement(dash_mp_components.CrystalToolkitScene, given);
+ReactDOM.createRoot(document.querySelector("main")).render(scene);
+</script>
+</body>
+</html>
+"""
+)
+
+
+class ToolkitScene(dict[str, Any]):
+    """The JSON of a crystal-toolkit scene, a dictionary. On the last line of a notebook cell it shows itself.
+
+    The component of crystal-toolkit for Dash draws it, without a network. Its script makes each picture 3 MB.
+    """
+
+    def to_html(self, path: str | Path | None = None) -> str:
+        """Return the scene as one HTML page, which needs no network. Also write it to `path`.
+
+        Example:
+            >>> page = toolkit_scene(scene, layer=0, head=2, atom=1).to_html("SrTiO3.html")
+        """
+        page = _PAGE.substitute(
+            title=html.escape(self["name"]),
+            size=SIZE,
+            # Inside a script element, a `<` in a text could end the element or begin a comment.
+            scene=json.dumps(self).replace("<", "\\u003c"),
+            module=_component(),
+        )
+        if path is not None:
+            Path(path).write_text(page, encoding="utf-8")
+        return page
+
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
+        name = html.escape(self["name"])
+        frame = f'style="width: {SIZE + 4}px; max-width: 100%; height: {SIZE + 4}px; border: 0"'
+        shown = f'<iframe srcdoc="{html.escape(self.to_html())}" title="{name}" {frame}></iframe>'
+        return {"text/html": shown, "text/plain": f"crystal-toolkit scene: {self['name']}"}
 
 
 def toolkit_scene(
@@ -29,12 +101,12 @@ def toolkit_scene(
     n_lines: int = 12,
     axis_length: float = AXIS_LENGTH,
     polyhedra: Which = "selected",
-) -> dict[str, Any]:
+) -> ToolkitScene:
     """Make a crystal-toolkit scene (JSON) of one layer, one head and one atom, with frames and attention.
 
-    Use it to show a scene in a Dash app or on a page of the Materials Project: give it to
-    `dash_mp_components.CrystalToolkitScene(data=...)`, or write it to a file `*.ctk.json`. In a notebook use
-    `structure_view` instead, because JupyterLab 4 shows a crystal-toolkit scene as text.
+    Write it on the last line of a notebook cell to show it; `to_html` makes a page of it. For a Dash app or a page of
+    the Materials Project, give it to `dash_mp_components.CrystalToolkitScene(data=...)`, or write it to a file
+    `*.ctk.json`: it is a dictionary.
 
     The scene has the groups `atoms`, `unit_cell`, `bonds`, `attention`, `frames` (one group for each axis, and one for
     the other frames of a weighted set) and `polyhedra`, which can be shown or hidden by name. Atoms and attention lines
@@ -87,7 +159,18 @@ def toolkit_scene(
     middle = (-center).tolist()
     contents = [toolkit.Scene(name=name, contents=group, origin=middle) for name, group in groups.items()]
     whole = toolkit.Scene(name=shapes.caption, contents=contents, origin=middle, lattice=scene.lattice.tolist())
-    return whole.to_json()
+    return ToolkitScene(whole.to_json())
+
+
+@cache
+def _component() -> str:
+    """The script of the component with React, which it needs: compressed, in base64. Both come with crystal-toolkit."""
+    react, component = (Path(str(files(name))) for name in ("dash", "dash_mp_components"))
+    scripts = [max((react / "deps").glob(f"{name}@*.min.js")) for name in ("react", "react-dom", "prop-types")]
+    source = ";\n".join(
+        path.read_text(encoding="utf-8") for path in (*scripts, component / "dash_mp_components.min.js")
+    )
+    return base64.b64encode(gzip.compress(source.encode(), mtime=0)).decode("ascii")
 
 
 def _toolkit() -> Any:

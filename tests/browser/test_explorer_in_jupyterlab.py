@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import socket
@@ -41,6 +42,7 @@ CELLS = (
     "viz.structure_view(first.scene, 0, 0, 1)",
     'linked = viz.link(first, second, choices=["layer"])\nprint(linked)',
     'second.show(CrystalTrace.load("first.safetensors"))\nprint("another crystal")',
+    "viz.toolkit_scene(first.scene, 0, 0, 1)",
 )
 
 
@@ -66,8 +68,11 @@ COLORS = """async (canvas) => {
 
 APPS = {"lab": "lab/tree", "notebook": "notebooks"}
 """Where each application opens a notebook."""
-ERRORS_OF_NOTEBOOK = ("(reading 'schema')", "'filebrowser:open-path' not registered")
-"""Notebook 7 says so of itself where JupyterLab is served beside it."""
+ERRORS_OF_NOTEBOOK = (
+    *("(reading 'schema')", "'filebrowser:open-path' not registered"),
+    "Exception opening new comm",
+)
+"""Notebook 7 says so of itself where JupyterLab is served beside it, and Dash looks for its own extension on import."""
 
 
 @pytest.fixture(scope="module")
@@ -230,6 +235,11 @@ def test_the_explorer_in_a_notebook(browser: Browser, lab: str, app: str) -> Non
         view = page.locator(".jp-OutputArea-output div[id^='3dmolviewer'] canvas").first
         view.wait_for()
         assert view.evaluate(COLORS) > 10
+
+        # So does crystal-toolkit, in a frame.
+        if importlib.util.find_spec("crystal_toolkit"):
+            run_cell(page, 9)
+            page.frame_locator("iframe[title^='Ti1, layer 0, head 0']").locator(".three-container canvas").wait_for()
 
         # Linked explorers step together, and one shows another crystal in its place.
         run_cell(page, 7)

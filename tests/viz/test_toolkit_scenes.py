@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib.util
 import json
 import subprocess
@@ -31,6 +32,7 @@ had = [hasattr(salt, name) for name in names]
 scene = viz.scene_from_trace(CrystalTrace.load(sys.argv[1]))
 page = viz.toolkit_scene(scene, 0, 1, 1, frames="all", polyhedra="all")
 weighted = viz.toolkit_scene(viz.scene_from_trace(CrystalTrace.load(sys.argv[3])), 0, 1, 1)
+html, shortened = page._repr_mimebundle_()["text/html"], page._repr_mimebundle_()["text/plain"]
 has = [hasattr(salt, name) for name in names]
 shown = DisplayFormatter().format(salt)[0]
 example = doctest.DocTestParser().get_doctest(
@@ -43,6 +45,7 @@ from crystal_toolkit.core.jupyter import patch_msonable
 patch_msonable()
 viz.toolkit_scene(scene, 0, None, 1)
 print(json.dumps({"page": page, "had": had, "has": has, "shown": shown, "failed": failed, "weighted": weighted,
+                  "html": html, "plain": shortened,
                   "wanted": [hasattr(salt, name) for name in names]}))
 """
 
@@ -90,6 +93,13 @@ def test_the_example_of_the_docstring(made: dict[str, Any]) -> None:
 
 def test_names_from_files_are_not_in_it(made: dict[str, Any]) -> None:
     assert "alert" not in json.dumps(made["page"])
+
+
+def test_in_a_notebook_it_is_a_page_that_asks_no_network(made: dict[str, Any]) -> None:
+    page = html.unescape(made["html"])
+    assert page.startswith("<iframe srcdoc=") and json.dumps(made["page"]["contents"][0]) in page
+    assert "https:" not in page and len(page) < 4_000_000
+    assert made["plain"] == f"crystal-toolkit scene: {made['page']['name']}"
 
 
 def test_atoms_and_cell(parts: dict[str, Any], made: dict[str, Any]) -> None:
