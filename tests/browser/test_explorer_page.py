@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from browsing import chosen, frames_later, open_page
+from PIL import Image
 from synthetic_traces import perovskite, skewed, synthetic_trace, weighted_trace, whole_and_region
 
 import viz
@@ -363,8 +365,6 @@ def test_every_control_has_a_name_and_is_reached_by_tab(open_scene: OpenScene) -
 
 
 def test_the_picture_is_saved_large(open_scene: OpenScene) -> None:
-    from PIL import Image
-
     with open_scene(SCENE, layer=1, head=2, atom=1) as page:
         on_screen = pixels(page, ".cf-structure")
         with page.expect_download() as download:
@@ -386,3 +386,40 @@ def test_without_webgl_a_message_says_so_and_the_rest_works(browser: Browser, tm
         slide(page, "Layer", 2)
         assert caption(page) == viz.drawing(SCENE, 2, 0, 1).caption
         assert page.get_by_role("button", name="Save the structure as a PNG picture").is_disabled()
+
+
+# --- inside other programs --------------------------------------------------------------------------------------------
+
+POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline' blob:; "
+    "style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
+)
+"""As VS Code has it for widgets, without its own addresses."""
+
+
+@pytest.mark.parametrize("shadow", [False, True], ids=["frame", "shadow root"])
+def test_in_a_frame_of_another_origin_that_allows_nothing(browser: Browser, tmp_path: Path, shadow: bool) -> None:
+    """VS Code and Colab run widgets in such a frame, and marimo under a shadow root."""
+    inside = viz.explorer_html(SCENE, atom=1).replace(
+        "<head>", f'<head><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+    )
+    if shadow:
+        place = 'document.querySelector("main")'
+        root = f'{place}.attachShadow({{ mode: "open" }})'
+        style = 'document.querySelector("style")'
+        inside = inside.replace(
+            f"el: {place}", f"el: (() => {{ const root = {root}; root.append({style}); return root; }})()"
+        )
+        assert "attachShadow" in inside
+    outside = tmp_path / "outside.html"
+    frame = f'<iframe sandbox="allow-scripts" srcdoc="{html.escape(inside)}" width="1100" height="900"></iframe>'
+    outside.write_text(f"<!doctype html>{frame}", encoding="utf-8")
+    with open_page(browser, 1200, 950) as page:
+        page.goto(outside.as_uri())
+        explorer = page.frame_locator("iframe")
+        explorer.locator(".cf-structure canvas").wait_for()
+        explorer.locator(".cf-caption", has_text="layer 0").wait_for()
+        explorer.get_by_role("slider", name="Layer", exact=True).fill("2")
+        explorer.locator(".cf-caption", has_text="layer 2").wait_for()
+        picture = Image.open(io.BytesIO(explorer.locator(".cf-structure").screenshot())).convert("RGB")
+        assert len(picture.getcolors(2**24) or []) > 300
