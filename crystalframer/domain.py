@@ -187,7 +187,7 @@ class Domain:
         side = "small" if filling < self.volume.low else "large"
         share, limits = self.volume.beside(filling)
         return (
-            f"volume per atom {per_atom:.3g} Å³ is {side}: {share} of what its elements take up in the training "
+            f"volume per atom {per_atom:.3g} Å³ is {side}: {share} times what its elements take up in the training "
             f"crystals ({limits} in {NEARLY_ALL} of these)"
         )
 
@@ -355,6 +355,11 @@ def _atomic_volumes(geometries: list[_Geometry]) -> Float[np.ndarray, " n_number
 
 
 def _limits(lowest: Float[np.ndarray, " n"], highest: Float[np.ndarray, " n"]) -> Limits:
+    # An atom without a neighbour in reach tells no distance.
+    known = [values[np.isfinite(values)] for values in (lowest, highest)]
+    low, high = (
+        float(np.quantile(values, tail)) if len(values) else 0.0
+        for values, tail in zip(known, (TAIL, 1.0 - TAIL), strict=True)
+    )
     # Rounded outwards, to the digits that the file keeps.
-    low, high = float(np.quantile(lowest, TAIL)), float(np.quantile(highest, 1.0 - TAIL))
     return Limits(math.floor(low * 1e4) / 1e4, math.ceil(high * 1e4) / 1e4)

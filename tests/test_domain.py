@@ -86,7 +86,7 @@ def test_an_element_of_one_training_crystal(domain: Domain) -> None:
 def test_a_strained_cell(domain: Domain, factor: float, volume: str) -> None:
     said = domain.outside_of(strained(rock_salt("Na", "Cl", 5.64), factor))
     assert said is not None
-    stated = re.match(rf"volume per atom {factor**3 * 5.64**3 / 8:.3g} Å³ is {volume}: ([0-9.]+) of what", said)
+    stated = re.match(rf"volume per atom {factor**3 * 5.64**3 / 8:.3g} Å³ is {volume}: ([0-9.]+) times what", said)
     assert stated is not None and float(stated[1]) == pytest.approx(factor**3, rel=0.05)
     # Na 1.66 Å, Cl 1.02 Å
     nearest = 0.5 * factor * 5.64
@@ -119,6 +119,15 @@ def test_each_crystal_of_a_batch_gets_its_own_answer(domain: Domain) -> None:
     answers = domain.outside(make_batch(crystals, RADIUS))
     assert answers == [domain.outside_of(crystal) for crystal in crystals]
     assert [answer is None for answer in answers] == [False, True, False, True]
+
+
+def test_an_isolated_atom_among_few_training_crystals_has_no_distance() -> None:
+    """As in mp-1207355, U2As3 with an atom of As far from all others."""
+    alone = Crystal(np.array([33]), np.zeros((1, 3)), 12.0 * np.eye(3))
+    crystals = [rock_salt("Na", "Cl", 5.64), alone]
+    domain = Domain.of(prepare(crystals, 5.0, enlarge=False))
+    assert domain.nearest == Domain.of(prepare(crystals[:1], 5.0, enlarge=False)).nearest
+    assert Domain.of(prepare([alone], 5.0, enlarge=False)).nearest == Limits(0.0, 0.0)
 
 
 def test_a_gas_of_atoms_is_outside(domain: Domain) -> None:
