@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from pymatgen.core import Lattice, Structure
 
 import crystalframer as cf
 from crystalframer.crystals.crystal import Crystal
@@ -69,3 +70,15 @@ def test_a_stretched_cell_may_lose_its_gap() -> None:
     found = cf.predict([strained(rutile, strain) for strain in (0.0, 0.02, 0.03)])
     np.testing.assert_allclose(found["band_gap"], [2.04, 0.08, 0.0], atol=0.05)
     assert found[["outside_training", "not_relaxed"]].isna().to_numpy().all()
+
+
+def test_a_missing_element_may_have_no_flag() -> None:
+    """A limit that the documentation states: if a flag sees these, it is to be told there."""
+    cubic, hexagonal = 3.905 * np.eye(3), Lattice.hexagonal(2.816, 14.05)
+    titanate = Crystal(
+        np.array([22, 8, 8, 8]), 3.905 * np.array([[1, 1, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]]) / 2, cubic
+    )
+    cobaltate = Structure.from_spacegroup("R-3m", hexagonal, ["Li", "Co"], [[0, 0, 0.5], [0, 0, 0]])
+    table = cf.predict([titanate, cobaltate], progress=False)
+    assert table["formula"].tolist() == ["TiO3", "LiCo"]
+    assert table[["outside_training", "not_relaxed"]].isna().all(axis=None)
