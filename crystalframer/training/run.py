@@ -49,6 +49,7 @@ from crystalframer.datasets.dataset import CrystalDataset, Splits
 from crystalframer.domain import Domain
 from crystalframer.errors import ConfigError, Setting, TrainingError
 from crystalframer.model.network import CrystalFramer
+from crystalframer.presets import PRESETS
 from crystalframer.surroundings import left_alone, plain
 from crystalframer.training import launch, ranks
 from crystalframer.training.callbacks import PoliteInterrupt, Progress, Recorder, ResumeIO, StopTogether
@@ -348,7 +349,14 @@ def _start_from(model: CrystalFramer, trained: CrystalFramer, path: str) -> None
             for field in dataclasses.fields(wanted)
             if field.name != "targets" and getattr(wanted, field.name) != getattr(trained.config, field.name)
         ]
-        message = f"this model has other settings: {'; '.join(differing)}. Only the targets may differ"
+        presets = (
+            f"; the preset {name} has the settings of these weights"
+            for name, preset in PRESETS.items()
+            if dataclasses.replace(preset.config.model, targets=trained.config.targets) == trained.config
+        )
+        message = (
+            f"this model has other settings: {'; '.join(differing)}. Only the targets may differ{next(presets, '')}"
+        )
         raise ConfigError(message, field="training.initial_weights", value=path)
     weights, mine = trained.state_dict(), model.state_dict()
     columns = dict(zip(trained.config.targets, trained.config.columns, strict=True))

@@ -82,6 +82,7 @@ def test_lines_and_table_show_the_strongest_relevance(open_scene: OpenScene) -> 
         page.wait_for_function("document.querySelector('.cf-caption').textContent.includes('alone is hidden')")
         cells = page.locator(".cf-table tbody tr td:last-child").all_inner_texts()
         assert {abs(float(cell)) for cell in cells} == {0.25}  # NaN is no line
+        assert page.locator(".cf-raising").inner_text() == "hiding it raises the prediction"
         page.get_by_label("What lines and heatmap show").select_option("attention")
         page.wait_for_function("document.querySelector('.cf-caption').textContent.includes('of its attention')")
         assert page.locator(".cf-profile").is_visible()

@@ -306,6 +306,8 @@ def test_weights_of_another_model_are_refused(finished: FitResult, tmp_path: Pat
     assert not (tmp_path / "run").exists()
     with refused(CheckpointError):
         fit(training(initial_weights=str(tmp_path)), DATA, tmp_path / "run")
+    with refused(ConfigError, "the preset crystalframer-2 has the settings of these weights"):
+        fit(training(initial_weights="package"), DATA, tmp_path / "run")
 
 
 def test_bfloat16_learns_the_same_and_is_scored_in_full_precision(finished: FitResult, tmp_path: Path) -> None:

@@ -337,7 +337,7 @@ function build(crystal, act) {
   const signs = make(
     "div",
     { className: "cf-legend" },
-    make("span", { className: "cf-raising" }, "raises the prediction"),
+    make("span", { className: "cf-raising" }),
     make("span", { className: "cf-lowering" }, "lowers it"),
     make("span", {}, "arrows: where a moving atom raises it"),
   );
@@ -427,6 +427,7 @@ function build(crystal, act) {
   const show = (now, text, quantity) => {
     mode.input.value = now.mode;
     strength.querySelector(".cf-lines").hidden = quantity.isSigned;
+    signs.firstChild.textContent = now.mode === "removal" ? "hiding it raises the prediction" : "raises the prediction";
     profile.toggleAttribute("hidden", quantity.isSigned);
     profileTitle.hidden = quantity.isSigned;
     heads[4].textContent = quantity.unit ? `${quantity.name} (${quantity.unit})` : quantity.name;
