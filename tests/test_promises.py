@@ -81,4 +81,4 @@ def test_a_missing_element_may_have_no_flag() -> None:
     cobaltate = Structure.from_spacegroup("R-3m", hexagonal, ["Li", "Co"], [[0, 0, 0.5], [0, 0, 0]])
     table = cf.predict([titanate, cobaltate], progress=False)
     assert table["formula"].tolist() == ["TiO3", "LiCo"]
-    assert table[["outside_training", "not_relaxed"]].isna().all(axis=None)
+    assert table[["outside_training", "not_relaxed"]].isna().to_numpy().all()

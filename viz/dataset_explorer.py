@@ -220,6 +220,7 @@ class DatasetExplorer(SavedWidget):
         # Targets against each other, rather than a target against an end of its own interval.
         derived = {f"{name}{end}" for name in numbers for end in ("_low", "_high", f" {WIDTH}")}
         numbers = [name for name in numbers if name not in derived] or numbers
+        numbers.sort(key=lambda name: name not in self.points.units)  # what is predicted, rather than a row's number
         view = self.points.views[0] if self.points.views else MapView("", numbers[0], numbers[min(1, len(numbers) - 1)])
         chosen = {
             "x": view.x if x is None else x,

@@ -101,6 +101,7 @@ def test_the_folder_of_a_screening_is_shown_with_its_units(tmp_path: Path) -> No
     expected = cf.read_screen(tmp_path / "screened")
     assert shown.frame["id"].tolist() == expected["id"].tolist()
     assert shown.frame["band_gap"].to_numpy() == pytest.approx(expected["band_gap"].to_numpy())
+    assert (shown.x, shown.y) == ("formation_energy_per_atom", "band_gap")  # not the number of the row
     assert shown.points.units["band_gap"] == shown.points.units["band_gap interval width"] == "eV"
 
 

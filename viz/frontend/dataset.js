@@ -443,11 +443,13 @@ class CrystalPanel {
 
   constructor(ui, table, source, palette, calls) {
     [this.#ui, this.#table, this.#source, this.#palette, this.#calls] = [ui, table, source, palette, calls];
+    const absent = ["attention", "explanation"].filter((kind) => !source.offers(kind));
+    const said = make("span", { className: "cf-caption" }, absent.map((kind) => source.why(kind)).join(" "));
     this.#title = make("div", { className: "cf-title" });
     this.#warning = make("p", { className: "cf-caption cf-warning", hidden: true });
     this.#tabs = Object.fromEntries(
       KINDS.map(([kind, text]) => {
-        const tab = make("button", { type: "button", attributes: { "aria-pressed": "false" } }, text);
+        const tab = make("button", { type: "button", hidden: absent.includes(kind), attributes: { "aria-pressed": "false" } }, text);
         tab.addEventListener("click", () => {
           this.#kind = kind;
           this.#open();
@@ -458,7 +460,7 @@ class CrystalPanel {
     this.#stage = make("div", { className: "cf-stage" });
     this.#facts = make("div", { className: "cf-facts" }); // JupyterLab gives lists of definitions a form of its own
     this.#near = make("div", { className: "cf-near" });
-    const bar = make("div", { className: "cf-controls cf-tabs", attributes: { role: "group", "aria-label": "What is shown of the crystal" } }, ...Object.values(this.#tabs));
+    const bar = make("div", { className: "cf-controls cf-tabs", attributes: { role: "group", "aria-label": "What is shown of the crystal" } }, ...Object.values(this.#tabs), said);
     ui.panel.append(heading("Chosen crystal"), this.#title, this.#warning, bar, this.#stage, this.#near, make("details", { open: true }, make("summary", {}, "All columns"), this.#facts));
   }
 

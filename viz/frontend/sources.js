@@ -18,6 +18,12 @@ export class KernelSource {
     });
   }
 
+  /** Whether any point has this. */
+  offers(kind) {
+    const offer = this.#model.get("offers")[kind];
+    return Array.isArray(offer) ? offer.length > 0 : Boolean(offer);
+  }
+
   has(kind, point) {
     const offer = this.#model.get("offers")[kind];
     return Array.isArray(offer) ? offer.includes(point) : Boolean(offer);
@@ -46,6 +52,11 @@ export class PageSource {
     this.#packed = model.get("packed");
   }
 
+  /** Whether any point has this. */
+  offers(kind) {
+    return Object.keys(this.#packed[kind]).length > 0;
+  }
+
   has(kind, point) {
     return point in this.#packed[kind];
   }
@@ -63,7 +74,7 @@ export class PageSource {
 
   why(kind) {
     const count = Object.keys(this.#packed[kind]).length;
-    if (!count) return kind === "crystal" ? "This page contains no structures." : `This page contains no ${kind}.`;
+    if (!this.offers(kind)) return kind === "crystal" ? "This page contains no structures." : `This page contains no ${kind}.`;
     const what = { crystal: "structures", attention: "attention", explanation: "explanations" }[kind];
     return `This page contains the ${what} of ${count.toLocaleString("en")} crystals; this is not one of them. A notebook shows all.`;
   }
