@@ -288,6 +288,8 @@ def _screen(
     if output.is_file():
         raise ScreeningError("is a file, and the tables need a folder; name another one", path=output)
     if selection is not None:
+        if selection.absolute().parent == output.absolute() and selection.name.startswith("part-"):
+            raise ScreeningError("is a table of the screening itself; give the selection another name", path=selection)
         check_table_path(selection)
     # What is asked for at the end is checked at the beginning: between the two may be hours.
     is_chosen = any(choice is not None for choice in (where, top, by, hull))

@@ -6,17 +6,19 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 import warnings
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystalframer import files
-from crystalframer.errors import ConfigError, CrystalError, CrystalFramerError, DataError, TraceError
+from crystalframer.errors import ConfigError, CrystalError, CrystalFramerError, DataError, TraceError, listed
 from crystalframer.explanations import Explanation
 from crystalframer.traces import CrystalTrace
 
@@ -185,7 +187,7 @@ def _screening_page(folder: Path) -> str:
     structures: dict[str, Crystal] = {}
     if len(table) <= MOST_STRUCTURES:
         inputs = json.loads((folder / _manifest()).read_text(encoding="utf-8"))["screening"]["inputs"]
-        records = _still_there([entry["given"] for entry in inputs])
+        records = _still_there(inputs)
         numbers, ids = table["index"].tolist(), table["id"].tolist()
         table["id"] = unique_ids(ids)  # files of two folders may have one name
         for number, id, unique in zip(numbers, ids, table["id"], strict=True):
@@ -195,14 +197,20 @@ def _screening_page(folder: Path) -> str:
     return _explorer_page(table, structures, None)
 
 
-def _still_there(inputs: Sequence[str]) -> list[StructureRecord]:
-    """The structures of a screening in their order; none if the files have gone."""
-    from crystalframer.reading.inputs import iter_structures
+def _still_there(inputs: Sequence[Mapping[str, Any]]) -> list[StructureRecord]:
+    """The structures of a screening in their order; none if its files have gone or changed, which is said."""
+    from crystalframer.reading.inputs import files_of, iter_structures
 
+    plan = import_module("crystalframer.screening.plan")
+    given = [entry["given"] for entry in inputs]
     try:
-        return list(iter_structures(list(inputs)))
+        if all(asdict(plan.input_of(text, files_of(text))) == entry for text, entry in zip(given, inputs, strict=True)):
+            return list(iter_structures(given))
+        why = "have changed since, or other files have their names here"
     except (CrystalFramerError, OSError):
-        return []
+        why = "are not here"
+    print(f"no structures are shown: the inputs of the screening ({listed(given, 3)}) {why}", file=sys.stderr)
+    return []
 
 
 def _labelled(source: str, target_names: Sequence[str]) -> CrystalDataset | None:

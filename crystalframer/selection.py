@@ -46,6 +46,8 @@ class Choice:
         if (top is None) != (by is None):
             field = "by" if by is None else "top"
             raise ScreeningError("top and by go together: how many rows, and the column that decides", field=field)
+        if top is not None and (not isinstance(top, int) or top < 1):
+            raise ScreeningError("must be a whole number from 1 on", field="top", value=top)
         return cls(where, top, by, lowest, None if hull is None else phase_table(hull))
 
     def check(self, columns: Columns) -> None:
@@ -58,7 +60,9 @@ class Choice:
         phases = self.phases
         formula = "H" if phases is None or "formula" not in phases or phases.empty else str(phases["formula"].iloc[0])
         value = np.zeros(columns.n_outputs)
-        row = table([Outcome("", formula, value, value - 1.0, value + 1.0, None, None)], columns).frame()
+        row = table(
+            [Outcome("", formula, value, value - 1.0, value + 1.0, None, None, nearest="id (H)", distance=1.0)], columns
+        ).frame()
         row.insert(0, "index", 0)
         self.best(self.filtered(row))
 
@@ -79,10 +83,14 @@ class Choice:
         if self.where is None:
             return frame
         try:
-            chosen = frame.query(self.where, engine="python")
+            holds = frame.eval(self.where, engine="python")
         except Exception as error:  # pandas and Python's parser raise what they like
             message = f" cannot be evaluated ({error}); the columns are {', '.join(frame)}"
             raise ScreeningError(Setting("where", self.where), message, field="where", value=self.where) from error
+        if not isinstance(holds, pandas.Series) or not pandas.api.types.is_bool_dtype(holds):
+            message = " is no condition: it must be true or false for every row, such as 'band_gap > 3'"
+            raise ScreeningError(Setting("where", self.where), message, field="where", value=self.where)
+        chosen = frame.loc[holds]
         chosen.attrs = frame.attrs
         return chosen
 

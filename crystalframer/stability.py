@@ -16,6 +16,7 @@ from crystalframer.datasets.dataset import CrystalDataset
 from crystalframer.datasets.sources import dataset
 from crystalframer.errors import DataError, UnknownTarget
 from crystalframer.outcomes import FLAGS
+from crystalframer.reading.columns import to_label
 from crystalframer.reading.formats import table_rows
 
 if TYPE_CHECKING:
@@ -121,13 +122,19 @@ def _formulas_in(path: Path, energy: str) -> pandas.DataFrame | None:
     import pandas
 
     found = table_rows(path) if path.is_file() else None
-    rows = [row for row in found or () if not isinstance(row, DataError)]
-    if not rows or not {"formula", energy} <= set(rows[0]):
+    rows = list(found or ())
+    known = next((set(row) for row in rows if not isinstance(row, DataError)), set())
+    if not {"formula", energy} <= known:
         return None
-    names = [name for name in (energy, f"{energy}_low", f"{energy}_high") if name in rows[0]]
-    numbers = {name: pandas.to_numeric([row.get(name) for row in rows], errors="coerce") for name in names}
-    table = pandas.DataFrame({"formula": [row["formula"] for row in rows], **numbers})
-    return table.dropna(subset=[energy])
+    names = [name for name in (energy, f"{energy}_low", f"{energy}_high") if name in known]
+    columns: dict[str, list[Any]] = {name: [] for name in ("formula", *names)}
+    for number, row in enumerate(rows, start=1):
+        if isinstance(row, DataError):
+            raise row
+        columns["formula"].append(row.get("formula") or "")
+        for name in names:
+            columns[name].append(to_label(row.get(name), name, path=path, row=number))
+    return pandas.DataFrame(columns).dropna(subset=[energy])
 
 
 def _phases(table: pandas.DataFrame, energy: str, what: str, complete: bool = False) -> list[_Phase]:
@@ -140,6 +147,8 @@ def _phases(table: pandas.DataFrame, energy: str, what: str, complete: bool = Fa
     values = table[energy].to_numpy(dtype=np.float64)
     names = [f"{energy}_{end}" for end in ("low", "high")]
     ends = [table[name].to_numpy(dtype=np.float64) if name in table else values for name in names]
+    if complete:  # a reference without an interval counts as exact
+        ends = [np.where(np.isnan(end), values, end) for end in ends]
     compositions: dict[str, Composition] = {}
     phases = []
     for row, formula in enumerate(map(str, table["formula"]), start=1):
@@ -150,6 +159,8 @@ def _phases(table: pandas.DataFrame, energy: str, what: str, complete: bool = Fa
             composition = compositions.setdefault(formula, Composition(formula) if formula else Composition())
         except ValueError as error:
             raise DataError(f"{what}: {formula!r} is no formula ({error})", row=row, field="formula") from error
+        if complete and compositions[formula].num_atoms < 1e-8:
+            raise DataError(f"{what}: the formula {formula!r} has no atoms", row=row, field="formula", value=formula)
         phases.append(_Phase(composition, float(value), float(low), float(high)))
     return phases
 

@@ -186,7 +186,9 @@ def test_values_that_no_crystals_have_are_refused(part: Limits | ElementDomain, 
 
 def test_a_value_just_outside_is_written_with_enough_digits() -> None:
     assert Limits(0.689, 1.1578).beside(1.1591) == ("1.159", "0.689 to 1.158")
+    assert Limits(0.68912, 1.2).beside(0.68904) == ("0.689", "0.6891 to 1.2")
     assert Limits(0.5, 1.0).beside(2500.4) == ("2,500", "0.5 to 1")
+    assert Limits(0.5, 1.0).beside(25.04)[0] == "25"
 
 
 def test_an_element_twice_or_more_crystals_than_there_are(domain: Domain) -> None:

@@ -27,8 +27,11 @@ TESTS = OrderTests("200 crystals", (BETTER, NO_BETTER))
 def test_only_an_interval_above_0_is_called_better() -> None:
     assert BETTER.is_better and "Quote no" not in str(BETTER) and "0.03 to 0.07" in str(BETTER)
     assert not NO_BETTER.is_better and "Quote no ranking" in str(NO_BETTER) and "−0.03 to 0.01" in str(NO_BETTER)
-    with refused(ConfigError, field="beyond"):
-        OrderTest("gap", "eV", 0.05, 0.1, 0.2, 200)
+    straddling = OrderTest("gap", "eV", 0.02, -0.06, 0.1, 200)  # a mean above 0 whose interval holds 0
+    assert not straddling.is_better and "Quote no ranking" in str(straddling)
+    for bad in ((0.05, 0.1, 0.2, 200), (0.05, 0.0, 0.1, 0)):
+        with refused(ConfigError, field="beyond"):
+            OrderTest("gap", "eV", *bad)
 
 
 def test_the_test_is_that_of_the_table() -> None:

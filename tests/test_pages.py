@@ -69,7 +69,7 @@ def test_records_are_shown_without_a_model(
     run(0, "explore", tmp_path / "trace.safetensors", "-o", tmp_path / "trace.html")
     assert "SrTiO3" in content(tmp_path / "trace.html")
     run(0, "explore", tmp_path / "explanation.safetensors", "-o", tmp_path / "explanation.html")
-    assert synthetic_explanation().target in content(tmp_path / "explanation.html")
+    assert synthetic_explanation().target.replace("_", " ") in content(tmp_path / "explanation.html")
     (tmp_path / "other.safetensors").write_bytes(b"nothing")
     assert "not a readable trace" in run(2, "explore", tmp_path / "other.safetensors").err
 
@@ -111,9 +111,12 @@ def test_a_screening_is_shown_with_the_structures_that_are_still_there(
     assert f"report in {tmp_path / 'screened' / '_report.html'}" in said
     tables = _watched(monkeypatch)
     run(0, "explore", tmp_path / "screened", "-o", tmp_path / "page.html")
+    (inputs / "TiO2.cif").write_text((inputs / "SrTiO3.cif").read_text())
+    said = run(0, "explore", tmp_path / "screened", "-o", tmp_path / "changed.html").err
+    assert "have changed since" in said
     shutil.rmtree(inputs)
-    run(0, "explore", tmp_path / "screened", "-o", tmp_path / "without.html")
-    assert sorted(tables[0][1]) == ["SrTiO3", "TiO2"] and tables[1][1] is None
+    assert "are not here" in run(0, "explore", tmp_path / "screened", "-o", tmp_path / "without.html").err
+    assert sorted(tables[0][1]) == ["SrTiO3", "TiO2"] and tables[1][1] is None and tables[2][1] is None
 
 
 def test_structures_of_one_name_are_told_apart(

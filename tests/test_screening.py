@@ -43,7 +43,7 @@ from crystalframer.screening import shards
 from crystalframer.screening.manifest import fingerprint
 from crystalframer.screening.plan import Shard
 from crystalframer.screening.shards import even_batches, reason_of
-from crystalframer.selection import best_first
+from crystalframer.selection import Choice, best_first
 from crystalframer.testing import prototypes, random_crystal
 
 N = 23
@@ -473,6 +473,10 @@ def test_the_command_prints_the_choice_or_writes_it(
         (["--where", "gap > 1"], "--where gap > 1 cannot be evaluated"),
         (["--top", "3", "--by", "gap"], "--by gap is no column of numbers"),
         (["--top", "3"], "top and by go together"),
+        (["--top", "-1", "--by", "index"], "must be a whole number from 1 on"),
+        (["--where", "index - 1"], "is no condition"),
+        (["--where", "0"], "is no condition"),
+        (["--where", "index < 2", "--selection", "out/part-00000.parquet"], "is a table of the screening itself"),
         (["--top", "3", "--by", "above_hull"], "is no column of numbers"),
         (["--where", "index < 2", "--selection", "best.xyz"], "best.xyz"),
     ],
@@ -489,7 +493,23 @@ def test_a_wrong_choice_is_refused_before_hours_of_screening(
     (tmp_path / "phases.csv").write_text("formula,id\nNaCl,1\n")
     assert main(["screen", str(lines), "--output", "out", *words]) == 2
     assert said in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob("out/part-*"))
+
+
+def test_choices_that_fit_are_not_refused() -> None:
+    """Every kind of column is there before the table is: numbers, ends of intervals, words, what the hull adds."""
+    phases = pandas.DataFrame({"formula": ["NaCl"], "formation_energy_per_atom": [-2.0]})
+    columns = checkpoint.columns(None)
+    for where in (
+        "index < 2",
+        "nearest_training.str.contains('Si')",
+        "nearest_distance.astype('int') < 3",
+        "outside_training.notna() and band_gap_low < band_gap < band_gap_high",
+        "above_hull_low < 0 and hull_error.isna()",
+    ):
+        Choice.of(where, 3, "above_hull", True, phases).check(columns)
+    with refused(ScreeningError, "whole number", field="top"):
+        Choice.of(None, 0, "index", False, None)
 
 
 def test_a_file_in_place_of_the_folder(lines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

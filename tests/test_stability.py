@@ -7,6 +7,7 @@ import pandas
 import pytest
 from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 from pymatgen.core import Composition
+from refusals import refused
 
 import crystalframer as cf
 from crystalframer.errors import DataError, UnknownTarget
@@ -55,6 +56,24 @@ def test_intervals_are_carried_through() -> None:
     )
     row = cf.above_hull(candidates, table(("NaCl", -1.0))).iloc[0]
     np.testing.assert_allclose(row[["above_hull_low", "above_hull_high"]].tolist(), [0.05, 0.2], atol=1e-12)
+
+
+def test_a_reference_without_an_interval_counts_as_exact() -> None:
+    ends = {f"{ENERGY}_low": [-2.1, np.nan], f"{ENERGY}_high": [-1.9, np.nan]}
+    known = pandas.DataFrame({"formula": ["Li2O", "Fe2O3"], ENERGY: [-2.0, -1.6], **ends})
+    found = pandas.DataFrame({"formula": ["LiFeO2"], ENERGY: [-1.8], f"{ENERGY}_low": [-1.9], f"{ENERGY}_high": [-1.7]})
+    row = cf.above_hull(found, known).iloc[0]
+    assert row["above_hull_low"] < row["above_hull"] < row["above_hull_high"]
+    exact = known.assign(**{f"{ENERGY}_low": [-2.1, -1.6], f"{ENERGY}_high": [-1.9, -1.6]})
+    assert row["above_hull_low"] == cf.above_hull(found, exact).iloc[0]["above_hull_low"]
+
+
+@pytest.mark.parametrize(("cell", "said"), [("-2.0 eV", "finite number"), ("−2.0", "row 1"), ("true", "finite number")])
+def test_a_reference_that_cannot_be_read_is_named(tmp_path: Path, cell: str, said: str) -> None:
+    (tmp_path / "phases.csv").write_text(f"formula,{ENERGY}\nLi2O,{cell}\nFe2O3,-1.6\n", encoding="utf-8")
+    candidates = pandas.DataFrame({"formula": ["LiFeO2"], ENERGY: [-1.8]})
+    with refused(DataError, said, path="phases.csv", row=1, field=ENERGY):
+        cf.above_hull(candidates, tmp_path / "phases.csv")
 
 
 def test_elements_below_zero_compete() -> None:

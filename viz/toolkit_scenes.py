@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from viz.drawings import AXIS_LENGTH, Arrow, Drawing, Stick, Which, drawing
-from viz.palette import AXIS_LABELS, POLYHEDRON_OPACITY
+from viz.palette import AXIS_LABELS, INK, PAPER, POLYHEDRON_OPACITY
 from viz.scene import Scene
 
 PATCHED = ("to_plotly_json", "_repr_mimebundle_", "display_json", "_ipython_display_")
@@ -34,7 +34,7 @@ _PAGE = Template(
 <meta charset="utf-8">
 <title>$title</title>
 <style>
-body { margin: 0; background: #ffffff; font: 14px system-ui, sans-serif; color: #222222; }
+body { margin: 0; background: $paper; font: 14px system-ui, sans-serif; color: $ink; }
 main { position: relative; width: ${size}px; height: ${size}px; }
 .mpc-button-bar { position: absolute; right: 0; z-index: 1; }
 </style>
@@ -76,6 +76,8 @@ class ToolkitScene(dict[str, Any]):
         page = _PAGE.substitute(
             title=html.escape(self["name"]),
             size=SIZE,
+            paper=PAPER,
+            ink=INK,
             # Inside a script element, a `<` in a text could end the element or begin a comment.
             scene=json.dumps(self).replace("<", "\\u003c"),
             module=_component(),

@@ -111,7 +111,7 @@ def plan_files(given: Sequence[str], shard_size: int, progress: bool) -> FilePla
         except CrystalError as error:
             raise DataError(error.message, path=error.path) from error
         say_what_is_skipped(Path(text).expanduser(), found)
-        inputs.append(_input(text, found))
+        inputs.append(input_of(text, found))
         files += (str(path.absolute()) for path in found)
     counts, begin, index = np.zeros(len(files), dtype=np.int64), [], 0
     bar = tqdm(files, "counting structures", unit=" files", delay=2, leave=False, disable=not progress)
@@ -124,7 +124,12 @@ def plan_files(given: Sequence[str], shard_size: int, progress: bool) -> FilePla
     return FilePlan(tuple(inputs), files, counts, begin, shard_size)
 
 
-def _input(given: str, files: Sequence[Path]) -> Input:
+def input_of(given: str, files: Sequence[Path]) -> Input:
+    """An input as it is now.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
     content, n_bytes = hashlib.sha256(), 0
     for path in files:
         # A database of LMDB may be a folder.

@@ -266,7 +266,8 @@ def read_screen(
 
     Args:
         folder: the `output` of `screen`.
-        where: keep the rows for which this expression of columns holds: `"band_gap > 3 and error.isna()"`.
+        where: keep the rows for which this expression of columns holds: `"band_gap > 3 and error.isna()"`. It is
+            evaluated table by table: `band_gap.max()` is the highest of one table.
         top: keep this number of rows: those with the highest values in the column `by`, highest first. If these are
             predictions (a target, its interval, or the energy above the hull), rows with a flag come after all others:
             a prediction that may be far off makes no best candidate. `where="outside_training.notna()"` shows them.

@@ -66,6 +66,12 @@ def test_truths_are_the_two_classes_of_a_target_that_names_them(tmp_path: Path) 
     np.testing.assert_array_equal(packed.with_targets([metal]).targets["is_metal"], [1, 0, NAN, 1, 0])
 
 
+def test_a_class_called_true_is_no_place_of_two(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, stable=["true", "unknown", "true", "unknown", "true"])
+    wanted = Target("stable", kind="class", classes=("true", "unknown"))
+    np.testing.assert_array_equal(cf.dataset(folder, targets=[wanted]).targets["stable"], [0, 1, 0, 1, 0])
+
+
 def test_another_order_of_classes_numbers_the_labels_anew() -> None:
     labels = [{"phase": float(n)} for n in (0, 1, 1, 2, 0)]
     crystals = [crystal.with_targets(label) for crystal, label in zip(CRYSTALS, labels, strict=True)]
