@@ -23,7 +23,7 @@ SMALLER_PYTHON = (
     (r"n_workers=\d+", "n_workers=1"),
 )
 SMALLER_COMMANDS = (
-    (r"--preset \S+", "--preset tiny"),
+    (r"--preset (?!\S+ --training\.initial-weights package)\S+", "--preset tiny"),
     (r"--training\.n-epochs \d+", "--training.n-epochs 1"),
     (r"--data\.source (jarvis|oqmd\.parquet)", "--data.source demo"),
     (r"--seeds [\d ]+", "--seeds 0 "),
