@@ -6,10 +6,12 @@
 
     python -m benchmarks.compare ../before shipped --rounds 3
 
+    python -m benchmarks.compare ../before ready --rounds 3
+
 Each round runs the benchmark once in each tree, in separate processes, so that a busy machine slows both equally. Other
 options are passed to the benchmark. With `--preset-here`, this tree runs another model than the other one, on the same
-crystals. `shipped` needs no benchmark in the other tree. The exit code is 1 if this tree is slower than `--within`
-allows.
+crystals. `shipped` and `ready` need no benchmark of that name in the other tree. The exit code is 1 if this tree is
+slower than `--within` allows.
 """
 
 from __future__ import annotations
@@ -30,13 +32,17 @@ from benchmarks.report import table
 from benchmarks.timing import Timing, ratio
 
 HERE = Path(__file__).resolve().parents[1]
+OF_THIS = ("ready", "shipped")
+"""Benchmarks that are run from this tree in both, since the other one need not have them."""
 
 
 def measure(tree: Path, benchmark: str, options: Sequence[str], folder: Path) -> dict[str, float]:
     """Work → seconds of `crystalframer` in this tree. `folder` keeps its compiled kernels between calls."""
     output = folder / "result.json"
     output.unlink(missing_ok=True)
-    program = [str(HERE / "benchmarks" / "shipped.py")] if benchmark == "shipped" else ["-m", f"benchmarks.{benchmark}"]
+    program = (
+        [str(HERE / "benchmarks" / f"{benchmark}.py")] if benchmark in OF_THIS else ["-m", f"benchmarks.{benchmark}"]
+    )
     command = [sys.executable, *program, *options, "--output", str(output)]
     environment = os.environ | {"PYTHONPATH": str(tree), "NUMBA_CACHE_DIR": str(folder)}
     result = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
@@ -80,14 +86,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("other", type=Path, help="root folder of the other tree")
-    parser.add_argument("benchmark", choices=("attention", "training", "prediction", "scaling", "loader", "shipped"))
+    parser.add_argument("benchmark", choices=("attention", "training", "prediction", "scaling", "loader", *OF_THIS))
     parser.add_argument("--rounds", type=int, default=7, help="number of rounds (default: 7)")
     parser.add_argument("--within", type=float, default=0.03, help="allowed slow-down of this tree (default: 0.03)")
     parser.add_argument("--preset-here", help="preset of this tree, for `training` (default: as in the other tree)")
     options, passed_on = parser.parse_known_args(arguments)
     only_here = ["--preset", options.preset_here] if options.preset_here else []
     other = options.other.resolve()
-    if options.benchmark != "shipped" and not (other / "benchmarks" / f"{options.benchmark}.py").exists():
+    if options.benchmark not in OF_THIS and not (other / "benchmarks" / f"{options.benchmark}.py").exists():
         parser.error(f"{options.other} holds no benchmarks/{options.benchmark}.py")
     found = compare(other, options.benchmark, passed_on, options.rounds, only_here)
     ratios = {work: ratio(*pair) for work, pair in found.items()}

@@ -341,6 +341,14 @@ def test_the_shipped_weights_of_another_tree(tmp_path: Path) -> None:
     assert (other / "crystalframer" / "used").exists()
 
 
+def test_steps_and_predictions_on_ready_batches(tmp_path: Path) -> None:
+    """`ready` trains and predicts with the model that the tree ships."""
+    options = ["--data", "demo", "--crystals", "3", "--passes", "1"]
+    seconds = compare.measure(compare.HERE, "ready", options, tmp_path)
+    assert list(seconds) == [f"{work}, 3 crystals, batch 64" for work in ("training step", "prediction")]
+    assert min(seconds.values()) > 0
+
+
 # --- floors, by hand --------------------------------------------------------------------------------------------------
 
 
