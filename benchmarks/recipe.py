@@ -86,6 +86,10 @@ VARIANTS = {
     "2e-3, crystalframer-2": Variant(
         FALLING, {name: getattr(OURS, name) for name in ("frame", "decay", "largest_content")}
     ),
+    "2e-3, Muon": Variant({**FALLING, "optimizer": "muon"}),
+    "2e-3, Muon, crystalframer-2": Variant(
+        {**FALLING, "optimizer": "muon"}, {name: getattr(OURS, name) for name in ("frame", "decay", "largest_content")}
+    ),
     # Together, what alone was better.
     "2e-3, constant for half": Variant(BETTER),
     "2e-3, constant for half, wide distances": Variant(BETTER, {"distance": DistanceBasis(width=2.0)}),

@@ -33,6 +33,7 @@ DecayShape = Literal["elu", "smooth"]
 TargetKind = Literal["scalar", "class"]
 ClassWeights = Literal["equal", "balanced"]
 Activation = Literal["relu", "swish"]
+OptimizerName = Literal["adamw", "muon"]
 
 RESERVED_NAMES = ("id", "formula", "error")
 """Columns of tables of predictions; no target may be called so."""
@@ -555,6 +556,11 @@ class TrainingConfig(_Checked):
     """Steps over which `warmup-stable-decay` raises the rate."""
     decay_fraction: Share = 1.0
     """Share of the run, at its end, over which `warmup-stable-decay` lowers the rate; 0 keeps it constant."""
+    optimizer: OptimizerName = "adamw"
+    """`adamw` (the paper). `muon`: the matrices of the blocks take steps of equal size in all directions, and the other
+    parameters those of AdamW; it learns more in an epoch, at the same rate (`crystalframer.training.muon`)."""
+    momentum: Fraction = 0.95
+    """Share of the average of gradients that Muon keeps from step to step."""
     betas: tuple[float, float] = (0.9, 0.98)
     """AdamW decay rates of the averages of gradients and of squared gradients."""
     eps: PositiveFloat = 1e-8
@@ -568,6 +574,8 @@ class TrainingConfig(_Checked):
     class_weights: ClassWeights = "equal"
     """How labels of classes count in the loss. `equal`: all alike. `balanced`: all classes alike, however rare; the
     probabilities are then those of classes that are equally common."""
+    target_weights: tuple[PositiveFloat, ...] = ()
+    """Factor on the loss of each target, in the order of `model.targets`. Empty: all count alike."""
     swa_epochs: Count = 50
     """Number of last epochs over which weights are averaged, at constant learning rate; 0 switches averaging off."""
     calibration_batches: PositiveInt = 1
@@ -609,6 +617,12 @@ class Config(_Checked):
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        weights, targets = self.training.target_weights, self.model.targets
+        one_each = f"needs a factor for each of the {len(targets)} targets, or none"
+        _check(len(weights) in (0, len(targets)), self.training, "target_weights", one_each)
 
     def _repr_html_(self) -> str:
         # By name: the card compares with the presets, which are made of configs.

@@ -49,6 +49,7 @@ LIGHTWEIGHT_MODEL = ModelConfig(
 LAPTOP_TRAINING = TrainingConfig(
     n_epochs=100,
     batch_size=32,
+    optimizer="muon",
     learning_rate=2e-3,
     schedule="warmup-stable-decay",
     warmup_steps=100,
@@ -130,8 +131,8 @@ PRESETS: dict[str, Preset] = {
             ModelConfig(),
             training=LAPTOP_TRAINING,
         ),
-        # benchmarks/results/recipe-cpu.json: what each change gave.
-        "The default model on a schedule for hours, not days: small batches, a rate that falls from 2e-3 to 0",
+        # benchmarks/results/recipe-cpu.json and recipe-muon-cpu.json: what each change gave.
+        "The default model on a schedule for hours, not days: small batches, Muon, a rate that falls from 2e-3 to 0",
     ),
     "crystalframer-2": Preset(
         Config(EXACT_MODEL, training=LAPTOP_TRAINING),

@@ -105,7 +105,7 @@ class Scored:
         return np.abs(self.predictions - self.labels)
 
 
-def main(checkpoint: Path, data: Path, away: Path | None, runs: list[Path], then: list[str], hardware: str) -> None:
+def main(checkpoint: Path, data: Path, away: Path | None, runs: list[Path], hardware: str) -> None:
     scored = score(cf.load(checkpoint), data)
     errors = measured(score_crystals(scored.data, scored.model).crystals, "validation crystals")
     assert errors is not None
@@ -120,7 +120,7 @@ def main(checkpoint: Path, data: Path, away: Path | None, runs: list[Path], then
         **({"training": training_figure(runs, scored.targets)} if runs else {}),
     }.items():
         figure.savefig(checkpoint / f"{name}.png", dpi=80, bbox_inches="tight", pil_kwargs={"optimize": True})
-    words = card(scored, elements, coverage, away, runs, then, hardware)
+    words = card(scored, elements, coverage, away, runs, hardware)
     (checkpoint / "README.md").write_text(words, encoding="utf-8")
     print(f"{checkpoint / 'README.md'}, by_element.csv and pictures are written")
 
@@ -256,7 +256,6 @@ def card(
     coverage: np.ndarray,
     away: Path | None,
     runs: list[Path],
-    then: list[str],
     hardware: str,
 ) -> str:
     targets, n_atoms = scored.targets, scored.data.n_atoms
@@ -274,12 +273,11 @@ def card(
         )
     if runs:
         text += [f"## Training\n\nBy `scripts/train_pretrained.py`, on {hardware}:\n", *(training(run) for run in runs)]
-        text += [f"- then {step}" for step in then]
         text += ["\nSettings and errors of all epochs: `training/`.\n\n![validation errors](training.png)"]
     masks = {"all": n_atoms > 0, "at most 20 atoms": n_atoms <= 20}
     text += [
-        "\n## Errors (MAE)\n\nErrors on the validation crystals. They did not choose the epoch: each of the two "
-        "trainings gives its weights after the last one. They did choose how much each counts in the mean.\n",
+        "\n## Errors (MAE)\n\nErrors on the validation crystals. They did not choose the epoch: each training gives its "
+        "weights after the last one.\n",
         table(scored, masks),
     ]
     text += of_classes(scored)
@@ -457,11 +455,12 @@ def training(run: Path) -> str:
     columns = [name for name in metrics.columns if name.startswith("validation_mae/")]
     errors = ", ".join(f"{name.partition('/')[2]} {best[name]:.4g}" for name in columns)
     settings = config["training"]
+    optimizer = {"adamw": "AdamW", "muon": "Muon"}[settings.get("optimizer", "adamw")]
     return (
         f"- `{run.name}`: {len(metrics)} epochs in {metrics['seconds'].sum() / 3600:.2f} h, at most "
         f"{config['data']['max_atoms_per_crystal'] or 'any number of'} atoms per cell, batches of "
-        f"{settings['batch_size']}, learning rate {settings['learning_rate']:g}, seed {settings['seed']}; lowest "
-        f"validation loss in epoch {best['epoch']:.0f} with MAE {errors}"
+        f"{settings['batch_size']}, {optimizer} with learning rate {settings['learning_rate']:g}, seed "
+        f"{settings['seed']}; lowest validation loss in epoch {best['epoch']:.0f} with MAE {errors}"
     )
 
 
@@ -498,5 +497,4 @@ if __name__ == "__main__":
     parser.add_argument("--away", type=Path, help="table of WBM crystals, with columns part and no_correction")
     parser.add_argument("--hardware", default="hardware that was not noted", help="description of the training data")
     parser.add_argument("--runs", type=Path, nargs="*", default=[], help="folders of the training runs, in order")
-    parser.add_argument("--then", nargs="*", default=[], help="what was done with the weights of the runs, in words")
     main(**vars(parser.parse_args()))

@@ -40,7 +40,7 @@ COPY = "-strained-"
 """In the ids of copies."""
 SMALLEST_VOLUME, LARGEST_VOLUME = 0.82, 1.10
 """Volumes of the copies, in those of their crystals."""
-N_EXACT, N_OTHERS = 3, 1
+N_EXACT, N_OTHERS = 6, 2
 """Copies of a cubic crystal without free coordinates, and of any other."""
 GPA = 1.0 / 160.2176634
 """In eV/Å³."""

@@ -8,11 +8,9 @@
 The model is that of the preset `crystalframer-2`. The stages so far, with their logs in
 `crystalframer/pretrained/training`: 60 epochs of small cells at a constant rate and 8 of all cells, from random
 weights and with the paper's function, and 6 of all cells with that of the preset (two properties each:
-`scripts/stages/3-exact`); then the stage of this script, 20 epochs that learn six properties from one readout, each
-from the crystals that have its label, while strained copies teach it the energy of other volumes. The shipped weights
-are a weighted mean of the last two (Wortsman et al., ICML 2022), with the readout fitted to its features. It predicts
-formation energies better than the six properties alone, and knows almost as much of the rest (benchmarks/README.md
-has the figures of several means).
+`scripts/stages/3-exact`); then 20 epochs that learn six properties from one readout, each from the crystals that have
+its label, while strained copies teach it the energy of other volumes (`scripts/stages/4-six-properties`); then 16 with
+Muon, from which the shipped weights are.
 
 The crystals are cells of almost all sizes, and the rate falls to zero. After an interruption the command continues at
 the last complete epoch. The model is tested on all sizes at the end.
@@ -20,7 +18,6 @@ the last complete epoch. The model is tested on all sizes at the end.
 
 from __future__ import annotations
 
-import copy
 import shutil
 import subprocess
 import sys
@@ -30,7 +27,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas
-import torch
 from pretraining_data import COPY, TARGETS, joined, strained
 
 import crystalframer as cf
@@ -48,14 +44,20 @@ from crystalframer.crystals.loading import prepare
 from crystalframer.datasets.dataset import CrystalDataset, Splits
 from crystalframer.datasets.used import UsedCrystals
 from crystalframer.domain import Domain
-from crystalframer.evaluation import pooled_and_predicted
 from crystalframer.model.network import CrystalFramer
-from crystalframer.training.optimisation import errors_of_targets
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 SIX_PROPERTIES = TrainingConfig(
     n_epochs=20, batch_size=64, learning_rate=1e-3, schedule="warmup-stable-decay", warmup_steps=100, swa_epochs=0
+)
+
+MUON = replace(
+    SIX_PROPERTIES,
+    n_epochs=16,
+    optimizer="muon",
+    learning_rate=2e-3,
+    target_weights=(2.0, 1.0, 0.5, 1.0, 1.0, 1.0),
 )
 
 
@@ -70,11 +72,7 @@ COMMITTED = Path(__file__).parent / "stages"
 """Complete stages that have not replaced the shipped weights: weights, config and metrics."""
 TWO_PROPERTIES = COMMITTED / "3-exact" / "weights"
 """Where the stages start."""
-STAGES = (Stage("4-six-properties", 60, SIX_PROPERTIES),)
-MEAN = "5-mean"
-SHARE = 0.3
-"""Of the two-property weights in the mean."""
-N_READOUT_EPOCHS, READOUT_BATCH, READOUT_RATE = 25, 256, 1e-3
+STAGES = (Stage("4-six-properties", 60, SIX_PROPERTIES), Stage("6-muon", 60, MUON))
 
 
 @dataclass(frozen=True)
@@ -145,37 +143,8 @@ def trained(options: Options, stage: Stage) -> Path:
     return committed if committed.exists() else options.output / stage.name / "checkpoints" / "last"
 
 
-def mean_of(first: CrystalFramer, other: CrystalFramer, train: CrystalDataset) -> CrystalFramer:
-    """A model whose blocks are a mean of those of two models; the readout is that of the second, fitted again."""
-    model, weights = copy.deepcopy(other), first.state_dict()
-    mean = {
-        name: weight if name.startswith(("readout", "target_")) else SHARE * weights[name] + (1.0 - SHARE) * weight
-        for name, weight in other.state_dict().items()
-    }
-    model.load_state_dict(mean)
-    prepared = prepare(train, model.config.radius, model.config.target_names, enlarge=model.config.enlarges_radius)
-    pooled, _ = pooled_and_predicted(prepared, model, "features for the readout")
-    features, labels = torch.from_numpy(pooled), torch.from_numpy(prepared.targets).float()
-    model.readout.requires_grad_()
-    optimiser = torch.optim.AdamW(model.readout.parameters(), READOUT_RATE, weight_decay=1e-4)
-    n_steps = N_READOUT_EPOCHS * (len(features) // READOUT_BATCH)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, n_steps)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(N_READOUT_EPOCHS):
-        for rows in torch.randperm(len(features), generator=generator).split(READOUT_BATCH)[
-            : n_steps // N_READOUT_EPOCHS
-        ]:
-            predicted = model.read_out(features[rows])
-            errors, has_label = errors_of_targets(predicted, labels[rows], model.target_std, model.config)
-            optimiser.zero_grad()
-            (errors.sum() / has_label.sum().clamp(min=1)).backward()
-            optimiser.step()
-            schedule.step()
-    return model
-
-
 def train(options: Options) -> Path:
-    """Train all stages that are not complete, and take the mean. Returns the folder of its weights."""
+    """Train all stages that are not complete. Returns the folder of the last weights."""
     train, validation = crystals(options)
     start = TWO_PROPERTIES
     for stage in STAGES:
@@ -189,12 +158,8 @@ def train(options: Options) -> Path:
             resume = (folder / "config.json").exists()
             cf.fit(config(stage, start, options.n_threads), Splits(*parts, test=parts[1].select([])), folder, resume)
         start = trained(options, stage)
-    mean = options.output / MEAN
-    if not mean.exists():
-        part = of_size(train, STAGES[-1].max_atoms_per_crystal)
-        checkpoint.save(mean_of(checkpoint.load(TWO_PROPERTIES), checkpoint.load(start), part), mean)
-    print(cf.evaluate(validation, mean).summary())
-    return mean
+    print(cf.evaluate(validation, start).summary())
+    return start
 
 
 def without_copies(data: CrystalDataset) -> CrystalDataset:
@@ -204,7 +169,7 @@ def without_copies(data: CrystalDataset) -> CrystalDataset:
 
 def ship(options: Options) -> None:
     """Put the last weights into the package, calibrated on the validation crystals, with their training log."""
-    replace_shipped(cf.load(options.output / MEAN), options)
+    replace_shipped(cf.load(trained(options, STAGES[-1])), options)
     logs = PRETRAINED / "training"
     for stage in STAGES:
         (logs / stage.name).mkdir(exist_ok=True)
@@ -255,10 +220,6 @@ def write_card(options: Options) -> None:
         options.hardware,
     ]
     card += ["--runs", *map(str, sorted(logs.iterdir()))]
-    card += [
-        "--then",
-        f"the mean of the weights of the last two ({SHARE:g} and {1 - SHARE:g}), with the readout fitted to it",
-    ]
     subprocess.run(card, check=True)
 
 

@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from crystalframer.config import ModelConfig, Target, TrainingConfig
 from crystalframer.datasets import classes
 from crystalframer.errors import ConfigError
+from crystalframer.training.muon import Muon
 
 
 def learning_rate(step: int, progress: float, config: TrainingConfig) -> float:
@@ -32,18 +33,30 @@ def learning_rate(step: int, progress: float, config: TrainingConfig) -> float:
 
 
 def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
-    """Parameters with "bias" in their name, which have a weight decay of their own (FORMULAE Q3), and all others."""
+    """Parameters with "bias" in their name, which have a weight decay of their own (FORMULAE Q3), and all others.
+
+    With Muon, a third group has the matrices of the blocks: not what embeds elements, sets decay lengths or reads out.
+    """
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for name, p in named if "bias" in name], "weight_decay": config.bias_weight_decay},
-        {"params": [p for name, p in named if "bias" not in name], "weight_decay": config.weight_decay},
-    ]
+    biases = [p for name, p in named if "bias" in name]
+    others = [(name, p) for name, p in named if "bias" not in name]
+    groups: list[dict[str, Any]] = [{"params": biases, "weight_decay": config.bias_weight_decay}]
+    if config.optimizer == "muon":
+        matrices = [p for name, p in others if name.startswith("blocks.") and not name.endswith("decay_projection")]
+        groups.append({"params": matrices, "weight_decay": config.weight_decay, "orthogonal": True})
+        of_muon = set(map(id, matrices))
+        others = [(name, p) for name, p in others if id(p) not in of_muon]
+    groups.append({"params": [p for _, p in others], "weight_decay": config.weight_decay})
+    return groups
 
 
 def optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    groups = parameter_groups(model, config)
+    groups, rate = parameter_groups(model, config), learning_rate(0, 0.0, config)
     # fused: one kernel for all parameters, on the CPU too.
-    return torch.optim.AdamW(groups, learning_rate(0, 0.0, config), config.betas, config.eps, fused=True)
+    adamw: dict[str, Any] = {"betas": config.betas, "eps": config.eps, "fused": True}
+    if config.optimizer == "muon":
+        return Muon(groups, rate, config.momentum, **adamw)
+    return torch.optim.AdamW(groups, rate, **adamw)
 
 
 def normalised_errors(

@@ -71,6 +71,7 @@ class TrainingTask(pl.LightningModule):
         self._weights = list(model.parameters())  # to look them up at every step takes longer than to clip them
         self._calibration_batch = calibration_batch
         self._class_weights = dict(class_weights or {})  # of the CPU, until training starts
+        self._target_weights = torch.tensor(config.target_weights) if config.target_weights else None
         self._resident = resident
         # Not as a submodule, which would be saved as well.
         self._in_parallel: tuple[DistributedDataParallel, ...] = ()
@@ -112,6 +113,8 @@ class TrainingTask(pl.LightningModule):
 
     def on_train_start(self) -> None:
         self._class_weights = {name: weights.to(self.device) for name, weights in self._class_weights.items()}
+        if self._target_weights is not None:
+            self._target_weights = self._target_weights.to(self.device)
         if self.global_step == 0 and self.config.initial_weights is None and ranks.rank() == 0:
             with torch.autocast(self.device.type, enabled=False):
                 self.model.calibrate(self._calibration_batch.to(self.device))
@@ -144,7 +147,8 @@ class TrainingTask(pl.LightningModule):
         self._n_labels = self._n_labels + has_label.sum()
         # The sum: divided by the number of labels of all accumulated batches before the step, which makes k batches the
         # same as one batch k times as large. Lightning divides by their number, torch by that of the ranks.
-        return errors.sum() * (self._per_step * ranks.n_ranks())
+        losses = errors if self._target_weights is None else errors * self._target_weights
+        return losses.sum() * (self._per_step * ranks.n_ranks())
 
     def _predict_for_training(self, batch: CrystalBatch | CrystalRows, batch_idx: int) -> Tensor:
         if isinstance(batch, CrystalRows):

@@ -423,6 +423,16 @@ def test_resuming_with_uneven_accumulated_batches_and_noise(tmp_path: Path) -> N
 
 
 @bit_for_bit
+def test_muon_resumes_with_its_momenta(tmp_path: Path) -> None:
+    config = training(optimizer="muon", target_weights=(0.5,) * len(MODEL.targets))
+    whole = fit(config, DATA, tmp_path / "whole")
+    assert whole.history["train_loss"].tolist() != fit(CONFIG, DATA, tmp_path / "adamw").history["train_loss"].tolist()
+    with pytest.raises(Interrupted):
+        fit(config, DATA, tmp_path / "run", callbacks=[stop_at(2, 1)])
+    assert_same_run(fit(config, DATA, tmp_path / "run", resume=True), whole)
+
+
+@bit_for_bit
 def test_where_it_runs_may_change_on_resuming(finished: FitResult, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         fit(CONFIG, DATA, tmp_path / "run", callbacks=[stop_at(1, 0)])
