@@ -276,8 +276,8 @@ def card(
         text += ["\nSettings and errors of all epochs: `training/`.\n\n![validation errors](training.png)"]
     masks = {"all": n_atoms > 0, "at most 20 atoms": n_atoms <= 20}
     text += [
-        "\n## Errors (MAE)\n\nErrors on the validation crystals. They did not choose the epoch: each training gives its "
-        "weights after the last one.\n",
+        "\n## Errors (MAE)\n\nErrors on the validation crystals. They did not choose the epoch: each training gives "
+        "its weights after the last one.\n",
         table(scored, masks),
     ]
     text += of_classes(scored)
