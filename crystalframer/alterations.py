@@ -15,6 +15,8 @@ SHORTEST, LONGEST = 0.1, 0.5
 """Å by which atoms are displaced: shorter ways are those of thermal motion, longer ones break every bond."""
 LEAST_STRAIN, MOST_STRAIN = 0.02, 0.12
 MOST_MISSING = 0.5
+OF_ONE_ELEMENT = 0.25
+"""Share of crystals with missing atoms that lack one element: battery hosts without lithium look like this."""
 NEAREST = 1.0
 """Å from all others at which an additional atom is put."""
 _ATTEMPTS = 20
@@ -52,10 +54,13 @@ def strained(crystal: Crystal, generator: np.random.Generator) -> Crystal:
 
 
 def missing(crystal: Crystal, generator: np.random.Generator) -> Crystal | None:
-    """Some atoms are removed."""
-    n_atoms = len(crystal)
+    """Some atoms are removed, or in one of four crystals all atoms of one element."""
+    n_atoms, elements = len(crystal), np.unique(crystal.atomic_numbers)
     if n_atoms == 1:
         return None
+    if len(elements) > 1 and generator.random() < OF_ONE_ELEMENT:
+        is_kept = crystal.atomic_numbers != generator.choice(elements)
+        return replace(crystal, atomic_numbers=crystal.atomic_numbers[is_kept], positions=crystal.positions[is_kept])
     n_missing = min(max(1, round(n_atoms * generator.uniform(0.0, MOST_MISSING))), n_atoms - 1)
     kept = np.sort(generator.permutation(n_atoms)[n_missing:])
     return replace(crystal, atomic_numbers=crystal.atomic_numbers[kept], positions=crystal.positions[kept])

@@ -122,6 +122,22 @@ def nearest_distances(crystal: Crystal) -> np.ndarray:
     return distances.min(axis=1)
 
 
+def lacks_one_element(crystal: Crystal, fewer: Crystal) -> bool:
+    lost = set(crystal.atomic_numbers) - set(fewer.atomic_numbers)
+    return len(lost) == 1 and len(fewer) == sum(z not in lost for z in crystal.atomic_numbers)
+
+
+def test_some_crystals_lack_all_atoms_of_one_element() -> None:
+    """As a battery host without lithium; the others keep all their elements or lose some by chance."""
+    lattice = 8.0 * np.eye(3)
+    host = Crystal(np.array([3] * 4 + [27] * 4 + [8] * 8), np.random.default_rng(1).random((16, 3)) @ lattice, lattice)
+    rng = np.random.default_rng(0)
+    found = [alterations.missing(host, rng) for _ in range(200)]
+    lost = [set(host.atomic_numbers) - set(f.atomic_numbers) for f in found if f is not None]
+    of_one = [elements for elements, f in zip(lost, found, strict=True) if f is not None and lacks_one_element(host, f)]
+    assert 30 < len(of_one) < 70 and set().union(*of_one) == {3, 8, 27}
+
+
 @pytest.mark.parametrize("crystal", prototypes(), ids=lambda crystal: crystal.id)
 def test_each_alteration_does_what_it_says(crystal: Crystal) -> None:
     rng = np.random.default_rng(0)
@@ -134,7 +150,10 @@ def test_each_alteration_does_what_it_says(crystal: Crystal) -> None:
         assert 0.02 <= np.abs(np.linalg.eigvalsh(deformation - np.eye(3))).max() <= 0.12 + 1e-9
         np.testing.assert_allclose(crystal.positions @ deformation, strained.positions, atol=1e-9)
         fewer = alterations.missing(crystal, rng)
-        assert len(crystal) == 1 if fewer is None else len(crystal) / 2 - 1 <= len(fewer) < len(crystal)
+        if fewer is None or lacks_one_element(crystal, fewer):
+            assert fewer is not None or len(crystal) == 1
+        else:
+            assert len(crystal) / 2 - 1 <= len(fewer) < len(crystal)
         more = alterations.additional(crystal, rng)
         if more is not None:
             assert 1 <= len(more) - len(crystal) <= 3 and set(more.atomic_numbers) == set(numbers)
