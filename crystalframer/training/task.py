@@ -46,6 +46,8 @@ Prediction = tuple[Tensor, Tensor | None, Tensor]
 class TrainingTask(pl.LightningModule):
     """Trains a `CrystalFramer`, and the running average of its weights over the last epochs (SWA)."""
 
+    _target_weights: Tensor | None
+
     def __init__(
         self,
         model: CrystalFramer,
@@ -71,7 +73,8 @@ class TrainingTask(pl.LightningModule):
         self._weights = list(model.parameters())  # to look them up at every step takes longer than to clip them
         self._calibration_batch = calibration_batch
         self._class_weights = dict(class_weights or {})  # of the CPU, until training starts
-        self._target_weights = torch.tensor(config.target_weights) if config.target_weights else None
+        factors = torch.tensor(config.target_weights) if config.target_weights else None
+        self.register_buffer("_target_weights", factors, persistent=False)
         self._resident = resident
         # Not as a submodule, which would be saved as well.
         self._in_parallel: tuple[DistributedDataParallel, ...] = ()
@@ -113,8 +116,6 @@ class TrainingTask(pl.LightningModule):
 
     def on_train_start(self) -> None:
         self._class_weights = {name: weights.to(self.device) for name, weights in self._class_weights.items()}
-        if self._target_weights is not None:
-            self._target_weights = self._target_weights.to(self.device)
         if self.global_step == 0 and self.config.initial_weights is None and ranks.rank() == 0:
             with torch.autocast(self.device.type, enabled=False):
                 self.model.calibrate(self._calibration_batch.to(self.device))

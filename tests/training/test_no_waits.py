@@ -119,11 +119,11 @@ TRAINING = TrainingConfig(n_epochs=4, batch_size=4, swa_epochs=4, drop_last=Fals
 PREPARED = prepare([random_crystal(n, 1 + n % 5).with_targets({"e": float(n)}) for n in range(10)], 4.0, ["e"])
 
 
-def task_on_meta(frame: FrameConfig) -> tuple[TrainingTask, ResidentPass]:
+def task_on_meta(frame: FrameConfig, training: TrainingConfig = TRAINING) -> tuple[TrainingTask, ResidentPass]:
     config = replace(preset("tiny").config.model, frame=frame, targets=(Target("e", "eV"),))
     model = without_weights(config, "meta")
     resident = ResidentPass(model, ResidentCrystals.of(PREPARED, META), (30, 3000))
-    task = TrainingTask(model, TRAINING, lambda epoch: 3, PREPARED[[0]], resident).to("meta")
+    task = TrainingTask(model, training, lambda epoch: 3, PREPARED[[0]], resident).to("meta")
     assert task.averaged is not None
     task.averaged.n_averaged = torch.tensor(0)  # read when an epoch starts
     return task, resident
@@ -171,6 +171,18 @@ def test_no_step_waits_for_the_device(frame: FrameConfig) -> None:
         assert len(taken) == 3 and all(operators["aten::_fused_adamw_"] for operators in taken)
         assert all(operators["crystalframer::accumulate_backward_triton"] for operators in taken)
         assert len(task._norms) == 3 and task._mean._n_steps == 3
+
+
+def test_no_step_of_muon_waits_for_the_device() -> None:
+    """Nor one with a factor on the loss of each target; the parameters that Muon leaves out take steps of AdamW."""
+    task, resident = task_on_meta(FRAMES["drawn"], replace(TRAINING, optimizer="muon", target_weights=(2.0,)))
+    resident._is_recordable = False
+    taken = list(take_steps(task, rows(resident)))
+    assert len(taken) == 3 and all(found["aten::_fused_adamw_"] for found in taken)
+    of_adamw, _ = task_on_meta(FRAMES["drawn"])
+    (first, *_) = take_steps(of_adamw, train_loader(PREPARED, TRAINING))
+    n_shapes = 5  # of matrices in the blocks; three products in each of five iterations
+    assert all(found["aten::bmm"] == first["aten::bmm"] + n_shapes * 15 for found in taken)
 
 
 @pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES)
