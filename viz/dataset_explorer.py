@@ -21,6 +21,7 @@ from viz.embedding_maps import Neighbors, flat_maps, listed_neighbors, nearest_p
 from viz.errors import FigureError, SceneError, check_option
 from viz.explanation_pages import explanation_html
 from viz.known_structures import Records, facts, known_structures, plain_scene
+from viz.pages import written
 from viz.point_tables import MOST_POINTS, WIDTH, MapView, PointTable, point_table, with_columns
 from viz.saved_outputs import HIDES_COPY, MOST_SAVED, SavedWidget, png_in_base64
 from viz.scene import Scene, scene_from_trace
@@ -336,9 +337,7 @@ class DatasetExplorer(SavedWidget):
         state = {name: getattr(self, name) for name in ("x", "y", "color", "point", "filters")}
         state["selected"] = np.frombuffer(self.selected, dtype="<u4").tolist()
         page = dataset_html(self.header, self.data, state, packed, "".join(map(inline_svg, figures)))
-        if path is not None:
-            Path(path).write_text(page, encoding="utf-8")
-        return page
+        return written(page, path)
 
     def _packed_points(self, kind: str, count: int, progress: bool) -> Iterable[int]:
         """The points whose crystal, attention or explanation is packed: by error, else in the order of the table."""

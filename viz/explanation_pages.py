@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from crystalframer.explanations import Explanation
+from viz.pages import written
 from viz.palette import ASIDE, INK, LOWERS, NIGHT, NIGHT_INK, PAPER, RAISES, mix
 
 N_BARS = 24
@@ -80,9 +81,7 @@ def explanation_html(explanation: Explanation, path: str | Path | None = None) -
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{name}</title><style>{_STYLE}</style></head><body><main>{''.join(parts)}</main></body></html>\n"
     )
-    if path is not None:
-        Path(path).write_text(page, encoding="utf-8")
-    return page
+    return written(page, path)
 
 
 def _contributions(explanation: Explanation) -> list[_Bar]:

@@ -24,6 +24,7 @@ from viz.explorer_page import (
 )
 from viz.first_sight import CLEAREST, Head, clearest_head, find_atom
 from viz.opening import opened
+from viz.pages import written
 from viz.saved_outputs import HIDES_COPY, SavedWidget, png_in_base64
 from viz.scene import Scene
 from viz.why import check_mode
@@ -201,12 +202,7 @@ class AttentionExplorer(SavedWidget, CrystalWidget):
         names = ("layer", "head", "atom", "frames", "polyhedra", "n_lines", "display", "mode")
         names += ("explanation", "substitutions", "site_values", "pinned")
         page = explorer_html(self.scene, **{name: getattr(self, name) for name in names}, note=note)
-        if path is not None:
-            Path(path).write_text(page, encoding="utf-8")
-        return page
-
-    def _page(self) -> str:
-        return self.to_html()
+        return written(page, path)
 
     def _still(self) -> str:
         if self.scene.n_queries > MOST_PAINTED:

@@ -47,9 +47,13 @@ class Saved:
         """The widget by its types, with metadata; None where there is no notebook."""
         raise NotImplementedError
 
-    def _page(self) -> str:
-        """The widget as it is now, as a page; empty for none."""
+    def to_html(self) -> str:
+        """The widget as it is now, as a page."""
         raise NotImplementedError
+
+    def _page(self) -> str:
+        """The page of the copy; empty for none."""
+        return self.to_html()
 
     def _still(self) -> str:
         """The widget as it is now, as a picture: PNG in base64; empty for none."""

@@ -14,6 +14,7 @@ from viz.explorer import MOST_PAINTED, CrystalWidget
 from viz.explorer_page import frontend_script, frontend_style, widget_page
 from viz.first_sight import find_atom
 from viz.opening import opened
+from viz.pages import written
 from viz.saved_outputs import HIDES_COPY, SavedWidget, png_in_base64
 from viz.structure_figures import is_same_crystal, structure_figure
 from viz.text import where
@@ -107,12 +108,7 @@ class SideBySide(SavedWidget, CrystalWidget):
         state = {name: getattr(self, name) for name in names} | {"bytes": [len(part) for part in self.data]}
         title = ", ".join(self.names)
         page = widget_page(title, state, b"".join(self.data), frontend_script("comparison.js"), frontend_style())
-        if path is not None:
-            Path(path).write_text(page, encoding="utf-8")
-        return page
-
-    def _page(self) -> str:
-        return self.to_html()
+        return written(page, path)
 
     def _still(self) -> str:
         """The views in a row: PNG in base64."""

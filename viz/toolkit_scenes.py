@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from viz.drawings import AXIS_LENGTH, Arrow, Drawing, Stick, Which, drawing
+from viz.pages import written
 from viz.palette import AXIS_LABELS, INK, PAPER, POLYHEDRON_OPACITY
 from viz.scene import Scene
 
@@ -82,9 +83,7 @@ class ToolkitScene(dict[str, Any]):
             scene=json.dumps(self).replace("<", "\\u003c"),
             module=_component(),
         )
-        if path is not None:
-            Path(path).write_text(page, encoding="utf-8")
-        return page
+        return written(page, path)
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
         name = html.escape(self["name"])
