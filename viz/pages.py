@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from crystalframer import files
 from viz.errors import SceneError
 
 
@@ -15,6 +14,10 @@ def written(page: str, path: str | Path | None) -> str:
         SceneError: nothing can be written there.
     """
     if path is not None:
-        with files.writing(Path(path), SceneError):
-            files.write(Path(path), page)
+        try:
+            Path(path).write_text(page, encoding="utf-8")
+        except OSError as error:
+            raise SceneError(
+                f"cannot be written ({error.strerror or error}); choose another folder", path=path
+            ) from error
     return page

@@ -11,7 +11,7 @@ from viz.pages import written
 
 
 def test_a_page_is_returned_and_written_where_it_is_asked_for(tmp_path: Path) -> None:
-    path = tmp_path / "new folder" / "page.html"
+    path = tmp_path / "page.html"
     assert written("é", None) == written("é", path) == path.read_text(encoding="utf-8") == "é"
     assert written("again", str(path)) == path.read_text(encoding="utf-8")
     assert [each.name for each in path.parent.iterdir()] == ["page.html"]
