@@ -20,7 +20,6 @@ from crystalframer.kernels.vectors import (
     FLAGS as MATHS,
     LANES,
     add_totals,
-    at_least,
     clamp,
     load,
     power_of_two,
@@ -46,9 +45,6 @@ ROW = 256
 CACHE_LINE = 64
 """Bytes. Vector instructions are slower on memory that starts elsewhere."""
 
-WIDE, FARTHER = 0.9, 6.5
-"""Standard deviations, in spacings, from which on Gaussians follow from their neighbours; and how far, in standard
-deviations from the last of eight centres, distances are told apart: beyond `REACH`."""
 LOG2_E = np.float32(math.log2(math.e))
 FAR = np.float32(1e30)
 """Squared length of edges that pad, Å²."""
@@ -171,23 +167,21 @@ def attend(first_atom, last_atom, first_edge, pairs_of, squared, q, k, precision
     n_heads, d_head = q.shape[1], q.shape[2]
     scale = np.float32(1.0 / math.sqrt(d_head))
     weights = aligned(most_items(first_atom, last_atom, first_edge))
-    content = aligned(most_items(first_atom, last_atom, first_pair) + 3)
+    content = aligned(most_items(first_atom, last_atom, first_pair))
     one, zero = splat(ONE), splat(ZERO)
     for i in range(first_atom, last_atom):
         start, stop = np.uint64(first_edge[i]), np.uint64(first_edge[i + 1])
         for h in range(n_heads):
             of_distance, of_head = precision[i, h], np.uint64(h) * np.uint64(logits.shape[1]) + start
             largest = np.float32(-np.inf)
-            first, n_pairs = first_pair[i], first_pair[i + 1] - first_pair[i]
-            _contents(q, i, k, keys, first, n_pairs, h, scale, content)
-            for a in range(n_pairs):
-                largest = max(largest, content[a] - nearest[first + a] * of_distance)
-            count = stop - start
-            while steepness > 0 and count > NEXT:
-                last = (load(squared, start + count - NEXT) * splat(of_distance)) * splat(steepness)
-                if at_least(zero - last, -ONE):
-                    break
-                count -= NEXT
+            for a in range(first_pair[i], first_pair[i + 1]):
+                product = scale * _dot(q, i, k, keys[a], h)
+                content[a - first_pair[i]] = product
+                largest = max(largest, product - nearest[a] * of_distance)
+            seen = n_edges[i]
+            while seen > 1 and squared[start + np.uint64(seen - 1)] * of_distance * steepness >= 1.0:
+                seen -= 1
+            count = np.uint64((seen + PAD - 1) // PAD * PAD)
             for n in range(count):
                 weights[n] = content[np.uint64(pair[start + n])]
             sums, highest, decay = zero, splat(largest), splat(of_distance)
@@ -203,21 +197,18 @@ def attend(first_atom, last_atom, first_edge, pairs_of, squared, q, k, precision
                         weight * rest * rest * rest * (one + x * (splat(np.float32(3.0)) + splat(np.float32(6.0)) * x))
                     )
                 store(weights, n, weight)
-            for n in range(np.uint64(n_edges[i]), count):
+            for n in range(seen, count):
                 weights[n] = ZERO
             for n in range(NOWHERE, count, NEXT):
                 sums = sums + load(weights, n)
             share = ONE / total(sums)
             for n in range(NOWHERE, count, NEXT):
                 store(attention, of_head + n, load(weights, n) * splat(share))
-            for n in range(count, stop - start, NEXT):
-                store(logits, of_head + n, splat(np.float32(-np.inf)))
-                store(attention, of_head + n, zero)
-            while steepness > 0 and count > NEXT:
-                if at_least(load(weights, count - NEXT), NEGLIGIBLE / share):
-                    break
-                count -= NEXT
-            n_seen[h, i] = count
+            for edge in range(start + count, stop):
+                logits[h, edge], attention[h, edge] = np.float32(-np.inf), ZERO
+            while steepness > 0 and seen > 1 and weights[seen - 1] * share < NEGLIGIBLE:
+                seen -= 1
+            n_seen[h, i] = (seen + PAD - 1) // PAD * PAD
 
 
 @kernel(MATHS)
@@ -481,26 +472,6 @@ def _dot(x, i, y, j, h):
 
 
 @kernel(MATHS, inlined=True)
-def _contents(q, i, k, keys, first, count, h, scale, content):
-    """scale · q[i, h] · k[j, h] of the key atoms j of these pairs; four at a time, the last again for fewer."""
-    size = q.shape[2]
-    if size % LANES != 0:
-        for a in range(count):
-            content[a] = scale * _dot(q, i, k, keys[first + a], h)
-        return
-    factor, last = splat(scale), first + count - 1
-    for a in range(0, count, 4):
-        n0 = n1 = n2 = n3 = splat(ZERO)
-        to_0, to_1 = _place(k, keys[first + a], h, 0), _place(k, keys[min(first + a + 1, last)], h, 0)
-        to_2, to_3 = _place(k, keys[min(first + a + 2, last)], h, 0), _place(k, keys[min(first + a + 3, last)], h, 0)
-        for c in range(NOWHERE, np.uint64(size), NEXT):
-            query = load(q, _place(q, i, h, c)) * factor
-            n0, n1 = n0 + query * load(k, to_0 + c), n1 + query * load(k, to_1 + c)
-            n2, n3 = n2 + query * load(k, to_2 + c), n3 + query * load(k, to_3 + c)
-        store_totals(content, np.uint64(a), n0, n1, n2, n3)
-
-
-@kernel(MATHS, inlined=True)
 def _sum_to_pairs(pair, start, count, values, first, step, sums, of_pairs, first_pair, n_pairs):
     """Sum the values of each pair's edges, for all heads: of_pairs[h, first_pair + a] is the sum of those
     values[first + h · step + n] whose pair[start + n] is a. All numbers are unsigned; `sums` is scratch memory.
@@ -524,39 +495,11 @@ def _sum_to_pairs(pair, start, count, values, first, step, sums, of_pairs, first
 
 @kernel(MATHS, inlined=True)
 def _place_gaussians(lengths, edge, size, m, spacing, width, rows, stride):
-    """Gaussians of eight centres from number `m` on, in eight rows, over the edges from one on.
-
-    Neighbours have a ratio whose logarithm is linear in the distance. Narrow Gaussians would be too small for that.
-    """
-    count, factor = np.uint64(max(size, 0)), splat(np.float32(-0.5 * math.log2(math.e) / (width * width)))
-    if width >= WIDE * spacing:
-        farthest, between = (
-            np.float32(4.0 * spacing + FARTHER * width),
-            np.float32(math.log2(math.e) * spacing / width**2),
-        )
-        center, step = splat(np.float32((m + 5) * spacing)), splat(np.float32(2.0 ** (-spacing * between)))
-        half, between = splat(np.float32(-0.5 * spacing * between)), splat(between)
-        for place in range(NOWHERE, count, NEXT):
-            deviation = clamp(load(lengths, edge + place) - center, splat(-farthest), splat(farthest))
-            gaussian, exponent = power_of_two(deviation * deviation * factor), deviation * between
-            up, down = power_of_two(half + exponent), power_of_two(half - exponent)
-            row, below = stride * np.uint64(4) + place, gaussian
-            store(rows, row, gaussian)
-            for _ in range(3):
-                row += stride
-                gaussian = gaussian * up
-                up = up * step
-                store(rows, row, gaussian)
-            row = stride * np.uint64(4) + place
-            for _ in range(4):
-                row -= stride
-                below = below * down
-                down = down * step
-                store(rows, row, below)
-        return
+    """Gaussians of eight centres from number `m` on, in eight rows, over the edges from one on."""
+    factor = splat(np.float32(-0.5 * math.log2(math.e) / (width * width)))
     for n in range(8):
         center, row = splat(np.float32((m + n + 1) * spacing)), np.uint64(n) * stride
-        for place in range(NOWHERE, count, NEXT):
+        for place in range(NOWHERE, np.uint64(max(size, 0)), NEXT):
             deviation = load(lengths, edge + place) - center
             store(rows, row + place, power_of_two(deviation * deviation * factor))
 

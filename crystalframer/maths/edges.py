@@ -83,10 +83,9 @@ class Edges:
     ) -> Edges:
         norms = torch.linalg.vector_norm(vectors.detach(), dim=-1)
         is_self = norms < SELF_LENGTH
-        lengths = other_lengths = norms
-        if vectors.requires_grad:  # a norm has no gradient at 0; the edge of an atom to itself is constant
-            other_lengths = torch.linalg.vector_norm(torch.where(is_self[:, None], SELF_LENGTH, vectors), dim=-1)
-            lengths = torch.where(is_self, norms, other_lengths)
+        # A norm has no gradient at 0. The edge of an atom to itself is constant.
+        other_lengths = torch.linalg.vector_norm(torch.where(is_self[:, None], SELF_LENGTH, vectors), dim=-1)
+        lengths = torch.where(is_self, norms, other_lengths)
         directions = torch.where(is_self, 0.0, 1.0 / other_lengths)[:, None] * vectors
         query, key = index
         geometry = (vectors, lengths, directions, is_self, positions, crystal_index, lattice)
