@@ -254,7 +254,7 @@ def attend_backward(
                     x = (distance * decay * splat(steepness) - splat(WHOLE)) * splat(SLOPE)
                     x = clamp(x, zero, one)
                     rest = clamp(one - x, splat(SMALLEST_REST), one)
-                    size = rest * envelope_end(x)
+                    size = rest * _envelope_end(x)
                     slope = one + splat(towards_end) * splat(np.float32(30.0)) * x * x / size
                 of_precision = of_precision - grad * distance * slope
             for n in range(count, most, NEXT):
@@ -453,7 +453,7 @@ def copy_directions(directions, start, count, x, y, z):
 
 
 @kernel(MATHS, inlined=True)
-def envelope_end(x):
+def _envelope_end(x):
     """1 + 3x + 6x², by which the envelope differs from (1 - x)³."""
     return splat(ONE) + x * (splat(np.float32(3.0)) + splat(np.float32(6.0)) * x)
 

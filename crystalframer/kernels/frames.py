@@ -11,31 +11,8 @@ import math
 import numpy as np
 
 from crystalframer.compiled import kernel
-from crystalframer.kernels.attention import (
-    MATHS,
-    NEXT,
-    NOWHERE,
-    ONE,
-    PAD,
-    ZERO,
-    aligned,
-    copy_directions,
-    envelope_end,
-    mark_others,
-    most_items,
-)
-from crystalframer.kernels.vectors import (
-    at_least,
-    clamp,
-    larger,
-    largest,
-    load,
-    logarithm,
-    lowest_bit,
-    splat,
-    store,
-    where_less,
-)
+from crystalframer.kernels.attention import MATHS, NEXT, NOWHERE, aligned, copy_directions, mark_others, most_items
+from crystalframer.kernels.vectors import any_at_least, load
 from crystalframer.maths import constants
 
 COLLINEAR = np.float32(constants.COLLINEAR)
@@ -75,7 +52,8 @@ def max_frames(first_atom, last_atom, first_edge, edges, strengths, stream, marg
     n_heads = scores.shape[0]
     most = most_items(first_atom, last_atom, first_edge)
     x, y, z, others = aligned(most), aligned(most), aligned(most), aligned(most)
-    sines, values = aligned(most), aligned(most)
+    sines, values = aligned(most), aligned(most + 1)
+    bits = values.view(np.int32)
     firsts, first_costs = np.empty(most, np.int64), np.empty(most, np.float32)
     seconds, second_costs = np.empty(most, np.int64), np.empty(most, np.float32)
     lines = np.empty((6, most), np.float32)
@@ -87,9 +65,9 @@ def max_frames(first_atom, last_atom, first_edge, edges, strengths, stream, marg
         copy_directions(directions, start, n_edges, x, y, z)
         for h in range(n_heads):
             count, place = n_compared[h, i], first_given[i] * n_heads + h
-            of_head = np.uint64(h) * np.uint64(weights.shape[1]) + start
-            highest = weigh(weights, of_head, others, count, values)
-            n_first = strongest(scores, h, start, others, values, highest, count, share, firsts)
+            for n in range(count):
+                values[n] = weights[h, start + np.uint64(n)] * others[n]
+            n_first = _strongest(scores, h, start, others, values, bits, count, share, firsts)
             if n_first > 1:
                 if by_moments:
                     costs(values, firsts, n_first, margin, first_costs)
@@ -106,8 +84,10 @@ def max_frames(first_atom, last_atom, first_edge, edges, strengths, stream, marg
                 if edge < 0:  # opposite to one before
                     continue
                 x1, y1, z1 = x[edge], y[edge], z[edge]
-                highest = weigh_off_axis(x, y, z, x1, y1, z1, by_sine, weights, of_head, others, count, sines, values)
-                n_second = strongest(scores, h, start, sines, values, highest, count, share, seconds)
+                off_axis(x, y, z, x1, y1, z1, by_sine, others, count, sines)
+                for n in range(count):
+                    values[n] = weights[h, start + np.uint64(n)] * sines[n]
+                n_second = _strongest(scores, h, start, sines, values, bits, count, share, seconds)
                 if n_first == 1 and n_second == 1:
                     second = seconds[0]
                 elif by_moments:
@@ -133,51 +113,55 @@ def max_frames(first_atom, last_atom, first_edge, edges, strengths, stream, marg
 
 
 @kernel(MATHS, inlined=True)
-def weigh(weights, first, others, count, values):
-    """The weights of edges, from `first` on, that lead to other atoms, and the largest."""
-    highest = splat(ZERO)
-    for n in range(NOWHERE, np.uint64(count), NEXT):
-        value = load(weights, first + n) * load(others, n)
-        store(values, n, value)
-        highest = larger(highest, value)
-    return largest(highest)
+def off_axis(x, y, z, x1, y1, z1, by_sine, others, count, sines):
+    """By what the weights for e₂ are lowered near the line of e₁; see `maths.ties.off_axis`."""
+    if by_sine:
+        for n in range(count):
+            u, v, w = y[n] * z1 - z[n] * y1, z[n] * x1 - x[n] * z1, x[n] * y1 - y[n] * x1
+            sines[n] = max(u * u + v * v + w * w, SMALLEST_SQUARED_SINE) * others[n]
+    else:
+        for n in range(count):
+            cosine = abs(x[n] * x1 + y[n] * y1 + z[n] * z1)
+            sine = max(np.float32(1.0) - cosine, SMALLEST_SINE_SCORE)
+            sines[n] = np.float32(0.0) if cosine >= COLLINEAR else sine * others[n]
 
 
 @kernel(MATHS, inlined=True)
-def weigh_off_axis(x, y, z, x1, y1, z1, by_sine, weights, first, others, count, sines, values):
-    """The same, lowered near the line of e₁ by these sines, for e₂; see `maths.ties.off_axis`."""
-    highest, zero, x1, y1, z1 = splat(ZERO), splat(ZERO), splat(x1), splat(y1), splat(z1)
-    for n in range(NOWHERE, np.uint64(count), NEXT):
-        r, s, t = load(x, n), load(y, n), load(z, n)
-        if by_sine:
-            u, v, w = s * z1 - t * y1, t * x1 - r * z1, r * y1 - s * x1
-            sine = larger(u * u + v * v + w * w, splat(SMALLEST_SQUARED_SINE)) * load(others, n)
-        else:
-            cosine = r * x1 + s * y1 + t * z1
-            cosine = larger(cosine, zero - cosine)
-            sine = larger(splat(ONE) - cosine, splat(SMALLEST_SINE_SCORE)) * load(others, n)
-            sine = where_less(cosine, splat(COLLINEAR), sine, zero)
-        value = load(weights, first + n) * sine
-        store(sines, n, sine)
-        store(values, n, value)
-        highest = larger(highest, value)
-    return largest(highest)
-
-
-@kernel(MATHS, inlined=True)
-def strongest(scores, h, start, sines, values, highest, count, share, candidates):
+def _strongest(scores, h, start, sines, values, bits, count, share, candidates):
     """The edges whose value, weight × sine, is at least this share of the largest, in their order; their number."""
-    if highest < SMALLEST_WEIGHT:
-        highest = form_anew(scores, h, start, sines, count, values)
-    least, found = highest * share, 0
+    largest = largest_of(values, bits, count)
+    if largest < SMALLEST_WEIGHT:
+        largest = form_anew(scores, h, start, sines, count, values)
+    return candidates_within(values, largest * share, count, candidates)
+
+
+@kernel(MATHS, inlined=True)
+def largest_of(values, bits, count):
+    """The largest of numbers >= 0; NaN if one is.
+
+    Compared as integers (`bits` are the same memory), which has vector instructions without a care for NaN: the largest
+    of all. The last place of the memory is scratch.
+    """
+    largest, last = bits[0], len(bits) - 1
+    for n in range(count):
+        largest = max(largest, bits[n])
+    bits[last] = largest
+    return values[last]
+
+
+@kernel(MATHS, inlined=True)
+def candidates_within(values, least, count, candidates):
+    """The edges of at least this value, weight × sine, in their order; their number. Few are, so most vectors are
+    passed over."""
+    found = np.uint64(0)
     for first in range(NOWHERE, np.uint64(count), NEXT):
-        bits = at_least(load(values, first), least)
-        while bits:
-            candidates[found] = first + lowest_bit(bits)
-            found, bits = found + 1, bits & (bits - np.uint64(1))
+        if any_at_least(load(values, first), least):
+            for n in range(first, first + NEXT):
+                candidates[found] = n
+                found += np.uint64(values[n] >= least)
     if found == 0:  # NaN everywhere, and some frame will do
-        candidates[0], found = 0, 1
-    return found
+        candidates[0], found = 0, np.uint64(1)
+    return np.int64(found)
 
 
 @kernel(MATHS)
@@ -239,29 +223,23 @@ def _uniform(key, place):
 
 @kernel(MATHS)
 def odds(values, candidates, count, margin, lags, weights):
-    """Weights of the candidates in their set; they add up to 1. See `maths.ties._rarity`. `lags` is scratch memory; its
-    size, and that of the weights, are multiples of `PAD`."""
+    """Weights of the candidates in their set; they add up to 1. See `maths.ties._rarity`. `lags` is scratch."""
     first = values[candidates[0]]
     if count == 1 or not first > 0:  # the latter where a head sees nothing, or NaN
         for n in range(count):
             weights[n] = np.float32(1.0 / count)
         return
-    size, one, zero, total = np.uint64((count + PAD - 1) // PAD * PAD), splat(ONE), splat(ZERO), ZERO
     for n in range(count):
-        lags[n] = first / values[candidates[n]]
-    for n in range(np.uint64(count), size):
-        lags[n] = ONE
-    for n in range(NOWHERE, size, NEXT):
-        store(lags, n, logarithm(load(lags, n)) * splat(ONE / margin))
-    for n in range(NOWHERE, size, NEXT):
-        product = one
+        lags[n] = np.float32(math.log(first / values[candidates[n]]) / margin)
+    total = np.float32(0.0)
+    for n in range(count):
+        product = np.float32(1.0)
         for other in range(count):
-            x = clamp(load(lags, n) - splat(lags[other]), zero, one)
-            rest = one - x
-            product = product * rest * rest * rest * envelope_end(x)
-        store(weights, n, product)
-    for n in range(count):
-        total += weights[n]
+            x = min(max(lags[n] - lags[other], np.float32(0.0)), np.float32(1.0))
+            rest = np.float32(1.0) - x
+            product *= rest * rest * rest * (np.float32(1.0) + x * (np.float32(3.0) + np.float32(6.0) * x))
+        weights[n] = product
+        total += product
     for n in range(count):
         weights[n] /= total
 

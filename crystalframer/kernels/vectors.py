@@ -34,10 +34,6 @@ SMALLEST_EXPONENT = -100.0
 """Smallest exponent of 2: products of weights stay above denormal numbers, which are a hundred times slower."""
 EXP2 = tuple(math.log(2) ** n / math.factorial(n) for n in range(8))
 """Taylor series of 2^f on [-0.5, 0.5]: relative error 5e-9, below rounding."""
-SQUARE_ROOT_OF_HALF = 0x3F3504F3
-"""The bits of √0.5."""
-LOGARITHM = tuple(2.0 / (2 * n + 1) for n in range(5))
-"""Series of ln((1 + s)/(1 - s)) on √0.5 to √2: relative error 2e-9, below rounding."""
 
 
 intrinsic: Any = extending.intrinsic  # Numba's annotations of these are missing or wrong
@@ -132,27 +128,6 @@ def clamp(typing: Any, vector: Any, low: Any, high: Any) -> Any:
 
 
 @intrinsic
-def larger(typing: Any, one: Any, other: Any) -> Any:
-    """The larger number of each place."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Sequence[Any]) -> Any:
-        return _limited(builder, values[0], "<", values[1])
-
-    return VECTOR(VECTOR, VECTOR), code
-
-
-@intrinsic
-def where_less(typing: Any, one: Any, other: Any, then: Any, otherwise: Any) -> Any:
-    """The numbers of `then` in places where `one` is less than `other`, and else those of `otherwise`."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Sequence[Any]) -> Any:
-        one, other, then, otherwise = values
-        return builder.select(builder.fcmp_ordered("<", one, other), then, otherwise)
-
-    return VECTOR(VECTOR, VECTOR, VECTOR, VECTOR), code
-
-
-@intrinsic
 def power_of_two(typing: Any, vector: Any) -> Any:
     """2^x, and 2^`SMALLEST_EXPONENT` below it. NaN stays NaN."""
 
@@ -173,57 +148,15 @@ def power_of_two(typing: Any, vector: Any) -> Any:
 
 
 @intrinsic
-def square_root(typing: Any, vector: Any) -> Any:
-    """√x."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Sequence[Any]) -> Any:
-        kind, name = ir.FunctionType(_Vector, [_Vector]), f"llvm.sqrt.v{LANES}f32"
-        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), values)
-
-    return VECTOR(VECTOR), code
-
-
-@intrinsic
-def logarithm(typing: Any, vector: Any) -> Any:
-    """ln x of normal numbers > 0."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Sequence[Any]) -> Any:
-        integers = ir.VectorType(_Whole, LANES)
-        bits = builder.sub(builder.bitcast(values[0], integers), ir.Constant(integers, [SQUARE_ROOT_OF_HALF] * LANES))
-        exponent = builder.ashr(bits, ir.Constant(integers, [23] * LANES))
-        shift = builder.shl(exponent, ir.Constant(integers, [23] * LANES))
-        rest = builder.bitcast(builder.sub(builder.bitcast(values[0], integers), shift), _Vector)
-        s = builder.fdiv(builder.fsub(rest, _constant(1.0)), builder.fadd(rest, _constant(1.0)))
-        square = builder.fmul(s, s)
-        series = _constant(LOGARITHM[-1])
-        for factor in reversed(LOGARITHM[:-1]):
-            series = builder.fadd(builder.fmul(square, series, flags=FLAGS), _constant(factor), flags=FLAGS)
-        whole = builder.fmul(builder.sitofp(exponent, _Vector), _constant(math.log(2)))
-        return builder.fadd(builder.fmul(s, series, flags=FLAGS), whole, flags=FLAGS)
-
-    return VECTOR(VECTOR), code
-
-
-@intrinsic
-def at_least(typing: Any, vector: Any, bound: Any) -> Any:
-    """In which places a number is at least a bound; NaN is not. One bit each, the lowest for the first place."""
+def any_at_least(typing: Any, vector: Any, bound: Any) -> Any:
+    """Whether a number is at least a bound; NaN is not."""
 
     def code(context: Any, builder: Any, signature: Any, values: Sequence[Any]) -> Any:
         vector, bound = values
         bits = builder.bitcast(builder.fcmp_ordered(">=", vector, _splat(builder, bound)), ir.IntType(LANES))
-        return builder.zext(bits, ir.IntType(64))
+        return builder.icmp_unsigned("!=", bits, ir.IntType(LANES)(0))
 
-    return _Long(VECTOR, types.float32), code
-
-
-@intrinsic
-def lowest_bit(typing: Any, bits: Any) -> Any:
-    """Place of the lowest bit that is set; one must be."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Sequence[Any]) -> Any:
-        return builder.cttz(values[0], ir.IntType(1)(1))
-
-    return _Long(_Long), code
+    return types.boolean(VECTOR, types.float32), code
 
 
 # --- sums -------------------------------------------------------------------------------------------------------------
@@ -239,19 +172,6 @@ def total(typing: Any, vector: Any) -> Any:
             size //= 2
             vector = _halves_added(builder, vector, size)
         return builder.extract_element(vector, _Whole(0))
-
-    return types.float32(VECTOR), code
-
-
-@intrinsic
-def largest(typing: Any, vector: Any) -> Any:
-    """The largest of numbers >= 0; NaN if one is (in their order as integers, it is the largest)."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Sequence[Any]) -> Any:
-        integers = ir.VectorType(_Whole, LANES)
-        kind, name = ir.FunctionType(_Whole, [integers]), f"llvm.vector.reduce.smax.v{LANES}i32"
-        function = cgutils.get_or_insert_function(builder.module, kind, name)
-        return builder.bitcast(builder.call(function, [builder.bitcast(values[0], integers)]), _Single)
 
     return types.float32(VECTOR), code
 
