@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
@@ -14,19 +13,16 @@ import pytest
 import torch
 from attention_cases import (
     ATOM,
-    GRADIENT_BAR,
     IRON,
     MOLECULE,
     OUTPUT_BAR,
     SALT,
     assert_agrees,
     batch_of,
-    evaluated,
     reference_output,
     weights,
 )
 from refusals import refused
-from torch import Tensor
 
 from crystalframer import ops
 from crystalframer.config import CosineBasis, DecayConfig, DistanceBasis, FrameConfig, FrameMethod, ModelConfig
@@ -79,34 +75,6 @@ def test_sizes_that_do_not_fill_vectors(method: FrameMethod) -> None:
     assert UNEVEN.d_head == 18 and chebyshev_of_gaussians(UNEVEN.cosine).shape[1] > kernels.CHUNK
     config = replace(UNEVEN, frame=FrameConfig(method))
     assert_agrees(cpu.framed_attention, batch_of(random_crystal(1, 5), MOLECULE, radius=5.0), config, seed=1)
-
-
-@pytest.mark.parametrize("config", [CONFIG, UNEVEN])
-@pytest.mark.parametrize("method", ["max", "static-max", "weighted-pca"])
-def test_the_axis_of_the_hand_has_even_moments_only(method: FrameMethod, config: ModelConfig) -> None:
-    """Its weights are even functions of the cosine, so odd moments would bring nothing."""
-    config = replace(config, frame=FrameConfig(method, both_hands=True))
-    axis = config.frame.promises.hand_axis
-    assert axis is not None
-
-    def of_both_hands(function: Callable[[AttentionInputs], Tensor]) -> Callable[[AttentionInputs], Tensor]:
-        def changed(given: AttentionInputs) -> Tensor:
-            assert given.cosine_projection is not None
-            rows = list(given.cosine_projection.unbind(0))
-            rows[axis] = 0.5 * (rows[axis] + rows[axis].flip(-1))
-            return function(replace(given, cosine_projection=torch.stack(rows)))
-
-        return changed
-
-    batch = batch_of(random_crystal(1, 5), random_crystal(2, 3), radius=5.0)
-    tensors = weights(batch.n_atoms, config)
-    exact, found = (
-        evaluated(of_both_hands(function), tensors, Edges.of(batch.to(dtype=dtype)), config)
-        for function, dtype in ((reference_output, torch.float64), (cpu.framed_attention, torch.float32))
-    )
-    for name, theirs in exact.items():
-        error = float((found[name] - theirs).abs().max() / theirs.abs().max())
-        assert error <= (OUTPUT_BAR if name == "output" else GRADIENT_BAR), name
 
 
 @pytest.mark.parametrize("crystals", [(random_crystal(1, 5),), (SALT, IRON, MOLECULE, ATOM)])
@@ -204,7 +172,7 @@ def test_operators_pass_torchs_own_checks() -> None:
     axes, blocks = torch.randn(3, 2, 3, 3), layout.blocks(DistanceBasis(n_centers=4))
     n_seen = layout.pairs.n_edges.expand(2, -1).contiguous()
     geometry = *layout.geometry, *blocks, *layout.pairs
-    arguments = (attention, n_seen, v, axes, *geometry, 4, 3.5, 3.5, -1, 4 + 3 * kernels.CHUNK)
+    arguments = (attention, n_seen, v, axes, *geometry, 4, 3.5, 3.5, 4 + 3 * kernels.CHUNK)
     torch.library.opcheck(cpu.accumulate, arguments, test_utils=tests)
 
 

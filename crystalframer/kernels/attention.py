@@ -36,10 +36,8 @@ REACH = 5.5
 """Standard deviations beyond which a Gaussian may be left out: it is 3e-7."""
 
 STEP, CHUNK = 8, 40
-"""Moments of the cosines x are those of T_40c · T_8k · T_j and of x · T_40c · T_8k · T_j, k < 5, even j < 8 (see
-`maths.chebyshev.even_and_odd`): each half as many sums as registers hold. First come the even ones of a chunk, then the
-odd ones; the axis of the hand has even ones only."""
-HALF = CHUNK // 2
+"""Moments of the cosines are those of T_40c · T_8k · T_j, k < 5, j < 8 (see `maths.chebyshev.chebyshev_products`): as
+many sums as registers hold, half of them at a time. First come the chunk's even j, of all k, and then its odd j."""
 ROW = 256
 """Items of a row of scratch memory."""
 CACHE_LINE = 64
@@ -290,15 +288,16 @@ def accumulate(first_atom, last_atom, first_edge, edges, blocks, attention, n_se
     No axes (an empty array): no cosines. Their number for each axis is a multiple of `CHUNK`.
 
     Args:
-        sizes: number, spacing and standard deviation of the distance Gaussians; and the axis of the hand, or -1.
+        sizes: number, spacing and standard deviation of the distance Gaussians.
     """
     pair, first_pair, _, is_self, directions, lengths = edges
     first_block, block_edge, block_size = blocks
-    n_centers, spacing, width, hand = sizes
-    n_heads, degree = attention.shape[0], degree_of(moments.shape[2] - n_centers, hand)
+    n_centers, spacing, width = sizes
+    n_heads, n_moments = attention.shape[0], moments.shape[2]
+    degree = (n_moments - n_centers) // 3
     most, step = most_items(first_atom, last_atom, first_edge), np.uint64(attention.shape[1])
     stride = np.uint64(most)
-    others, gaussians, rows, eights = aligned(most), aligned(8 * most), aligned(4 * most), aligned(16)
+    others, gaussians, rows, eights = aligned(most), aligned(8 * most), aligned(3 * most), aligned(16)
     sums = aligned(n_heads * most_items(first_atom, last_atom, first_pair))
     weights = attention.reshape(attention.size)
     for i in range(first_atom, last_atom):
@@ -329,23 +328,10 @@ def accumulate(first_atom, last_atom, first_edge, edges, blocks, attention, n_se
                 store(rows, stride + n, load(weights, of_head + n) * load(others, n))
             for axis in range(3):
                 for n in range(NOWHERE, count, NEXT):
-                    cosines = _cosines(directions, start + n, axes, i, h, axis)
-                    store(rows, n, cosines)
-                    store(rows, stride + stride + n, load(rows, stride + n) * cosines)
-                place = _place(moments, h, i, n_centers + first_moment(axis, degree, hand))
-                for of_odd in range(1 if axis == hand else 2):
-                    half = np.uint64(of_odd)
-                    add_cosine_moments(
-                        rows,
-                        stride + half * stride,
-                        stride + stride + stride,
-                        count,
-                        moments,
-                        place + half * np.uint64(HALF),
-                        degree,
-                        HALF if axis == hand else CHUNK,
-                        True,
-                    )
+                    store(rows, n, _cosines(directions, start + n, axes, i, h, axis))
+                place = _place(moments, h, i, n_centers + axis * degree)
+                add_cosine_moments(rows, stride, stride + stride, count, moments, place, degree, False, True)
+                add_cosine_moments(rows, stride, stride + stride, count, moments, place, degree, True, True)
 
 
 @kernel(MATHS)
@@ -355,8 +341,8 @@ def accumulate_backward(
     """Gradient of every weight that is seen: what its edge adds to values and moments, against their gradients."""
     pair, first_pair, keys, is_self, directions, lengths = edges
     first_block, block_edge, block_size = blocks
-    n_centers, spacing, width, hand = sizes
-    n_heads, degree = v.shape[1], degree_of(g_moments.shape[2] - n_centers, hand)
+    n_centers, spacing, width = sizes
+    n_heads, degree = v.shape[1], (g_moments.shape[2] - n_centers) // 3
     most = most_items(first_atom, last_atom, first_edge)
     stride = np.uint64(most)
     others, gaussians, factors = aligned(most), aligned(8 * most), aligned(16)
@@ -373,8 +359,8 @@ def accumulate_backward(
                 if degree > 0 and n < count:
                     for axis in range(3):
                         cosines = _cosines(directions, start + n, axes, i, h, axis)
-                        place = _place(g_moments, h, i, n_centers + first_moment(axis, degree, hand))
-                        sums = sums + _cosine_series(cosines, flat, place, degree, axis == hand)
+                        place = _place(g_moments, h, i, n_centers + axis * degree)
+                        sums = sums + _cosine_series(cosines, flat, place, degree)
                     sums = sums * load(others, n)
                 store(of_edges, row + n, sums)
         for block in range(first_block[i], first_block[i + 1]):
@@ -579,26 +565,13 @@ def _cosines(directions, edge, axes, i, h, axis):
 
 
 @kernel(MATHS, inlined=True)
-def degree_of(n_moments, hand):
-    """Polynomials for each axis, from the number of moments of all three."""
-    return n_moments // 3 if hand < 0 else 2 * n_moments // 5
-
-
-@kernel(MATHS, inlined=True)
-def first_moment(axis, degree, hand):
-    """Where the moments of an axis start, among those of the cosines."""
-    return axis * degree - (degree // 2 if 0 <= hand < axis else 0)
-
-
-@kernel(MATHS, inlined=True)
-def add_cosine_moments(rows, weights, spare, size, out, place, degree, step, is_new):
-    """Sums of weight · T_40c · T_8k · T_j over items, for even j: see `CHUNK`. The odd ones are those of weight · x.
+def add_cosine_moments(rows, weights, spare, size, out, place, degree, of_odd, is_new):
+    """Sums of weight · T_40c · T_8k · T_j over items, for even j or for odd ones: see `CHUNK`.
 
     Args:
         rows: cosines of the items, and from place `weights` on their weights; from place `spare` on, scratch memory.
         size: number of items, a multiple of `LANES`.
         out: where from `place` on the sums are written, or added if they are not new.
-        step: from the sums of one chunk to those of the next.
     """
     one, zero = splat(ONE), splat(ZERO)
     for first in range(0, degree, CHUNK):
@@ -611,19 +584,29 @@ def add_cosine_moments(rows, weights, spare, size, out, place, degree, step, is_
         c0 = c1 = c2 = c3 = c4 = d0 = d1 = d2 = d3 = d4 = zero
         for n in range(NOWHERE, size, NEXT):
             t1, w0 = load(rows, n), load(rows, given + n)
-            t2 = (t1 + t1) * t1 - one
+            twice = t1 + t1
+            t2 = twice * t1 - one
             t4 = (t2 + t2) * t2 - one
-            t6 = (t2 + t2) * t4 - t2
             t8 = (t4 + t4) * t4 - one
             w1 = w0 * t8
             w2 = (t8 + t8) * w1 - w0
             w3 = (t8 + t8) * w2 - w1
             w4 = (t8 + t8) * w3 - w2
-            a0, a1, a2, a3, a4 = a0 + w0, a1 + w1, a2 + w2, a3 + w3, a4 + w4
-            b0, b1, b2, b3, b4 = b0 + w0 * t2, b1 + w1 * t2, b2 + w2 * t2, b3 + w3 * t2, b4 + w4 * t2
-            c0, c1, c2, c3, c4 = c0 + w0 * t4, c1 + w1 * t4, c2 + w2 * t4, c3 + w3 * t4, c4 + w4 * t4
-            d0, d1, d2, d3, d4 = d0 + w0 * t6, d1 + w1 * t6, d2 + w2 * t6, d3 + w3 * t6, d4 + w4 * t6
-        at = place + np.uint64(first // CHUNK * step)
+            if of_odd:
+                t3 = twice * t2 - t1
+                a0, a1, a2, a3, a4 = a0 + w0 * t1, a1 + w1 * t1, a2 + w2 * t1, a3 + w3 * t1, a4 + w4 * t1
+                b0, b1, b2, b3, b4 = b0 + w0 * t3, b1 + w1 * t3, b2 + w2 * t3, b3 + w3 * t3, b4 + w4 * t3
+                t = twice * t4 - t3
+                c0, c1, c2, c3, c4 = c0 + w0 * t, c1 + w1 * t, c2 + w2 * t, c3 + w3 * t, c4 + w4 * t
+                t = (t4 + t4) * t3 - t1
+                d0, d1, d2, d3, d4 = d0 + w0 * t, d1 + w1 * t, d2 + w2 * t, d3 + w3 * t, d4 + w4 * t
+            else:
+                a0, a1, a2, a3, a4 = a0 + w0, a1 + w1, a2 + w2, a3 + w3, a4 + w4
+                b0, b1, b2, b3, b4 = b0 + w0 * t2, b1 + w1 * t2, b2 + w2 * t2, b3 + w3 * t2, b4 + w4 * t2
+                c0, c1, c2, c3, c4 = c0 + w0 * t4, c1 + w1 * t4, c2 + w2 * t4, c3 + w3 * t4, c4 + w4 * t4
+                t = (t2 + t2) * t4 - t2
+                d0, d1, d2, d3, d4 = d0 + w0 * t, d1 + w1 * t, d2 + w2 * t, d3 + w3 * t, d4 + w4 * t
+        at = place + np.uint64(first + CHUNK // 2 if of_odd else first)
         _put(out, at, a0, b0, c0, d0, is_new)
         _put(out, at + np.uint64(4), a1, b1, c1, d1, is_new)
         _put(out, at + np.uint64(8), a2, b2, c2, d2, is_new)
@@ -661,30 +644,29 @@ def _t40(cosines):
 
 
 @kernel(MATHS, inlined=True)
-def _cosine_series(cosines, factors, place, degree, is_even):
-    """The sum of factor × polynomial of the moments, with the factors from a place on; by Clenshaw's recurrence in T₈.
-
-    Args:
-        is_even: whether there are only even polynomials.
-    """
-    one, two, four, six = splat(ONE), np.uint64(1), np.uint64(2), np.uint64(3)
-    t2 = (cosines + cosines) * cosines - one
+def _cosine_series(cosines, factors, place, degree):
+    """Σ factor · T_40c · T_8k · T_j, with the factors from a place on; by Clenshaw's recurrence in T₈."""
+    one = splat(ONE)
+    t1 = cosines
+    twice = t1 + t1
+    t2 = twice * t1 - one
+    t3 = twice * t2 - t1
     t4 = (t2 + t2) * t2 - one
+    t5 = twice * t4 - t3
     t6 = (t2 + t2) * t4 - t2
+    t7 = (t4 + t4) * t3 - t1
     t8 = (t4 + t4) * t4 - one
-    series, step = splat(ZERO), np.uint64(HALF if is_even else CHUNK)
+    series = splat(ZERO)
     for first in range(0, degree, CHUNK):
         b1 = b2 = splat(ZERO)
         for k in range(CHUNK // STEP - 1, -1, -1):
-            even = place + np.uint64(4) * np.uint64(k)
-            terms = splat(factors[even]) + splat(factors[even + two]) * t2
-            terms = terms + splat(factors[even + four]) * t4 + splat(factors[even + six]) * t6
-            if not is_even:
-                odd = even + np.uint64(HALF)
-                of_odd = splat(factors[odd]) + splat(factors[odd + two]) * t2
-                terms = terms + cosines * (of_odd + splat(factors[odd + four]) * t4 + splat(factors[odd + six]) * t6)
-            b1, b2 = (t8 + t8) * b1 - b2 + terms, b1
+            even = place + np.uint64(first) + np.uint64(4) * np.uint64(k)
+            odd = even + np.uint64(CHUNK // 2)
+            low = splat(factors[even]) + splat(factors[even + np.uint64(1)]) * t2
+            low = low + splat(factors[even + np.uint64(2)]) * t4 + splat(factors[even + np.uint64(3)]) * t6
+            high = splat(factors[odd]) * t1 + splat(factors[odd + np.uint64(1)]) * t3
+            high = high + splat(factors[odd + np.uint64(2)]) * t5 + splat(factors[odd + np.uint64(3)]) * t7
+            b1, b2 = (t8 + t8) * b1 - b2 + (low + high), b1
         part = b1 - t8 * b2
         series = part if first == 0 else series + part * _chunk_polynomial(cosines, first)
-        place += step
     return series

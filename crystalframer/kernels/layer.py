@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float, Float32, Int
 from crystalframer.compiled import announced
 from crystalframer.config import CosineBasis, DistanceBasis, FrameConfig, ModelConfig
 from crystalframer.kernels import attention as kernels, frames, sets
-from crystalframer.maths.chebyshev import chebyshev_of_gaussians, even_and_odd
+from crystalframer.maths.chebyshev import chebyshev_of_gaussians, chebyshev_products
 
 SMALLEST_SHARE = 2000
 """Number of edges below which a second thread costs more than it saves."""
@@ -48,17 +48,17 @@ def framed_attention(given: Any, layout: Any, by: Any) -> Any:
     logits, attention, n_seen = by.attended(given.query, given.key, precision, layout, steepness)
     projection, axes, summed = config.distance.coefficient * given.distance_projection, None, None
     if given.cosine_projection is not None:
-        both, even = by.cosine_basis(config.cosine)
-        hand = hand_of(config.frame)
-        of_axes = [given.cosine_projection[axis] @ (even if axis == hand else both) for axis in range(3)]
-        of_cosines = config.cosine.coefficient * by.concatenate(of_axes, axis=-1)
+        of_cosines = given.cosine_projection @ by.cosine_basis(config.cosine)
+        of_cosines = config.cosine.coefficient * rearrange(of_cosines, "axes h d m -> h d (axes m)")
         if given.noise_seed is None and config.frame.weighted_margin > 0:
             summed = by.cosines_of_sets(logits, attention, n_seen, layout, config.frame, of_cosines.shape[-1])
             summed = summed @ of_cosines.mT
         else:
             projection = by.concatenate([projection, of_cosines], axis=-1)
             axes = by.axes(logits, attention, n_seen, layout, given)
-    values, moments = by.accumulated(attention, n_seen, given.value, axes, layout, config, projection.shape[-1])
+    values, moments = by.accumulated(
+        attention, n_seen, given.value, axes, layout, config.distance, projection.shape[-1]
+    )
     projected = moments @ projection.mT
     return values + (projected if summed is None else projected + summed).swapaxes(0, 1)
 
@@ -77,28 +77,18 @@ class LayerInputs(NamedTuple):
 
 
 @lru_cache
-def cosine_basis(config: CosineBasis) -> tuple[Float32[np.ndarray, "m n_moments"], Float32[np.ndarray, "m n_even"]]:
-    """By which Gaussians follow from the moments, and from the even ones; see `kernels.attention.CHUNK`."""
-    even, odd = even_and_odd(chebyshev_of_gaussians(config), kernels.CHUNK)
-    both = rearrange(np.concatenate([even, odd], axis=-1), "m c n -> m (c n)")
-    return both.astype(np.float32), rearrange(even, "m c n -> m (c n)").astype(np.float32)
-
-
-def hand_of(config: FrameConfig) -> int:
-    """The axis whose moments are even only, or -1."""
-    axis = config.promises.hand_axis if config.both_hands else None
-    return -1 if axis is None else axis
+def cosine_basis(config: CosineBasis) -> Float32[np.ndarray, "n_centers n_moments"]:
+    """By which Gaussians follow from the moments; see `kernels.attention.CHUNK`."""
+    products = chebyshev_products(chebyshev_of_gaussians(config), kernels.CHUNK)
+    products = chebyshev_products(rearrange(products, "m (c n) -> (m c) n", n=kernels.CHUNK), kernels.STEP)
+    products = rearrange(products, "(m c) (k j odd) -> m (c odd k j)", m=config.n_centers, j=4, odd=2)
+    return products.astype(np.float32)
 
 
 def spacing(config: DistanceBasis) -> tuple[float, float]:
     """Spacing and standard deviation of the distance Gaussians, Å."""
     step = config.max_distance / config.n_centers
     return step, config.width * step
-
-
-def sizes(config: ModelConfig) -> tuple[int, float, float, int]:
-    """Number, spacing and standard deviation of the distance Gaussians, and the axis of the hand: for `accumulate`."""
-    return config.distance.n_centers, *spacing(config.distance), hand_of(config.frame)
 
 
 concatenate = np.concatenate
@@ -284,7 +274,6 @@ def cosines_of_sets(
         (scores, weights, attention, n_seen, n_compared),
         np.float32(config.weighted_margin),
         config.second_axis == "sine",
-        hand_of(config),
         moments,
     )
     return moments
@@ -309,13 +298,13 @@ def accumulated(
     value: np.ndarray,
     axes: np.ndarray | None,
     layout: Layout,
-    config: ModelConfig,
+    config: DistanceBasis,
     n_moments: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The first two outputs of `accumulate`."""
-    geometry = layout.directions, layout.is_self, layout.lengths, layout.blocks(config.distance), layout.pairs
+    geometry = layout.directions, layout.is_self, layout.lengths, layout.blocks(config), layout.pairs
     axes = empty(0, 0, 0, 0) if axes is None else axes
-    return accumulate(attention, n_seen, value, axes, *geometry, *sizes(config), n_moments)[:2]
+    return accumulate(attention, n_seen, value, axes, *geometry, config.n_centers, *spacing(config), n_moments)[:2]
 
 
 def accumulate(
@@ -331,15 +320,14 @@ def accumulate(
     n_centers: int,
     step: float,
     width: float,
-    hand: int,
     n_moments: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Attended values (n_atoms, n_heads, d_head); moments (n_heads, n_atoms, n_moments): first of the n_centers
-    distance Gaussians, then of the cosines to each axis (see `hand_of`); and, for the backward pass, weights of pairs.
+    distance Gaussians, then of the cosines to each axis; and, for the backward pass, weights of pairs.
     """
     moments, of_pairs = empty(len(attention), len(p.n_edges), n_moments), empty(len(attention), len(p.keys))
     edges = p.pair, p.first_pair, p.keys, is_self, directions, lengths
-    weights, sizes = (attention, n_seen, axes), (n_centers, step, width, hand)
+    weights, sizes = (attention, n_seen, axes), (n_centers, step, width)
     over_atoms(kernels.accumulate, p.first_edge, edges, tuple(blocks), *weights, sizes, of_pairs, moments)
     return at_queries(p, of_pairs, value), moments, of_pairs
 
@@ -359,12 +347,11 @@ def accumulate_backward(
     n_centers: int,
     step: float,
     width: float,
-    hand: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gradients of the weights and of the values."""
     grad_attention = empty(value.shape[1], int(p.first_edge[-1]))
     edges = p.pair, p.first_pair, p.keys, is_self, directions, lengths
-    gradients, sizes = (grad_values, grad_moments, grad_attention), (n_centers, step, width, hand)
+    gradients, sizes = (grad_values, grad_moments, grad_attention), (n_centers, step, width)
     run = kernels.accumulate_backward
     over_atoms(run, p.first_edge, edges, tuple(blocks), value, n_seen, axes, sizes, *gradients)
     return grad_attention, at_keys(p, of_pairs, grad_values)

@@ -13,8 +13,6 @@ import numpy as np
 
 from crystalframer.compiled import kernel
 from crystalframer.kernels.attention import (
-    CHUNK,
-    HALF,
     MATHS,
     NEGLIGIBLE,
     NEXT,
@@ -26,8 +24,6 @@ from crystalframer.kernels.attention import (
     add_cosine_moments,
     aligned,
     copy_directions,
-    degree_of,
-    first_moment,
     mark_others,
     most_items,
 )
@@ -54,14 +50,13 @@ WEIGHTS, SPARE = np.uint64(ROW), np.uint64(2 * ROW)
 
 
 @kernel(MATHS)
-def cosines_of_sets(first_atom, last_atom, first_edge, is_self, directions, strengths, margin, by_sine, hand, moments):
-    """Moments of the cosines to each axis, as of `kernels.attention.accumulate`: (n_heads, n_atoms, n_moments).
+def cosines_of_sets(first_atom, last_atom, first_edge, is_self, directions, strengths, margin, by_sine, moments):
+    """Attended Chebyshev products of the cosines to each axis: (n_heads, n_atoms, 3 · degree).
 
     The weights are e^scores up to a factor of each atom and head; scores within the margin of the best are in the set.
     """
     scores, weights, attention, n_seen, n_compared = strengths
-    n_heads, n_moments = attention.shape[0], moments.shape[2]
-    degree = degree_of(n_moments, hand)
+    n_heads, degree = attention.shape[0], moments.shape[2] // 3
     most = most_items(first_atom, last_atom, first_edge)
     x, y, z, others = aligned(most), aligned(most), aligned(most), aligned(most)
     sines, directed = aligned(most), aligned(most)
@@ -79,7 +74,7 @@ def cosines_of_sets(first_atom, last_atom, first_edge, is_self, directions, stre
         copy_directions(directions, start, n_edges, x, y, z)
         for h in range(n_heads):
             count, seen = n_compared[h, i], n_seen[h, i]
-            for m in range(n_moments):
+            for m in range(3 * degree):
                 moments[h, i, m] = np.float32(0.0)
             total = np.float32(0.0)
             for n in range(seen):
@@ -127,8 +122,8 @@ def cosines_of_sets(first_atom, last_atom, first_edge, is_self, directions, stre
                         _gather(axes, n_axes, 2, x3, y3, z3, weight, odd_1 * second_odds[s])
                 if c == n_first - 1 or max(n_axes[1], n_axes[2]) >= MANY_AXES:
                     for k in range(3):
-                        for of_odd in range(1 if k == hand else 2):
-                            _sum(axes, n_axes, k, of_odd, x, y, z, directed, seen, rows, moments, h, i, degree, hand)
+                        _sum(axes, n_axes, k, False, x, y, z, directed, seen, rows, moments, h, i, degree)
+                        _sum(axes, n_axes, k, True, x, y, z, directed, seen, rows, moments, h, i, degree)
                         n_axes[k] = 0
 
 
@@ -171,16 +166,16 @@ def _gather(axes, n_axes, k, x, y, z, even, odd):
 
 
 @kernel(MATHS, inlined=True)
-def _sum(axes, n_axes, k, of_odd, x, y, z, directed, n_edges, rows, moments, h, i, degree, hand):
+def _sum(axes, n_axes, k, of_odd, x, y, z, directed, n_edges, rows, moments, h, i, degree):
     """Add the even moments along the gathered axes, or the odd ones."""
     axis, first = 0, 0
     place = (np.uint64(h) * np.uint64(moments.shape[1]) + np.uint64(i)) * np.uint64(moments.shape[2])
-    place += np.uint64(first_moment(k, degree, hand) + of_odd * HALF)
+    place += np.uint64(k * degree)
     while axis < n_axes[k]:
         n_items = 0
         while axis < n_axes[k] and n_items < ROW:
             u, v, w = axes[k, 0, axis], axes[k, 1, axis], axes[k, 2, axis]
-            weight = axes[k, 3 + of_odd, axis]
+            weight = axes[k, 4 if of_odd else 3, axis]
             if abs(weight) < RARE:
                 axis += 1
                 continue
@@ -188,13 +183,10 @@ def _sum(axes, n_axes, k, of_odd, x, y, z, directed, n_edges, rows, moments, h, 
             for n in range(NOWHERE, np.uint64(size), NEXT):
                 edge, item = np.uint64(first) + n, np.uint64(n_items) + n
                 cosines = load(x, edge) * splat(u) + load(y, edge) * splat(v) + load(z, edge) * splat(w)
-                cosines = clamp(cosines, splat(-ONE), splat(ONE))
-                weights = load(directed, edge) * splat(weight)
-                store(rows, item, cosines)
-                store(rows, WEIGHTS + item, weights * cosines if of_odd else weights)
+                store(rows, item, clamp(cosines, splat(-ONE), splat(ONE)))
+                store(rows, WEIGHTS + item, load(directed, edge) * splat(weight))
             n_items += size
             first += size
             if first == n_edges:
                 axis, first = axis + 1, 0
-        step = HALF if k == hand else CHUNK
-        add_cosine_moments(rows, WEIGHTS, SPARE, np.uint64(n_items), moments, place, degree, step, False)
+        add_cosine_moments(rows, WEIGHTS, SPARE, np.uint64(n_items), moments, place, degree, of_odd, False)

@@ -6,7 +6,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from einops import rearrange
 from jaxtyping import Float
 
 from crystalframer.config import CosineBasis
@@ -50,19 +49,3 @@ def chebyshev_products(
             padded[:, start - j] -= padded[:, start + j]
             padded[:, start + j] *= 2.0
     return padded
-
-
-def even_and_odd(
-    coefficients: Float[np.ndarray, "n_functions degree"], chunk: int
-) -> tuple[Float[np.ndarray, "n_functions n_chunks half"], Float[np.ndarray, "n_functions n_chunks half"]]:
-    """Coefficients of T_mc · T_8k · T_j and of x · T_mc · T_8k · T_j, m = chunk, 8k < m, j = 0, 2, 4, 6, in this order.
-
-    With the factor x taken out, odd polynomials are those that are even, and both are summed by the same code.
-    """
-    products = chebyshev_products(coefficients, chunk)
-    products = chebyshev_products(rearrange(products, "f (c n) -> (f c) n", n=chunk), 8)
-    even, odd = rearrange(products, "(f c) (k j odd) -> odd f c k j", f=len(coefficients), j=4, odd=2)
-    # T₁ = x, T₃ = x (2T₂ - 1), T₅ = x (2T₄ - 2T₂ + 1), T₇ = x (2T₆ - 2T₄ + 2T₂ - 1)
-    odd = odd @ np.array([[1.0, 0.0, 0.0, 0.0], [-1.0, 2.0, 0.0, 0.0], [1.0, -2.0, 2.0, 0.0], [-1.0, 2.0, -2.0, 2.0]])
-    flat_even, flat_odd = (rearrange(part, "f c k j -> f c (k j)") for part in (even, odd))
-    return flat_even, flat_odd

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from crystalframer.config import CosineBasis, DistanceBasis, FrameConfig, ModelConfig
+from crystalframer.config import CosineBasis, DistanceBasis, FrameConfig
 from crystalframer.kernels import layer
 from crystalframer.kernels.layer import Blocks, Layout, Pairs
 from crystalframer.maths.attended import AttendedEdges
@@ -70,9 +70,9 @@ class _Steps:
 
     @staticmethod
     @uncompiled
-    def cosine_basis(config: CosineBasis) -> tuple[Tensor, Tensor]:
+    def cosine_basis(config: CosineBasis) -> Tensor:
         """Made anew each time: a tensor of an inference could not take part in a training."""
-        return _tensors(layer.cosine_basis(config))
+        return torch.from_numpy(layer.cosine_basis(config))
 
     @staticmethod
     def attended(
@@ -87,12 +87,13 @@ class _Steps:
         value: Tensor,
         axes: Tensor | None,
         layout: _Tensors,
-        config: ModelConfig,
+        config: DistanceBasis,
         n_moments: int,
     ) -> tuple[Tensor, Tensor]:
         axes = attention.new_empty(0, 0, 0, 0) if axes is None else axes
-        geometry = *layout.geometry, *layout.blocks(config.distance), *layout.pairs
-        values, moments, _ = accumulate(attention, n_seen, value, axes, *geometry, *layer.sizes(config), n_moments)
+        geometry = *layout.geometry, *layout.blocks(config), *layout.pairs
+        sizes = config.n_centers, *layer.spacing(config), n_moments
+        values, moments, _ = accumulate(attention, n_seen, value, axes, *geometry, *sizes)
         return values, moments
 
     @staticmethod
@@ -200,7 +201,7 @@ torch.library.register_autograd(attend, _backward_of_attend, setup_context=_keep
     "accumulate",
     "cpu",
     "(Tensor attention, Tensor n_seen, Tensor value, Tensor axes, Tensor directions, Tensor is_self, "
-    f"Tensor lengths, {_BLOCKS}, {_PAIRS}, int n_centers, float spacing, float width, int hand, int n_moments) -> "
+    f"Tensor lengths, {_BLOCKS}, {_PAIRS}, int n_centers, float spacing, float width, int n_moments) -> "
     "(Tensor, Tensor, Tensor)",
 )
 def accumulate(
@@ -211,7 +212,7 @@ def accumulate(
 
 @torch.library.register_fake(accumulate)
 def _(attention: Tensor, n_seen: Tensor, value: Tensor, *rest: Any) -> Any:
-    p, n_moments = Pairs(*rest[4 + len(Blocks._fields) : -5]), rest[-1]
+    p, n_moments = Pairs(*rest[4 + len(Blocks._fields) : -4]), rest[-1]
     n_heads, n_atoms = len(attention), len(p.n_edges)
     moments = value.new_empty(n_heads, n_atoms, n_moments)
     return value.new_empty(n_atoms, *value.shape[1:]), moments, value.new_empty(n_heads, len(p.keys))
@@ -222,7 +223,7 @@ def _(attention: Tensor, n_seen: Tensor, value: Tensor, *rest: Any) -> Any:
     "cpu",
     "(Tensor grad_values, Tensor grad_moments, Tensor of_pairs, Tensor n_seen, Tensor value, Tensor axes, "
     f"Tensor directions, Tensor is_self, Tensor lengths, {_BLOCKS}, {_PAIRS}, int n_centers, float spacing, "
-    "float width, int hand) -> (Tensor, Tensor)",
+    "float width) -> (Tensor, Tensor)",
 )
 def accumulate_backward(
     grad_values: Tensor, grad_moments: Tensor, of_pairs: Tensor, n_seen: Tensor, value: Tensor, *rest: Any
@@ -241,15 +242,15 @@ has_no_gradient(accumulate_backward)
 
 def _keep_for_accumulate(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *_, of_pairs = output
-    _, *geometry, n_centers, spacing, width, hand, _ = inputs
-    ctx.sizes = n_centers, spacing, width, hand
+    _, *geometry, n_centers, spacing, width, _ = inputs
+    ctx.sizes = n_centers, spacing, width
     ctx.save_for_backward(of_pairs, *geometry)
 
 
 def _backward_of_accumulate(ctx: Any, grad_values: Tensor, grad_moments: Tensor, _: Any) -> tuple[Tensor | None, ...]:
     gradients = accumulate_backward(grad_values, grad_moments, *ctx.saved_tensors, *ctx.sizes)
     grad_attention, grad_value = gradients
-    return grad_attention, None, grad_value, *[None] * (len(ctx.saved_tensors) + 2)
+    return grad_attention, None, grad_value, *[None] * (len(ctx.saved_tensors) + 1)
 
 
 torch.library.register_autograd(accumulate, _backward_of_accumulate, setup_context=_keep_for_accumulate)

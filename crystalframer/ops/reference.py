@@ -31,8 +31,7 @@ class AttentionInputs:
     """σᵢ, Å."""
     distance_projection: Float[Tensor, "n_heads d_head n_distance_centers"]
     cosine_projection: Float[Tensor, "3 n_heads d_head n_cosine_centers"] | None
-    """One matrix per axis and head; None without frames. Where both hands count alike, that of the hand's axis is even
-    in the cosine."""
+    """One matrix per axis and head; None without frames."""
     edges: Edges
     config: ModelConfig
     noise_seed: NoiseSeed | None = None

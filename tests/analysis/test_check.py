@@ -16,7 +16,6 @@ from crystalframer.analysis.check import DESCRIPTIONS, _default_crystals
 from crystalframer.analysis.continuity import continuity, paths_of
 from crystalframer.config import DecayConfig, FrameConfig
 from crystalframer.crystals.loading import make_batch
-from crystalframer.kernels import layer
 from crystalframer.maths.segments import segment_max
 from crystalframer.model.attention import FramedSelfAttention
 from crystalframer.ops import reference
@@ -108,8 +107,7 @@ def test_a_hard_end_of_the_reach_is_caught(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_mirror_image_that_differs_is_caught_where_none_should(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(FramedSelfAttention, "_cosine_weights", lambda attention: attention.cosine_projection)
-    monkeypatch.setattr(layer, "hand_of", lambda config: -1)
+    monkeypatch.setattr(FramedSelfAttention, "_cosine_weights", lambda layer: layer.cosine_projection)
     assert failed(cf.check(CRYSTALS[:1], exact_model(), n_draws=1, progress=False)) == {"mirror"}
     assert cf.check(CRYSTALS[:1], exact_model(both_hands=False), n_draws=1, progress=False).passed
 

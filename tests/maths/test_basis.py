@@ -17,7 +17,7 @@ from crystalframer.maths.basis import (
     expected_gaussians,
     gaussians,
 )
-from crystalframer.maths.chebyshev import chebyshev_products, even_and_odd
+from crystalframer.maths.chebyshev import chebyshev_products
 
 
 def test_distance_centers_start_one_step_above_zero() -> None:
@@ -175,16 +175,3 @@ def test_chebyshev_products(degree: int) -> None:
     expected = coefficients @ t[:degree]
     found = sum(products[:, [n]] * t[n // 8 * 8] * t[n % 8] for n in range(products.shape[1]))
     np.testing.assert_allclose(found, expected, atol=1e-12)
-
-
-@pytest.mark.parametrize("degree", [3, 40, 53])
-def test_even_and_odd_polynomials(degree: int) -> None:
-    """The same function, as a sum of T_40c T_8k T_j and x T_40c T_8k T_j with even j."""
-    coefficients = np.random.default_rng(degree).normal(size=(2, degree)) * 0.8 ** np.arange(degree)
-    x = np.linspace(-1, 1, 101)
-    t = np.cos(np.arange(80)[:, None] * np.arccos(x))
-    even, odd = even_and_odd(coefficients, 40)
-    polynomials = np.stack([t[c] * t[k] * t[j] for c in (0, 40) for k in range(0, 40, 8) for j in (0, 2, 4, 6)])
-    polynomials = polynomials[: even[0].size]
-    found = even.reshape(2, -1) @ polynomials + odd.reshape(2, -1) @ (x * polynomials)
-    np.testing.assert_allclose(found, coefficients @ t[:degree], atol=1e-12)
