@@ -131,7 +131,7 @@ PRESETS: dict[str, Preset] = {
             ModelConfig(),
             training=LAPTOP_TRAINING,
         ),
-        # benchmarks/results/recipe-cpu.json and recipe-muon-cpu.json: what each change gave.
+        # benchmarks/results/recipe-cpu.json: what each change but Muon gave.
         "The default model on a schedule for hours, not days: small batches, Muon, a rate that falls from 2e-3 to 0",
     ),
     "crystalframer-2": Preset(

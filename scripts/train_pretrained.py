@@ -9,8 +9,9 @@ The model is that of the preset `crystalframer-2`. The stages so far, with their
 `crystalframer/pretrained/training`: 60 epochs of small cells at a constant rate and 8 of all cells, from random
 weights and with the paper's function, and 6 of all cells with that of the preset (two properties each:
 `scripts/stages/3-exact`); then 20 epochs that learn six properties from one readout, each from the crystals that have
-its label, while strained copies teach it the energy of other volumes (`scripts/stages/4-six-properties`); then 16 with
-Muon, from which the shipped weights are.
+its label, while strained copies teach it the energy of other volumes (`scripts/stages/4-six-properties`). The shipped
+weights are a weighted mean of the last two, which this script made until commit b32c2ab. The 16 epochs with Muon
+(`scripts/stages/6-muon`) have not replaced them yet; `--ship` does that.
 
 The crystals are cells of almost all sizes, and the rate falls to zero. After an interruption the command continues at
 the last complete epoch. The model is tested on all sizes at the end.
